@@ -1,0 +1,2 @@
+//! Writes the issued records from Kafka into Postgres.
+fn main() {}

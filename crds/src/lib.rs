@@ -1,0 +1,1 @@
+//! The CouponEvent custom resource.

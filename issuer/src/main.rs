@@ -1,0 +1,2 @@
+//! Gives one coupon to one user over HTTP.
+fn main() {}

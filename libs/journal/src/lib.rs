@@ -1,0 +1,1 @@
+//! The issued records in Kafka: topics, producer, consumer, encoding.

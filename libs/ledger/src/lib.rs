@@ -1,0 +1,1 @@
+//! The coupons and issuances of an event in Postgres.

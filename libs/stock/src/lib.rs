@@ -1,0 +1,1 @@
+//! The coupons of an event in Redis: key layout, scripts, outbox.

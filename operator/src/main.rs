@@ -1,0 +1,2 @@
+//! Turns CouponEvents into stock in Postgres and Redis, and reports on them.
+fn main() {}
