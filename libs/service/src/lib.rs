@@ -1,1 +1,43 @@
-//! What every process needs: telemetry, health, metrics endpoint, shutdown.
+//! What every process of ours needs, whatever it does: [`telemetry`], [`health`] and the [`monitor`] endpoint that shows it,
+//! [`http`] serving that slow clients cannot hold, [`patience`] with servers that are not there yet, [`secret`]s from files, and
+//! a [`shutdown`] signal.
+
+pub mod health;
+pub mod http;
+pub mod monitor;
+pub mod patience;
+pub mod secret;
+pub mod telemetry;
+
+use std::io;
+
+pub use health::Health;
+pub use patience::patiently;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+pub use tokio_util::sync::CancellationToken;
+
+/// A token that is cancelled when the process is told to end (SIGTERM or SIGINT). A second signal ends the process at once.
+///
+/// # Errors
+/// When the signal handlers cannot be installed.
+pub fn shutdown() -> io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let told = token.clone();
+    tokio::spawn(async move {
+        let signal = either(&mut terminate, &mut interrupt).await;
+        tracing::info!(signal, "shutting down");
+        told.cancel();
+        let signal = either(&mut terminate, &mut interrupt).await;
+        tracing::warn!(signal, "told again: ending without waiting");
+        std::process::exit(130);
+    });
+    Ok(token)
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}

@@ -1,0 +1,68 @@
+//! The port that Kubernetes and Prometheus look at: `/livez`, `/readyz`, `/metrics`.
+
+use std::{fmt::Write, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{encoding::text, registry::Registry};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{CancellationToken, Health, http};
+
+/// Where a process shows how it is.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Monitoring")]
+pub struct MonitorArgs {
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env, default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
+    pub monitor_listen: SocketAddr,
+}
+
+impl MonitorArgs {
+    /// Serves until the shutdown. Bound when this returns.
+    pub async fn start(
+        &self,
+        health: Health,
+        registry: Registry,
+        shutdown: CancellationToken,
+    ) -> Result<JoinHandle<()>, http::ServeError> {
+        let listener = http::bind("--monitor-listen", self.monitor_listen).await?;
+        Ok(tokio::spawn(serve(listener, health, registry, shutdown)))
+    }
+}
+
+async fn serve(listener: TcpListener, health: Health, registry: Registry, shutdown: CancellationToken) {
+    let registry = Arc::new(registry);
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || async move { readiness(&health) }))
+        .route("/metrics", get(move || async move { metrics(&registry) }));
+    http::serve(listener, router, shutdown).await;
+}
+
+fn readiness(health: &Health) -> Response {
+    let missing = health.missing();
+    if missing.is_empty() {
+        return "ok\n".into_response();
+    }
+    let mut body = String::new();
+    for (need, reason) in missing {
+        let _ = writeln!(body, "{need}: {reason}");
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+fn metrics(registry: &Registry) -> Response {
+    let mut body = String::new();
+    match text::encode(&mut body, registry) {
+        Ok(()) => {
+            let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, openmetrics)], body).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

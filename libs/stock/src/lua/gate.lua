@@ -1,0 +1,25 @@
+#!lua
+-- Sets what the manifest says of the window and the gate. A closed gate stays closed; a gate leaves LOADING only when the
+-- whole stock is there.
+--
+-- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
+-- ARGV  1 uid   2 gate   3 start   4 end (milliseconds since the Unix epoch, or empty)   5 acknowledge   6 generation
+--       7 total: how many coupons must be loaded
+-- returns the gate now in force, or nil when couponMeta is missing or of another event;
+--   the error NOTWHOLE when the stock is not whole
+
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'loaded')
+if meta[1] ~= ARGV[1] then
+  return false
+end
+local gate = ARGV[2]
+if meta[2] == 'CLOSED' then
+  gate = 'CLOSED'
+elseif meta[2] == 'LOADING' and (gate == 'OPEN' or gate == 'PAUSED') then
+  local held = redis.call('LLEN', KEYS[2]) + redis.call('HLEN', KEYS[3])
+  if tonumber(meta[3]) ~= tonumber(ARGV[7]) or held ~= tonumber(ARGV[7]) then
+    return redis.error_reply('NOTWHOLE loaded ' .. meta[3] .. ', held ' .. held .. ', wanted ' .. ARGV[7])
+  end
+end
+redis.call('HSET', KEYS[1], 'gate', gate, 'start', ARGV[3], 'end', ARGV[4], 'acknowledge', ARGV[5], 'generation', ARGV[6])
+return gate

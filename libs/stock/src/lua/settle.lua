@@ -1,0 +1,73 @@
+#!lua
+-- Writes what became of issued coupons in the database. Done again, it changes nothing: an entry is only touched while it
+-- still names the coupon, and a coupon goes back to the stock only with the change that takes it from its user.
+--
+-- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
+-- ARGV  1 uid   then five for each settlement, at most 1,500 of them:
+--       userId   couponKey   status: COMPLETED, CANCEL or REPLACE   1 to put the coupon back, else 0
+--       the entry to put in its place (REPLACE), else empty
+-- returns { completed, cancelled, returned }, or nil when couponMeta is missing or of another event
+
+if redis.call('HGET', KEYS[1], 'uid') ~= ARGV[1] then
+  return false
+end
+
+local users = {}
+for i = 2, #ARGV, 5 do
+  users[#users + 1] = ARGV[i]
+end
+local found = redis.call('HMGET', KEYS[3], unpack(users))
+local entries = {}
+for i, user in ipairs(users) do
+  entries[user] = found[i]
+end
+
+local PENDING, COMPLETED, CANCELLED = ',"status":"PENDING"}', ',"status":"COMPLETED"}', ',"status":"CANCEL"}'
+local function ends_with(text, ending)
+  return string.sub(text, -#ending) == ending
+end
+local function names(entry, coupon)
+  local beginning = '{"couponKey":"' .. coupon .. '"'
+  return string.sub(entry, 1, #beginning) == beginning
+end
+
+local changed, returned = {}, {}
+local completed, cancelled = 0, 0
+for i = 2, #ARGV, 5 do
+  local user, coupon, status, give_back, replacement = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local entry = entries[user]
+  if entry and names(entry, coupon) and ends_with(entry, PENDING) then
+    local bare = string.sub(entry, 1, -#PENDING - 1)
+    if status == 'COMPLETED' then
+      entries[user] = bare .. COMPLETED
+      completed = completed + 1
+    elseif status == 'REPLACE' then
+      entries[user] = replacement
+      completed = completed + 1
+    else
+      entries[user] = bare .. CANCELLED
+      cancelled = cancelled + 1
+    end
+    changed[user] = true
+    if give_back == '1' then
+      -- Anchored at the end: the userId before it may hold anything.
+      local kind, amount = string.match(bare, ',"discountType":"(%u+)","discountAmount":(%d+),"issuedAt":%d+$')
+      returned[#returned + 1] = coupon .. ':' .. kind .. ':' .. amount
+    end
+  end
+end
+
+local fields = {}
+for user in pairs(changed) do
+  fields[#fields + 1] = user
+  fields[#fields + 1] = entries[user]
+end
+if #fields > 0 then
+  redis.call('HSET', KEYS[3], unpack(fields))
+  redis.call('HINCRBY', KEYS[1], 'completed', completed)
+  redis.call('HINCRBY', KEYS[1], 'cancelled', cancelled)
+end
+if #returned > 0 then
+  redis.call('RPUSH', KEYS[2], unpack(returned))
+end
+return { completed, cancelled, #returned }

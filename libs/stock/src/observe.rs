@@ -1,0 +1,151 @@
+//! Looking at the stock without changing it.
+
+use std::collections::HashMap;
+
+use domain::{Discount, EventId, Gate, UserId, Uuid, Window, code::CouponCode};
+
+use crate::{
+    connection::{Stock, StockError, failed},
+    holding::{Holding, parse_item, unreadable},
+    load::Acknowledge,
+};
+
+/// An event in Redis, at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Which event it is.
+    pub uid: Uuid,
+    /// What is let through.
+    pub gate: Gate,
+    /// When.
+    pub window: Window,
+    /// When a user may be told; None before the gate was first set.
+    pub acknowledge: Option<Acknowledge>,
+    /// The generation of the manifest that the gate follows; 0 before it was first set.
+    pub generation: i64,
+    /// How many coupons were put into the stock so far.
+    pub loaded: u64,
+    /// How many coupons are left to give.
+    pub queued: u64,
+    /// How many users hold a coupon.
+    pub issued: u64,
+    /// How many of them are recorded in the database.
+    pub completed: u64,
+    /// How many users were told of a coupon that could not be recorded.
+    pub cancelled: u64,
+    /// How many batches are not yet known to be in Kafka.
+    pub outbox: u64,
+    /// Redis's clock, in milliseconds since the Unix epoch.
+    pub now: i64,
+}
+
+type RawObserved = (HashMap<String, String>, u64, u64, u64, i64);
+
+impl Stock {
+    /// The event as Redis has it, or None when it knows no such event.
+    pub async fn observe(&self, event: &EventId) -> Result<Option<Observed>, StockError> {
+        const OPERATION: &str = "observe the event";
+        let keys = self.keys(event);
+        let observed: Option<RawObserved> = (self.scripts.observe)
+            .key(keys.meta)
+            .key(keys.queue)
+            .key(keys.issued)
+            .key(keys.outbox)
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        let Some((meta, queued, entries, outbox, now)) = observed else { return Ok(None) };
+
+        let text = |field: &str| meta.get(field).map_or("", String::as_str);
+        let number = |field: &'static str| text(field).parse::<u64>().map_err(|_| unreadable(OPERATION, text(field)));
+        let cancelled = number("cancelled")?;
+        Ok(Some(Observed {
+            uid: text("uid").parse().map_err(|_| unreadable(OPERATION, text("uid")))?,
+            gate: Gate::from_name(text("gate")).ok_or_else(|| unreadable(OPERATION, text("gate")))?,
+            window: Window { start: text("start").parse().ok(), end: text("end").parse().ok() },
+            acknowledge: Acknowledge::from_name(text("acknowledge")),
+            generation: text("generation").parse().unwrap_or(0),
+            loaded: number("loaded")?,
+            queued,
+            issued: entries.saturating_sub(cancelled),
+            completed: number("completed")?,
+            cancelled,
+            outbox,
+            now,
+        }))
+    }
+
+    /// What a user holds, or held. None when Redis knows no such event; `(uid, None)` when the user never got a coupon.
+    pub async fn lookup(&self, event: &EventId, user: &UserId) -> Result<Option<(Uuid, Option<Holding>)>, StockError> {
+        const OPERATION: &str = "look up a user";
+        let keys = self.keys(event);
+        let (uid, entry): (Option<Uuid>, Option<String>) = redis::pipe()
+            .hget(keys.meta, "uid")
+            .hget(keys.issued, user.as_str())
+            .query_async(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        let Some(uid) = uid else { return Ok(None) };
+        Ok(Some((uid, entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?)))
+    }
+
+    /// The names of all events that Redis knows.
+    pub async fn events(&self) -> Result<Vec<EventId>, StockError> {
+        let names: Vec<String> = redis::cmd("SMEMBERS")
+            .arg(self.events_key())
+            .query_async(&mut self.connection())
+            .await
+            .map_err(failed("list the events"))?;
+        Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
+    }
+
+    /// Everyone who holds or held a coupon: for audits, page by page. Users that are added meanwhile may be missing.
+    pub async fn scan_issued(&self, event: &EventId) -> Result<HashMap<UserId, Holding>, StockError> {
+        const OPERATION: &str = "scan the issued coupons";
+        let key = self.keys(event).issued;
+        let mut all = HashMap::new();
+        let mut cursor = 0;
+        loop {
+            let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
+                .arg(&key)
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(2000)
+                .query_async(&mut self.connection())
+                .await
+                .map_err(failed(OPERATION))?;
+            for (user, entry) in page {
+                let holding = Holding::from_entry(OPERATION, &entry)?;
+                all.insert(user.try_into().map_err(|_| unreadable(OPERATION, &entry))?, holding);
+            }
+            if next == 0 {
+                return Ok(all);
+            }
+            cursor = next;
+        }
+    }
+
+    /// The coupons left to give, in order: for audits, page by page. Exact only while nothing is issued.
+    pub async fn scan_queue(&self, event: &EventId) -> Result<Vec<(CouponCode, Discount)>, StockError> {
+        const OPERATION: &str = "scan the queue";
+        const PAGE: isize = 5000;
+        let key = self.keys(event).queue;
+        let mut all = Vec::new();
+        loop {
+            let from = isize::try_from(all.len()).unwrap_or(isize::MAX);
+            let page: Vec<String> = redis::cmd("LRANGE")
+                .arg(&key)
+                .arg(from)
+                .arg(from + PAGE - 1)
+                .query_async(&mut self.connection())
+                .await
+                .map_err(failed(OPERATION))?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            for item in page {
+                all.push(parse_item(&item).ok_or_else(|| unreadable(OPERATION, &item))?);
+            }
+        }
+    }
+}
