@@ -72,7 +72,9 @@ impl Holding {
         Ok(Self { coupon, discount, issued_at, status: Status::Pending })
     }
 
-    pub(crate) fn record(&self, event: &EventId, uid: Uuid, user: &UserId) -> IssuedRecord {
+    /// The record of this holding, for Kafka.
+    #[must_use]
+    pub fn record(&self, event: &EventId, uid: Uuid, user: &UserId) -> IssuedRecord {
         IssuedRecord {
             event_id: event.clone(),
             event_uid: uid,
@@ -105,6 +107,10 @@ pub(crate) fn parse_item(item: &str) -> Option<(CouponCode, Discount)> {
     let kind = parts.next()?.parse().ok()?;
     let value = parts.next()?.parse().ok()?;
     parts.next().is_none().then_some((coupon, Discount { kind, value }))
+}
+
+pub(crate) fn parse_uid(operation: &'static str, uid: &str) -> Result<Uuid, StockError> {
+    uid.parse().map_err(|_| unreadable(operation, uid))
 }
 
 pub(crate) fn unreadable(operation: &'static str, what: &str) -> StockError {

@@ -6,7 +6,7 @@ use domain::{EventId, UserId, Uuid};
 
 use crate::{
     connection::{Stock, StockError, failed},
-    holding::{Holding, unreadable},
+    holding::{Holding, parse_uid, unreadable},
     load::Acknowledge,
     outbox::OutboxEntry,
 };
@@ -44,7 +44,7 @@ pub struct IssueReply {
     pub outbox: Option<OutboxEntry>,
 }
 
-type RawReply = (String, Uuid, i64, String, Vec<Option<String>>, Vec<String>, Option<String>);
+type RawReply = (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>);
 
 impl Stock {
     /// Gives each of `users` the one coupon that they may have. A user who is named twice is given one coupon, and the second
@@ -76,8 +76,9 @@ impl Stock {
             call.arg(user.as_str());
         }
         let reply: Option<RawReply> = call.invoke_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
-        let Some((verdict, event_uid, now, acknowledge, entries, given, outbox_id)) = reply else { return Ok(None) };
+        let Some((verdict, uid, now, acknowledge, entries, given, outbox_id)) = reply else { return Ok(None) };
 
+        let event_uid = parse_uid(OPERATION, &uid)?;
         let without = match verdict.as_str() {
             "OPEN" => Outcome::SoldOut,
             "NOT_STARTED" => Outcome::NotStarted,

@@ -4,7 +4,7 @@ use domain::{Coupon, EventId, Gate, Uuid, Window};
 
 use crate::{
     connection::{Stock, StockError, failed},
-    holding::unreadable,
+    holding::{parse_uid, unreadable},
 };
 
 /// When a user may be told of their coupon.
@@ -64,7 +64,7 @@ impl Stock {
     pub async fn prepare(&self, event: &EventId, uid: Uuid) -> Result<Loaded<()>, StockError> {
         const OPERATION: &str = "prepare the event";
         let keys = self.keys(event);
-        let owner: Uuid = (self.scripts.prepare)
+        let owner: String = (self.scripts.prepare)
             .key(keys.meta)
             .key(keys.queue)
             .key(keys.issued)
@@ -73,7 +73,7 @@ impl Stock {
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        if owner != uid {
+        if parse_uid(OPERATION, &owner)? != uid {
             return Ok(Loaded::OtherEvent);
         }
         // Not in the script: the set lives in another hash slot. A crash in between is mended by the next `prepare`.

@@ -6,7 +6,7 @@ use domain::{Discount, EventId, Gate, UserId, Uuid, Window, code::CouponCode};
 
 use crate::{
     connection::{Stock, StockError, failed},
-    holding::{Holding, parse_item, unreadable},
+    holding::{Holding, parse_item, parse_uid, unreadable},
     load::Acknowledge,
 };
 
@@ -19,8 +19,8 @@ pub struct Observed {
     pub gate: Gate,
     /// When.
     pub window: Window,
-    /// When a user may be told; None before the gate was first set.
-    pub acknowledge: Option<Acknowledge>,
+    /// When a user may be told.
+    pub acknowledge: Acknowledge,
     /// The generation of the manifest that the gate follows; 0 before it was first set.
     pub generation: i64,
     /// How many coupons were put into the stock so far.
@@ -60,11 +60,12 @@ impl Stock {
         let number = |field: &'static str| text(field).parse::<u64>().map_err(|_| unreadable(OPERATION, text(field)));
         let cancelled = number("cancelled")?;
         Ok(Some(Observed {
-            uid: text("uid").parse().map_err(|_| unreadable(OPERATION, text("uid")))?,
+            uid: parse_uid(OPERATION, text("uid"))?,
             gate: Gate::from_name(text("gate")).ok_or_else(|| unreadable(OPERATION, text("gate")))?,
             window: Window { start: text("start").parse().ok(), end: text("end").parse().ok() },
-            acknowledge: Acknowledge::from_name(text("acknowledge")),
-            generation: text("generation").parse().unwrap_or(0),
+            acknowledge: Acknowledge::from_name(text("acknowledge"))
+                .ok_or_else(|| unreadable(OPERATION, text("acknowledge")))?,
+            generation: text("generation").parse().map_err(|_| unreadable(OPERATION, text("generation")))?,
             loaded: number("loaded")?,
             queued,
             issued: entries.saturating_sub(cancelled),
@@ -79,14 +80,14 @@ impl Stock {
     pub async fn lookup(&self, event: &EventId, user: &UserId) -> Result<Option<(Uuid, Option<Holding>)>, StockError> {
         const OPERATION: &str = "look up a user";
         let keys = self.keys(event);
-        let (uid, entry): (Option<Uuid>, Option<String>) = redis::pipe()
+        let (uid, entry): (Option<String>, Option<String>) = redis::pipe()
             .hget(keys.meta, "uid")
             .hget(keys.issued, user.as_str())
             .query_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
         let Some(uid) = uid else { return Ok(None) };
-        Ok(Some((uid, entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?)))
+        Ok(Some((parse_uid(OPERATION, &uid)?, entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?)))
     }
 
     /// The names of all events that Redis knows.

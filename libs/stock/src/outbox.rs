@@ -10,7 +10,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 
 use crate::{
     connection::{Stock, StockError, failed},
-    holding::{parse_records, unreadable},
+    holding::{parse_records, parse_uid, unreadable},
 };
 
 /// What one call issued.
@@ -74,11 +74,12 @@ impl Stock {
 }
 
 fn read_entry(operation: &'static str, event: &EventId, entry: &StreamId) -> Result<OutboxEntry, StockError> {
-    let uid: Option<Uuid> = entry.get("uid");
+    let uid: Option<String> = entry.get("uid");
     let records: Option<String> = entry.get("records");
     let (Some(uid), Some(records)) = (uid, records) else {
         return Err(unreadable(operation, &format!("outbox entry {}", entry.id)));
     };
+    let uid = parse_uid(operation, &uid)?;
     let records =
         parse_records(operation, &records)?.iter().map(|(user, holding)| holding.record(event, uid, user)).collect();
     Ok(OutboxEntry { id: entry.id.clone(), records })

@@ -32,8 +32,13 @@ pub enum SettlementOutcome {
         /// Whether nobody holds the coupon, so that it can be given to someone else.
         return_to_stock: bool,
     },
-    /// The database has another coupon for this user: that one counts, and this one goes back to the stock.
-    Replaced(Holding),
+    /// The database has another coupon for this user, and that one counts.
+    Replaced {
+        /// What the database has.
+        by: Holding,
+        /// Whether nobody holds the coupon that was issued, so that it can be given to someone else.
+        return_to_stock: bool,
+    },
 }
 
 /// How many entries were changed.
@@ -64,9 +69,9 @@ impl Stock {
                 let (status, give_back, entry) = match outcome {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
                     SettlementOutcome::Cancelled { return_to_stock } => ("CANCEL", *return_to_stock, String::new()),
-                    SettlementOutcome::Replaced(by) => {
+                    SettlementOutcome::Replaced { by, return_to_stock } => {
                         let by = Holding { status: Status::Completed, ..by.clone() };
-                        ("REPLACE", true, by.to_entry(user))
+                        ("REPLACE", *return_to_stock, by.to_entry(user))
                     }
                 };
                 call.arg(user.as_str()).arg(coupon.as_str()).arg(status).arg(u8::from(give_back)).arg(entry);

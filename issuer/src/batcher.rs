@@ -1,0 +1,192 @@
+//! Many requests, one call to Redis: while a call is under way, the requests that arrive are collected for the next. Under no
+//! load a request goes at once; under load the batches grow by themselves.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use domain::{EventId, UserId};
+use stock::{Acknowledge, Holding, IssueReply, Outcome, Status, Stock};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+
+use crate::{metrics::Metrics, relay::Relay};
+
+/// An event that nobody asked for so long needs no task.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// What the user is told.
+    Told(Outcome),
+    /// There is no such event.
+    UnknownEvent,
+    /// Nobody knows: the coupon may have been issued. Asking again tells.
+    UnknownOutcome,
+    /// Too many requests are waiting: this one was not looked at.
+    Overloaded,
+}
+
+struct Request {
+    user: UserId,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// One queue of requests for each event that is asked for.
+pub(crate) struct Batchers {
+    batcher: Batcher,
+    queues: Arc<Queues>,
+    max_waiting: usize,
+}
+
+type Queues = Mutex<HashMap<EventId, mpsc::Sender<Request>>>;
+
+#[derive(Clone)]
+struct Batcher {
+    stock: Stock,
+    relay: Relay,
+    metrics: Metrics,
+    max_batch: usize,
+}
+
+impl Batchers {
+    pub(crate) fn new(stock: Stock, relay: Relay, metrics: Metrics, max_batch: usize, max_waiting: u32) -> Self {
+        let max_waiting = usize::try_from(max_waiting).unwrap_or(usize::MAX);
+        Self { batcher: Batcher { stock, relay, metrics, max_batch }, queues: Arc::default(), max_waiting }
+    }
+
+    /// Asks for `user`'s coupon.
+    pub(crate) async fn ask(&self, event: &EventId, user: UserId) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let mut request = Request { user, answer };
+        loop {
+            match self.queue(event).try_send(request) {
+                Ok(()) => break,
+                Err(mpsc::error::TrySendError::Full(_)) => return Answer::Overloaded,
+                // Its task ended between the two steps: the next queue has another.
+                Err(mpsc::error::TrySendError::Closed(back)) => request = back,
+            }
+        }
+        answered.await.unwrap_or(Answer::UnknownOutcome)
+    }
+
+    fn queue(&self, event: &EventId) -> mpsc::Sender<Request> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        match queues.entry(event.clone()) {
+            Entry::Occupied(entry) if !entry.get().is_closed() => entry.get().clone(),
+            entry => {
+                let (queue, requests) = mpsc::channel(self.max_waiting);
+                entry.insert_entry(queue.clone());
+                tokio::spawn(run(self.batcher.clone(), event.clone(), requests, self.queues.clone()));
+                queue
+            }
+        }
+    }
+}
+
+/// Serves one event until nobody asks for it any more, or nobody knows it.
+async fn run(batcher: Batcher, event: EventId, mut requests: mpsc::Receiver<Request>, queues: Arc<Queues>) {
+    let mut batch = Vec::with_capacity(batcher.max_batch);
+    loop {
+        let received = time::timeout(IDLE_TIMEOUT, requests.recv_many(&mut batch, batcher.max_batch)).await;
+        let known = received.is_ok() && batcher.serve(&event, &mut batch).await;
+        if !known {
+            requests.close();
+            // Whoever got in before the close is served as well.
+            while requests.recv_many(&mut batch, batcher.max_batch).await > 0 {
+                batcher.serve(&event, &mut batch).await;
+            }
+            let mut queues = queues.lock().unwrap_or_else(PoisonError::into_inner);
+            if queues.get(&event).is_some_and(mpsc::Sender::is_closed) {
+                queues.remove(&event);
+            }
+            return;
+        }
+    }
+}
+
+impl Batcher {
+    /// Answers the requests of `batch`, and leaves it empty. Whether there is such an event, as far as one knows.
+    async fn serve(&self, event: &EventId, batch: &mut Vec<Request>) -> bool {
+        // A client that left needs no coupon; it can come back.
+        batch.retain(|request| !request.answer.is_closed());
+        if batch.is_empty() {
+            return true;
+        }
+        let (users, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|request| (request.user, request.answer)).unzip();
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        self.metrics.batch_users.observe(users.len() as f64);
+        match self.stock.issue(event, &users).await {
+            Ok(Some(reply)) => {
+                self.answer(event, &users, answers, reply);
+                true
+            }
+            Ok(None) => {
+                tell_all(answers, || Answer::UnknownEvent);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, %event, users = users.len(), "the outcome of a batch is unknown");
+                tell_all(answers, || Answer::UnknownOutcome);
+                true
+            }
+        }
+    }
+
+    fn answer(&self, event: &EventId, users: &[UserId], answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
+        let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
+        match acknowledge {
+            Acknowledge::Redis => {
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    let _ = answer.send(Answer::Told(outcome));
+                }
+                if let Some(entry) = outbox {
+                    drop(self.relay.publish(event, entry));
+                }
+            }
+            Acknowledge::Kafka => {
+                let published = outbox.map(|entry| self.relay.publish(event, entry));
+                // Whether someone else's pending coupon is in Kafka is not known here: so it is sent once more.
+                let again: Vec<_> = users
+                    .iter()
+                    .zip(&outcomes)
+                    .filter_map(|(user, outcome)| pending(outcome).map(|held| held.record(event, event_uid, user)))
+                    .collect();
+                let again = self.relay.send(&again);
+                tokio::spawn(async move {
+                    let published = match published {
+                        Some(published) => published.await,
+                        None => Ok(()),
+                    };
+                    let again = again.await;
+                    for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                        let confirmed = match &outcome {
+                            Outcome::Issued(_) => published,
+                            Outcome::Duplicate(_) if pending(&outcome).is_some() => published.and(again),
+                            _ => Ok(()),
+                        };
+                        let _ = answer.send(confirmed.map_or(Answer::UnknownOutcome, |()| Answer::Told(outcome)));
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn tell_all(answers: Vec<oneshot::Sender<Answer>>, what: impl Fn() -> Answer) {
+    for answer in answers {
+        let _ = answer.send(what());
+    }
+}
+
+fn pending(outcome: &Outcome) -> Option<&Holding> {
+    match outcome {
+        Outcome::Duplicate(held) if held.status == Status::Pending => Some(held),
+        _ => None,
+    }
+}

@@ -1,0 +1,160 @@
+//! From the outbox to Kafka.
+//!
+//! An entry leaves the outbox only after the broker has confirmed every record of it. Whatever goes wrong before leaves it
+//! there, and the [`crate::sweeper`] sends it again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use domain::{EventId, IssuedRecord};
+use futures::future;
+use journal::Producer;
+use stock::{OutboxEntry, Stock};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
+
+use crate::metrics::Metrics;
+
+/// How many confirmed entries one deletion takes.
+const MAX_CONFIRMED: usize = 1000;
+
+/// Kafka did not confirm, so nobody knows whether it has the records. They will be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Kafka has not confirmed the record yet")]
+pub(crate) struct Unconfirmed;
+
+/// Sends issued records to Kafka. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    producer: Producer,
+    in_flight: Arc<InFlight>,
+    confirmed: mpsc::UnboundedSender<Entry>,
+    idle: watch::Receiver<usize>,
+    metrics: Metrics,
+}
+
+type Entry = (EventId, String);
+
+/// The entries that this issuer is sending. Their number is bounded by the producer's queue.
+struct InFlight {
+    entries: Mutex<HashSet<Entry>>,
+    count: watch::Sender<usize>,
+}
+
+impl InFlight {
+    fn change<T>(&self, change: impl FnOnce(&mut HashSet<Entry>) -> T) -> T {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut entries);
+        self.count.send_replace(entries.len());
+        result
+    }
+}
+
+impl Relay {
+    /// Starts the task that deletes confirmed entries.
+    pub(crate) fn start(stock: Stock, producer: Producer, metrics: Metrics) -> Self {
+        let (count, idle) = watch::channel(0);
+        let in_flight = Arc::new(InFlight { entries: Mutex::default(), count });
+        let (confirmed, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(delete_confirmed(stock, receiver, in_flight.clone(), metrics.clone()));
+        Self { producer, in_flight, confirmed, idle, metrics }
+    }
+
+    /// Whether this issuer is sending the entry now.
+    pub(crate) fn is_sending(&self, event: &EventId, id: &str) -> bool {
+        self.in_flight.change(|entries| entries.contains(&(event.clone(), id.to_owned())))
+    }
+
+    /// Sends an entry's records, and deletes the entry when all are confirmed. The sending has begun when this returns, and
+    /// goes on if the future is dropped.
+    pub(crate) fn publish(
+        &self,
+        event: &EventId,
+        OutboxEntry { id, records }: OutboxEntry,
+    ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        let entry = (event.clone(), id);
+        self.metrics.entries_in_flight.set(self.in_flight.change(|entries| {
+            entries.insert(entry.clone());
+            i64::try_from(entries.len()).unwrap_or(i64::MAX)
+        }));
+        let sent = self.send(&records);
+        let relay = self.clone();
+        let task = tokio::spawn(async move {
+            let outcome = sent.await;
+            match outcome {
+                // Stays in flight until it is deleted, so that the sweeper does not take it in between.
+                Ok(()) => drop(relay.confirmed.send(entry)),
+                Err(Unconfirmed) => relay.in_flight.change(|entries| {
+                    entries.remove(&entry);
+                }),
+            }
+            outcome
+        });
+        async move { task.await.unwrap_or(Err(Unconfirmed)) }
+    }
+
+    /// Sends records that need not be in the outbox any more, or are there already.
+    pub(crate) fn send(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        // A full queue is no place to wait in: what does not fit stays in the outbox.
+        let deliveries: Result<Vec<_>, _> = records.iter().map(|record| self.producer.send(record)).collect();
+        let metrics = self.metrics.clone();
+        let count = records.len() as u64;
+        async move {
+            let outcome = match deliveries {
+                Ok(deliveries) => future::try_join_all(deliveries).await.map(drop).map_err(|error| error.to_string()),
+                Err(full) => Err(full.to_string()),
+            };
+            match outcome {
+                Ok(()) => {
+                    metrics.records_sent.inc_by(count);
+                    Ok(())
+                }
+                Err(error) => {
+                    metrics.records_unconfirmed.inc_by(count);
+                    tracing::warn!(error, records = count, "not confirmed by Kafka, left in the outbox");
+                    Err(Unconfirmed)
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing is under way, at most until `deadline` has passed.
+    pub(crate) async fn finish(mut self, deadline: Duration) {
+        if time::timeout(deadline, self.idle.wait_for(|count| *count == 0)).await.is_err() {
+            tracing::warn!(entries = *self.idle.borrow(), "entries stay in the outbox for another issuer");
+        }
+    }
+}
+
+async fn delete_confirmed(
+    stock: Stock,
+    mut receiver: mpsc::UnboundedReceiver<Entry>,
+    in_flight: Arc<InFlight>,
+    metrics: Metrics,
+) {
+    let mut confirmed = Vec::new();
+    while receiver.recv_many(&mut confirmed, MAX_CONFIRMED).await > 0 {
+        let mut by_event: HashMap<&EventId, Vec<String>> = HashMap::new();
+        for (event, id) in &confirmed {
+            by_event.entry(event).or_default().push(id.clone());
+        }
+        for (event, ids) in by_event {
+            if let Err(error) = stock.confirm(event, &ids).await {
+                // Harmless: they are sent once more, and the database knows them already.
+                tracing::warn!(%error, %event, entries = ids.len(), "confirmed entries stay in the outbox");
+            }
+        }
+        let left = in_flight.change(|entries| {
+            for entry in confirmed.drain(..) {
+                entries.remove(&entry);
+            }
+            entries.len()
+        });
+        metrics.entries_in_flight.set(i64::try_from(left).unwrap_or(i64::MAX));
+    }
+}

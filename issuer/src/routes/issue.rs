@@ -1,0 +1,156 @@
+//! `POST /coupons/issue`
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Json, body::Body, extract::State, http::Request};
+use serde::{Deserialize, Serialize};
+use stock::{Holding, Outcome};
+use tokio::time::{self, Instant};
+use utoipa::ToSchema;
+
+use super::{App, body, event_id, unknown_event};
+use crate::{batcher::Answer, metrics::OutcomeLabel, problem::Problem};
+
+/// How long a request may wait for its batch; a lost answer is reported long before.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Who wants a coupon of which event.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IssueRequest {
+    /// The user: 1 to 256 bytes without control characters. Left out when a trusted header names the user.
+    #[schema(required, min_length = 1, max_length = 256, example = "u1")]
+    user_id: Option<String>,
+    /// The event: the name of its `CouponEvent`.
+    #[schema(max_length = 253, example = "summer")]
+    event_id: String,
+}
+
+/// What the user is told.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IssueAnswer {
+    /// Whether this request gave the user a coupon.
+    success: bool,
+    /// Why it did not.
+    reason: Option<Reason>,
+    /// The coupon that the user has: the new one, or with DUPLICATE the one from before.
+    #[schema(example = "SUMMER-7GK2M9QXW4TB")]
+    coupon_key: Option<String>,
+    /// The same in words.
+    message: &'static str,
+    /// What kind of discount the coupon gives: PERCENT or AMOUNT.
+    #[schema(example = "PERCENT")]
+    discount_type: Option<&'static str>,
+    /// How much: percent points, or units of currency.
+    #[schema(example = 10)]
+    discount_amount: Option<u32>,
+}
+
+/// Why a user got no new coupon.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum Reason {
+    Duplicate,
+    SoldOut,
+    NotStarted,
+    Ended,
+    Paused,
+}
+
+impl From<Outcome> for IssueAnswer {
+    fn from(outcome: Outcome) -> Self {
+        let (reason, message, holding) = match outcome {
+            Outcome::Issued(holding) => (None, "The coupon is yours.", Some(holding)),
+            Outcome::Duplicate(holding) => {
+                (Some(Reason::Duplicate), "You already have a coupon of this event.", Some(holding))
+            }
+            Outcome::SoldOut => (Some(Reason::SoldOut), "All coupons of this event are gone.", None),
+            Outcome::NotStarted => (Some(Reason::NotStarted), "The event has not started yet.", None),
+            Outcome::Ended => (Some(Reason::Ended), "The event is over.", None),
+            Outcome::Paused => (Some(Reason::Paused), "The event is paused. Try again later.", None),
+        };
+        let (coupon_key, discount) =
+            holding.map(|Holding { coupon, discount, .. }| (coupon.to_string(), discount)).unzip();
+        Self {
+            success: reason.is_none(),
+            reason,
+            coupon_key,
+            message,
+            discount_type: discount.map(|discount| discount.kind.as_str()),
+            discount_amount: discount.map(|discount| discount.value),
+        }
+    }
+}
+
+/// Ask for a coupon.
+///
+/// Asking again is always safe: a user has at most one coupon of an event, and is told of it again.
+#[utoipa::path(
+    post,
+    path = "/coupons/issue",
+    request_body = IssueRequest,
+    responses(
+        (status = 200, description = "What the user is told, also when there is no coupon for them", body = IssueAnswer),
+        (status = 400, description = "The request cannot be read", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Nobody is signed in", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such event", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not come in time", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The outcome is not known yet: ask again", body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait"))),
+    )
+)]
+pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Json<IssueAnswer>, Problem> {
+    let headers = request.headers().clone();
+    let IssueRequest { user_id, event_id: event } = body::json(request).await?;
+    let user = app.identity.user(&headers, user_id)?;
+    let event = event_id(event)?;
+
+    let start = Instant::now();
+    let answer = time::timeout(ANSWER_TIMEOUT, app.batchers.ask(&event, user)).await.unwrap_or(Answer::UnknownOutcome);
+    app.metrics.request_seconds.observe(start.elapsed().as_secs_f64());
+    app.metrics.count(match &answer {
+        Answer::Told(outcome) => outcome.into(),
+        Answer::UnknownEvent => OutcomeLabel::UnknownEvent,
+        Answer::UnknownOutcome => OutcomeLabel::UnknownOutcome,
+        Answer::Overloaded => OutcomeLabel::Overloaded,
+    });
+    match answer {
+        Answer::Told(outcome) => Ok(Json(outcome.into())),
+        Answer::UnknownEvent => Err(unknown_event(&event)),
+        Answer::UnknownOutcome => {
+            Err(Problem::unavailable("it is not known yet whether you have a coupon; ask again to learn it"))
+        }
+        Answer::Overloaded => Err(Problem::unavailable("too many people are asking right now; ask again")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_the_contract() {
+        let holding = Holding {
+            coupon: "SUMMER-7GK2M9QXW4TB".parse().unwrap(),
+            discount: domain::Discount { kind: domain::DiscountType::Percent, value: 10 },
+            issued_at: 1,
+            status: stock::Status::Pending,
+        };
+        let json = |outcome: Outcome| serde_json::to_string(&IssueAnswer::from(outcome)).unwrap();
+        assert_eq!(
+            json(Outcome::Issued(holding.clone())),
+            concat!(
+                r#"{"success":true,"reason":null,"couponKey":"SUMMER-7GK2M9QXW4TB","message":"The coupon is yours.","#,
+                r#""discountType":"PERCENT","discountAmount":10}"#
+            )
+        );
+        assert!(
+            json(Outcome::Duplicate(holding)).contains(r#""success":false,"reason":"DUPLICATE","couponKey":"SUMMER-"#)
+        );
+        assert!(json(Outcome::SoldOut).contains(r#""reason":"SOLD_OUT","couponKey":null"#));
+        assert!(json(Outcome::NotStarted).contains(r#""reason":"NOT_STARTED""#));
+    }
+}

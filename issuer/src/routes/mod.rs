@@ -1,0 +1,103 @@
+//! The HTTP endpoint. `docs/http-api.md` is its description for people, `/openapi.json` for machines.
+
+mod body;
+mod event;
+mod issue;
+mod user;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{FromRequestParts, Path, rejection::PathRejection},
+    http::request::Parts,
+    routing::{get, post},
+};
+use domain::{EventId, identity::InvalidId};
+use serde::de::DeserializeOwned;
+use stock::{Stock, StockError};
+use utoipa::OpenApi;
+
+use crate::{batcher::Batchers, identity::UserIdentity, metrics::Metrics, problem::Problem};
+
+/// What the routes work with.
+pub(crate) struct App {
+    pub(crate) batchers: Batchers,
+    pub(crate) stock: Stock,
+    pub(crate) identity: UserIdentity,
+    pub(crate) metrics: Metrics,
+}
+
+/// The OpenAPI document.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Couponry issuer",
+        description = "Gives one coupon to one user, first come, first served.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(issue::issue, user::user, event::event)
+)]
+struct ApiDoc;
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/coupons/issue", post(issue::issue))
+        .route("/coupons/{eventId}", get(event::event))
+        .route("/coupons/{eventId}/users/{userId}", get(user::user))
+        .route("/openapi.json", get(|| async { Json(ApiDoc::openapi()) }))
+        .fallback(|| async { Problem::not_found("there is no such page; see /openapi.json") })
+        .method_not_allowed_fallback(|| async { Problem::method("see /openapi.json") })
+        .with_state(app)
+}
+
+/// The parameters of a path, refused in our own words.
+struct Params<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(params) = Path::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection: PathRejection| Problem::invalid(rejection.body_text()))?;
+        Ok(Self(params))
+    }
+}
+
+fn event_id(text: String) -> Result<EventId, Problem> {
+    text.try_into().map_err(|error: InvalidId| Problem::invalid(error.to_string()))
+}
+
+fn unknown_event(event: &EventId) -> Problem {
+    Problem::not_found(format!("there is no event {event}"))
+}
+
+/// A failed look at the stock changes nothing: the client can just ask again.
+fn no_answer(error: &StockError) -> Problem {
+    tracing::warn!(%error, "cannot answer");
+    Problem::unavailable("the stock does not answer at the moment")
+}
+
+/// A point in time as HTTP shows it.
+fn timestamp(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_names_every_route() {
+        let document = serde_json::to_value(ApiDoc::openapi()).unwrap();
+        let paths: Vec<_> = document["paths"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(paths, ["/coupons/issue", "/coupons/{eventId}", "/coupons/{eventId}/users/{userId}"]);
+    }
+
+    #[test]
+    fn times_are_shown_in_utc() {
+        assert_eq!(timestamp(1_796_083_200_000), "2026-12-01T00:00:00Z");
+    }
+}

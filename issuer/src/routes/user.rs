@@ -1,0 +1,79 @@
+//! `GET /coupons/{eventId}/users/{userId}`
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::HeaderMap};
+use serde::Serialize;
+use stock::{Holding, Status};
+use utoipa::ToSchema;
+
+use super::{App, Params, event_id, no_answer, timestamp, unknown_event};
+use crate::problem::Problem;
+
+/// The coupon that a user holds.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UserCoupon {
+    #[schema(example = "summer")]
+    event_id: String,
+    #[schema(example = "u1")]
+    user_id: String,
+    #[schema(example = "SUMMER-7GK2M9QXW4TB")]
+    coupon_key: String,
+    /// PERCENT or AMOUNT.
+    #[schema(example = "PERCENT")]
+    discount_type: &'static str,
+    /// Percent points, or units of currency.
+    #[schema(example = 10)]
+    discount_amount: u32,
+    /// When it was issued (RFC 3339).
+    #[schema(format = DateTime)]
+    issued_at: String,
+    /// Whether the database has it already. It is the user's either way.
+    recorded: bool,
+}
+
+/// What a user holds.
+#[utoipa::path(
+    get,
+    path = "/coupons/{eventId}/users/{userId}",
+    params(("eventId" = String, Path, description = "The event"), ("userId" = String, Path, description = "The user")),
+    responses(
+        (status = 200, description = "The user's coupon", body = UserCoupon),
+        (status = 400, description = "No such name is possible", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Nobody is signed in", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such event, or the user has no coupon of it", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 503, description = "No answer now: ask again", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn user(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Params((event, user)): Params<(String, String)>,
+) -> Result<Json<UserCoupon>, Problem> {
+    let event = event_id(event)?;
+    let user = app.identity.user(&headers, Some(user))?;
+    let (_, holding) = app
+        .stock
+        .lookup(&event, &user)
+        .await
+        .map_err(|error| no_answer(&error))?
+        .ok_or_else(|| unknown_event(&event))?;
+    match holding {
+        Some(Holding { coupon, discount, issued_at, status: status @ (Status::Pending | Status::Completed) }) => {
+            Ok(Json(UserCoupon {
+                event_id: event.into(),
+                user_id: user.into(),
+                coupon_key: coupon.to_string(),
+                discount_type: discount.kind.as_str(),
+                discount_amount: discount.value,
+                issued_at: timestamp(issued_at),
+                recorded: status == Status::Completed,
+            }))
+        }
+        Some(Holding { status: Status::Cancelled, .. }) | None => {
+            Err(Problem::not_found(format!("this user has no coupon of {event}")))
+        }
+    }
+}

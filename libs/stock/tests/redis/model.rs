@@ -1,0 +1,224 @@
+//! The scripts against a model: thousands of random steps, each answered alike by Redis and by a few lines of Rust.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use crate::support::{Event, TEN_PERCENT, coupons, opening};
+use domain::{Coupon, Discount, Gate, UserId, Verdict, Window, code::CouponCode};
+use proptest::prelude::*;
+use stock::{Holding, Loaded, Outcome, Settled, Settlement, SettlementOutcome, Status};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Issue(Vec<u8>),
+    TopUp(u8),
+    Gate(Gate, Option<i64>, Option<i64>),
+    /// The users, and what became of the coupon they now hold; `true`: of a coupon they do not hold.
+    Settle(Vec<(u8, End, bool)>),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Completed,
+    Cancelled,
+    CancelledAndReturned,
+    Replaced,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let user = 0..30u8;
+    // A minute in the past or an hour in the future, relative to the clock of Redis.
+    let time = prop_oneof![4 => Just(None), 1 => Just(Some(-60_000)), 1 => Just(Some(3_600_000))];
+    let gate = prop_oneof![6 => Just(Gate::Open), 1 => Just(Gate::Paused), 1 => Just(Gate::Loading)];
+    let end = prop_oneof![
+        4 => Just(End::Completed),
+        1 => Just(End::Cancelled),
+        1 => Just(End::CancelledAndReturned),
+        1 => Just(End::Replaced)
+    ];
+    prop_oneof![
+        6 => proptest::collection::vec(user.clone(), 1..12).prop_map(Step::Issue),
+        1 => (1..6u8).prop_map(Step::TopUp),
+        2 => (gate, time.clone(), time).prop_map(|(gate, start, end)| Step::Gate(gate, start, end)),
+        3 => proptest::collection::vec((user, end, proptest::bool::weighted(0.2)), 1..8).prop_map(Step::Settle),
+    ]
+}
+
+/// What Redis should hold.
+#[derive(Default)]
+struct Model {
+    queue: VecDeque<(CouponCode, Discount)>,
+    issued: BTreeMap<UserId, Holding>,
+    loaded: u64,
+    verdict: Option<Verdict>,
+    outbox: u64,
+}
+
+impl Model {
+    fn issue(&mut self, users: &[UserId]) -> Vec<(&'static str, Option<CouponCode>)> {
+        let mut wrote = false;
+        let answers = users
+            .iter()
+            .map(|user| match self.issued.get(user).filter(|held| held.status != Status::Cancelled) {
+                Some(held) => ("duplicate", Some(held.coupon.clone())),
+                None => match self.verdict {
+                    Some(Verdict::Open) => match self.queue.pop_front() {
+                        Some((coupon, discount)) => {
+                            wrote = true;
+                            let held =
+                                Holding { coupon: coupon.clone(), discount, issued_at: 0, status: Status::Pending };
+                            self.issued.insert(user.clone(), held);
+                            ("issued", Some(coupon))
+                        }
+                        None => ("sold out", None),
+                    },
+                    Some(Verdict::NotStarted) | None => ("not started", None),
+                    Some(Verdict::Ended) => ("ended", None),
+                    Some(Verdict::Paused) => ("paused", None),
+                },
+            })
+            .collect();
+        self.outbox += u64::from(wrote);
+        answers
+    }
+
+    fn settle(&mut self, settlements: &[Settlement]) -> Settled {
+        let mut settled = Settled::default();
+        for Settlement { user, coupon, outcome } in settlements {
+            let Some(held) = self.issued.get_mut(user) else { continue };
+            if held.coupon != *coupon || held.status != Status::Pending {
+                continue;
+            }
+            let returns = match outcome {
+                SettlementOutcome::Completed => {
+                    held.status = Status::Completed;
+                    settled.completed += 1;
+                    false
+                }
+                SettlementOutcome::Cancelled { return_to_stock } => {
+                    held.status = Status::Cancelled;
+                    settled.cancelled += 1;
+                    *return_to_stock
+                }
+                SettlementOutcome::Replaced { by, return_to_stock } => {
+                    if *return_to_stock {
+                        self.queue.push_back((held.coupon.clone(), held.discount));
+                        settled.returned += 1;
+                    }
+                    *held = Holding { status: Status::Completed, ..by.clone() };
+                    settled.completed += 1;
+                    false
+                }
+            };
+            if returns {
+                self.queue.push_back((held.coupon.clone(), held.discount));
+                settled.returned += 1;
+            }
+        }
+        settled
+    }
+}
+
+fn name(outcome: &Outcome) -> (&'static str, Option<CouponCode>) {
+    match outcome {
+        Outcome::Issued(held) => ("issued", Some(held.coupon.clone())),
+        Outcome::Duplicate(held) => ("duplicate", Some(held.coupon.clone())),
+        Outcome::SoldOut => ("sold out", None),
+        Outcome::NotStarted => ("not started", None),
+        Outcome::Ended => ("ended", None),
+        Outcome::Paused => ("paused", None),
+    }
+}
+
+fn user(number: u8) -> UserId {
+    // Names that would matter if a script took them for syntax.
+    format!("u{number}\",\"status\":\"CANCEL\"}}").parse().unwrap()
+}
+
+async fn compare(first: u64, steps: Vec<Step>) {
+    let event = Event::open(first).await;
+    let now = event.stock.observe(&event.id).await.unwrap().unwrap().now;
+    let item = |c: Coupon| (c.code.parse::<CouponCode>().unwrap(), c.discount);
+    let mut model = Model { verdict: Some(Verdict::Open), loaded: first, ..Model::default() };
+    model.queue.extend(coupons(0, first).into_iter().map(item));
+    for step in steps {
+        match step {
+            Step::Issue(numbers) => {
+                let users: Vec<_> = numbers.into_iter().map(user).collect();
+                let reply = event.stock.issue(&event.id, &users).await.unwrap().unwrap();
+                let answers: Vec<_> = reply.outcomes.iter().map(name).collect();
+                assert_eq!(answers, model.issue(&users));
+            }
+            Step::TopUp(count) => {
+                let count = u64::from(count);
+                event.load(model.loaded, count).await;
+                model.queue.extend(coupons(model.loaded, count).into_iter().map(item));
+                model.loaded += count;
+            }
+            Step::Gate(gate, start, end) => {
+                let window = Window { start: start.map(|t| now + t), end: end.map(|t| now + t) };
+                // Out of LOADING the script counts the stock, which cancelled coupons have left.
+                let reply = event.stock.set_gate(&event.id, event.uid, &opening(gate, window, model.loaded)).await;
+                if reply.is_ok() {
+                    model.verdict = Some(window.verdict(gate, now));
+                }
+            }
+            Step::Settle(ends) => {
+                let settlements: Vec<_> = ends
+                    .into_iter()
+                    .map(|(number, end, wrong)| {
+                        let user = user(number);
+                        let held = model.issued.get(&user).filter(|_| !wrong).map(|held| held.coupon.clone());
+                        let by = Holding {
+                            coupon: format!("REPLACED-{number}").parse().unwrap(),
+                            discount: TEN_PERCENT,
+                            issued_at: 1,
+                            status: Status::Completed,
+                        };
+                        Settlement {
+                            user,
+                            coupon: held.unwrap_or_else(|| "ANOTHER".parse().unwrap()),
+                            outcome: match end {
+                                End::Completed => SettlementOutcome::Completed,
+                                End::Cancelled => SettlementOutcome::Cancelled { return_to_stock: false },
+                                End::CancelledAndReturned => SettlementOutcome::Cancelled { return_to_stock: true },
+                                End::Replaced => SettlementOutcome::Replaced { by, return_to_stock: number % 2 == 0 },
+                            },
+                        }
+                    })
+                    .collect();
+                let settled = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
+                assert_eq!(settled, Loaded::Here(model.settle(&settlements)));
+                let again = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
+                assert_eq!(again, Loaded::Here(Settled::default()), "a repetition changes nothing");
+            }
+        }
+    }
+
+    let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+    let with = |status| model.issued.values().filter(|held| held.status == status).count() as u64;
+    assert_eq!(observed.queued, model.queue.len() as u64);
+    assert_eq!(observed.issued, with(Status::Pending) + with(Status::Completed));
+    assert_eq!(observed.completed, with(Status::Completed));
+    assert_eq!(observed.cancelled, with(Status::Cancelled));
+    assert_eq!(observed.outbox, model.outbox);
+    assert_eq!(event.stock.scan_queue(&event.id).await.unwrap(), Vec::from(model.queue));
+    let scanned = event.stock.scan_issued(&event.id).await.unwrap();
+    assert_eq!(scanned.len(), model.issued.len());
+    for (user, held) in &model.issued {
+        assert_eq!((&scanned[user].coupon, scanned[user].status), (&held.coupon, held.status));
+    }
+    let holders: HashSet<_> =
+        scanned.values().filter(|h| h.status != Status::Cancelled).map(|held| held.coupon.clone()).collect();
+    assert_eq!(holders.len() as u64, observed.issued, "a coupon in two hands");
+    assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn redis_does_what_the_model_does(first in 0..40u64, steps in proptest::collection::vec(step(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(compare(first, steps));
+    }
+}

@@ -1,0 +1,57 @@
+//! An event of its own for each test, on the shared Redis.
+
+use domain::{CodeFormat, Coupon, Discount, DiscountType, EventId, Gate, Lot, Seed, UserId, Uuid, Window};
+use stock::{Acknowledge, Loaded, Opening, Stock};
+
+pub(crate) struct Event {
+    pub(crate) stock: Stock,
+    pub(crate) id: EventId,
+    pub(crate) uid: Uuid,
+}
+
+pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
+pub(crate) const FIVE_THOUSAND: Discount = Discount { kind: DiscountType::Amount, value: 5000 };
+
+impl Event {
+    /// An event that is loaded with `count` coupons and open.
+    pub(crate) async fn open(count: u64) -> Self {
+        let event = Self::prepared().await;
+        event.load(0, count).await;
+        event.gate(Gate::Open, Window::default(), count).await;
+        event
+    }
+
+    /// An event without coupons yet.
+    pub(crate) async fn prepared() -> Self {
+        let uid = Uuid::new_v4();
+        let stock = Stock::connect(&testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
+        let event = Self { stock, id: "summer".parse().unwrap(), uid };
+        assert_eq!(event.stock.prepare(&event.id, uid).await.unwrap(), Loaded::Here(()));
+        event
+    }
+
+    pub(crate) async fn load(&self, first_ordinal: u64, count: u64) {
+        if count > 0 {
+            let loaded = self.stock.load(&self.id, self.uid, &coupons(first_ordinal, count)).await.unwrap();
+            assert_eq!(loaded, Loaded::Here(first_ordinal + count));
+        }
+    }
+
+    pub(crate) async fn gate(&self, gate: Gate, window: Window, total: u64) -> Loaded<Gate> {
+        self.stock.set_gate(&self.id, self.uid, &opening(gate, window, total)).await.unwrap()
+    }
+}
+
+pub(crate) fn opening(gate: Gate, window: Window, total: u64) -> Opening {
+    Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, total }
+}
+
+/// `count` coupons of both discounts, beginning at an ordinal; the same ones at every call.
+pub(crate) fn coupons(first_ordinal: u64, count: u64) -> Vec<Coupon> {
+    let counts = vec![(TEN_PERCENT, count / 2), (FIVE_THOUSAND, count - count / 2)];
+    Lot { first_ordinal, counts }.coupons(Seed::from([7; 32]), CodeFormat::default()).collect()
+}
+
+pub(crate) fn users(range: std::ops::Range<u64>) -> Vec<UserId> {
+    range.map(|i| format!("user-{i}").parse().unwrap()).collect()
+}
