@@ -56,6 +56,12 @@ struct Config {
     /// How old an unconfirmed batch must be before another issuer sends it to Kafka as well.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     adopt_after_seconds: u32,
+    /// How long a client may take to send a request's body; after that: 408.
+    #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    body_timeout_seconds: u32,
+    /// How long a request may wait for its outcome; after that: 503, and asking again tells.
+    #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    answer_timeout_seconds: u32,
     #[command(flatten)]
     redis: RedisArgs,
     #[command(flatten)]
@@ -83,8 +89,14 @@ async fn main() -> anyhow::Result<()> {
     let relay = Relay::start(stock.clone(), producer.clone(), metrics.clone());
     let batchers =
         Batchers::new(stock.clone(), relay.clone(), metrics.clone(), config.max_batch.into(), config.max_waiting);
-    let app =
-        Arc::new(App { batchers, stock: stock.clone(), identity: config.user_identity, metrics: metrics.clone() });
+    let app = Arc::new(App {
+        batchers,
+        stock: stock.clone(),
+        identity: config.user_identity,
+        metrics: metrics.clone(),
+        body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
+        answer_timeout: Duration::from_secs(config.answer_timeout_seconds.into()),
+    });
 
     // Everything is bound before anything is waited for: who looks sees why the issuer is not ready.
     let listener = http::bind("--listen", config.listen).await?;

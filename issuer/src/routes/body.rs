@@ -1,12 +1,12 @@
 //! Reading the body of a request from a client that may be slow, wrong or hostile.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Body,
     http::{HeaderMap, Request, header},
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time;
 
@@ -14,32 +14,38 @@ use crate::problem::Problem;
 
 /// Far more than any request of ours has.
 const MAX_BYTES: usize = 16 * 1024;
-/// Time for a client to send its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that sends even more is cut off.
+const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 
-/// Reads a JSON body.
-pub(crate) async fn json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Problem> {
+/// Reads a JSON body that must be there within `timeout`.
+pub(crate) async fn json<T: DeserializeOwned>(request: Request<Body>, timeout: Duration) -> Result<T, Problem> {
     if !is_json(request.headers()) {
         return Err(Problem::not_json("send the header `Content-Type: application/json`"));
     }
-    let too_large = || Problem::too_large(format!("the body may have {MAX_BYTES} bytes"));
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|length: u64| length > MAX_BYTES as u64) {
-        return Err(too_large());
-    }
-    let body = Limited::new(request.into_body(), MAX_BYTES).collect();
-    let bytes = match time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if is_length_limit(&*error) => return Err(too_large()),
+    let bytes = match time::timeout(timeout, read(request.into_body())).await {
+        Ok(Ok(Some(bytes))) => bytes,
+        Ok(Ok(None)) => return Err(Problem::too_large(format!("the body may have {MAX_BYTES} bytes"))),
         Ok(Err(error)) => return Err(Problem::invalid(format!("cannot read the body: {error}"))),
-        Err(_) => return Err(Problem::slow(format!("the body did not come within {BODY_TIMEOUT:?}"))),
+        Err(_) => return Err(Problem::slow(format!("the body did not come within {timeout:?}"))),
     };
     serde_json::from_slice(&bytes).map_err(|error| Problem::invalid(error.to_string()))
 }
 
-/// Whether the limit was passed, said by the body itself or by a layer around it.
-fn is_length_limit(error: &(dyn Error + 'static)) -> bool {
-    error.is::<LengthLimitError>() || error.source().is_some_and(is_length_limit)
+/// The whole body, or None when it is too large. Most clients look for an answer only when they have sent all, so what is
+/// too much is read as well, and forgotten, up to a limit.
+async fn read(mut body: Body) -> Result<Option<Vec<u8>>, axum::Error> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        length += data.len();
+        if length > MAX_DISCARDED {
+            break;
+        }
+        if length <= MAX_BYTES {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok((length <= MAX_BYTES).then_some(bytes))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

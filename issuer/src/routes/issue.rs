@@ -1,6 +1,6 @@
 //! `POST /coupons/issue`
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{Json, body::Body, extract::State, http::Request};
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,6 @@ use utoipa::ToSchema;
 
 use super::{App, body, event_id, unknown_event};
 use crate::{batcher::Answer, metrics::OutcomeLabel, problem::Problem};
-
-/// How long a request may wait for its batch; a lost answer is reported long before.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Who wants a coupon of which event.
 #[derive(Deserialize, ToSchema)]
@@ -104,12 +101,13 @@ impl From<Outcome> for IssueAnswer {
 )]
 pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Json<IssueAnswer>, Problem> {
     let headers = request.headers().clone();
-    let IssueRequest { user_id, event_id: event } = body::json(request).await?;
+    let IssueRequest { user_id, event_id: event } = body::json(request, app.body_timeout).await?;
     let user = app.identity.user(&headers, user_id)?;
     let event = event_id(event)?;
 
     let start = Instant::now();
-    let answer = time::timeout(ANSWER_TIMEOUT, app.batchers.ask(&event, user)).await.unwrap_or(Answer::UnknownOutcome);
+    let answer =
+        time::timeout(app.answer_timeout, app.batchers.ask(&event, user)).await.unwrap_or(Answer::UnknownOutcome);
     app.metrics.request_seconds.observe(start.elapsed().as_secs_f64());
     app.metrics.count(match &answer {
         Answer::Told(outcome) => outcome.into(),

@@ -5,7 +5,7 @@ mod event;
 mod issue;
 mod user;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -26,6 +26,8 @@ pub(crate) struct App {
     pub(crate) stock: Stock,
     pub(crate) identity: UserIdentity,
     pub(crate) metrics: Metrics,
+    pub(crate) body_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
 }
 
 /// The OpenAPI document.

@@ -1,0 +1,109 @@
+//! What users are told.
+
+use std::collections::HashSet;
+
+use axum::http::{Request, StatusCode};
+use domain::{Gate, Window};
+use serde_json::json;
+use stock::Acknowledge;
+
+use crate::support::World;
+
+#[tokio::test]
+async fn a_user_gets_one_coupon_and_hears_of_it_again() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+
+    let first = issuer.issue("u1").await;
+    assert_eq!(first.status, StatusCode::OK);
+    let coupon = first.coupon();
+    assert_eq!(
+        first.json,
+        json!({"success": true, "reason": null, "couponKey": coupon, "message": "The coupon is yours.",
+               "discountType": "PERCENT", "discountAmount": 10})
+    );
+    let again = issuer.issue("u1").await;
+    assert_eq!((again.status, again.succeeded(), again.reason()), (StatusCode::OK, false, "DUPLICATE"));
+    assert_eq!(again.coupon(), coupon);
+
+    let held = issuer.get("/coupons/summer/users/u1").await;
+    assert_eq!(held.status, StatusCode::OK);
+    assert_eq!((&held.json["couponKey"], &held.json["recorded"]), (&json!(coupon), &json!(false)));
+    let event = issuer.get("/coupons/summer").await;
+    assert_eq!(
+        event.json,
+        json!({"eventId": "summer", "state": "OPEN", "startTime": null, "endTime": null, "total": 10, "remaining": 9})
+    );
+}
+
+#[tokio::test]
+async fn the_outcomes_of_the_promotion_are_answers_not_errors() {
+    let world = World::shared().await.open(1).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let now = world.stock.observe(&world.event).await.unwrap().unwrap().now;
+    let late = Window { start: Some(now + 3_600_000), end: None };
+    let over = Window { start: None, end: Some(now) };
+    for (gate, window, reason) in
+        [(Gate::Open, late, "NOT_STARTED"), (Gate::Open, over, "ENDED"), (Gate::Paused, Window::default(), "PAUSED")]
+    {
+        world.gate(gate, window, Acknowledge::Redis).await;
+        let answer = issuer.issue("u1").await;
+        assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, reason));
+        assert_eq!(issuer.get("/coupons/summer").await.json["state"], reason);
+    }
+    world.gate(Gate::Open, Window::default(), Acknowledge::Redis).await;
+    assert!(issuer.issue("u1").await.succeeded());
+    let answer = issuer.issue("u2").await;
+    assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, "SOLD_OUT"));
+    assert_eq!(issuer.get("/coupons/summer").await.json["state"], "SOLD_OUT");
+    assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND);
+
+    let metrics = issuer.metrics().await;
+    assert!(metrics.contains(r#"couponry_issuer_requests_total{outcome="SoldOut"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn two_issuers_give_each_user_one_coupon_and_all_reach_kafka() {
+    let world = World::shared().await.open(300).await;
+    let (one, two) = (world.ready_issuer(&[]).await, world.ready_issuer(&[]).await);
+    let (mut answers, others) = tokio::join!(one.issue_all(0..200), two.issue_all(100..400));
+    answers.extend(others);
+    let coupons: Vec<_> = answers.iter().filter(|a| a.succeeded()).map(|a| a.coupon().to_owned()).collect();
+    assert_eq!(coupons.len(), 300, "every coupon is given");
+    assert_eq!(coupons.iter().collect::<HashSet<_>>().len(), 300, "to one user each");
+    assert_eq!(answers.iter().filter(|a| a.reason() == "SOLD_OUT").count() + 300, {
+        answers.iter().filter(|a| a.reason() != "DUPLICATE").count()
+    });
+    let issued = world.stock.scan_issued(&world.event).await.unwrap();
+    let in_kafka = world.users_in_kafka(300).await;
+    assert_eq!(in_kafka, issued.keys().map(ToString::to_string).collect());
+    world.outbox_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_trusted_header_names_the_user() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&["--user-identity", "header:X-User-Id"]).await;
+    let post = |user: Option<&str>| {
+        let mut request = Request::post("/").header("Content-Type", "application/json");
+        if let Some(user) = user {
+            request = request.header("X-User-Id", user);
+        }
+        issuer.send(request, "/coupons/issue", r#"{"eventId":"summer"}"#)
+    };
+    assert!(post(Some("u1")).await.succeeded());
+    assert_eq!(post(Some("u1")).await.reason(), "DUPLICATE");
+    assert_eq!(post(None).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(issuer.get("/coupons/summer/users/u1").await.status, StatusCode::UNAUTHORIZED);
+    let own = Request::get("/").header("X-User-Id", "u2");
+    assert_eq!(issuer.send(own, "/coupons/summer/users/u1", "").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_document_is_served() {
+    let world = World::shared().await;
+    let issuer = world.ready_issuer(&[]).await;
+    let document = issuer.get("/openapi.json").await;
+    assert!(document.json["openapi"].as_str().unwrap().starts_with("3."));
+    assert!(document.json["paths"]["/coupons/issue"]["post"]["responses"]["503"].is_object());
+}

@@ -1,0 +1,7 @@
+//! The issuer as its clients see it, on real servers.
+
+mod answers;
+mod bad_input;
+mod outages;
+mod outbox;
+mod support;

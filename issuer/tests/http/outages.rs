@@ -1,0 +1,101 @@
+//! Servers that are not there: an unknown outcome is 503 and never a no, and the retry tells the truth.
+
+use std::{collections::HashSet, time::Duration};
+
+use axum::http::StatusCode;
+use testbed::{Kafka, Redis};
+
+use crate::support::{Answer, World, until};
+
+fn assert_unknown(answer: &Answer) {
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.json);
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+}
+
+#[tokio::test]
+async fn servers_that_are_not_there_at_the_start_are_waited_for() {
+    let (redis, kafka) = (Redis::start().unwrap(), Kafka::start().unwrap());
+    let world = World::on(redis.url(), kafka.brokers()).await.open(10).await;
+    redis.kill9().unwrap();
+    kafka.kill9().unwrap();
+    let issuer = world.issuer(&[]);
+    until("the issuer says what is missing", async || {
+        let (status, text) = issuer.readiness().await;
+        status == 503 && text.contains("redis: ") && text.contains("kafka: ")
+    })
+    .await;
+    assert_unknown(&issuer.issue("u1").await);
+    assert_unknown(&issuer.get("/coupons/summer").await);
+    redis.restart().unwrap();
+    until("only Kafka is missing", async || !issuer.readiness().await.1.contains("redis: ")).await;
+    assert_eq!(issuer.readiness().await.0, 503);
+    kafka.restart().unwrap();
+    until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
+    until("coupons are given", async || issuer.issue("u1").await.status == StatusCode::OK).await;
+    assert_eq!(world.users_in_kafka(1).await, HashSet::from(["u1".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_redis_that_dies_under_load_costs_nobody_a_coupon() {
+    let redis = Redis::start().unwrap();
+    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(600).await;
+    let issuer = world.ready_issuer(&["--adopt-after-seconds", "1"]).await;
+    let load = async {
+        let mut answers = Vec::new();
+        for round in 0..20 {
+            answers.push(issuer.issue_all(round * 40..round * 40 + 40).await);
+        }
+        answers
+    };
+    let (answers, ()) = tokio::join!(load, async {
+        until("some coupons are given", async || {
+            world.stock.observe(&world.event).await.is_ok_and(|o| o.is_some_and(|o| o.issued > 100))
+        })
+        .await;
+        redis.kill9().unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        redis.restart().unwrap();
+    });
+    let told: Vec<(usize, Answer)> = answers.into_iter().flatten().enumerate().collect();
+    let unknown = told.iter().filter(|(_, a)| a.status == StatusCode::SERVICE_UNAVAILABLE).count();
+    assert!(told.iter().all(|(_, a)| a.status == StatusCode::OK || a.status == StatusCode::SERVICE_UNAVAILABLE));
+    assert!(unknown > 0, "the kill was not felt");
+
+    // Everyone asks again: who was told of a coupon hears of the same one.
+    let mut coupons = HashSet::new();
+    for (user, first) in &told {
+        let again = issuer.issue(&format!("user-{user}")).await;
+        assert_eq!(again.status, StatusCode::OK);
+        if first.succeeded() {
+            assert_eq!((again.reason(), again.coupon()), ("DUPLICATE", first.coupon()), "user-{user}");
+        }
+        if again.succeeded() || again.reason() == "DUPLICATE" {
+            assert!(coupons.insert(again.coupon().to_owned()), "a coupon in two hands");
+        }
+    }
+    println!("{} asked, {unknown} outcomes unknown at first, {} coupons given", told.len(), coupons.len());
+    assert_eq!(coupons.len(), 600);
+    world.users_in_kafka(600).await;
+    world.outbox_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_gives_503_and_the_retry_tells_the_truth() {
+    let redis = Redis::start().unwrap();
+    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(20).await;
+    let issuer = world.ready_issuer(&["--adopt-after-seconds", "1"]).await;
+    redis.pause().unwrap();
+    let answers = issuer.issue_all(0..10).await;
+    answers.iter().for_each(assert_unknown);
+    redis.resume().unwrap();
+    until("the issuer answers again", async || issuer.issue("user-0").await.status == StatusCode::OK).await;
+    for i in 0..10 {
+        let answer = issuer.issue(&format!("user-{i}")).await;
+        assert!(answer.succeeded() || answer.reason() == "DUPLICATE", "{}", answer.json);
+    }
+    // Also the coupons of the call whose answer nobody heard.
+    assert_eq!(world.users_in_kafka(10).await.len(), 10);
+    world.outbox_is_empty().await;
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10);
+}

@@ -1,0 +1,197 @@
+//! An event in Redis, a topic in Kafka, issuers that serve them, and a client.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use domain::{CodeFormat, Discount, DiscountType, EventId, Gate, IssuedRecord, Lot, Seed, Uuid, Window};
+use futures::future;
+use http_body_util::BodyExt;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use journal::{KafkaSettings, TopicSettings, topics};
+use serde_json::Value;
+use stock::{Acknowledge, Loaded, Opening, Stock};
+use testbed::{ports, program::Running};
+
+/// Where an event and its issuers live.
+pub(crate) struct World {
+    pub(crate) redis: String,
+    pub(crate) prefix: String,
+    pub(crate) kafka: KafkaSettings,
+    pub(crate) stock: Stock,
+    pub(crate) event: EventId,
+    pub(crate) uid: Uuid,
+}
+
+impl World {
+    /// On the shared servers, with names of its own.
+    pub(crate) async fn shared() -> Self {
+        Self::on(testbed::shared::redis(), testbed::shared::kafka()).await
+    }
+
+    pub(crate) async fn on(redis: String, brokers: String) -> Self {
+        let uid = Uuid::new_v4();
+        let prefix = format!("test-{uid}-");
+        let kafka = KafkaSettings { brokers, topic: format!("test-{uid}") };
+        let wanted = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
+        topics::ensure(&kafka, &wanted).await.unwrap();
+        let stock = Stock::connect(&redis, &prefix).unwrap();
+        Self { redis, prefix, kafka, stock, event: "summer".parse().unwrap(), uid }
+    }
+
+    /// Makes the event with `count` coupons, open.
+    pub(crate) async fn open(self, count: u64) -> Self {
+        let discount = Discount { kind: DiscountType::Percent, value: 10 };
+        let coupons: Vec<_> = Lot { first_ordinal: 0, counts: vec![(discount, count)] }
+            .coupons(Seed::generate(), CodeFormat::default())
+            .collect();
+        assert_eq!(self.stock.prepare(&self.event, self.uid).await.unwrap(), Loaded::Here(()));
+        for chunk in coupons.chunks(5000) {
+            self.stock.load(&self.event, self.uid, chunk).await.unwrap();
+        }
+        self.gate(Gate::Open, Window::default(), Acknowledge::Redis).await;
+        self
+    }
+
+    pub(crate) async fn gate(&self, gate: Gate, window: Window, acknowledge: Acknowledge) {
+        let total = self.stock.observe(&self.event).await.unwrap().unwrap().loaded;
+        let opening = Opening { gate, window, acknowledge, generation: 1, total };
+        self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
+    }
+
+    /// Starts an issuer; it may not be ready yet.
+    pub(crate) fn issuer(&self, flags: &[&str]) -> Issuer {
+        let (listen, monitor) = (ports::free().unwrap(), ports::free().unwrap());
+        let running = testbed::program("couponry-issuer")
+            .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
+            .args(["--kafka-brokers", &self.kafka.brokers, "--kafka-topic", &self.kafka.topic])
+            .args(["--listen", &format!("127.0.0.1:{listen}"), "--monitor-listen", &format!("127.0.0.1:{monitor}")])
+            .args(flags.iter().copied())
+            .start()
+            .unwrap();
+        Issuer { running, listen, monitor, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Starts an issuer and waits until it is ready.
+    pub(crate) async fn ready_issuer(&self, flags: &[&str]) -> Issuer {
+        let issuer = self.issuer(flags);
+        until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
+        issuer
+    }
+
+    /// Everyone who is on the topic, waiting until there are `count` records at least; each record is checked to be readable.
+    pub(crate) async fn users_in_kafka(&self, count: usize) -> HashSet<String> {
+        let mut users = HashSet::new();
+        until("the records are in Kafka", async || {
+            let messages = journal::read_all(&self.kafka).await.unwrap();
+            users = messages
+                .iter()
+                .map(|message| {
+                    let record = IssuedRecord::decode(message.version(), &message.payload).unwrap();
+                    assert_eq!((&record.event_id, record.event_uid), (&self.event, self.uid));
+                    assert_eq!(message.key.as_deref(), Some(record.user_id.as_str().as_bytes()));
+                    record.user_id.into()
+                })
+                .collect();
+            users.len() >= count
+        })
+        .await;
+        users
+    }
+
+    pub(crate) async fn outbox_is_empty(&self) {
+        until("the outbox is empty", async || {
+            self.stock.observe(&self.event).await.is_ok_and(|observed| observed.unwrap().outbox == 0)
+        })
+        .await;
+    }
+}
+
+pub(crate) struct Issuer {
+    pub(crate) running: Running,
+    pub(crate) listen: u16,
+    monitor: u16,
+    client: Client<hyper_util::client::legacy::connect::HttpConnector, Body>,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) json: Value,
+}
+
+impl Issuer {
+    pub(crate) async fn send(
+        &self,
+        request: axum::http::request::Builder,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> Answer {
+        let url = format!("http://127.0.0.1:{}{path}", self.listen);
+        let response = self.client.request(request.uri(url).body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes: Bytes = body.collect().await.unwrap().to_bytes();
+        let json = serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("no JSON: {bytes:?}"));
+        Answer { status: parts.status, headers: parts.headers, json }
+    }
+
+    pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
+        let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
+        self.send(request, "/coupons/issue", body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::builder(), path, Body::empty()).await
+    }
+
+    pub(crate) async fn issue(&self, user: &str) -> Answer {
+        self.post(serde_json::json!({ "userId": user, "eventId": "summer" }).to_string()).await
+    }
+
+    /// All users at once.
+    pub(crate) async fn issue_all(&self, users: std::ops::Range<u32>) -> Vec<Answer> {
+        future::join_all(users.map(|i| async move { self.issue(&format!("user-{i}")).await })).await
+    }
+
+    /// Status and text of /readyz; 0 when nobody listens.
+    pub(crate) async fn readiness(&self) -> (u16, String) {
+        let url = format!("http://127.0.0.1:{}/readyz", self.monitor).parse().unwrap();
+        let Ok(response) = self.client.get(url).await else { return (0, String::new()) };
+        let status = response.status().as_u16();
+        (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/metrics", self.monitor).parse().unwrap();
+        let response = self.client.get(url).await.unwrap();
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+}
+
+impl Answer {
+    pub(crate) fn coupon(&self) -> &str {
+        self.json["couponKey"].as_str().unwrap_or_else(|| panic!("no coupon: {}", self.json))
+    }
+
+    pub(crate) fn succeeded(&self) -> bool {
+        self.json["success"] == true
+    }
+
+    pub(crate) fn reason(&self) -> &str {
+        self.json["reason"].as_str().unwrap_or_default()
+    }
+}
+
+/// Waits for a condition, for as long as a loaded machine may need.
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "still waiting: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
