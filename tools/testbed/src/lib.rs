@@ -1,1 +1,33 @@
 //! Starts, stops, kills and pauses the real servers that the tests and the demo run on.
+//!
+//! Every server runs on loopback, on free ports, with its data in a scratch directory that goes away with it.
+//! Nothing outlives the process that started it: not when a value is dropped, not on Ctrl-C, and not when that
+//! process is killed with -9 (see [`process`]).
+//!
+//! - Tests that share servers take them from [`shared`]; `cargo xtask test` starts those once for the whole run.
+//! - Tests that kill or pause a server start their own: [`Redis::start`], [`Postgres::start`], [`Kafka::start`],
+//!   [`Kubernetes::start`].
+//! - [`Database::create`] and [`unique_name`] give each test what it does not share.
+//! - [`program()`] runs one of our own programs, with the same signals.
+
+pub mod database;
+pub mod kafka;
+pub mod kubernetes;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod program;
+pub mod programs;
+pub mod progress;
+pub mod redis;
+pub mod scratch;
+pub mod shared;
+pub mod undo;
+
+pub use database::{Database, unique_name};
+pub use kafka::Kafka;
+pub use kubernetes::Kubernetes;
+pub use postgres::Postgres;
+pub use process::Process;
+pub use program::program;
+pub use redis::Redis;

@@ -1,2 +1,73 @@
-//! The project's commands: demo, test, codegen.
-fn main() {}
+//! The project's commands: demo, test, codegen, setup.
+
+mod cargo;
+mod codegen;
+mod demo;
+mod servers;
+mod signals;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// For `--help`: what all commands have in common.
+const ABOUT: &str = "\
+Couponry's own commands.
+
+Every server that they need (Redis, PostgreSQL, Kafka, etcd and kube-apiserver) is a real one, started on a free port \
+of 127.0.0.1 with its data in a scratch directory, and stopped again at the end, also on Ctrl-C. What is missing on \
+this machine is installed first: Debian packages as root by apt-get, the API server from Go modules, Kafka by Maven. \
+The last two are kept in ${XDG_CACHE_HOME:-~/.cache}/couponry, so that it happens once.
+
+Environment:
+  XDG_CACHE_HOME          where to keep what is built and fetched
+  KUBEBUILDER_ASSETS      a directory with kube-apiserver, kubectl and etcd to use instead
+  TMPDIR                  where the scratch directories are
+  COUPONRY_KEEP_SCRATCH   when set, they are kept, with the servers' logs";
+
+/// Couponry's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", long_about = ABOUT)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a whole coupon event: starts everything, sells out `examples/summer.yaml`, and proves the promises.
+    Demo(demo::Options),
+    /// Runs every test, on servers that are started once for the whole run.
+    Test(test::Options),
+    /// Writes what is generated from code: the CRD's YAML.
+    Codegen(codegen::Options),
+    /// Installs the programs that the other commands need, and does nothing else.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let result = signals::handle().and_then(|()| run(Cli::parse().command));
+    // After Ctrl-C, errors are only its consequences, and the exit belongs to the signal's thread.
+    signals::yield_to_shutdown();
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Codegen(options) => codegen::run(&options),
+        Command::Setup => testbed::programs::install().map(|()| {
+            eprintln!("Everything that the servers need is there.");
+            ExitCode::SUCCESS
+        }),
+    }
+}

@@ -1,0 +1,112 @@
+//! A `PostgreSQL` server of one's own.
+
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{Launch, OnStop, Process, log_in, output, signals};
+use crate::scratch::Scratch;
+use crate::{ports, programs};
+
+/// `PostgreSQL` does not run as root; Debian's package makes this user.
+const USER: &str = "postgres";
+
+/// A `PostgreSQL` that anyone on this machine may use as superuser `postgres`, with `fsync` on.
+#[derive(Debug)]
+pub struct Postgres {
+    process: Process,
+    port: u16,
+    scratch: Scratch,
+}
+
+signals!(Postgres);
+
+impl Postgres {
+    /// Makes a database cluster, starts it and waits until it accepts connections.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with further settings, which win: `&["synchronous_commit=off"]`.
+    pub fn start_with(settings: &[&str]) -> Result<Self> {
+        let bin = programs::need(programs::postgres_bin(), "PostgreSQL")?;
+        ports::retry(|| {
+            let scratch = Scratch::new("postgres")?;
+            let user = rustix::process::geteuid().is_root().then_some(USER);
+            let data = scratch.path().join("data");
+            make_dir(&data, user)?;
+            init(&bin, &scratch, &data, user)?;
+            let port = ports::free()?;
+            let mut launch = Launch::new("postgres", bin.join("postgres"), log_in(scratch.path(), "postgres")?)
+                .dir(&data)
+                .user(user)
+                .on_stop(OnStop::Interrupt)
+                .args(["-D".as_ref(), data.as_os_str()])
+                .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"])
+                // Its sockets live in its own directory: the usual one is the system's.
+                .args(["-c", &format!("unix_socket_directories={}", data.display())]);
+            for setting in settings {
+                launch = launch.args(["-c", setting]);
+            }
+            let postgres = Self { process: Process::start(launch)?, port, scratch };
+            postgres.wait()?;
+            Ok(postgres)
+        })
+    }
+
+    /// Starts it again on the same port and data, and waits until it accepts connections.
+    pub fn restart(&self) -> Result<()> {
+        self.process.start_again()?;
+        self.wait()
+    }
+
+    fn wait(&self) -> Result<()> {
+        let is_ready = programs::need(programs::postgres_bin(), "PostgreSQL")?.join("pg_isready");
+        let port = self.port.to_string();
+        self.process.wait_ready(|| output(&is_ready, &["-q", "-h", "127.0.0.1", "-p", &port], None).is_ok())
+    }
+
+    /// `postgres://postgres@127.0.0.1:PORT/postgres`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its data are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+fn make_dir(path: &Path, user: Option<&str>) -> Result<()> {
+    let failed = || format!("cannot make {}", path.display());
+    std::fs::DirBuilder::new().mode(0o700).create(path).with_context(failed)?;
+    if let Some(user) = user {
+        let [uid, gid] = ["-u", "-g"].map(|which| output("id".as_ref(), &[which, user], None));
+        let number = |text: Result<String>| -> Result<u32> { Ok(text?.trim().parse()?) };
+        chown(path, Some(number(uid)?), Some(number(gid)?)).with_context(failed)?;
+    }
+    Ok(())
+}
+
+fn init(bin: &Path, scratch: &Scratch, data: &Path, user: Option<&str>) -> Result<()> {
+    let launch = Launch::new("initdb", bin.join("initdb"), log_in(scratch.path(), "initdb")?)
+        .dir(data)
+        .user(user)
+        .args(["-D".as_ref(), data.as_os_str()])
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+        // Nothing is in it yet that a crash of the machine could lose.
+        .args(["--no-sync", "--no-instructions"]);
+    let initdb = Process::start(launch)?;
+    let status = initdb.wait()?;
+    ensure!(status.success(), "initdb ended with {status}; it printed:\n{}", initdb.log_tail());
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! How a child is started, and what stopping it means.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::PipeWriter;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, LazyLock};
+
+use anyhow::{Context, Result, bail};
+
+use crate::programs;
+
+/// What to start, and how to stop it.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    name: String,
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    clean_env: bool,
+    dir: Option<PathBuf>,
+    user: Option<String>,
+    on_stop: OnStop,
+    output: Output,
+}
+
+/// Where the child's words go.
+#[derive(Debug, Clone)]
+enum Output {
+    /// Into this file. The child is in the background, in a process group of its own.
+    Log(PathBuf),
+    /// To our own terminal, whose Ctrl-C it gets too.
+    Terminal,
+    /// Through us to the terminal, whose Ctrl-C it gets too.
+    Pipe(Arc<PipeWriter>),
+}
+
+/// What stopping means for a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStop {
+    /// SIGTERM, and SIGKILL after a while.
+    Terminate,
+    /// SIGINT, and SIGKILL after a while: `PostgreSQL` waits for its clients on SIGTERM.
+    Interrupt,
+    /// Let it finish, whatever happens to us: a package manager must not be cut off in the middle.
+    Finish,
+}
+
+impl Launch {
+    /// `name` is for messages; everything that the child prints is appended to `log`.
+    pub fn new(name: &str, program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
+        Self::with_output(name, program.into(), Output::Log(log.into()))
+    }
+
+    /// A child that shares our terminal, such as a compiler that shows its own progress.
+    pub fn in_foreground(name: &str, program: impl Into<PathBuf>) -> Self {
+        Self::with_output(name, program.into(), Output::Terminal)
+    }
+
+    /// Like [`Launch::in_foreground`], but what it prints goes into `pipe`, for us to read and pass on.
+    pub fn into_pipe(name: &str, program: impl Into<PathBuf>, pipe: PipeWriter) -> Self {
+        Self::with_output(name, program.into(), Output::Pipe(Arc::new(pipe)))
+    }
+
+    fn with_output(name: &str, program: PathBuf, output: Output) -> Self {
+        Self {
+            name: name.to_owned(),
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            clean_env: false,
+            dir: None,
+            user: None,
+            on_stop: OnStop::Terminate,
+            output,
+        }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: Into<OsString>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// Hides our own environment from the child, except what any program needs (PATH, HOME and the like): a user's own
+    /// `KUBECONFIG` or `REDIS_URL` must not reach a program under test.
+    #[must_use]
+    pub fn clean_env(mut self) -> Self {
+        self.clean_env = true;
+        self
+    }
+
+    /// Runs it in this directory.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Runs it as this user and the group of the same name (only root can).
+    #[must_use]
+    pub fn user(mut self, user: Option<&str>) -> Self {
+        self.user = user.map(str::to_owned);
+        self
+    }
+
+    /// What stopping it means.
+    #[must_use]
+    pub fn on_stop(mut self, on_stop: OnStop) -> Self {
+        self.on_stop = on_stop;
+        self
+    }
+
+    pub(super) fn command(&self) -> Result<Command> {
+        static SETPRIV: LazyLock<Option<PathBuf>> = LazyLock::new(|| programs::on_path("setpriv"));
+        let mut command = match (&*SETPRIV, &self.user) {
+            (Some(setpriv), user) => {
+                let mut command = Command::new(setpriv);
+                if let Some(user) = user {
+                    command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+                }
+                if self.on_stop != OnStop::Finish {
+                    command.args(["--pdeathsig", "KILL"]);
+                }
+                command.arg("--").arg(&self.program);
+                command
+            }
+            (None, None) => Command::new(&self.program),
+            (None, Some(user)) => bail!("{} must run as user {user}, which needs setpriv (util-linux)", self.name),
+        };
+        if self.clean_env {
+            const KEPT: [&str; 10] = [
+                "PATH",
+                "HOME",
+                "USER",
+                "TMPDIR",
+                "LANG",
+                "TZ",
+                "TERM",
+                "NO_COLOR",
+                "RUST_BACKTRACE",
+                "LLVM_PROFILE_FILE",
+            ];
+            command.env_clear();
+            command.envs(KEPT.iter().filter_map(|key| Some((key, std::env::var_os(key)?))));
+        }
+        command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        match &self.output {
+            Output::Log(path) => {
+                let log = OpenOptions::new().create(true).append(true).open(path);
+                let log = log.with_context(|| format!("cannot open {}", path.display()))?;
+                command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+            }
+            Output::Terminal => {}
+            Output::Pipe(pipe) => {
+                command.stdout(pipe.try_clone()?).stderr(pipe.try_clone()?);
+            }
+        }
+        Ok(command)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(super) fn stopping(&self) -> OnStop {
+        self.on_stop
+    }
+
+    pub(super) fn log(&self) -> Option<&Path> {
+        match &self.output {
+            Output::Log(path) => Some(path),
+            Output::Terminal | Output::Pipe(_) => None,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! kube-apiserver and kubectl, built from Go modules.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The version of both, without the leading v.
+pub const VERSION: &str = "1.36.3";
+
+const COMMANDS: [&str; 2] = ["kube-apiserver", "kubectl"];
+
+/// A file in `KUBEBUILDER_ASSETS`, which is how users of other API server tests point to their binaries.
+pub(super) fn asset(name: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("KUBEBUILDER_ASSETS").filter(|v| !v.is_empty())?;
+    Some(PathBuf::from(dir).join(name)).filter(|file| super::is_program(file))
+}
+
+pub(super) fn find() -> Option<(PathBuf, PathBuf)> {
+    let [api_server, kubectl] = COMMANDS;
+    if let (Some(a), Some(k)) = (asset(api_server), asset(kubectl)) {
+        return Some((a, k));
+    }
+    let home = home().ok()?;
+    Some((home.join(api_server), home.join(kubectl))).filter(|(a, k)| super::is_program(a) && super::is_program(k))
+}
+
+pub(super) fn is_built() -> bool {
+    find().is_some()
+}
+
+fn home() -> Result<PathBuf> {
+    Ok(super::cache()?.join(format!("kubernetes-{VERSION}")))
+}
+
+pub(super) fn build() -> Result<()> {
+    let go = super::on_path("go").context("there is no go")?;
+    super::make_whole(&home()?, |dir| {
+        let source = dir.join("source");
+        fs::create_dir(&source).with_context(|| format!("cannot make {}", source.display()))?;
+        let go = |args: &[&str], log: PathBuf| {
+            super::tool(&go, log)
+                .args(args.iter().copied())
+                .dir(&source)
+                .env("CGO_ENABLED", "0")
+                // What the user has set for other work does not belong here.
+                .env("GOWORK", "off")
+                .env("GOFLAGS", "-mod=mod -buildvcs=false")
+        };
+        let module = format!("k8s.io/kubernetes@v{VERSION}");
+        let described = super::run(&format!("fetching the modules of Kubernetes {VERSION}"), |log| {
+            go(&["mod", "download", "-json", &module], log)
+        })?;
+        write(&source.join("go.mod"), &our_module(&read(Path::new(go_mod(&described)?))?)?)?;
+        write(&source.join("tools.go"), &tools())?;
+        super::run("resolving what they depend on", |log| go(&["mod", "tidy"], log))?;
+        for command in COMMANDS {
+            let stamp = "-X k8s.io/component-base/version.git";
+            let (major, minor) = VERSION.split_once('.').context("a version has dots")?;
+            let minor = minor.split('.').next().unwrap_or_default();
+            let flags = format!(
+                "-s -w {stamp}Version=v{VERSION} {stamp}Major={major} {stamp}Minor={minor} {stamp}TreeState=clean"
+            );
+            let (output, package) = (format!("../{command}"), format!("k8s.io/kubernetes/cmd/{command}"));
+            super::run(&format!("building {command} {VERSION} (minutes, once)"), |log| {
+                go(&["build", "-trimpath", "-ldflags", &flags, "-o", &output, &package], log)
+            })?;
+        }
+        fs::remove_dir_all(&source).with_context(|| format!("cannot remove {}", source.display()))
+    })
+}
+
+/// The path of the module's go.mod from what `go mod download -json` printed.
+fn go_mod(described: &str) -> Result<&str> {
+    described
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("\"GoMod\": \"")?.strip_suffix("\","))
+        .with_context(|| format!("go mod download named no go.mod: {described}"))
+}
+
+/// A module of our own that requires Kubernetes. Its go.mod replaces its parts by folders beside it, which a module
+/// that requires it does not have; here each is replaced by the published module of the same release.
+fn our_module(kubernetes: &str) -> Result<String> {
+    let release = VERSION.strip_prefix("1.").context("a release of Kubernetes begins with 1.")?;
+    let mut module = String::from("module couponry.dev/testbed\n\n");
+    for line in kubernetes.lines().filter(|l| l.starts_with("go ") || l.starts_with("godebug ")) {
+        let _ = writeln!(module, "{line}");
+    }
+    let _ = writeln!(module, "\nrequire k8s.io/kubernetes v{VERSION}\n\nreplace (");
+    let parts = kubernetes.lines().filter_map(|line| Some(line.trim().split_once(" => ./staging/")?.0));
+    let before = module.len();
+    for part in parts {
+        let _ = writeln!(module, "\t{part} => {part} v0.{release}");
+    }
+    if module.len() == before {
+        bail!("Kubernetes {VERSION} has no parts to replace; its go.mod has changed");
+    }
+    module.push_str(")\n");
+    Ok(module)
+}
+
+/// Go keeps in go.mod only what some file imports.
+fn tools() -> String {
+    let imports = COMMANDS.map(|command| format!("\t_ \"k8s.io/kubernetes/cmd/{command}\"\n")).concat();
+    format!("//go:build tools\n\npackage testbed\n\nimport (\n{imports})\n")
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::our_module;
+
+    #[test]
+    fn the_parts_of_kubernetes_are_replaced_by_their_published_modules() {
+        let theirs = "module k8s.io/kubernetes\n\ngo 1.26.0\n\ngodebug default=go1.26\n\nreplace (\n\
+                      \tk8s.io/api => ./staging/src/k8s.io/api\n)\n";
+        let ours = our_module(theirs).unwrap();
+        assert!(ours.contains("\tk8s.io/api => k8s.io/api v0.36.3\n"), "{ours}");
+        assert!(ours.contains("\ngo 1.26.0\ngodebug default=go1.26\n"), "{ours}");
+    }
+}

@@ -1,0 +1,45 @@
+//! Cargo and the workspace.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use anyhow::{Context, Result, bail};
+use testbed::Process;
+use testbed::process::Launch;
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    // Cargo tells a program that it runs where its package is now; the compiler's word may be of another clone.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = PathBuf::from(package);
+    package.ancestors().nth(2).unwrap_or(&package).to_owned()
+}
+
+/// The Cargo that runs us.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into()
+}
+
+/// The directory of the programs built in this profile: `debug` or `release`.
+pub(crate) fn built(profile: &str) -> Result<PathBuf> {
+    let ours = std::env::current_exe().context("cannot tell where this program is")?;
+    let debug = ours.parent().context("this program is in no directory")?;
+    Ok(debug.with_file_name(profile))
+}
+
+/// Runs Cargo on our terminal; fails when it does.
+pub(crate) fn run<S: Into<OsString>>(args: impl IntoIterator<Item = S>) -> Result<()> {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let described = args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let status = in_foreground(Launch::in_foreground("cargo", program()).args(args).dir(root()))?;
+    if !status.success() {
+        bail!("cargo {described} failed");
+    }
+    Ok(())
+}
+
+/// Runs a program on our terminal to its end.
+pub(crate) fn in_foreground(launch: Launch) -> Result<ExitStatus> {
+    Process::start(launch)?.wait()
+}

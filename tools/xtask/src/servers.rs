@@ -1,0 +1,41 @@
+//! One of each server.
+
+use std::thread;
+
+use anyhow::{Result, anyhow};
+use testbed::progress::Step;
+use testbed::{Kafka, Kubernetes, Postgres, Redis};
+
+/// Dropping it stops them all.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    pub(crate) redis: Redis,
+    pub(crate) postgres: Postgres,
+    pub(crate) kafka: Kafka,
+    pub(crate) kubernetes: Kubernetes,
+}
+
+impl Servers {
+    /// Starts them side by side and waits until each is ready.
+    pub(crate) fn start() -> Result<Self> {
+        let step = Step::start("starting Redis, PostgreSQL, Kafka and the Kubernetes API server");
+        let servers = thread::scope(|scope| {
+            let redis = scope.spawn(Redis::start);
+            let postgres = scope.spawn(Postgres::start);
+            let kafka = scope.spawn(Kafka::start);
+            let kubernetes = scope.spawn(Kubernetes::start);
+            Ok::<_, anyhow::Error>(Self {
+                redis: join(redis)?,
+                postgres: join(postgres)?,
+                kafka: join(kafka)?,
+                kubernetes: join(kubernetes)?,
+            })
+        })?;
+        step.done_with("Redis, PostgreSQL, Kafka and the Kubernetes API server are up");
+        Ok(servers)
+    }
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread that started a server panicked"))?
+}

@@ -1,0 +1,147 @@
+//! `cargo xtask test`.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use testbed::process::Launch;
+use testbed::{Process, programs, shared};
+
+use crate::servers::Servers;
+use crate::{cargo, signals};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What follows `--` goes to `cargo test`: `cargo xtask test -- -p stock` runs one crate's tests, and
+    /// `cargo xtask test -- a_word -- --nocapture` those with a word in their names, with their output.
+    #[arg(last = true)]
+    cargo_test: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    programs::install()?;
+    let bin = cargo::built("debug")?;
+    // Without ourselves: this program is running.
+    cargo::run(["build", "--workspace", "--bins", "--exclude", "xtask"])?;
+
+    let (for_cargo, for_tests) = split(&options.cargo_test);
+    let mut test = vec!["test", "--no-fail-fast"];
+    if !for_cargo.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
+        test.push("--workspace");
+    }
+    test.extend(for_cargo.iter().map(String::as_str));
+    // The servers need not wait for the compiler.
+    cargo::run(test.iter().copied().chain(["--no-run"]))?;
+
+    let servers = Servers::start()?;
+    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+    let color = if io::stdout().is_terminal() { "always" } else { "auto" };
+    let tests = Process::start(
+        Launch::into_pipe("cargo test", cargo::program(), writer)
+            .args(test)
+            .args(for_tests.iter().cloned())
+            .dir(cargo::root())
+            .env("CARGO_TERM_COLOR", std::env::var_os("CARGO_TERM_COLOR").unwrap_or_else(|| color.into()))
+            .env(shared::REDIS, servers.redis.url())
+            .env(shared::POSTGRES, servers.postgres.url())
+            .env(shared::KAFKA, servers.kafka.brokers())
+            .env(shared::KUBECONFIG, servers.kubernetes.kubeconfig())
+            .env(shared::BIN, bin),
+    )?;
+    let echo = std::thread::spawn(move || Tally::echo(reader));
+    let status = tests.wait()?;
+    // The pipe ends when its last writer is gone, and the process value holds one.
+    drop(tests);
+    let tally = echo.join().ok().context("the thread that reads the tests' output panicked")?;
+    drop(servers);
+    signals::yield_to_shutdown();
+    tally.print();
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(101) })
+}
+
+/// Arguments for Cargo, and those for the test programs with the `--` that leads them.
+fn split(args: &[String]) -> (&[String], &[String]) {
+    args.split_at(args.iter().position(|arg| arg == "--").unwrap_or(args.len()))
+}
+
+/// How many tests of which kind ended how, from what `cargo test` prints.
+#[derive(Debug, Default)]
+struct Tally {
+    kind: &'static str,
+    counts: BTreeMap<&'static str, Counts>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Tally {
+    /// Passes the output on and counts.
+    fn echo(output: impl Read) -> Self {
+        let mut tally = Self::default();
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            tally.note(&line);
+        }
+        tally
+    }
+
+    fn note(&mut self, line: &str) {
+        // Colours may stand between the words, so the words are sought one by one.
+        if line.contains("Running") && line.contains(" unittests ") {
+            self.kind = "unit";
+        } else if line.contains("Running") && line.contains(" tests/") {
+            self.kind = "integration";
+        } else if line.contains("Doc-tests") {
+            self.kind = "documentation";
+        } else if line.starts_with("test result: ") {
+            let count = |what| {
+                let before = line.split(what).next()?;
+                before.rsplit([' ', '.']).find(|word| !word.is_empty())?.parse::<u64>().ok()
+            };
+            let counts = self.counts.entry(self.kind).or_default();
+            counts.passed += count(" passed").unwrap_or(0);
+            counts.failed += count(" failed").unwrap_or(0);
+            counts.ignored += count(" ignored").unwrap_or(0);
+        }
+    }
+
+    fn print(&self) {
+        let sum = |of: fn(&Counts) -> u64| self.counts.values().map(of).sum::<u64>();
+        let kinds: Vec<_> =
+            self.counts.iter().map(|(kind, counts)| format!("{} {kind}", counts.passed + counts.failed)).collect();
+        println!("\ntests by kind: {}", kinds.join(", "));
+        println!("{} passed, {} failed, {} skipped", sum(|c| c.passed), sum(|c| c.failed), sum(|c| c.ignored));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tally, split};
+
+    #[test]
+    fn tests_are_counted_by_kind() {
+        let output = "\u{1b}[1m\u{1b}[92m     Running\u{1b}[0m unittests src/lib.rs (target/debug/deps/a-1)\n\
+                      test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n     \
+                      Running tests/b.rs (target/debug/deps/b-1)\n\
+                      test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\n   \
+                      Doc-tests a\n\
+                      test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        let tally = Tally::echo(output.as_bytes());
+        let found: Vec<_> = tally.counts.iter().map(|(kind, c)| (*kind, c.passed, c.failed, c.ignored)).collect();
+        assert_eq!(found, [("documentation", 4, 0, 0), ("integration", 2, 3, 0), ("unit", 12, 0, 1)]);
+    }
+
+    #[test]
+    fn arguments_after_the_second_separator_are_for_the_test_programs() {
+        let args = ["-p", "stock", "--", "--nocapture"].map(String::from);
+        assert_eq!(split(&args), (&args[..2], &args[2..]));
+        assert_eq!(split(&args[..2]), (&args[..2], &[][..]));
+    }
+}
