@@ -1,0 +1,130 @@
+//! The command `loadgen check`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use domain::{Discount, EventId};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use journal::KafkaSettings;
+use loadgen::checker::{self, Evidence};
+use loadgen::history;
+use loadgen::readers::{Backlog, Stores};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The event: the name of its resource.
+    #[arg(long)]
+    event: EventId,
+    /// What `run` wrote; may be given several times. All requests of the event must be in it.
+    #[arg(long, required = true)]
+    history: Vec<PathBuf>,
+    /// How many coupons the event is meant to have.
+    #[arg(long)]
+    total: u64,
+    /// How many of them of a discount, as TYPE:VALUE=COUNT, such as PERCENT:10=70000; given for all discounts or for none.
+    #[arg(long = "expect", value_name = "TYPE:VALUE=COUNT")]
+    expected: Vec<Expected>,
+    /// How many seconds to wait for the consumers.
+    #[arg(long, default_value_t = 120)]
+    wait: u64,
+    /// The URL of Redis.
+    #[arg(long, env, hide_env_values = true)]
+    redis_url: String,
+    /// What stands before every key in Redis.
+    #[arg(long, env, default_value = "")]
+    redis_key_prefix: String,
+    /// The URL of Postgres.
+    #[arg(long, env, hide_env_values = true)]
+    postgres_url: String,
+    /// The brokers of Kafka, as host:port, separated by commas.
+    #[arg(long, env)]
+    kafka_brokers: String,
+    /// The topic of the issued records.
+    #[arg(long, env, default_value = "coupon-issued")]
+    kafka_topic: String,
+}
+
+/// `TYPE:VALUE=COUNT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Expected(Discount, u64);
+
+impl FromStr for Expected {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once('=').and_then(|(discount, count)| Some((discount.split_once(':')?, count)));
+        let ((kind, value), count) = parts.context("not of the form TYPE:VALUE=COUNT")?;
+        let discount = Discount { kind: kind.parse()?, value: value.parse().context("VALUE")? };
+        Ok(Self(discount, count.parse().context("COUNT")?))
+    }
+}
+
+pub(crate) fn check(args: Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(check_stores(args))
+}
+
+async fn check_stores(args: Args) -> Result<ExitCode> {
+    let mut history = Vec::new();
+    for path in &args.history {
+        history.extend(history::read(path)?);
+    }
+    let kafka = KafkaSettings { brokers: args.kafka_brokers, topic: args.kafka_topic };
+    let stores = Stores::connect(&args.redis_url, &args.redis_key_prefix, &args.postgres_url, kafka)?;
+    wait(&stores, &args.event, Duration::from_secs(args.wait)).await?;
+
+    let uid = stores.uid(&args.event).await?;
+    let evidence = Evidence {
+        total: args.total,
+        expected: args.expected.iter().map(|Expected(discount, count)| (*discount, *count)).collect(),
+        history,
+        redis: stores.redis(&args.event).await?,
+        kafka: stores.kafka(uid).await?,
+        postgres: stores.postgres(uid).await?,
+    };
+    let report = checker::check(&evidence);
+    print!("{report}");
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn wait(stores: &Stores, event: &EventId, wait: Duration) -> Result<()> {
+    // Without a terminal the bar draws nothing, so the end is said in a line of its own.
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("waiting for the consumers {bar:30} {human_pos}/{human_len}  {msg}")
+    {
+        bar.set_style(style);
+    }
+    let backlog = stores
+        .caught_up(event, wait, |Backlog { issued, recorded, completed, outbox }| {
+            bar.set_length(issued);
+            bar.set_position(recorded.min(completed));
+            bar.set_message(if outbox > 0 { format!("{outbox} batches in the outbox") } else { String::new() });
+        })
+        .await?;
+    bar.finish_and_clear();
+    let Backlog { issued, recorded, .. } = backlog;
+    let end =
+        if backlog.is_empty() { "the consumers have caught up" } else { "the consumers did NOT catch up in time" };
+    println!("{end}: {} issued, {} recorded", HumanCount(issued), HumanCount(recorded));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::DiscountType;
+
+    use super::*;
+
+    #[test]
+    fn expected_counts_are_read_from_text() {
+        let expected = |text: &str| text.parse::<Expected>();
+        let ten_percent = Discount { kind: DiscountType::Percent, value: 10 };
+        assert_eq!(expected("PERCENT:10=70000").unwrap(), Expected(ten_percent, 70_000));
+        for bad in ["", "PERCENT:10", "PERCENT=5", "HALF:1=1", "PERCENT:x=1", "PERCENT:10=-1"] {
+            assert!(expected(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A whole Couponry on the shared servers, with everything of its own: namespace, database, key prefix, topic.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use domain::EventId;
+use journal::KafkaSettings;
+use loadgen::client::Target;
+use loadgen::readers::{Backlog, Stores};
+use testbed::program::{self, Running};
+use testbed::{ports, programs, shared};
+
+use crate::database;
+
+const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/couponevents.couponry.dev.yaml");
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// A running program of ours.
+pub(crate) struct Node {
+    pub(crate) process: Running,
+    monitor: u16,
+}
+
+impl Node {
+    pub(crate) fn wait_ready(&self) {
+        self.process.wait_ready(|| http_status(self.monitor, "/readyz") == Some(200)).unwrap();
+    }
+}
+
+/// The programs are stopped in the order of the fields.
+pub(crate) struct Installation {
+    pub(crate) issuers: Vec<Node>,
+    pub(crate) consumer: Node,
+    pub(crate) operator: Node,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) stores: Stores,
+    postgres: String,
+    name: String,
+}
+
+impl Installation {
+    /// Starts an operator, two issuers and a consumer, and waits until all are ready.
+    pub(crate) fn start(name: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
+        shared::kubectl(&["apply", "--server-side", "-f", CRD]).unwrap();
+        let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
+        shared::kubectl(&established).unwrap();
+        shared::kubectl(&["create", "namespace", &name]).unwrap();
+        let (postgres, redis) = (database::create(&name), shared::redis());
+        let (prefix, kafka) = (format!("{name}:"), KafkaSettings { brokers: shared::kafka(), topic: name.clone() });
+        let stores = Stores::connect(&redis, &prefix, &postgres, kafka).unwrap();
+        let common = |program: &str| {
+            let monitor = ports::free().unwrap();
+            let program = testbed::program(program)
+                .args(["--redis-url", &redis, "--redis-key-prefix", &prefix])
+                .args(["--kafka-brokers", &shared::kafka(), "--kafka-topic", &name])
+                .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--log-format", "text"]);
+            (program, monitor)
+        };
+        let start = |(program, monitor): (program::Program, u16)| Node { process: program.start().unwrap(), monitor };
+
+        let (operator, monitor) = common("couponry-operator");
+        let operator =
+            operator.args(["--postgres-url", &postgres, "--namespace", &name]).env("KUBECONFIG", shared::kubeconfig());
+        let operator = start((operator, monitor));
+        let (consumer, monitor) = common("couponry-consumer");
+        let consumer = start((consumer.args(["--postgres-url", &postgres, "--kafka-group", &name]), monitor));
+        let mut issuers = Vec::new();
+        let mut targets = Vec::new();
+        for _ in 0..2 {
+            let (issuer, monitor) = common("couponry-issuer");
+            let address = format!("127.0.0.1:{}", ports::free().unwrap());
+            issuers.push(start((issuer.args(["--listen", &address]), monitor)));
+            targets.push(format!("http://{address}").parse().unwrap());
+        }
+        let installation = Self { issuers, consumer, operator, targets, stores, postgres, name };
+        for node in installation.issuers.iter().chain([&installation.operator, &installation.consumer]) {
+            node.wait_ready();
+        }
+        installation
+    }
+
+    /// Applies an event with two discounts, 70 and 30 percent, and waits until it is open.
+    pub(crate) fn apply(&self, event: &EventId, total: u64) {
+        let manifest = format!(
+            "apiVersion: couponry.dev/v1alpha1
+kind: CouponEvent
+metadata: {{name: {event}, namespace: {}}}
+spec:
+  policyName: The whole path
+  totalCount: {total}
+  discounts:
+    - {{type: Percent, value: 10, allocationPercentage: 70}}
+    - {{type: Amount, value: 10, allocationPercentage: 30}}
+",
+            self.name
+        );
+        shared::kubectl_with(&["apply", "-f", "-"], &manifest).unwrap();
+        let resource = format!("couponevent/{event}");
+        let open = ["wait", "--for=condition=Open", &resource, "--namespace", &self.name, "--timeout=180s"];
+        if let Err(error) = shared::kubectl(&open) {
+            panic!("{error:#}\nthe operator says:\n{}", self.operator.process.log());
+        }
+    }
+
+    pub(crate) fn query(&self, sql: &str) -> String {
+        database::query(&self.postgres, sql)
+    }
+
+    /// Keeps everybody from writing issuances until it is dropped.
+    pub(crate) fn hold_issuances(&self) -> Hold {
+        let mut child = Command::new(programs::postgres_bin().unwrap().join("psql"))
+            .args([&self.postgres, "-Atq"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let sql = "begin; lock table issuance in share row exclusive mode; select 'held';\n";
+        child.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
+        Hold(child)
+    }
+}
+
+/// A session in Postgres that holds a lock.
+pub(crate) struct Hold(Child);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // At the end of its input it ends its session, and with it the transaction.
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+/// Waits until `done` gives something.
+pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The counts in one line.
+pub(crate) fn counts(backlog: Backlog) -> String {
+    let Backlog { issued, recorded, completed, outbox } = backlog;
+    format!("Redis issued {issued}, Postgres recorded {recorded}, Redis completed {completed}, outbox {outbox}")
+}
+
+fn http_status(port: u16, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    line.split(' ').nth(1)?.parse().ok()
+}
