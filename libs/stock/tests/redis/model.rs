@@ -221,4 +221,36 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(compare(first, steps));
     }
+
+    #[test]
+    fn batches_change_nothing_of_what_users_get(
+        stock in 0..40u64,
+        asked in proptest::collection::vec(0..50u8, 1..80),
+        sizes in proptest::collection::vec(1..20usize, 1..10),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let users: Vec<_> = asked.into_iter().map(user).collect();
+            let one_by_one = ask(stock, users.chunks(1)).await;
+            let mut left = users.as_slice();
+            let batches = sizes.iter().cycle().map_while(|size| {
+                let (batch, rest) = left.split_at((*size).min(left.len()));
+                left = rest;
+                (!batch.is_empty()).then_some(batch)
+            });
+            assert_eq!(ask(stock, batches).await, one_by_one);
+        });
+    }
+}
+
+/// What users are told who ask in these batches.
+async fn ask(stock: u64, batches: impl Iterator<Item = &[UserId]>) -> Vec<(&'static str, Option<CouponCode>)> {
+    let event = Event::open(stock).await;
+    let mut told = Vec::new();
+    for batch in batches {
+        let reply = event.stock.issue(&event.id, batch).await.unwrap().unwrap();
+        told.extend(reply.outcomes.iter().map(name));
+    }
+    assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
+    told
 }
