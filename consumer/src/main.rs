@@ -1,2 +1,102 @@
 //! Writes the issued records from Kafka into Postgres.
-fn main() {}
+//!
+//! [`batch`] decides what becomes of a batch, [`pipeline`] makes it happen, [`watch`] looks after the servers.
+
+mod batch;
+mod metrics;
+mod pipeline;
+mod watch;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use journal::{Consumer, DeadLetters, KafkaSettings, Lag};
+use ledger::Ledger;
+use prometheus_client::registry::Registry;
+use service::{
+    Health,
+    backend::{KafkaArgs, PostgresArgs, RedisArgs},
+    monitor::MonitorArgs,
+    telemetry::Telemetry,
+};
+use stock::Stock;
+
+use crate::{metrics::Metrics, pipeline::Pipeline, watch::Watch};
+
+const KAFKA: &str = "kafka";
+const POSTGRES: &str = "postgres";
+const REDIS: &str = "redis";
+/// Not a server: whether the batch under way gets through.
+const PIPELINE: &str = "pipeline";
+
+/// Writes who got which coupon from Kafka into Postgres. Run as many as the topic has partitions side by side.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 120)]
+struct Config {
+    /// The consumer group that shares the topic.
+    #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
+    kafka_group: String,
+    /// How many messages one transaction may hold.
+    #[arg(long, env, default_value_t = 1000, value_name = "MESSAGES", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch_size: u16,
+    /// How long a batch that is not full waits for more.
+    #[arg(long, env, default_value_t = 50, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    batch_linger: u16,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    postgres: PostgresArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    monitor: MonitorArgs,
+    #[command(flatten)]
+    telemetry: Telemetry,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    config.telemetry.init()?;
+    let shutdown = service::shutdown().context("cannot listen to signals")?;
+
+    let kafka = KafkaSettings { brokers: config.kafka.kafka_brokers, topic: config.kafka.kafka_topic };
+    let ledger = Ledger::connect(config.postgres.postgres_url.reveal())?;
+    let stock = Stock::connect(config.redis.redis_url.reveal(), &config.redis.redis_key_prefix)?;
+    let dead_letters = DeadLetters::new(&kafka)?;
+    let mut registry = Registry::with_prefix("couponry_consumer");
+    let metrics = Metrics::register(&mut registry);
+    let health = Health::new(&[KAFKA, POSTGRES, REDIS, PIPELINE]);
+    let monitor = config.monitor.start(health.clone(), registry, shutdown.clone()).await?;
+    tracing::info!(group = config.kafka_group, topic = kafka.topic, "the consumer starts");
+
+    let watch = Watch {
+        dead_letters: dead_letters.clone(),
+        lag: Lag::new(&kafka, &config.kafka_group)?,
+        ledger: ledger.clone(),
+        stock: stock.clone(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        shutdown: shutdown.clone(),
+    };
+    if watch.wait_for_servers().await.is_some() {
+        let watch = tokio::spawn(watch.run());
+        health.set(PIPELINE, Ok::<_, String>(()));
+        let pipeline = Pipeline {
+            dead_letters,
+            ledger,
+            stock,
+            metrics,
+            health,
+            shutdown,
+            max_messages: config.batch_size.into(),
+            linger: Duration::from_millis(config.batch_linger.into()),
+        };
+        pipeline.run(Consumer::new(&kafka, &config.kafka_group)?).await;
+        watch.await.context("the watch over the servers failed")?;
+    }
+    monitor.await.context("the monitor failed")?;
+    tracing::info!("the consumer ends");
+    Ok(())
+}

@@ -1,1 +1,25 @@
-//! The coupons and issuances of an event in Postgres.
+//! The coupons and issuances of an event in Postgres, the one source of truth for which coupons exist and who has them.
+//!
+//! - [`Ledger::register`] and [`Ledger::preload`] make the stock of an event, each in one transaction: killed at any
+//!   instant, they leave nothing behind, and can be called again.
+//! - [`Ledger::record`] writes down issuances. Any record may be recorded again, by anyone, at the same time.
+//! - [`Ledger::migrate`] makes the tables.
+//!
+//! Every call may be dropped at any await without harm to the connections that the others use.
+//! Times are milliseconds since the Unix epoch.
+
+mod connection;
+mod error;
+mod event;
+mod issuance;
+mod opening;
+mod partition;
+mod preload;
+mod record;
+mod row;
+
+pub use connection::Ledger;
+pub use error::{LedgerError, Operation};
+pub use event::{NewEvent, StoredEvent};
+pub use issuance::Issuance;
+pub use record::{Recording, Refusal};

@@ -1,0 +1,70 @@
+//! What the consumer counts. No user and no coupon is ever in a label.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// All metrics of the consumer; clones count together.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) recorded: Counter,
+    pub(crate) already_recorded: Counter,
+    dead_letters: Family<Reason, Counter>,
+    pub(crate) coupons_returned: Counter,
+    pub(crate) batch_messages: Histogram,
+    pub(crate) batch_seconds: Histogram,
+    pub(crate) lag: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            recorded: Counter::default(),
+            already_recorded: Counter::default(),
+            dead_letters: Family::default(),
+            coupons_returned: Counter::default(),
+            batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
+            batch_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            lag: Gauge::default(),
+        };
+        let Self { recorded, already_recorded, dead_letters, coupons_returned, batch_messages, batch_seconds, lag } =
+            metrics.clone();
+        registry.register("recorded", "Issuances recorded in Postgres", recorded);
+        registry.register(
+            "already_recorded",
+            "Records seen again that were in Postgres before: normal after a restart",
+            already_recorded,
+        );
+        registry.register("dead_letters", "Messages that can never be recorded, by reason", dead_letters);
+        registry.register(
+            "coupons_returned",
+            "Coupons put back into the stock because the user had another one",
+            coupons_returned,
+        );
+        registry.register("batch_messages", "Messages in one batch", batch_messages);
+        registry.register_with_unit(
+            "batch",
+            "Time from a complete batch to its committed offsets",
+            Unit::Seconds,
+            batch_seconds,
+        );
+        registry.register("lag", "Messages of the topic that the whole group has not committed yet", lag);
+        metrics
+    }
+
+    pub(crate) fn count_dead_letter(&self, reason: &'static str) {
+        self.dead_letters.get_or_create(&Reason { reason }).inc();
+    }
+}

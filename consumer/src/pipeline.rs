@@ -1,0 +1,170 @@
+//! From Kafka to Postgres, batch by batch.
+//!
+//! A batch goes through four steps, in this order: it is recorded, what can never be recorded is written to the dead
+//! letters, Redis is told, and the offsets are committed. Each step may be done again without harm, and each is tried until
+//! it succeeds; so wherever a consumer ends, the next one begins with a batch that is whole, and nothing is lost or counted
+//! twice. Only a dead letter may be there twice.
+
+use std::{ops::Range, time::Duration};
+
+use domain::IssuedRecord;
+use futures::future::join_all;
+use journal::{Batch, Consumer, DeadLetters, Message};
+use ledger::{Ledger, LedgerError, Recording};
+use service::{CancellationToken, Health, patiently};
+use stock::{Loaded, Stock};
+use tokio::time::Instant;
+
+use crate::{
+    PIPELINE,
+    batch::{self, Consequences, DeadLetter, Verdict},
+    metrics::Metrics,
+};
+
+/// How long leaving the group may take at the end.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long to wait after Kafka had nothing but an error.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// The way of the records, and the servers on it.
+pub(crate) struct Pipeline {
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) ledger: Ledger,
+    pub(crate) stock: Stock,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) max_messages: usize,
+    pub(crate) linger: Duration,
+}
+
+/// The shutdown came before the batch was through. It is not committed, and whoever reads it next does it again.
+struct Interrupted;
+
+impl Pipeline {
+    /// Works until the shutdown, then finishes the batch under way and leaves the group.
+    pub(crate) async fn run(self, mut consumer: Consumer) {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                batch = consumer.next_batch(self.max_messages, self.linger) => batch,
+            };
+            let done = match batch {
+                Ok(batch) => self.process(&consumer, batch).await,
+                Err(error) => {
+                    // Most of these pass by themselves; whether Kafka is there is watched elsewhere.
+                    tracing::info!(%error, "nothing from Kafka");
+                    self.pause(AFTER_ERROR).await;
+                    Ok(())
+                }
+            };
+            if done.is_err() {
+                tracing::warn!("ending before the batch is through: it will be read again");
+                break;
+            }
+        }
+        consumer.close(LEAVE_WITHIN).await;
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+
+    async fn process(&self, consumer: &Consumer, batch: Batch) -> Result<(), Interrupted> {
+        let begin = Instant::now();
+        #[expect(clippy::cast_precision_loss, reason = "a batch has some thousand messages")]
+        self.metrics.batch_messages.observe(batch.messages.len() as f64);
+
+        let decoded = batch::decode(&batch.messages);
+        let verdicts = self.record(&decoded.records).await?;
+        let Consequences { settlements, dead_letters, recorded, already_recorded } = decoded.conclude(verdicts);
+        self.metrics.recorded.inc_by(recorded);
+        self.metrics.already_recorded.inc_by(already_recorded);
+
+        self.bury(&batch.messages, dead_letters).await?;
+        for ((event, uid), settlements) in settlements {
+            let settled = self.try_until_done("telling Redis", || self.stock.settle(&event, uid, &settlements)).await?;
+            if let Loaded::Here(settled) = settled {
+                self.metrics.coupons_returned.inc_by(settled.returned);
+            }
+        }
+        // Without a commit the batch is merely done again.
+        if let Err(error) = consumer.commit(&batch).await {
+            tracing::warn!(%error, "the batch may be read again");
+        }
+        self.metrics.batch_seconds.observe(begin.elapsed().as_secs_f64());
+        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch done");
+        Ok(())
+    }
+
+    /// Records all that can be recorded. If Postgres refuses the batch because of what is in it, halves are tried, until
+    /// the record that it refuses is found; the order of the batch stays.
+    async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<Verdict>, Interrupted> {
+        let mut verdicts = Vec::with_capacity(records.len());
+        let mut parts: Vec<Range<usize>> = std::iter::once(0..records.len()).collect();
+        while let Some(part) = parts.pop() {
+            match self.record_part(&records[part.clone()]).await? {
+                Ok(recordings) => verdicts.extend(recordings.into_iter().map(Verdict::Known)),
+                Err(error) if part.len() == 1 => verdicts.push(Verdict::Unrecordable(error.to_string())),
+                Err(_) => {
+                    let middle = part.start + part.len() / 2;
+                    parts.push(middle..part.end);
+                    parts.push(part.start..middle);
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// The inner error is about the data; all others are waited out, since other records would meet them as well.
+    async fn record_part(&self, records: &[IssuedRecord]) -> Result<Result<Vec<Recording>, LedgerError>, Interrupted> {
+        if records.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        self.try_until_done("recording in Postgres", async || match self.ledger.record(records).await {
+            Err(error) if error.is_about_data() => Ok(Err(error)),
+            result => result.map(Ok),
+        })
+        .await
+    }
+
+    async fn bury(&self, messages: &[Message], letters: Vec<DeadLetter>) -> Result<(), Interrupted> {
+        let burials = letters.into_iter().map(async |DeadLetter { index, reason, detail }| {
+            let message = &messages[index];
+            self.try_until_done("writing a dead letter", || self.dead_letters.send(message, reason, &detail)).await?;
+            self.metrics.count_dead_letter(reason);
+            let Message { partition, offset, .. } = message;
+            tracing::warn!(partition, offset, reason, detail, "this message can never be recorded: now a dead letter");
+            Ok(())
+        });
+        join_all(burials).await.into_iter().collect()
+    }
+
+    /// Repeats a step until it succeeds, and says in the readiness that it does not.
+    async fn try_until_done<T, E, F>(&self, what: &str, step: impl Fn() -> F) -> Result<T, Interrupted>
+    where
+        E: std::fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        // A step that is fine right away, as nearly all are, also finishes a batch in the middle of the shutdown.
+        let mut outcome = step().await;
+        if let Err(error) = &outcome {
+            self.health.set(PIPELINE, Err(format!("{what}: {error}")));
+            let again = patiently(what, &self.shutdown, || async {
+                let outcome = step().await;
+                if let Err(error) = &outcome {
+                    self.health.set(PIPELINE, Err(format!("{what}: {error}")));
+                }
+                outcome
+            });
+            outcome = Ok(again.await.ok_or(Interrupted)?);
+        }
+        self.health.set(PIPELINE, Ok::<_, String>(()));
+        outcome.map_err(|_| Interrupted)
+    }
+}

@@ -1,0 +1,135 @@
+//! What the operator reports about a `CouponEvent`.
+#![expect(unreachable_pub, reason = "KubeSchema copies each type into a function, where nothing is reachable")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator has seen and done. There is no phase: the conditions say what holds.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CouponEventStatus {
+    /// The generation of the manifest that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, Preloaded, Open, Persisted and Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// How many coupons are loaded into Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub preloaded: Option<u64>,
+
+    /// How many coupons users have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub issued: Option<u64>,
+
+    /// How many of the issued coupons are recorded in Postgres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub persisted: Option<u64>,
+
+    /// How many coupons are left for users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub remaining: Option<u64>,
+
+    /// When users could first get coupons. From then on the manifest's stock, discounts and start are fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub opened_at: Option<Time>,
+
+    /// When the operator first saw that no coupon was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub sold_out_at: Option<Time>,
+
+    /// When the event was over and everything issued was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub finished_at: Option<Time>,
+}
+
+impl CouponEventStatus {
+    /// The condition of this type, if it was reported yet.
+    #[must_use]
+    pub fn condition(&self, type_: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == type_)
+    }
+}
+
+/// The types of the conditions.
+pub mod condition {
+    /// The event does what its manifest says: the stock is whole, and nothing stands in the way.
+    pub const READY: &str = "Ready";
+    /// Postgres and Redis hold exactly the coupons that the manifest asks for.
+    pub const PRELOADED: &str = "Preloaded";
+    /// Users get coupons now. Its reason is the event's state.
+    pub const OPEN: &str = "Open";
+    /// Everything issued is recorded in Postgres.
+    pub const PERSISTED: &str = "Persisted";
+    /// Something stands in the way; its message says what to do.
+    pub const STALLED: &str = "Stalled";
+
+    /// All of them, in the order in which they are reported.
+    pub const ALL: [&str; 5] = [READY, PRELOADED, OPEN, PERSISTED, STALLED];
+}
+
+/// The reasons of the conditions.
+pub mod reason {
+    // Open
+
+    /// The stock is not whole yet.
+    pub const LOADING: &str = "Loading";
+    /// The stock is whole, the start is not reached.
+    pub const SCHEDULED: &str = "Scheduled";
+    /// Users get coupons.
+    pub const OPEN: &str = "Open";
+    /// Held by `issuance: Paused`.
+    pub const PAUSED: &str = "Paused";
+    /// No coupon is left.
+    pub const SOLD_OUT: &str = "SoldOut";
+    /// The end is reached.
+    pub const ENDED: &str = "Ended";
+    /// Ended by `issuance: Closed`.
+    pub const CLOSED: &str = "Closed";
+
+    // Ready, Preloaded, Persisted
+
+    /// The stock is whole.
+    pub const STOCK_COMPLETE: &str = "StockComplete";
+    /// Coupons are written to Postgres and Redis.
+    pub const PRELOADING: &str = "Preloading";
+    /// Coupons are added to an event that was opened.
+    pub const TOPPING_UP: &str = "ToppingUp";
+    /// Nothing was issued yet.
+    pub const NOTHING_ISSUED: &str = "NothingIssued";
+    /// Issued coupons are on their way to Postgres.
+    pub const CATCHING_UP: &str = "CatchingUp";
+    /// Everything issued is recorded.
+    pub const CAUGHT_UP: &str = "CaughtUp";
+
+    // Stalled
+
+    /// Nothing stands in the way.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Redis, Postgres or Kafka does not answer.
+    pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
+    /// Redis has lost an event that was opened. Coupons may be with users that nobody knows of: a human decides.
+    pub const REDIS_DATA_LOST: &str = "RedisDataLost";
+    /// Redis and Postgres do not hold the same stock.
+    pub const DRIFT_FOUND: &str = "DriftFound";
+    /// The manifest was changed in a way that can no longer be followed.
+    pub const CHANGE_NOT_POSSIBLE: &str = "ChangeNotPossible";
+    /// The preload failed for a reason that trying again will not cure.
+    pub const PRELOAD_FAILED: &str = "PreloadFailed";
+    /// Another event of the same name holds the keys in Redis.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// The event is being deleted.
+    pub const DELETING: &str = "Deleting";
+}

@@ -1,0 +1,89 @@
+//! A namespace of one's own on the shared API server, with our definition installed.
+
+use std::{
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use k8s_openapi::{
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::{conditions, wait::await_condition},
+};
+use serde_json::{Value, json};
+
+/// The manager in whose name manifests are applied.
+const USER: &str = "couponry-test";
+
+/// A namespace on the shared API server.
+pub(crate) struct Cluster {
+    client: Client,
+    namespace: String,
+}
+
+impl Cluster {
+    /// Installs the definition (any number of tests may do that at once) and makes a namespace.
+    pub(crate) async fn join() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let kubeconfig = Kubeconfig::read_from(testbed::shared::kubeconfig())?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let client = Client::try_from(config)?;
+        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let definition = crds::definition();
+        let name = definition.name_any();
+        definitions.patch(&name, &PatchParams::apply(USER).force(), &Patch::Apply(&definition)).await?;
+        let established = await_condition(definitions, &name, conditions::is_crd_established());
+        tokio::time::timeout(Duration::from_mins(1), established)
+            .await
+            .context("the definition is not established")??;
+        let namespace = format!("crds-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let body = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &body).await?;
+        Ok(Self { client, namespace })
+    }
+
+    /// Server-side apply, as strict as kubectl: `Err` is what the API server has against it.
+    pub(crate) async fn apply(&self, manifest: &Value) -> Result<Result<Value, String>> {
+        let name = manifest["metadata"]["name"].as_str().ok_or_else(|| anyhow!("no name in {manifest}"))?;
+        let params = PatchParams::apply(USER).force().validation_strict();
+        self.outcome(self.api().patch(name, &params, &Patch::Apply(manifest)).await)
+    }
+
+    /// Writes into the status of an event, as the operator does.
+    pub(crate) async fn merge_status(&self, name: &str, status: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({"status": status}));
+        self.api().patch_status(name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    // Not the typed object: it could not hold what is wrong with a manifest.
+    fn api(&self) -> Api<kube::api::DynamicObject> {
+        Api::namespaced_with(
+            self.client.clone(),
+            &self.namespace,
+            &kube::api::ApiResource::erase::<crds::CouponEvent>(&()),
+        )
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as one sentence with its callers")]
+    fn outcome(&self, result: kube::Result<kube::api::DynamicObject>) -> Result<Result<Value, String>> {
+        match result {
+            Ok(object) => Ok(Ok(serde_json::to_value(object)?)),
+            // 500 is its answer to an applied field that the schema does not know.
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422 | 500) => Ok(Err(status.message)),
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+/// A `CouponEvent` of this name with this spec, in YAML.
+pub(crate) fn event(name: &str, spec: &str) -> Result<Value> {
+    let spec: Value = serde_yaml::from_str(spec).with_context(|| format!("not YAML: {spec}"))?;
+    Ok(json!({"apiVersion": "couponry.dev/v1alpha1", "kind": "CouponEvent", "metadata": {"name": name}, "spec": spec}))
+}

@@ -1,0 +1,107 @@
+//! The room for messages that can never be recorded.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{FutureRecord, Producer as _},
+};
+
+use crate::{
+    JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer, topics,
+};
+
+/// How much of a message is kept when the topic does not take the whole.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// Writes to the dead-letter topic.
+#[derive(Clone)]
+pub struct DeadLetters {
+    lasting: Arc<LastingProducer>,
+    source: String,
+    topic: String,
+}
+
+impl DeadLetters {
+    /// Connects in the background: fails only when the settings are no good.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, JournalError> {
+        let lasting = Arc::new(LastingProducer::new(settings)?);
+        Ok(Self { lasting, source: settings.topic.clone(), topic: settings.dead_letter_topic() })
+    }
+
+    /// Writes the message as it is, with its own headers and with these: `reason` (a short name), `detail` (for people),
+    /// `source-topic`, `source-partition`, `source-offset`. Done when all in-sync replicas have it; after an error it may
+    /// be there all the same.
+    ///
+    /// What is too large for the topic is cut, with its size in the header `original-bytes`.
+    pub async fn send(&self, message: &Message, reason: &str, detail: &str) -> Result<(), JournalError> {
+        let headers = self.headers(message, reason, detail);
+        match self.write(message.key.as_deref(), &message.payload, headers).await {
+            Err(cause) if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let kept = &message.payload[..message.payload.len().min(KEPT_BYTES)];
+                let size = message.payload.len().to_string();
+                let own = Message { headers: Vec::new(), ..message.clone() };
+                let headers =
+                    self.headers(&own, reason, detail).insert(Header { key: "original-bytes", value: Some(&size) });
+                self.write(None, kept, headers).await
+            }
+            result => result,
+        }
+        .map_err(JournalError::at(Operation::DeadLetter))
+    }
+
+    /// Whether the brokers answer within `timeout` and know the topic and its dead-letter topic.
+    pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
+        for topic in [&self.source, &self.topic] {
+            let (producer, name) = (self.lasting.current().producer, topic.clone());
+            let metadata = blocking(move || producer.client().fetch_metadata(Some(&name), timeout)).await;
+            topics::existing(topic, metadata)?;
+        }
+        Ok(())
+    }
+
+    fn headers(&self, message: &Message, reason: &str, detail: &str) -> OwnedHeaders {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &message.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let (partition, offset) = (message.partition.to_string(), message.offset.to_string());
+        let own = [
+            ("reason", reason),
+            ("detail", detail),
+            ("source-topic", &self.source),
+            ("source-partition", &partition),
+            ("source-offset", &offset),
+        ];
+        own.into_iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+    }
+
+    async fn write(&self, key: Option<&[u8]>, payload: &[u8], headers: OwnedHeaders) -> Result<(), KafkaError> {
+        loop {
+            let current = self.lasting.current();
+            let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).payload(payload).headers(headers.clone());
+            record.key = key;
+            let cause = match current.producer.send_result(record) {
+                Ok(delivery) => match delivery.await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err((cause, _))) => cause,
+                    Err(_) => KafkaError::Canceled,
+                },
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+                Err((cause, _)) => cause,
+            };
+            self.lasting.replace_if_fatal(current.generation);
+            return Err(cause);
+        }
+    }
+}
+
+impl std::fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeadLetters").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}

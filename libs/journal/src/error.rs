@@ -1,0 +1,84 @@
+//! What can go wrong with Kafka.
+
+use std::fmt;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// What was being done when Kafka failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Making a producer, consumer or admin client out of the settings.
+    Configure,
+    /// Asking the brokers for the topic.
+    Reach,
+    /// Making a topic.
+    CreateTopic,
+    /// Reading the settings of a topic.
+    DescribeTopic,
+    /// Writing a record.
+    Produce,
+    /// Waiting until everything is written.
+    Flush,
+    /// Reading records.
+    Receive,
+    /// Committing offsets.
+    Commit,
+    /// Measuring how far a group is behind.
+    MeasureLag,
+    /// Writing a dead letter.
+    DeadLetter,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configure => "making a Kafka client",
+            Self::Reach => "reaching Kafka",
+            Self::CreateTopic => "making a topic",
+            Self::DescribeTopic => "reading the settings of a topic",
+            Self::Produce => "writing a record",
+            Self::Flush => "waiting for the records to be written",
+            Self::Receive => "reading records",
+            Self::Commit => "committing offsets",
+            Self::MeasureLag => "measuring the lag",
+            Self::DeadLetter => "writing a dead letter",
+        })
+    }
+}
+
+/// What can go wrong with Kafka.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// Kafka, or the way to it, failed. For a record that was to be written, the outcome is unknown: it may be there.
+    #[error("{operation}: {cause}")]
+    Kafka {
+        /// What was being done.
+        operation: Operation,
+        /// What librdkafka says.
+        cause: KafkaError,
+    },
+    /// Kafka did not answer in time.
+    #[error("{0}: no answer in time")]
+    TimedOut(Operation),
+    /// The brokers answer, but there is no such topic (yet).
+    #[error("reaching Kafka: there is no topic {0:?}")]
+    NoTopic(String),
+    /// A topic was made, but the brokers do not all show it yet.
+    #[error("making a topic: {0:?} was made, but not all its partitions have a leader yet")]
+    NotReady(String),
+}
+
+impl JournalError {
+    pub(crate) fn at(operation: Operation) -> impl FnOnce(KafkaError) -> Self {
+        move |cause| Self::Kafka { operation, cause }
+    }
+
+    pub(crate) fn is_fatal(&self) -> bool {
+        match self {
+            Self::Kafka { cause: KafkaError::MessageConsumptionFatal(_), .. } => true,
+            Self::Kafka { cause, .. } => cause.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! How far a consumer group is behind.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    config::FromClientConfigAndContext as _,
+    consumer::{BaseConsumer, Consumer as _},
+};
+
+use crate::{JournalError, KafkaSettings, blocking::blocking, consumer::Watch, error::Operation, topics};
+
+/// Measures the lag of a consumer group from outside: it is no member of it, so it also sees a group that stands still.
+#[derive(Clone)]
+pub struct Lag {
+    consumer: Arc<BaseConsumer<Watch>>,
+    topic: String,
+}
+
+impl Lag {
+    /// Connects in the background: fails only when the settings are no good.
+    pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, JournalError> {
+        let mut config = settings.client();
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let consumer =
+            BaseConsumer::from_config_and_context(&config, Watch).map_err(JournalError::at(Operation::Configure))?;
+        Ok(Self { consumer: Arc::new(consumer), topic: settings.topic.clone() })
+    }
+
+    /// How many messages of the topic the group has not committed yet. Each answer of the brokers may take `timeout`.
+    pub async fn measure(&self, timeout: Duration) -> Result<u64, JournalError> {
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        blocking(move || measure(&consumer, &topic, timeout)).await
+    }
+}
+
+fn measure(consumer: &BaseConsumer<Watch>, topic: &str, timeout: Duration) -> Result<u64, JournalError> {
+    let at = || JournalError::at(Operation::MeasureLag);
+    let metadata = consumer.fetch_metadata(Some(topic), timeout);
+    let partitions = topics::existing(topic, metadata)?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, i32::try_from(partitions.len()).unwrap_or(i32::MAX) - 1);
+    let committed = consumer.committed_offsets(list, timeout).map_err(at())?;
+    let mut lag = 0;
+    for partition in committed.elements() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.partition(), timeout).map_err(at())?;
+        // Nothing committed yet: the group will begin at the beginning.
+        let done = if let Offset::Offset(committed) = partition.offset() { committed.max(low) } else { low };
+        lag += u64::try_from(high - done).unwrap_or(0);
+    }
+    Ok(lag)
+}
+
+impl std::fmt::Debug for Lag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lag").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! Writing issued records.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use domain::{
+    IssuedRecord,
+    record::{VERSION, VERSION_HEADER},
+};
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{DeliveryFuture, FutureRecord, Producer as _},
+};
+
+use crate::{
+    JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer, topics,
+};
+
+/// Writes issued records. A clone shares the connections and the queue.
+///
+/// Records that are on their way when the last clone is dropped may be lost: [`Producer::flush`] first.
+#[derive(Clone)]
+pub struct Producer {
+    lasting: Arc<LastingProducer>,
+    topic: Arc<str>,
+}
+
+/// The queue to Kafka is full: nothing was sent. Wait for some deliveries, or leave the record in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue to Kafka is full")]
+pub struct ProducerFull;
+
+impl Producer {
+    /// Connects in the background: fails only when the settings are no good.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, JournalError> {
+        Ok(Self { lasting: Arc::new(LastingProducer::new(settings)?), topic: settings.topic.as_str().into() })
+    }
+
+    /// Puts the record into the queue to Kafka, keyed by its user. Never waits.
+    ///
+    /// The delivery is done when all in-sync replicas have the record. Dropping it does not take the record back.
+    pub fn send(&self, record: &IssuedRecord) -> Result<Delivery, ProducerFull> {
+        let headers = OwnedHeaders::new().insert(Header { key: VERSION_HEADER, value: Some(VERSION) });
+        self.queue(Some(record.user_id.as_str().as_bytes()), &record.encode(), headers)
+    }
+
+    /// Like [`Producer::send`], but puts any message there as it is, such as one that comes back from the dead letters. Its
+    /// partition and offset are not used.
+    pub fn send_message(&self, message: &Message) -> Result<Delivery, ProducerFull> {
+        let headers = message
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
+        self.queue(message.key.as_deref(), &message.payload, headers)
+    }
+
+    fn queue(&self, key: Option<&[u8]>, payload: &[u8], headers: OwnedHeaders) -> Result<Delivery, ProducerFull> {
+        let current = self.lasting.current();
+        let mut message = FutureRecord::<[u8], [u8]>::to(&self.topic).payload(payload).headers(headers);
+        message.key = key;
+        let state = match current.producer.send_result(message) {
+            Ok(delivery) => State::Sent(delivery),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(ProducerFull),
+            Err((cause, _)) => State::Refused(Some(cause)),
+        };
+        Ok(Delivery { state, lasting: self.lasting.clone(), generation: current.generation })
+    }
+
+    /// Waits until every record that was sent is delivered or has failed, at most until `deadline` has passed.
+    pub async fn flush(&self, deadline: Duration) -> Result<(), JournalError> {
+        let producer = self.lasting.current().producer;
+        blocking(move || producer.flush(deadline)).await.map_err(JournalError::at(Operation::Flush))
+    }
+
+    /// Whether the brokers answer within `timeout` and know the topic.
+    pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
+        let producer = self.lasting.current().producer;
+        let topic = self.topic.clone();
+        let metadata = blocking(move || producer.client().fetch_metadata(Some(&*topic), timeout)).await;
+        topics::existing(&self.topic, metadata)?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// The way of one record to Kafka.
+#[must_use = "the record is only safe when its delivery is done"]
+pub struct Delivery {
+    state: State,
+    lasting: Arc<LastingProducer>,
+    generation: u64,
+}
+
+enum State {
+    Sent(DeliveryFuture),
+    Refused(Option<KafkaError>),
+}
+
+impl Future for Delivery {
+    /// An error leaves the outcome open: the record may have been written all the same.
+    type Output = Result<(), JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let cause = match &mut self.state {
+            State::Sent(delivery) => match ready!(Pin::new(delivery).poll(cx)) {
+                Ok(Ok(_)) => return Poll::Ready(Ok(())),
+                Ok(Err((cause, _))) => cause,
+                Err(_) => KafkaError::Canceled,
+            },
+            State::Refused(cause) => cause.take().unwrap_or(KafkaError::Canceled),
+        };
+        self.lasting.replace_if_fatal(self.generation);
+        Poll::Ready(Err(JournalError::Kafka { operation: Operation::Produce, cause }))
+    }
+}

@@ -1,0 +1,214 @@
+//! The events: registered before their stock is made.
+
+use domain::{
+    CodeFormat, Discount, EventId, Seed, Uuid,
+    code::{Codes, CouponCode},
+};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+
+use crate::{Ledger, LedgerError, Operation, connection::answered, partition::Partition, row};
+
+/// An event to register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The `CouponEvent`'s uid.
+    pub uid: Uuid,
+    /// The `CouponEvent`'s name.
+    pub name: EventId,
+    /// What people call it.
+    pub policy_name: String,
+    /// How its codes look.
+    pub format: CodeFormat,
+}
+
+/// An event as Postgres has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// The `CouponEvent`'s uid.
+    pub uid: Uuid,
+    /// The `CouponEvent`'s name.
+    pub name: EventId,
+    /// What people call it.
+    pub policy_name: String,
+    /// What its coupons follow from.
+    pub seed: Seed,
+    /// How its codes look.
+    pub format: CodeFormat,
+    /// How many coupons of each discount exist, in the order of the manifest. Empty before the first lot.
+    pub stock: Vec<(Discount, u64)>,
+    /// From when on coupons may have been given out (milliseconds since the epoch); with a start that is still to come, it is
+    /// in the future.
+    pub opened_at: Option<i64>,
+}
+
+impl StoredEvent {
+    /// How many coupons exist.
+    #[must_use]
+    pub fn stock_len(&self) -> u64 {
+        self.stock.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl Ledger {
+    /// Makes the event known and gives it a seed, or finds it as it is.
+    ///
+    /// The policy name follows the manifest. The code format does as long as there is no stock; after that it stays, since
+    /// the codes are made. The seed never changes.
+    pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, LedgerError> {
+        let sample = Codes::new(Seed::from([0; 32]), event.format.clone()).next().unwrap_or_default();
+        if sample.parse::<CouponCode>().is_err() {
+            return Err(LedgerError::InvalidCodeFormat(sample));
+        }
+        answered(Operation::Register, self.write_event(event)).await
+    }
+
+    async fn write_event(&self, event: &NewEvent) -> Result<StoredEvent, LedgerError> {
+        let at = || LedgerError::at(Operation::Register);
+        let mut session = self.session(Operation::Register).await?;
+        let mut tx = session.begin().await?;
+        sqlx::query(
+            "INSERT INTO coupon_event (uid, name, policy_name, code_prefix, code_length, seed)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        )
+        .bind(event.uid)
+        .bind(event.name.as_str())
+        .bind(&event.policy_name)
+        .bind(&event.format.prefix)
+        .bind(i16::from(event.format.length))
+        .bind(Seed::generate().as_bytes().as_slice())
+        .execute(&mut *tx)
+        .await
+        .map_err(at())?;
+        let mut stored = lock(&mut tx, event.uid, Operation::Register).await?;
+        if stored.stock.is_empty() {
+            stored.format = event.format.clone();
+        }
+        stored.policy_name.clone_from(&event.policy_name);
+        sqlx::query(
+            "UPDATE coupon_event SET policy_name = $2, code_prefix = $3, code_length = $4
+             WHERE uid = $1 AND (policy_name, code_prefix, code_length) IS DISTINCT FROM ($2, $3, $4)",
+        )
+        .bind(event.uid)
+        .bind(&stored.policy_name)
+        .bind(&stored.format.prefix)
+        .bind(i16::from(stored.format.length))
+        .execute(&mut *tx)
+        .await
+        .map_err(at())?;
+        tx.commit().await.map_err(at())?;
+        session.finish();
+        Ok(stored)
+    }
+
+    /// The event with this uid.
+    pub async fn event(&self, uid: Uuid) -> Result<Option<StoredEvent>, LedgerError> {
+        answered(Operation::ReadEvent, async {
+            let mut session = self.session(Operation::ReadEvent).await?;
+            let event = read(session.connection(), uid, Lock::None, Operation::ReadEvent).await?;
+            session.finish();
+            Ok(event)
+        })
+        .await
+    }
+
+    /// Notes that coupons of the event may be given out from now on. Once noted, the time stays.
+    pub async fn mark_opened(&self, uid: Uuid) -> Result<(), LedgerError> {
+        let operation = Operation::MarkOpened;
+        let known = self
+            .ask(operation, async |connection| {
+                sqlx::query("UPDATE coupon_event SET opened_at = coalesce(opened_at, now()) WHERE uid = $1")
+                    .bind(uid)
+                    .execute(connection)
+                    .await
+            })
+            .await?;
+        if known.rows_affected() == 0 { Err(LedgerError::UnknownEvent { operation, uid }) } else { Ok(()) }
+    }
+
+    /// Deletes the event with its stock and issuances. Nothing happens when there is no such event.
+    ///
+    /// It works in two steps; interrupted between them, the event is there without its stock until the call is repeated.
+    pub async fn delete_event(&self, uid: Uuid) -> Result<(), LedgerError> {
+        let at = || LedgerError::at(Operation::DeleteEvent);
+        // Dropping a partition shuts everyone out of `coupon`; deleting the issuances can take long. So not both at once:
+        // and without the stock, nobody records into the event any more.
+        let mut session = self.session(Operation::DeleteEvent).await?;
+        let mut tx = session.begin().await?;
+        Partition(uid).drop(&mut tx).await.map_err(at())?;
+        tx.commit().await.map_err(at())?;
+        let mut tx = session.begin().await?;
+        for delete in ["DELETE FROM issuance WHERE event_uid = $1", "DELETE FROM coupon_event WHERE uid = $1"] {
+            sqlx::query(delete).bind(uid).execute(&mut *tx).await.map_err(at())?;
+        }
+        tx.commit().await.map_err(at())?;
+        session.finish();
+        Ok(())
+    }
+}
+
+/// Keeps everyone else from changing the event or its stock until the transaction ends. Recording goes on.
+pub(crate) async fn lock(
+    connection: &mut PgConnection,
+    uid: Uuid,
+    operation: Operation,
+) -> Result<StoredEvent, LedgerError> {
+    read(connection, uid, Lock::Change, operation).await?.ok_or(LedgerError::UnknownEvent { operation, uid })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    None,
+    Change,
+}
+
+async fn read(
+    connection: &mut PgConnection,
+    uid: Uuid,
+    lock: Lock,
+    operation: Operation,
+) -> Result<Option<StoredEvent>, LedgerError> {
+    let at = || LedgerError::at(operation);
+    if lock == Lock::Change {
+        // A statement of its own: those after it see what was committed while this one waited.
+        sqlx::query("SELECT FROM coupon_event WHERE uid = $1 FOR NO KEY UPDATE")
+            .bind(uid)
+            .execute(&mut *connection)
+            .await
+            .map_err(at())?;
+    }
+    let event = sqlx::query(
+        "SELECT uid, name, policy_name, code_prefix, code_length, seed,
+                (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at
+         FROM coupon_event WHERE uid = $1",
+    )
+    .bind(uid)
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(at())?;
+    let Some(event) = event else { return Ok(None) };
+    let stock = sqlx::query("SELECT type, value, count FROM discount_policy WHERE event_uid = $1 ORDER BY position")
+        .bind(uid)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at())?;
+    stored(&event, &stock).map(Some).map_err(|what| what.during(operation))
+}
+
+fn stored(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, row::Unexpected> {
+    let seed: Vec<u8> = event.try_get("seed")?;
+    let seed: [u8; 32] = seed.try_into().map_err(|_| row::Unexpected::new("a seed that is not 32 bytes long"))?;
+    let length: i16 = event.try_get("code_length")?;
+    let prefix = event.try_get("code_prefix")?;
+    Ok(StoredEvent {
+        uid: event.try_get("uid")?,
+        name: row::parsed(event, "name")?,
+        policy_name: event.try_get("policy_name")?,
+        seed: Seed::from(seed),
+        format: CodeFormat { prefix, length: u8::try_from(length).map_err(row::Unexpected::new)? },
+        stock: stock
+            .iter()
+            .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))
+            .collect::<Result<_, row::Unexpected>>()?,
+        opened_at: event.try_get("opened_at")?,
+    })
+}

@@ -1,0 +1,45 @@
+//! From when on coupons of an event may be given out. Until that time its stock may be made anew; after it, never.
+
+use domain::Uuid;
+
+use crate::{Ledger, LedgerError, Operation};
+
+impl Ledger {
+    /// Notes that coupons of the event may be given out from this time on (milliseconds since the epoch), which may be
+    /// still to come. An earlier time that is noted already stays.
+    pub async fn schedule_opening(&self, uid: Uuid, at: i64) -> Result<(), LedgerError> {
+        let operation = Operation::MarkOpened;
+        let known = self
+            .ask(operation, async |connection| {
+                sqlx::query(
+                    "UPDATE coupon_event SET opened_at = least(opened_at, 'epoch'::timestamptz + $2 * interval '1 ms')
+                     WHERE uid = $1",
+                )
+                .bind(uid)
+                .bind(at)
+                .execute(connection)
+                .await
+            })
+            .await?;
+        if known.rows_affected() == 0 { Err(LedgerError::UnknownEvent { operation, uid }) } else { Ok(()) }
+    }
+
+    /// Takes back an opening that is still to come. The caller has made sure that no coupon can be given out before it is
+    /// noted again.
+    pub async fn withdraw_opening(&self, uid: Uuid) -> Result<(), LedgerError> {
+        let operation = Operation::WithdrawOpening;
+        let withdrawn = self
+            .ask(operation, async |connection| {
+                sqlx::query(
+                    "UPDATE coupon_event SET opened_at = NULL
+                     WHERE uid = $1 AND (opened_at IS NULL OR opened_at > now())
+                       AND NOT EXISTS (SELECT FROM issuance WHERE event_uid = $1)",
+                )
+                .bind(uid)
+                .execute(connection)
+                .await
+            })
+            .await?;
+        if withdrawn.rows_affected() == 0 { Err(LedgerError::AlreadyOpened(uid)) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,127 @@
+//! The program's flags.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use journal::{KafkaSettings, TopicSettings};
+use service::{
+    backend::{KafkaArgs, PostgresArgs, RedisArgs},
+    monitor::MonitorArgs,
+    telemetry::Telemetry,
+};
+
+/// Turns the coupon events of a namespace into coupons in Postgres and Redis, and reports on them.
+#[derive(Debug, Parser)]
+#[command(name = "couponry-operator", version, about, max_term_width = 120)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Follows the coupon events until it is told to end. This is what happens without a command, too.
+    Run(Box<Run>),
+    /// Brings the tables in Postgres up to date and ends.
+    Migrate(Migrate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The namespace whose coupon events are followed. Without it: that of the service account or of the kubeconfig.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// How long the deletion of an event waits for issued coupons that are not recorded in Postgres yet.
+    #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
+    pub(crate) drain_timeout_seconds: u64,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArgs,
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) topics: TopicArgs,
+    #[command(flatten)]
+    pub(crate) monitor: MonitorArgs,
+    #[command(flatten)]
+    pub(crate) telemetry: Telemetry,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArgs,
+    #[command(flatten)]
+    pub(crate) telemetry: Telemetry,
+}
+
+/// How missing topics are made. Topics that exist are never changed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kafka topics that are missing")]
+#[expect(clippy::struct_field_names, reason = "the fields name the flags")]
+pub(crate) struct TopicArgs {
+    /// How many partitions: as many consumers can share the work.
+    #[arg(long, env, default_value_t = 12, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    kafka_partitions: i32,
+    /// On how many brokers each record is: 3 where there are as many.
+    #[arg(long, env, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    kafka_replication: i32,
+    /// How many brokers must have a record before it counts as written: 2 where there are 3.
+    #[arg(long, env, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    kafka_min_insync_replicas: i32,
+    /// How long records are kept. Dead letters are kept for ever.
+    #[arg(long, env, default_value_t = 168, value_name = "HOURS")]
+    kafka_retention_hours: u32,
+}
+
+impl Run {
+    pub(crate) fn kafka(&self) -> KafkaSettings {
+        let KafkaArgs { kafka_brokers, kafka_topic } = self.kafka.clone();
+        KafkaSettings { brokers: kafka_brokers, topic: kafka_topic }
+    }
+
+    pub(crate) fn topics(&self) -> TopicSettings {
+        TopicSettings {
+            partitions: self.topics.kafka_partitions,
+            replication: self.topics.kafka_replication,
+            min_insync_replicas: self.topics.kafka_min_insync_replicas,
+            retention: Some(Duration::from_secs(u64::from(self.topics.kafka_retention_hours) * 3600)),
+        }
+    }
+}
+
+/// The arguments with the command that is meant when none is named.
+pub(crate) fn with_command(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let first = args.get(1).and_then(|first| first.to_str());
+    let is_named =
+        first.is_some_and(|first| !first.starts_with('-') || matches!(first, "-h" | "--help" | "-V" | "--version"));
+    if !is_named {
+        args.insert(args.len().min(1), "run".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(args: &[&str]) -> Vec<OsString> {
+        with_command(std::iter::once("couponry-operator").chain(args.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn without_a_command_it_runs() {
+        assert_eq!(command(&[])[1..], ["run"]);
+        assert_eq!(command(&["--namespace", "x"])[1..], ["run", "--namespace", "x"]);
+        assert_eq!(command(&["migrate"])[1..], ["migrate"]);
+        assert_eq!(command(&["--help"])[1..], ["--help"]);
+    }
+
+    #[test]
+    fn the_flags_fit_together() {
+        use clap::CommandFactory as _;
+        Config::command().debug_assert();
+    }
+}

@@ -1,0 +1,130 @@
+//! Kubernetes Events: what `kubectl describe ce` tells of an event's life.
+//!
+//! Each is derived from two reports that follow each other, and told by the operator whose report the API server took: once
+//! for each transition, however often it is looked at, and whoever else looks.
+
+use crds::{
+    CouponEvent, CouponEventStatus,
+    status::{condition, reason},
+};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Resource as _,
+    runtime::events::{Event, EventType, Recorder},
+};
+
+/// The reasons of the Events that are not reasons of a condition.
+const PRELOAD_STARTED: &str = "PreloadStarted";
+const PRELOAD_COMPLETED: &str = "PreloadCompleted";
+const TOPPED_UP: &str = "ToppedUp";
+const OPENED: &str = "Opened";
+const PAUSED: &str = "Paused";
+const RESUMED: &str = "Resumed";
+const SOLD_OUT: &str = "SoldOut";
+const ENDED: &str = "Ended";
+/// What was left when an event had to be deleted without its backends.
+pub(crate) const LEFT_BEHIND: &str = "LeftBehind";
+
+/// Something to tell about an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) is_warning: bool,
+    pub(crate) reason: String,
+    pub(crate) note: String,
+}
+
+impl Notice {
+    fn normal(reason: &str, note: impl Into<String>) -> Self {
+        Self { is_warning: false, reason: reason.to_owned(), note: note.into() }
+    }
+
+    pub(crate) fn warning(reason: &str, note: impl Into<String>) -> Self {
+        Self { is_warning: true, reason: reason.to_owned(), note: note.into() }
+    }
+}
+
+/// What happened between two reports.
+pub(crate) fn between(old: &CouponEventStatus, new: &CouponEventStatus) -> Vec<Notice> {
+    let reason = |status: &CouponEventStatus, type_: &str| {
+        status.condition(type_).map(|condition| condition.reason.clone()).unwrap_or_default()
+    };
+    let holds =
+        |status: &CouponEventStatus, type_: &str| status.condition(type_).is_some_and(|found| found.status == "True");
+    let message = |type_: &str| new.condition(type_).map(|condition| condition.message.clone()).unwrap_or_default();
+    let (was, is) = (reason(old, condition::OPEN), reason(new, condition::OPEN));
+    let (work_before, work_now) = (reason(old, condition::PRELOADED), reason(new, condition::PRELOADED));
+    let preloaded = new.preloaded.unwrap_or_default();
+
+    let mut notices = Vec::new();
+    if work_now == reason::PRELOADING && work_before != reason::PRELOADING {
+        notices.push(Notice::normal(PRELOAD_STARTED, message(condition::PRELOADED)));
+    }
+    if holds(new, condition::PRELOADED) && !holds(old, condition::PRELOADED) {
+        if work_before == reason::TOPPING_UP {
+            notices.push(Notice::normal(TOPPED_UP, format!("The event has {preloaded} coupons now")));
+        } else {
+            notices.push(Notice::normal(PRELOAD_COMPLETED, format!("{preloaded} coupons are in Postgres and Redis")));
+        }
+    }
+    let has_opened = old.opened_at.is_none() && new.opened_at.is_some();
+    if has_opened || (is == reason::OPEN && was == reason::ENDED) {
+        notices.push(Notice::normal(OPENED, "Users get coupons"));
+    }
+    if is == reason::PAUSED && was != is {
+        notices.push(Notice::normal(PAUSED, "Held by issuance Paused"));
+    }
+    if was == reason::PAUSED
+        && matches!(is.as_str(), reason::OPEN | reason::SCHEDULED | reason::SOLD_OUT)
+        && !has_opened
+    {
+        notices.push(Notice::normal(RESUMED, "No longer held"));
+    }
+    if old.sold_out_at.is_none() && new.sold_out_at.is_some() {
+        notices.push(Notice::normal(SOLD_OUT, "Every coupon is with a user"));
+    }
+    let over = |state: &str| matches!(state, reason::ENDED | reason::CLOSED);
+    if over(&is) && !over(&was) {
+        notices.push(Notice::normal(ENDED, message(condition::OPEN)));
+    }
+    let stalled = reason(new, condition::STALLED);
+    if holds(new, condition::STALLED) && (!holds(old, condition::STALLED) || reason(old, condition::STALLED) != stalled)
+    {
+        notices.push(Notice::warning(&stalled, message(condition::STALLED)));
+    }
+    notices
+}
+
+/// Tells them. What cannot be told is logged: an event's life does not depend on its story.
+pub(crate) async fn publish(recorder: &Recorder, event: &CouponEvent, notices: &[Notice]) {
+    let reference: ObjectReference = event.object_ref(&());
+    for Notice { is_warning, reason, note } in notices {
+        let name = reference.name.as_deref().unwrap_or_default();
+        if *is_warning {
+            tracing::warn!(event = name, reason, "{note}");
+        } else {
+            tracing::info!(event = name, reason, "{note}");
+        }
+        let event = Event {
+            type_: if *is_warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.clone(),
+            note: Some(shortened(note)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &reference).await {
+            tracing::warn!(event = name, reason, %error, "cannot publish a Kubernetes Event");
+        }
+    }
+}
+
+/// The API server takes notes of up to 1 kB.
+fn shortened(note: &str) -> String {
+    if note.len() <= 1000 {
+        return note.to_owned();
+    }
+    let end = (0..=1000).rev().find(|&end| note.is_char_boundary(end)).unwrap_or_default();
+    format!("{}…", &note[..end])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use super::*;
+
+fn time() -> Time {
+    Time(Timestamp::UNIX_EPOCH)
+}
+
+/// A status with these conditions: type, whether it holds, reason.
+fn status(conditions: &[(&str, bool, &str)]) -> CouponEventStatus {
+    let conditions = conditions.iter().map(|(type_, holds, reason)| Condition {
+        last_transition_time: time(),
+        message: format!("{type_} {reason}"),
+        observed_generation: None,
+        reason: (*reason).to_owned(),
+        status: if *holds { "True" } else { "False" }.to_owned(),
+        type_: (*type_).to_owned(),
+    });
+    CouponEventStatus { conditions: conditions.collect(), preloaded: Some(10), ..Default::default() }
+}
+
+fn told(old: &CouponEventStatus, new: &CouponEventStatus) -> Vec<String> {
+    between(old, new).into_iter().map(|notice| notice.reason).collect()
+}
+
+#[test]
+fn the_story_of_an_event() {
+    let loading = || status(&[("Preloaded", false, "Preloading"), ("Open", false, "Loading")]);
+    let scheduled = || status(&[("Preloaded", true, "StockComplete"), ("Open", false, "Scheduled")]);
+    let later = |holds, reason| CouponEventStatus {
+        opened_at: Some(time()),
+        ..status(&[("Preloaded", true, "StockComplete"), ("Open", holds, reason)])
+    };
+    let topping_up = CouponEventStatus {
+        opened_at: Some(time()),
+        ..status(&[("Preloaded", false, "ToppingUp"), ("Open", true, "Open")])
+    };
+    let sold_out = CouponEventStatus { sold_out_at: Some(time()), ..later(false, "SoldOut") };
+    let story: [(CouponEventStatus, &[&str]); 13] = [
+        (CouponEventStatus::default(), &[]),
+        (loading(), &["PreloadStarted"]),
+        (loading(), &[]),
+        (scheduled(), &["PreloadCompleted"]),
+        (later(true, "Open"), &["Opened"]),
+        (later(true, "Open"), &[]),
+        (later(false, "Paused"), &["Paused"]),
+        (later(true, "Open"), &["Resumed"]),
+        (topping_up, &[]),
+        (later(true, "Open"), &["ToppedUp"]),
+        (sold_out, &["SoldOut"]),
+        (later(false, "Ended"), &["Ended"]),
+        (later(true, "Open"), &["Opened"]),
+    ];
+    for pair in story.windows(2) {
+        assert_eq!(told(&pair[0].0, &pair[1].0), pair[1].1, "{:?}", pair[1].0);
+    }
+}
+
+#[test]
+fn what_happened_between_two_looks_is_told_as_well() {
+    let scheduled = status(&[("Preloaded", true, "StockComplete"), ("Open", false, "Scheduled")]);
+    let sold_out = CouponEventStatus {
+        opened_at: Some(time()),
+        sold_out_at: Some(time()),
+        ..status(&[("Preloaded", true, "StockComplete"), ("Open", false, "SoldOut")])
+    };
+    assert_eq!(told(&scheduled, &sold_out), ["Opened", "SoldOut"]);
+    assert_eq!(told(&CouponEventStatus::default(), &sold_out), ["PreloadCompleted", "Opened", "SoldOut"]);
+}
+
+#[test]
+fn a_stall_is_told_once_with_its_words() {
+    let fine = status(&[("Stalled", false, "Progressing")]);
+    let down = status(&[("Stalled", true, "BackendUnavailable")]);
+    let lost = status(&[("Stalled", true, "RedisDataLost")]);
+    assert_eq!(between(&fine, &down), [Notice::warning("BackendUnavailable", "Stalled BackendUnavailable")]);
+    assert_eq!(between(&down, &down), []);
+    assert_eq!(told(&down, &lost), ["RedisDataLost"]);
+    assert_eq!(told(&lost, &fine), Vec::<String>::new());
+}
+
+#[test]
+fn notes_fit_into_an_event() {
+    assert_eq!(shortened("short"), "short");
+    let long = shortened(&"ä".repeat(1000));
+    assert!(long.len() <= 1024 && long.ends_with("ä…"), "{}", long.len());
+}

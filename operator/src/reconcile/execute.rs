@@ -1,0 +1,151 @@
+//! Takes one step: the only place that writes to the stores. Each step may be cut off anywhere and taken again, by whomever.
+
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use domain::{Lot, Window};
+use ledger::{LedgerError, NewEvent};
+use stock::Loaded;
+use tokio::{
+    sync::watch,
+    time::{self, MissedTickBehavior},
+};
+
+use super::{LONGEST_LOOK, ReconcileError, Reporter, Seen, Step, Wanted};
+use crate::context::Context;
+
+/// How many coupons are copied from Postgres to Redis at a time: what one script can take.
+const CHUNK: u32 = 5000;
+/// How often a long step says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far the stock is, for the steps that make it.
+pub(super) fn progress(step: &Step) -> Option<String> {
+    match step {
+        Step::MakeStock(lot) => Some(made(0, lot.len())),
+        Step::Load { from, to } => Some(copied(*from, *to)),
+        _ => None,
+    }
+}
+
+fn made(done: u64, of: u64) -> String {
+    format!("{done} of {of} coupons written to Postgres")
+}
+
+fn copied(done: u64, of: u64) -> String {
+    format!("{done} of {of} coupons copied from Postgres to Redis")
+}
+
+/// Takes the step. That someone else has taken it first is no error: the next glance shows what is there.
+pub(super) async fn execute(
+    step: Step,
+    wanted: &Wanted,
+    seen: &Seen,
+    context: &Context,
+    reporter: &mut Reporter<'_>,
+) -> Result<(), ReconcileError> {
+    let Context { ledger, stock, .. } = context;
+    let Wanted { uid, name, .. } = wanted;
+    match step {
+        Step::Register => {
+            let Wanted { policy_name, format, .. } = wanted.clone();
+            ledger.register(&NewEvent { uid: *uid, name: name.clone(), policy_name, format }).await?;
+        }
+        Step::MakeStock(lot) => make_stock(&lot, wanted, seen, context, reporter).await?,
+        Step::Prepare => {
+            stock.prepare(name, *uid).await?;
+        }
+        Step::Load { from, to } => load(from, to, wanted, seen, context, reporter).await?,
+        Step::ScheduleOpening { at } => ledger.schedule_opening(*uid, at).await?,
+        Step::WithdrawOpening => ledger.withdraw_opening(*uid).await?,
+        Step::SetGate(opening) => {
+            if let Loaded::Here(gate) = stock.set_gate(name, *uid, &opening).await? {
+                let Window { start, end } = opening.window;
+                tracing::info!(event = %name, gate = gate.as_str(), start, end, "the gate is set");
+            }
+        }
+        Step::CloseForeign(uid, opening) => {
+            stock.set_gate(name, uid, &opening).await?;
+        }
+        Step::RemoveKeys(uid) => {
+            let removed = stock.remove(name, uid).await?;
+            tracing::info!(event = %name, %uid, removed, "keys removed from Redis");
+        }
+        Step::DiscardStock => {
+            ledger.discard_stock(*uid).await?;
+            tracing::info!(event = %name, "coupons removed from Postgres, to be made anew");
+        }
+    }
+    Ok(())
+}
+
+async fn make_stock(
+    lot: &Lot,
+    wanted: &Wanted,
+    seen: &Seen,
+    context: &Context,
+    reporter: &mut Reporter<'_>,
+) -> Result<(), ReconcileError> {
+    let begun = Instant::now();
+    let (sender, done) = watch::channel(0);
+    let mut preload = pin!(context.ledger.preload(wanted.uid, lot, move |made| {
+        sender.send_replace(made);
+    }));
+    let mut ticks = time::interval(PROGRESS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let preloaded = loop {
+        tokio::select! {
+            preloaded = &mut preload => break preloaded,
+            _ = ticks.tick() => {
+                let how_far = made(*done.borrow(), lot.len());
+                reporter.report_progress(wanted, seen, how_far).await;
+            }
+        }
+    };
+    match preloaded {
+        Ok(()) => {
+            context.metrics.coupons_made.inc_by(lot.len());
+            tracing::info!(event = %wanted.name, coupons = lot.len(), seconds = begun.elapsed().as_secs_f32(), "coupons are in Postgres");
+            Ok(())
+        }
+        Err(LedgerError::StockChanged { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Copies until all is copied, or until this look has lasted long enough.
+async fn load(
+    from: u64,
+    to: u64,
+    wanted: &Wanted,
+    seen: &Seen,
+    context: &Context,
+    reporter: &mut Reporter<'_>,
+) -> Result<(), ReconcileError> {
+    let begun = Instant::now();
+    let mut said = begun;
+    let mut next = from;
+    while next < to && begun.elapsed() < LONGEST_LOOK {
+        let wished = u32::try_from(to - next).unwrap_or(CHUNK).min(CHUNK);
+        let chunk = context.ledger.coupons(wanted.uid, next, wished).await?;
+        // What is copied proves that Postgres has it: every number, none twice.
+        if let Some((missing, _)) = (next..next + u64::from(wished))
+            .zip(chunk.iter().map(|coupon| Some(coupon.ordinal)).chain(std::iter::repeat(None)))
+            .find(|(expected, found)| Some(*expected) != *found)
+        {
+            return Err(ReconcileError::Gap(missing));
+        }
+        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, &chunk).await? else { return Ok(()) };
+        context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(wished.into()));
+        next = loaded;
+        if said.elapsed() > PROGRESS_INTERVAL {
+            said = Instant::now();
+            reporter.report_progress(wanted, &seen.with_loaded(next), copied(next, to)).await;
+        }
+    }
+    tracing::info!(event = %wanted.name, "{}", copied(next, to));
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! What the stores hold of an event. Reads only.
+
+use domain::EventId;
+use k8s_openapi::jiff::Timestamp;
+use ledger::{Ledger, StoredEvent};
+use stock::{Observed, Stock};
+
+use super::{ReconcileError, Wanted};
+
+/// What the stores hold of an event.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The event in Postgres.
+    pub(crate) stored: Option<StoredEvent>,
+    /// How many issuances Postgres has.
+    pub(crate) persisted: u64,
+    /// The event in Redis: this one, or another of its name.
+    pub(crate) redis: Option<Observed>,
+    /// Whether Postgres knows the other one.
+    pub(crate) foreign_is_ours: bool,
+    /// Redis's clock, or ours when Redis has no event (milliseconds since the epoch).
+    pub(crate) now: i64,
+}
+
+impl Seen {
+    /// This event in Redis.
+    pub(crate) fn own(&self, wanted: &Wanted) -> Option<&Observed> {
+        self.redis.as_ref().filter(|redis| redis.uid == wanted.uid)
+    }
+
+    /// The same a moment later, with more coupons in Redis.
+    pub(crate) fn with_loaded(&self, loaded: u64) -> Self {
+        let mut seen = self.clone();
+        if let Some(redis) = &mut seen.redis {
+            redis.queued += loaded.saturating_sub(redis.loaded);
+            redis.loaded = loaded;
+        }
+        seen
+    }
+
+    /// How many coupons Postgres has.
+    pub(crate) fn stock_len(&self) -> u64 {
+        self.stored.as_ref().map_or(0, StoredEvent::stock_len)
+    }
+}
+
+/// Looks at both stores, in an order that makes no false alarms while other programs go on: what is recorded was issued
+/// before, what is loaded was stored before.
+pub(crate) async fn observe(ledger: &Ledger, stock: &Stock, wanted: &Wanted) -> Result<Seen, ReconcileError> {
+    let persisted = ledger.issued_count(wanted.uid).await?;
+    let mut redis = stock.observe(&wanted.name).await?;
+    let stored = ledger.event(wanted.uid).await?;
+    if redis.is_none() && stored.as_ref().is_some_and(|stored| stored.opened_at.is_some()) {
+        // Another operator may have made and opened it in between. Only now its absence means something.
+        redis = stock.observe(&wanted.name).await?;
+    }
+    let foreign_is_ours = match &redis {
+        Some(other) if other.uid != wanted.uid => ledger.event(other.uid).await?.is_some(),
+        _ => false,
+    };
+    let now = redis.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |redis| redis.now);
+    Ok(Seen { stored, persisted, redis, foreign_is_ours, now })
+}
+
+/// How many batches wait for Kafka, and how many issued coupons for Postgres.
+pub(crate) async fn backlog(
+    ledger: &Ledger,
+    stock: &Stock,
+    name: &EventId,
+    uid: domain::Uuid,
+) -> Result<Backlog, ReconcileError> {
+    let Some(own) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else { return Ok(Backlog::default()) };
+    let persisted = ledger.issued_count(uid).await?;
+    Ok(Backlog { outbox: own.outbox, unrecorded: own.issued.saturating_sub(persisted) })
+}
+
+/// What is on its way from Redis to Postgres.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    /// Batches that are not known to be in Kafka.
+    pub(crate) outbox: u64,
+    /// Issued coupons that Postgres has not recorded.
+    pub(crate) unrecorded: u64,
+}
+
+impl Backlog {
+    pub(crate) const fn is_empty(self) -> bool {
+        self.outbox == 0 && self.unrecorded == 0
+    }
+}

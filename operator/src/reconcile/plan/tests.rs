@@ -1,0 +1,264 @@
+use domain::{CodeFormat, DiscountType, Seed, Share};
+use stock::Acknowledge;
+
+use super::*;
+
+mod world;
+
+const UID: Uuid = Uuid::from_u128(1);
+const OTHER: Uuid = Uuid::from_u128(2);
+const NOW: i64 = 1_000_000_000;
+const LATER: i64 = NOW + 3_600_000;
+const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
+const FIVE_THOUSAND: Discount = Discount { kind: DiscountType::Amount, value: 5000 };
+
+fn wanted(total: u64) -> Wanted {
+    Wanted {
+        uid: UID,
+        name: "summer".parse().unwrap(),
+        generation: 1,
+        policy_name: "Summer sale".into(),
+        format: CodeFormat::default(),
+        total,
+        shares: vec![(TEN_PERCENT, Share::Percentage(70)), (FIVE_THOUSAND, Share::Percentage(30))],
+        window: Window::default(),
+        issuance: Issuance::Auto,
+        acknowledge: Acknowledge::Redis,
+    }
+}
+
+fn counts(percent: u64, amount: u64) -> Vec<(Discount, u64)> {
+    vec![(TEN_PERCENT, percent), (FIVE_THOUSAND, amount)]
+}
+
+fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
+    StoredEvent {
+        uid: UID,
+        name: "summer".parse().unwrap(),
+        policy_name: "Summer sale".into(),
+        seed: Seed::from([0; 32]),
+        format: CodeFormat::default(),
+        stock,
+        opened_at,
+    }
+}
+
+/// An event in Redis of which `issued` of `loaded` coupons are given.
+fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
+    Observed {
+        uid: UID,
+        gate,
+        window: Window::default(),
+        acknowledge: Acknowledge::Redis,
+        generation: 1,
+        loaded,
+        queued: loaded - issued,
+        issued,
+        completed: 0,
+        cancelled: 0,
+        outbox: 0,
+        now: NOW,
+    }
+}
+
+fn seen(stored: Option<StoredEvent>, redis: Option<Observed>) -> Seen {
+    Seen { stored, persisted: 0, redis, foreign_is_ours: false, now: NOW }
+}
+
+fn gate(gate: Gate, window: Window, total: u64) -> Plan {
+    Plan::Do(Step::SetGate(Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, total }))
+}
+
+fn reason_of(plan: &Plan) -> &'static str {
+    match plan {
+        Plan::Stuck(obstacle) => obstacle.reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+const ALWAYS: Window = Window { start: None, end: None };
+const FROM_LATER: Window = Window { start: Some(LATER), end: None };
+
+#[test]
+fn the_steps_of_an_event_that_opens_at_once() {
+    let whole = counts(7, 3);
+    let steps = [
+        (None, None, Plan::Do(Step::Register)),
+        (Some(stored(vec![], None)), None, Plan::Do(Step::MakeStock(Lot { first_ordinal: 0, counts: whole.clone() }))),
+        (Some(stored(whole.clone(), None)), None, Plan::Do(Step::Prepare)),
+        (Some(stored(whole.clone(), None)), Some(redis(Gate::Loading, 0, 0)), Plan::Do(Step::Load { from: 0, to: 10 })),
+        (Some(stored(whole.clone(), None)), Some(redis(Gate::Loading, 9, 0)), Plan::Do(Step::Load { from: 9, to: 10 })),
+        (
+            Some(stored(whole.clone(), None)),
+            Some(redis(Gate::Loading, 10, 0)),
+            Plan::Do(Step::ScheduleOpening { at: NOW }),
+        ),
+        (Some(stored(whole.clone(), Some(NOW))), Some(redis(Gate::Loading, 10, 0)), gate(Gate::Open, ALWAYS, 10)),
+        (Some(stored(whole.clone(), Some(NOW))), Some(redis(Gate::Open, 10, 0)), Plan::Rest),
+        (Some(stored(whole, Some(NOW))), Some(redis(Gate::Open, 10, 10)), Plan::Rest),
+    ];
+    for (stored, redis, next) in steps {
+        let seen = seen(stored, redis);
+        assert_eq!(plan(&wanted(10), &seen), next, "{seen:?}");
+    }
+}
+
+#[test]
+fn an_event_with_a_start_to_come_is_armed_at_once_and_can_still_change() {
+    let scheduled = Wanted { window: FROM_LATER, ..wanted(10) };
+    let whole = counts(7, 3);
+    let at = |stored_at, gate, window| {
+        seen(Some(stored(whole.clone(), stored_at)), Some(Observed { window, ..redis(gate, 10, 0) }))
+    };
+    assert_eq!(
+        plan(&scheduled, &at(None, Gate::Loading, ALWAYS)),
+        Plan::Do(Step::ScheduleOpening { at: LATER }),
+        "Postgres knows the time before the gate opens"
+    );
+    assert_eq!(plan(&scheduled, &at(Some(LATER), Gate::Loading, ALWAYS)), gate(Gate::Open, FROM_LATER, 10));
+    let armed = at(Some(LATER), Gate::Open, FROM_LATER);
+    assert_eq!(plan(&scheduled, &armed), Plan::Rest);
+
+    let sooner = Window { start: Some(NOW + 1), end: None };
+    for changed in [
+        Wanted { total: 9, ..scheduled.clone() },
+        Wanted { total: 11, ..scheduled.clone() },
+        Wanted { shares: vec![(TEN_PERCENT, Share::Percentage(100))], ..scheduled.clone() },
+        Wanted { window: sooner, ..scheduled.clone() },
+        Wanted { window: ALWAYS, ..scheduled.clone() },
+        Wanted { issuance: Issuance::Paused, ..scheduled.clone() },
+    ] {
+        assert_eq!(plan(&changed, &armed), gate(Gate::Loading, FROM_LATER, 10), "disarmed first: {changed:?}");
+        let disarmed = at(Some(LATER), Gate::Loading, FROM_LATER);
+        assert_eq!(plan(&changed, &disarmed), Plan::Do(Step::WithdrawOpening));
+    }
+    let fewer = Wanted { total: 9, ..scheduled };
+    assert_eq!(plan(&fewer, &at(None, Gate::Loading, FROM_LATER)), Plan::Do(Step::RemoveKeys(UID)));
+    assert_eq!(plan(&fewer, &seen(Some(stored(whole.clone(), None)), None)), Plan::Do(Step::DiscardStock));
+}
+
+#[test]
+fn once_opened_the_stock_only_grows() {
+    let opened = |issued| seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis(Gate::Open, 10, issued)));
+    assert_eq!(
+        plan(&wanted(20), &opened(10)),
+        Plan::Do(Step::MakeStock(Lot { first_ordinal: 10, counts: counts(7, 3) }))
+    );
+    let topped_up = seen(Some(stored(counts(14, 6), Some(NOW - 1))), Some(redis(Gate::Open, 10, 10)));
+    assert_eq!(plan(&wanted(20), &topped_up), Plan::Do(Step::Load { from: 10, to: 20 }));
+    let fewer = plan(&wanted(9), &opened(0));
+    assert_eq!(reason_of(&fewer), reason::CHANGE_NOT_POSSIBLE);
+    let others = Wanted { shares: vec![(TEN_PERCENT, Share::Percentage(100))], ..wanted(10) };
+    assert_eq!(reason_of(&plan(&others, &opened(0))), reason::CHANGE_NOT_POSSIBLE);
+    let later = Wanted { window: FROM_LATER, ..wanted(10) };
+    assert_eq!(reason_of(&plan(&later, &opened(1))), reason::CHANGE_NOT_POSSIBLE);
+}
+
+#[test]
+fn counts_grow_to_what_the_manifest_says() {
+    let by_count = |percent, amount| Wanted {
+        shares: vec![(TEN_PERCENT, Share::Count(percent)), (FIVE_THOUSAND, Share::Count(amount))],
+        ..wanted(percent + amount)
+    };
+    assert_eq!(by_count(7, 13).top_up(&counts(7, 3)), Ok(counts(0, 10)));
+    let told = by_count(6, 14).top_up(&counts(7, 3)).unwrap_err();
+    assert_eq!(told, "the event has opened with 7 coupons of PERCENT:10: raise its count to 7 or more");
+}
+
+#[test]
+fn the_added_coupons_are_split_by_the_same_shares() {
+    // Splitting 11 anew would give 8 and 3, and with other numbers it could take coupons away.
+    assert_eq!(wanted(11).top_up(&counts(7, 3)), Ok(counts(1, 0)));
+    assert_eq!(wanted(13).top_up(&counts(7, 3)), Ok(counts(2, 1)));
+}
+
+#[test]
+fn the_gate_follows_the_manifest() {
+    let opened = |gate| seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis(gate, 10, 4)));
+    let paused = Wanted { issuance: Issuance::Paused, ..wanted(10) };
+    let closed = Wanted { issuance: Issuance::Closed, ..wanted(10) };
+    assert_eq!(plan(&paused, &opened(Gate::Open)), gate(Gate::Paused, ALWAYS, 10));
+    assert_eq!(plan(&paused, &opened(Gate::Paused)), Plan::Rest);
+    assert_eq!(plan(&wanted(10), &opened(Gate::Paused)), gate(Gate::Open, ALWAYS, 10));
+    assert_eq!(plan(&closed, &opened(Gate::Open)), gate(Gate::Closed, ALWAYS, 10));
+    assert_eq!(plan(&closed, &opened(Gate::Closed)), Plan::Rest);
+    assert_eq!(plan(&wanted(10), &opened(Gate::Closed)), Plan::Rest, "closed is final");
+    let ends = Window { start: None, end: Some(LATER) };
+    let ending = Wanted { window: ends, ..wanted(10) };
+    assert_eq!(plan(&ending, &opened(Gate::Open)), gate(Gate::Open, ends, 10));
+    assert_eq!(plan(&paused, &opened(Gate::Loading)), gate(Gate::Paused, ALWAYS, 10));
+    let fewer_and_paused = Wanted { issuance: Issuance::Paused, ..wanted(9) };
+    assert_eq!(
+        plan(&fewer_and_paused, &opened(Gate::Open)),
+        gate(Gate::Paused, ALWAYS, 10),
+        "an obstacle does not keep a pause from being put in force"
+    );
+}
+
+#[test]
+fn an_event_that_is_born_paused_or_closed_never_opens() {
+    let paused = Wanted { issuance: Issuance::Paused, ..wanted(10) };
+    let whole = || Some(stored(counts(7, 3), None));
+    assert_eq!(plan(&paused, &seen(whole(), Some(redis(Gate::Loading, 10, 0)))), gate(Gate::Paused, ALWAYS, 10));
+    assert_eq!(plan(&paused, &seen(whole(), Some(redis(Gate::Paused, 10, 0)))), Plan::Rest);
+    let closed = Wanted { issuance: Issuance::Closed, ..wanted(10) };
+    let empty = || Some(stored(vec![], None));
+    assert_eq!(plan(&closed, &seen(empty(), None)), Plan::Do(Step::Prepare), "late callers hear that it is over");
+    assert_eq!(plan(&closed, &seen(empty(), Some(redis(Gate::Loading, 0, 0)))), gate(Gate::Closed, ALWAYS, 0));
+    assert_eq!(plan(&closed, &seen(empty(), Some(redis(Gate::Closed, 0, 0)))), Plan::Rest);
+}
+
+#[test]
+fn what_redis_lost_is_loaded_again_only_before_the_start() {
+    let lost = |opened_at| seen(Some(stored(counts(7, 3), opened_at)), None);
+    assert_eq!(plan(&wanted(10), &lost(None)), Plan::Do(Step::Prepare));
+    assert_eq!(plan(&wanted(10), &lost(Some(LATER))), Plan::Do(Step::WithdrawOpening));
+    for opened_at in [NOW - 1, NOW, NOW + CLOCK_TOLERANCE] {
+        assert_eq!(reason_of(&plan(&wanted(10), &lost(Some(opened_at)))), reason::REDIS_DATA_LOST);
+    }
+}
+
+#[test]
+fn what_does_not_add_up_is_drift() {
+    let opened = |redis, persisted| Seen { persisted, ..seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis)) };
+    let whole = redis(Gate::Open, 10, 4);
+    assert_eq!(plan(&wanted(10), &opened(whole.clone(), 4)), Plan::Rest);
+    let cancelled = Observed { queued: 6, issued: 3, cancelled: 1, ..whole.clone() };
+    assert_eq!(plan(&wanted(10), &opened(cancelled, 3)), Plan::Rest, "a cancelled coupon may be gone");
+    let returned = Observed { queued: 7, issued: 3, cancelled: 1, ..whole.clone() };
+    assert_eq!(plan(&wanted(10), &opened(returned, 3)), Plan::Rest, "or back in the queue");
+    for (what, redis, persisted) in [
+        ("more is recorded than Redis knows", whole.clone(), 5),
+        ("coupons have vanished", Observed { queued: 5, ..whole.clone() }, 0),
+        ("coupons have appeared", Observed { queued: 7, ..whole.clone() }, 0),
+        ("more is loaded than exists", redis(Gate::Open, 11, 0), 0),
+    ] {
+        assert_eq!(reason_of(&plan(&wanted(10), &opened(redis, persisted))), reason::DRIFT_FOUND, "{what}");
+    }
+    let early = seen(Some(stored(counts(7, 3), None)), Some(redis(Gate::Loading, 10, 1)));
+    assert_eq!(reason_of(&plan(&wanted(10), &early)), reason::DRIFT_FOUND, "given before it opened");
+}
+
+#[test]
+fn an_earlier_event_of_the_name_makes_room() {
+    let earlier = |gate, outbox| Observed { uid: OTHER, outbox, ..redis(gate, 10, 4) };
+    let with = |other, foreign_is_ours| Seen { foreign_is_ours, ..seen(Some(stored(vec![], None)), Some(other)) };
+    let close =
+        Opening { gate: Gate::Closed, window: ALWAYS, acknowledge: Acknowledge::Redis, generation: 1, total: 10 };
+    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Open, 0), true)), Plan::Do(Step::CloseForeign(OTHER, close)));
+    let waiting = plan(&wanted(10), &with(earlier(Gate::Closed, 1), true));
+    assert_eq!(reason_of(&waiting), reason::NAME_TAKEN, "what its users were told comes first");
+    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Closed, 0), true)), Plan::Do(Step::RemoveKeys(OTHER)));
+    let unknown = plan(&wanted(10), &with(earlier(Gate::Closed, 0), false));
+    assert_eq!(reason_of(&unknown), reason::NAME_TAKEN, "another installation may be using it");
+}
+
+#[test]
+fn the_manifests_words_follow() {
+    let renamed = Wanted { policy_name: "Winter sale".into(), ..wanted(10) };
+    let opened = seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis(Gate::Open, 10, 0)));
+    assert_eq!(plan(&renamed, &opened), Plan::Do(Step::Register));
+    let shorter = Wanted { format: CodeFormat { prefix: None, length: 10 }, ..wanted(10) };
+    assert_eq!(plan(&shorter, &seen(Some(stored(vec![], None)), None)), Plan::Do(Step::Register));
+    assert_eq!(plan(&shorter, &opened), Plan::Rest, "codes that are made stay");
+}

@@ -1,0 +1,204 @@
+//! The plan against a model of both stores, through changes of the manifest, the clock, users, crashes of the operator and the
+//! loss of Redis.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Both stores, as far as the plan depends on them.
+#[derive(Debug)]
+struct World {
+    stored: Option<StoredEvent>,
+    redis: Option<Observed>,
+    now: i64,
+    /// Coupons that users were ever told of.
+    told: u64,
+    redis_was_lost: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Total(u64),
+    Issuance(Issuance),
+    Start(Option<i64>),
+    TimePasses(i64),
+    UsersAsk(u64),
+    RedisIsLost,
+    /// The operator gets so far.
+    Steps(u8),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        (1..40u64).prop_map(Happening::Total),
+        prop_oneof![Just(Issuance::Auto), Just(Issuance::Auto), Just(Issuance::Paused), Just(Issuance::Closed)]
+            .prop_map(Happening::Issuance),
+        proptest::option::of(-2..4i64).prop_map(|hours| Happening::Start(hours.map(|hours| NOW + hours * 3_600_000))),
+        (0..5_000_000i64).prop_map(Happening::TimePasses),
+        (1..10u64).prop_map(Happening::UsersAsk),
+        Just(Happening::RedisIsLost),
+        (0..12u8).prop_map(Happening::Steps),
+        (0..12u8).prop_map(Happening::Steps),
+        (0..12u8).prop_map(Happening::Steps),
+    ]
+}
+
+impl World {
+    fn seen(&self) -> Seen {
+        let redis = self.redis.clone().map(|redis| Observed { now: self.now, ..redis });
+        Seen { stored: self.stored.clone(), persisted: 0, redis, foreign_is_ours: false, now: self.now }
+    }
+
+    /// What the stores do, with what they refuse.
+    fn take(&mut self, step: Step, wanted: &Wanted) {
+        match step {
+            Step::Register => {
+                let event = self.stored.get_or_insert_with(|| stored(vec![], None));
+                event.policy_name.clone_from(&wanted.policy_name);
+            }
+            Step::MakeStock(lot) => {
+                let event = self.stored.as_mut().unwrap();
+                assert_eq!(event.stock_len(), lot.first_ordinal);
+                for (discount, count) in lot.counts {
+                    match event.stock.iter_mut().find(|(known, _)| *known == discount) {
+                        Some((_, held)) => *held += count,
+                        None => event.stock.push((discount, count)),
+                    }
+                }
+            }
+            Step::Prepare => {
+                self.redis.get_or_insert_with(|| Observed { generation: 0, ..redis(Gate::Loading, 0, 0) });
+            }
+            Step::Load { from, to } => {
+                let redis = self.redis.as_mut().unwrap();
+                assert_eq!(redis.loaded, from);
+                // A part of it, as when the operator is killed in the middle.
+                let chunk = (to - from).min(7);
+                redis.loaded += chunk;
+                redis.queued += chunk;
+            }
+            Step::ScheduleOpening { at } => {
+                let event = self.stored.as_mut().unwrap();
+                event.opened_at = Some(event.opened_at.map_or(at, |noted| noted.min(at)));
+            }
+            Step::WithdrawOpening => {
+                let event = self.stored.as_mut().unwrap();
+                assert!(event.opened_at.is_some_and(|at| at > self.now), "the ledger refuses it: {event:?}");
+                event.opened_at = None;
+            }
+            Step::SetGate(opening) => {
+                let redis = self.redis.as_mut().unwrap();
+                let leaves_loading = redis.gate == Gate::Loading && matches!(opening.gate, Gate::Open | Gate::Paused);
+                assert!(
+                    !leaves_loading || (redis.loaded == opening.total && redis.queued + redis.issued == opening.total),
+                    "Redis refuses it: {redis:?}, {opening:?}"
+                );
+                let gate = if redis.gate == Gate::Closed { Gate::Closed } else { opening.gate };
+                let Opening { window, acknowledge, generation, .. } = opening;
+                *redis = Observed { gate, window, acknowledge, generation, ..redis.clone() };
+            }
+            Step::RemoveKeys(_) => self.redis = None,
+            Step::DiscardStock => {
+                let event = self.stored.as_mut().unwrap();
+                assert_eq!(event.opened_at, None, "the ledger refuses it");
+                event.stock.clear();
+            }
+            Step::CloseForeign(..) => unreachable!("there is no other event"),
+        }
+    }
+
+    fn ask(&mut self, users: u64) {
+        if let Some(redis) = &mut self.redis
+            && redis.window.verdict(redis.gate, self.now) == domain::Verdict::Open
+        {
+            let given = users.min(redis.queued);
+            redis.queued -= given;
+            redis.issued += given;
+            self.told += given;
+        }
+    }
+
+    fn check(&self) {
+        let opened_at = self.stored.as_ref().and_then(|event| event.opened_at);
+        let len = self.stored.as_ref().map_or(0, StoredEvent::stock_len);
+        if let Some(redis) = &self.redis {
+            assert!(redis.loaded <= len, "Redis has coupons that Postgres has not");
+            if redis.gate == Gate::Open {
+                let opens_at = opened_at.expect("Postgres knows before the gate opens");
+                assert!(redis.window.start.is_none_or(|start| opens_at <= start.max(self.now)), "and from when on");
+            }
+        }
+        if self.told > 0 {
+            assert!(opened_at.is_some_and(|at| at <= self.now), "coupons were given out before the opening was noted");
+            assert!(len >= self.told, "the stock was made anew under its users");
+            let issued = self.redis.as_ref().map_or(0, |redis| redis.issued);
+            assert!(self.redis_was_lost || issued == self.told, "Redis was emptied under its users");
+            if self.redis_was_lost {
+                assert!(self.redis.as_ref().is_none_or(|redis| redis.issued > 0), "loaded again after the loss");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn whatever_happens_nobody_loses_a_coupon_and_the_end_is_as_the_manifest_says(
+        happenings in proptest::collection::vec(happening(), 1..40),
+    ) {
+        let mut wanted = wanted(10);
+        let mut world = World { stored: None, redis: None, now: NOW, told: 0, redis_was_lost: false };
+        for happening in happenings {
+            // The API server refuses these once the status says that the event has opened; the operator may be late with that.
+            let opened = world.told > 0;
+            match happening {
+                Happening::Total(total) if !opened || total >= wanted.total => wanted.total = total,
+                Happening::Start(start) if !opened => wanted.window.start = start,
+                Happening::Total(_) | Happening::Start(_) => continue,
+                Happening::Issuance(_) if wanted.issuance == Issuance::Closed => continue,
+                Happening::Issuance(issuance) => wanted.issuance = issuance,
+                Happening::TimePasses(time) => world.now += time,
+                Happening::UsersAsk(users) => world.ask(users),
+                Happening::RedisIsLost => {
+                    world.redis_was_lost |= world.told > 0;
+                    world.redis = None;
+                }
+                Happening::Steps(steps) => {
+                    for _ in 0..steps {
+                        let Plan::Do(step) = plan(&wanted, &world.seen()) else { break };
+                        world.take(step, &wanted);
+                        world.check();
+                    }
+                    continue;
+                }
+            }
+            wanted.generation += 1;
+            world.check();
+        }
+
+        let mut steps = 0;
+        let end = loop {
+            match plan(&wanted, &world.seen()) {
+                Plan::Do(step) => world.take(step, &wanted),
+                end => break end,
+            }
+            world.check();
+            steps += 1;
+            prop_assert!(steps < 60, "no end: {world:?}");
+        };
+        let redis = world.redis.as_ref();
+        match end {
+            Plan::Rest if redis.is_some_and(|redis| redis.gate == Gate::Closed) => {}
+            Plan::Rest => {
+                let redis = redis.unwrap();
+                prop_assert_eq!(redis.loaded, wanted.total);
+                prop_assert_eq!(world.stored.as_ref().unwrap().stock_len(), wanted.total);
+                prop_assert_eq!(redis.gate == Gate::Open, wanted.issuance == Issuance::Auto);
+                prop_assert_eq!(redis.window, wanted.window);
+            }
+            Plan::Stuck(obstacle) if obstacle.reason == reason::REDIS_DATA_LOST => prop_assert!(redis.is_none()),
+            Plan::Stuck(obstacle) => prop_assert_eq!(obstacle.reason, reason::CHANGE_NOT_POSSIBLE),
+            Plan::Do(_) => unreachable!(),
+        }
+    }
+}

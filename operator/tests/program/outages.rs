@@ -1,0 +1,119 @@
+//! Servers that are not there: at the start, in the middle, and without their data.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use testbed::{Database, Kubernetes, Postgres, Redis, ports};
+
+use crate::stage::{Stage, eventually, holds, monitor, reason};
+
+const SPEC: &str = "{policyName: p, totalCount: 100, discounts: [{type: Amount, value: 1, count: 100}]}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_waits_for_servers_that_are_not_there_and_says_for_which() -> Result<()> {
+    let (redis, postgres) = (Redis::start()?, Postgres::start()?);
+    let database = Database::create_on(&postgres.url())?;
+    let url = database.url();
+    let stage = Stage::on(database, &redis.url(), &url).await?;
+    redis.stop()?;
+    postgres.stop()?;
+
+    let port = ports::free()?;
+    let operator = stage.program(port).start()?;
+    stage.apply("event", SPEC)?;
+    eventually("it says what is missing", async || {
+        let Some((status, body)) = monitor(port, "/readyz").await else { return Ok(false) };
+        let missing: Vec<_> = body.lines().filter_map(|line| line.split_once(':')).map(|(server, _)| server).collect();
+        Ok(status == 503 && missing == ["postgres", "redis"])
+    })
+    .await?;
+    assert_eq!(monitor(port, "/livez").await.context("no answer")?.0, 200);
+    assert!(stage.get("event").await?.status.is_none(), "nothing is done by halves");
+
+    redis.restart()?;
+    postgres.restart()?;
+    eventually("it is ready", async || Ok(monitor(port, "/readyz").await.is_some_and(|(status, _)| status == 200)))
+        .await?;
+    stage.wait_ready("event").await?;
+    eventually("our own connection is back", async || Ok(stage.stock.ping().await.is_ok())).await?;
+    stage.check_whole("event", &[("AMOUNT:1", 100)]).await?;
+    let metrics = monitor(port, "/metrics").await.context("no answer")?.1;
+    assert!(metrics.contains("couponry_operator_coupons_made_total 100"), "{metrics}");
+    operator.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_waits_for_the_definition() -> Result<()> {
+    let kubernetes = Kubernetes::start()?;
+    let stage = Stage::new().await?;
+    let port = ports::free()?;
+    let operator = stage.program_on(kubernetes.kubeconfig(), port).start()?;
+    eventually("it says that the definition is missing", async || {
+        let readiness = monitor(port, "/readyz").await;
+        Ok(readiness.is_some_and(|(status, body)| {
+            status == 503 && body == "kubernetes: the definition of CouponEvent is not installed: apply crds/couponevents.couponry.dev.yaml\n"
+        }))
+    })
+    .await?;
+    assert!(operator.log().contains("the definition of CouponEvent is not installed"), "{}", operator.log());
+    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &crds::definition_yaml())?;
+    eventually("it is ready", async || Ok(monitor(port, "/readyz").await.is_some_and(|(status, _)| status == 200)))
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_only_migrates() -> Result<()> {
+    let database = Database::create()?;
+    let url = database.url();
+    let migrate = || testbed::program("couponry-operator").args(["migrate", "--postgres-url", &url]).start();
+    let both = [migrate()?, migrate()?];
+    for one in both {
+        assert!(one.process().wait()?.success(), "{}", one.log());
+    }
+    assert_eq!(database.sql("SELECT count(*) FROM coupon_event")?, "0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_goes_and_comes_back_is_told_once() -> Result<()> {
+    let redis = Redis::start()?;
+    let database = Database::create()?;
+    let postgres = database.url();
+    let stage = Stage::on(database, &redis.url(), &postgres).await?;
+    let _operator = stage.operator()?;
+    stage.apply("event", SPEC)?;
+    stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    assert_eq!(stage.ask("event", 0..10).await?, 10);
+    redis.kill9()?;
+    let stalled = stage.wait("event", "stalled", |status| holds(status, "Stalled")).await?;
+    assert_eq!((reason(&stalled, "Stalled"), holds(&stalled, "Ready")), ("BackendUnavailable", false));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    redis.restart()?;
+    let back = stage.wait_ready("event").await?;
+    assert_eq!((back.issued, holds(&back, "Open")), (Some(10), true));
+    eventually("our own connection is back", async || Ok(stage.stock.ping().await.is_ok())).await?;
+    stage.check_whole("event", &[("AMOUNT:1", 100)]).await?;
+    stage.wait_story("event", &["BackendUnavailable", "Opened", "PreloadCompleted", "PreloadStarted"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_forgot_an_event_that_was_open_is_not_loaded_again() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    stage.apply("open", SPEC)?;
+    stage.apply("scheduled", &SPEC.replacen('{', "{startTime: '2100-01-01T00:00:00Z', ", 1))?;
+    stage.wait("open", "open", |status| holds(status, "Open")).await?;
+    stage.wait_ready("scheduled").await?;
+    for name in ["open", "scheduled"] {
+        assert!(stage.stock.remove(&name.parse()?, stage.uid(name).await?).await?);
+    }
+    let lost = stage.wait("open", "stalled", |status| holds(status, "Stalled")).await?;
+    assert_eq!(reason(&lost, "Stalled"), "RedisDataLost");
+    stage.wait_story("open", &["Opened", "PreloadCompleted", "PreloadStarted", "RedisDataLost"]).await?;
+    assert_eq!(stage.stock.observe(&"open".parse()?).await?, None, "nobody knows who has which coupon");
+    eventually("the other is loaded again: nobody can have a coupon of it", async || {
+        Ok(stage.stock.observe(&"scheduled".parse()?).await?.is_some_and(|redis| redis.loaded == 100))
+    })
+    .await?;
+    stage.check_whole("scheduled", &[("AMOUNT:1", 100)]).await
+}
