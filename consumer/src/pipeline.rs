@@ -24,8 +24,8 @@ use crate::{
 /// How long leaving the group may take at the end.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long to wait after Kafka had nothing but an error.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// How long to wait after Kafka had nothing but an error: short, since messages may be queued behind it.
+const AFTER_ERROR: Duration = Duration::from_millis(50);
 
 /// The way of the records, and the servers on it.
 pub(crate) struct Pipeline {
@@ -54,8 +54,9 @@ impl Pipeline {
             let done = match batch {
                 Ok(batch) => self.process(&consumer, batch).await,
                 Err(error) => {
-                    // Most of these pass by themselves; whether Kafka is there is watched elsewhere.
-                    tracing::info!(%error, "nothing from Kafka");
+                    // librdkafka reports each lost connection here and goes on by itself; whether Kafka is there is
+                    // watched elsewhere.
+                    tracing::debug!(%error, "nothing from Kafka");
                     self.pause(AFTER_ERROR).await;
                     Ok(())
                 }

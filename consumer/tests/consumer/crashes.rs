@@ -10,7 +10,7 @@ async fn a_killed_consumer_loses_nothing_and_records_nothing_twice() {
     world.write(&records).await;
 
     // Small batches, so that there is a middle to be killed in.
-    let consumer = world.consumer(&["--batch-size", "200"]);
+    let consumer = world.consumer(&["--batch-size", "25"]);
     for part in [COUNT / 8, COUNT / 2] {
         world.recorded_reaches(part).await;
         consumer.running.kill9().unwrap();
@@ -41,6 +41,7 @@ async fn a_consumer_that_is_told_to_end_finishes_its_batch_and_makes_room_at_onc
     let recorded = world.recorded().await;
     println!("stopped: {recorded} of {COUNT} in Postgres");
     let second = world.consumer(&[]);
+    second.ready().await;
     world.all_is_committed().await;
     world.assert_exactly_once(&records).await;
     // All that the first had recorded was also committed.

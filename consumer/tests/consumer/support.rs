@@ -97,7 +97,7 @@ impl World {
 
     /// Gives coupons to these users in Redis, as an issuer does, and returns what it would send to Kafka.
     pub(crate) async fn issue(&self, users: Range<usize>) -> Vec<IssuedRecord> {
-        let users: Vec<UserId> = users.map(|n| user(n)).collect();
+        let users: Vec<UserId> = users.map(user).collect();
         let mut records = Vec::new();
         for batch in users.chunks(1000) {
             let reply = self.stock.issue(&self.event, batch).await.unwrap().unwrap();
