@@ -15,6 +15,8 @@ pub(crate) const REDIS: &str = "redis";
 pub(crate) const KAFKA: &str = "kafka";
 pub(crate) const KUBERNETES: &str = "kubernetes";
 
+const MIGRATING: &str = "bringing the tables in Postgres up to date";
+
 /// How often the stores are asked whether they are there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -22,8 +24,6 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) async fn migrate(ledger: &Ledger, shutdown: &CancellationToken) -> bool {
     patiently(MIGRATING, shutdown, async || ledger.migrate().await).await.is_some()
 }
-
-const MIGRATING: &str = "bringing the tables in Postgres up to date";
 
 /// Waits for everything that the operator needs. None: the shutdown came first. Otherwise what it does not like about the
 /// topics.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use testbed::{Database, Kubernetes, Postgres, Redis, ports};
+use testbed::{Database, Kafka, Kubernetes, Postgres, Redis, ports, shared};
 
 use crate::stage::{Stage, eventually, holds, monitor, reason};
 
@@ -11,12 +11,14 @@ const SPEC: &str = "{policyName: p, totalCount: 100, discounts: [{type: Amount, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_waits_for_servers_that_are_not_there_and_says_for_which() -> Result<()> {
-    let (redis, postgres) = (Redis::start()?, Postgres::start()?);
+    let (redis, postgres, kafka) = (Redis::start()?, Postgres::start()?, Kafka::start()?);
     let database = Database::create_on(&postgres.url())?;
     let url = database.url();
-    let stage = Stage::on(database, &redis.url(), &url).await?;
+    let mut stage = Stage::on(database, &redis.url(), &url).await?;
+    stage.brokers = kafka.brokers();
     redis.stop()?;
     postgres.stop()?;
+    kafka.stop()?;
 
     let port = ports::free()?;
     let operator = stage.program(port).start()?;
@@ -24,7 +26,7 @@ async fn it_waits_for_servers_that_are_not_there_and_says_for_which() -> Result<
     eventually("it says what is missing", async || {
         let Some((status, body)) = monitor(port, "/readyz").await else { return Ok(false) };
         let missing: Vec<_> = body.lines().filter_map(|line| line.split_once(':')).map(|(server, _)| server).collect();
-        Ok(status == 503 && missing == ["postgres", "redis"])
+        Ok(status == 503 && missing == ["kafka", "postgres", "redis"])
     })
     .await?;
     assert_eq!(monitor(port, "/livez").await.context("no answer")?.0, 200);
@@ -32,6 +34,12 @@ async fn it_waits_for_servers_that_are_not_there_and_says_for_which() -> Result<
 
     redis.restart()?;
     postgres.restart()?;
+    eventually("only Kafka is missing", async || {
+        let Some((status, body)) = monitor(port, "/readyz").await else { return Ok(false) };
+        Ok(status == 503 && body.lines().all(|line| line.starts_with("kafka: ")))
+    })
+    .await?;
+    kafka.restart()?;
     eventually("it is ready", async || Ok(monitor(port, "/readyz").await.is_some_and(|(status, _)| status == 200)))
         .await?;
     stage.wait_ready("event").await?;
@@ -94,6 +102,25 @@ async fn a_redis_that_goes_and_comes_back_is_told_once() -> Result<()> {
     eventually("our own connection is back", async || Ok(stage.stock.ping().await.is_ok())).await?;
     stage.check_whole("event", &[("AMOUNT:1", 100)]).await?;
     stage.wait_story("event", &["BackendUnavailable", "Opened", "PreloadCompleted", "PreloadStarted"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_goes_while_an_event_is_open_stops_nothing_but_the_operator() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let database = Database::create_on(&postgres.url())?;
+    let url = database.url();
+    let stage = Stage::on(database, &shared::redis(), &url).await?;
+    let _operator = stage.operator()?;
+    stage.apply("event", SPEC)?;
+    stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    postgres.kill9()?;
+    let stalled = stage.wait("event", "stalled", |status| holds(status, "Stalled")).await?;
+    assert_eq!((reason(&stalled, "Stalled"), holds(&stalled, "Ready")), ("BackendUnavailable", false));
+    assert_eq!(stage.ask("event", 0..10).await?, 10, "users go on getting coupons");
+    postgres.restart()?;
+    let back = stage.wait("event", "ready", |status| holds(status, "Ready") && status.issued == Some(10)).await?;
+    assert!(holds(&back, "Open"));
+    stage.check_whole("event", &[("AMOUNT:1", 100)]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

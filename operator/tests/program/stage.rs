@@ -39,6 +39,8 @@ pub(crate) struct Stage {
     redis_url: String,
     postgres_url: String,
     prefix: String,
+    /// Where Kafka is: the shared one, unless the test has its own.
+    pub(crate) brokers: String,
     topic: String,
     /// How long the operator waits before it deletes what is not recorded.
     pub(crate) drain_timeout_seconds: u32,
@@ -70,6 +72,7 @@ impl Stage {
             database,
             redis_url: redis_url.to_owned(),
             postgres_url: postgres_url.to_owned(),
+            brokers: shared::kafka(),
             topic: namespace.clone(),
             drain_timeout_seconds: 5,
             prefix,
@@ -86,7 +89,7 @@ impl Stage {
     pub(crate) fn program_on(&self, kubeconfig: impl Into<PathBuf>, monitor: u16) -> Program {
         testbed::program("couponry-operator")
             .args(["--namespace", &self.namespace, "--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
-            .args(["--postgres-url", &self.postgres_url, "--kafka-brokers", &shared::kafka()])
+            .args(["--postgres-url", &self.postgres_url, "--kafka-brokers", &self.brokers])
             .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1"])
             .args(["--monitor-listen", &format!("127.0.0.1:{monitor}")])
             .args(["--drain-timeout-seconds", &self.drain_timeout_seconds.to_string()])
