@@ -39,7 +39,7 @@ pub struct CouponEventStatus {
     #[schemars(with = "i64")]
     pub remaining: Option<u64>,
 
-    /// When users could first get coupons. From then on the manifest's stock, discounts and start are fixed.
+    /// When users could first get coupons. From then on totalCount can only be raised, and discounts and startTime stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub opened_at: Option<Time>,

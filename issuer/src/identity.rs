@@ -40,7 +40,12 @@ impl UserIdentity {
         let id = match self {
             Self::Body => claimed.ok_or_else(|| Problem::invalid("missing field `userId`"))?,
             Self::Header(name) => {
-                let value = headers.get(name).ok_or_else(|| Problem::unauthorized(format!("no header {name}")))?;
+                let mut values = headers.get_all(name).iter();
+                let value = values.next().ok_or_else(|| Problem::unauthorized(format!("no header {name}")))?;
+                if values.next().is_some() {
+                    // The proxy has added its own to one that the client sent: nobody knows which is which.
+                    return Err(Problem::unauthorized(format!("more than one header {name}")));
+                }
                 let value = std::str::from_utf8(value.as_bytes())
                     .map_err(|_| Problem::unauthorized(format!("the header {name} is not UTF-8")))?;
                 if claimed.is_some_and(|claimed| claimed != value) {
@@ -73,5 +78,8 @@ mod tests {
         assert_eq!(identity.user(&headers, Some("u1".into())).unwrap().as_str(), "u1");
         assert_eq!(identity.user(&headers, Some("u2".into())).unwrap_err().status(), 400);
         assert_eq!(identity.user(&HeaderMap::new(), Some("u2".into())).unwrap_err().status(), 401);
+        let mut forged = headers;
+        forged.append("x-user-id", "u2".parse().unwrap());
+        assert_eq!(identity.user(&forged, None).unwrap_err().status(), 401);
     }
 }

@@ -38,7 +38,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Gives coupons to users: POST /coupons/issue. Run as many as you like side by side.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 120)]
+#[command(version, max_term_width = 120)]
 struct Config {
     /// Address of the HTTP endpoint.
     #[arg(long, env, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]

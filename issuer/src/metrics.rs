@@ -1,7 +1,7 @@
 //! What the issuer counts. No user and no coupon is ever in a label.
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::Family,
@@ -12,34 +12,25 @@ use prometheus_client::{
 };
 use stock::Outcome;
 
+use crate::batcher::Answer;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct OutcomeLabels {
-    outcome: OutcomeLabel,
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(crate) enum OutcomeLabel {
-    Issued,
-    Duplicate,
-    SoldOut,
-    NotStarted,
-    Ended,
-    Paused,
-    UnknownEvent,
-    UnknownOutcome,
-    Overloaded,
-}
-
-impl From<&Outcome> for OutcomeLabel {
-    fn from(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Issued(_) => Self::Issued,
-            Outcome::Duplicate(_) => Self::Duplicate,
-            Outcome::SoldOut => Self::SoldOut,
-            Outcome::NotStarted => Self::NotStarted,
-            Outcome::Ended => Self::Ended,
-            Outcome::Paused => Self::Paused,
-        }
+/// The name of an answer in the metrics.
+const fn label(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Told(Outcome::Issued(_)) => "issued",
+        Answer::Told(Outcome::Duplicate(_)) => "duplicate",
+        Answer::Told(Outcome::SoldOut) => "sold_out",
+        Answer::Told(Outcome::NotStarted) => "not_started",
+        Answer::Told(Outcome::Ended) => "ended",
+        Answer::Told(Outcome::Paused) => "paused",
+        Answer::UnknownEvent => "unknown_event",
+        Answer::UnknownOutcome => "unknown_outcome",
+        Answer::Overloaded => "overloaded",
     }
 }
 
@@ -94,7 +85,7 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn count(&self, outcome: OutcomeLabel) {
-        self.outcomes.get_or_create(&OutcomeLabels { outcome }).inc();
+    pub(crate) fn count(&self, answer: &Answer) {
+        self.outcomes.get_or_create(&OutcomeLabels { outcome: label(answer) }).inc();
     }
 }

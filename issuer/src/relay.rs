@@ -5,13 +5,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use domain::{EventId, IssuedRecord};
 use futures::future;
 use journal::Producer;
+use prometheus_client::metrics::gauge::Gauge;
 use stock::{OutboxEntry, Stock};
 use tokio::{
     sync::{mpsc, watch},
@@ -44,14 +45,19 @@ type Entry = (EventId, String);
 struct InFlight {
     entries: Mutex<HashSet<Entry>>,
     count: watch::Sender<usize>,
+    gauge: Gauge,
 }
 
 impl InFlight {
-    fn change<T>(&self, change: impl FnOnce(&mut HashSet<Entry>) -> T) -> T {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = change(&mut entries);
+    fn lock(&self) -> MutexGuard<'_, HashSet<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashSet<Entry>)) {
+        let mut entries = self.lock();
+        change(&mut entries);
         self.count.send_replace(entries.len());
-        result
+        self.gauge.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -59,15 +65,16 @@ impl Relay {
     /// Starts the task that deletes confirmed entries.
     pub(crate) fn start(stock: Stock, producer: Producer, metrics: Metrics) -> Self {
         let (count, idle) = watch::channel(0);
-        let in_flight = Arc::new(InFlight { entries: Mutex::default(), count });
+        let in_flight =
+            Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.entries_in_flight.clone() });
         let (confirmed, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(delete_confirmed(stock, receiver, in_flight.clone(), metrics.clone()));
+        tokio::spawn(delete_confirmed(stock, receiver, in_flight.clone()));
         Self { producer, in_flight, confirmed, idle, metrics }
     }
 
     /// Whether this issuer is sending the entry now.
     pub(crate) fn is_sending(&self, event: &EventId, id: &str) -> bool {
-        self.in_flight.change(|entries| entries.contains(&(event.clone(), id.to_owned())))
+        self.in_flight.lock().contains(&(event.clone(), id.to_owned()))
     }
 
     /// Sends an entry's records, and deletes the entry when all are confirmed. The sending has begun when this returns, and
@@ -78,10 +85,9 @@ impl Relay {
         OutboxEntry { id, records }: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let entry = (event.clone(), id);
-        self.metrics.entries_in_flight.set(self.in_flight.change(|entries| {
+        self.in_flight.change(|entries| {
             entries.insert(entry.clone());
-            i64::try_from(entries.len()).unwrap_or(i64::MAX)
-        }));
+        });
         let sent = self.send(&records);
         let relay = self.clone();
         let task = tokio::spawn(async move {
@@ -131,12 +137,7 @@ impl Relay {
     }
 }
 
-async fn delete_confirmed(
-    stock: Stock,
-    mut receiver: mpsc::UnboundedReceiver<Entry>,
-    in_flight: Arc<InFlight>,
-    metrics: Metrics,
-) {
+async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {
     let mut confirmed = Vec::new();
     while receiver.recv_many(&mut confirmed, MAX_CONFIRMED).await > 0 {
         let mut by_event: HashMap<&EventId, Vec<String>> = HashMap::new();
@@ -149,12 +150,10 @@ async fn delete_confirmed(
                 tracing::warn!(%error, %event, entries = ids.len(), "confirmed entries stay in the outbox");
             }
         }
-        let left = in_flight.change(|entries| {
+        in_flight.change(|entries| {
             for entry in confirmed.drain(..) {
                 entries.remove(&entry);
             }
-            entries.len()
         });
-        metrics.entries_in_flight.set(i64::try_from(left).unwrap_or(i64::MAX));
     }
 }

@@ -28,7 +28,8 @@ pub(crate) async fn json<T: DeserializeOwned>(request: Request<Body>, timeout: D
         Ok(Err(error)) => return Err(Problem::invalid(format!("cannot read the body: {error}"))),
         Err(_) => return Err(Problem::slow(format!("the body did not come within {timeout:?}"))),
     };
-    serde_json::from_slice(&bytes).map_err(|error| Problem::invalid(error.to_string()))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::invalid(format!("the body is not what /openapi.json asks for: {error}")))
 }
 
 /// The whole body, or None when it is too large. Most clients look for an answer only when they have sent all, so what is

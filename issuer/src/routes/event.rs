@@ -49,8 +49,8 @@ impl EventState {
         match observed.window.verdict(observed.gate, observed.now) {
             Verdict::NotStarted => Self::NotStarted,
             Verdict::Ended => Self::Ended,
-            Verdict::Open | Verdict::Paused if observed.queued == 0 => Self::SoldOut,
             Verdict::Paused => Self::Paused,
+            Verdict::Open if observed.queued == 0 => Self::SoldOut,
             Verdict::Open => Self::Open,
         }
     }

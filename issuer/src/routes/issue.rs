@@ -9,7 +9,7 @@ use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
 use super::{App, body, event_id, unknown_event};
-use crate::{batcher::Answer, metrics::OutcomeLabel, problem::Problem};
+use crate::{batcher::Answer, problem::Problem};
 
 /// Who wants a coupon of which event.
 #[derive(Deserialize, ToSchema)]
@@ -109,12 +109,7 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
     let answer =
         time::timeout(app.answer_timeout, app.batchers.ask(&event, user)).await.unwrap_or(Answer::UnknownOutcome);
     app.metrics.request_seconds.observe(start.elapsed().as_secs_f64());
-    app.metrics.count(match &answer {
-        Answer::Told(outcome) => outcome.into(),
-        Answer::UnknownEvent => OutcomeLabel::UnknownEvent,
-        Answer::UnknownOutcome => OutcomeLabel::UnknownOutcome,
-        Answer::Overloaded => OutcomeLabel::Overloaded,
-    });
+    app.metrics.count(&answer);
     match answer {
         Answer::Told(outcome) => Ok(Json(outcome.into())),
         Answer::UnknownEvent => Err(unknown_event(&event)),

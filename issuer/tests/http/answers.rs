@@ -56,10 +56,13 @@ async fn the_outcomes_of_the_promotion_are_answers_not_errors() {
     let answer = issuer.issue("u2").await;
     assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, "SOLD_OUT"));
     assert_eq!(issuer.get("/coupons/summer").await.json["state"], "SOLD_OUT");
+    world.gate(Gate::Paused, Window::default(), Acknowledge::Redis).await;
+    assert_eq!(issuer.issue("u2").await.reason(), "PAUSED", "coupons may come back, or more be added");
+    assert_eq!(issuer.get("/coupons/summer").await.json["state"], "PAUSED");
     assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND);
 
     let metrics = issuer.metrics().await;
-    assert!(metrics.contains(r#"couponry_issuer_requests_total{outcome="SoldOut"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"couponry_issuer_requests_total{outcome="sold_out"} 1"#), "{metrics}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What every process of ours needs, whatever it does: [`telemetry`], [`health`] and the [`monitor`] endpoint that shows it,
-//! [`http`] serving that slow clients cannot hold, [`patience`] with servers that are not there yet, [`secret`]s from files, the flags that name a [`backend`], and
-//! a [`shutdown`] signal.
+//! [`http`] serving that slow clients cannot hold, [`patience`] with servers that are not there yet, [`secret`]s from files,
+//! the flags that name a [`backend`], and a [`shutdown`] signal.
 
 pub mod backend;
 pub mod health;

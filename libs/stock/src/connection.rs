@@ -18,7 +18,7 @@ const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StockError {
     /// The address is no Redis URL.
-    #[error("the Redis URL cannot be used: {0}")]
+    #[error("the Redis URL is not of the form redis://[user:password@]host[:port][/database]: {0}")]
     Url(#[source] RedisError),
     /// Redis did not answer, or refused. After a timeout or a lost connection the call may have had its effect.
     #[error("{operation}: {source}")]

@@ -1,7 +1,5 @@
 //! The program's `check` on real stores that were filled by hand: green when all is well, and each store's loss is found.
 
-mod database;
-
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,7 +12,7 @@ use journal::{DeadLetters, KafkaSettings, Message, Producer, TopicSettings, topi
 use ledger::{Ledger, NewEvent, Recording};
 use loadgen::history::{Answer, Attempt, Outcome, Problem};
 use stock::{Acknowledge, Opening, Settlement, SettlementOutcome, Stock};
-use testbed::shared;
+use testbed::{Database, shared, unique_name};
 
 /// What is left out, so that the check has something to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,19 +29,19 @@ struct Setting {
     event: EventId,
     uid: Uuid,
     prefix: String,
-    postgres: String,
+    database: Database,
     kafka: KafkaSettings,
     history: PathBuf,
 }
 
 impl Setting {
     fn new(name: &str) -> Self {
-        let name = format!("stores-{name}-{}", std::process::id());
+        let name = unique_name(&format!("stores-{name}"));
         Self {
             event: "summer".parse().unwrap(),
             uid: Uuid::new_v4(),
             prefix: format!("{name}:"),
-            postgres: database::create(&name),
+            database: Database::create().unwrap(),
             history: std::env::temp_dir().join(format!("loadgen-{name}.jsonl")),
             kafka: KafkaSettings { brokers: shared::kafka(), topic: name },
         }
@@ -52,7 +50,7 @@ impl Setting {
     /// Gives 60 of 100 coupons to users, and brings each through all the stores.
     async fn fill(&self, flaw: Flaw) {
         let stock = Stock::connect(&shared::redis(), &self.prefix).unwrap();
-        let ledger = Ledger::connect(&self.postgres).unwrap();
+        let ledger = Ledger::connect(&self.database.url()).unwrap();
         self.make_stock(&stock, &ledger).await;
 
         let users: Vec<UserId> = (0..60).map(|number| format!("u{number}").parse().unwrap()).collect();
@@ -148,7 +146,7 @@ impl Setting {
             .args(["check", "--event", self.event.as_str(), "--total", "100", "--wait", "1", "--history"])
             .arg(&self.history)
             .args(["--redis-url", &shared::redis(), "--redis-key-prefix", &self.prefix])
-            .args(["--postgres-url", &self.postgres])
+            .args(["--postgres-url", &self.database.url()])
             .args(["--kafka-brokers", &self.kafka.brokers, "--kafka-topic", &self.kafka.topic])
             .args(expected.iter().flat_map(|expected| ["--expect", expected]))
             .output()

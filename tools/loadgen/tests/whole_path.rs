@@ -1,7 +1,6 @@
 //! The whole way of a coupon on real parts: operator, two issuers, a consumer, Redis, Kafka, Postgres, a Kubernetes API
 //! server. A crowd asks, and the checker finds every promise kept, also when programs are killed with -9 meanwhile.
 
-mod database;
 mod installation;
 
 use std::collections::BTreeMap;

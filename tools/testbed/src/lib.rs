@@ -11,6 +11,7 @@
 //! - [`program()`] runs one of our own programs, with the same signals.
 
 pub mod database;
+pub mod http;
 pub mod kafka;
 pub mod kubernetes;
 pub mod ports;

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::cargo;
 
 /// What is generated, from the workspace's root.
-const CRD: &str = "crds/couponevents.couponry.dev.yaml";
+pub(crate) const CRD: &str = "crds/couponevents.couponry.dev.yaml";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {

@@ -71,7 +71,7 @@ async fn a_name_belongs_to_one_event_at_a_time() {
     assert_eq!(stock.set_gate(id, other, &closed).await.unwrap(), Loaded::OtherEvent);
     assert_eq!(stock.settle(id, other, &[]).await.unwrap(), Loaded::Here(stock::Settled::default()), "nothing to do");
     assert!(!stock.remove(id, other).await.unwrap());
-    assert_eq!(stock.events().await.unwrap(), [id.clone()]);
+    assert_eq!(stock.events().await.unwrap(), std::slice::from_ref(id));
 
     assert!(stock.remove(id, *uid).await.unwrap());
     assert!(!stock.remove(id, *uid).await.unwrap(), "again");

@@ -1,7 +1,6 @@
 //! A whole Couponry on the shared servers, with everything of its own: namespace, database, key prefix, topic.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,9 +9,7 @@ use journal::KafkaSettings;
 use loadgen::client::Target;
 use loadgen::readers::{Backlog, Stores};
 use testbed::program::{self, Running};
-use testbed::{ports, programs, shared};
-
-use crate::database;
+use testbed::{Database, http, ports, programs, shared, unique_name};
 
 const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/couponevents.couponry.dev.yaml");
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -25,7 +22,9 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn wait_ready(&self) {
-        self.process.wait_ready(|| http_status(self.monitor, "/readyz") == Some(200)).unwrap();
+        self.process
+            .wait_ready(|| http::get(self.monitor, "/readyz").is_some_and(|(status, _)| status == 200))
+            .unwrap();
     }
 }
 
@@ -36,19 +35,20 @@ pub(crate) struct Installation {
     pub(crate) operator: Node,
     pub(crate) targets: Vec<Target>,
     pub(crate) stores: Stores,
-    postgres: String,
+    database: Database,
     name: String,
 }
 
 impl Installation {
     /// Starts an operator, two issuers and a consumer, and waits until all are ready.
     pub(crate) fn start(name: &str) -> Self {
-        let name = format!("{name}-{}", std::process::id());
+        let name = unique_name(name);
         shared::kubectl(&["apply", "--server-side", "-f", CRD]).unwrap();
         let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
         shared::kubectl(&established).unwrap();
         shared::kubectl(&["create", "namespace", &name]).unwrap();
-        let (postgres, redis) = (database::create(&name), shared::redis());
+        let database = Database::create().unwrap();
+        let (postgres, redis) = (database.url(), shared::redis());
         let (prefix, kafka) = (format!("{name}:"), KafkaSettings { brokers: shared::kafka(), topic: name.clone() });
         let stores = Stores::connect(&redis, &prefix, &postgres, kafka).unwrap();
         let common = |program: &str| {
@@ -75,7 +75,7 @@ impl Installation {
             issuers.push(start((issuer.args(["--listen", &address]), monitor)));
             targets.push(format!("http://{address}").parse().unwrap());
         }
-        let installation = Self { issuers, consumer, operator, targets, stores, postgres, name };
+        let installation = Self { issuers, consumer, operator, targets, stores, database, name };
         for node in installation.issuers.iter().chain([&installation.operator, &installation.consumer]) {
             node.wait_ready();
         }
@@ -106,13 +106,13 @@ spec:
     }
 
     pub(crate) fn query(&self, sql: &str) -> String {
-        database::query(&self.postgres, sql)
+        self.database.sql(sql).unwrap()
     }
 
     /// Keeps everybody from writing issuances until it is dropped.
     pub(crate) fn hold_issuances(&self) -> Hold {
         let mut child = Command::new(programs::postgres_bin().unwrap().join("psql"))
-            .args([&self.postgres, "-Atq"])
+            .args([&self.database.url(), "-Atq"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -153,13 +153,4 @@ pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 pub(crate) fn counts(backlog: Backlog) -> String {
     let Backlog { issued, recorded, completed, outbox } = backlog;
     format!("Redis issued {issued}, Postgres recorded {recorded}, Redis completed {completed}, outbox {outbox}")
-}
-
-fn http_status(port: u16, path: &str) -> Option<u16> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").ok()?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).ok()?;
-    line.split(' ').nth(1)?.parse().ok()
 }

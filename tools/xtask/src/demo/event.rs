@@ -9,20 +9,19 @@ use testbed::Kubernetes;
 use testbed::progress::{Step, grouped};
 
 use super::programs::Programs;
-use crate::cargo;
+use crate::{cargo, codegen};
 
 /// The event's name in the example.
 pub(super) const NAME: &str = "summer";
 
 const EXAMPLE: &str = "examples/summer.yaml";
-const CRD: &str = "crds/couponevents.couponry.dev.yaml";
 const POLL: Duration = Duration::from_millis(300);
 /// How long a preload may stand still before the demo gives up.
 const STILL: Duration = Duration::from_mins(3);
 
 /// Applies the CRD and waits until the API server serves it.
 pub(super) fn define(kubernetes: &Kubernetes) -> Result<()> {
-    let crd = cargo::root().join(CRD);
+    let crd = cargo::root().join(codegen::CRD);
     kubernetes.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
     let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
     kubernetes.kubectl(&established).map(drop)

@@ -1,7 +1,6 @@
 //! `cargo xtask demo`.
 
 mod event;
-mod http;
 mod programs;
 mod words;
 

@@ -1,11 +1,10 @@
 //! Couponry's own programs: an operator, two issuers, a consumer.
 
 use anyhow::{Result, bail};
-use testbed::ports;
 use testbed::program::{Program, Running};
 use testbed::progress::Step;
+use testbed::{http, ports};
 
-use super::http;
 use crate::cargo;
 use crate::servers::Servers;
 
@@ -43,7 +42,7 @@ impl Programs {
             ],
         };
         for Node { process, monitor, .. } in &programs.running {
-            process.wait_ready(|| http::status(*monitor, "/readyz") == Some(200))?;
+            process.wait_ready(|| http::get(*monitor, "/readyz").is_some_and(|(status, _)| status == 200))?;
         }
         step.done_with("the operator, two issuers and the consumer are ready");
         Ok(programs)
