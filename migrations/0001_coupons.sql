@@ -16,7 +16,12 @@ CREATE TABLE coupon_event (
     -- From when on coupons may have been given out: set before the first one can be. In the future while an event waits for its start;
     -- once it is past, it is never unset, and the stock may not be made anew.
     opened_at   timestamptz,
-    created_at  timestamptz NOT NULL DEFAULT now()
+    -- The generation of the manifest that is followed: whoever knows an older one leaves the event alone.
+    generation  bigint NOT NULL,
+    -- How often the stock was made anew. What was meant for an earlier edition has no effect, however late it comes.
+    edition     integer NOT NULL DEFAULT 0,
+    -- By the clock of Kubernetes: of two events of one name, the later one is the one that exists.
+    created_at  timestamptz NOT NULL
 );
 
 CREATE INDEX coupon_event_name ON coupon_event (name);

@@ -190,3 +190,36 @@ fn pending(outcome: &Outcome) -> Option<&Holding> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::future;
+    use journal::{KafkaSettings, Producer};
+    use prometheus_client::registry::Registry;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn names_that_nobody_knows_cost_nothing_after_the_answer() {
+        let stock = Stock::connect("redis://127.0.0.1:1", "").unwrap();
+        let nowhere = KafkaSettings { brokers: "127.0.0.1:1".into(), topic: "coupon-issued".into() };
+        let metrics = Metrics::register(&mut Registry::default());
+        let relay = Relay::start(stock.clone(), Producer::new(&nowhere).unwrap(), metrics.clone());
+        let batchers = Batchers::new(stock, relay, metrics, 2, 100);
+        let asked = (0..200).map(async |i| {
+            let event = format!("event-{}", i % 20).parse().unwrap();
+            // Some while the batch before them is under way, some while their queue ends.
+            time::sleep(Duration::from_millis(i * 5)).await;
+            batchers.ask(&event, format!("user-{i}").parse().unwrap()).await
+        });
+        for answer in future::join_all(asked).await {
+            assert!(matches!(answer, Answer::UnknownOutcome), "{answer:?}");
+        }
+        let asked = Instant::now();
+        while !batchers.queues.lock().unwrap().is_empty() {
+            assert!(asked.elapsed() < IDLE_TIMEOUT / 2, "queues wait for more");
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -57,7 +57,7 @@ impl Sweeper {
     async fn sweep(&self, event: &EventId, shutdown: &CancellationToken) -> Result<(), StockError> {
         let mut last = None;
         while !shutdown.is_cancelled() && self.stock.sweep_as(event, self.id, LEASE).await? {
-            let page = self.stock.left_behind(event, self.adopt_after, last.as_deref(), PAGE).await?;
+            let page = self.stock.left_behind(event, self.adopt_after, last.as_deref(), PAGE).await?.entries;
             let Some(entry) = page.last() else { break };
             last = Some(entry.id.clone());
             let mut sent = Vec::new();

@@ -6,7 +6,7 @@
 //! Postgres (with `deletionPolicy: Delete`), and the finalizer is taken off.
 //!
 //! # Guarantees
-//! Deletion never waits for ever: after `--drain-timeout` it goes on with what can be reached, and a Warning says what was
+//! Deletion never waits for ever: after `--drain-timeout-seconds` it goes on with what can be reached, and a Warning says what was
 //! left.
 //!
 //! # Caveats
@@ -95,7 +95,8 @@ pub(crate) async fn clean_up(event: CouponEvent, context: &Context) -> Result<Ac
 async fn drain(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventId) -> Result<Backlog, ReconcileError> {
     let window = event.spec.window();
     let generation = event.metadata.generation.unwrap_or_default();
-    let closed = Opening { gate: Gate::Closed, window, acknowledge: Acknowledge::Redis, generation, total: 0 };
+    let closed =
+        Opening { gate: Gate::Closed, window, acknowledge: Acknowledge::Redis, generation, edition: 0, total: 0 };
     context.stock.set_gate(name, uid, &closed).await?;
     backlog(&context.ledger, &context.stock, name, uid).await
 }

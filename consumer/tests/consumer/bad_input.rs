@@ -1,6 +1,7 @@
 //! What nobody should write to the topic, and someone does.
 
-use domain::{Coupon, Discount, IssuedRecord, Uuid};
+use domain::{Coupon, Discount, IssuedRecord, Uuid, record::VERSION_HEADER};
+use journal::{Message, Producer};
 use stock::Status;
 
 use crate::support::{TEN_PERCENT, World, user};
@@ -132,4 +133,48 @@ async fn a_record_that_postgres_itself_refuses_is_found_among_a_thousand() {
     assert!(first.1.contains("violates check constraint"), "{}", first.1);
     assert_eq!(consumer.metric("couponry_consumer_recorded_total"), 998);
     assert_eq!(world.holding(&user(3)).await.status, Status::Cancelled);
+}
+
+/// As large as a message can be: its dead letter says more than it does, and must still fit.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_message_is_too_large_to_become_a_dead_letter() {
+    let world = World::open(20).await;
+    let records = world.issue(0..20).await;
+    let record = records[0].encode();
+    let version = |value: &[u8]| (VERSION_HEADER.to_owned(), Some(value.to_vec()));
+    let message = |key: Option<Vec<u8>>, payload: &[u8], headers| Message {
+        partition: 0,
+        offset: 0,
+        key,
+        payload: payload.to_vec(),
+        headers,
+    };
+    let huge_type = String::from_utf8(record.clone()).unwrap().replace("PERCENT", &"é".repeat(400_000));
+    let many = (0..9000).map(|i| (format!("header-{i}"), Some(vec![b'x'; 90]))).collect();
+    let foreign = [
+        message(None, &record, vec![version(&[0xff; 500_000])]),
+        message(None, &record, vec![version(&[b'9'; 999_000])]),
+        message(None, huge_type.as_bytes(), vec![version(b"1")]),
+        message(Some(vec![b'k'; 999_500]), b"garbage", vec![version(b"1")]),
+        message(None, &[b'x'; 900_000], vec![version(b"1")]),
+        message(None, &[b'x'; 999_800], vec![version(b"1")]),
+        message(None, b"garbage", many),
+    ];
+    let producer = Producer::new(&world.kafka).unwrap();
+    for (message, record) in foreign.iter().zip(&records) {
+        world.write(std::slice::from_ref(record)).await;
+        producer.send_message(message).unwrap().await.unwrap();
+    }
+    world.write(&records).await;
+
+    let consumer = world.consumer(&[]);
+    world.all_is_committed().await;
+    assert_eq!(world.recorded().await, records.len());
+    let letters = world.dead_letters().await;
+    assert_eq!(letters.len(), foreign.len());
+    for message in &foreign {
+        assert!(letters.iter().any(|(.., payload)| message.payload.starts_with(payload)));
+    }
+    assert!(letters.iter().all(|(_, detail, _)| detail.len() <= 1100));
+    assert_eq!(consumer.metric("couponry_consumer_recorded_total"), records.len() as u64);
 }

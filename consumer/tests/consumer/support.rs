@@ -77,19 +77,22 @@ impl World {
             name: self.event.clone(),
             policy_name: "Summer sale".into(),
             format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
+            generation: 1,
+            created_at: 0,
         };
         let event = self.ledger.register(&event).await.unwrap();
-        self.ledger.preload(self.uid, &lot, |_| {}).await.unwrap();
+        self.ledger.preload(&event, &lot, |_| {}).await.unwrap();
         self.coupons = lot.coupons(event.seed, event.format).collect();
-        self.stock.prepare(&self.event, self.uid).await.unwrap();
+        self.stock.prepare(&self.event, self.uid, 0).await.unwrap();
         for chunk in self.coupons.chunks(5000) {
-            self.stock.load(&self.event, self.uid, chunk).await.unwrap();
+            self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }
         let opening = Opening {
             gate: Gate::Open,
             window: Window::default(),
             acknowledge: Acknowledge::Redis,
             generation: 1,
+            edition: 0,
             total: count,
         };
         self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
@@ -174,7 +177,7 @@ impl World {
 
     /// What Redis has for a user.
     pub(crate) async fn holding(&self, user: &UserId) -> Holding {
-        self.stock.lookup(&self.event, user).await.unwrap().unwrap().1.unwrap()
+        self.stock.lookup(&self.event, user).await.unwrap().unwrap().holding.unwrap()
     }
 
     /// The dead letters: reason, detail and value of each.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::HeaderMap};
 use serde::Serialize;
-use stock::{Holding, Status};
+use stock::{Holding, Lookup, Status};
 use utoipa::ToSchema;
 
 use super::{App, Params, event_id, no_answer, timestamp, unknown_event};
@@ -54,7 +54,7 @@ pub(super) async fn user(
 ) -> Result<Json<UserCoupon>, Problem> {
     let event = event_id(event)?;
     let user = app.identity.user(&headers, Some(user))?;
-    let (_, holding) = app
+    let Lookup { holding, .. } = app
         .stock
         .lookup(&event, &user)
         .await

@@ -1,6 +1,10 @@
 //! What was told reaches Kafka, whoever dies in between.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpStream,
+};
 
 use axum::http::StatusCode;
 use domain::{Gate, Window};
@@ -73,4 +77,62 @@ async fn nobody_is_told_before_kafka_has_it_when_the_event_wants_so() {
     assert!(world.users_in_kafka(2).await.contains("u1"));
     world.outbox_is_empty().await;
     assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 98, "one coupon each");
+}
+
+/// An answer to a look is no exception, also when whoever issued the coupon is dead.
+#[tokio::test]
+async fn nobody_sees_a_coupon_before_kafka_has_it_when_the_event_wants_so() {
+    let kafka = Kafka::start().unwrap();
+    let world = World::on(testbed::shared::redis(), kafka.brokers()).await.open(100).await;
+    world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
+    // Nobody sweeps: the look itself must see to it.
+    let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1", "--adopt-after-seconds", "3600"]).await;
+    kafka.pause().unwrap();
+    world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
+    let hidden = issuer.get("/coupons/summer/users/u1").await;
+    assert_eq!(hidden.status, StatusCode::SERVICE_UNAVAILABLE, "{}", hidden.json);
+    assert_eq!(hidden.headers["retry-after"], "1");
+    assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND, "nothing to wait for");
+    kafka.resume().unwrap();
+    until("it is shown", async || issuer.get("/coupons/summer/users/u1").await.status == StatusCode::OK).await;
+    let messages = journal::read_all(&world.kafka).await.unwrap();
+    assert!(messages.iter().any(|message| message.key.as_deref() == Some(b"u1")), "shown before");
+}
+
+/// What others wrote to Redis under our names costs nobody a coupon.
+#[tokio::test]
+async fn what_cannot_be_swept_keeps_nothing_else_back() {
+    let world = World::shared().await.open(100).await;
+    let outbox = |event: &str| format!("{}couponOutbox:{{{event}}}", world.prefix);
+    for i in 0..20 {
+        let broken = format!("broken-{i}");
+        redis(&world, &format!("SADD {}couponEvents {broken}", world.prefix));
+        redis(&world, &format!("SET {} what", outbox(&broken)));
+    }
+    // More than a page of it.
+    for _ in 0..120 {
+        redis(&world, &format!("XADD {} * version 9", outbox("summer")));
+    }
+    let users: Vec<_> = (0..100).map(|i| format!("user-{i}").parse().unwrap()).collect();
+    for users in users.chunks(10) {
+        world.stock.issue(&world.event, users).await.unwrap().unwrap();
+    }
+
+    let issuer = world.ready_issuer(&["--adopt-after-seconds", "1"]).await;
+    assert_eq!(world.users_in_kafka(100).await.len(), 100);
+    until("only what nobody can read is left", async || {
+        world.stock.observe(&world.event).await.unwrap().unwrap().outbox == 120
+    })
+    .await;
+    let log = issuer.running.log();
+    assert!(log.contains("broken-0") && log.contains("unreadable"), "{log}");
+}
+
+/// Says something to Redis that no program of ours would.
+fn redis(world: &World, command: &str) {
+    let mut stream = TcpStream::connect(world.redis.trim_start_matches("redis://")).unwrap();
+    write!(stream, "{command}\r\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    assert!(!answer.starts_with('-'), "{command}: {answer}");
 }

@@ -50,9 +50,9 @@ impl World {
         let coupons: Vec<_> = Lot { first_ordinal: 0, counts: vec![(discount, count)] }
             .coupons(Seed::generate(), CodeFormat::default())
             .collect();
-        assert_eq!(self.stock.prepare(&self.event, self.uid).await.unwrap(), Loaded::Here(()));
+        assert_eq!(self.stock.prepare(&self.event, self.uid, 0).await.unwrap(), Loaded::Here(()));
         for chunk in coupons.chunks(5000) {
-            self.stock.load(&self.event, self.uid, chunk).await.unwrap();
+            self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }
         self.gate(Gate::Open, Window::default(), Acknowledge::Redis).await;
         self
@@ -60,7 +60,7 @@ impl World {
 
     pub(crate) async fn gate(&self, gate: Gate, window: Window, acknowledge: Acknowledge) {
         let total = self.stock.observe(&self.event).await.unwrap().unwrap().loaded;
-        let opening = Opening { gate, window, acknowledge, generation: 1, total };
+        let opening = Opening { gate, window, acknowledge, generation: 1, edition: 0, total };
         self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 

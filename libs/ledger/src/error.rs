@@ -7,8 +7,6 @@ use domain::Uuid;
 /// What was being done when Postgres failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Opening the pool.
-    Connect,
     /// [`Ledger::ping`](crate::Ledger::ping).
     Ping,
     /// [`Ledger::migrate`](crate::Ledger::migrate).
@@ -21,8 +19,8 @@ pub enum Operation {
     Preload,
     /// [`Ledger::discard_stock`](crate::Ledger::discard_stock).
     DiscardStock,
-    /// [`Ledger::mark_opened`](crate::Ledger::mark_opened).
-    MarkOpened,
+    /// [`Ledger::schedule_opening`](crate::Ledger::schedule_opening).
+    ScheduleOpening,
     /// [`Ledger::withdraw_opening`](crate::Ledger::withdraw_opening).
     WithdrawOpening,
     /// [`Ledger::coupons`](crate::Ledger::coupons).
@@ -38,14 +36,13 @@ pub enum Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Connect => "opening the connection pool",
             Self::Ping => "reaching Postgres",
             Self::Migrate => "migrating the tables",
             Self::Register => "registering the event",
             Self::ReadEvent => "reading the event",
             Self::Preload => "making the stock",
             Self::DiscardStock => "discarding the stock",
-            Self::MarkOpened => "marking the event as opened",
+            Self::ScheduleOpening => "noting the opening",
             Self::WithdrawOpening => "taking back the opening",
             Self::ReadCoupons => "reading the stock",
             Self::Record => "recording issuances",
@@ -92,6 +89,9 @@ pub enum LedgerError {
         /// How many coupons the event has.
         found: u64,
     },
+    /// The stock was made anew since the caller has seen the event, or the event is gone.
+    #[error("the stock of the event {0} is not the one that was seen")]
+    EditionChanged(Uuid),
     /// The stock of an event that was opened stays as it is.
     #[error("the event {0} was opened already: its stock stays as it is")]
     AlreadyOpened(Uuid),

@@ -19,6 +19,10 @@ pub struct NewEvent {
     pub policy_name: String,
     /// How its codes look.
     pub format: CodeFormat,
+    /// The generation of the manifest that says so.
+    pub generation: i64,
+    /// When the `CouponEvent` was made, by the clock of Kubernetes (milliseconds since the epoch).
+    pub created_at: i64,
 }
 
 /// An event as Postgres has it.
@@ -34,6 +38,12 @@ pub struct StoredEvent {
     pub seed: Seed,
     /// How its codes look.
     pub format: CodeFormat,
+    /// The generation of the latest manifest that was followed.
+    pub generation: i64,
+    /// How often the stock was made anew. What is meant for another edition is refused.
+    pub edition: u32,
+    /// When the `CouponEvent` was made, by the clock of Kubernetes (milliseconds since the epoch).
+    pub created_at: i64,
     /// How many coupons of each discount exist, in the order of the manifest. Empty before the first lot.
     pub stock: Vec<(Discount, u64)>,
     /// From when on coupons may have been given out (milliseconds since the epoch); with a start that is still to come, it is
@@ -53,7 +63,7 @@ impl Ledger {
     /// Makes the event known and gives it a seed, or finds it as it is.
     ///
     /// The policy name follows the manifest. The code format does as long as there is no stock; after that it stays, since
-    /// the codes are made. The seed never changes.
+    /// the codes are made. The seed never changes. What an older generation of the manifest says changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, LedgerError> {
         let sample = Codes::new(Seed::from([0; 32]), event.format.clone()).next().unwrap_or_default();
         if sample.parse::<CouponCode>().is_err() {
@@ -67,8 +77,8 @@ impl Ledger {
         let mut session = self.session(Operation::Register).await?;
         let mut tx = session.begin().await?;
         sqlx::query(
-            "INSERT INTO coupon_event (uid, name, policy_name, code_prefix, code_length, seed)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            "INSERT INTO coupon_event (uid, name, policy_name, code_prefix, code_length, seed, generation, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'epoch'::timestamptz + $8 * interval '1 ms') ON CONFLICT DO NOTHING",
         )
         .bind(event.uid)
         .bind(event.name.as_str())
@@ -76,22 +86,29 @@ impl Ledger {
         .bind(&event.format.prefix)
         .bind(i16::from(event.format.length))
         .bind(Seed::generate().as_bytes().as_slice())
+        .bind(event.generation)
+        .bind(event.created_at)
         .execute(&mut *tx)
         .await
         .map_err(at())?;
         let mut stored = lock(&mut tx, event.uid, Operation::Register).await?;
-        if stored.stock.is_empty() {
-            stored.format = event.format.clone();
+        if event.generation >= stored.generation {
+            if stored.stock.is_empty() {
+                stored.format = event.format.clone();
+            }
+            stored.policy_name.clone_from(&event.policy_name);
+            stored.generation = event.generation;
         }
-        stored.policy_name.clone_from(&event.policy_name);
         sqlx::query(
-            "UPDATE coupon_event SET policy_name = $2, code_prefix = $3, code_length = $4
-             WHERE uid = $1 AND (policy_name, code_prefix, code_length) IS DISTINCT FROM ($2, $3, $4)",
+            "UPDATE coupon_event SET policy_name = $2, code_prefix = $3, code_length = $4, generation = $5
+             WHERE uid = $1
+               AND (policy_name, code_prefix, code_length, generation) IS DISTINCT FROM ($2, $3, $4, $5)",
         )
         .bind(event.uid)
         .bind(&stored.policy_name)
         .bind(&stored.format.prefix)
         .bind(i16::from(stored.format.length))
+        .bind(stored.generation)
         .execute(&mut *tx)
         .await
         .map_err(at())?;
@@ -109,20 +126,6 @@ impl Ledger {
             Ok(event)
         })
         .await
-    }
-
-    /// Notes that coupons of the event may be given out from now on. Once noted, the time stays.
-    pub async fn mark_opened(&self, uid: Uuid) -> Result<(), LedgerError> {
-        let operation = Operation::MarkOpened;
-        let known = self
-            .ask(operation, async |connection| {
-                sqlx::query("UPDATE coupon_event SET opened_at = coalesce(opened_at, now()) WHERE uid = $1")
-                    .bind(uid)
-                    .execute(connection)
-                    .await
-            })
-            .await?;
-        if known.rows_affected() == 0 { Err(LedgerError::UnknownEvent { operation, uid }) } else { Ok(()) }
     }
 
     /// Deletes the event with its stock and issuances. Nothing happens when there is no such event.
@@ -177,7 +180,8 @@ async fn read(
             .map_err(at())?;
     }
     let event = sqlx::query(
-        "SELECT uid, name, policy_name, code_prefix, code_length, seed,
+        "SELECT uid, name, policy_name, code_prefix, code_length, seed, generation, edition,
+                (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
                 (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at
          FROM coupon_event WHERE uid = $1",
     )
@@ -205,6 +209,9 @@ fn stored(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, row::Unexpected
         policy_name: event.try_get("policy_name")?,
         seed: Seed::from(seed),
         format: CodeFormat { prefix, length: u8::try_from(length).map_err(row::Unexpected::new)? },
+        generation: event.try_get("generation")?,
+        edition: u32::try_from(event.try_get::<i32, _>("edition")?).map_err(row::Unexpected::new)?,
+        created_at: event.try_get("created_at")?,
         stock: stock
             .iter()
             .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))

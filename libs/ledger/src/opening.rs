@@ -2,26 +2,29 @@
 
 use domain::Uuid;
 
-use crate::{Ledger, LedgerError, Operation};
+use crate::{Ledger, LedgerError, Operation, StoredEvent};
 
 impl Ledger {
     /// Notes that coupons of the event may be given out from this time on (milliseconds since the epoch), which may be
-    /// still to come. An earlier time that is noted already stays.
-    pub async fn schedule_opening(&self, uid: Uuid, at: i64) -> Result<(), LedgerError> {
-        let operation = Operation::MarkOpened;
-        let known = self
+    /// still to come. An earlier time that is noted already stays. `known` is the event as the caller has seen it.
+    pub async fn schedule_opening(&self, known: &StoredEvent, at: i64) -> Result<(), LedgerError> {
+        let operation = Operation::ScheduleOpening;
+        let uid = known.uid;
+        let noted = self
             .ask(operation, async |connection| {
                 sqlx::query(
                     "UPDATE coupon_event SET opened_at = least(opened_at, 'epoch'::timestamptz + $2 * interval '1 ms')
-                     WHERE uid = $1",
+                     WHERE uid = $1 AND edition = $3",
                 )
                 .bind(uid)
                 .bind(at)
+                .bind(i64::from(known.edition))
                 .execute(connection)
                 .await
             })
             .await?;
-        if known.rows_affected() == 0 { Err(LedgerError::UnknownEvent { operation, uid }) } else { Ok(()) }
+        // What would be opened is not there any more.
+        if noted.rows_affected() == 0 { Err(LedgerError::EditionChanged(uid)) } else { Ok(()) }
     }
 
     /// Takes back an opening that is still to come. The caller has made sure that no coupon can be given out before it is

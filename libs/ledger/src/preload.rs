@@ -16,19 +16,28 @@ use crate::{
 const CHUNK: usize = 64 * 1024;
 
 impl Ledger {
-    /// Makes the coupons of `lot` in one transaction: all of them, or none.
+    /// Makes the coupons of `lot` in one transaction: all of them, or none. `known` is the event as the caller has seen it.
     ///
     /// The coupons follow from the seed and format that the event was registered with. `progress` hears how many coupons
     /// of the lot were sent to Postgres so far; building the indexes after that takes about as long again.
     ///
     /// Several callers at once make one stock: the first wins, the others get [`LedgerError::StockChanged`].
-    pub async fn preload(&self, uid: Uuid, lot: &Lot, mut progress: impl FnMut(u64) + Send) -> Result<(), LedgerError> {
+    pub async fn preload(
+        &self,
+        known: &StoredEvent,
+        lot: &Lot,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<(), LedgerError> {
         let operation = Operation::Preload;
+        let uid = known.uid;
         let at = || LedgerError::at(operation);
         let mut session = self.session(operation).await?;
         let mut tx = session.begin().await?;
         let event = event::lock(&mut tx, uid, operation).await?;
         let found = event.stock_len();
+        if event.edition != known.edition {
+            return Err(LedgerError::EditionChanged(uid));
+        }
         if found != lot.first_ordinal {
             return Err(LedgerError::StockChanged { expected: lot.first_ordinal, found });
         }
@@ -52,9 +61,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes back the stock of an event that was never opened, so that it can be made anew.
-    pub async fn discard_stock(&self, uid: Uuid) -> Result<(), LedgerError> {
+    /// Takes back the stock of an event that was never opened, so that it can be made anew, as the next edition. Nothing
+    /// happens when someone else has done it since the caller has seen the event.
+    pub async fn discard_stock(&self, known: &StoredEvent) -> Result<(), LedgerError> {
         let operation = Operation::DiscardStock;
+        let uid = known.uid;
         let at = || LedgerError::at(operation);
         let mut session = self.session(operation).await?;
         let mut tx = session.begin().await?;
@@ -62,6 +73,16 @@ impl Ledger {
         if event.opened_at.is_some() {
             return Err(LedgerError::AlreadyOpened(uid));
         }
+        if event.edition != known.edition {
+            tx.rollback().await.map_err(at())?;
+            session.finish();
+            return Ok(());
+        }
+        sqlx::query("UPDATE coupon_event SET edition = edition + 1 WHERE uid = $1")
+            .bind(uid)
+            .execute(&mut *tx)
+            .await
+            .map_err(at())?;
         Partition(uid).drop(&mut tx).await.map_err(at())?;
         sqlx::query("DELETE FROM discount_policy WHERE event_uid = $1")
             .bind(uid)

@@ -14,21 +14,21 @@ async fn an_opening_that_is_to_come_can_be_taken_back() {
     let (event, _) = books.stocked(1, 7, 3).await;
     let opened_at = async || books.ledger.event(event.uid).await.unwrap().unwrap().opened_at;
     books.ledger.withdraw_opening(event.uid).await.unwrap();
-    books.ledger.schedule_opening(event.uid, FUTURE).await.unwrap();
+    books.ledger.schedule_opening(&event, FUTURE).await.unwrap();
     assert_eq!(opened_at().await, Some(FUTURE), "to the millisecond");
-    let refused = books.ledger.discard_stock(event.uid).await.unwrap_err();
+    let refused = books.ledger.discard_stock(&event).await.unwrap_err();
     assert!(matches!(refused, LedgerError::AlreadyOpened(_)), "{refused}");
     books.ledger.withdraw_opening(event.uid).await.unwrap();
     assert_eq!(opened_at().await, None);
-    books.ledger.discard_stock(event.uid).await.unwrap();
+    books.ledger.discard_stock(&event).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_opening_that_is_past_stays() {
     let books = Books::open().await;
     let event = books.event(1).await;
-    books.ledger.schedule_opening(event.uid, PAST).await.unwrap();
-    books.ledger.schedule_opening(event.uid, FUTURE).await.unwrap();
+    books.ledger.schedule_opening(&event, PAST).await.unwrap();
+    books.ledger.schedule_opening(&event, FUTURE).await.unwrap();
     assert_eq!(books.ledger.event(event.uid).await.unwrap().unwrap().opened_at, Some(PAST), "the earlier one counts");
     let refused = books.ledger.withdraw_opening(event.uid).await.unwrap_err();
     assert!(matches!(refused, LedgerError::AlreadyOpened(_)), "{refused}");
@@ -38,15 +38,36 @@ async fn an_opening_that_is_past_stays() {
 async fn an_opening_with_a_recorded_coupon_stays() {
     let books = Books::open().await;
     let (event, coupons) = books.stocked(1, 7, 3).await;
-    books.ledger.schedule_opening(event.uid, FUTURE).await.unwrap();
+    books.ledger.schedule_opening(&event, FUTURE).await.unwrap();
     books.ledger.record(&[record(&event, "u1", &coupons[0])]).await.unwrap();
     assert!(books.ledger.withdraw_opening(event.uid).await.is_err());
 }
 
+/// An operator that is slower than another one must not open what the other has made anew.
 #[tokio::test]
-async fn an_unknown_event_has_no_opening() {
+async fn what_was_seen_of_an_earlier_edition_has_no_effect() {
     let books = Books::open().await;
-    let unknown = support::new_event(1).uid;
-    let refused = books.ledger.schedule_opening(unknown, PAST).await.unwrap_err();
-    assert!(matches!(refused, LedgerError::UnknownEvent { .. }), "{refused}");
+    let (seen, _) = books.stocked(1, 7, 3).await;
+    books.ledger.discard_stock(&seen).await.unwrap();
+    let now = books.ledger.event(seen.uid).await.unwrap().unwrap();
+    assert_eq!((seen.edition, now.edition), (0, 1));
+    books.ledger.preload(&now, &support::lot(0, 1, 1), |_| {}).await.unwrap();
+
+    let is_refused = |error| matches!(error, LedgerError::EditionChanged(_));
+    assert!(is_refused(books.ledger.schedule_opening(&seen, PAST).await.unwrap_err()));
+    assert!(is_refused(books.ledger.preload(&seen, &support::lot(2, 5, 5), |_| {}).await.unwrap_err()));
+    books.ledger.discard_stock(&seen).await.unwrap();
+    let after = books.ledger.event(seen.uid).await.unwrap().unwrap();
+    assert_eq!((after.edition, after.stock_len(), after.opened_at), (1, 2, None), "done already, by someone else");
+    books.ledger.schedule_opening(&after, PAST).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_manifest_has_no_effect() {
+    let books = Books::open().await;
+    let with =
+        |generation, name: &str| ledger::NewEvent { generation, policy_name: name.into(), ..support::new_event(1) };
+    books.ledger.register(&with(2, "New")).await.unwrap();
+    let stored = books.ledger.register(&with(1, "Old")).await.unwrap();
+    assert_eq!((stored.generation, stored.policy_name.as_str()), (2, "New"));
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use domain::{CodeFormat, Coupon, Uuid};
 use futures::future::join_all;
@@ -45,7 +45,7 @@ async fn an_event_keeps_its_seed_and_once_stocked_its_format() {
     let renamed = renamed.unwrap();
     assert_eq!((renamed.seed, &renamed.format, renamed.policy_name.as_str()), (first.seed, &other, "Autumn"));
 
-    books.ledger.preload(first.uid, &lot(0, 1, 1), |_| {}).await.unwrap();
+    books.ledger.preload(&first, &lot(0, 1, 1), |_| {}).await.unwrap();
     let stocked = books.ledger.register(&new_event(1)).await.unwrap();
     assert_eq!((stocked.seed, stocked.format), (first.seed, other));
     assert_eq!(stocked.stock, [(TEN_PERCENT, 1), (FIVE_THOUSAND, 1)]);
@@ -63,7 +63,7 @@ async fn the_stock_is_exactly_what_the_lot_says() {
     let event = books.event(1).await;
     let lot = lot(0, 14_000, 6_000);
     let mut progress = Vec::new();
-    books.ledger.preload(event.uid, &lot, |made| progress.push(made)).await.unwrap();
+    books.ledger.preload(&event, &lot, |made| progress.push(made)).await.unwrap();
 
     let coupons: Vec<_> = lot.coupons(event.seed, event.format).collect();
     assert_eq!(all_coupons(&books.ledger, event.uid).await, coupons);
@@ -93,10 +93,10 @@ async fn events_do_not_see_each_other() {
 async fn a_top_up_adds_and_repeats_no_code() {
     let books = Books::open().await;
     let (event, mut coupons) = books.stocked(1, 700, 300).await;
-    books.ledger.mark_opened(event.uid).await.unwrap();
+    books.ledger.schedule_opening(&event, 1).await.unwrap();
     let more = lot(1000, 70, 30);
-    books.ledger.preload(event.uid, &more, |_| {}).await.unwrap();
-    coupons.extend(more.coupons(event.seed, event.format));
+    books.ledger.preload(&event, &more, |_| {}).await.unwrap();
+    coupons.extend(more.coupons(event.seed, event.format.clone()));
     assert_eq!(all_coupons(&books.ledger, event.uid).await, coupons);
     assert_eq!(coupons.iter().map(|c| &c.code).collect::<HashSet<_>>().len(), 1100);
     let stored = books.ledger.event(event.uid).await.unwrap().unwrap();
@@ -104,7 +104,7 @@ async fn a_top_up_adds_and_repeats_no_code() {
 
     // Again, and from the beginning: the stock is another one by now.
     for (lot, expected) in [(more, 1000), (lot(0, 700, 300), 0)] {
-        match books.ledger.preload(event.uid, &lot, |_| {}).await.unwrap_err() {
+        match books.ledger.preload(&event, &lot, |_| {}).await.unwrap_err() {
             LedgerError::StockChanged { expected: e, found: 1100 } => assert_eq!(e, expected),
             other => panic!("{other}"),
         }
@@ -118,7 +118,7 @@ async fn operators_at_once_make_one_stock() {
     let event = books.event(1).await;
     let lot = lot(0, 3_000, 2_000);
     let others: Vec<_> = (0..4).map(|_| Ledger::connect(&books.database.url()).unwrap()).collect();
-    let results = join_all(others.iter().map(|ledger| ledger.preload(event.uid, &lot, |_| {}))).await;
+    let results = join_all(others.iter().map(|ledger| ledger.preload(&event, &lot, |_| {}))).await;
     let won = results.iter().filter(|result| result.is_ok()).count();
     let late = |result: &&Result<(), _>| matches!(result, Err(LedgerError::StockChanged { expected: 0, found: 5_000 }));
     assert_eq!((won, results.iter().filter(late).count()), (1, 3), "{results:?}");
@@ -132,7 +132,7 @@ async fn a_preload_that_is_dropped_leaves_nothing_and_can_be_done_again() {
     let lot = lot(0, 30_000, 20_000);
     for stop_at in [1, 20_000, 50_000] {
         let (reached, mut wait) = tokio::sync::mpsc::unbounded_channel();
-        let preload = books.ledger.preload(event.uid, &lot, |made| {
+        let preload = books.ledger.preload(&event, &lot, |made| {
             if made >= stop_at {
                 let _ = reached.send(());
             }
@@ -145,7 +145,7 @@ async fn a_preload_that_is_dropped_leaves_nothing_and_can_be_done_again() {
         assert_eq!(books.ledger.event(event.uid).await.unwrap().unwrap().stock, []);
         assert_eq!(books.sql("SELECT count(*) FROM coupon"), "0");
     }
-    books.ledger.preload(event.uid, &lot, |_| {}).await.unwrap();
+    books.ledger.preload(&event, &lot, |_| {}).await.unwrap();
     assert_eq!(all_coupons(&books.ledger, event.uid).await, lot.coupons(event.seed, event.format).collect::<Vec<_>>());
 }
 
@@ -156,7 +156,7 @@ async fn a_preload_whose_backend_is_killed_leaves_nothing_and_can_be_done_again(
     let lot = lot(0, 60_000, 40_000);
     for stop_at in [1, 90_000] {
         let mut killed = false;
-        let preload = books.ledger.preload(event.uid, &lot, |made| {
+        let preload = books.ledger.preload(&event, &lot, |made| {
             if made >= stop_at && !killed {
                 killed = true;
                 books.sql(
@@ -170,7 +170,7 @@ async fn a_preload_whose_backend_is_killed_leaves_nothing_and_can_be_done_again(
         assert_eq!(books.sql("SELECT count(*) FROM coupon"), "0");
         assert_eq!(books.sql("SELECT count(*) FROM pg_class WHERE relname LIKE 'coupon\\_0%'"), "0");
     }
-    books.ledger.preload(event.uid, &lot, |_| {}).await.unwrap();
+    books.ledger.preload(&event, &lot, |_| {}).await.unwrap();
     assert_eq!(books.sql("SELECT count(*), count(DISTINCT code) FROM coupon"), "100000|100000");
 }
 
@@ -178,24 +178,23 @@ async fn a_preload_whose_backend_is_killed_leaves_nothing_and_can_be_done_again(
 async fn a_stock_can_be_made_anew_until_the_event_opens() {
     let books = Books::open().await;
     let (event, old) = books.stocked(1, 50, 50).await;
-    books.ledger.discard_stock(event.uid).await.unwrap();
-    books.ledger.discard_stock(event.uid).await.unwrap();
+    books.ledger.discard_stock(&event).await.unwrap();
+    books.ledger.discard_stock(&event).await.unwrap();
     assert_eq!(all_coupons(&books.ledger, event.uid).await, []);
     let format = CodeFormat { prefix: Some("FALL".into()), length: 10 };
     let event = books.ledger.register(&NewEvent { format, ..new_event(1) }).await.unwrap();
     assert_eq!(event.stock, []);
-    books.ledger.preload(event.uid, &lot(0, 10, 0), |_| {}).await.unwrap();
+    books.ledger.preload(&event, &lot(0, 10, 0), |_| {}).await.unwrap();
     let new = all_coupons(&books.ledger, event.uid).await;
     assert!(new.len() == 10 && new.iter().all(|c| c.code.starts_with("FALL-")), "{new:?}");
     assert!(old.iter().all(|c| c.code.starts_with("SUMMER-")));
 
-    books.ledger.mark_opened(event.uid).await.unwrap();
+    books.ledger.schedule_opening(&event, 1).await.unwrap();
     let opened_at = books.ledger.event(event.uid).await.unwrap().unwrap().opened_at;
     assert!(opened_at.is_some());
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    books.ledger.mark_opened(event.uid).await.unwrap();
+    books.ledger.schedule_opening(&event, 2).await.unwrap();
     assert_eq!(books.ledger.event(event.uid).await.unwrap().unwrap().opened_at, opened_at);
-    let refused = books.ledger.discard_stock(event.uid).await.unwrap_err();
+    let refused = books.ledger.discard_stock(&event).await.unwrap_err();
     assert!(matches!(refused, LedgerError::AlreadyOpened(_)), "{refused}");
     assert_eq!(all_coupons(&books.ledger, event.uid).await, new);
 }
@@ -203,11 +202,14 @@ async fn a_stock_can_be_made_anew_until_the_event_opens() {
 #[tokio::test]
 async fn nothing_is_made_for_an_event_that_nobody_registered() {
     let books = Books::open().await;
-    let uid = Uuid::from_u128(7);
+    let event = books.event(7).await;
+    let uid = event.uid;
+    books.ledger.delete_event(uid).await.unwrap();
     let unknown = |error| matches!(error, LedgerError::UnknownEvent { uid: u, .. } if u == uid);
-    assert!(unknown(books.ledger.preload(uid, &lot(0, 1, 1), |_| {}).await.unwrap_err()));
-    assert!(unknown(books.ledger.discard_stock(uid).await.unwrap_err()));
-    assert!(unknown(books.ledger.mark_opened(uid).await.unwrap_err()));
+    assert!(unknown(books.ledger.preload(&event, &lot(0, 1, 1), |_| {}).await.unwrap_err()));
+    assert!(unknown(books.ledger.discard_stock(&event).await.unwrap_err()));
+    let refused = books.ledger.schedule_opening(&event, 1).await.unwrap_err();
+    assert!(matches!(refused, LedgerError::EditionChanged(u) if u == uid), "{refused}");
     books.ledger.delete_event(uid).await.unwrap();
     assert_eq!(books.ledger.coupons(uid, 0, 10).await.unwrap(), []);
 }
@@ -230,16 +232,16 @@ async fn what_is_not_there_is_told_apart_from_what_is_wrong() {
 #[test]
 fn calls_may_be_made_from_any_task() {
     fn sendable<T: Send>(_: T) {}
-    fn all(ledger: &Ledger, user: &domain::UserId) {
+    fn all(ledger: &Ledger, event: &ledger::StoredEvent, user: &domain::UserId) {
         let uid = Uuid::from_u128(1);
         sendable(ledger.ping());
         sendable(ledger.migrate());
         sendable(ledger.is_migrated());
         sendable(ledger.register(&new_event(1)));
         sendable(ledger.event(uid));
-        sendable(ledger.preload(uid, &lot(0, 1, 1), |_| {}));
-        sendable(ledger.discard_stock(uid));
-        sendable(ledger.mark_opened(uid));
+        sendable(ledger.preload(event, &lot(0, 1, 1), |_| {}));
+        sendable(ledger.discard_stock(event));
+        sendable(ledger.schedule_opening(event, 1));
         sendable(ledger.coupons(uid, 0, 1));
         sendable(ledger.record(&[]));
         sendable(ledger.issued_count(uid));

@@ -28,6 +28,6 @@ pub use connection::{Stock, StockError};
 pub use holding::{Holding, Status};
 pub use issue::{IssueReply, MAX_BATCH, Outcome};
 pub use load::{Acknowledge, Loaded, Opening};
-pub use observe::Observed;
-pub use outbox::OutboxEntry;
+pub use observe::{Lookup, Observed};
+pub use outbox::{LeftBehind, OutboxEntry};
 pub use settle::{MAX_SETTLEMENTS, Settled, Settlement, SettlementOutcome};

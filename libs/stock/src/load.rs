@@ -38,8 +38,10 @@ pub struct Opening {
     pub window: Window,
     /// When a user may be told.
     pub acknowledge: Acknowledge,
-    /// The generation of the manifest.
+    /// The generation of the manifest. An older one than that in force changes nothing.
     pub generation: i64,
+    /// Which making of the stock this is about.
+    pub edition: u32,
     /// How many coupons must be loaded before the gate leaves [`Gate::Loading`].
     pub total: u64,
 }
@@ -49,7 +51,7 @@ pub struct Opening {
 pub enum Loaded<T> {
     /// It did.
     Here(T),
-    /// Redis knows no such event, or another one of the same name.
+    /// Redis knows no such event, or another one of the same name, or another edition of its stock.
     OtherEvent,
 }
 
@@ -61,37 +63,54 @@ impl<T> From<Option<T>> for Loaded<T> {
 
 impl Stock {
     /// Makes the event known, with its gate at [`Gate::Loading`]. Changes nothing when it is known already.
-    pub async fn prepare(&self, event: &EventId, uid: Uuid) -> Result<Loaded<()>, StockError> {
+    ///
+    /// `edition` says which making of the stock is to be loaded: what is meant for another one will not get in, however late
+    /// it comes.
+    pub async fn prepare(&self, event: &EventId, uid: Uuid, edition: u32) -> Result<Loaded<()>, StockError> {
         const OPERATION: &str = "prepare the event";
+        self.list(OPERATION, event).await?;
         let keys = self.keys(event);
-        let owner: String = (self.scripts.prepare)
+        let (owner, loading): (String, String) = (self.scripts.prepare)
             .key(keys.meta)
             .key(keys.queue)
             .key(keys.issued)
             .key(keys.outbox)
             .arg(uid.to_string())
+            .arg(edition)
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        if parse_uid(OPERATION, &owner)? != uid {
-            return Ok(Loaded::OtherEvent);
-        }
-        // Not in the script: the set lives in another hash slot. A crash in between is mended by the next `prepare`.
+        let is_ours = parse_uid(OPERATION, &owner)? == uid && loading == edition.to_string();
+        Ok(if is_ours { Loaded::Here(()) } else { Loaded::OtherEvent })
+    }
+
+    /// Puts the event among those whose outbox is swept. The set lives in another hash slot than the event's keys, so no script
+    /// can do both; instead this comes before everything that a coupon could be given out after.
+    async fn list(&self, operation: &'static str, event: &EventId) -> Result<(), StockError> {
         redis::cmd("SADD")
             .arg(self.events_key())
             .arg(event.as_str())
-            .query_async::<()>(&mut self.connection())
+            .query_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
-        Ok(Loaded::Here(()))
+            .map_err(failed(operation))
     }
 
     /// Adds a chunk of coupons (at most 6,000, without gaps) to the stock if it begins where the stock ends, and returns how
     /// many are loaded. Repeating a call does not add its coupons again.
-    pub async fn load(&self, event: &EventId, uid: Uuid, chunk: &[Coupon]) -> Result<Loaded<u64>, StockError> {
+    pub async fn load(
+        &self,
+        event: &EventId,
+        uid: Uuid,
+        edition: u32,
+        chunk: &[Coupon],
+    ) -> Result<Loaded<u64>, StockError> {
         let keys = self.keys(event);
         let mut call = self.scripts.load.prepare_invoke();
-        call.key(keys.meta).key(keys.queue).arg(uid.to_string()).arg(chunk.first().map_or(0, |coupon| coupon.ordinal));
+        call.key(keys.meta)
+            .key(keys.queue)
+            .arg(uid.to_string())
+            .arg(edition)
+            .arg(chunk.first().map_or(0, |coupon| coupon.ordinal));
         for Coupon { ordinal: _, code, discount } in chunk {
             call.arg(format!("{code}:{discount}"));
         }
@@ -106,7 +125,8 @@ impl Stock {
     /// Also when the gate would leave [`Gate::Loading`] and the stock is not whole.
     pub async fn set_gate(&self, event: &EventId, uid: Uuid, opening: &Opening) -> Result<Loaded<Gate>, StockError> {
         const OPERATION: &str = "set the gate";
-        let Opening { gate, window: Window { start, end }, acknowledge, generation, total } = opening;
+        let Opening { gate, window: Window { start, end }, acknowledge, generation, edition, total } = opening;
+        self.list(OPERATION, event).await?;
         let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
         let keys = self.keys(event);
         let gate: Option<String> = (self.scripts.gate)
@@ -120,6 +140,7 @@ impl Stock {
             .arg(acknowledge.as_str())
             .arg(*generation)
             .arg(*total)
+            .arg(*edition)
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
@@ -129,15 +150,25 @@ impl Stock {
 
     /// Removes everything that Redis holds of the event. Whether there was something to remove.
     pub async fn remove(&self, event: &EventId, uid: Uuid) -> Result<bool, StockError> {
+        self.remove_if(event, uid, "").await
+    }
+
+    /// The same for one edition of the stock: a newer one stays, however late this comes.
+    pub async fn remove_edition(&self, event: &EventId, uid: Uuid, edition: u32) -> Result<bool, StockError> {
+        self.remove_if(event, uid, &edition.to_string()).await
+    }
+
+    async fn remove_if(&self, event: &EventId, uid: Uuid, edition: &str) -> Result<bool, StockError> {
         const OPERATION: &str = "remove the event";
         let keys = self.keys(event);
         let removed: bool = (self.scripts.remove)
-            .key(keys.meta)
+            .key(&keys.meta)
             .key(keys.queue)
             .key(keys.issued)
             .key(keys.outbox)
             .key(keys.sweeper)
             .arg(uid.to_string())
+            .arg(edition)
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
@@ -148,6 +179,15 @@ impl Stock {
                 .query_async::<()>(&mut self.connection())
                 .await
                 .map_err(failed(OPERATION))?;
+            // Someone may have made the event again in between.
+            let is_there: bool = redis::cmd("EXISTS")
+                .arg(keys.meta)
+                .query_async(&mut self.connection())
+                .await
+                .map_err(failed(OPERATION))?;
+            if is_there {
+                self.list(OPERATION, event).await?;
+            }
         }
         Ok(removed)
     }

@@ -15,6 +15,8 @@ use crate::{
 pub struct Observed {
     /// Which event it is.
     pub uid: Uuid,
+    /// Which making of its stock.
+    pub edition: u32,
     /// What is let through.
     pub gate: Gate,
     /// When.
@@ -39,6 +41,17 @@ pub struct Observed {
     pub now: i64,
 }
 
+/// What an event has for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Which event it is.
+    pub uid: Uuid,
+    /// When a user may be told.
+    pub acknowledge: Acknowledge,
+    /// What the user holds, or held; None when they never got a coupon.
+    pub holding: Option<Holding>,
+}
+
 type RawObserved = (HashMap<String, String>, u64, u64, u64, i64);
 
 impl Stock {
@@ -61,6 +74,7 @@ impl Stock {
         let cancelled = number("cancelled")?;
         Ok(Some(Observed {
             uid: parse_uid(OPERATION, text("uid"))?,
+            edition: text("edition").parse().map_err(|_| unreadable(OPERATION, text("edition")))?,
             gate: Gate::from_name(text("gate")).ok_or_else(|| unreadable(OPERATION, text("gate")))?,
             window: Window { start: text("start").parse().ok(), end: text("end").parse().ok() },
             acknowledge: Acknowledge::from_name(text("acknowledge"))
@@ -76,18 +90,22 @@ impl Stock {
         }))
     }
 
-    /// What a user holds, or held. None when Redis knows no such event; `(uid, None)` when the user never got a coupon.
-    pub async fn lookup(&self, event: &EventId, user: &UserId) -> Result<Option<(Uuid, Option<Holding>)>, StockError> {
+    /// What a user holds, or held. None when Redis knows no such event.
+    pub async fn lookup(&self, event: &EventId, user: &UserId) -> Result<Option<Lookup>, StockError> {
         const OPERATION: &str = "look up a user";
         let keys = self.keys(event);
-        let (uid, entry): (Option<String>, Option<String>) = redis::pipe()
-            .hget(keys.meta, "uid")
+        let ((uid, acknowledge), entry): ((Option<String>, Option<String>), Option<String>) = redis::pipe()
+            .hmget(keys.meta, &["uid", "acknowledge"])
             .hget(keys.issued, user.as_str())
             .query_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        let Some(uid) = uid else { return Ok(None) };
-        Ok(Some((parse_uid(OPERATION, &uid)?, entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?)))
+        let (Some(uid), Some(acknowledge)) = (uid, acknowledge) else { return Ok(None) };
+        Ok(Some(Lookup {
+            uid: parse_uid(OPERATION, &uid)?,
+            acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| unreadable(OPERATION, &acknowledge))?,
+            holding: entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?,
+        }))
     }
 
     /// The names of all events that Redis knows.

@@ -22,6 +22,17 @@ pub struct OutboxEntry {
     pub records: Vec<IssuedRecord>,
 }
 
+/// Some of what was left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// What can be sent.
+    pub entries: Vec<OutboxEntry>,
+    /// The ids of entries that this version cannot read: someone else wrote them. They stay where they are.
+    pub unreadable: Vec<String>,
+    /// The id of the last entry that was looked at, readable or not, to page on. None: there are no more.
+    pub last: Option<String>,
+}
+
 impl Stock {
     /// Deletes entries whose records Kafka has confirmed. Ids that are gone already are passed over.
     pub async fn confirm(&self, event: &EventId, ids: &[String]) -> Result<(), StockError> {
@@ -36,29 +47,51 @@ impl Stock {
             .map_err(failed("delete confirmed outbox entries"))
     }
 
-    /// Up to `count` entries, oldest first, that were written longer than `age` ago, by Redis's clock. `after` is the id of
-    /// the last entry seen, to page on.
+    /// Up to `count` entries, oldest first, that were written longer than `age` ago, by Redis's clock. `after` is
+    /// [`LeftBehind::last`] of the page before.
+    ///
+    /// Entries from further in the future than `age` are among them, however young they are.
     pub async fn left_behind(
         &self,
         event: &EventId,
         age: Duration,
         after: Option<&str>,
         count: usize,
-    ) -> Result<Vec<OutboxEntry>, StockError> {
+    ) -> Result<LeftBehind, StockError> {
         const OPERATION: &str = "read the outbox";
         let (seconds, micros): (u64, u64) =
             redis::cmd("TIME").query_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
-        let until = Duration::new(seconds, 0) + Duration::from_micros(micros);
-        let reply: StreamRangeReply = redis::cmd("XRANGE")
-            .arg(self.keys(event).outbox)
-            .arg(after.map_or_else(|| "-".to_owned(), |id| format!("({id}")))
-            .arg(until.saturating_sub(age).as_millis().to_string())
-            .arg("COUNT")
-            .arg(count)
-            .query_async(&mut self.connection())
-            .await
-            .map_err(failed(OPERATION))?;
-        reply.ids.into_iter().map(|entry| read_entry(OPERATION, event, &entry)).collect()
+        let (now, age) = (seconds.saturating_mul(1000).saturating_add(micros / 1000), millis(age));
+        let outbox = self.keys(event).outbox;
+        let range = async |from: String, to: String, count: usize| {
+            let reply: Result<StreamRangeReply, _> = redis::cmd("XRANGE")
+                .arg(&outbox)
+                .arg(from)
+                .arg(to)
+                .arg("COUNT")
+                .arg(count)
+                .query_async(&mut self.connection())
+                .await;
+            reply.map(|reply| reply.ids).map_err(failed(OPERATION))
+        };
+        let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
+        let mut found = range(from.clone(), now.saturating_sub(age).to_string(), count).await?;
+        if found.len() < count {
+            // The ids of a stream never go back, even when it is empty. When Redis's clock once was ahead, new entries get
+            // ids from then on until the clock is there again, perhaps in years: their age is unknown, so nobody waits.
+            let future = now.saturating_add(age).saturating_add(1);
+            let from = if after.and_then(written_at).is_some_and(|at| at >= future) { from } else { future.to_string() };
+            found.extend(range(from, "+".to_owned(), count - found.len()).await?);
+        }
+
+        let mut page = LeftBehind { last: found.last().map(|entry| entry.id.clone()), ..LeftBehind::default() };
+        for entry in found {
+            match read_entry(OPERATION, event, &entry) {
+                Ok(read) => page.entries.push(read),
+                Err(_) => page.unreadable.push(entry.id),
+            }
+        }
+        Ok(page)
     }
 
     /// Takes, or keeps, the role of the one issuer that sends what others left behind, for `lease`. Whether `issuer` has it.
@@ -66,11 +99,20 @@ impl Stock {
         (self.scripts.sweeper)
             .key(self.keys(event).sweeper)
             .arg(issuer.to_string())
-            .arg(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX))
+            .arg(millis(lease))
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed("take the sweeper's role"))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The part of an entry's id that is a time, in milliseconds.
+fn written_at(id: &str) -> Option<u64> {
+    id.split('-').next()?.parse().ok()
 }
 
 fn read_entry(operation: &'static str, event: &EventId, entry: &StreamId) -> Result<OutboxEntry, StockError> {

@@ -50,15 +50,15 @@ pub(super) async fn execute(
     let Wanted { uid, name, .. } = wanted;
     match step {
         Step::Register => {
-            let Wanted { policy_name, format, .. } = wanted.clone();
-            ledger.register(&NewEvent { uid: *uid, name: name.clone(), policy_name, format }).await?;
+            let Wanted { uid, name, policy_name, format, generation, created_at, .. } = wanted.clone();
+            ledger.register(&NewEvent { uid, name, policy_name, format, generation, created_at }).await?;
         }
         Step::MakeStock(lot) => make_stock(&lot, wanted, seen, context, reporter).await?,
         Step::Prepare => {
-            stock.prepare(name, *uid).await?;
+            stock.prepare(name, *uid, seen.stored()?.edition).await?;
         }
         Step::Load { from, to } => load(from, to, wanted, seen, context, reporter).await?,
-        Step::ScheduleOpening { at } => ledger.schedule_opening(*uid, at).await?,
+        Step::ScheduleOpening { at } => unless_overtaken(ledger.schedule_opening(seen.stored()?, at).await)?,
         Step::WithdrawOpening => ledger.withdraw_opening(*uid).await?,
         Step::SetGate(opening) => {
             if let Loaded::Here(gate) = stock.set_gate(name, *uid, &opening).await? {
@@ -69,12 +69,16 @@ pub(super) async fn execute(
         Step::CloseForeign(uid, opening) => {
             stock.set_gate(name, uid, &opening).await?;
         }
-        Step::RemoveKeys(uid) => {
+        Step::RemoveEdition(edition) => {
+            let removed = stock.remove_edition(name, *uid, edition).await?;
+            tracing::info!(event = %name, edition, removed, "an earlier edition removed from Redis");
+        }
+        Step::RemoveForeign(uid) => {
             let removed = stock.remove(name, uid).await?;
-            tracing::info!(event = %name, %uid, removed, "keys removed from Redis");
+            tracing::info!(event = %name, %uid, removed, "an earlier event removed from Redis");
         }
         Step::DiscardStock => {
-            ledger.discard_stock(*uid).await?;
+            ledger.discard_stock(seen.stored()?).await?;
             tracing::info!(event = %name, "coupons removed from Postgres, to be made anew");
         }
     }
@@ -90,7 +94,7 @@ async fn make_stock(
 ) -> Result<(), ReconcileError> {
     let begun = Instant::now();
     let (sender, done) = watch::channel(0);
-    let mut preload = pin!(context.ledger.preload(wanted.uid, lot, move |made| {
+    let mut preload = pin!(context.ledger.preload(seen.stored()?, lot, move |made| {
         sender.send_replace(made);
     }));
     let mut ticks = time::interval(PROGRESS_INTERVAL);
@@ -111,8 +115,15 @@ async fn make_stock(
             tracing::info!(event = %wanted.name, coupons = lot.len(), seconds = begun.elapsed().as_secs_f32(), "coupons are in Postgres");
             Ok(())
         }
-        Err(LedgerError::StockChanged { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => unless_overtaken(Err(error)),
+    }
+}
+
+/// That another operator was faster is no error: the next glance shows what is there.
+fn unless_overtaken(done: Result<(), LedgerError>) -> Result<(), ReconcileError> {
+    match done {
+        Err(LedgerError::StockChanged { .. } | LedgerError::EditionChanged(_)) => Ok(()),
+        done => Ok(done?),
     }
 }
 
@@ -125,6 +136,7 @@ async fn load(
     context: &Context,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ReconcileError> {
+    let edition = seen.stored()?.edition;
     let begun = Instant::now();
     let mut said = begun;
     let mut next = from;
@@ -138,7 +150,9 @@ async fn load(
         {
             return Err(ReconcileError::Gap(missing));
         }
-        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, &chunk).await? else { return Ok(()) };
+        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, edition, &chunk).await? else {
+            return Ok(());
+        };
         context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(wished.into()));
         next = loaded;
         if said.elapsed() > PROGRESS_INTERVAL {

@@ -16,13 +16,18 @@ pub(crate) struct Seen {
     pub(crate) persisted: u64,
     /// The event in Redis: this one, or another of its name.
     pub(crate) redis: Option<Observed>,
-    /// Whether Postgres knows the other one.
-    pub(crate) foreign_is_ours: bool,
+    /// If it is another: when that one was made (milliseconds since the epoch); None when Postgres does not know it.
+    pub(crate) other_created_at: Option<i64>,
     /// Redis's clock, or ours when Redis has no event (milliseconds since the epoch).
     pub(crate) now: i64,
 }
 
 impl Seen {
+    /// The event in Postgres, where a step needs it.
+    pub(crate) fn stored(&self) -> Result<&StoredEvent, ReconcileError> {
+        self.stored.as_ref().ok_or(ReconcileError::Outdated)
+    }
+
     /// This event in Redis.
     pub(crate) fn own(&self, wanted: &Wanted) -> Option<&Observed> {
         self.redis.as_ref().filter(|redis| redis.uid == wanted.uid)
@@ -54,12 +59,12 @@ pub(crate) async fn observe(ledger: &Ledger, stock: &Stock, wanted: &Wanted) -> 
         // Another operator may have made and opened it in between. Only now its absence means something.
         redis = stock.observe(&wanted.name).await?;
     }
-    let foreign_is_ours = match &redis {
-        Some(other) if other.uid != wanted.uid => ledger.event(other.uid).await?.is_some(),
-        _ => false,
+    let other_created_at = match &redis {
+        Some(other) if other.uid != wanted.uid => ledger.event(other.uid).await?.map(|event| event.created_at),
+        _ => None,
     };
     let now = redis.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |redis| redis.now);
-    Ok(Seen { stored, persisted, redis, foreign_is_ours, now })
+    Ok(Seen { stored, persisted, redis, other_created_at, now })
 }
 
 /// How many batches wait for Kafka, and how many issued coupons for Postgres.

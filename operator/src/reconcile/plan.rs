@@ -7,8 +7,11 @@
 //!   neither in Postgres nor in Redis: whoever holds a coupon keeps it.
 //!
 //! # Caveats
-//! Between a glance and its step, another operator may act on another version of the manifest. Each step is therefore checked
-//! again where it takes effect: lots by their first ordinal, chunks by theirs, the gate by the count, discarding by the opening.
+//! Between a glance and its step, another operator may act on another version of the manifest, and a step may arrive long after
+//! its operator is dead. Each step is therefore checked again where it takes effect: lots by their first ordinal, chunks by
+//! theirs, the gate by the count and the generation of the manifest, discarding by the opening, and all of them by the edition of
+//! the stock: to make it anew, the next edition is begun in Postgres before anything else.
+//! Who sees a newer generation than their own, or a later event of the same name, has been overtaken and leaves it alone.
 
 use crds::{Issuance, status::reason};
 use domain::{Discount, Gate, Lot, Uuid, Window};
@@ -39,9 +42,11 @@ pub(crate) enum Step {
     SetGate(Opening),
     /// Close the gate of an earlier event of this name.
     CloseForeign(Uuid, Opening),
-    /// Remove the keys of this event, or of an earlier one of its name, from Redis.
-    RemoveKeys(Uuid),
-    /// Remove the coupons from Postgres.
+    /// Remove the keys of an earlier edition of the stock from Redis.
+    RemoveEdition(u32),
+    /// Remove the keys of an earlier event of this name from Redis.
+    RemoveForeign(Uuid),
+    /// Remove the coupons from Postgres, and begin the next edition.
     DiscardStock,
 }
 
@@ -71,13 +76,24 @@ fn stuck(reason: &'static str, message: impl Into<String>) -> Plan {
 
 /// What to do next.
 pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
+    let other = seen.redis.as_ref().filter(|redis| redis.uid != wanted.uid);
+    if other.is_some() && seen.other_created_at.is_some_and(|at| at > wanted.created_at) {
+        return Plan::Rest;
+    }
     let Some(stored) = &seen.stored else { return Plan::Do(Step::Register) };
+    if stored.generation > wanted.generation {
+        return Plan::Rest;
+    }
     let format_can_follow = stored.stock.is_empty() && stored.format != wanted.format;
-    if format_can_follow || stored.policy_name != wanted.policy_name {
+    if format_can_follow || stored.policy_name != wanted.policy_name || stored.generation < wanted.generation {
         return Plan::Do(Step::Register);
     }
-    if let Some(other) = seen.redis.as_ref().filter(|redis| redis.uid != wanted.uid) {
-        return make_room(wanted, other, seen.foreign_is_ours);
+    if let Some(other) = other {
+        return make_room(wanted, other, seen.other_created_at);
+    }
+    if let Some(own) = seen.redis.as_ref().filter(|own| own.edition != stored.edition) {
+        let is_earlier = own.edition < stored.edition && own.issued == 0 && stored.opened_at.is_none();
+        return if is_earlier { Plan::Do(Step::RemoveEdition(own.edition)) } else { drift(own, stored.stock_len()) };
     }
     match (stored.opened_at, seen.redis.as_ref()) {
         (Some(at), None) if at <= seen.now + CLOCK_TOLERANCE => stuck(
@@ -95,9 +111,10 @@ pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
 
 /// Another event of this name holds the keys in Redis. Kubernetes knows only this one, so the other is gone; but what its users
 /// were told must reach Postgres first.
-fn make_room(wanted: &Wanted, other: &Observed, is_ours: bool) -> Plan {
+fn make_room(wanted: &Wanted, other: &Observed, created_at: Option<i64>) -> Plan {
     let uid = other.uid;
-    if !is_ours {
+    // Kubernetes counts seconds: of two events of one second nobody knows which is the earlier one.
+    if created_at.is_none_or(|at| at >= wanted.created_at) {
         return stuck(
             reason::NAME_TAKEN,
             format!(
@@ -109,7 +126,7 @@ fn make_room(wanted: &Wanted, other: &Observed, is_ours: bool) -> Plan {
     }
     if other.gate != Gate::Closed {
         let window = other.window;
-        return Plan::Do(Step::CloseForeign(uid, opening(wanted, Gate::Closed, window, other.loaded)));
+        return Plan::Do(Step::CloseForeign(uid, opening(wanted, Gate::Closed, window, other.edition, other.loaded)));
     }
     if other.outbox > 0 {
         return stuck(
@@ -119,7 +136,7 @@ fn make_room(wanted: &Wanted, other: &Observed, is_ours: bool) -> Plan {
             ),
         );
     }
-    Plan::Do(Step::RemoveKeys(uid))
+    Plan::Do(Step::RemoveForeign(uid))
 }
 
 /// No coupon can have been given out.
@@ -128,7 +145,7 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
         // Two operators crossed each other. Note it before anything else, as if it had been noted first.
         return Plan::Do(Step::ScheduleOpening { at: opens_at(own.window, now) });
     }
-    if let Some(plan) = closed(wanted, own, stored.stock_len()) {
+    if let Some(plan) = closed(wanted, stored, own) {
         return plan;
     }
     let target = match wanted.whole_stock() {
@@ -136,8 +153,7 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
         Err(message) => return stuck(reason::PRELOAD_FAILED, message),
     };
     if !stored.stock.is_empty() && !same(&stored.stock, &target) {
-        // Redis first: what it holds must always be in Postgres.
-        return Plan::Do(own.map_or(Step::DiscardStock, |_| Step::RemoveKeys(wanted.uid)));
+        return Plan::Do(Step::DiscardStock);
     }
     let Some(own) = own else {
         return Plan::Do(if stored.stock.is_empty() {
@@ -148,11 +164,11 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
     };
     let len = stored.stock_len();
     if len == 0 {
-        return Plan::Do(if own.loaded > 0 {
-            Step::RemoveKeys(wanted.uid)
+        return if own.loaded > 0 {
+            drift(own, len)
         } else {
-            Step::MakeStock(Lot { first_ordinal: 0, counts: target })
-        });
+            Plan::Do(Step::MakeStock(Lot { first_ordinal: 0, counts: target }))
+        };
     }
     if own.loaded < len {
         return Plan::Do(Step::Load { from: own.loaded, to: len });
@@ -161,7 +177,8 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
         return drift(own, len);
     }
     if wanted.issuance == Issuance::Paused {
-        return settle_gate(own, opening(wanted, Gate::Paused, wanted.window, len)).unwrap_or(Plan::Rest);
+        return settle_gate(own, opening(wanted, Gate::Paused, wanted.window, stored.edition, len))
+            .unwrap_or(Plan::Rest);
     }
     Plan::Do(Step::ScheduleOpening { at: opens_at(wanted.window, now) })
 }
@@ -169,7 +186,7 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
 /// The stock is whole, the gate is open or about to be, and the start is still to come: everything may still change.
 fn waiting_for_start(wanted: &Wanted, stored: &StoredEvent, own: &Observed, at: i64) -> Plan {
     let len = stored.stock_len();
-    if let Some(plan) = closed(wanted, Some(own), len) {
+    if let Some(plan) = closed(wanted, stored, Some(own)) {
         return plan;
     }
     let as_wanted = wanted.issuance == Issuance::Auto
@@ -177,11 +194,11 @@ fn waiting_for_start(wanted: &Wanted, stored: &StoredEvent, own: &Observed, at: 
         && own.loaded == len
         && wanted.whole_stock().is_ok_and(|target| same(&stored.stock, &target));
     if as_wanted {
-        return settle_gate(own, opening(wanted, Gate::Open, wanted.window, len)).unwrap_or(Plan::Rest);
+        return settle_gate(own, opening(wanted, Gate::Open, wanted.window, stored.edition, len)).unwrap_or(Plan::Rest);
     }
     if own.gate == Gate::Open {
         // With the window that is in force: the start must not come nearer than Postgres knows.
-        return Plan::Do(Step::SetGate(opening(wanted, Gate::Loading, own.window, len)));
+        return Plan::Do(Step::SetGate(opening(wanted, Gate::Loading, own.window, stored.edition, len)));
     }
     if own.issued > 0 {
         return drift(own, len);
@@ -192,8 +209,12 @@ fn waiting_for_start(wanted: &Wanted, stored: &StoredEvent, own: &Observed, at: 
 /// Coupons may be with users.
 fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, persisted: u64) -> Plan {
     let len = stored.stock_len();
-    if let Some(plan) = closed(wanted, Some(own), len) {
+    if let Some(plan) = closed(wanted, stored, Some(own)) {
         return plan;
+    }
+    if persisted > own.issued {
+        // Redis is older than Postgres. To open it would give the same coupons once more.
+        return drift(own, len);
     }
     if own.gate == Gate::Loading && own.loaded < len {
         return Plan::Do(Step::Load { from: own.loaded, to: len });
@@ -203,7 +224,7 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, persiste
     let start = if begun { own.window.start } else { wanted.window.start };
     let gate = if wanted.issuance == Issuance::Paused { Gate::Paused } else { Gate::Open };
     let window = Window { start, end: wanted.window.end };
-    if let Some(plan) = settle_gate(own, opening(wanted, gate, window, len)) {
+    if let Some(plan) = settle_gate(own, opening(wanted, gate, window, stored.edition, len)) {
         return plan;
     }
     match wanted.top_up(&stored.stock) {
@@ -217,7 +238,7 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, persiste
         return Plan::Do(Step::Load { from: own.loaded, to: len });
     }
     let held = own.queued + own.issued;
-    if own.loaded > len || held > own.loaded || held + own.cancelled < own.loaded || persisted > own.issued {
+    if own.loaded > len || held > own.loaded || held + own.cancelled < own.loaded {
         return drift(own, len);
     }
     if start != wanted.window.start {
@@ -227,12 +248,18 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, persiste
 }
 
 /// What to do when the event is over for good; None when it is not.
-fn closed(wanted: &Wanted, own: Option<&Observed>, len: u64) -> Option<Plan> {
+fn closed(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>) -> Option<Plan> {
     match own {
         Some(own) if own.gate == Gate::Closed => Some(Plan::Rest),
         _ if wanted.issuance != Issuance::Closed => None,
         None => Some(Plan::Do(Step::Prepare)),
-        Some(_) => Some(Plan::Do(Step::SetGate(opening(wanted, Gate::Closed, wanted.window, len)))),
+        Some(_) => Some(Plan::Do(Step::SetGate(opening(
+            wanted,
+            Gate::Closed,
+            wanted.window,
+            stored.edition,
+            stored.stock_len(),
+        )))),
     }
 }
 
@@ -256,8 +283,8 @@ fn settle_gate(own: &Observed, opening: Opening) -> Option<Plan> {
     (!in_force).then_some(Plan::Do(Step::SetGate(opening)))
 }
 
-fn opening(wanted: &Wanted, gate: Gate, window: Window, total: u64) -> Opening {
-    Opening { gate, window, acknowledge: wanted.acknowledge, generation: wanted.generation, total }
+fn opening(wanted: &Wanted, gate: Gate, window: Window, edition: u32, total: u64) -> Opening {
+    Opening { gate, window, acknowledge: wanted.acknowledge, generation: wanted.generation, edition, total }
 }
 
 /// From when on a gate that is opened now gives out coupons.

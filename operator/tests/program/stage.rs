@@ -250,7 +250,7 @@ impl Stage {
         for (user, holding) in self.stock.scan_issued(&event).await? {
             self.ledger.record(&[holding.record(&event, uid, &user)]).await?;
         }
-        let left = self.stock.left_behind(&event, Duration::ZERO, None, 1000).await?;
+        let left = self.stock.left_behind(&event, Duration::ZERO, None, 1000).await?.entries;
         let ids: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
         Ok(self.stock.confirm(&event, &ids).await?)
     }

@@ -94,16 +94,17 @@ impl Setting {
         topics::ensure(&self.kafka, &topic).await.unwrap();
         ledger.migrate().await.unwrap();
         let (uid, name) = (self.uid, self.event.clone());
-        let new = NewEvent { uid, name, policy_name: "Test".into(), format: CodeFormat::default() };
-        ledger.register(&new).await.unwrap();
+        let (policy_name, format) = ("Test".into(), CodeFormat::default());
+        let new = NewEvent { uid, name, policy_name, format, generation: 1, created_at: 0 };
+        let stored = ledger.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let lot = Lot { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
-        ledger.preload(uid, &lot, |_| ()).await.unwrap();
-        stock.prepare(&self.event, uid).await.unwrap();
+        ledger.preload(&stored, &lot, |_| ()).await.unwrap();
+        stock.prepare(&self.event, uid, 0).await.unwrap();
         let coupons = ledger.coupons(uid, 0, 1000).await.unwrap();
-        stock.load(&self.event, uid, &coupons).await.unwrap();
+        stock.load(&self.event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
-        let opening = Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, total: 100 };
+        let opening = Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, edition: 0, total: 100 };
         stock.set_gate(&self.event, uid, &opening).await.unwrap();
     }
 

@@ -35,7 +35,7 @@ impl Books {
     pub async fn stocked(&self, number: u128, percent: u64, amount: u64) -> (StoredEvent, Vec<Coupon>) {
         let event = self.event(number).await;
         let lot = lot(0, percent, amount);
-        self.ledger.preload(event.uid, &lot, |_| {}).await.unwrap();
+        self.ledger.preload(&event, &lot, |_| {}).await.unwrap();
         (event.clone(), lot.coupons(event.seed, event.format).collect())
     }
 
@@ -51,6 +51,8 @@ pub fn new_event(number: u128) -> NewEvent {
         name: format!("event-{number}").parse().unwrap(),
         policy_name: "Summer sale".into(),
         format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
+        generation: 1,
+        created_at: 1_796_083_200_000,
     }
 }
 

@@ -1,16 +1,23 @@
 #!lua
 -- Sets what the manifest says of the window and the gate. A closed gate stays closed; a gate leaves LOADING only when the
--- whole stock is there.
+-- whole stock is there; and what an older manifest says changes nothing, however late it comes. Closing always works.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 gate   3 start   4 end (milliseconds since the Unix epoch, or empty)   5 acknowledge   6 generation
---       7 total: how many coupons must be loaded
--- returns the gate now in force, or nil when couponMeta is missing or of another event;
+--       7 total: how many coupons must be loaded   8 edition of the stock
+-- returns the gate now in force, or nil when couponMeta is missing, or of another event or edition;
 --   the error NOTWHOLE when the stock is not whole
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'loaded')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'loaded', 'generation', 'edition')
 if meta[1] ~= ARGV[1] then
   return false
+end
+if ARGV[2] ~= 'CLOSED' then
+  if meta[5] ~= ARGV[8] then
+    return false
+  elseif tonumber(ARGV[6]) < tonumber(meta[4]) then
+    return meta[2]
+  end
 end
 local gate = ARGV[2]
 if meta[2] == 'CLOSED' then

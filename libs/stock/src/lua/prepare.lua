@@ -2,16 +2,16 @@
 -- Makes an event's couponMeta, with the gate at LOADING and nothing loaded. Done again, it changes nothing.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
--- ARGV  1 uid
--- returns the uid that couponMeta belongs to: another than ARGV[1] means that the name is still taken;
+-- ARGV  1 uid   2 edition of the stock
+-- returns { uid, edition } that couponMeta belongs to: others than those asked for mean that the name is still taken;
 --   the error LEFTOVER when there is no couponMeta, but stock or issued coupons of nobody knows which event
 
-local uid = redis.call('HGET', KEYS[1], 'uid')
-if uid then
-  return uid
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'edition')
+if meta[1] then
+  return meta
 end
 if redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then
   return redis.error_reply('LEFTOVER couponMeta is missing, but other keys of the event are there')
 end
-redis.call('HSET', KEYS[1], 'uid', ARGV[1], 'gate', 'LOADING', 'acknowledge', 'Redis', 'generation', 0, 'loaded', 0, 'completed', 0, 'cancelled', 0)
-return ARGV[1]
+redis.call('HSET', KEYS[1], 'uid', ARGV[1], 'edition', ARGV[2], 'gate', 'LOADING', 'acknowledge', 'Redis', 'generation', 0, 'loaded', 0, 'completed', 0, 'cancelled', 0)
+return { ARGV[1], ARGV[2] }

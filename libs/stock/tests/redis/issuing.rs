@@ -41,7 +41,7 @@ async fn asking_again_gives_the_same_coupon_also_when_the_event_is_over() {
         assert_eq!(again.outcomes, [Outcome::Duplicate(coupon.clone())]);
         assert!(again.outbox.is_none());
     }
-    assert_eq!(event.stock.lookup(&event.id, &users(0..1)[0]).await.unwrap(), Some((event.uid, Some(coupon))));
+    assert_eq!(event.stock.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().holding, Some(coupon));
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn users_may_be_called_anything() {
     }
     let scanned = event.stock.scan_issued(&event.id).await.unwrap();
     assert_eq!(scanned.len(), names.len());
-    let left = event.stock.left_behind(&event.id, std::time::Duration::ZERO, None, 10).await.unwrap();
+    let left = event.stock.left_behind(&event.id, std::time::Duration::ZERO, None, 10).await.unwrap().entries;
     assert_eq!(left, [first.outbox.unwrap()], "the outbox holds the same records");
     assert!(users.iter().all(|user| scanned[user].status == Status::Pending));
 }
@@ -168,8 +168,8 @@ async fn a_full_redis_loses_no_coupon() {
     let server = testbed::Redis::start().unwrap();
     let stock = Stock::connect(&server.url(), "").unwrap();
     let (id, uid) = ("summer".parse().unwrap(), domain::Uuid::new_v4());
-    stock.prepare(&id, uid).await.unwrap();
-    stock.load(&id, uid, &coupons(0, 10)).await.unwrap();
+    stock.prepare(&id, uid, 0).await.unwrap();
+    stock.load(&id, uid, 0, &coupons(0, 10)).await.unwrap();
     stock.set_gate(&id, uid, &opening(Gate::Open, Window::default(), 10)).await.unwrap();
 
     let mut admin = redis::Client::open(server.url()).unwrap().get_connection().unwrap();

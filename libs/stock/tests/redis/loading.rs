@@ -3,13 +3,13 @@
 use crate::support::{Event, coupons, opening, users};
 use domain::{Gate, Uuid, Window};
 use futures::future;
-use stock::{Loaded, Stock};
+use stock::{Loaded, Opening, Stock};
 
 #[tokio::test]
 async fn a_chunk_counts_once_however_often_it_is_sent() {
     let event = Event::prepared().await;
     let chunks: Vec<_> = (0..10).map(|i| coupons(i * 100, 100)).collect();
-    let load = |i: usize| event.stock.load(&event.id, event.uid, &chunks[i]);
+    let load = |i: usize| event.stock.load(&event.id, event.uid, 0, &chunks[i]);
     assert_eq!(load(0).await.unwrap(), Loaded::Here(100));
     assert_eq!(load(0).await.unwrap(), Loaded::Here(100), "again");
     assert_eq!(load(5).await.unwrap(), Loaded::Here(100), "too early");
@@ -64,9 +64,9 @@ async fn a_name_belongs_to_one_event_at_a_time() {
     let event = Event::open(5).await;
     let Event { stock, id, uid } = &event;
     let other = Uuid::new_v4();
-    assert_eq!(stock.prepare(id, *uid).await.unwrap(), Loaded::Here(()), "again");
-    assert_eq!(stock.prepare(id, other).await.unwrap(), Loaded::OtherEvent);
-    assert_eq!(stock.load(id, other, &coupons(5, 1)).await.unwrap(), Loaded::OtherEvent);
+    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Loaded::Here(()), "again");
+    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Loaded::OtherEvent);
+    assert_eq!(stock.load(id, other, 0, &coupons(5, 1)).await.unwrap(), Loaded::OtherEvent);
     let closed = opening(Gate::Closed, Window::default(), 5);
     assert_eq!(stock.set_gate(id, other, &closed).await.unwrap(), Loaded::OtherEvent);
     assert_eq!(stock.settle(id, other, &[]).await.unwrap(), Loaded::Here(stock::Settled::default()), "nothing to do");
@@ -77,7 +77,54 @@ async fn a_name_belongs_to_one_event_at_a_time() {
     assert!(!stock.remove(id, *uid).await.unwrap(), "again");
     assert!(stock.observe(id).await.unwrap().is_none());
     assert!(stock.events().await.unwrap().is_empty());
-    assert_eq!(stock.prepare(id, other).await.unwrap(), Loaded::Here(()));
+    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Loaded::Here(()));
+}
+
+/// The last packets of an operator that was slower than another one, which made the stock anew meanwhile.
+#[tokio::test]
+async fn what_is_meant_for_another_edition_changes_nothing() {
+    let event = Event::prepared().await;
+    event.load(0, 5).await;
+    let Event { stock, id, uid } = &event;
+    assert!(stock.remove_edition(id, *uid, 0).await.unwrap());
+    assert_eq!(stock.prepare(id, *uid, 1).await.unwrap(), Loaded::Here(()));
+
+    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Loaded::OtherEvent);
+    assert_eq!(stock.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), Loaded::OtherEvent);
+    assert_eq!(stock.load(id, *uid, 1, &coupons(0, 3)).await.unwrap(), Loaded::Here(3));
+    let old = opening(Gate::Open, Window::default(), 3);
+    assert_eq!(stock.set_gate(id, *uid, &old).await.unwrap(), Loaded::OtherEvent);
+    assert!(!stock.remove_edition(id, *uid, 0).await.unwrap());
+    let observed = stock.observe(id).await.unwrap().unwrap();
+    assert_eq!((observed.edition, observed.gate, observed.queued), (1, Gate::Loading, 3));
+    let own = Opening { edition: 1, ..old };
+    assert_eq!(stock.set_gate(id, *uid, &own).await.unwrap(), Loaded::Here(Gate::Open));
+}
+
+#[tokio::test]
+async fn an_older_manifest_changes_nothing_but_closing_always_works() {
+    let event = Event::open(5).await;
+    let set = async |gate, generation| {
+        let opening = Opening { generation, ..opening(gate, Window::default(), 5) };
+        event.stock.set_gate(&event.id, event.uid, &opening).await.unwrap()
+    };
+    assert_eq!(set(Gate::Paused, 3).await, Loaded::Here(Gate::Paused));
+    assert_eq!(set(Gate::Open, 2).await, Loaded::Here(Gate::Paused), "came late");
+    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().generation, 3);
+    assert_eq!(set(Gate::Open, 3).await, Loaded::Here(Gate::Open));
+    assert_eq!(set(Gate::Closed, 1).await, Loaded::Here(Gate::Closed));
+}
+
+/// An event that no issuer knows of is never swept.
+#[tokio::test]
+async fn an_event_is_listed_before_a_coupon_can_be_given() {
+    let event = Event::prepared().await;
+    event.load(0, 1).await;
+    let mut admin = redis::Client::open(testbed::shared::redis()).unwrap().get_connection().unwrap();
+    // As if a crash, or somebody else's late removal, had come in between.
+    redis::cmd("DEL").arg(format!("test-{}-couponEvents", event.uid)).exec(&mut admin).unwrap();
+    event.gate(Gate::Open, Window::default(), 1).await;
+    assert_eq!(event.stock.events().await.unwrap(), std::slice::from_ref(&event.id));
 }
 
 #[tokio::test]
@@ -85,7 +132,7 @@ async fn coupons_of_nobody_knows_which_event_are_not_built_upon() {
     let event = Event::open(5).await;
     let mut admin = redis::Client::open(testbed::shared::redis()).unwrap().get_connection().unwrap();
     redis::cmd("DEL").arg(format!("test-{}-couponMeta:{{summer}}", event.uid)).exec(&mut admin).unwrap();
-    let error = event.stock.prepare(&event.id, event.uid).await.unwrap_err().to_string();
+    let error = event.stock.prepare(&event.id, event.uid, 0).await.unwrap_err().to_string();
     assert!(error.contains("couponMeta is missing"), "{error}");
 }
 

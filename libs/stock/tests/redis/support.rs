@@ -26,13 +26,13 @@ impl Event {
         let uid = Uuid::new_v4();
         let stock = Stock::connect(&testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
         let event = Self { stock, id: "summer".parse().unwrap(), uid };
-        assert_eq!(event.stock.prepare(&event.id, uid).await.unwrap(), Loaded::Here(()));
+        assert_eq!(event.stock.prepare(&event.id, uid, 0).await.unwrap(), Loaded::Here(()));
         event
     }
 
     pub(crate) async fn load(&self, first_ordinal: u64, count: u64) {
         if count > 0 {
-            let loaded = self.stock.load(&self.id, self.uid, &coupons(first_ordinal, count)).await.unwrap();
+            let loaded = self.stock.load(&self.id, self.uid, 0, &coupons(first_ordinal, count)).await.unwrap();
             assert_eq!(loaded, Loaded::Here(first_ordinal + count));
         }
     }
@@ -43,7 +43,7 @@ impl Event {
 }
 
 pub(crate) fn opening(gate: Gate, window: Window, total: u64) -> Opening {
-    Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, total }
+    Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, edition: 0, total }
 }
 
 /// `count` coupons of both discounts, beginning at an ordinal; the same ones at every call.

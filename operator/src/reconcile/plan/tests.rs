@@ -17,6 +17,7 @@ fn wanted(total: u64) -> Wanted {
         uid: UID,
         name: "summer".parse().unwrap(),
         generation: 1,
+        created_at: NOW,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
         total,
@@ -38,6 +39,9 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
         policy_name: "Summer sale".into(),
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
+        generation: 1,
+        edition: 0,
+        created_at: NOW,
         stock,
         opened_at,
     }
@@ -47,6 +51,7 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
 fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
     Observed {
         uid: UID,
+        edition: 0,
         gate,
         window: Window::default(),
         acknowledge: Acknowledge::Redis,
@@ -62,11 +67,11 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
 }
 
 fn seen(stored: Option<StoredEvent>, redis: Option<Observed>) -> Seen {
-    Seen { stored, persisted: 0, redis, foreign_is_ours: false, now: NOW }
+    Seen { stored, persisted: 0, redis, other_created_at: None, now: NOW }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {
-    Plan::Do(Step::SetGate(Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, total }))
+    Plan::Do(Step::SetGate(Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, edition: 0, total }))
 }
 
 fn reason_of(plan: &Plan) -> &'static str {
@@ -133,8 +138,14 @@ fn an_event_with_a_start_to_come_is_armed_at_once_and_can_still_change() {
         assert_eq!(plan(&changed, &disarmed), Plan::Do(Step::WithdrawOpening));
     }
     let fewer = Wanted { total: 9, ..scheduled };
-    assert_eq!(plan(&fewer, &at(None, Gate::Loading, FROM_LATER)), Plan::Do(Step::RemoveKeys(UID)));
-    assert_eq!(plan(&fewer, &seen(Some(stored(whole.clone(), None)), None)), Plan::Do(Step::DiscardStock));
+    assert_eq!(plan(&fewer, &at(None, Gate::Loading, FROM_LATER)), Plan::Do(Step::DiscardStock));
+    let next = StoredEvent { edition: 1, ..stored(vec![], None) };
+    let earlier = redis(Gate::Loading, 10, 0);
+    assert_eq!(plan(&fewer, &seen(Some(next.clone()), Some(earlier.clone()))), Plan::Do(Step::RemoveEdition(0)));
+    let given = redis(Gate::Open, 10, 1);
+    assert_eq!(reason_of(&plan(&fewer, &seen(Some(next), Some(given)))), reason::DRIFT_FOUND, "somebody has one");
+    let opened = StoredEvent { edition: 1, ..stored(whole.clone(), Some(NOW)) };
+    assert_eq!(reason_of(&plan(&fewer, &seen(Some(opened), Some(earlier)))), reason::DRIFT_FOUND);
 }
 
 #[test]
@@ -242,15 +253,43 @@ fn what_does_not_add_up_is_drift() {
 #[test]
 fn an_earlier_event_of_the_name_makes_room() {
     let earlier = |gate, outbox| Observed { uid: OTHER, outbox, ..redis(gate, 10, 4) };
-    let with = |other, foreign_is_ours| Seen { foreign_is_ours, ..seen(Some(stored(vec![], None)), Some(other)) };
-    let close =
-        Opening { gate: Gate::Closed, window: ALWAYS, acknowledge: Acknowledge::Redis, generation: 1, total: 10 };
-    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Open, 0), true)), Plan::Do(Step::CloseForeign(OTHER, close)));
-    let waiting = plan(&wanted(10), &with(earlier(Gate::Closed, 1), true));
+    let with = |other, other_created_at| Seen { other_created_at, ..seen(Some(stored(vec![], None)), Some(other)) };
+    let before = Some(NOW - 1000);
+    let close = Opening {
+        gate: Gate::Closed,
+        window: ALWAYS,
+        acknowledge: Acknowledge::Redis,
+        generation: 1,
+        edition: 0,
+        total: 10,
+    };
+    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Open, 0), before)), Plan::Do(Step::CloseForeign(OTHER, close)));
+    let waiting = plan(&wanted(10), &with(earlier(Gate::Closed, 1), before));
     assert_eq!(reason_of(&waiting), reason::NAME_TAKEN, "what its users were told comes first");
-    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Closed, 0), true)), Plan::Do(Step::RemoveKeys(OTHER)));
-    let unknown = plan(&wanted(10), &with(earlier(Gate::Closed, 0), false));
+    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Closed, 0), before)), Plan::Do(Step::RemoveForeign(OTHER)));
+    let unknown = plan(&wanted(10), &with(earlier(Gate::Closed, 0), None));
     assert_eq!(reason_of(&unknown), reason::NAME_TAKEN, "another installation may be using it");
+}
+
+#[test]
+fn who_was_overtaken_leaves_everything_alone() {
+    let later = Observed { uid: OTHER, ..redis(Gate::Open, 10, 4) };
+    let overtaken = |stored| Seen { other_created_at: Some(NOW + 1000), ..seen(stored, Some(later.clone())) };
+    assert_eq!(plan(&wanted(10), &overtaken(Some(stored(counts(7, 3), Some(NOW))))), Plan::Rest);
+    assert_eq!(plan(&wanted(10), &overtaken(None)), Plan::Rest, "not even registered again");
+    let newer = StoredEvent { generation: 2, ..stored(counts(7, 3), Some(NOW - 1)) };
+    let paused = Observed { generation: 2, ..redis(Gate::Paused, 10, 4) };
+    assert_eq!(plan(&wanted(10), &seen(Some(newer), Some(paused))), Plan::Rest, "a pause is not undone");
+    let newer = Wanted { generation: 2, ..wanted(10) };
+    let older = seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis(Gate::Open, 10, 4)));
+    assert_eq!(plan(&newer, &older), Plan::Do(Step::Register), "a newer manifest is announced first");
+}
+
+#[test]
+fn a_redis_from_before_the_opening_is_not_opened_again() {
+    let restored = redis(Gate::Loading, 10, 0);
+    let seen = Seen { persisted: 3, ..seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(restored)) };
+    assert_eq!(reason_of(&plan(&wanted(10), &seen)), reason::DRIFT_FOUND);
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn wanted() -> Wanted {
         uid: UID,
         name: "summer".parse().unwrap(),
         generation: 3,
+        created_at: NOW - 10_000,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
         total: 10,
@@ -31,11 +32,15 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         policy_name: "Summer sale".into(),
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
+        generation: 3,
+        edition: 0,
+        created_at: NOW - 10_000,
         stock: vec![(TEN_PERCENT, 10)],
         opened_at: Some(window.start.unwrap_or(NOW - 5000)),
     };
     let redis = Observed {
         uid: UID,
+        edition: 0,
         gate,
         window,
         acknowledge: Acknowledge::Redis,
@@ -48,7 +53,7 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         outbox: 0,
         now: NOW,
     };
-    Seen { stored: Some(stored), persisted, redis: Some(redis), foreign_is_ours: false, now: NOW }
+    Seen { stored: Some(stored), persisted, redis: Some(redis), other_created_at: None, now: NOW }
 }
 
 fn at(milliseconds: i64) -> Timestamp {

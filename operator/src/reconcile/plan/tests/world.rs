@@ -46,7 +46,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 impl World {
     fn seen(&self) -> Seen {
         let redis = self.redis.clone().map(|redis| Observed { now: self.now, ..redis });
-        Seen { stored: self.stored.clone(), persisted: 0, redis, foreign_is_ours: false, now: self.now }
+        Seen { stored: self.stored.clone(), persisted: 0, redis, other_created_at: None, now: self.now }
     }
 
     /// What the stores do, with what they refuse.
@@ -55,6 +55,7 @@ impl World {
             Step::Register => {
                 let event = self.stored.get_or_insert_with(|| stored(vec![], None));
                 event.policy_name.clone_from(&wanted.policy_name);
+                event.generation = wanted.generation;
             }
             Step::MakeStock(lot) => {
                 let event = self.stored.as_mut().unwrap();
@@ -67,7 +68,8 @@ impl World {
                 }
             }
             Step::Prepare => {
-                self.redis.get_or_insert_with(|| Observed { generation: 0, ..redis(Gate::Loading, 0, 0) });
+                let edition = self.stored.as_ref().unwrap().edition;
+                self.redis.get_or_insert_with(|| Observed { generation: 0, edition, ..redis(Gate::Loading, 0, 0) });
             }
             Step::Load { from, to } => {
                 let redis = self.redis.as_mut().unwrap();
@@ -97,13 +99,16 @@ impl World {
                 let Opening { window, acknowledge, generation, .. } = opening;
                 *redis = Observed { gate, window, acknowledge, generation, ..redis.clone() };
             }
-            Step::RemoveKeys(_) => self.redis = None,
+            Step::RemoveEdition(edition) => {
+                assert_eq!(self.redis.take().map(|redis| redis.edition), Some(edition));
+            }
             Step::DiscardStock => {
                 let event = self.stored.as_mut().unwrap();
                 assert_eq!(event.opened_at, None, "the ledger refuses it");
                 event.stock.clear();
+                event.edition += 1;
             }
-            Step::CloseForeign(..) => unreachable!("there is no other event"),
+            Step::CloseForeign(..) | Step::RemoveForeign(_) => unreachable!("there is no other event"),
         }
     }
 
@@ -122,7 +127,8 @@ impl World {
         let opened_at = self.stored.as_ref().and_then(|event| event.opened_at);
         let len = self.stored.as_ref().map_or(0, StoredEvent::stock_len);
         if let Some(redis) = &self.redis {
-            assert!(redis.loaded <= len, "Redis has coupons that Postgres has not");
+            let is_current = self.stored.as_ref().is_some_and(|event| event.edition == redis.edition);
+            assert!(redis.loaded <= len || !is_current, "Redis has coupons that Postgres has not");
             if redis.gate == Gate::Open {
                 let opens_at = opened_at.expect("Postgres knows before the gate opens");
                 assert!(redis.window.start.is_none_or(|start| opens_at <= start.max(self.now)), "and from when on");
