@@ -90,17 +90,22 @@ impl Decoded {
                     consequences.dead_letters.push(DeadLetter { index, reason: "unrecordable", detail });
                 }
             }
-            let settlement = Settlement { user, coupon, outcome: outcome(verdict) };
-            consequences.settlements.entry((event_id, event_uid)).or_default().push(settlement);
+            if let Some(outcome) = outcome(verdict) {
+                let settlement = Settlement { user, coupon, outcome };
+                consequences.settlements.entry((event_id, event_uid)).or_default().push(settlement);
+            }
         }
         consequences.dead_letters.sort_by_key(|letter| letter.index);
         consequences
     }
 }
 
-/// What Redis is to be told. A coupon goes back to the stock only if it is certain that it exists and nobody has it.
-fn outcome(verdict: Verdict) -> SettlementOutcome {
-    match verdict {
+/// What Redis is to be told; None: nothing. A coupon goes back to the stock only if it is certain that it exists and nobody
+/// has it.
+fn outcome(verdict: Verdict) -> Option<SettlementOutcome> {
+    let outcome = match verdict {
+        // It says nothing about the user: Postgres may have lost the event, and who was told of a coupon keeps it.
+        Verdict::Known(Recording::Refused(Refusal::UnknownEvent)) => return None,
         Verdict::Known(Recording::Recorded | Recording::AlreadyRecorded) => SettlementOutcome::Completed,
         Verdict::Known(Recording::Refused(Refusal::UserHoldsAnother {
             coupon,
@@ -112,14 +117,11 @@ fn outcome(verdict: Verdict) -> SettlementOutcome {
             return_to_stock: record_coupon_is_free,
         },
         Verdict::Known(Recording::Refused(
-            Refusal::UnknownEvent
-            | Refusal::UnknownCoupon
-            | Refusal::Mismatch
-            | Refusal::CouponHeldByAnother
-            | Refusal::ImpossibleTime,
+            Refusal::UnknownCoupon | Refusal::Mismatch | Refusal::CouponHeldByAnother | Refusal::ImpossibleTime,
         ))
         | Verdict::Unrecordable(_) => SettlementOutcome::Cancelled { return_to_stock: false },
-    }
+    };
+    Some(outcome)
 }
 
 #[cfg(test)]
@@ -205,25 +207,25 @@ mod tests {
         let cancelled = SettlementOutcome::Cancelled { return_to_stock: false };
         let replaced = |return_to_stock| SettlementOutcome::Replaced { by: held.clone(), return_to_stock };
         let cases = [
-            (Verdict::Known(Recording::Recorded), SettlementOutcome::Completed),
-            (Verdict::Known(Recording::AlreadyRecorded), SettlementOutcome::Completed),
-            (refused(Refusal::UnknownEvent), cancelled.clone()),
-            (refused(Refusal::UnknownCoupon), cancelled.clone()),
-            (refused(Refusal::Mismatch), cancelled.clone()),
-            (refused(Refusal::CouponHeldByAnother), cancelled.clone()),
-            (refused(Refusal::ImpossibleTime), cancelled.clone()),
-            (Verdict::Unrecordable("why".into()), cancelled),
-            (another(true), replaced(true)),
-            (another(false), replaced(false)),
+            (Verdict::Known(Recording::Recorded), Some(SettlementOutcome::Completed)),
+            (Verdict::Known(Recording::AlreadyRecorded), Some(SettlementOutcome::Completed)),
+            (refused(Refusal::UnknownEvent), None),
+            (refused(Refusal::UnknownCoupon), Some(cancelled.clone())),
+            (refused(Refusal::Mismatch), Some(cancelled.clone())),
+            (refused(Refusal::CouponHeldByAnother), Some(cancelled.clone())),
+            (refused(Refusal::ImpossibleTime), Some(cancelled.clone())),
+            (Verdict::Unrecordable("why".into()), Some(cancelled)),
+            (another(true), Some(replaced(true))),
+            (another(false), Some(replaced(false))),
         ];
         for (verdict, expected) in cases {
             let consequences = decoded(&[record(1, "u1", "A")]).conclude(vec![verdict.clone()]);
-            let settlements = consequences.settlements.into_values().next().unwrap();
-            assert_eq!(
-                settlements,
-                [Settlement { user: "u1".parse().unwrap(), coupon: "A".parse().unwrap(), outcome: expected }],
-                "{verdict:?}"
-            );
+            let settlements: Vec<_> = consequences.settlements.into_values().collect();
+            let expected: Vec<_> = expected
+                .into_iter()
+                .map(|outcome| vec![Settlement { user: "u1".parse().unwrap(), coupon: "A".parse().unwrap(), outcome }])
+                .collect();
+            assert_eq!(settlements, expected, "{verdict:?}");
         }
     }
 }

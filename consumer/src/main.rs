@@ -32,7 +32,7 @@ const PIPELINE: &str = "pipeline";
 
 /// Writes who got which coupon from Kafka into Postgres. Run as many as the topic has partitions side by side.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 120)]
+#[command(version, max_term_width = 120)]
 struct Config {
     /// The consumer group that shares the topic.
     #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]

@@ -89,17 +89,22 @@ impl Batchers {
     }
 }
 
-/// Serves one event until nobody asks for it any more, or nobody knows it.
+/// Serves one event until nobody asks for it any more. An event that was never known to exist costs nothing once its requests
+/// are answered, also while Redis is away: anyone can think of names.
 async fn run(batcher: Batcher, event: EventId, mut requests: mpsc::Receiver<Request>, queues: Arc<Queues>) {
-    let mut batch = Vec::with_capacity(batcher.max_batch);
+    let mut batch = Vec::new();
+    let mut known = false;
     loop {
         let received = time::timeout(IDLE_TIMEOUT, requests.recv_many(&mut batch, batcher.max_batch)).await;
-        let known = received.is_ok() && batcher.serve(&event, &mut batch).await;
-        if !known {
+        if received.is_ok() {
+            known = batcher.serve(&event, &mut batch, known).await;
+        }
+        // While requests wait, there is no second queue: it would let more of them wait than may.
+        if received.is_err() || (!known && requests.is_empty()) {
             requests.close();
             // Whoever got in before the close is served as well.
             while requests.recv_many(&mut batch, batcher.max_batch).await > 0 {
-                batcher.serve(&event, &mut batch).await;
+                batcher.serve(&event, &mut batch, known).await;
             }
             let mut queues = queues.lock().unwrap_or_else(PoisonError::into_inner);
             if queues.get(&event).is_some_and(mpsc::Sender::is_closed) {
@@ -111,12 +116,13 @@ async fn run(batcher: Batcher, event: EventId, mut requests: mpsc::Receiver<Requ
 }
 
 impl Batcher {
-    /// Answers the requests of `batch`, and leaves it empty. Whether there is such an event, as far as one knows.
-    async fn serve(&self, event: &EventId, batch: &mut Vec<Request>) -> bool {
+    /// Answers the requests of `batch`, and leaves it empty. Whether there is such an event, as far as one knows: if nothing
+    /// new is learned, `known`.
+    async fn serve(&self, event: &EventId, batch: &mut Vec<Request>, known: bool) -> bool {
         // A client that left needs no coupon; it can come back.
         batch.retain(|request| !request.answer.is_closed());
         if batch.is_empty() {
-            return true;
+            return known;
         }
         let (users, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|request| (request.user, request.answer)).unzip();
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
@@ -133,7 +139,7 @@ impl Batcher {
             Err(error) => {
                 tracing::warn!(%error, %event, users = users.len(), "the outcome of a batch is unknown");
                 tell_all(answers, || Answer::UnknownOutcome);
-                true
+                known
             }
         }
     }
@@ -206,11 +212,11 @@ mod tests {
         let nowhere = KafkaSettings { brokers: "127.0.0.1:1".into(), topic: "coupon-issued".into() };
         let metrics = Metrics::register(&mut Registry::default());
         let relay = Relay::start(stock.clone(), Producer::new(&nowhere).unwrap(), metrics.clone());
-        let batchers = Batchers::new(stock, relay, metrics, 2, 100);
-        let asked = (0..200).map(async |i| {
+        let batchers = Batchers::new(stock, relay, metrics, 4, 100);
+        let asked = (0..60).map(async |i| {
             let event = format!("event-{}", i % 20).parse().unwrap();
             // Some while the batch before them is under way, some while their queue ends.
-            time::sleep(Duration::from_millis(i * 5)).await;
+            time::sleep(Duration::from_millis(i * 20)).await;
             batchers.ask(&event, format!("user-{i}").parse().unwrap()).await
         });
         for answer in future::join_all(asked).await {

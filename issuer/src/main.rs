@@ -91,6 +91,7 @@ async fn main() -> anyhow::Result<()> {
         Batchers::new(stock.clone(), relay.clone(), metrics.clone(), config.max_batch.into(), config.max_waiting);
     let app = Arc::new(App {
         batchers,
+        relay: relay.clone(),
         stock: stock.clone(),
         identity: config.user_identity,
         metrics: metrics.clone(),

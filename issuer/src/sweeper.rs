@@ -3,7 +3,8 @@
 //!
 //! # Guarantees
 //! Every entry older than `adopt_after` is sent again until Kafka confirms it. One issuer at a time sweeps an event, so a
-//! backlog is sent by its owner and one more at the most.
+//! backlog is sent by its owner and one more at the most. An entry that cannot be read or sent, and an event that cannot be
+//! swept, hold up nothing else.
 //!
 //! # Caveats
 //! An entry may be sent by a slow owner as well: the consumer records it once.
@@ -13,7 +14,7 @@ use std::time::Duration;
 use domain::{EventId, Uuid};
 use futures::future;
 use service::CancellationToken;
-use stock::{Stock, StockError};
+use stock::{LeftBehind, Stock, StockError};
 use tokio::time;
 
 use crate::{metrics::Metrics, relay::Relay};
@@ -49,7 +50,9 @@ impl Sweeper {
 
     async fn round(&self, shutdown: &CancellationToken) -> Result<(), StockError> {
         for event in self.stock.events().await? {
-            self.sweep(&event, shutdown).await?;
+            if let Err(error) = self.sweep(&event, shutdown).await {
+                tracing::warn!(%error, %event, "cannot sweep an outbox");
+            }
         }
         Ok(())
     }
@@ -57,9 +60,15 @@ impl Sweeper {
     async fn sweep(&self, event: &EventId, shutdown: &CancellationToken) -> Result<(), StockError> {
         let mut last = None;
         while !shutdown.is_cancelled() && self.stock.sweep_as(event, self.id, LEASE).await? {
-            let page = self.stock.left_behind(event, self.adopt_after, last.as_deref(), PAGE).await?.entries;
-            let Some(entry) = page.last() else { break };
-            last = Some(entry.id.clone());
+            let page = self.stock.left_behind(event, self.adopt_after, last.as_deref(), PAGE).await?;
+            let LeftBehind { entries: page, unreadable, last: seen } = page;
+            if seen.is_none() {
+                break;
+            }
+            last = seen;
+            if !unreadable.is_empty() {
+                tracing::error!(%event, ?unreadable, "these entries of the outbox are unreadable: they stay there");
+            }
             let mut sent = Vec::new();
             let mut records = 0;
             for entry in page {
@@ -74,8 +83,8 @@ impl Sweeper {
             let entries = sent.len();
             self.metrics.entries_adopted.inc_by(entries as u64);
             tracing::info!(%event, entries, records, "sending what was left in the outbox");
-            if future::join_all(sent).await.iter().any(Result::is_err) {
-                // Kafka is not there: the rest can wait for the next round.
+            if future::join_all(sent).await.iter().all(Result::is_err) {
+                // Kafka is not there: the rest can wait for the next round. One entry that fails alone holds up no other.
                 break;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use journal::{KafkaSettings, TopicSettings};
 use service::{
     backend::{KafkaArgs, PostgresArgs, RedisArgs},
@@ -10,9 +10,13 @@ use service::{
     telemetry::Telemetry,
 };
 
+const WHERE_THE_FLAGS_ARE: &str = "\
+What `run` needs is in `couponry-operator run --help`. Its cluster is that of the kubeconfig that KUBECONFIG names \
+(without it: ~/.kube/config), and in a pod the one that the pod is in.";
+
 /// Turns the coupon events of a namespace into coupons in Postgres and Redis, and reports on them.
 #[derive(Debug, Parser)]
-#[command(name = "couponry-operator", version, about, max_term_width = 120)]
+#[command(name = "couponry-operator", version, after_help = WHERE_THE_FLAGS_ARE, max_term_width = 120)]
 pub(crate) struct Config {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -71,7 +75,7 @@ pub(crate) struct TopicArgs {
     #[arg(long, env, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
     kafka_min_insync_replicas: i32,
     /// How long records are kept. Dead letters are kept for ever.
-    #[arg(long, env, default_value_t = 168, value_name = "HOURS")]
+    #[arg(long, env, default_value_t = 168, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..))]
     kafka_retention_hours: u32,
 }
 
@@ -91,8 +95,30 @@ impl Run {
     }
 }
 
+impl TopicArgs {
+    fn check(&self) -> Result<(), clap::Error> {
+        let (wanted, all) = (self.kafka_min_insync_replicas, self.kafka_replication);
+        if wanted > all {
+            let message = format!(
+                "--kafka-min-insync-replicas {wanted} is more than --kafka-replication {all}: nothing could ever be written"
+            );
+            return Err(Config::command().error(ErrorKind::ValueValidation, message));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the program's arguments, the first of which is its own name.
+pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Config, clap::Error> {
+    let config = Config::try_parse_from(with_command(args))?;
+    if let Command::Run(run) = &config.command {
+        run.topics.check()?;
+    }
+    Ok(config)
+}
+
 /// The arguments with the command that is meant when none is named.
-pub(crate) fn with_command(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+fn with_command(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     let first = args.get(1).and_then(|first| first.to_str());
     let is_named =
@@ -120,8 +146,22 @@ mod tests {
     }
 
     #[test]
+    fn topics_that_nobody_could_write_to_are_refused() {
+        let read = |replication: &str, in_sync: &str, hours: &str| {
+            let servers = ["--redis-url", "redis://r", "--postgres-url", "postgres://p/d", "--kafka-brokers", "k:9092"];
+            let topics = ["--kafka-replication", replication, "--kafka-min-insync-replicas", in_sync];
+            let args = [&["couponry-operator"], &servers[..], &topics, &["--kafka-retention-hours", hours]].concat();
+            read(args.into_iter().map(OsString::from)).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(read("3", "2", "1"), Ok(()));
+        assert_eq!(read("3", "3", "1"), Ok(()));
+        let refused = read("1", "2", "1").unwrap_err();
+        assert!(refused.contains("--kafka-min-insync-replicas 2 is more than --kafka-replication 1"), "{refused}");
+        assert!(read("1", "1", "0").unwrap_err().contains("--kafka-retention-hours"));
+    }
+
+    #[test]
     fn the_flags_fit_together() {
-        use clap::CommandFactory as _;
         Config::command().debug_assert();
     }
 }

@@ -15,8 +15,7 @@ mod startup;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser as _;
-use config::{Command, Config, Migrate, Run};
+use config::{Command, Migrate, Run};
 use context::{Context, Memory};
 use kube::{Api, Client, runtime::events::Recorder};
 use ledger::Ledger;
@@ -27,7 +26,7 @@ use stock::Stock;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Config::parse_from(config::with_command(std::env::args_os())).command {
+    match config::read(std::env::args_os()).unwrap_or_else(|error| error.exit()).command {
         Command::Run(config) => {
             config.telemetry.init()?;
             run(*config, service::shutdown().context("cannot listen to signals")?).await
@@ -45,7 +44,9 @@ async fn main() -> anyhow::Result<()> {
 async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
     let ledger = Ledger::connect(config.postgres.postgres_url.reveal())?;
     let stock = Stock::connect(config.redis.redis_url.reveal(), &config.redis.redis_key_prefix)?;
-    let client = Client::try_default().await.context("cannot find out where Kubernetes is")?;
+    let cluster =
+        kube::Config::infer().await.context("no Kubernetes cluster is configured: set KUBECONFIG, or run in a pod")?;
+    let client = Client::try_from(cluster).context("cannot speak to Kubernetes as it is configured")?;
     let namespace = config.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let events = Api::namespaced(client.clone(), &namespace);
 

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use crds::CouponEventStatus;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -12,29 +12,41 @@ use prometheus_client::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CouponLabels {
     event: String,
-    state: CouponState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum CouponState {
-    Preloaded,
-    Remaining,
-    Issued,
-    Persisted,
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
-    outcome: Outcome,
+    outcome: &'static str,
 }
 
 /// How a look at an event ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
     Settled,
     Working,
     Stuck,
     Failed,
+}
+
+/// The name of an outcome in the metrics.
+const fn label(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Settled => "settled",
+        Outcome::Working => "working",
+        Outcome::Stuck => "stuck",
+        Outcome::Failed => "failed",
+    }
+}
+
+/// How many coupons of an event are in each state.
+fn by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 4] {
+    [
+        ("preloaded", status.preloaded),
+        ("remaining", status.remaining),
+        ("issued", status.issued),
+        ("persisted", status.persisted),
+    ]
 }
 
 /// All counters of the operator; clones count together.
@@ -57,23 +69,18 @@ impl Metrics {
     }
 
     pub(crate) fn reconciled(&self, outcome: Outcome) {
-        self.reconciliations.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.reconciliations.get_or_create(&OutcomeLabels { outcome: label(outcome) }).inc();
     }
 
     pub(crate) fn reported(&self, event: &str, status: &CouponEventStatus) {
-        for (state, count) in [
-            (CouponState::Preloaded, status.preloaded),
-            (CouponState::Remaining, status.remaining),
-            (CouponState::Issued, status.issued),
-            (CouponState::Persisted, status.persisted),
-        ] {
+        for (state, count) in by_state(status) {
             let labels = CouponLabels { event: event.to_owned(), state };
             self.coupons.get_or_create(&labels).set(count.unwrap_or_default());
         }
     }
 
     pub(crate) fn forget(&self, event: &str) {
-        for state in [CouponState::Preloaded, CouponState::Remaining, CouponState::Issued, CouponState::Persisted] {
+        for (state, _) in by_state(&CouponEventStatus::default()) {
             self.coupons.remove(&CouponLabels { event: event.to_owned(), state });
         }
     }

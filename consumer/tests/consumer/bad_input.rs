@@ -156,8 +156,8 @@ async fn no_message_is_too_large_to_become_a_dead_letter() {
         message(None, &record, vec![version(&[b'9'; 999_000])]),
         message(None, huge_type.as_bytes(), vec![version(b"1")]),
         message(Some(vec![b'k'; 999_500]), b"garbage", vec![version(b"1")]),
-        message(None, &[b'x'; 900_000], vec![version(b"1")]),
-        message(None, &[b'x'; 999_800], vec![version(b"1")]),
+        message(None, &vec![b'x'; 900_000], vec![version(b"1")]),
+        message(None, &vec![b'x'; 999_800], vec![version(b"1")]),
         message(None, b"garbage", many),
     ];
     let producer = Producer::new(&world.kafka).unwrap();

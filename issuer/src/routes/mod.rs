@@ -18,11 +18,12 @@ use serde::de::DeserializeOwned;
 use stock::{Stock, StockError};
 use utoipa::OpenApi;
 
-use crate::{batcher::Batchers, identity::UserIdentity, metrics::Metrics, problem::Problem};
+use crate::{batcher::Batchers, identity::UserIdentity, metrics::Metrics, problem::Problem, relay::Relay};
 
 /// What the routes work with.
 pub(crate) struct App {
     pub(crate) batchers: Batchers,
+    pub(crate) relay: Relay,
     pub(crate) stock: Stock,
     pub(crate) identity: UserIdentity,
     pub(crate) metrics: Metrics,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::HeaderMap};
 use serde::Serialize;
-use stock::{Holding, Lookup, Status};
+use stock::{Acknowledge, Holding, Lookup, Status};
+use tokio::time;
 use utoipa::ToSchema;
 
 use super::{App, Params, event_id, no_answer, timestamp, unknown_event};
@@ -54,12 +55,20 @@ pub(super) async fn user(
 ) -> Result<Json<UserCoupon>, Problem> {
     let event = event_id(event)?;
     let user = app.identity.user(&headers, Some(user))?;
-    let Lookup { holding, .. } = app
+    let Lookup { uid, acknowledge, holding } = app
         .stock
         .lookup(&event, &user)
         .await
         .map_err(|error| no_answer(&error))?
         .ok_or_else(|| unknown_event(&event))?;
+    if let (Acknowledge::Kafka, Some(holding @ Holding { status: Status::Pending, .. })) = (acknowledge, &holding) {
+        // Whether Kafka has it is not known here: so it is sent once more, as for who asks for a coupon again.
+        let sent = app.relay.send(&[holding.record(&event, uid, &user)]);
+        let confirmed = time::timeout(app.answer_timeout, sent).await;
+        if !matches!(confirmed, Ok(Ok(()))) {
+            return Err(Problem::unavailable("it is not known yet whether you have a coupon; ask again to learn it"));
+        }
+    }
     match holding {
         Some(Holding { coupon, discount, issued_at, status: status @ (Status::Pending | Status::Completed) }) => {
             Ok(Json(UserCoupon {

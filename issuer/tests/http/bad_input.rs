@@ -115,3 +115,18 @@ async fn a_slow_client_is_let_go_while_others_are_served() {
         assert!(answer.contains("did not come within"), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn heads_that_do_not_end_keep_nobody_waiting() {
+    let world = World::shared().await.open(1000).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let half_asked: Vec<_> = (0..50)
+        .map(|_| {
+            let mut connection = TcpStream::connect(("127.0.0.1", issuer.listen)).unwrap();
+            connection.write_all(b"POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Ty").unwrap();
+            connection
+        })
+        .collect();
+    assert!(issuer.issue_all(0..100).await.iter().all(Answer::succeeded));
+    drop(half_asked);
+}

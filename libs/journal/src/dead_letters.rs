@@ -1,6 +1,6 @@
 //! The room for messages that can never be recorded.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
@@ -12,8 +12,14 @@ use crate::{
     JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer, topics,
 };
 
-/// How much of a message is kept when the topic does not take the whole.
+/// How much of the value is kept when the topic does not take the whole message.
 const KEPT_BYTES: usize = 64 * 1024;
+/// And how much of the key, and of the name and the value of a header.
+const KEPT_SMALL_BYTES: usize = 1024;
+/// And how many headers.
+const KEPT_HEADERS: usize = 32;
+/// How much of the detail is kept, always: it may quote the whole message.
+const KEPT_DETAIL_BYTES: usize = 1024;
 
 /// Writes to the dead-letter topic.
 #[derive(Clone)]
@@ -34,17 +40,17 @@ impl DeadLetters {
     /// `source-topic`, `source-partition`, `source-offset`. Done when all in-sync replicas have it; after an error it may
     /// be there all the same.
     ///
-    /// What is too large for the topic is cut, with its size in the header `original-bytes`.
+    /// A long `detail` is cut. A message that is too large for the topic is cut as well: 64 KiB of its value, 1 KiB of its
+    /// key, and the first 32 headers with 1 KiB each are kept, and the header `original-bytes` has the size of the value.
     pub async fn send(&self, message: &Message, reason: &str, detail: &str) -> Result<(), JournalError> {
+        let detail = &shortened(detail, KEPT_DETAIL_BYTES);
         let headers = self.headers(message, reason, detail);
         match self.write(message.key.as_deref(), &message.payload, headers).await {
             Err(cause) if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                let kept = &message.payload[..message.payload.len().min(KEPT_BYTES)];
-                let size = message.payload.len().to_string();
-                let own = Message { headers: Vec::new(), ..message.clone() };
+                let (kept, size) = (cut(message), message.payload.len().to_string());
                 let headers =
-                    self.headers(&own, reason, detail).insert(Header { key: "original-bytes", value: Some(&size) });
-                self.write(None, kept, headers).await
+                    self.headers(&kept, reason, detail).insert(Header { key: "original-bytes", value: Some(&size) });
+                self.write(kept.key.as_deref(), &kept.payload, headers).await
             }
             result => result,
         }
@@ -98,6 +104,34 @@ impl DeadLetters {
             return Err(cause);
         }
     }
+}
+
+/// What is kept of a message that is too large.
+fn cut(message: &Message) -> Message {
+    let Message { partition, offset, key, payload, headers } = message;
+    let headers = headers.iter().take(KEPT_HEADERS).map(|(name, value)| {
+        let value = value.as_deref().map(|value| beginning(value, KEPT_SMALL_BYTES));
+        (shortened(name, KEPT_SMALL_BYTES).into_owned(), value)
+    });
+    Message {
+        partition: *partition,
+        offset: *offset,
+        key: key.as_deref().map(|key| beginning(key, KEPT_SMALL_BYTES)),
+        payload: beginning(payload, KEPT_BYTES),
+        headers: headers.collect(),
+    }
+}
+
+fn beginning(bytes: &[u8], length: usize) -> Vec<u8> {
+    bytes[..bytes.len().min(length)].to_vec()
+}
+
+/// The text, or as much of it as fits into `length` bytes, and an ellipsis.
+fn shortened(text: &str, length: usize) -> Cow<'_, str> {
+    if text.len() <= length {
+        return text.into();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(length)]).into()
 }
 
 impl std::fmt::Debug for DeadLetters {

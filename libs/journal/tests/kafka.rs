@@ -240,6 +240,31 @@ async fn a_dead_letter_keeps_the_message_and_says_why() {
 }
 
 #[tokio::test]
+async fn every_dead_letter_fits() {
+    let settings = topic(1).await;
+    let letters = DeadLetters::new(&settings).unwrap();
+    let small = Message { partition: 0, offset: 1, key: None, payload: b"garbage".to_vec(), headers: Vec::new() };
+    // The cut would fall into the middle of a character.
+    letters.send(&small, "unreadable", &format!("x{}", "é".repeat(1_000_000))).await.unwrap();
+    let huge_key = Message { key: Some(vec![b'k'; 2_000_000]), ..small.clone() };
+    letters.send(&huge_key, "unreadable", "why").await.unwrap();
+    let headers = vec![("h".repeat(500_000), Some(vec![0xff; 900_000])), ("empty".into(), None)];
+    letters.send(&Message { headers, ..small.clone() }, "unreadable", "why").await.unwrap();
+    let headers = (0..20_000).map(|i| (format!("header-{i}"), Some(vec![b'x'; 90]))).collect();
+    letters.send(&Message { headers, ..small.clone() }, "unreadable", "why").await.unwrap();
+
+    let dead = read_all(&KafkaSettings { topic: settings.dead_letter_topic(), ..settings.clone() }).await.unwrap();
+    let [detail, key, header, many] = dead.as_slice() else { panic!("{} dead letters", dead.len()) };
+    assert!(dead.iter().all(|letter| letter.payload == small.payload && letter.header("reason").is_some()));
+    assert_eq!(detail.header("detail"), Some(format!("x{}…", "é".repeat(511)).as_bytes()));
+    assert_eq!(key.key, Some(vec![b'k'; 1024]));
+    assert_eq!(header.headers[0], (format!("{}…", "h".repeat(1024)), Some(vec![0xff; 1024])));
+    assert_eq!(header.headers[1], ("empty".to_owned(), None));
+    assert_eq!((many.headers[31].0.as_str(), many.headers[32].0.as_str()), ("header-31", "reason"));
+    assert!(dead[1..].iter().all(|letter| letter.header("original-bytes") == Some(b"7")));
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_and_blocks_nobody() {
     let nowhere = KafkaSettings { brokers: "127.0.0.1:1".into(), topic: "coupon-issued".into() };
     let producer = Producer::new(&nowhere).unwrap();

@@ -13,8 +13,10 @@ use tokio::{net::TcpListener, time};
 
 use crate::CancellationToken;
 
-/// How long a client may take for the head of a request; also how long an idle connection is kept.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a client may take for the head of a request, and how long a connection may idle before it: hyper has one clock for
+/// both. Many proxies keep idle connections for 60 s (nginx, AWS load balancers); who lets go first must be the proxy, or it
+/// sends a request into a connection that is just being closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(65);
 /// How long the answers under way may take after the shutdown was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -80,7 +80,8 @@ impl Stock {
             // The ids of a stream never go back, even when it is empty. When Redis's clock once was ahead, new entries get
             // ids from then on until the clock is there again, perhaps in years: their age is unknown, so nobody waits.
             let future = now.saturating_add(age).saturating_add(1);
-            let from = if after.and_then(written_at).is_some_and(|at| at >= future) { from } else { future.to_string() };
+            let from =
+                if after.and_then(written_at).is_some_and(|at| at >= future) { from } else { future.to_string() };
             found.extend(range(from, "+".to_owned(), count - found.len()).await?);
         }
 

@@ -1,11 +1,9 @@
 //! Servers that are not there: at the start, in the middle, and without their data.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use testbed::{Database, Kafka, Kubernetes, Postgres, Redis, ports, shared};
 
-use crate::stage::{Stage, eventually, holds, monitor, reason};
+use crate::stage::{Stage, eventually, holds, message, monitor, reason};
 
 const SPEC: &str = "{policyName: p, totalCount: 100, discounts: [{type: Amount, value: 1, count: 100}]}";
 
@@ -88,14 +86,17 @@ async fn a_redis_that_goes_and_comes_back_is_told_once() -> Result<()> {
     let database = Database::create()?;
     let postgres = database.url();
     let stage = Stage::on(database, &redis.url(), &postgres).await?;
-    let _operator = stage.operator()?;
+    let port = ports::free()?;
+    let _operator = stage.program(port).start()?;
     stage.apply("event", SPEC)?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
     assert_eq!(stage.ask("event", 0..10).await?, 10);
     redis.kill9()?;
     let stalled = stage.wait("event", "stalled", |status| holds(status, "Stalled")).await?;
     assert_eq!((reason(&stalled, "Stalled"), holds(&stalled, "Ready")), ("BackendUnavailable", false));
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = failures(port).await?;
+    // The first of them may be the one that was just reported.
+    eventually("it has failed again", async || Ok(failures(port).await? >= before + 2)).await?;
     redis.restart()?;
     let back = stage.wait_ready("event").await?;
     assert_eq!((back.issued, holds(&back, "Open")), (Some(10), true));
@@ -121,6 +122,50 @@ async fn a_postgres_that_goes_while_an_event_is_open_stops_nothing_but_the_opera
     let back = stage.wait("event", "ready", |status| holds(status, "Ready") && status.issued == Some(10)).await?;
     assert!(holds(&back, "Open"));
     stage.check_whole("event", &[("AMOUNT:1", 100)]).await
+}
+
+/// How many looks at an event have failed.
+async fn failures(port: u16) -> Result<u64> {
+    let metrics = monitor(port, "/metrics").await.context("no answer")?.1;
+    let failed = "couponry_operator_reconciliations_total{outcome=\"failed\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(failed));
+    count.map_or(Ok(0), |count| count.parse().with_context(|| format!("{count} failures")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_that_has_vanished_is_reported_and_warned_of() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    stage.apply("event", SPEC)?;
+    let open = stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    assert_eq!(message(&open, "Preloaded"), "Postgres and Redis hold the same 100 coupons");
+    stage.lose_coupon("event")?;
+    let stalled = stage.wait("event", "stalled", |status| holds(status, "Stalled")).await?;
+    assert_eq!([reason(&stalled, "Stalled"), reason(&stalled, "Ready")], ["DriftFound", "DriftFound"]);
+    assert!(holds(&stalled, "Open") && !holds(&stalled, "Ready"));
+    let drift = message(&stalled, "Stalled");
+    assert!(drift.contains("Redis loaded 100 of them, but now holds 99 to give and 0 given"), "{drift}");
+    assert_eq!(stage.ask("event", 0..10).await?, 10, "users go on getting coupons");
+
+    stage.wait_story("event", &["DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"]).await?;
+    let told = stage.told("event").await?;
+    let with = |reason: &str| told.iter().find(|event| event.reason.as_deref() == Some(reason)).context("not told");
+    assert_eq!(with("PreloadStarted")?.note.as_deref(), Some("0 of 100 coupons written to Postgres"));
+    assert_eq!(with("PreloadCompleted")?.note.as_deref(), Some("100 coupons are in Postgres and Redis"));
+    assert_eq!(with("DriftFound")?.note.as_deref(), Some(drift));
+    let warnings: Vec<_> = told.iter().filter(|event| event.type_.as_deref() == Some("Warning")).collect();
+    assert_eq!(warnings, [with("DriftFound")?]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cluster_it_says_how_to_name_one() -> Result<()> {
+    let stage = Stage::new().await?;
+    let operator = stage.program_on("/nowhere/kubeconfig", ports::free()?).start()?;
+    assert!(!operator.process().wait()?.success());
+    let log = operator.log();
+    assert!(log.contains("no Kubernetes cluster is configured: set KUBECONFIG, or run in a pod"), "{log}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

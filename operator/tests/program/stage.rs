@@ -158,12 +158,19 @@ impl Stage {
         eventually("the object is gone", async || Ok(self.events.get_opt(name).await?.is_none())).await
     }
 
+    /// The Kubernetes Events about it.
+    pub(crate) async fn told(&self, name: &str) -> Result<Vec<Event>> {
+        let mut told = self.stories.list(&ListParams::default()).await?.items;
+        told.retain(|event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name));
+        Ok(told)
+    }
+
     /// The reasons of the Kubernetes Events about it, each as often as it was told, in alphabetical order.
     pub(crate) async fn story(&self, name: &str) -> Result<Vec<String>> {
-        let told = self.stories.list(&ListParams::default()).await?;
-        let mut reasons: Vec<String> = told
+        let mut reasons: Vec<String> = self
+            .told(name)
+            .await?
             .into_iter()
-            .filter(|event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name))
             .flat_map(|event| {
                 let times = event.series.map_or(1, |series| series.count);
                 std::iter::repeat_n(event.reason.unwrap_or_default(), usize::try_from(times).unwrap_or(1))
@@ -236,6 +243,14 @@ impl Stage {
         Ok(())
     }
 
+    /// Takes one coupon out of the queue, as nobody should.
+    pub(crate) fn lose_coupon(&self, name: &str) -> Result<()> {
+        let queue = format!("{}couponQueue:{{{name}}}", self.prefix);
+        let answer = testbed::redis::command(&self.redis_url, &["LPOP", &queue])?;
+        ensure!(answer.starts_with('$') && !answer.starts_with("$-1"), "no coupon to lose: {answer}");
+        Ok(())
+    }
+
     /// Users ask for coupons. Returns how many got one.
     pub(crate) async fn ask(&self, name: &str, users: std::ops::Range<u32>) -> Result<usize> {
         let users: Vec<_> = users.map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
@@ -264,6 +279,11 @@ pub(crate) fn holds(status: &CouponEventStatus, type_: &str) -> bool {
 /// Why the condition holds or not.
 pub(crate) fn reason<'a>(status: &'a CouponEventStatus, type_: &str) -> &'a str {
     status.condition(type_).map_or("", |condition| &condition.reason)
+}
+
+/// The words about the condition.
+pub(crate) fn message<'a>(status: &'a CouponEventStatus, type_: &str) -> &'a str {
+    status.condition(type_).map_or("", |condition| &condition.message)
 }
 
 /// Waits until `is_so` says so.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::process::{Launch, Process, log_in, signals};
 use crate::scratch::Scratch;
@@ -64,6 +64,26 @@ impl Redis {
     pub fn port(&self) -> u16 {
         self.port
     }
+}
+
+/// Sends one command to the Redis at `url` (`redis://HOST:PORT`), as a person with `redis-cli` would, and returns its answer as
+/// the protocol has it. Fails when the answer is an error.
+pub fn command(url: &str, words: &[&str]) -> Result<String> {
+    let server = url.strip_prefix("redis://").with_context(|| format!("{url} is no address of a Redis"))?;
+    let mut stream = TcpStream::connect(server).with_context(|| format!("cannot reach the Redis at {url}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut request = Vec::new();
+    write!(request, "*{}\r\n", words.len())?;
+    for word in words {
+        write!(request, "${}\r\n{word}\r\n", word.len())?;
+    }
+    // After this Redis closes the connection, so that the answer has an end.
+    request.extend(b"QUIT\r\n");
+    stream.write_all(&request)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(|| format!("no answer to {words:?}"))?;
+    ensure!(!answer.starts_with('-'), "{words:?}: {answer}");
+    Ok(answer.strip_suffix("+OK\r\n").unwrap_or(&answer).to_owned())
 }
 
 /// While it still reads its file, Redis answers with an error.

@@ -1,5 +1,6 @@
 //! kube-apiserver and kubectl, built from Go modules.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,19 +12,30 @@ pub const VERSION: &str = "1.36.3";
 
 const COMMANDS: [&str; 2] = ["kube-apiserver", "kubectl"];
 
-/// A file in `KUBEBUILDER_ASSETS`, which is how users of other API server tests point to their binaries.
+/// How users of other API server tests point to their binaries.
+fn assets() -> Option<OsString> {
+    std::env::var_os("KUBEBUILDER_ASSETS")
+}
+
+/// A program in the directory that `KUBEBUILDER_ASSETS` names.
 pub(super) fn asset(name: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("KUBEBUILDER_ASSETS").filter(|v| !v.is_empty())?;
-    Some(PathBuf::from(dir).join(name)).filter(|file| super::is_program(file))
+    program_in(&assets()?, name)
 }
 
 pub(super) fn find() -> Option<(PathBuf, PathBuf)> {
+    find_in(assets().as_deref(), home().ok().as_deref())
+}
+
+/// Both programs from `assets`, the value of `KUBEBUILDER_ASSETS`, or else both from `home`, where we build them.
+fn find_in(assets: Option<&OsStr>, home: Option<&Path>) -> Option<(PathBuf, PathBuf)> {
     let [api_server, kubectl] = COMMANDS;
-    if let (Some(a), Some(k)) = (asset(api_server), asset(kubectl)) {
-        return Some((a, k));
-    }
-    let home = home().ok()?;
-    Some((home.join(api_server), home.join(kubectl))).filter(|(a, k)| super::is_program(a) && super::is_program(k))
+    let both_in = |dir: &OsStr| Some((program_in(dir, api_server)?, program_in(dir, kubectl)?));
+    assets.and_then(both_in).or_else(|| both_in(home?.as_os_str()))
+}
+
+fn program_in(dir: &OsStr, name: &str) -> Option<PathBuf> {
+    let file = Path::new(dir).join(name);
+    Some(file).filter(|file| !dir.is_empty() && super::is_program(file))
 }
 
 pub(super) fn is_built() -> bool {
@@ -116,7 +128,38 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::our_module;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use super::{COMMANDS, Path, find_in, fs, our_module};
+    use crate::scratch::Scratch;
+
+    fn put(dir: &Path, program: &str) {
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(dir.join(program)).unwrap();
+    }
+
+    #[test]
+    fn the_programs_of_the_user_are_taken_when_both_are_there() {
+        let (theirs, ours) = (Scratch::new("assets").unwrap(), Scratch::new("home").unwrap());
+        let (assets, home) = (Some(theirs.path().as_os_str()), Some(ours.path()));
+        let [api_server, kubectl] = COMMANDS;
+        let both_in = |scratch: &Scratch| Some((scratch.path().join(api_server), scratch.path().join(kubectl)));
+        assert_eq!(find_in(assets, home), None, "nothing is there");
+
+        put(ours.path(), api_server);
+        put(ours.path(), kubectl);
+        put(theirs.path(), api_server);
+        assert_eq!(find_in(assets, home), both_in(&ours), "a pair is never mixed");
+        fs::write(theirs.path().join(kubectl), "").unwrap();
+        assert_eq!(find_in(assets, home), both_in(&ours), "what cannot be run is no program");
+
+        fs::remove_file(theirs.path().join(kubectl)).unwrap();
+        put(theirs.path(), kubectl);
+        assert_eq!(find_in(assets, home), both_in(&theirs));
+        assert_eq!(find_in(assets, None), both_in(&theirs), "also without a cache");
+        for unset in [None, Some("".as_ref())] {
+            assert_eq!(find_in(unset, home), both_in(&ours));
+        }
+    }
 
     #[test]
     fn the_parts_of_kubernetes_are_replaced_by_their_published_modules() {
