@@ -140,6 +140,8 @@ impl Pipeline {
             self.try_until_done("writing a dead letter", || self.dead_letters.send(message, reason, &detail)).await?;
             self.metrics.count_dead_letter(reason);
             let Message { partition, offset, .. } = message;
+            // It may quote the message, which may be long.
+            let detail: String = detail.chars().take(200).collect();
             tracing::warn!(partition, offset, reason, detail, "this message can never be recorded: now a dead letter");
             Ok(())
         });

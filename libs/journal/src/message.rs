@@ -1,7 +1,9 @@
 //! A message as it is on the topic.
 
+use std::panic::{self, AssertUnwindSafe};
+
 use domain::record::VERSION_HEADER;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 
 /// A message as it is on the topic: anything that anyone wrote there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +41,19 @@ impl From<&BorrowedMessage<'_>> for Message {
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().unwrap_or_default().to_vec(),
-            headers: message.headers().map_or_else(Vec::new, |headers| {
-                headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
-            }),
+            headers: message.headers().map_or_else(Vec::new, readable),
         }
     }
+}
+
+/// The headers without those that rdkafka cannot read: it panics at a name that is not UTF-8. Anyone may write one, and a
+/// consumer that ended there would end at the same message again after every start.
+fn readable(headers: &BorrowedHeaders) -> Vec<(String, Option<Vec<u8>>)> {
+    let read = |index| {
+        let header = headers.try_get(index)?;
+        Some((header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+    };
+    (0..headers.count())
+        .filter_map(|index| panic::catch_unwind(AssertUnwindSafe(|| read(index))).ok().flatten())
+        .collect()
 }
