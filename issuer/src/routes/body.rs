@@ -28,6 +28,10 @@ pub(crate) async fn json<T: DeserializeOwned>(request: Request<Body>, timeout: D
         Ok(Err(error)) => return Err(Problem::invalid(format!("cannot read the body: {error}"))),
         Err(_) => return Err(Problem::slow(format!("the body did not come within {timeout:?}"))),
     };
+    // Serde would take an array as the fields in their order; nobody was promised that.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::invalid("the body is not what /openapi.json asks for: an array, expected an object"));
+    }
     serde_json::from_slice(&bytes)
         .map_err(|error| Problem::invalid(format!("the body is not what /openapi.json asks for: {error}")))
 }

@@ -5,8 +5,8 @@ use testbed::program::{Program, Running};
 use testbed::progress::Step;
 use testbed::{http, ports};
 
-use crate::cargo;
 use crate::servers::Servers;
+use crate::{cargo, signals};
 
 /// The programs that the demo runs.
 pub(super) const NAMES: [&str; 3] = [OPERATOR, ISSUER, CONSUMER];
@@ -75,10 +75,16 @@ impl Programs {
         }
     }
 
-    /// Returns only when one of them has ended.
+    /// Starts again what ends, as Kubernetes would: the user may kill what they like. Returns only when that fails.
     pub(super) fn watch(&self) -> Result<()> {
         loop {
-            self.check()?;
+            for node in &self.running {
+                if let Some(status) = node.process.process().exited()? {
+                    signals::yield_to_shutdown();
+                    eprintln!("{} has ended ({status}): starting it again", node.name);
+                    node.process.restart()?;
+                }
+            }
             std::thread::sleep(std::time::Duration::from_millis(500));
         }
     }
