@@ -20,8 +20,8 @@ CREATE TABLE coupon_event (
     generation  bigint NOT NULL,
     -- How often the stock was made anew. What was meant for an earlier edition has no effect, however late it comes.
     edition     integer NOT NULL DEFAULT 0,
-    -- By the clock of Kubernetes: of two events of one name, the later one is the one that exists.
-    created_at  timestamptz NOT NULL
+    -- When the operator first saw it: for people who look.
+    created_at  timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE INDEX coupon_event_name ON coupon_event (name);

@@ -78,7 +78,6 @@ impl World {
             policy_name: "Summer sale".into(),
             format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
             generation: 1,
-            created_at: 0,
         };
         let event = self.ledger.register(&event).await.unwrap();
         self.ledger.preload(&event, &lot, |_| {}).await.unwrap();

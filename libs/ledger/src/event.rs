@@ -21,8 +21,6 @@ pub struct NewEvent {
     pub format: CodeFormat,
     /// The generation of the manifest that says so.
     pub generation: i64,
-    /// When the `CouponEvent` was made, by the clock of Kubernetes (milliseconds since the epoch).
-    pub created_at: i64,
 }
 
 /// An event as Postgres has it.
@@ -42,8 +40,6 @@ pub struct StoredEvent {
     pub generation: i64,
     /// How often the stock was made anew. What is meant for another edition is refused.
     pub edition: u32,
-    /// When the `CouponEvent` was made, by the clock of Kubernetes (milliseconds since the epoch).
-    pub created_at: i64,
     /// How many coupons of each discount exist, in the order of the manifest. Empty before the first lot.
     pub stock: Vec<(Discount, u64)>,
     /// From when on coupons may have been given out (milliseconds since the epoch); with a start that is still to come, it is
@@ -77,8 +73,8 @@ impl Ledger {
         let mut session = self.session(Operation::Register).await?;
         let mut tx = session.begin().await?;
         sqlx::query(
-            "INSERT INTO coupon_event (uid, name, policy_name, code_prefix, code_length, seed, generation, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'epoch'::timestamptz + $8 * interval '1 ms') ON CONFLICT DO NOTHING",
+            "INSERT INTO coupon_event (uid, name, policy_name, code_prefix, code_length, seed, generation)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         )
         .bind(event.uid)
         .bind(event.name.as_str())
@@ -87,7 +83,6 @@ impl Ledger {
         .bind(i16::from(event.format.length))
         .bind(Seed::generate().as_bytes().as_slice())
         .bind(event.generation)
-        .bind(event.created_at)
         .execute(&mut *tx)
         .await
         .map_err(at())?;
@@ -181,7 +176,6 @@ async fn read(
     }
     let event = sqlx::query(
         "SELECT uid, name, policy_name, code_prefix, code_length, seed, generation, edition,
-                (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
                 (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at
          FROM coupon_event WHERE uid = $1",
     )
@@ -211,7 +205,6 @@ fn stored(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, row::Unexpected
         format: CodeFormat { prefix, length: u8::try_from(length).map_err(row::Unexpected::new)? },
         generation: event.try_get("generation")?,
         edition: u32::try_from(event.try_get::<i32, _>("edition")?).map_err(row::Unexpected::new)?,
-        created_at: event.try_get("created_at")?,
         stock: stock
             .iter()
             .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))

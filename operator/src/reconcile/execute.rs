@@ -50,8 +50,8 @@ pub(super) async fn execute(
     let Wanted { uid, name, .. } = wanted;
     match step {
         Step::Register => {
-            let Wanted { uid, name, policy_name, format, generation, created_at, .. } = wanted.clone();
-            ledger.register(&NewEvent { uid, name, policy_name, format, generation, created_at }).await?;
+            let Wanted { uid, name, policy_name, format, generation, .. } = wanted.clone();
+            ledger.register(&NewEvent { uid, name, policy_name, format, generation }).await?;
         }
         Step::MakeStock(lot) => make_stock(&lot, wanted, seen, context, reporter).await?,
         Step::Prepare => {

@@ -23,7 +23,7 @@ use ledger::LedgerError;
 use stock::{Observed, StockError};
 
 pub(crate) use self::{
-    observe::Seen,
+    observe::{Rival, Seen},
     plan::{Obstacle, Plan, Step},
     reporter::Reporter,
     status::Progress,
@@ -156,7 +156,7 @@ async fn follow(wanted: &Wanted, context: &Context, reporter: &mut Reporter<'_>)
     let begun = Instant::now();
     for steps in 0.. {
         let asked = Instant::now();
-        let seen = observe::observe(&context.ledger, &context.stock, wanted).await?;
+        let seen = observe::observe(context, wanted).await?;
         let cost = asked.elapsed();
         let step = match plan::plan(wanted, &seen) {
             Plan::Do(step) => step,

@@ -6,6 +6,7 @@ use ledger::{Ledger, StoredEvent};
 use stock::{Observed, Stock};
 
 use super::{ReconcileError, Wanted};
+use crate::context::Context;
 
 /// What the stores hold of an event.
 #[derive(Clone, Debug)]
@@ -16,10 +17,21 @@ pub(crate) struct Seen {
     pub(crate) persisted: u64,
     /// The event in Redis: this one, or another of its name.
     pub(crate) redis: Option<Observed>,
-    /// If it is another: when that one was made (milliseconds since the epoch); None when Postgres does not know it.
-    pub(crate) other_created_at: Option<i64>,
+    /// If it is another: which one.
+    pub(crate) rival: Option<Rival>,
     /// Redis's clock, or ours when Redis has no event (milliseconds since the epoch).
     pub(crate) now: i64,
+}
+
+/// Another event that has our name in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rival {
+    /// It is gone from Kubernetes, where the name is ours now.
+    Earlier,
+    /// It, or yet another one, has the name in Kubernetes now: ours is gone.
+    Later,
+    /// Postgres does not know it: another installation may have made it.
+    Unknown,
 }
 
 impl Seen {
@@ -51,7 +63,8 @@ impl Seen {
 
 /// Looks at both stores, in an order that makes no false alarms while other programs go on: what is recorded was issued
 /// before, what is loaded was stored before.
-pub(crate) async fn observe(ledger: &Ledger, stock: &Stock, wanted: &Wanted) -> Result<Seen, ReconcileError> {
+pub(crate) async fn observe(context: &Context, wanted: &Wanted) -> Result<Seen, ReconcileError> {
+    let Context { ledger, stock, .. } = context;
     let persisted = ledger.issued_count(wanted.uid).await?;
     let mut redis = stock.observe(&wanted.name).await?;
     let stored = ledger.event(wanted.uid).await?;
@@ -59,12 +72,24 @@ pub(crate) async fn observe(ledger: &Ledger, stock: &Stock, wanted: &Wanted) -> 
         // Another operator may have made and opened it in between. Only now its absence means something.
         redis = stock.observe(&wanted.name).await?;
     }
-    let other_created_at = match &redis {
-        Some(other) if other.uid != wanted.uid => ledger.event(other.uid).await?.map(|event| event.created_at),
+    let rival = match &redis {
+        Some(other) if other.uid != wanted.uid => Some(rival(context, wanted, other.uid).await?),
         _ => None,
     };
     let now = redis.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |redis| redis.now);
-    Ok(Seen { stored, persisted, redis, other_created_at, now })
+    Ok(Seen { stored, persisted, redis, rival, now })
+}
+
+/// Asks Kubernetes itself who has the name, after the rival was seen in Redis: when it is we, the rival had it before us.
+async fn rival(context: &Context, wanted: &Wanted, other: domain::Uuid) -> Result<Rival, ReconcileError> {
+    let current = context.events.get_opt(wanted.name.as_str()).await.map_err(|source| ReconcileError::Kubernetes {
+        operation: "asking who has the name",
+        source: Box::new(source),
+    })?;
+    if current.and_then(|event| event.event_uid()) != Some(wanted.uid) {
+        return Ok(Rival::Later);
+    }
+    Ok(if context.ledger.event(other).await?.is_some() { Rival::Earlier } else { Rival::Unknown })
 }
 
 /// How many batches wait for Kafka, and how many issued coupons for Postgres.

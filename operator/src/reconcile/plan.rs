@@ -18,7 +18,7 @@ use domain::{Discount, Gate, Lot, Uuid, Window};
 use ledger::StoredEvent;
 use stock::{Observed, Opening};
 
-use super::{Seen, Wanted};
+use super::{Rival, Seen, Wanted};
 
 /// Clocks of this machine and of Redis may differ by this much (milliseconds).
 const CLOCK_TOLERANCE: i64 = 60_000;
@@ -77,7 +77,7 @@ fn stuck(reason: &'static str, message: impl Into<String>) -> Plan {
 /// What to do next.
 pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
     let other = seen.redis.as_ref().filter(|redis| redis.uid != wanted.uid);
-    if other.is_some() && seen.other_created_at.is_some_and(|at| at > wanted.created_at) {
+    if seen.rival == Some(Rival::Later) {
         return Plan::Rest;
     }
     let Some(stored) = &seen.stored else { return Plan::Do(Step::Register) };
@@ -89,7 +89,7 @@ pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
         return Plan::Do(Step::Register);
     }
     if let Some(other) = other {
-        return make_room(wanted, other, seen.other_created_at);
+        return make_room(wanted, other, seen.rival);
     }
     if let Some(own) = seen.redis.as_ref().filter(|own| own.edition != stored.edition) {
         let is_earlier = own.edition < stored.edition && own.issued == 0 && stored.opened_at.is_none();
@@ -111,10 +111,9 @@ pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
 
 /// Another event of this name holds the keys in Redis. Kubernetes knows only this one, so the other is gone; but what its users
 /// were told must reach Postgres first.
-fn make_room(wanted: &Wanted, other: &Observed, created_at: Option<i64>) -> Plan {
+fn make_room(wanted: &Wanted, other: &Observed, rival: Option<Rival>) -> Plan {
     let uid = other.uid;
-    // Kubernetes counts seconds: of two events of one second nobody knows which is the earlier one.
-    if created_at.is_none_or(|at| at >= wanted.created_at) {
+    if rival != Some(Rival::Earlier) {
         return stuck(
             reason::NAME_TAKEN,
             format!(

@@ -10,8 +10,6 @@ pub(crate) struct Wanted {
     pub(crate) uid: Uuid,
     pub(crate) name: EventId,
     pub(crate) generation: i64,
-    /// By the clock of Kubernetes (milliseconds since the epoch).
-    pub(crate) created_at: i64,
     pub(crate) policy_name: String,
     pub(crate) format: CodeFormat,
     pub(crate) total: u64,
@@ -39,7 +37,6 @@ impl Wanted {
             uid: event.event_uid().ok_or(Unusable::Identity)?,
             name: event.event_id().ok_or(Unusable::Identity)?,
             generation: event.metadata.generation.unwrap_or_default(),
-            created_at: event.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond()),
             policy_name: spec.policy_name.clone(),
             format: spec.code_format(),
             total: spec.total_count,

@@ -95,7 +95,7 @@ impl Setting {
         ledger.migrate().await.unwrap();
         let (uid, name) = (self.uid, self.event.clone());
         let (policy_name, format) = ("Test".into(), CodeFormat::default());
-        let new = NewEvent { uid, name, policy_name, format, generation: 1, created_at: 0 };
+        let new = NewEvent { uid, name, policy_name, format, generation: 1 };
         let stored = ledger.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let lot = Lot { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };

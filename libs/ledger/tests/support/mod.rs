@@ -52,7 +52,6 @@ pub fn new_event(number: u128) -> NewEvent {
         policy_name: "Summer sale".into(),
         format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
         generation: 1,
-        created_at: 1_796_083_200_000,
     }
 }
 

@@ -17,7 +17,6 @@ fn wanted(total: u64) -> Wanted {
         uid: UID,
         name: "summer".parse().unwrap(),
         generation: 1,
-        created_at: NOW,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
         total,
@@ -41,7 +40,6 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
         format: CodeFormat::default(),
         generation: 1,
         edition: 0,
-        created_at: NOW,
         stock,
         opened_at,
     }
@@ -67,7 +65,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
 }
 
 fn seen(stored: Option<StoredEvent>, redis: Option<Observed>) -> Seen {
-    Seen { stored, persisted: 0, redis, other_created_at: None, now: NOW }
+    Seen { stored, persisted: 0, redis, rival: None, now: NOW }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {
@@ -253,8 +251,7 @@ fn what_does_not_add_up_is_drift() {
 #[test]
 fn an_earlier_event_of_the_name_makes_room() {
     let earlier = |gate, outbox| Observed { uid: OTHER, outbox, ..redis(gate, 10, 4) };
-    let with = |other, other_created_at| Seen { other_created_at, ..seen(Some(stored(vec![], None)), Some(other)) };
-    let before = Some(NOW - 1000);
+    let with = |other, rival| Seen { rival: Some(rival), ..seen(Some(stored(vec![], None)), Some(other)) };
     let close = Opening {
         gate: Gate::Closed,
         window: ALWAYS,
@@ -263,18 +260,24 @@ fn an_earlier_event_of_the_name_makes_room() {
         edition: 0,
         total: 10,
     };
-    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Open, 0), before)), Plan::Do(Step::CloseForeign(OTHER, close)));
-    let waiting = plan(&wanted(10), &with(earlier(Gate::Closed, 1), before));
+    assert_eq!(
+        plan(&wanted(10), &with(earlier(Gate::Open, 0), Rival::Earlier)),
+        Plan::Do(Step::CloseForeign(OTHER, close))
+    );
+    let waiting = plan(&wanted(10), &with(earlier(Gate::Closed, 1), Rival::Earlier));
     assert_eq!(reason_of(&waiting), reason::NAME_TAKEN, "what its users were told comes first");
-    assert_eq!(plan(&wanted(10), &with(earlier(Gate::Closed, 0), before)), Plan::Do(Step::RemoveForeign(OTHER)));
-    let unknown = plan(&wanted(10), &with(earlier(Gate::Closed, 0), None));
+    assert_eq!(
+        plan(&wanted(10), &with(earlier(Gate::Closed, 0), Rival::Earlier)),
+        Plan::Do(Step::RemoveForeign(OTHER))
+    );
+    let unknown = plan(&wanted(10), &with(earlier(Gate::Closed, 0), Rival::Unknown));
     assert_eq!(reason_of(&unknown), reason::NAME_TAKEN, "another installation may be using it");
 }
 
 #[test]
 fn who_was_overtaken_leaves_everything_alone() {
     let later = Observed { uid: OTHER, ..redis(Gate::Open, 10, 4) };
-    let overtaken = |stored| Seen { other_created_at: Some(NOW + 1000), ..seen(stored, Some(later.clone())) };
+    let overtaken = |stored| Seen { rival: Some(Rival::Later), ..seen(stored, Some(later.clone())) };
     assert_eq!(plan(&wanted(10), &overtaken(Some(stored(counts(7, 3), Some(NOW))))), Plan::Rest);
     assert_eq!(plan(&wanted(10), &overtaken(None)), Plan::Rest, "not even registered again");
     let newer = StoredEvent { generation: 2, ..stored(counts(7, 3), Some(NOW - 1)) };

@@ -14,7 +14,6 @@ fn wanted() -> Wanted {
         uid: UID,
         name: "summer".parse().unwrap(),
         generation: 3,
-        created_at: NOW - 10_000,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
         total: 10,
@@ -34,7 +33,6 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         format: CodeFormat::default(),
         generation: 3,
         edition: 0,
-        created_at: NOW - 10_000,
         stock: vec![(TEN_PERCENT, 10)],
         opened_at: Some(window.start.unwrap_or(NOW - 5000)),
     };
@@ -53,7 +51,7 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         outbox: 0,
         now: NOW,
     };
-    Seen { stored: Some(stored), persisted, redis: Some(redis), other_created_at: None, now: NOW }
+    Seen { stored: Some(stored), persisted, redis: Some(redis), rival: None, now: NOW }
 }
 
 fn at(milliseconds: i64) -> Timestamp {
