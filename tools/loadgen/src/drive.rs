@@ -1,5 +1,7 @@
-//! Lets a crowd ask, with a bounded number of connections, each sending its next request when the last one has ended.
+//! Lets a crowd ask, with a bounded number of connections, each sending its next request when the last one has ended and, with a
+//! rate, when its time has come.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,6 +30,8 @@ pub struct Load {
     pub crowd: Crowd,
     /// How many requests are under way at the same time.
     pub connections: usize,
+    /// How many asks a second are sent at most; without it, as many as are answered.
+    pub rate: Option<NonZeroU32>,
     /// How often an ask without an answer is sent, in all.
     pub max_tries: u32,
     /// How long one attempt may take.
@@ -45,6 +49,7 @@ impl Load {
             event,
             crowd,
             connections: 64,
+            rate: None,
             max_tries: 20,
             deadline: Duration::from_secs(10),
             longest_pause: Duration::from_secs(5),
@@ -108,7 +113,14 @@ impl Crew {
     async fn work(self: Arc<Self>, number: usize) {
         let mut lines: Vec<Line> = self.load.targets.iter().cloned().map(Line::new).collect();
         while !self.stop.is_cancelled() {
-            let Some(ask) = self.asks.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let turn = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(ask) = self.asks.get(turn) else { return };
+            if let Some(rate) = self.load.rate {
+                let due = self.clock.start + Duration::from_micros(turn as u64 * 1_000_000 / u64::from(rate.get()));
+                if self.stop.run_until_cancelled(tokio::time::sleep_until(due)).await.is_none() {
+                    return;
+                }
+            }
             if self.settle(*ask, &mut lines, number).await.is_none() {
                 return;
             }

@@ -1,6 +1,7 @@
 //! The command `loadgen run`.
 
 use std::fs::File;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// How many requests are under way at the same time, over all targets.
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// How many asks a second are sent at most; without it, as many as are answered.
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<NonZeroU32>,
     /// Decides the order of the users and who asks more than once; drawn and printed when not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -57,6 +61,9 @@ pub(crate) struct Args {
     /// Ends the run after so many seconds, whoever has not asked yet.
     #[arg(long)]
     max_seconds: Option<u64>,
+    /// Ends with 1 when a single request got no answer, though its repetition did.
+    #[arg(long)]
+    strict: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -74,18 +81,20 @@ async fn run_load(args: Args) -> Result<ExitCode> {
         twice_percent,
         thrice_percent,
         connections,
+        rate,
         seed,
         history,
         max_tries,
         max_pause,
         max_seconds,
+        strict,
     } = args;
     UserId::try_from(format!("{prefix}0")).context("--user-prefix")?;
     ensure!(twice_percent + thrice_percent <= 100, "more than 100 percent of the users would ask more than once");
     let seed = seed.unwrap_or_else(rand::random);
     let crowd = Crowd { users, prefix, seed, twice_percent, thrice_percent };
     let longest_pause = Duration::from_secs(max_pause);
-    let load = Load { connections, max_tries, longest_pause, ..Load::new(targets, event, crowd) };
+    let load = Load { connections, rate, max_tries, longest_pause, ..Load::new(targets, event, crowd) };
     let file = File::create(&history).with_context(|| format!("cannot make {}", history.display()))?;
     println!("{users} users ask for {} over {connections} connections, seed {seed}", load.event);
 
@@ -104,6 +113,11 @@ async fn run_load(args: Args) -> Result<ExitCode> {
     let summary = writer.await.context("the history's writer died")??;
     print!("\n{summary}");
     println!("\n{}; history in {}", ending(&tally), history.display());
+    let unanswered = summary.attempts() - summary.answered();
+    if strict && unanswered > 0 {
+        eprintln!("{unanswered} requests got no answer, and --strict allows none");
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(if summary.answered() == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

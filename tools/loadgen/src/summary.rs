@@ -57,6 +57,12 @@ impl Summary {
         }
     }
 
+    /// How many attempts there were.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.attempts.values().sum()
+    }
+
     /// How many attempts were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {

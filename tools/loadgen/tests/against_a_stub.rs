@@ -1,8 +1,9 @@
 //! The load generator against a small issuer that answers as the contract says, keeps its stock in memory, and fails on demand.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -217,6 +218,35 @@ async fn a_stopped_load_ends_what_is_under_way_and_begins_nothing() {
     let stop = CancellationToken::new();
     stop.cancel();
     assert!(gather(&load(targets, 100), &stop).await.is_empty());
+}
+
+#[tokio::test]
+async fn with_a_rate_nobody_asks_before_their_turn() {
+    let (_, targets) = issuers(100, &[fine]).await;
+    let load = Load { rate: NonZeroU32::new(200), ..load(targets, 40) };
+    let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    let history = gather(&load, &CancellationToken::new()).await;
+    assert_eq!(history.len(), load.crowd.asks().len());
+    let mut times: Vec<_> = history.iter().map(|attempt| u128::try_from(attempt.invoked).unwrap()).collect();
+    times.sort_unstable();
+    for (turn, time) in (0u128..).zip(times) {
+        assert!(time >= start + turn * 5000, "ask {turn} was sent {} us after the start", time - start);
+    }
+}
+
+#[tokio::test]
+async fn a_strict_run_fails_when_a_single_request_does() {
+    let flaky: Failure = |number| (number == 7).then_some(Fault::BusyBefore);
+    for (failure, arguments, code) in [(flaky, &["--strict"][..], 1), (flaky, &[], 0), (fine, &["--strict"], 0)] {
+        let (_, targets) = issuers(50, &[failure]).await;
+        let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(["run", &format!("--target={}", targets[0]), "--event", "summer", "--users", "20"])
+            .args(["--rate", "1000", "--history", "/dev/null"])
+            .args(arguments)
+            .output();
+        let output = run.await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[tokio::test]
