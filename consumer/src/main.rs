@@ -10,16 +10,12 @@ mod watch;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use clap::Parser;
-use journal::{Consumer, DeadLetters, KafkaSettings, Lag};
+use journal::{Consumer, DeadLetters, Lag};
 use ledger::Ledger;
 use prometheus_client::registry::Registry;
-use service::{
-    Health,
-    backend::{KafkaArgs, PostgresArgs, RedisArgs},
-    monitor::MonitorArgs,
-    telemetry::Telemetry,
-};
+use service::{Health, monitor::MonitorArgs, telemetry::Telemetry};
 use stock::Stock;
 
 use crate::{metrics::Metrics, pipeline::Pipeline, watch::Watch};
@@ -44,11 +40,11 @@ struct Config {
     #[arg(long, env, default_value_t = 50, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     batch_linger: u16,
     #[command(flatten)]
-    kafka: KafkaArgs,
+    kafka: KafkaSettings,
     #[command(flatten)]
-    postgres: PostgresArgs,
+    postgres: PostgresSettings,
     #[command(flatten)]
-    redis: RedisArgs,
+    redis: RedisSettings,
     #[command(flatten)]
     monitor: MonitorArgs,
     #[command(flatten)]
@@ -61,9 +57,9 @@ async fn main() -> anyhow::Result<()> {
     config.telemetry.init()?;
     let shutdown = service::shutdown().context("cannot listen to signals")?;
 
-    let kafka = KafkaSettings { brokers: config.kafka.kafka_brokers, topic: config.kafka.kafka_topic };
-    let ledger = Ledger::connect(config.postgres.postgres_url.reveal())?;
-    let stock = Stock::connect(config.redis.redis_url.reveal(), &config.redis.redis_key_prefix)?;
+    let kafka = config.kafka;
+    let ledger = Ledger::open(&config.postgres)?;
+    let stock = Stock::open(&config.redis)?;
     let dead_letters = DeadLetters::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
     let metrics = Metrics::register(&mut registry);

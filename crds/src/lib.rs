@@ -11,8 +11,9 @@ pub mod status;
 pub use meaning::InvalidSpec;
 pub use spec::{
     Acknowledge, CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountKind, DiscountSpec, Issuance,
+    ScalingSpec,
 };
-pub use status::CouponEventStatus;
+pub use status::{BalanceStatus, CouponEventStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;

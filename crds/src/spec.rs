@@ -58,6 +58,20 @@ use crate::{rules, status::CouponEventStatus};
         description = "From when on users get coupons; empty: as soon as they are loaded."
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Remaining",
+        type_ = "integer",
+        json_path = ".status.remaining",
+        description = "How many coupons are left for users.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "End",
+        type_ = "string",
+        json_path = ".spec.endTime",
+        description = "From when on users get no more coupons; empty: until they are used up.",
+        priority = 1
+    ),
     validation = rules::NAME_FITS,
     validation = rules::TOTAL_NEVER_SHRINKS,
     validation = rules::DISCOUNTS_STAY,
@@ -117,11 +131,40 @@ pub struct CouponEventSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// That many seconds after the end, once everything is recorded, the coupons of the event leave Redis. Without it: when
-    /// the event is deleted. (This version takes it and does not act on it yet.)
+    /// That many seconds after the end, once everything is recorded, the coupons of the event leave Redis, for good. The end is
+    /// endTime, or issuance Closed, or where there is no endTime when all coupons are used up. Without it: when the event is
+    /// deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 0, max = 315_360_000))]
     pub ttl_seconds_after_finished: Option<u32>,
+
+    /// How many issuers are to be ready for the crowd. Without it: as many as their load asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ScalingSpec")]
+    pub scaling: Option<ScalingSpec>,
+}
+
+/// How many issuers there are around an event, whatever their load is then. Of several events at once the largest number counts.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingSpec {
+    /// So many issuers at least; more, when their load asks for it. The installation may have a lower limit.
+    #[schemars(with = "i64", range(min = 1, max = 1000))]
+    pub min_replicas: u32,
+
+    /// That many seconds before startTime they begin to start. Without startTime they start when the event is made.
+    #[serde(default = "default_scaling_seconds")]
+    #[schemars(with = "i64", range(min = 0, max = 86_400))]
+    pub lead_seconds: u32,
+
+    /// That many seconds after users get no more coupons (endTime, sold out or closed) they are no longer asked for.
+    #[serde(default = "default_scaling_seconds")]
+    #[schemars(with = "i64", range(min = 0, max = 86_400))]
+    pub cooldown_seconds: u32,
+}
+
+const fn default_scaling_seconds() -> u32 {
+    300
 }
 
 /// A discount and its share of the coupons.

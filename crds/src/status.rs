@@ -14,7 +14,7 @@ pub struct CouponEventStatus {
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, Preloaded, Open, Persisted and Stalled.
+    /// Ready, Preloaded, Open, Persisted, Stalled, Balanced, Durable, and with spec.scaling Scaled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -39,6 +39,11 @@ pub struct CouponEventStatus {
     #[schemars(with = "i64")]
     pub remaining: Option<u64>,
 
+    /// Where all coupons are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BalanceStatus")]
+    pub balance: Option<BalanceStatus>,
+
     /// When users could first get coupons. From then on totalCount can only be raised, and discounts and startTime stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
@@ -53,6 +58,31 @@ pub struct CouponEventStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub finished_at: Option<Time>,
+}
+
+/// Where all coupons are. Once all are loaded: generated = queued + unrecorded + recorded + voided.
+#[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BalanceStatus {
+    /// How many coupons were made, in Postgres.
+    #[schemars(with = "i64")]
+    pub generated: u64,
+
+    /// How many wait in Redis for users.
+    #[schemars(with = "i64")]
+    pub queued: u64,
+
+    /// How many users have that are not recorded in Postgres yet.
+    #[schemars(with = "i64")]
+    pub unrecorded: u64,
+
+    /// How many users have that are recorded in Postgres.
+    #[schemars(with = "i64")]
+    pub recorded: u64,
+
+    /// How many were taken back from a user, because they could not be recorded, and not given to anyone again.
+    #[schemars(with = "i64")]
+    pub voided: u64,
 }
 
 impl CouponEventStatus {
@@ -76,8 +106,15 @@ pub mod condition {
     /// Something stands in the way; its message says what to do.
     pub const STALLED: &str = "Stalled";
 
+    /// Every coupon is in one place: Redis and Postgres add up.
+    pub const BALANCED: &str = "Balanced";
+    /// What users are told survives a crash of Redis.
+    pub const DURABLE: &str = "Durable";
+    /// As many issuers as the event asks for are ready. Only of events that ask for some.
+    pub const SCALED: &str = "Scaled";
+
     /// All of them, in the order in which they are reported.
-    pub const ALL: [&str; 5] = [READY, PRELOADED, OPEN, PERSISTED, STALLED];
+    pub const ALL: [&str; 8] = [READY, PRELOADED, OPEN, PERSISTED, STALLED, BALANCED, DURABLE, SCALED];
 }
 
 /// The reasons of the conditions.
@@ -113,6 +150,46 @@ pub mod reason {
     pub const CATCHING_UP: &str = "CatchingUp";
     /// Everything issued is recorded.
     pub const CAUGHT_UP: &str = "CaughtUp";
+
+    /// The event is over, and its coupons have left Redis.
+    pub const RETIRED: &str = "Retired";
+
+    // Balanced: this one, or DriftFound
+
+    /// Every coupon is accounted for.
+    pub const ADDS_UP: &str = "AddsUp";
+
+    // Durable: these, or BackendUnavailable
+
+    /// Redis has on its disk what users were told.
+    pub const WRITES_SYNCED: &str = "WritesSynced";
+    /// A crash can lose some of it.
+    pub const WRITES_MAY_BE_LOST: &str = "WritesMayBeLost";
+    /// Redis does not say.
+    pub const SETTINGS_HIDDEN: &str = "SettingsHidden";
+
+    // Scaled
+
+    /// It is not time yet to start more issuers.
+    pub const SCALING_SCHEDULED: &str = "ScalingScheduled";
+    /// More issuers are starting.
+    pub const ISSUERS_STARTING: &str = "IssuersStarting";
+    /// As many issuers are ready as the event asks for.
+    pub const ISSUERS_READY: &str = "IssuersReady";
+    /// A quota of the namespace has no room for more issuers.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    /// The cluster refuses to make more pods, for another reason than a quota.
+    pub const PODS_REFUSED: &str = "PodsRefused";
+    /// No node has room for more issuers.
+    pub const PODS_PENDING: &str = "PodsPending";
+    /// Issuers were placed on a node and do not come up.
+    pub const PODS_FAILING: &str = "PodsFailing";
+    /// The event is over, and no longer asks for issuers.
+    pub const SCALED_DOWN: &str = "ScaledDown";
+    /// The operator cannot scale the issuers.
+    pub const SCALING_FAILED: &str = "ScalingFailed";
+    /// This operator was not told which issuers to scale.
+    pub const SCALING_OFF: &str = "ScalingOff";
 
     // Stalled
 

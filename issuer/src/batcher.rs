@@ -2,13 +2,13 @@
 //! load a request goes at once; under load the batches grow by themselves.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use domain::{EventId, UserId};
-use stock::{Acknowledge, Holding, IssueReply, Outcome, Status, Stock};
+use domain::{EventId, UserId, code::CouponCode};
+use stock::{Acknowledge, IssueReply, Outcome, Stock};
 use tokio::{
     sync::{mpsc, oneshot},
     time,
@@ -146,54 +146,66 @@ impl Batcher {
 
     fn answer(&self, event: &EventId, users: &[UserId], answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
         let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
-        match acknowledge {
-            Acknowledge::Redis => {
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    let _ = answer.send(Answer::Told(outcome));
-                }
-                if let Some(entry) = outbox {
-                    drop(self.relay.publish(event, entry));
-                }
+        if acknowledge == Acknowledge::Redis {
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                let _ = answer.send(Answer::Told(outcome));
             }
-            Acknowledge::Kafka => {
-                let published = outbox.map(|entry| self.relay.publish(event, entry));
-                // Whether someone else's pending coupon is in Kafka is not known here: so it is sent once more.
-                let again: Vec<_> = users
-                    .iter()
-                    .zip(&outcomes)
-                    .filter_map(|(user, outcome)| pending(outcome).map(|held| held.record(event, event_uid, user)))
-                    .collect();
-                let again = self.relay.send(&again);
-                tokio::spawn(async move {
-                    let published = match published {
-                        Some(published) => published.await,
-                        None => Ok(()),
-                    };
-                    let again = again.await;
-                    for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                        let confirmed = match &outcome {
-                            Outcome::Issued(_) => published,
-                            Outcome::Duplicate(_) if pending(&outcome).is_some() => published.and(again),
-                            _ => Ok(()),
-                        };
-                        let _ = answer.send(confirmed.map_or(Answer::UnknownOutcome, |()| Answer::Told(outcome)));
-                    }
-                });
+            if let Some(entry) = outbox {
+                drop(self.relay.publish(event, entry));
             }
+            return;
         }
+        let issued: HashSet<&CouponCode> = outcomes
+            .iter()
+            .filter_map(|outcome| if let Outcome::Issued(holding) = outcome { Some(&holding.coupon) } else { None })
+            .collect();
+        let (waiting, again): (Vec<_>, Vec<_>) = users
+            .iter()
+            .zip(&outcomes)
+            .map(|(user, outcome)| match outcome {
+                Outcome::Issued(_) => (Wait::Batch, None),
+                // The same user, a moment later: one record for both.
+                Outcome::Duplicate(holding) if issued.contains(&holding.coupon) => (Wait::Batch, None),
+                Outcome::Duplicate(holding) if self.relay.must_confirm(acknowledge, event_uid, holding) => {
+                    (Wait::Again, Some(holding.record(event, event_uid, user)))
+                }
+                _ => (Wait::No, None),
+            })
+            .unzip();
+        let published = outbox.map(|entry| self.relay.publish_confirmed(event, entry));
+        let again: Vec<_> = again.into_iter().flatten().collect();
+        let again = self.relay.confirm(&again);
+        tokio::spawn(async move {
+            let published = match published {
+                Some(published) => published.await,
+                None => Ok(()),
+            };
+            let again = again.await;
+            for ((answer, outcome), waiting) in answers.into_iter().zip(outcomes).zip(waiting) {
+                let confirmed = match waiting {
+                    Wait::No => Ok(()),
+                    Wait::Batch => published,
+                    Wait::Again => again,
+                };
+                let _ = answer.send(confirmed.map_or(Answer::UnknownOutcome, |()| Answer::Told(outcome)));
+            }
+        });
     }
+}
+
+/// What must be in Kafka before an answer is given.
+#[derive(Clone, Copy)]
+enum Wait {
+    No,
+    /// What this call issued.
+    Batch,
+    /// What an earlier call issued.
+    Again,
 }
 
 fn tell_all(answers: Vec<oneshot::Sender<Answer>>, what: impl Fn() -> Answer) {
     for answer in answers {
         let _ = answer.send(what());
-    }
-}
-
-fn pending(outcome: &Outcome) -> Option<&Holding> {
-    match outcome {
-        Outcome::Duplicate(held) if held.status == Status::Pending => Some(held),
-        _ => None,
     }
 }
 
@@ -209,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn names_that_nobody_knows_cost_nothing_after_the_answer() {
         let stock = Stock::connect("redis://127.0.0.1:1", "").unwrap();
-        let nowhere = KafkaSettings { brokers: "127.0.0.1:1".into(), topic: "coupon-issued".into() };
+        let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
         let metrics = Metrics::register(&mut Registry::default());
         let relay = Relay::start(stock.clone(), Producer::new(&nowhere).unwrap(), metrics.clone());
         let batchers = Batchers::new(stock, relay, metrics, 4, 100);

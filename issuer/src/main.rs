@@ -6,7 +6,6 @@
 mod batcher;
 mod identity;
 mod metrics;
-mod problem;
 mod relay;
 mod routes;
 mod sweeper;
@@ -14,26 +13,35 @@ mod sweeper;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use backend::{KafkaSettings, RedisSettings};
 use clap::Parser;
 use domain::Uuid;
-use journal::{KafkaSettings, Producer};
+use journal::Producer;
 use prometheus_client::registry::Registry;
 use service::{
     CancellationToken, Health,
-    backend::{KafkaArgs, RedisArgs},
-    http,
+    http::{self, Serving},
     monitor::MonitorArgs,
-    patiently,
+    patiently, problem,
     telemetry::Telemetry,
 };
 use stock::Stock;
+use tokio::time;
 
-use crate::{batcher::Batchers, identity::UserIdentity, metrics::Metrics, relay::Relay, routes::App, sweeper::Sweeper};
+use crate::{
+    batcher::Batchers,
+    identity::{Identity, IdentityArgs, JWT_KEYS},
+    metrics::Metrics,
+    relay::Relay,
+    routes::App,
+    sweeper::Sweeper,
+};
 
 const REDIS: &str = "redis";
 const KAFKA: &str = "kafka";
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
+/// For all that is done after the last answer.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Gives coupons to users: POST /coupons/issue. Run as many as you like side by side.
@@ -43,10 +51,6 @@ struct Config {
     /// Address of the HTTP endpoint.
     #[arg(long, env, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Who the user is: `body` takes the request's word for it (for trials), `header:NAME` takes the header that a trusted
-    /// proxy sets.
-    #[arg(long, env, default_value = "body", value_name = "SOURCE")]
-    user_identity: UserIdentity,
     /// How many users one call to Redis may serve.
     #[arg(long, env, default_value_t = 512, value_name = "USERS", value_parser = clap::value_parser!(u16).range(1..=3000))]
     max_batch: u16,
@@ -62,10 +66,24 @@ struct Config {
     /// How long a request may wait for its outcome; after that: 503, and asking again tells.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     answer_timeout_seconds: u32,
+    /// How long to go on serving after SIGTERM, while not ready: proxies in front need that long to notice. Each answer then
+    /// sends its connection away. What is under way after that is finished, which takes 30 seconds at the most.
+    #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=3600))]
+    drain_seconds: u32,
+    /// How long a connection may be without a request. Must be longer than the proxy in front keeps one, or it sends requests
+    /// into connections that are being closed; without a proxy in front, a minute is enough.
+    #[arg(long, env, default_value_t = 4000, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_alive_seconds: u32,
+    /// How many proxies in front append to X-Forwarded-For: the log of failed requests (`--log info,requests=debug`) names the
+    /// client that the outermost of them has seen. 0: nobody's word is taken.
+    #[arg(long, env, default_value_t = 0, value_name = "PROXIES", value_parser = clap::value_parser!(u8).range(0..=16))]
+    trusted_proxies: u8,
     #[command(flatten)]
-    redis: RedisArgs,
+    identity: IdentityArgs,
     #[command(flatten)]
-    kafka: KafkaArgs,
+    redis: RedisSettings,
+    #[command(flatten)]
+    kafka: KafkaSettings,
     #[command(flatten)]
     monitor: MonitorArgs,
     #[command(flatten)]
@@ -77,35 +95,43 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     config.telemetry.init()?;
     let shutdown = service::shutdown().context("cannot listen to signals")?;
-    config.user_identity.warn_if_unsafe();
 
-    let stock = Stock::connect(config.redis.redis_url.reveal(), &config.redis.redis_key_prefix)?;
-    let producer = Producer::new(&KafkaSettings {
-        brokers: config.kafka.kafka_brokers.clone(),
-        topic: config.kafka.kafka_topic.clone(),
-    })?;
+    let stock = Stock::open(&config.redis)?;
+    let producer = Producer::new(&config.kafka)?;
     let mut registry = Registry::with_prefix("couponry_issuer");
     let metrics = Metrics::register(&mut registry);
     let relay = Relay::start(stock.clone(), producer.clone(), metrics.clone());
     let batchers =
         Batchers::new(stock.clone(), relay.clone(), metrics.clone(), config.max_batch.into(), config.max_waiting);
+    // In this order: `shutdown` is asked for, from `stop` on nothing new is begun, and at the `end` nothing is shown any more.
+    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+    let mut needs = vec![REDIS, KAFKA];
+    if config.identity.needs_keys() {
+        needs.push(JWT_KEYS);
+    }
+    let health = Health::new(&needs);
     let app = Arc::new(App {
         batchers,
         relay: relay.clone(),
         stock: stock.clone(),
-        identity: config.user_identity,
+        identity: Identity::start(config.identity, metrics.clone(), &health, stop.clone())?,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
         answer_timeout: Duration::from_secs(config.answer_timeout_seconds.into()),
+        trusted_proxies: config.trusted_proxies,
     });
 
     // Everything is bound before anything is waited for: who looks sees why the issuer is not ready.
     let listener = http::bind("--listen", config.listen).await?;
-    let health = Health::new(&[REDIS, KAFKA]);
-    let monitor = config.monitor.start(health.clone(), registry, shutdown.clone()).await?;
+    let monitor = config.monitor.start(health.clone(), registry, end.clone()).await?;
     tracing::info!(listen = %config.listen, monitor = %config.monitor.monitor_listen, "the issuer starts");
-    let endpoint = tokio::spawn(http::serve(listener, routes::router(app), shutdown.clone()));
-    let probe = tokio::spawn(watch_servers(stock.clone(), producer.clone(), health, shutdown.clone()));
+    let serving = Serving {
+        keep_alive: Duration::from_secs(config.keep_alive_seconds.into()),
+        draining: shutdown.clone(),
+        stop: stop.clone(),
+    };
+    let endpoint = tokio::spawn(serving.run(listener, routes::router(app)));
+    let probe = tokio::spawn(watch_servers(stock.clone(), producer.clone(), health.clone(), stop.clone()));
     let sweeper = Sweeper {
         id: Uuid::new_v4(),
         stock,
@@ -113,17 +139,30 @@ async fn main() -> anyhow::Result<()> {
         adopt_after: Duration::from_secs(config.adopt_after_seconds.into()),
         metrics,
     };
-    let sweeper = tokio::spawn(sweeper.run(shutdown.clone()));
+    let sweeper = tokio::spawn(sweeper.run(stop.clone()));
 
     shutdown.cancelled().await;
+    health.end("shutting down");
+    let drain = Duration::from_secs(config.drain_seconds.into());
+    tracing::info!(?drain, "serving until everyone knows that this issuer ends");
+    time::sleep(drain).await;
+    stop.cancel();
     endpoint.await.context("the endpoint failed")?;
     // What could not be sent by then stays in the outbox, for another issuer or the next start.
-    if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {
-        tracing::warn!(%error, "leaving what is not in Kafka yet in the outbox");
+    let sent = time::timeout(FLUSH_TIMEOUT, async {
+        if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {
+            tracing::warn!(%error, "leaving what is not in Kafka yet in the outbox");
+        }
+        relay.finish(FLUSH_TIMEOUT).await;
+        sweeper.await.context("the sweeper failed")?;
+        probe.await.context("the probe failed")
+    });
+    if let Ok(ended) = sent.await {
+        ended?;
+    } else {
+        tracing::warn!("ending with work under way: another issuer goes on with it");
     }
-    relay.finish(FLUSH_TIMEOUT).await;
-    sweeper.await.context("the sweeper failed")?;
-    probe.await.context("the probe failed")?;
+    end.cancel();
     monitor.await.context("the monitor failed")?;
     tracing::info!("the issuer ends");
     Ok(())

@@ -15,6 +15,11 @@ use stock::Outcome;
 use crate::batcher::Answer;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
 }
@@ -38,6 +43,7 @@ const fn label(answer: &Answer) -> &'static str {
 #[derive(Clone)]
 pub(crate) struct Metrics {
     outcomes: Family<OutcomeLabels, Counter>,
+    refusals: Family<ReasonLabels, Counter>,
     pub(crate) batch_users: Histogram,
     pub(crate) request_seconds: Histogram,
     pub(crate) records_sent: Counter,
@@ -50,6 +56,7 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             outcomes: Family::default(),
+            refusals: Family::default(),
             batch_users: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             request_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
             records_sent: Counter::default(),
@@ -59,6 +66,7 @@ impl Metrics {
         };
         let Self {
             outcomes,
+            refusals,
             batch_users,
             request_seconds,
             records_sent,
@@ -67,6 +75,7 @@ impl Metrics {
             entries_in_flight,
         } = metrics.clone();
         registry.register("requests", "Answered issue requests, by outcome", outcomes);
+        registry.register("identity_refused", "Requests whose user could not be believed, by reason", refusals);
         registry.register("batch_users", "Users in one call to Redis", batch_users);
         registry.register_with_unit(
             "request",
@@ -83,6 +92,11 @@ impl Metrics {
         registry.register("outbox_adopted", "Outbox entries sent for another issuer", entries_adopted);
         registry.register("outbox_in_flight", "Outbox entries on their way to Kafka", entries_in_flight);
         metrics
+    }
+
+    /// Nobody is believed to be the user, for this reason.
+    pub(crate) fn refuse(&self, reason: &'static str) {
+        self.refusals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     pub(crate) fn count(&self, answer: &Answer) {

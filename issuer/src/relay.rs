@@ -3,22 +3,25 @@
 //! An entry leaves the outbox only after the broker has confirmed every record of it. Whatever goes wrong before leaves it
 //! there, and the [`crate::sweeper`] sends it again.
 
+mod confirmed;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use domain::{EventId, IssuedRecord};
+use domain::{EventId, IssuedRecord, Uuid};
 use futures::future;
 use journal::Producer;
 use prometheus_client::metrics::gauge::Gauge;
-use stock::{OutboxEntry, Stock};
+use stock::{Acknowledge, Holding, OutboxEntry, Status, Stock};
 use tokio::{
     sync::{mpsc, watch},
     time,
 };
 
+use self::confirmed::Confirmed;
 use crate::metrics::Metrics;
 
 /// How many confirmed entries one deletion takes.
@@ -36,6 +39,7 @@ pub(crate) struct Relay {
     in_flight: Arc<InFlight>,
     confirmed: mpsc::UnboundedSender<Entry>,
     idle: watch::Receiver<usize>,
+    known: Arc<Confirmed>,
     metrics: Metrics,
 }
 
@@ -69,7 +73,7 @@ impl Relay {
             Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.entries_in_flight.clone() });
         let (confirmed, receiver) = mpsc::unbounded_channel();
         tokio::spawn(delete_confirmed(stock, receiver, in_flight.clone()));
-        Self { producer, in_flight, confirmed, idle, metrics }
+        Self { producer, in_flight, confirmed, idle, known: Arc::default(), metrics }
     }
 
     /// Whether this issuer is sending the entry now.
@@ -104,8 +108,34 @@ impl Relay {
         async move { task.await.unwrap_or(Err(Unconfirmed)) }
     }
 
-    /// Sends records that need not be in the outbox any more, or are there already.
-    pub(crate) fn send(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+    /// As [`Relay::publish`], for users who are told only then: they may ask again before the database has it.
+    pub(crate) fn publish_confirmed(
+        &self,
+        event: &EventId,
+        entry: OutboxEntry,
+    ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        let records: Vec<u64> = entry.records.iter().map(|record| self.known.record(record)).collect();
+        let (published, known) = (self.publish(event, entry), self.known.clone());
+        async move { published.await.inspect(|()| known.remember(records)) }
+    }
+
+    /// Whether a user who holds this must not be told of it before [`Relay::confirm`]: the event wants it to be in Kafka, and
+    /// nobody here knows that it is.
+    pub(crate) fn must_confirm(&self, acknowledge: Acknowledge, event: Uuid, holding: &Holding) -> bool {
+        acknowledge == Acknowledge::Kafka
+            && holding.status == Status::Pending
+            && !self.known.contains(self.known.issuance(event, &holding.coupon, holding.issued_at))
+    }
+
+    /// Sees to it that Kafka has these records: sends them once more, since whoever issued the coupons may be dead.
+    pub(crate) fn confirm(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        let (sent, known) = (self.send(records), self.known.clone());
+        let records: Vec<u64> = records.iter().map(|record| self.known.record(record)).collect();
+        async move { sent.await.inspect(|()| known.remember(records)) }
+    }
+
+    /// Sends records that are in the outbox, or were.
+    fn send(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         // A full queue is no place to wait in: what does not fit stays in the outbox.
         let deliveries: Result<Vec<_>, _> = records.iter().map(|record| self.producer.send(record)).collect();
         let metrics = self.metrics.clone();

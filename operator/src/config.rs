@@ -2,12 +2,17 @@
 
 use std::{ffi::OsString, time::Duration};
 
+use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
-use journal::{KafkaSettings, TopicSettings};
-use service::{
-    backend::{KafkaArgs, PostgresArgs, RedisArgs},
-    monitor::MonitorArgs,
-    telemetry::Telemetry,
+use journal::TopicSettings;
+use service::{monitor::MonitorArgs, telemetry::Telemetry};
+
+use crate::{
+    admin::AdminArgs,
+    inspect::{audit::Audit, check::Check, export::Export},
+    leader::LeaderArgs,
+    scaling::ScalingArgs,
+    verify::Verify,
 };
 
 const WHERE_THE_FLAGS_ARE: &str = "\
@@ -28,6 +33,16 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// Brings the tables in Postgres up to date and ends.
     Migrate(Migrate),
+    /// Compares what Redis, Kafka and Postgres hold of an event. Exit code 0: they tell one story; 1: they differ; 2: it could
+    /// not be found out.
+    Audit(Box<Audit>),
+    /// Writes the coupons or the issuances of an event to standard output, as CSV.
+    Export(Box<Export>),
+    /// Looks whether the installation is healthy. Exit code 0: it is, warnings or not; 1: something fails; 2: it could not be
+    /// found out.
+    Check(Box<Check>),
+    /// Makes an event with one coupon, asks the issuer for it, waits until it is recorded, and deletes the event: `helm test`.
+    Verify(Box<Verify>),
 }
 
 #[derive(Debug, Args)]
@@ -39,13 +54,19 @@ pub(crate) struct Run {
     #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
     pub(crate) drain_timeout_seconds: u64,
     #[command(flatten)]
-    pub(crate) redis: RedisArgs,
+    pub(crate) redis: RedisSettings,
     #[command(flatten)]
-    pub(crate) postgres: PostgresArgs,
+    pub(crate) postgres: PostgresSettings,
     #[command(flatten)]
-    pub(crate) kafka: KafkaArgs,
+    pub(crate) kafka: KafkaSettings,
     #[command(flatten)]
     pub(crate) topics: TopicArgs,
+    #[command(flatten)]
+    pub(crate) leader: LeaderArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) scaling: ScalingArgs,
     #[command(flatten)]
     pub(crate) monitor: MonitorArgs,
     #[command(flatten)]
@@ -55,7 +76,7 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 pub(crate) struct Migrate {
     #[command(flatten)]
-    pub(crate) postgres: PostgresArgs,
+    pub(crate) postgres: PostgresSettings,
     #[command(flatten)]
     pub(crate) telemetry: Telemetry,
 }
@@ -80,22 +101,21 @@ pub(crate) struct TopicArgs {
 }
 
 impl Run {
-    pub(crate) fn kafka(&self) -> KafkaSettings {
-        let KafkaArgs { kafka_brokers, kafka_topic } = self.kafka.clone();
-        KafkaSettings { brokers: kafka_brokers, topic: kafka_topic }
-    }
-
     pub(crate) fn topics(&self) -> TopicSettings {
-        TopicSettings {
-            partitions: self.topics.kafka_partitions,
-            replication: self.topics.kafka_replication,
-            min_insync_replicas: self.topics.kafka_min_insync_replicas,
-            retention: Some(Duration::from_secs(u64::from(self.topics.kafka_retention_hours) * 3600)),
-        }
+        self.topics.settings()
     }
 }
 
 impl TopicArgs {
+    pub(crate) fn settings(&self) -> TopicSettings {
+        TopicSettings {
+            partitions: self.kafka_partitions,
+            replication: self.kafka_replication,
+            min_insync_replicas: self.kafka_min_insync_replicas,
+            retention: Some(Duration::from_secs(u64::from(self.kafka_retention_hours) * 3600)),
+        }
+    }
+
     fn check(&self) -> Result<(), clap::Error> {
         let (wanted, all) = (self.kafka_min_insync_replicas, self.kafka_replication);
         if wanted > all {
@@ -111,8 +131,16 @@ impl TopicArgs {
 /// Reads the program's arguments, the first of which is its own name.
 pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Config, clap::Error> {
     let config = Config::try_parse_from(with_command(args))?;
-    if let Command::Run(run) = &config.command {
-        run.topics.check()?;
+    match &config.command {
+        Command::Run(run) => {
+            run.topics.check()?;
+            // Its clients are made late, by what is repeated until it works.
+            let fits = run.kafka.check();
+            fits.map_err(|error| Config::command().error(ErrorKind::ValueValidation, error))?;
+            run.scaling.check()?;
+        }
+        Command::Check(check) => check.topics.check()?,
+        _ => {}
     }
     Ok(config)
 }
@@ -142,6 +170,7 @@ mod tests {
         assert_eq!(command(&[])[1..], ["run"]);
         assert_eq!(command(&["--namespace", "x"])[1..], ["run", "--namespace", "x"]);
         assert_eq!(command(&["migrate"])[1..], ["migrate"]);
+        assert_eq!(command(&["audit", "summer"])[1..], ["audit", "summer"]);
         assert_eq!(command(&["--help"])[1..], ["--help"]);
     }
 

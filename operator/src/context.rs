@@ -11,7 +11,7 @@ use kube::{Api, runtime::events::Recorder};
 use ledger::Ledger;
 use stock::Stock;
 
-use crate::metrics::Metrics;
+use crate::{durability::DurabilityWatch, metrics::Metrics, scaling::Scaling};
 
 /// What every look at an event needs.
 pub(crate) struct Context {
@@ -22,8 +22,11 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
+    pub(crate) durability: DurabilityWatch,
     /// What was found at the start and is not as it should be; said in every report.
     pub(crate) remarks: Vec<String>,
+    /// The issuers that events ask for.
+    pub(crate) scaling: Scaling,
     /// How long the deletion of an event waits for what is on its way to Postgres.
     pub(crate) drain_timeout: Duration,
 }
@@ -37,6 +40,7 @@ struct Recollection {
     failures: u32,
     written: Option<Instant>,
     draining: Option<Instant>,
+    differing: Option<Instant>,
 }
 
 /// How many looks in a row have failed.
@@ -81,6 +85,18 @@ impl Memory {
     /// For how long we have been waiting for the event's pipeline to drain.
     pub(crate) fn draining_for(&self, uid: &str) -> Duration {
         self.lock().entry(uid.to_owned()).or_default().draining.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// For how long every look has seen something that does not add up, with this one.
+    pub(crate) fn differs(&self, uid: &str, differs: bool) -> Duration {
+        let mut all = self.lock();
+        if !differs {
+            if let Some(recollection) = all.get_mut(uid) {
+                recollection.differing = None;
+            }
+            return Duration::ZERO;
+        }
+        all.entry(uid.to_owned()).or_default().differing.get_or_insert_with(Instant::now).elapsed()
     }
 
     pub(crate) fn forget(&self, uid: &str) {

@@ -26,7 +26,10 @@ pub(crate) async fn run(
     context: Arc<Context>,
     shutdown: CancellationToken,
 ) {
-    let looks = Controller::new(events, watcher::Config::default())
+    let controller = Controller::new(events, watcher::Config::default());
+    let scaling = context.clone();
+    let scaling = scaling.scaling.run(controller.store(), &scaling.metrics);
+    let looks = controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .run(reconcile, |_, never, _| -> Action { match *never {} }, context)
         .for_each(async |looked| {
@@ -37,6 +40,7 @@ pub(crate) async fn run(
         });
     tokio::select! {
         () = looks => tracing::error!("the watch has ended"),
+        () = scaling => {}
         () = shutdown.cancelled() => {}
     }
 }

@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Puts the finalizer on the event, unless it is there.
 pub(crate) async fn ensure(event: CouponEvent, context: &Context) -> Result<CouponEvent, ReconcileError> {
-    if event.finalizers().iter().any(|name| name == NAME) {
+    if is_on(&event) {
         return Ok(event);
     }
     let add = if event.finalizers().is_empty() {
@@ -54,15 +54,24 @@ pub(crate) async fn ensure(event: CouponEvent, context: &Context) -> Result<Coup
     patch(&event, context, add).await
 }
 
-/// Removes the traces of a deleted event, then the finalizer.
-pub(crate) async fn clean_up(event: CouponEvent, context: &Context) -> Result<Action, ReconcileError> {
-    if !event.finalizers().iter().any(|name| name == NAME) {
+/// Whether the finalizer is on the event.
+pub(crate) fn is_on(event: &CouponEvent) -> bool {
+    event.finalizers().iter().any(|name| name == NAME)
+}
+
+/// Removes the traces of a deleted event, then the finalizer. What was issued has `patience` to reach Postgres.
+pub(crate) async fn clean_up(
+    event: CouponEvent,
+    context: &Context,
+    patience: Duration,
+) -> Result<Action, ReconcileError> {
+    if !is_on(&event) {
         return Ok(Action::await_change());
     }
     let key = event.uid().unwrap_or_default();
     if let (Some(uid), Some(name)) = (event.event_uid(), event.event_id()) {
         let drained = drain(&event, context, uid, &name).await;
-        let is_patient = context.memory.draining_for(&key) < context.drain_timeout;
+        let is_patient = context.memory.draining_for(&key) < patience;
         match drained {
             Ok(backlog) if backlog.is_empty() => {}
             Ok(backlog) if is_patient => {
@@ -77,7 +86,7 @@ pub(crate) async fn clean_up(event: CouponEvent, context: &Context) -> Result<Ac
             Ok(backlog) => tell(&event, context, describe(backlog)).await,
             Err(error) => tell(&event, context, error.to_string()).await,
         }
-        let may_fail = context.memory.draining_for(&key) >= context.drain_timeout;
+        let may_fail = context.memory.draining_for(&key) >= patience;
         match remove(&event, context, uid, &name).await {
             Ok(()) => {}
             Err(error) if may_fail => tell(&event, context, error.to_string()).await,
@@ -126,7 +135,7 @@ async fn wait(event: CouponEvent, context: &Context, what: &str) -> Result<(), R
 }
 
 async fn tell(event: &CouponEvent, context: &Context, what: String) {
-    let note = format!("Deleted after {:?} with something left behind: {what}", context.drain_timeout);
+    let note = format!("Deleted with something left behind: {what}");
     notices::publish(&context.recorder, event, &[Notice::warning(LEFT_BEHIND, note)]).await;
 }
 

@@ -1,22 +1,32 @@
 //! Turns `CouponEvent`s into stock in Postgres and Redis, and reports on them.
 //!
 //! [`startup`] waits for the servers, [`controller`] watches the events, [`reconcile`] does what is to be done about one of
-//! them, [`finalizer`] cleans up after it, [`notices`] tells its story.
+//! them, [`finalizer`] cleans up after it, [`notices`] tells its story, [`durability`] says what Redis promises. Of several operators the [`leader`] does all that; each
+//! serves the [`admin`] API. [`inspect`] has the commands that only look, [`verify`] the one that
+//! takes a coupon the whole way.
 
+mod admin;
 mod config;
 mod context;
 mod controller;
+mod durability;
+mod farewell;
 mod finalizer;
+mod inspect;
+mod leader;
 mod metrics;
 mod notices;
 mod reconcile;
+mod scaling;
 mod startup;
+mod verify;
 
-use std::{sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use config::{Command, Migrate, Run};
 use context::{Context, Memory};
+use durability::DurabilityWatch;
 use kube::{Api, Client, runtime::events::Recorder};
 use ledger::Ledger;
 use metrics::Metrics;
@@ -25,25 +35,32 @@ use service::{CancellationToken, Health};
 use stock::Stock;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     match config::read(std::env::args_os()).unwrap_or_else(|error| error.exit()).command {
         Command::Run(config) => {
             config.telemetry.init()?;
-            run(*config, service::shutdown().context("cannot listen to signals")?).await
+            Box::pin(run(*config, service::shutdown().context("cannot listen to signals")?)).await?;
         }
         Command::Migrate(Migrate { postgres, telemetry }) => {
             telemetry.init()?;
             let shutdown = service::shutdown().context("cannot listen to signals")?;
-            let ledger = Ledger::connect(postgres.postgres_url.reveal())?;
+            let ledger = Ledger::open(&postgres)?;
             anyhow::ensure!(startup::migrate(&ledger, &shutdown).await, "ended before the tables were up to date");
-            Ok(())
         }
+        Command::Audit(audit) => return Ok(inspect::answer(&audit.telemetry, Box::pin(audit.run())).await),
+        Command::Export(export) => return Ok(inspect::answer(&export.telemetry, Box::pin(export.run())).await),
+        Command::Verify(verify) => {
+            verify.telemetry.init()?;
+            verify.run().await?;
+        }
+        Command::Check(check) => return Ok(inspect::answer(&check.telemetry, Box::pin(check.run())).await),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let ledger = Ledger::connect(config.postgres.postgres_url.reveal())?;
-    let stock = Stock::connect(config.redis.redis_url.reveal(), &config.redis.redis_key_prefix)?;
+    let ledger = Ledger::open(&config.postgres)?;
+    let stock = Stock::open(&config.redis)?;
     let cluster =
         kube::Config::infer().await.context("no Kubernetes cluster is configured: set KUBECONFIG, or run in a pod")?;
     let client = Client::try_from(cluster).context("cannot speak to Kubernetes as it is configured")?;
@@ -54,9 +71,10 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let health = Health::new(&[startup::POSTGRES, startup::REDIS, startup::KAFKA, startup::KUBERNETES]);
     let monitor = config.monitor.start(health.clone(), registry, shutdown.clone()).await?;
+    let admin = config.admin.start(client.clone(), &namespace, shutdown.clone()).await?;
     tracing::info!(namespace, monitor = %config.monitor.monitor_listen, "the operator starts");
 
-    let kafka = (&config.kafka(), &config.topics());
+    let kafka = (&config.kafka, &config.topics());
     if let Some(findings) = startup::wait(&ledger, &stock, kafka, &events, &health, &shutdown).await {
         let probe = startup::watch_stores(ledger.clone(), stock.clone(), health, shutdown.clone());
         let probe = tokio::spawn(probe);
@@ -67,13 +85,26 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
             recorder: Recorder::new(client.clone(), "couponry-operator".into()),
             metrics,
             memory: Memory::default(),
+            durability: DurabilityWatch::default(),
             remarks: startup::remarks(&findings),
             drain_timeout: Duration::from_secs(config.drain_timeout_seconds),
+            scaling: config.scaling.watch(&client, &namespace),
         };
         tracing::info!("the operator is ready");
-        controller::run(Api::namespaced(client, &namespace), Arc::new(context), shutdown.clone()).await;
+        let context = Arc::new(context);
+        let work = async || {
+            controller::run(Api::namespaced(client.clone(), &namespace), context.clone(), shutdown.clone()).await;
+            if shutdown.is_cancelled() {
+                farewell::farewell(client.clone(), &namespace, &context).await;
+            }
+        };
+        let election = config.leader.election(client.clone(), &namespace);
+        leader::lead(election, &context.metrics, &shutdown, work).await;
         anyhow::ensure!(shutdown.is_cancelled(), "the watch of the CouponEvents has ended by itself");
         probe.await.context("the probe failed")?;
+    }
+    if let Some(admin) = admin {
+        admin.await.context("the admin API failed")?;
     }
     monitor.await.context("the monitor failed")?;
     tracing::info!("the operator ends");

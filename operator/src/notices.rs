@@ -7,7 +7,7 @@ use crds::{
     CouponEvent, CouponEventStatus,
     status::{condition, reason},
 };
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Resource as _,
     runtime::events::{Event, EventType, Recorder},
@@ -22,6 +22,9 @@ const PAUSED: &str = "Paused";
 const RESUMED: &str = "Resumed";
 const SOLD_OUT: &str = "SoldOut";
 const ENDED: &str = "Ended";
+const BALANCED: &str = "Balanced";
+const SCALING_UP: &str = "ScalingUp";
+const SCALED_UP: &str = "ScaledUp";
 /// What was left when an event had to be deleted without its backends.
 pub(crate) const LEFT_BEHIND: &str = "LeftBehind";
 
@@ -43,8 +46,8 @@ impl Notice {
     }
 }
 
-/// What happened between two reports.
-pub(crate) fn between(old: &CouponEventStatus, new: &CouponEventStatus) -> Vec<Notice> {
+/// What happened between two reports on an event that ends at `end`.
+pub(crate) fn between(old: &CouponEventStatus, new: &CouponEventStatus, end: Option<&Time>) -> Vec<Notice> {
     let reason = |status: &CouponEventStatus, type_: &str| {
         status.condition(type_).map(|condition| condition.reason.clone()).unwrap_or_default()
     };
@@ -66,7 +69,9 @@ pub(crate) fn between(old: &CouponEventStatus, new: &CouponEventStatus) -> Vec<N
             notices.push(Notice::normal(PRELOAD_COMPLETED, format!("{preloaded} coupons are in Postgres and Redis")));
         }
     }
-    let has_opened = old.opened_at.is_none() && new.opened_at.is_some();
+    // An event whose end was past before it could open has not opened for anyone.
+    let before_its_end = |at: &Time| end.is_none_or(|end| at < end);
+    let has_opened = old.opened_at.is_none() && new.opened_at.as_ref().is_some_and(before_its_end);
     if has_opened || (is == reason::OPEN && was == reason::ENDED) {
         notices.push(Notice::normal(OPENED, "Users get coupons"));
     }
@@ -86,12 +91,64 @@ pub(crate) fn between(old: &CouponEventStatus, new: &CouponEventStatus) -> Vec<N
     if over(&is) && !over(&was) {
         notices.push(Notice::normal(ENDED, message(condition::OPEN)));
     }
+    notices.extend(retirement(old, new));
+    notices.extend(balance(old, new));
+    notices.extend(scaling(old, new));
     let stalled = reason(new, condition::STALLED);
-    if holds(new, condition::STALLED) && (!holds(old, condition::STALLED) || reason(old, condition::STALLED) != stalled)
+    let is_told = stalled == reason::DRIFT_FOUND && fails(new, condition::BALANCED);
+    if holds(new, condition::STALLED)
+        && !is_told
+        && (!holds(old, condition::STALLED) || reason(old, condition::STALLED) != stalled)
     {
         notices.push(Notice::warning(&stalled, message(condition::STALLED)));
     }
     notices
+}
+
+/// The condition with this type.
+fn found<'a>(status: &'a CouponEventStatus, type_: &str) -> (&'a str, &'a str, &'a str) {
+    status.condition(type_).map_or(("", "", ""), |one| (&one.status, &one.reason, &one.message))
+}
+
+fn fails(status: &CouponEventStatus, type_: &str) -> bool {
+    found(status, type_).0 == "False"
+}
+
+fn retirement(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<Notice> {
+    let ((_, was, _), (_, is, message)) = (found(old, condition::READY), found(new, condition::READY));
+    (is == reason::RETIRED && was != is).then(|| Notice::normal(reason::RETIRED, message))
+}
+
+fn balance(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<Notice> {
+    let (_, _, message) = found(new, condition::BALANCED);
+    match (fails(old, condition::BALANCED), fails(new, condition::BALANCED)) {
+        (false, true) => Some(Notice::warning(reason::DRIFT_FOUND, message)),
+        (true, false) => Some(Notice::normal(BALANCED, message)),
+        _ => None,
+    }
+}
+
+fn scaling(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<Notice> {
+    let ((_, was, _), (_, is, message)) = (found(old, condition::SCALED), found(new, condition::SCALED));
+    if was == is {
+        return None;
+    }
+    match is {
+        reason::ISSUERS_READY => Some(Notice::normal(SCALED_UP, message)),
+        reason::ISSUERS_STARTING if matches!(was, "" | reason::SCALING_SCHEDULED | reason::SCALED_DOWN) => {
+            Some(Notice::normal(SCALING_UP, message))
+        }
+        reason::SCALED_DOWN if !matches!(was, "" | reason::SCALING_SCHEDULED) => {
+            Some(Notice::normal(reason::SCALED_DOWN, message))
+        }
+        reason::QUOTA_EXCEEDED
+        | reason::PODS_REFUSED
+        | reason::PODS_PENDING
+        | reason::PODS_FAILING
+        | reason::SCALING_FAILED
+        | reason::SCALING_OFF => Some(Notice::warning(is, message)),
+        _ => None,
+    }
 }
 
 /// Tells them. What cannot be told is logged: an event's life does not depend on its story.

@@ -51,7 +51,7 @@ impl World {
         let name = unique_name("consumer");
         let prefix = format!("{name}:");
         Self {
-            kafka: KafkaSettings { brokers: brokers.to_owned(), topic: name.clone() },
+            kafka: KafkaSettings::at(brokers, name.clone()),
             group: name,
             postgres: postgres.to_owned(),
             redis: redis.to_owned(),

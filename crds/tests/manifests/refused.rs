@@ -197,4 +197,20 @@ pub(crate) const REFUSED: &[Refused] = &[
                ttlSecondsAfterFinished: -1}",
         message: "spec.ttlSecondsAfterFinished in body should be greater than or equal to 0",
     },
+    Refused {
+        why: "no issuer",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], scaling: {minReplicas: 0}}",
+        message: "spec.scaling.minReplicas in body should be greater than or equal to 1",
+    },
+    Refused {
+        why: "scaling without a number",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], scaling: {leadSeconds: 60}}",
+        message: "spec.scaling.minReplicas: Required value",
+    },
+    Refused {
+        why: "issuers a day and a second ahead",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               scaling: {minReplicas: 1, leadSeconds: 86401}}",
+        message: "spec.scaling.leadSeconds in body should be less than or equal to 86400",
+    },
 ];

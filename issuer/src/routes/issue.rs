@@ -15,7 +15,7 @@ use crate::{batcher::Answer, problem::Problem};
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IssueRequest {
-    /// The user: 1 to 256 bytes without control characters. Left out when a trusted header names the user.
+    /// The user: 1 to 256 bytes without control characters. Left out when a trusted header or a token names the user.
     #[schema(required, min_length = 1, max_length = 256, example = "u1")]
     user_id: Option<String>,
     /// The event: the name of its `CouponEvent`.
@@ -102,7 +102,7 @@ impl From<Outcome> for IssueAnswer {
 pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Json<IssueAnswer>, Problem> {
     let headers = request.headers().clone();
     let IssueRequest { user_id, event_id: event } = body::json(request, app.body_timeout).await?;
-    let user = app.identity.user(&headers, user_id)?;
+    let user = app.identity.user(&headers, user_id).await?;
     let event = event_id(event)?;
 
     let start = Instant::now();

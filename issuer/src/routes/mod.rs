@@ -1,8 +1,8 @@
 //! The HTTP endpoint. `docs/http-api.md` is its description for people, `/openapi.json` for machines.
 
-mod body;
 mod event;
 mod issue;
+mod request;
 mod user;
 
 use std::{sync::Arc, time::Duration};
@@ -11,24 +11,28 @@ use axum::{
     Json, Router,
     extract::{FromRequestParts, Path, rejection::PathRejection},
     http::request::Parts,
+    middleware,
     routing::{get, post},
 };
 use domain::{EventId, identity::InvalidId};
 use serde::de::DeserializeOwned;
+use service::body;
 use stock::{Stock, StockError};
 use utoipa::OpenApi;
 
-use crate::{batcher::Batchers, identity::UserIdentity, metrics::Metrics, problem::Problem, relay::Relay};
+use crate::{batcher::Batchers, identity::Identity, metrics::Metrics, problem::Problem, relay::Relay};
 
 /// What the routes work with.
 pub(crate) struct App {
     pub(crate) batchers: Batchers,
     pub(crate) relay: Relay,
     pub(crate) stock: Stock,
-    pub(crate) identity: UserIdentity,
+    pub(crate) identity: Identity,
     pub(crate) metrics: Metrics,
     pub(crate) body_timeout: Duration,
     pub(crate) answer_timeout: Duration,
+    /// How many proxies there are whose `X-Forwarded-For` can be believed.
+    pub(crate) trusted_proxies: u8,
 }
 
 /// The OpenAPI document.
@@ -45,6 +49,7 @@ struct ApiDoc;
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
+    let with_id = middleware::from_fn_with_state(app.trusted_proxies, request::with_id);
     Router::new()
         .route("/coupons/issue", post(issue::issue))
         .route("/coupons/{eventId}", get(event::event))
@@ -52,6 +57,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(|| async { Json(ApiDoc::openapi()) }))
         .fallback(|| async { Problem::not_found("there is no such page; see /openapi.json") })
         .method_not_allowed_fallback(|| async { Problem::method("see /openapi.json") })
+        .layer(with_id)
         .with_state(app)
 }
 

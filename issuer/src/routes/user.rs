@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::HeaderMap};
 use serde::Serialize;
-use stock::{Acknowledge, Holding, Lookup, Status};
+use stock::{Holding, Lookup, Status};
 use tokio::time;
 use utoipa::ToSchema;
 
@@ -45,6 +45,8 @@ pub(super) struct UserCoupon {
         (status = 401, description = "Nobody is signed in", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such event, or the user has no coupon of it", body = Problem,
             content_type = "application/problem+json"),
+        (status = 410, description = "The event is over, and what its users held is no longer kept here", body = Problem,
+            content_type = "application/problem+json"),
         (status = 503, description = "No answer now: ask again", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -54,16 +56,15 @@ pub(super) async fn user(
     Params((event, user)): Params<(String, String)>,
 ) -> Result<Json<UserCoupon>, Problem> {
     let event = event_id(event)?;
-    let user = app.identity.user(&headers, Some(user))?;
-    let Lookup { uid, acknowledge, holding } = app
+    let user = app.identity.user(&headers, Some(user)).await?;
+    let Lookup { uid, acknowledge, is_retired, holding } = app
         .stock
         .lookup(&event, &user)
         .await
         .map_err(|error| no_answer(&error))?
         .ok_or_else(|| unknown_event(&event))?;
-    if let (Acknowledge::Kafka, Some(holding @ Holding { status: Status::Pending, .. })) = (acknowledge, &holding) {
-        // Whether Kafka has it is not known here: so it is sent once more, as for who asks for a coupon again.
-        let sent = app.relay.send(&[holding.record(&event, uid, &user)]);
+    if let Some(holding) = holding.as_ref().filter(|holding| app.relay.must_confirm(acknowledge, uid, holding)) {
+        let sent = app.relay.confirm(&[holding.record(&event, uid, &user)]);
         let confirmed = time::timeout(app.answer_timeout, sent).await;
         if !matches!(confirmed, Ok(Ok(()))) {
             return Err(Problem::unavailable("it is not known yet whether you have a coupon; ask again to learn it"));
@@ -80,6 +81,9 @@ pub(super) async fn user(
                 issued_at: timestamp(issued_at),
                 recorded: status == Status::Completed,
             }))
+        }
+        None if is_retired => {
+            Err(Problem::gone(format!("{event} is over, and what its users held is no longer kept here")))
         }
         Some(Holding { status: Status::Cancelled, .. }) | None => {
             Err(Problem::not_found(format!("this user has no coupon of {event}")))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use axum::http::{Request, StatusCode};
 use domain::{Gate, Window};
 use serde_json::json;
-use stock::Acknowledge;
+use stock::{Acknowledge, Loaded, Settlement, SettlementOutcome};
 
 use crate::support::World;
 
@@ -34,6 +34,33 @@ async fn a_user_gets_one_coupon_and_hears_of_it_again() {
         event.json,
         json!({"eventId": "summer", "state": "OPEN", "startTime": null, "endTime": null, "total": 10, "remaining": 9})
     );
+}
+
+#[tokio::test]
+async fn what_has_left_redis_is_gone_and_not_unknown() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let first = issuer.issue("u1").await;
+    let settled = Settlement {
+        user: "u1".parse().unwrap(),
+        coupon: first.coupon().parse().unwrap(),
+        outcome: SettlementOutcome::Completed,
+    };
+    world.stock.settle(&world.event, world.uid, &[settled]).await.unwrap();
+    world.outbox_is_empty().await;
+    world.gate(Gate::Closed, Window::default(), Acknowledge::Redis).await;
+    let edition = world.stock.observe(&world.event).await.unwrap().unwrap().edition;
+    let generation = i64::MAX >> 16;
+    let retired = world.stock.retire(&world.event, world.uid, edition, generation).await.unwrap();
+    assert_eq!(retired, Loaded::Here(true));
+
+    for user in ["u1", "u2"] {
+        let held = issuer.get(&format!("/coupons/summer/users/{user}")).await;
+        assert_eq!((held.status, &held.json["type"]), (StatusCode::GONE, &json!("urn:couponry:problem:gone")));
+        let again = issuer.issue(user).await;
+        assert_eq!((again.status, again.succeeded(), again.reason()), (StatusCode::OK, false, "ENDED"));
+    }
+    assert_eq!(issuer.get("/coupons/summer").await.json["state"], "ENDED");
 }
 
 #[tokio::test]

@@ -2,6 +2,9 @@
 
 mod answers;
 mod bad_input;
+mod drain;
 mod outages;
 mod outbox;
+mod signer;
 mod support;
+mod tokens;

@@ -80,6 +80,27 @@ async fn nobody_is_told_before_kafka_has_it_when_the_event_wants_so() {
     assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 98, "one coupon each");
 }
 
+/// What this issuer knows to be in Kafka it does not send again.
+#[tokio::test]
+async fn asking_again_costs_no_record() {
+    let world = World::shared().await.open(100).await;
+    world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
+    let issuer = world.ready_issuer(&["--adopt-after-seconds", "3600"]).await;
+    until("Kafka confirms", async || issuer.issue("u1").await.status == StatusCode::OK).await;
+    let before = journal::read_all(&world.kafka).await.unwrap().len();
+    for _ in 0..5 {
+        assert_eq!(issuer.issue("u1").await.reason(), "DUPLICATE");
+        assert_eq!(issuer.get("/coupons/summer/users/u1").await.json["recorded"], false);
+    }
+    // Both at once: one of them is told of the other's coupon.
+    let (one, other) = tokio::join!(issuer.issue("u2"), issuer.issue("u2"));
+    assert!(one.succeeded() != other.succeeded(), "{} {}", one.json, other.json);
+    assert_eq!(one.coupon(), other.coupon());
+    assert!(world.users_in_kafka(2).await.contains("u2"));
+    let after = journal::read_all(&world.kafka).await.unwrap();
+    assert_eq!(after.iter().filter(|message| message.key.as_deref() == Some(b"u1")).count(), before);
+}
+
 /// An answer to a look is no exception, also when whoever issued the coupon is dead.
 #[tokio::test]
 async fn nobody_sees_a_coupon_before_kafka_has_it_when_the_event_wants_so() {

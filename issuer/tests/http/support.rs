@@ -37,7 +37,7 @@ impl World {
     pub(crate) async fn on(redis: String, brokers: String) -> Self {
         let uid = Uuid::new_v4();
         let prefix = format!("test-{uid}-");
-        let kafka = KafkaSettings { brokers, topic: format!("test-{uid}") };
+        let kafka = KafkaSettings::at(brokers, format!("test-{uid}"));
         let wanted = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&kafka, &wanted).await.unwrap();
         let stock = Stock::connect(&redis, &prefix).unwrap();
@@ -71,6 +71,8 @@ impl World {
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
             .args(["--kafka-brokers", &self.kafka.brokers, "--kafka-topic", &self.kafka.topic])
             .args(["--listen", &format!("127.0.0.1:{listen}"), "--monitor-listen", &format!("127.0.0.1:{monitor}")])
+            // What drains says so.
+            .env("DRAIN_SECONDS", "0")
             .args(flags.iter().copied())
             .start()
             .unwrap();

@@ -3,15 +3,21 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rdkafka::{
-    ClientConfig, ClientContext, Offset, TopicPartitionList,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    ClientConfig, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext as _,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer},
     error::KafkaError,
     topic_partition_list::TopicPartitionListElem,
 };
 use tokio::time::Instant;
 
-use crate::{JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, settings, topics};
+use crate::{
+    JournalError, KafkaSettings, Message,
+    blocking::blocking,
+    error::Operation,
+    settings::{self, Logs},
+    topics,
+};
 
 /// How long committing may take before it is given up. Nothing is lost by that: the batch is seen again.
 const COMMIT_WITHIN: Duration = Duration::from_secs(15);
@@ -40,7 +46,7 @@ pub struct Consumer {
     config: ClientConfig,
     topic: String,
     /// None only while it is being dropped.
-    inner: Option<Arc<StreamConsumer<Watch>>>,
+    inner: Option<Arc<StreamConsumer<Logs>>>,
     /// What was taken from Kafka for a batch that is not handed out yet.
     pending: Vec<Message>,
 }
@@ -48,7 +54,7 @@ pub struct Consumer {
 impl Consumer {
     /// Connects in the background: fails only when the settings are no good.
     pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, JournalError> {
-        let mut config = settings.client();
+        let mut config = settings::client(settings)?;
         config
             .set("group.id", group)
             .set("group.protocol", "classic")
@@ -66,7 +72,7 @@ impl Consumer {
         Ok(Self { config, topic: settings.topic.clone(), inner, pending: Vec::new() })
     }
 
-    fn inner(&self) -> &Arc<StreamConsumer<Watch>> {
+    fn inner(&self) -> &Arc<StreamConsumer<Logs>> {
         self.inner.as_ref().expect("is there until the drop")
     }
 
@@ -139,8 +145,9 @@ impl Consumer {
     /// Whether the brokers answer within `timeout` and know the topic.
     pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
         let (consumer, topic) = (self.inner().clone(), self.topic.clone());
+        let logs = consumer.context().clone();
         let metadata = blocking(move || consumer.fetch_metadata(Some(&topic), timeout)).await;
-        topics::existing(&self.topic, metadata)?;
+        topics::existing(&self.topic, metadata, &logs)?;
         Ok(())
     }
 
@@ -166,15 +173,15 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-fn join(config: &ClientConfig, topic: &str) -> Result<Arc<StreamConsumer<Watch>>, JournalError> {
-    let consumer =
-        StreamConsumer::from_config_and_context(config, Watch).map_err(JournalError::at(Operation::Configure))?;
+fn join(config: &ClientConfig, topic: &str) -> Result<Arc<StreamConsumer<Logs>>, JournalError> {
+    let consumer = StreamConsumer::from_config_and_context(config, Logs::default())
+        .map_err(JournalError::at(Operation::Configure))?;
     consumer.subscribe(&[topic]).map_err(JournalError::at(Operation::Configure))?;
     Ok(Arc::new(consumer))
 }
 
 /// Dropping a consumer waits for the broker, for as long as it takes: never on a thread that others need.
-fn leave(consumer: Arc<StreamConsumer<Watch>>) -> tokio::sync::oneshot::Receiver<()> {
+fn leave(consumer: Arc<StreamConsumer<Logs>>) -> tokio::sync::oneshot::Receiver<()> {
     let (done, left) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         drop(consumer);
@@ -184,20 +191,7 @@ fn leave(consumer: Arc<StreamConsumer<Watch>>) -> tokio::sync::oneshot::Receiver
 }
 
 /// Says in the log what happens to a consumer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Watch;
-
-impl ClientContext for Watch {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        settings::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        settings::client_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Watch {
+impl ConsumerContext for Logs {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let partitions = |list: &TopicPartitionList| {
             list.elements().iter().map(TopicPartitionListElem::partition).collect::<Vec<_>>()

@@ -5,12 +5,10 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{FutureRecord, Producer as _},
+    producer::FutureRecord,
 };
 
-use crate::{
-    JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer, topics,
-};
+use crate::{JournalError, KafkaSettings, Message, error::Operation, lasting::LastingProducer};
 
 /// How much of the value is kept when the topic does not take the whole message.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -60,9 +58,7 @@ impl DeadLetters {
     /// Whether the brokers answer within `timeout` and know the topic and its dead-letter topic.
     pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
         for topic in [&self.source, &self.topic] {
-            let (producer, name) = (self.lasting.current().producer, topic.clone());
-            let metadata = blocking(move || producer.client().fetch_metadata(Some(&name), timeout)).await;
-            topics::existing(topic, metadata)?;
+            self.lasting.ping(topic, timeout).await?;
         }
         Ok(())
     }

@@ -58,6 +58,17 @@ pub enum JournalError {
         /// What librdkafka says.
         cause: KafkaError,
     },
+    /// No broker can be reached, or none lets us in.
+    #[error("{}: {cause}: {reason}{}", Operation::Reach, advice(reason))]
+    Unreachable {
+        /// What librdkafka says.
+        cause: KafkaError,
+        /// How the latest connection failed.
+        reason: String,
+    },
+    /// The settings do not fit together.
+    #[error(transparent)]
+    Settings(#[from] backend::SettingsError),
     /// Kafka did not answer in time.
     #[error("{0}: no answer in time")]
     TimedOut(Operation),
@@ -67,6 +78,17 @@ pub enum JournalError {
     /// A topic was made, but the brokers do not all show it yet.
     #[error("making a topic: {0:?} was made, but not all its partitions have a leader yet")]
     NotReady(String),
+}
+
+/// What to do about a connection that failed in a way that does not say it.
+fn advice(reason: &str) -> &'static str {
+    // librdkafka puts the protocol before the broker, unless it is plaintext.
+    let is_tls = reason.starts_with("ssl://") || reason.starts_with("sasl_ssl://");
+    if reason.contains("Disconnected") && !is_tls {
+        " (if this lasts: does the listener want TLS or a login? --kafka-security-protocol)"
+    } else {
+        ""
+    }
 }
 
 impl JournalError {

@@ -1,29 +1,42 @@
 //! How far a consumer group is behind.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     Offset, TopicPartitionList,
     config::FromClientConfigAndContext as _,
     consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::{JournalError, KafkaSettings, blocking::blocking, consumer::Watch, error::Operation, topics};
+use crate::{
+    JournalError, KafkaSettings,
+    blocking::blocking,
+    error::Operation,
+    settings::{self, Logs},
+    topics,
+};
+
+/// How long brokers that do not agree are left alone.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Measures the lag of a consumer group from outside: it is no member of it, so it also sees a group that stands still.
 #[derive(Clone)]
 pub struct Lag {
-    consumer: Arc<BaseConsumer<Watch>>,
+    consumer: Arc<BaseConsumer<Logs>>,
     topic: String,
 }
 
 impl Lag {
     /// Connects in the background: fails only when the settings are no good.
     pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, JournalError> {
-        let mut config = settings.client();
+        let mut config = settings::client(settings)?;
         config.set("group.id", group).set("enable.auto.commit", "false");
-        let consumer =
-            BaseConsumer::from_config_and_context(&config, Watch).map_err(JournalError::at(Operation::Configure))?;
+        let consumer = BaseConsumer::from_config_and_context(&config, Logs::default())
+            .map_err(JournalError::at(Operation::Configure))?;
         Ok(Self { consumer: Arc::new(consumer), topic: settings.topic.clone() })
     }
 
@@ -34,13 +47,13 @@ impl Lag {
     }
 }
 
-fn measure(consumer: &BaseConsumer<Watch>, topic: &str, timeout: Duration) -> Result<u64, JournalError> {
+fn measure(consumer: &BaseConsumer<Logs>, topic: &str, timeout: Duration) -> Result<u64, JournalError> {
     let at = || JournalError::at(Operation::MeasureLag);
-    let metadata = consumer.fetch_metadata(Some(topic), timeout);
-    let partitions = topics::existing(topic, metadata)?;
+    let metadata = settings::metadata(consumer, topic, timeout);
+    let partitions = topics::existing(topic, metadata, consumer.context())?;
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, i32::try_from(partitions.len()).unwrap_or(i32::MAX) - 1);
-    let committed = consumer.committed_offsets(list, timeout).map_err(at())?;
+    let committed = committed(consumer, &list, timeout).map_err(at())?;
     let mut lag = 0;
     for partition in committed.elements() {
         let (low, high) = consumer.fetch_watermarks(topic, partition.partition(), timeout).map_err(at())?;
@@ -49,6 +62,33 @@ fn measure(consumer: &BaseConsumer<Watch>, topic: &str, timeout: Duration) -> Re
         lag += u64::try_from(high - done).unwrap_or(0);
     }
     Ok(lag)
+}
+
+/// What the group has committed. For a moment, the brokers may not agree who of them keeps that.
+fn committed(
+    consumer: &BaseConsumer<Logs>,
+    list: &TopicPartitionList,
+    timeout: Duration,
+) -> Result<TopicPartitionList, KafkaError> {
+    let until = Instant::now() + timeout;
+    loop {
+        let cause = match consumer.committed_offsets(list.clone(), timeout) {
+            Ok(committed) => return Ok(committed),
+            Err(cause) => cause,
+        };
+        let is_passing = matches!(
+            cause.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+            )
+        );
+        if !is_passing || Instant::now() > until {
+            return Err(cause);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 impl std::fmt::Debug for Lag {

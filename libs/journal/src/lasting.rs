@@ -1,6 +1,9 @@
 //! A producer that outlives fatal errors.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig,
@@ -8,11 +11,18 @@ use rdkafka::{
     producer::{FutureProducer, Producer as _},
 };
 
-use crate::{JournalError, KafkaSettings, error::Operation, settings::Logs};
+use crate::{
+    JournalError, KafkaSettings,
+    blocking::blocking,
+    error::Operation,
+    settings::{self, Logs},
+    topics,
+};
 
 /// After a fatal error librdkafka refuses everything, and only a new producer goes on.
 pub(crate) struct LastingProducer {
     config: ClientConfig,
+    logs: Logs,
     current: Mutex<Current>,
 }
 
@@ -25,13 +35,22 @@ pub(crate) struct Current {
 
 impl LastingProducer {
     pub(crate) fn new(settings: &KafkaSettings) -> Result<Self, JournalError> {
-        let config = settings.producer();
-        let producer = make(&config)?;
-        Ok(Self { config, current: Mutex::new(Current { generation: 0, producer }) })
+        let config = settings::producer(settings)?;
+        let logs = Logs::default();
+        let producer = make(&config, &logs)?;
+        Ok(Self { config, logs, current: Mutex::new(Current { generation: 0, producer }) })
     }
 
     pub(crate) fn current(&self) -> Current {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the brokers answer within `timeout` and know the topic.
+    pub(crate) async fn ping(&self, topic: &str, timeout: Duration) -> Result<(), JournalError> {
+        let (producer, name) = (self.current().producer, topic.to_owned());
+        let metadata = blocking(move || producer.client().fetch_metadata(Some(&name), timeout)).await;
+        topics::existing(topic, metadata, &self.logs)?;
+        Ok(())
     }
 
     /// To be called after an error. Goes on with a new producer if the one of `generation` failed for good and nobody
@@ -42,7 +61,7 @@ impl LastingProducer {
             return;
         }
         let Some((code, reason)) = current.producer.client().fatal_error() else { return };
-        match make(&self.config) {
+        match make(&self.config, &self.logs) {
             Ok(producer) => {
                 tracing::error!(%code, reason, "the Kafka producer failed for good, going on with a new one");
                 let old = std::mem::replace(&mut *current, Current { generation: generation + 1, producer });
@@ -54,6 +73,6 @@ impl LastingProducer {
     }
 }
 
-fn make(config: &ClientConfig) -> Result<FutureProducer<Logs>, JournalError> {
-    FutureProducer::from_config_and_context(config, Logs).map_err(JournalError::at(Operation::Configure))
+fn make(config: &ClientConfig, logs: &Logs) -> Result<FutureProducer<Logs>, JournalError> {
+    FutureProducer::from_config_and_context(config, logs.clone()).map_err(JournalError::at(Operation::Configure))
 }

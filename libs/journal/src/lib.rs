@@ -3,7 +3,7 @@
 //! - [`topics::ensure`] makes the topics that are missing and says what it does not like about the others.
 //! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetters`] takes those that can never be
 //!   recorded. A record is at least once on the topic, so whoever reads it may see it again.
-//! - [`Lag`] measures how far a group is behind; [`read_all`] reads a whole topic, for checks.
+//! - [`Lag`] measures how far a group is behind; [`History`] reads a whole topic, for checks.
 //!
 //! No call blocks its thread: what librdkafka does by waiting happens on threads of its own.
 
@@ -19,12 +19,12 @@ mod producer;
 mod settings;
 pub mod topics;
 
+pub use backend::KafkaSettings;
 pub use consumer::{Batch, Consumer};
 pub use dead_letters::DeadLetters;
 pub use error::{JournalError, Operation};
-pub use history::read_all;
+pub use history::{History, read_all};
 pub use lag::Lag;
 pub use message::Message;
 pub use producer::{Delivery, Producer, ProducerFull};
-pub use settings::KafkaSettings;
 pub use topics::{Finding, TopicSettings};

@@ -18,9 +18,7 @@ use rdkafka::{
     producer::{DeliveryFuture, FutureRecord, Producer as _},
 };
 
-use crate::{
-    JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer, topics,
-};
+use crate::{JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer};
 
 /// Writes issued records. A clone shares the connections and the queue.
 ///
@@ -80,11 +78,7 @@ impl Producer {
 
     /// Whether the brokers answer within `timeout` and know the topic.
     pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
-        let producer = self.lasting.current().producer;
-        let topic = self.topic.clone();
-        let metadata = blocking(move || producer.client().fetch_metadata(Some(&*topic), timeout)).await;
-        topics::existing(&self.topic, metadata)?;
-        Ok(())
+        self.lasting.ping(&self.topic, timeout).await
     }
 }
 

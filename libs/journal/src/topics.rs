@@ -6,11 +6,17 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
     config::FromClientConfigAndContext as _,
     error::{KafkaError, RDKafkaErrorCode},
+    producer::{FutureProducer, Producer as _},
     util::Timeout,
 };
 use tokio::time::Instant;
 
-use crate::{JournalError, KafkaSettings, blocking::blocking, error::Operation, settings::Logs};
+use crate::{
+    JournalError, KafkaSettings,
+    blocking::blocking,
+    error::Operation,
+    settings::{self, Logs},
+};
 
 /// How a missing topic is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,40 +64,71 @@ pub(crate) type Partitions = Vec<(usize, bool)>;
 /// exist stay as they are; what is not as `wanted` is returned. Several programs may do it at once.
 pub async fn ensure(settings: &KafkaSettings, wanted: &TopicSettings) -> Result<Vec<Finding>, JournalError> {
     let admin = admin(settings)?;
-    let dead_letters = TopicSettings { partitions: 1, retention: None, ..wanted.clone() };
-    let topics = [(settings.topic.clone(), wanted), (settings.dead_letter_topic(), &dead_letters)];
     let mut findings = Vec::new();
-    for (topic, wanted) in topics {
+    for (topic, wanted) in asked_for(settings, wanted) {
         if let Some(partitions) = describe(&admin, &topic).await? {
-            findings.extend(compare(&admin, &topic, &partitions, wanted).await?);
+            findings.extend(compare(&admin, &topic, &partitions, &wanted).await?);
         } else {
-            create(&admin, &topic, wanted).await?;
+            create(&admin, &topic, &wanted).await?;
             wait_until_known(&admin, &topic).await?;
         }
     }
     Ok(findings)
 }
 
-type Admin = std::sync::Arc<AdminClient<Logs>>;
+/// What [`ensure`] would say about the topics, without making any: the findings about those that exist, and the names of
+/// those that are missing.
+pub async fn inspect(
+    settings: &KafkaSettings,
+    wanted: &TopicSettings,
+) -> Result<(Vec<Finding>, Vec<String>), JournalError> {
+    let admin = admin(settings)?;
+    let (mut findings, mut missing) = (Vec::new(), Vec::new());
+    for (topic, wanted) in asked_for(settings, wanted) {
+        match describe(&admin, &topic).await? {
+            Some(partitions) => findings.extend(compare(&admin, &topic, &partitions, &wanted).await?),
+            None => missing.push(topic),
+        }
+    }
+    Ok((findings, missing))
+}
+
+/// The topic and its dead-letter topic, each with how it is to be.
+fn asked_for(settings: &KafkaSettings, wanted: &TopicSettings) -> [(String, TopicSettings); 2] {
+    let dead_letters = TopicSettings { partitions: 1, retention: None, ..wanted.clone() };
+    [(settings.topic.clone(), wanted.clone()), (settings.dead_letter_topic(), dead_letters)]
+}
+
+struct Admin {
+    client: AdminClient<Logs>,
+    /// An admin client never hands out what librdkafka tells of its connections. A producer does, so this one is asked for
+    /// the topics; nothing is ever written with it.
+    asked: FutureProducer<Logs>,
+    logs: Logs,
+}
 
 fn admin(settings: &KafkaSettings) -> Result<Admin, JournalError> {
-    AdminClient::from_config_and_context(&settings.client(), Logs)
-        .map(std::sync::Arc::new)
-        .map_err(JournalError::at(Operation::Configure))
+    let (config, logs) = (settings::client(settings)?, Logs::default());
+    let client = AdminClient::from_config_and_context(&config, logs.clone());
+    let asked = FutureProducer::from_config_and_context(&config, logs.clone());
+    let at = || JournalError::at(Operation::Configure);
+    Ok(Admin { client: client.map_err(at())?, asked: asked.map_err(at())?, logs })
 }
 
 async fn describe(admin: &Admin, topic: &str) -> Result<Option<Partitions>, JournalError> {
-    let (admin, name) = (admin.clone(), topic.to_owned());
-    let metadata = blocking(move || admin.inner().fetch_metadata(Some(&name), PATIENCE)).await;
-    known_partitions(topic, metadata)
+    let (asked, name) = (admin.asked.clone(), topic.to_owned());
+    let metadata = blocking(move || asked.client().fetch_metadata(Some(&name), PATIENCE)).await;
+    known_partitions(topic, metadata, &admin.logs)
 }
 
 /// What an answer about one topic says.
 fn known_partitions(
     topic: &str,
     metadata: Result<rdkafka::metadata::Metadata, KafkaError>,
+    logs: &Logs,
 ) -> Result<Option<Partitions>, JournalError> {
-    let metadata = metadata.map_err(JournalError::at(Operation::Reach))?;
+    let metadata = metadata.map_err(|cause| logs.unreachable(cause))?;
+    logs.forget();
     let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
     match found.error().map(RDKafkaErrorCode::from) {
         None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
@@ -105,8 +142,9 @@ fn known_partitions(
 pub(crate) fn existing(
     topic: &str,
     metadata: Result<rdkafka::metadata::Metadata, KafkaError>,
+    logs: &Logs,
 ) -> Result<Partitions, JournalError> {
-    match known_partitions(topic, metadata)? {
+    match known_partitions(topic, metadata, logs)? {
         Some(partitions) if !partitions.is_empty() => Ok(partitions),
         _ => Err(JournalError::NoTopic(topic.to_owned())),
     }
@@ -120,7 +158,8 @@ async fn create(admin: &Admin, topic: &str, wanted: &TopicSettings) -> Result<()
         .set("retention.ms", &retention)
         .set("cleanup.policy", "delete");
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(Timeout::After(PATIENCE)));
-    let results = admin.create_topics([&new], &options).await.map_err(JournalError::at(Operation::CreateTopic))?;
+    let results =
+        admin.client.create_topics([&new], &options).await.map_err(JournalError::at(Operation::CreateTopic))?;
     for result in results {
         match result {
             Ok(_) => tracing::info!(topic, partitions = wanted.partitions, "topic made"),
@@ -200,6 +239,7 @@ async fn compare(
 async fn configuration(admin: &Admin, topic: &str) -> Result<HashMap<String, String>, JournalError> {
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let described = admin
+        .client
         .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
         .await
         .map_err(JournalError::at(Operation::DescribeTopic))?;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 const LINGER: Duration = Duration::from_millis(50);
 
 fn settings() -> KafkaSettings {
-    KafkaSettings { brokers: shared::kafka(), topic: unique_name("journal") }
+    KafkaSettings::at(shared::kafka(), unique_name("journal"))
 }
 
 fn wanted(partitions: i32) -> TopicSettings {
@@ -266,7 +266,7 @@ async fn every_dead_letter_fits() {
 
 #[tokio::test]
 async fn what_is_not_there_is_said_and_blocks_nobody() {
-    let nowhere = KafkaSettings { brokers: "127.0.0.1:1".into(), topic: "coupon-issued".into() };
+    let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
     let producer = Producer::new(&nowhere).unwrap();
     let pending = producer.send(&record(1)).unwrap();
     let error = producer.ping(Duration::from_secs(1)).await.unwrap_err();
@@ -290,7 +290,7 @@ async fn what_is_not_there_is_said_and_blocks_nobody() {
 
 #[tokio::test]
 async fn a_full_queue_is_said_at_once() {
-    let nowhere = KafkaSettings { brokers: "127.0.0.1:1".into(), topic: "coupon-issued".into() };
+    let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
     let producer = Producer::new(&nowhere).unwrap();
     let mut sent = 0;
     while producer.send(&record(1)).is_ok() {

@@ -2,17 +2,18 @@
 
 use std::{future::Future, str::FromStr as _, time::Duration};
 
+use backend::PostgresSettings;
 use sqlx::{
     Connection as _, PgConnection, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode},
 };
 
 use crate::{LedgerError, Operation};
 
 /// All migrations that this version knows. A database that a later version has migrated further is fine: they only add.
-fn migrations() -> Migrator {
+pub(crate) fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!("../../migrations");
     migrations.set_ignore_missing(true);
     migrations
@@ -34,9 +35,21 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Does not connect yet: fails only when `url` is no Postgres URL.
+    /// The ledger at this URL, that needs nothing else. Does not connect yet: fails only when it is no Postgres URL.
     pub fn connect(url: &str) -> Result<Self, LedgerError> {
-        let options = PgConnectOptions::from_str(url).map_err(LedgerError::Url)?.application_name("couponry");
+        Self::open(&PostgresSettings::at(url))
+    }
+
+    /// The ledger with these settings. Does not connect yet: fails only when the settings are no good.
+    pub fn open(settings: &PostgresSettings) -> Result<Self, LedgerError> {
+        let options = PgConnectOptions::from_str(settings.url.reveal()).map_err(LedgerError::Url)?;
+        let mut options = options.application_name("couponry");
+        if let Some(password) = &settings.password {
+            options = options.password(password.reveal());
+        }
+        if let Some(authorities) = &settings.authorities {
+            options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(authorities.pem().into());
+        }
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(ACQUIRE_WITHIN)
@@ -76,18 +89,20 @@ impl Ledger {
 
     /// Whether the tables are those of this version. They may be of a later one as well.
     pub async fn is_migrated(&self) -> Result<bool, LedgerError> {
-        let applied = self
-            .ask(Operation::Ping, async |connection| {
-                let bookkeeping: Option<String> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
-                    .fetch_one(&mut *connection)
-                    .await?;
-                if bookkeeping.is_none() {
-                    return Ok(Vec::new());
-                }
-                sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(connection).await
-            })
-            .await?;
+        let applied = self.applied_migrations().await?;
         Ok(migrations().iter().all(|migration| applied.contains(&migration.version)))
+    }
+
+    pub(crate) async fn applied_migrations(&self) -> Result<Vec<i64>, LedgerError> {
+        self.ask(Operation::Ping, async |connection| {
+            let bookkeeping: Option<String> =
+                sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text").fetch_one(&mut *connection).await?;
+            if bookkeeping.is_none() {
+                return Ok(Vec::new());
+            }
+            sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(connection).await
+        })
+        .await
     }
 
     /// Asks what Postgres can answer at once, without a transaction.

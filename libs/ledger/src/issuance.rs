@@ -78,7 +78,7 @@ impl Ledger {
     }
 }
 
-fn issuance(row: &PgRow) -> Result<Issuance, Unexpected> {
+pub(crate) fn issuance(row: &PgRow) -> Result<Issuance, Unexpected> {
     Ok(Issuance {
         user_id: row::parsed(row, "user_id")?,
         coupon: row::parsed(row, "code")?,

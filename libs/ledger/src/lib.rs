@@ -11,6 +11,7 @@
 mod connection;
 mod error;
 mod event;
+mod inspect;
 mod issuance;
 mod opening;
 mod partition;
@@ -21,5 +22,6 @@ mod row;
 pub use connection::Ledger;
 pub use error::{LedgerError, Operation};
 pub use event::{NewEvent, StoredEvent};
+pub use inspect::{CouponStatus, SchemaVersion};
 pub use issuance::Issuance;
 pub use record::{Recording, Refusal};

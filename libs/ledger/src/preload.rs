@@ -14,6 +14,9 @@ use crate::{
 
 /// How much is sent to Postgres at a time, in bytes.
 const CHUNK: usize = 64 * 1024;
+/// Asks a silent client after 10 seconds whether it is there, and gives it up after 25, for the transaction.
+const NOTICE_THE_DEAD: &str =
+    "SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3";
 
 impl Ledger {
     /// Makes the coupons of `lot` in one transaction: all of them, or none. `known` is the event as the caller has seen it.
@@ -33,6 +36,8 @@ impl Ledger {
         let at = || LedgerError::at(operation);
         let mut session = self.session(operation).await?;
         let mut tx = session.begin().await?;
+        // Whoever makes a lot holds the event's lock. When their machine dies, Postgres must not wait for hours to notice.
+        sqlx::raw_sql(NOTICE_THE_DEAD).execute(&mut *tx).await.map_err(at())?;
         let event = event::lock(&mut tx, uid, operation).await?;
         let found = event.stock_len();
         if event.edition != known.edition {
@@ -115,7 +120,7 @@ impl Ledger {
     }
 }
 
-fn coupon(row: &PgRow) -> Result<Coupon, Unexpected> {
+pub(crate) fn coupon(row: &PgRow) -> Result<Coupon, Unexpected> {
     Ok(Coupon { ordinal: row::count(row, "ordinal")?, code: row.try_get("code")?, discount: row::discount(row)? })
 }
 

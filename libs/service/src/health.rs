@@ -30,6 +30,12 @@ impl Health {
         }
     }
 
+    /// Never ready again, for this reason.
+    pub fn end(&self, reason: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert("this process", Err(reason.to_owned()));
+    }
+
     /// What is missing: each server with its reason. Empty when the process is ready.
     #[must_use]
     pub fn missing(&self) -> Vec<(&'static str, String)> {
@@ -51,5 +57,7 @@ mod tests {
         assert_eq!(health.missing(), [("kafka", "refused".to_owned())]);
         health.set("kafka", Ok::<_, String>(()));
         assert!(health.missing().is_empty());
+        health.end("shutting down");
+        assert_eq!(health.missing(), [("this process", "shutting down".to_owned())]);
     }
 }

@@ -1,9 +1,20 @@
 //! Serving HTTP so that a slow client holds nothing but its own connection, and a shutdown breaks no answer.
+//!
+//! # Shutdown
+//! A proxy in front learns late that we end, and it sends requests into the connections that it keeps. So there are two steps:
+//! while we are *draining*, everything is served as before, but each answer says `Connection: close`, and the next request
+//! comes over another connection, to somebody else. When the *stop* comes, nothing new is accepted, and what is under way is
+//! finished.
+
+mod pace;
 
 use std::{net::SocketAddr, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{
+    Router,
+    http::{HeaderValue, Request, header},
+};
+use hyper::{body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -11,14 +22,14 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, time};
 
+use self::pace::Paced;
 use crate::CancellationToken;
 
-/// How long a client may take for the head of a request, and how long a connection may idle before it: hyper has one clock for
-/// both. Many proxies keep idle connections for 60 s (nginx, AWS load balancers); who lets go first must be the proxy, or it
-/// sends a request into a connection that is just being closed.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(65);
-/// How long the answers under way may take after the shutdown was asked for.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an unused connection is kept when nobody says otherwise: longer than Envoy (one hour) and any other proxy keeps one.
+/// Who lets go first must be the proxy, or it sends a request into a connection that is just being closed.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(4000);
+/// How long the answers under way may take after the stop.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a port could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -34,38 +45,77 @@ pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener
     TcpListener::bind(address).await.map_err(|source| ServeError { flag, address, source })
 }
 
+/// How a port is served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// How long a connection may be without a request.
+    pub keep_alive: Duration,
+    /// From then on clients are sent away after each answer.
+    pub draining: CancellationToken,
+    /// From then on nobody is let in.
+    pub stop: CancellationToken,
+}
+
 /// Serves `router` until the shutdown, then lets the answers under way finish.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Most likely no file descriptors are left: give the connections time to end.
-                tracing::warn!(%error, "cannot accept a connection");
-                time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        // Answers are small and complete: waiting to fill a packet would only delay them.
-        let _ = stream.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let watched = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%error, "a connection broke");
-            }
-        });
-    }
-    drop(listener);
-    if time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("connections were still busy {DRAIN_TIMEOUT:?} after the shutdown, and are cut");
+    Serving { keep_alive: KEEP_ALIVE, draining: shutdown.clone(), stop: shutdown }.run(listener, router).await;
+}
+
+impl Serving {
+    /// Serves `router` until the stop, then lets the answers under way finish.
+    pub async fn run(self, listener: TcpListener, router: Router) {
+        let Self { keep_alive, draining, stop } = self;
+        let router = TowerToHyperService::new(router);
+        let graceful = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Most likely no file descriptors are left: give the connections time to end.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // Answers are small and complete: waiting to fill a packet would only delay them.
+            let _ = stream.set_nodelay(true);
+            let (stream, turn) = Paced::new(stream);
+            // A token of its own: asking the common one for every answer would make the connections wait for each other.
+            let draining = draining.child_token();
+            let router = router.clone();
+            let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                turn.begin();
+                let (turn, draining, answer) = (turn.clone(), draining.clone(), router.call(request));
+                async move {
+                    let mut answer = answer.await;
+                    turn.end();
+                    if let Ok(answer) = &mut answer
+                        && draining.is_cancelled()
+                    {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    answer
+                }
+            });
+            // hyper has one clock from the last answer to the end of the next head; the pace of the head itself is ours.
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(keep_alive)
+                .serve_connection(TokioIo::new(stream), answer);
+            let watched = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = watched.await {
+                    tracing::debug!(%error, "a connection broke");
+                }
+            });
+        }
+        drop(listener);
+        if time::timeout(FINISH_TIMEOUT, graceful.shutdown()).await.is_err() {
+            tracing::warn!("connections were still busy {FINISH_TIMEOUT:?} after the stop, and are cut");
+        }
     }
 }

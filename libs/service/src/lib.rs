@@ -1,19 +1,21 @@
 //! What every process of ours needs, whatever it does: [`telemetry`], [`health`] and the [`monitor`] endpoint that shows it,
-//! [`http`] serving that slow clients cannot hold, [`patience`] with servers that are not there yet, [`secret`]s from files,
-//! the flags that name a [`backend`], and a [`shutdown`] signal.
+//! [`http`] serving that slow clients cannot hold, with JSON requests read by [`body`] and errors told as [`problem`]s,
+//! [`patience`] with servers that are not there yet,
+//! and a [`shutdown`] signal.
 
-pub mod backend;
+pub mod body;
 pub mod health;
 pub mod http;
 pub mod monitor;
 pub mod patience;
-pub mod secret;
+pub mod problem;
 pub mod telemetry;
 
 use std::io;
 
 pub use health::Health;
 pub use patience::patiently;
+pub use problem::Problem;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;
 

@@ -1,18 +1,11 @@
-//! The connection to Redis, and what can go wrong with it.
+//! The stock, and what can go wrong with it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use redis::{
-    Client, RedisError, Script,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use backend::{RedisSettings, SettingsError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use crate::key::EventKeys;
-
-/// How long an answer may take. After that the outcome is unknown: Redis may still run the script.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
-const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+use crate::{key::EventKeys, link::Link, script::Script};
 
 /// Why a call to Redis did not give an answer.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +13,21 @@ pub enum StockError {
     /// The address is no Redis URL.
     #[error("the Redis URL is not of the form redis://[user:password@]host[:port][/database]: {0}")]
     Url(#[source] RedisError),
+    /// The settings do not fit together.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Redis hung up or said nothing, as it does when only one side speaks TLS.
+    #[error("{operation}: {source}: if this lasts, {advice}")]
+    Misunderstood {
+        /// What was asked for.
+        operation: &'static str,
+        /// What the connection said.
+        source: RedisError,
+        /// What to change, if it is that.
+        advice: &'static str,
+    },
     /// Redis did not answer, or refused. After a timeout or a lost connection the call may have had its effect.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {source}{}", advice(source))]
     Redis {
         /// What was asked for.
         operation: &'static str,
@@ -41,7 +47,8 @@ pub enum StockError {
 /// The stock of all events in one Redis. Cheap to clone; all clones share one connection, which comes back by itself.
 #[derive(Clone)]
 pub struct Stock {
-    connection: ConnectionManager,
+    link: Link,
+    is_tls: bool,
     prefix: Arc<str>,
     pub(crate) scripts: Arc<Scripts>,
 }
@@ -54,18 +61,20 @@ pub(crate) struct Scripts {
     pub(crate) settle: Script,
     pub(crate) observe: Script,
     pub(crate) remove: Script,
+    pub(crate) retire: Script,
     pub(crate) sweeper: Script,
+    pub(crate) clock: Script,
 }
 
 impl Stock {
-    /// A stock at this `redis://` URL. Connects with the first call. `prefix` is put before every key.
+    /// A stock at this `redis://` URL, that needs nothing else. Connects with the first call. `prefix` is put before every key.
     pub fn connect(url: &str, prefix: &str) -> Result<Self, StockError> {
-        let client = Client::open(url).map_err(StockError::Url)?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-            .set_max_delay(LONGEST_RECONNECT_DELAY);
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(StockError::Url)?;
+        Self::open(&RedisSettings::at(url, prefix))
+    }
+
+    /// A stock with these settings. Connects with the first call.
+    pub fn open(settings: &RedisSettings) -> Result<Self, StockError> {
+        let link = Link::new(settings)?;
         let scripts = Scripts {
             issue: Script::new(include_str!("lua/issue.lua")),
             prepare: Script::new(include_str!("lua/prepare.lua")),
@@ -74,18 +83,35 @@ impl Stock {
             settle: Script::new(include_str!("lua/settle.lua")),
             observe: Script::new(include_str!("lua/observe.lua")),
             remove: Script::new(include_str!("lua/remove.lua")),
+            retire: Script::new(include_str!("lua/retire.lua")),
             sweeper: Script::new(include_str!("lua/sweeper.lua")),
+            clock: Script::new(include_str!("lua/clock.lua")),
         };
-        Ok(Self { connection, prefix: prefix.into(), scripts: Arc::new(scripts) })
+        Ok(Self {
+            link,
+            is_tls: settings.is_tls(),
+            prefix: settings.key_prefix.as_str().into(),
+            scripts: Arc::new(scripts),
+        })
     }
 
-    /// Whether Redis answers.
+    /// Whether Redis answers, to us, about our keys.
     pub async fn ping(&self) -> Result<(), StockError> {
-        redis::cmd("PING").query_async::<()>(&mut self.connection()).await.map_err(failed("ping Redis"))
+        const OPERATION: &str = "ping Redis";
+        let answer = redis::cmd("EXISTS").arg(self.events_key()).query_async::<bool>(&mut self.connection()).await;
+        let Err(error) = answer else { return Ok(()) };
+        let source = self.link.diagnosis().await.unwrap_or(error);
+        let is_hung_up = source.is_connection_dropped() && !source.is_connection_refusal();
+        let advice = match self.is_tls {
+            false if is_hung_up => "Redis may want TLS at this address (rediss://)",
+            true if source.is_timeout() => "Redis may not speak TLS at this address (redis://)",
+            _ => return Err(StockError::Redis { operation: OPERATION, source }),
+        };
+        Err(StockError::Misunderstood { operation: OPERATION, source, advice })
     }
 
-    pub(crate) fn connection(&self) -> ConnectionManager {
-        self.connection.clone()
+    pub(crate) fn connection(&self) -> Link {
+        self.link.clone()
     }
 
     pub(crate) fn keys(&self, event: &domain::EventId) -> EventKeys {
@@ -100,4 +126,24 @@ impl Stock {
 /// Names the operation in which Redis failed.
 pub(crate) fn failed(operation: &'static str) -> impl FnOnce(RedisError) -> StockError {
     move |source| StockError::Redis { operation, source }
+}
+
+/// What to do about an error whose own text does not say it.
+fn advice(error: &RedisError) -> &'static str {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => " (check --redis-username and --redis-password)",
+        ErrorKind::Server(ServerErrorKind::Moved) => " (this is a node of a Redis Cluster: set --redis-cluster)",
+        _ => {
+            let text = error.to_string();
+            if text.contains("InvalidContentType") {
+                " (no TLS is spoken at this address: redis://, or another port)"
+            } else if ["UnknownIssuer", "BadSignature"].iter().any(|reason| text.contains(reason)) {
+                " (the certificate is not from an authority in --redis-ca-file)"
+            } else if text.contains("cluster support disabled") {
+                " (this is no Redis Cluster: leave out --redis-cluster)"
+            } else {
+                ""
+            }
+        }
+    }
 }

@@ -70,10 +70,9 @@ impl Stock {
         }
 
         let keys = self.keys(event);
-        let mut call = self.scripts.issue.prepare_invoke();
-        call.key(keys.meta).key(keys.queue).key(keys.issued).key(keys.outbox);
+        let mut call = self.scripts.issue.key(keys.meta).key(keys.queue).key(keys.issued).key(keys.outbox);
         for user in &distinct {
-            call.arg(user.as_str());
+            call.push(user.as_str());
         }
         let reply: Option<RawReply> = call.invoke_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
         let Some((verdict, uid, now, acknowledge, entries, given, outbox_id)) = reply else { return Ok(None) };

@@ -15,16 +15,23 @@
 //! # Assumptions
 //! Redis 7 or later, with `maxmemory-policy noeviction`. What a crash of Redis can lose is decided by its own settings.
 
+mod audit;
 mod connection;
+mod durability;
 mod holding;
 mod issue;
 mod key;
+mod link;
 mod load;
 mod observe;
 mod outbox;
+mod retire;
+mod script;
 mod settle;
 
+pub use backend::RedisSettings;
 pub use connection::{Stock, StockError};
+pub use durability::{Durability, DurabilitySettings};
 pub use holding::{Holding, Status};
 pub use issue::{IssueReply, MAX_BATCH, Outcome};
 pub use load::{Acknowledge, Loaded, Opening};

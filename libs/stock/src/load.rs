@@ -105,14 +105,14 @@ impl Stock {
         chunk: &[Coupon],
     ) -> Result<Loaded<u64>, StockError> {
         let keys = self.keys(event);
-        let mut call = self.scripts.load.prepare_invoke();
-        call.key(keys.meta)
+        let mut call = (self.scripts.load)
+            .key(keys.meta)
             .key(keys.queue)
             .arg(uid.to_string())
             .arg(edition)
             .arg(chunk.first().map_or(0, |coupon| coupon.ordinal));
         for Coupon { ordinal: _, code, discount } in chunk {
-            call.arg(format!("{code}:{discount}"));
+            call.push(format!("{code}:{discount}"));
         }
         let loaded: Option<u64> =
             call.invoke_async(&mut self.connection()).await.map_err(failed("load a chunk of the stock"))?;
@@ -172,7 +172,8 @@ impl Stock {
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        if removed {
+        // Also when an earlier call removed it, whose answer was lost.
+        if removed || !self.is_there(OPERATION, &keys.meta).await? {
             redis::cmd("SREM")
                 .arg(self.events_key())
                 .arg(event.as_str())
@@ -180,15 +181,14 @@ impl Stock {
                 .await
                 .map_err(failed(OPERATION))?;
             // Someone may have made the event again in between.
-            let is_there: bool = redis::cmd("EXISTS")
-                .arg(keys.meta)
-                .query_async(&mut self.connection())
-                .await
-                .map_err(failed(OPERATION))?;
-            if is_there {
+            if self.is_there(OPERATION, &keys.meta).await? {
                 self.list(OPERATION, event).await?;
             }
         }
         Ok(removed)
+    }
+
+    async fn is_there(&self, operation: &'static str, key: &str) -> Result<bool, StockError> {
+        redis::cmd("EXISTS").arg(key).query_async(&mut self.connection()).await.map_err(failed(operation))
     }
 }

@@ -27,14 +27,19 @@ pub struct Observed {
     pub generation: i64,
     /// How many coupons were put into the stock so far.
     pub loaded: u64,
-    /// How many coupons are left to give.
+    /// How many coupons are left to give, or were when they left Redis.
     pub queued: u64,
-    /// How many users hold a coupon.
+    /// How many users hold a coupon, or did when that left Redis.
     pub issued: u64,
     /// How many of them are recorded in the database.
     pub completed: u64,
     /// How many users were told of a coupon that could not be recorded.
     pub cancelled: u64,
+    /// How many coupons left the stock and are with nobody: given, cancelled and not put back. At every instant, `loaded` is the
+    /// sum of `queued`, `issued` and this. It can be below zero for a moment, while two users were told of the same coupon.
+    pub voided: i64,
+    /// Whether the coupons have left Redis, since the event is over; then, what its gate was before. The gate is closed now.
+    pub retired: Option<Gate>,
     /// How many batches are not yet known to be in Kafka.
     pub outbox: u64,
     /// Redis's clock, in milliseconds since the Unix epoch.
@@ -48,10 +53,13 @@ pub struct Lookup {
     pub uid: Uuid,
     /// When a user may be told.
     pub acknowledge: Acknowledge,
+    /// Whether what users held has left Redis. It is in the database only.
+    pub is_retired: bool,
     /// What the user holds, or held; None when they never got a coupon.
     pub holding: Option<Holding>,
 }
 
+type Meta = (Option<String>, Option<String>, Option<String>);
 type RawObserved = (HashMap<String, String>, u64, u64, u64, i64);
 
 impl Stock {
@@ -67,11 +75,18 @@ impl Stock {
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        let Some((meta, queued, entries, outbox, now)) = observed else { return Ok(None) };
+        let Some((meta, mut queued, mut entries, outbox, now)) = observed else { return Ok(None) };
 
         let text = |field: &str| meta.get(field).map_or("", String::as_str);
         let number = |field: &'static str| text(field).parse::<u64>().map_err(|_| unreadable(OPERATION, text(field)));
         let cancelled = number("cancelled")?;
+        let retired = match text("retired") {
+            "" => None,
+            gate => Some(Gate::from_name(gate).ok_or_else(|| unreadable(OPERATION, gate))?),
+        };
+        if retired.is_some() {
+            (queued, entries) = (number("queued")?, number("entries")?);
+        }
         Ok(Some(Observed {
             uid: parse_uid(OPERATION, text("uid"))?,
             edition: text("edition").parse().map_err(|_| unreadable(OPERATION, text("edition")))?,
@@ -85,6 +100,9 @@ impl Stock {
             issued: entries.saturating_sub(cancelled),
             completed: number("completed")?,
             cancelled,
+            // An event that was prepared by an earlier version has none before the first coupon is voided.
+            voided: text("voided").parse().unwrap_or_default(),
+            retired,
             outbox,
             now,
         }))
@@ -94,9 +112,10 @@ impl Stock {
     pub async fn lookup(&self, event: &EventId, user: &UserId) -> Result<Option<Lookup>, StockError> {
         const OPERATION: &str = "look up a user";
         let keys = self.keys(event);
-        let ((uid, acknowledge), entry): ((Option<String>, Option<String>), Option<String>) = redis::pipe()
-            .hmget(keys.meta, &["uid", "acknowledge"])
+        // The entry first: when it has left Redis in between, `retired` says so.
+        let (entry, (uid, acknowledge, retired)): (Option<String>, Meta) = redis::pipe()
             .hget(keys.issued, user.as_str())
+            .hmget(keys.meta, &["uid", "acknowledge", "retired"])
             .query_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
@@ -104,6 +123,7 @@ impl Stock {
         Ok(Some(Lookup {
             uid: parse_uid(OPERATION, &uid)?,
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| unreadable(OPERATION, &acknowledge))?,
+            is_retired: retired.is_some(),
             holding: entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?,
         }))
     }
@@ -120,28 +140,9 @@ impl Stock {
 
     /// Everyone who holds or held a coupon: for audits, page by page. Users that are added meanwhile may be missing.
     pub async fn scan_issued(&self, event: &EventId) -> Result<HashMap<UserId, Holding>, StockError> {
-        const OPERATION: &str = "scan the issued coupons";
-        let key = self.keys(event).issued;
         let mut all = HashMap::new();
-        let mut cursor = 0;
-        loop {
-            let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
-                .arg(&key)
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(2000)
-                .query_async(&mut self.connection())
-                .await
-                .map_err(failed(OPERATION))?;
-            for (user, entry) in page {
-                let holding = Holding::from_entry(OPERATION, &entry)?;
-                all.insert(user.try_into().map_err(|_| unreadable(OPERATION, &entry))?, holding);
-            }
-            if next == 0 {
-                return Ok(all);
-            }
-            cursor = next;
-        }
+        self.each_issued(event, |user, holding| drop(all.insert(user, holding))).await?;
+        Ok(all)
     }
 
     /// The coupons left to give, in order: for audits, page by page. Exact only while nothing is issued.

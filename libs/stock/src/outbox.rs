@@ -59,10 +59,9 @@ impl Stock {
         count: usize,
     ) -> Result<LeftBehind, StockError> {
         const OPERATION: &str = "read the outbox";
-        let (seconds, micros): (u64, u64) =
-            redis::cmd("TIME").query_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
-        let (now, age) = (seconds.saturating_mul(1000).saturating_add(micros / 1000), millis(age));
         let outbox = self.keys(event).outbox;
+        let now = self.scripts.clock.key(&outbox).invoke_async::<u64>(&mut self.connection()).await;
+        let (now, age) = (now.map_err(failed(OPERATION))?, millis(age));
         let range = async |from: String, to: String, count: usize| {
             let reply: Result<StreamRangeReply, _> = redis::cmd("XRANGE")
                 .arg(&outbox)

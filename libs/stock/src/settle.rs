@@ -63,8 +63,7 @@ impl Stock {
         let mut sum = Settled::default();
         for chunk in settlements.chunks(MAX_SETTLEMENTS) {
             let keys = self.keys(event);
-            let mut call = self.scripts.settle.prepare_invoke();
-            call.key(keys.meta).key(keys.queue).key(keys.issued).arg(uid.to_string());
+            let mut call = (self.scripts.settle).key(keys.meta).key(keys.queue).key(keys.issued).arg(uid.to_string());
             for Settlement { user, coupon, outcome } in chunk {
                 let (status, give_back, entry) = match outcome {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
@@ -74,7 +73,7 @@ impl Stock {
                         ("REPLACE", *return_to_stock, by.to_entry(user))
                     }
                 };
-                call.arg(user.as_str()).arg(coupon.as_str()).arg(status).arg(u8::from(give_back)).arg(entry);
+                call.push((user.as_str(), coupon.as_str(), status, u8::from(give_back), entry));
             }
             let settled: Option<(u64, u64, u64)> =
                 call.invoke_async(&mut self.connection()).await.map_err(failed("settle issued coupons"))?;

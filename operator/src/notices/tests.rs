@@ -1,7 +1,4 @@
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::*;
 
@@ -23,7 +20,7 @@ fn status(conditions: &[(&str, bool, &str)]) -> CouponEventStatus {
 }
 
 fn told(old: &CouponEventStatus, new: &CouponEventStatus) -> Vec<String> {
-    between(old, new).into_iter().map(|notice| notice.reason).collect()
+    between(old, new, None).into_iter().map(|notice| notice.reason).collect()
 }
 
 #[test]
@@ -72,14 +69,59 @@ fn what_happened_between_two_looks_is_told_as_well() {
 }
 
 #[test]
+fn an_event_that_was_over_before_it_could_open_has_not_opened() {
+    let at = |second| Time(Timestamp::from_second(second).unwrap());
+    let over = CouponEventStatus {
+        opened_at: Some(at(100)),
+        ..status(&[("Preloaded", true, "StockComplete"), ("Open", false, "Ended")])
+    };
+    let told = |end| -> Vec<String> {
+        let notices = between(&CouponEventStatus::default(), &over, Some(&at(end)));
+        notices.into_iter().map(|notice| notice.reason).collect()
+    };
+    assert_eq!(told(99), ["PreloadCompleted", "Ended"]);
+    assert_eq!(told(101), ["PreloadCompleted", "Opened", "Ended"]);
+}
+
+#[test]
 fn a_stall_is_told_once_with_its_words() {
     let fine = status(&[("Stalled", false, "Progressing")]);
     let down = status(&[("Stalled", true, "BackendUnavailable")]);
     let lost = status(&[("Stalled", true, "RedisDataLost")]);
-    assert_eq!(between(&fine, &down), [Notice::warning("BackendUnavailable", "Stalled BackendUnavailable")]);
-    assert_eq!(between(&down, &down), []);
+    assert_eq!(between(&fine, &down, None), [Notice::warning("BackendUnavailable", "Stalled BackendUnavailable")]);
+    assert_eq!(between(&down, &down, None), []);
     assert_eq!(told(&down, &lost), ["RedisDataLost"]);
     assert_eq!(told(&lost, &fine), Vec::<String>::new());
+}
+
+#[test]
+fn what_does_not_add_up_is_told_once() {
+    let fine = status(&[("Balanced", true, "AddsUp"), ("Stalled", false, "Progressing")]);
+    let off = status(&[("Balanced", false, "DriftFound"), ("Stalled", true, "DriftFound")]);
+    let unread = status(&[("Stalled", true, "DriftFound")]);
+    assert_eq!(between(&fine, &off, None), [Notice::warning("DriftFound", "Balanced DriftFound")]);
+    assert_eq!(told(&off, &off), Vec::<String>::new());
+    assert_eq!(told(&off, &fine), ["Balanced"]);
+    assert_eq!(told(&fine, &unread), ["DriftFound"], "not every drift is one of counts");
+}
+
+#[test]
+fn the_story_of_the_issuers() {
+    let scaled = |holds, reason| status(&[("Scaled", holds, reason)]);
+    let story: [(CouponEventStatus, &[&str]); 9] = [
+        (CouponEventStatus::default(), &[]),
+        (scaled(false, "ScalingScheduled"), &[]),
+        (scaled(false, "IssuersStarting"), &["ScalingUp"]),
+        (scaled(false, "QuotaExceeded"), &["QuotaExceeded"]),
+        (scaled(false, "IssuersStarting"), &[]),
+        (scaled(true, "IssuersReady"), &["ScaledUp"]),
+        (scaled(true, "IssuersReady"), &[]),
+        (scaled(false, "ScaledDown"), &["ScaledDown"]),
+        (scaled(false, "ScalingScheduled"), &[]),
+    ];
+    for pair in story.windows(2) {
+        assert_eq!(told(&pair[0].0, &pair[1].0), pair[1].1, "{:?}", pair[1].0);
+    }
 }
 
 #[test]

@@ -77,6 +77,10 @@ pub(super) async fn execute(
             let removed = stock.remove(name, uid).await?;
             tracing::info!(event = %name, %uid, removed, "an earlier event removed from Redis");
         }
+        Step::Retire => {
+            let retired = stock.retire(name, *uid, seen.stored()?.edition, wanted.generation).await?;
+            tracing::info!(event = %name, ?retired, "the event is over: its coupons leave Redis");
+        }
         Step::DiscardStock => {
             ledger.discard_stock(seen.stored()?).await?;
             tracing::info!(event = %name, "coupons removed from Postgres, to be made anew");

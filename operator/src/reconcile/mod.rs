@@ -1,8 +1,9 @@
 //! From what a manifest asks for to what the stores hold: [`observe`] reads, [`plan`](mod@plan) decides on the next step,
-//! [`execute`] takes it, until nothing is left to do; [`status`] reports.
+//! [`execute`] takes it, until nothing is left to do; [`status`] reports. [`balance`] looks whether every coupon is in one place.
 //!
 //! It is level-based: each look starts from what is there, remembers nothing, and may be cut off anywhere.
 
+mod balance;
 mod execute;
 pub(crate) mod observe;
 mod plan;
@@ -23,9 +24,10 @@ use ledger::LedgerError;
 use stock::{Observed, StockError};
 
 pub(crate) use self::{
+    balance::Balance,
     observe::{Rival, Seen},
     plan::{Obstacle, Plan, Step},
-    reporter::Reporter,
+    reporter::{FIELD_MANAGER, Reporter},
     status::Progress,
     wanted::Wanted,
 };
@@ -36,7 +38,7 @@ const ACTIVE: Duration = Duration::from_secs(2);
 /// How often an event is looked at though nothing is expected to happen to it.
 const IDLE: Duration = Duration::from_secs(30);
 /// How soon an event is looked at again that was changed while we looked.
-const AT_ONCE: Duration = Duration::from_millis(100);
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(100);
 /// After that long, a look ends in the middle of its work: the next one sees a manifest that was changed meanwhile.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// More steps than any event needs in one look: more of them lead nowhere.
@@ -107,7 +109,7 @@ pub(crate) async fn reconcile(
     let name = event.name_any();
     let key = event.uid().unwrap_or_default();
     let looked = if event.metadata.deletion_timestamp.is_some() {
-        finalizer::clean_up(event, &context).await
+        finalizer::clean_up(event, &context, context.drain_timeout).await
     } else {
         look(event, &context).await
     };
@@ -158,15 +160,24 @@ async fn follow(wanted: &Wanted, context: &Context, reporter: &mut Reporter<'_>)
         let asked = Instant::now();
         let seen = observe::observe(context, wanted).await?;
         let cost = asked.elapsed();
+        let is_balanced = reporter.balance(wanted, &seen);
         let step = match plan::plan(wanted, &seen) {
             Plan::Do(step) => step,
             Plan::Rest => {
-                reporter.report(wanted, &seen, &Progress::Settled).await?;
-                context.metrics.reconciled(Outcome::Settled);
-                let wait = next_look(wanted, &seen, reporter.is_behind);
+                let (progress, outcome) = match reporter.lasting_difference() {
+                    Some(difference) => (Progress::Stuck(difference.obstacle()), Outcome::Stuck),
+                    None => (Progress::Settled, Outcome::Settled),
+                };
+                reporter.report(wanted, &seen, &progress).await?;
+                context.metrics.reconciled(outcome);
+                let is_active = reporter.is_behind || !is_balanced;
+                let wait = next_look(wanted, &seen, is_active).min(reporter.next_scaling());
                 return Ok(Action::requeue(wait.max(cost * REFRESH_SHARE)));
             }
             Plan::Stuck(obstacle) => {
+                if obstacle.reason == reason::DRIFT_FOUND {
+                    reporter.believe();
+                }
                 reporter.report(wanted, &seen, &Progress::Stuck(obstacle)).await?;
                 context.metrics.reconciled(Outcome::Stuck);
                 return Ok(Action::requeue(ACTIVE.max(cost * REFRESH_SHARE)));
@@ -189,15 +200,15 @@ async fn follow(wanted: &Wanted, context: &Context, reporter: &mut Reporter<'_>)
 }
 
 /// When to look at an event again that is as its manifest says.
-fn next_look(wanted: &Wanted, seen: &Seen, is_behind: bool) -> Duration {
+fn next_look(wanted: &Wanted, seen: &Seen, is_active: bool) -> Duration {
     let Some(own) = seen.own(wanted) else { return IDLE };
-    let Observed { window, now, issued, outbox, .. } = own;
+    let Observed { window, now, issued, completed, outbox, .. } = own;
     let state = status::state(Some(own));
-    let is_flowing = *outbox > 0 || seen.persisted < *issued;
-    let interval = if is_behind || is_flowing || state == reason::OPEN { ACTIVE } else { IDLE };
+    let is_flowing = *outbox > 0 || seen.persisted < *issued || completed < issued;
+    let interval = if is_active || is_flowing || state == reason::OPEN { ACTIVE } else { IDLE };
     // A millisecond late, so that Redis's clock has passed it.
     let until = |time: i64| u64::try_from(time - now + 1).ok().filter(|wait| *wait > 0).map(Duration::from_millis);
-    let turns = [window.start, window.end].into_iter().flatten().filter_map(until);
+    let turns = [window.start, window.end, wanted.retire_at].into_iter().flatten().filter_map(until);
     turns.fold(interval, Duration::min)
 }
 

@@ -13,6 +13,8 @@ use crate::context::Context;
 pub(crate) struct Seen {
     /// The event in Postgres.
     pub(crate) stored: Option<StoredEvent>,
+    /// How many coupons Redis knew to be recorded, before Postgres was asked.
+    pub(crate) known_recorded: u64,
     /// How many issuances Postgres has.
     pub(crate) persisted: u64,
     /// The event in Redis: this one, or another of its name.
@@ -61,10 +63,12 @@ impl Seen {
     }
 }
 
-/// Looks at both stores, in an order that makes no false alarms while other programs go on: what is recorded was issued
-/// before, what is loaded was stored before.
+/// Looks at both stores, in an order that makes no false alarms while other programs go on: what Redis knows to be recorded was
+/// recorded before, what is recorded was issued before, what is loaded was stored before.
 pub(crate) async fn observe(context: &Context, wanted: &Wanted) -> Result<Seen, ReconcileError> {
     let Context { ledger, stock, .. } = context;
+    let before = stock.observe(&wanted.name).await?.filter(|before| before.uid == wanted.uid);
+    let known_recorded = before.map_or(0, |before| before.completed);
     let persisted = ledger.issued_count(wanted.uid).await?;
     let mut redis = stock.observe(&wanted.name).await?;
     let stored = ledger.event(wanted.uid).await?;
@@ -77,7 +81,7 @@ pub(crate) async fn observe(context: &Context, wanted: &Wanted) -> Result<Seen, 
         _ => None,
     };
     let now = redis.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |redis| redis.now);
-    Ok(Seen { stored, persisted, redis, rival, now })
+    Ok(Seen { stored, known_recorded, persisted, redis, rival, now })
 }
 
 /// Asks Kubernetes itself who has the name, after the rival was seen in Redis: when it is we, the rival had it before us.

@@ -18,7 +18,7 @@ use domain::{Discount, Gate, Lot, Uuid, Window};
 use ledger::StoredEvent;
 use stock::{Observed, Opening};
 
-use super::{Rival, Seen, Wanted};
+use super::{Balance, Rival, Seen, Wanted, status};
 
 /// Clocks of this machine and of Redis may differ by this much (milliseconds).
 const CLOCK_TOLERANCE: i64 = 60_000;
@@ -48,6 +48,8 @@ pub(crate) enum Step {
     RemoveForeign(Uuid),
     /// Remove the coupons from Postgres, and begin the next edition.
     DiscardStock,
+    /// Take the coupons of an event that is over out of Redis.
+    Retire,
 }
 
 /// What to do next.
@@ -76,6 +78,30 @@ fn stuck(reason: &'static str, message: impl Into<String>) -> Plan {
 
 /// What to do next.
 pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
+    match follow(wanted, seen) {
+        Plan::Rest if is_to_retire(wanted, seen) => Plan::Do(Step::Retire),
+        plan => plan,
+    }
+}
+
+/// Whether the event is over for good and has been for long enough, and nothing is left to do or to clear up.
+fn is_to_retire(wanted: &Wanted, seen: &Seen) -> bool {
+    let (Some(own), Some(stored)) = (seen.own(wanted), &seen.stored) else { return false };
+    let is_over = match status::state(Some(own)) {
+        reason::ENDED | reason::CLOSED => true,
+        reason::SOLD_OUT => own.window.end.is_none(),
+        _ => false,
+    };
+    let is_recorded = own.outbox == 0 && own.completed >= own.issued && seen.persisted >= own.issued;
+    is_over
+        && is_recorded
+        && own.retired.is_none()
+        && stored.generation == wanted.generation
+        && wanted.retire_at.is_some_and(|at| at <= own.now)
+        && Balance::of(wanted, seen).is_some_and(|balance| balance.difference().is_none())
+}
+
+fn follow(wanted: &Wanted, seen: &Seen) -> Plan {
     let other = seen.redis.as_ref().filter(|redis| redis.uid != wanted.uid);
     if seen.rival == Some(Rival::Later) {
         return Plan::Rest;
@@ -93,7 +119,17 @@ pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
     }
     if let Some(own) = seen.redis.as_ref().filter(|own| own.edition != stored.edition) {
         let is_earlier = own.edition < stored.edition && own.issued == 0 && stored.opened_at.is_none();
-        return if is_earlier { Plan::Do(Step::RemoveEdition(own.edition)) } else { drift(own, stored.stock_len()) };
+        return if is_earlier {
+            Plan::Do(Step::RemoveEdition(own.edition))
+        } else {
+            let (has, knows) = (own.edition, stored.edition);
+            stuck(
+                reason::DRIFT_FOUND,
+                format!(
+                    "Redis has edition {has} of the stock, Postgres edition {knows}: one of them was restored from a backup"
+                ),
+            )
+        };
     }
     match (stored.opened_at, seen.redis.as_ref()) {
         (Some(at), None) if at <= seen.now + CLOCK_TOLERANCE => stuck(
@@ -103,9 +139,9 @@ pub(crate) fn plan(wanted: &Wanted, seen: &Seen) -> Plan {
         ),
         // Nothing can have been given out yet, so the stock can be loaded again.
         (Some(_), None) => Plan::Do(Step::WithdrawOpening),
-        (None, own) => before_opening(wanted, stored, own, seen.now),
+        (None, own) => before_opening(wanted, stored, own, seen),
         (Some(at), Some(own)) if own.now < at => waiting_for_start(wanted, stored, own, at),
-        (Some(_), Some(own)) => after_opening(wanted, stored, own, seen.persisted),
+        (Some(_), Some(own)) => after_opening(wanted, stored, own, seen),
     }
 }
 
@@ -139,7 +175,8 @@ fn make_room(wanted: &Wanted, other: &Observed, rival: Option<Rival>) -> Plan {
 }
 
 /// No coupon can have been given out.
-fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>, now: i64) -> Plan {
+fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>, seen: &Seen) -> Plan {
+    let now = seen.now;
     if let Some(own) = own.filter(|own| own.gate == Gate::Open) {
         // Two operators crossed each other. Note it before anything else, as if it had been noted first.
         return Plan::Do(Step::ScheduleOpening { at: opens_at(own.window, now) });
@@ -163,17 +200,13 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
     };
     let len = stored.stock_len();
     if len == 0 {
-        return if own.loaded > 0 {
-            drift(own, len)
-        } else {
-            Plan::Do(Step::MakeStock(Lot { first_ordinal: 0, counts: target }))
-        };
+        return drift(wanted, seen).unwrap_or(Plan::Do(Step::MakeStock(Lot { first_ordinal: 0, counts: target })));
     }
     if own.loaded < len {
         return Plan::Do(Step::Load { from: own.loaded, to: len });
     }
-    if own.loaded > len || own.queued != len || own.issued > 0 {
-        return drift(own, len);
+    if let Some(drift) = given_too_early(own).or_else(|| drift(wanted, seen)) {
+        return drift;
     }
     if wanted.issuance == Issuance::Paused {
         return settle_gate(own, opening(wanted, Gate::Paused, wanted.window, stored.edition, len))
@@ -199,24 +232,27 @@ fn waiting_for_start(wanted: &Wanted, stored: &StoredEvent, own: &Observed, at: 
         // With the window that is in force: the start must not come nearer than Postgres knows.
         return Plan::Do(Step::SetGate(opening(wanted, Gate::Loading, own.window, stored.edition, len)));
     }
-    if own.issued > 0 {
-        return drift(own, len);
-    }
-    Plan::Do(Step::WithdrawOpening)
+    given_too_early(own).unwrap_or(Plan::Do(Step::WithdrawOpening))
 }
 
 /// Coupons may be with users.
-fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, persisted: u64) -> Plan {
+fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, seen: &Seen) -> Plan {
     let len = stored.stock_len();
     if let Some(plan) = closed(wanted, stored, Some(own)) {
         return plan;
     }
-    if persisted > own.issued {
-        // Redis is older than Postgres. To open it would give the same coupons once more.
-        return drift(own, len);
+    // Redis may be older than Postgres. To open it would give the same coupons once more.
+    let opens = own.gate != Gate::Open && wanted.issuance == Issuance::Auto;
+    if opens && Balance::of(wanted, seen).is_some_and(|balance| balance.gives_too_much()) {
+        return drift(wanted, seen).unwrap_or(Plan::Rest);
     }
-    if own.gate == Gate::Loading && own.loaded < len {
-        return Plan::Do(Step::Load { from: own.loaded, to: len });
+    if own.gate == Gate::Loading {
+        if own.loaded < len {
+            return Plan::Do(Step::Load { from: own.loaded, to: len });
+        }
+        if let Some(drift) = drift(wanted, seen) {
+            return drift;
+        }
     }
     // Where users may have got coupons, the start stays. Elsewhere it may move: the gate opens at the one of the manifest.
     let begun = own.gate == Gate::Open || own.issued > 0;
@@ -236,10 +272,6 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, persiste
     if own.loaded < len {
         return Plan::Do(Step::Load { from: own.loaded, to: len });
     }
-    let held = own.queued + own.issued;
-    if own.loaded > len || held > own.loaded || held + own.cancelled < own.loaded {
-        return drift(own, len);
-    }
     if start != wanted.window.start {
         return stuck(reason::CHANGE_NOT_POSSIBLE, "the event has opened: put startTime back as it was");
     }
@@ -249,6 +281,11 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, persiste
 /// What to do when the event is over for good; None when it is not.
 fn closed(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>) -> Option<Plan> {
     match own {
+        Some(own) if own.retired.is_some() && asks_for_more(wanted, stored, own) => Some(stuck(
+            reason::CHANGE_NOT_POSSIBLE,
+            "the event is over and its coupons have left Redis, so it cannot go on: make another event, and set issuance to \
+             Closed in this one",
+        )),
         Some(own) if own.gate == Gate::Closed => Some(Plan::Rest),
         _ if wanted.issuance != Issuance::Closed => None,
         None => Some(Plan::Do(Step::Prepare)),
@@ -262,15 +299,26 @@ fn closed(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>) -> Opti
     }
 }
 
-fn drift(own: &Observed, len: u64) -> Plan {
-    stuck(
-        reason::DRIFT_FOUND,
-        format!(
-            "Postgres has {len} coupons, and Redis loaded {} of them, but now holds {} to give and {} given ({} cancelled): Redis \
-             may have lost writes or been changed by hand; set issuance to Paused and compare the stores",
-            own.loaded, own.queued, own.issued, own.cancelled
-        ),
-    )
+/// Whether the manifest wants to go on with an event that is over.
+fn asks_for_more(wanted: &Wanted, stored: &StoredEvent, own: &Observed) -> bool {
+    let goes_on = wanted.total > stored.stock_len() || wanted.window.end != own.window.end;
+    goes_on && wanted.issuance != Issuance::Closed
+}
+
+/// The stores do not add up: no step would make it better, and some would make it worse.
+fn drift(wanted: &Wanted, seen: &Seen) -> Option<Plan> {
+    let difference = Balance::of(wanted, seen)?.difference()?;
+    Some(Plan::Stuck(difference.obstacle()))
+}
+
+fn given_too_early(own: &Observed) -> Option<Plan> {
+    let given = own.issued;
+    (given > 0).then(|| {
+        stuck(
+            reason::DRIFT_FOUND,
+            format!("Redis has given {given} coupons of an event that Postgres does not know to have opened: compare the stores"),
+        )
+    })
 }
 
 /// The step that puts `opening` in force, unless it is.

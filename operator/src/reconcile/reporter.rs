@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use crds::{CouponEvent, CouponEventStatus};
+use crds::{CouponEvent, CouponEventStatus, status::condition};
 use kube::{
     Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
 
-use super::{Obstacle, Progress, ReconcileError, Seen, Wanted, now, status};
+use super::{
+    Balance, Obstacle, Progress, ReconcileError, Seen, Wanted,
+    balance::Difference,
+    now,
+    status::{self, Beside},
+};
 use crate::{context::Context, notices};
 
 /// Whose fields the status is.
@@ -17,6 +22,9 @@ pub(crate) const FIELD_MANAGER: &str = "couponry-operator";
 
 /// Changes of mere counts are written at most once in this time.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A difference is reported when every look has seen one for so long.
+const LASTING: Duration = Duration::from_secs(3);
 
 /// Writes the status of one event during one look at it.
 ///
@@ -27,11 +35,38 @@ pub(crate) struct Reporter<'a> {
     event: CouponEvent,
     /// Whether there are newer counts than those that were written.
     pub(crate) is_behind: bool,
+    /// What did not add up at the last look.
+    suspicion: Option<Difference>,
+    /// What does not add up, and has not for a while.
+    difference: Option<Difference>,
 }
 
 impl<'a> Reporter<'a> {
     pub(crate) fn new(context: &'a Context, event: CouponEvent) -> Self {
-        Self { context, event, is_behind: false }
+        Self { context, event, is_behind: false, suspicion: None, difference: None }
+    }
+
+    /// Looks whether everything adds up, and since when it does not. Returns whether it does.
+    pub(crate) fn balance(&mut self, wanted: &Wanted, seen: &Seen) -> bool {
+        let balance = Balance::of(wanted, seen);
+        self.suspicion = balance.and_then(|balance| balance.difference());
+        let is_balanced = self.suspicion.is_none();
+        let since = self.context.memory.differs(&wanted.uid.to_string(), !is_balanced);
+        let old = self.event.status.as_ref().and_then(|status| status.condition(condition::BALANCED));
+        // What was told stays told until it is over, also when another operator told it.
+        let is_told = old.is_some_and(|old| old.status == "False");
+        self.difference = self.suspicion.clone().filter(|_| is_told || since >= LASTING);
+        is_balanced
+    }
+
+    /// Takes what did not add up at the last look for certain, since something was not done because of it.
+    pub(crate) fn believe(&mut self) {
+        self.difference.clone_from(&self.suspicion);
+    }
+
+    /// What does not add up, and has not for a while.
+    pub(crate) fn lasting_difference(&self) -> Option<&Difference> {
+        self.difference.as_ref()
     }
 
     /// Reports what was seen.
@@ -42,9 +77,23 @@ impl<'a> Reporter<'a> {
         progress: &Progress,
     ) -> Result<(), ReconcileError> {
         let old = self.event.status.clone().unwrap_or_default();
-        let new = status::report(&old, wanted, seen, progress, &self.context.remarks, now());
-        self.context.metrics.reported(wanted.name.as_str(), &new);
+        let scaled = self.context.scaling.of(&self.event);
+        let beside = Beside {
+            remarks: &self.context.remarks,
+            difference: self.difference.as_ref().map(|difference| difference.words.as_str()),
+            scaling: &scaled,
+        };
+        let mut new = status::report(&old, wanted, seen, progress, beside, now());
+        let promise = self.context.durability.look(&self.context.stock).await;
+        promise.report(&old.conditions, &mut new.conditions, wanted.generation, status::whole_second(now()));
+        let differing = self.difference.as_ref().map_or(0, |difference| difference.coupons);
+        self.context.metrics.reported(wanted.name.as_str(), &new, differing);
         self.write(&old, new).await
+    }
+
+    /// When to look at the event again for its issuers' sake.
+    pub(crate) fn next_scaling(&self) -> Duration {
+        self.context.scaling.next_look(&self.event)
     }
 
     /// Reports how far a long step is. That the event was changed meanwhile must not end the step.
@@ -89,11 +138,41 @@ impl<'a> Reporter<'a> {
             "status": new,
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = self.context.events.patch_status(&name, &params, &Patch::Apply(body)).await;
+        let written = match self.context.events.patch_status(&name, &params, &Patch::Apply(body)).await {
+            Err(kube::Error::Api(status)) if status.message.contains("field not declared in schema") => {
+                self.write_what_is_known(&name, &new).await
+            }
+            written => written,
+        };
         self.event = written.map_err(|error| ReconcileError::kubernetes("writing the status", error))?;
         self.context.memory.wrote(&key);
-        notices::publish(&self.context.recorder, &self.event, &notices::between(old, &new)).await;
+        notices::publish(
+            &self.context.recorder,
+            &self.event,
+            &notices::between(old, &new, self.event.spec.end_time.as_ref()),
+        )
+        .await;
         Ok(())
+    }
+
+    /// Writes the status under a definition that is older than this program, and that knows less. A server-side apply is
+    /// refused then; what this does, leaves out what is not known.
+    async fn write_what_is_known(&self, name: &str, new: &CouponEventStatus) -> kube::Result<CouponEvent> {
+        let version = self.event.resource_version();
+        let replace = json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "add", "path": "/status", "value": new},
+        ]);
+        let replace = serde_json::from_value(replace).expect("these are JSON patches");
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let replaced = self.context.events.patch_status(name, &params, &Patch::Json::<()>(replace)).await;
+        replaced.map_err(|error| match error {
+            // A test that fails: somebody else has written meanwhile.
+            kube::Error::Api(status) if status.code == 422 => {
+                kube::Error::Api(Box::new(kube::core::Status { code: 409, ..*status }))
+            }
+            other => other,
+        })
     }
 }
 

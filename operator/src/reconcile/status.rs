@@ -11,7 +11,8 @@ use k8s_openapi::{
 };
 use stock::Observed;
 
-use super::{Obstacle, Seen, Wanted};
+use super::{Balance, Obstacle, Seen, Wanted};
+use crate::scaling::{Asked, Scaled};
 
 /// How the work on an event is going.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,17 @@ pub(crate) enum Progress {
     Settled,
     /// Something stands in the way.
     Stuck(Obstacle),
+}
+
+/// What is to be reported beside what the stores hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside<'a> {
+    /// What was found at the start and is not as it should be.
+    pub(crate) remarks: &'a [String],
+    /// What does not add up, and has not for a while.
+    pub(crate) difference: Option<&'a str>,
+    /// Whether there are as many issuers as the event asks for.
+    pub(crate) scaling: &'a Asked,
 }
 
 /// One condition, without what follows from the last report.
@@ -38,9 +50,11 @@ pub(crate) fn report(
     wanted: &Wanted,
     seen: &Seen,
     progress: &Progress,
-    remarks: &[String],
+    beside: Beside<'_>,
     now: Timestamp,
 ) -> CouponEventStatus {
+    let Beside { remarks, difference, scaling } = beside;
+    let balance = Balance::of(wanted, seen);
     let own = seen.own(wanted);
     let state = state(own);
     let issued = own.map_or(old.issued.unwrap_or_default(), |own| own.issued);
@@ -48,7 +62,7 @@ pub(crate) fn report(
     let is_over = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
     let opened = own.is_some_and(|own| own.gate == Gate::Open);
     let opened_at = seen.stored.as_ref().and_then(|stored| stored.opened_at).filter(|at| opened && *at <= seen.now);
-    let findings = [
+    let mut findings = vec![
         ready(wanted, seen, progress, state, remarks),
         preloaded(wanted, seen, progress),
         Finding {
@@ -60,9 +74,22 @@ pub(crate) fn report(
         persisted(issued, caught_up),
         stalled(progress),
     ];
+    findings.extend(balance.map(|_| balanced(difference)));
+    findings.extend(match scaling {
+        Asked::Known(Scaled { holds, reason, message }) => {
+            Some(Finding { type_: condition::SCALED, holds: *holds, reason, message: message.clone() })
+        }
+        Asked::Unknown | Asked::Nothing => None,
+    });
+    let stays = |type_: &str| match type_ {
+        condition::BALANCED => true,
+        condition::SCALED => matches!(scaling, Asked::Unknown),
+        _ => false,
+    };
     CouponEventStatus {
         observed_generation: Some(wanted.generation),
-        conditions: conditions(&old.conditions, findings, wanted.generation, now),
+        conditions: conditions(&old.conditions, findings, stays, wanted.generation, now),
+        balance: balance.as_ref().map(Balance::status).or(old.balance),
         preloaded: Some(own.map_or(0, |own| own.loaded)),
         issued: Some(issued),
         persisted: Some(seen.persisted),
@@ -87,11 +114,7 @@ pub(crate) fn unavailable(
         let message = describe(reason::LOADING).to_owned();
         findings.push(Finding { type_: condition::OPEN, holds: false, reason: reason::LOADING, message });
     }
-    let mut all = conditions(&old.conditions, findings, generation, now);
-    let is_new = |condition: &Condition| all.iter().any(|new| new.type_ == condition.type_);
-    let kept: Vec<_> = old.conditions.iter().filter(|condition| !is_new(condition)).cloned().collect();
-    all.extend(kept);
-    all.sort_by_key(|one| condition::ALL.iter().position(|type_| *type_ == one.type_));
+    let all = conditions(&old.conditions, findings, |_| true, generation, now);
     CouponEventStatus { conditions: all, ..old.clone() }
 }
 
@@ -110,11 +133,13 @@ pub(crate) fn is_transition(old: &CouponEventStatus, new: &CouponEventStatus) ->
 /// is told before the start as well.
 pub(crate) fn state(own: Option<&Observed>) -> &'static str {
     let Some(own) = own else { return reason::LOADING };
-    match own.window.verdict(own.gate, own.now) {
-        Verdict::Ended if own.gate == Gate::Closed => reason::CLOSED,
+    // When the coupons leave Redis, that changes nothing of how the event has ended.
+    let gate = own.retired.unwrap_or(own.gate);
+    match own.window.verdict(gate, own.now) {
+        Verdict::Ended if gate == Gate::Closed => reason::CLOSED,
         Verdict::Ended => reason::ENDED,
-        _ if own.gate == Gate::Loading => reason::LOADING,
-        _ if own.gate == Gate::Paused => reason::PAUSED,
+        _ if gate == Gate::Loading => reason::LOADING,
+        _ if gate == Gate::Paused => reason::PAUSED,
         Verdict::NotStarted => reason::SCHEDULED,
         Verdict::Open | Verdict::Paused if is_sold_out(own) => reason::SOLD_OUT,
         Verdict::Open | Verdict::Paused => reason::OPEN,
@@ -143,6 +168,9 @@ fn ready(wanted: &Wanted, seen: &Seen, progress: &Progress, state: &'static str,
     match progress {
         Progress::Working(how_far) => finding(false, work(seen), how_far.clone()),
         Progress::Stuck(Obstacle { reason, message }) => finding(false, reason, message.clone()),
+        Progress::Settled if seen.own(wanted).is_some_and(|own| own.retired.is_some()) => {
+            finding(true, reason::RETIRED, "The event is over, and its coupons have left Redis".to_owned())
+        }
         Progress::Settled if state == reason::CLOSED => finding(true, reason::CLOSED, describe(state).to_owned()),
         Progress::Settled => {
             let mut words = vec![format!("All {} coupons are in place", wanted.total)];
@@ -155,9 +183,13 @@ fn ready(wanted: &Wanted, seen: &Seen, progress: &Progress, state: &'static str,
 fn preloaded(wanted: &Wanted, seen: &Seen, progress: &Progress) -> Finding {
     let finding = |holds, reason, message: String| Finding { type_: condition::PRELOADED, holds, reason, message };
     let len = seen.stock_len();
-    let loaded = seen.own(wanted).map_or(0, |own| own.loaded);
+    let own = seen.own(wanted);
+    let loaded = own.map_or(0, |own| own.loaded);
     match progress {
         Progress::Working(how_far) => finding(false, work(seen), how_far.clone()),
+        _ if own.is_some_and(|own| own.retired.is_some()) => {
+            finding(true, reason::RETIRED, format!("Postgres holds {len} coupons; they have left Redis"))
+        }
         _ if len > 0 && loaded == len => {
             finding(true, reason::STOCK_COMPLETE, format!("Postgres and Redis hold the same {len} coupons"))
         }
@@ -184,6 +216,12 @@ fn persisted(issued: u64, caught_up: bool) -> Finding {
     Finding { type_: condition::PERSISTED, holds: caught_up, reason, message: message.to_owned() }
 }
 
+fn balanced(difference: Option<&str>) -> Finding {
+    let (reason, message) =
+        difference.map_or((reason::ADDS_UP, "Every coupon is accounted for"), |words| (reason::DRIFT_FOUND, words));
+    Finding { type_: condition::BALANCED, holds: difference.is_none(), reason, message: message.to_owned() }
+}
+
 fn stalled(progress: &Progress) -> Finding {
     let (holds, reason, message) = match progress {
         Progress::Stuck(Obstacle { reason, message }) => (true, *reason, message.clone()),
@@ -194,9 +232,11 @@ fn stalled(progress: &Progress) -> Finding {
     Finding { type_: condition::STALLED, holds, reason, message }
 }
 
+/// The conditions that were found, and of the others those that are to stay as they were.
 fn conditions(
     old: &[Condition],
     findings: impl IntoIterator<Item = Finding>,
+    stays: impl Fn(&str) -> bool,
     generation: i64,
     now: Timestamp,
 ) -> Vec<Condition> {
@@ -204,20 +244,23 @@ fn conditions(
         let same = old.iter().find(|old| old.type_ == type_ && old.status == status);
         same.map_or_else(|| whole_second(now), |old| old.last_transition_time.clone())
     };
-    findings
-        .into_iter()
-        .map(|Finding { type_, holds, reason, message }| {
-            let status = if holds { "True" } else { "False" };
-            Condition {
-                last_transition_time: since(type_, status),
-                message,
-                observed_generation: Some(generation),
-                reason: reason.to_owned(),
-                status: status.to_owned(),
-                type_: type_.to_owned(),
-            }
-        })
-        .collect()
+    let found = findings.into_iter().map(|Finding { type_, holds, reason, message }| {
+        let status = if holds { "True" } else { "False" };
+        Condition {
+            last_transition_time: since(type_, status),
+            message,
+            observed_generation: Some(generation),
+            reason: reason.to_owned(),
+            status: status.to_owned(),
+            type_: type_.to_owned(),
+        }
+    });
+    let mut all: Vec<_> = found.collect();
+    let is_found = |old: &&Condition| all.iter().any(|new| new.type_ == old.type_);
+    let kept: Vec<_> = old.iter().filter(|old| stays(&old.type_) && !is_found(old)).cloned().collect();
+    all.extend(kept);
+    all.sort_by_key(|one| condition::ALL.iter().position(|type_| *type_ == one.type_));
+    all
 }
 
 /// Since when something holds.
@@ -226,7 +269,7 @@ fn first(since: Option<&Time>, holds: bool, now: Timestamp) -> Option<Time> {
 }
 
 /// Kubernetes keeps whole seconds: anything finer would look like a change at every comparison.
-fn whole_second(time: Timestamp) -> Time {
+pub(super) fn whole_second(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 

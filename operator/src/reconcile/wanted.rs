@@ -17,6 +17,8 @@ pub(crate) struct Wanted {
     pub(crate) window: Window,
     pub(crate) issuance: Issuance,
     pub(crate) acknowledge: Acknowledge,
+    /// When the coupons are to leave Redis (milliseconds since the epoch); None: not yet, or only with the event.
+    pub(crate) retire_at: Option<i64>,
 }
 
 /// Why an event cannot be followed at all.
@@ -28,6 +30,16 @@ pub(crate) enum Unusable {
     /// Stored under an older definition.
     #[error("the manifest is not valid: {0}")]
     Spec(#[from] InvalidSpec),
+}
+
+/// So long after the end, or after everything was recorded if that was later. An event that was closed ended then; one that
+/// was sold out may still be topped up until its `endTime`.
+fn retire_at(event: &CouponEvent) -> Option<i64> {
+    let spec = &event.spec;
+    let ttl = i64::from(spec.ttl_seconds_after_finished?) * 1000;
+    let finished = event.status.as_ref()?.finished_at.as_ref()?.0.as_millisecond();
+    let end = spec.window().end.filter(|_| spec.issuance != Issuance::Closed);
+    Some(end.unwrap_or(finished).max(finished) + ttl)
 }
 
 impl Wanted {
@@ -47,6 +59,7 @@ impl Wanted {
                 crds::Acknowledge::Redis => Acknowledge::Redis,
                 crds::Acknowledge::Kafka => Acknowledge::Kafka,
             },
+            retire_at: retire_at(event),
         })
     }
 

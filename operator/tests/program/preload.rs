@@ -81,6 +81,18 @@ async fn a_window_opens_and_ends_by_itself() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_over_when_it_is_made_has_not_opened() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    let spec = "{policyName: p, totalCount: 10, discounts: [{type: Amount, value: 1, count: 10}], \
+                endTime: '2020-01-01T00:00:00Z'}";
+    stage.apply("event", spec)?;
+    stage.wait("event", "over", |status| reason(status, "Open") == "Ended").await?;
+    assert_eq!(stage.ask("event", 0..1).await?, 0);
+    stage.wait_story("event", &["Ended", "PreloadCompleted", "PreloadStarted"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_examples_become_ready_side_by_side() -> Result<()> {
     let stage = Stage::new().await?;
     let _operator = stage.operator()?;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -87,18 +88,70 @@ impl Stage {
 
     /// The same for another API server.
     pub(crate) fn program_on(&self, kubeconfig: impl Into<PathBuf>, monitor: u16) -> Program {
+        self.program_for(kubeconfig, monitor, "")
+    }
+
+    /// The same with an admin API at this address.
+    pub(crate) fn program_with_admin(&self, monitor: u16, admin: &str) -> Program {
+        self.program_for(shared::kubeconfig(), monitor, admin)
+    }
+
+    fn program_for(&self, kubeconfig: impl Into<PathBuf>, monitor: u16, admin: &str) -> Program {
         testbed::program("couponry-operator")
             .args(["--namespace", &self.namespace, "--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
             .args(["--postgres-url", &self.postgres_url, "--kafka-brokers", &self.brokers])
             .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1"])
-            .args(["--monitor-listen", &format!("127.0.0.1:{monitor}")])
+            .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--admin-listen", admin])
             .args(["--drain-timeout-seconds", &self.drain_timeout_seconds.to_string()])
             .env("KUBECONFIG", kubeconfig.into())
+    }
+
+    /// The issuer or the consumer of this stage, not started yet.
+    pub(crate) fn companion(&self, name: &str) -> Result<Program> {
+        Ok(testbed::program(name)
+            .args(["--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
+            .args(["--kafka-brokers", &self.brokers, "--kafka-topic", &self.topic])
+            .args(["--monitor-listen", &format!("127.0.0.1:{}", ports::free()?)]))
+    }
+
+    /// Runs `couponry-operator verify` to its end: what it printed, or what it had to complain about.
+    pub(crate) async fn verify(&self, issuer: &str) -> Result<String> {
+        let output = tokio::process::Command::new(shared::program("couponry-operator"))
+            .args(["verify", "--namespace", &self.namespace, "--issuer-url", issuer])
+            .env("KUBECONFIG", shared::kubeconfig())
+            .output()
+            .await?;
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        ensure!(output.status.success(), "{text}");
+        Ok(text)
     }
 
     /// A running operator.
     pub(crate) fn operator(&self) -> Result<testbed::program::Running> {
         self.program(ports::free()?).start()
+    }
+
+    /// The namespace, which no other test has.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// What a command of the operator's program answers in the environment of its pod, with `changed` variables.
+    pub(crate) fn answer(&self, args: &[&str], changed: &[(&str, &str)]) -> Result<Output> {
+        let mut command = Command::new(shared::program("couponry-operator"));
+        command
+            .args(args)
+            .env("KUBECONFIG", shared::kubeconfig())
+            .env("POD_NAMESPACE", &self.namespace)
+            .env("REDIS_URL", &self.redis_url)
+            .env("REDIS_KEY_PREFIX", &self.prefix)
+            .env("POSTGRES_URL", &self.postgres_url)
+            .env("KAFKA_BROKERS", &self.brokers)
+            .env("KAFKA_TOPIC", &self.topic)
+            .env("KAFKA_PARTITIONS", "1")
+            .env("KAFKA_GROUP", &self.topic)
+            .envs(changed.iter().copied());
+        Ok(command.output()?)
     }
 
     /// Applies an event, as a user does.
@@ -243,10 +296,19 @@ impl Stage {
         Ok(())
     }
 
+    /// A key of this event in Redis.
+    pub(crate) fn key(&self, kind: &str, name: &str) -> String {
+        format!("{}{kind}:{{{name}}}", self.prefix)
+    }
+
+    /// Sends a command to Redis, as a person would, and returns the answer as the protocol has it.
+    pub(crate) fn redis(&self, words: &[&str]) -> Result<String> {
+        testbed::redis::command(&self.redis_url, words)
+    }
+
     /// Takes one coupon out of the queue, as nobody should.
     pub(crate) fn lose_coupon(&self, name: &str) -> Result<()> {
-        let queue = format!("{}couponQueue:{{{name}}}", self.prefix);
-        let answer = testbed::redis::command(&self.redis_url, &["LPOP", &queue])?;
+        let answer = self.redis(&["LPOP", &self.key("couponQueue", name)])?;
         ensure!(answer.starts_with('$') && !answer.starts_with("$-1"), "no coupon to lose: {answer}");
         Ok(())
     }
@@ -262,9 +324,13 @@ impl Stage {
     pub(crate) async fn record_all(&self, name: &str) -> Result<()> {
         let event: EventId = name.parse()?;
         let uid = self.uid(name).await?;
+        let mut settlements = Vec::new();
         for (user, holding) in self.stock.scan_issued(&event).await? {
             self.ledger.record(&[holding.record(&event, uid, &user)]).await?;
+            let outcome = stock::SettlementOutcome::Completed;
+            settlements.push(stock::Settlement { user, coupon: holding.coupon, outcome });
         }
+        self.stock.settle(&event, uid, &settlements).await?;
         let left = self.stock.left_behind(&event, Duration::ZERO, None, 1000).await?.entries;
         let ids: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
         Ok(self.stock.confirm(&event, &ids).await?)

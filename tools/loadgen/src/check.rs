@@ -6,9 +6,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use domain::{Discount, EventId};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use journal::KafkaSettings;
 use loadgen::checker::{self, Evidence};
 use loadgen::history;
 use loadgen::readers::{Backlog, Stores};
@@ -30,21 +30,12 @@ pub(crate) struct Args {
     /// How many seconds to wait for the consumers.
     #[arg(long, default_value_t = 120)]
     wait: u64,
-    /// The URL of Redis.
-    #[arg(long, env, hide_env_values = true)]
-    redis_url: String,
-    /// What stands before every key in Redis.
-    #[arg(long, env, default_value = "")]
-    redis_key_prefix: String,
-    /// The URL of Postgres.
-    #[arg(long, env, hide_env_values = true)]
-    postgres_url: String,
-    /// The brokers of Kafka, as host:port, separated by commas.
-    #[arg(long, env)]
-    kafka_brokers: String,
-    /// The topic of the issued records.
-    #[arg(long, env, default_value = "coupon-issued")]
-    kafka_topic: String,
+    #[command(flatten)]
+    redis: RedisSettings,
+    #[command(flatten)]
+    postgres: PostgresSettings,
+    #[command(flatten)]
+    kafka: KafkaSettings,
 }
 
 /// `TYPE:VALUE=COUNT`.
@@ -72,8 +63,7 @@ async fn check_stores(args: Args) -> Result<ExitCode> {
     for path in &args.history {
         history.extend(history::read(path)?);
     }
-    let kafka = KafkaSettings { brokers: args.kafka_brokers, topic: args.kafka_topic };
-    let stores = Stores::connect(&args.redis_url, &args.redis_key_prefix, &args.postgres_url, kafka)?;
+    let stores = Stores::connect(&args.redis, &args.postgres, args.kafka)?;
     wait(&stores, &args.event, Duration::from_secs(args.wait)).await?;
 
     let uid = stores.uid(&args.event).await?;

@@ -18,15 +18,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Let a crowd of users ask for coupons, and write every answer to a history.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Compare a history with Redis, Kafka and Postgres. The exit code is 1 when a promise was broken.
-    Check(check::Args),
+    Check(Box<check::Args>),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run(args) => run::run(args),
-        Command::Check(args) => check::check(args),
+        Command::Run(args) => run::run(*args),
+        Command::Check(args) => check::check(*args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use domain::{Coupon, EventId, IssuedRecord, Uuid};
 use futures::TryStreamExt as _;
-use journal::{JournalError, KafkaSettings, Message};
+use journal::{JournalError, Message};
 use ledger::Ledger;
 use stock::Stock;
 use tokio::time::Instant;
@@ -46,12 +47,13 @@ impl Backlog {
 }
 
 impl Stores {
-    /// The stores at these addresses. Connects with the first call.
+    /// The stores with these settings. Connects with the first call.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
-    pub fn connect(redis: &str, prefix: &str, postgres: &str, kafka: KafkaSettings) -> Result<Self> {
-        Ok(Self { stock: Stock::connect(redis, prefix)?, ledger: Ledger::connect(postgres)?, kafka })
+    pub fn connect(redis: &RedisSettings, postgres: &PostgresSettings, kafka: KafkaSettings) -> Result<Self> {
+        kafka.check()?;
+        Ok(Self { stock: Stock::open(redis)?, ledger: Ledger::open(postgres)?, kafka })
     }
 
     /// The uid of the event, as Redis knows it.

@@ -43,7 +43,7 @@ impl Setting {
             prefix: format!("{name}:"),
             database: Database::create().unwrap(),
             history: std::env::temp_dir().join(format!("loadgen-{name}.jsonl")),
-            kafka: KafkaSettings { brokers: shared::kafka(), topic: name },
+            kafka: KafkaSettings::at(shared::kafka(), name),
         }
     }
 

@@ -7,15 +7,21 @@ use std::time::Duration;
 /// Status code and body of `GET path` on this loopback port, or None when there is no answer.
 #[must_use]
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let answer = exchange(port, path).ok()?;
+    get_at((Ipv4Addr::LOCALHOST, port), path)
+}
+
+/// The same of another address.
+#[must_use]
+pub fn get_at(address: (Ipv4Addr, u16), path: &str) -> Option<(u16, String)> {
+    let answer = exchange(address, path).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
-fn exchange(port: u16, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+fn exchange(address: (Ipv4Addr, u16), path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address.0);
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -190,7 +190,7 @@ fn write_kubeconfig(path: &Path, server: &str, authority: &[u8], token: &str) ->
     fs::write(path, format!("{config:#}\n")).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {

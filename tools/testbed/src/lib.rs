@@ -7,11 +7,15 @@
 //! - Tests that share servers take them from [`shared`]; `cargo xtask test` starts those once for the whole run.
 //! - Tests that kill or pause a server start their own: [`Redis::start`], [`Postgres::start`], [`Kafka::start`],
 //!   [`Kubernetes::start`].
+//! - [`Cluster::start`] is for what takes a whole Kubernetes, with pods and an ingress.
 //! - [`Database::create`] and [`unique_name`] give each test what it does not share.
 //! - [`program()`] runs one of our own programs, with the same signals.
 
+pub mod authority;
+pub mod cluster;
 pub mod database;
 pub mod http;
+pub mod image;
 pub mod kafka;
 pub mod kubernetes;
 pub mod ports;
@@ -21,10 +25,13 @@ pub mod program;
 pub mod programs;
 pub mod progress;
 pub mod redis;
+pub mod redis_cluster;
 pub mod scratch;
 pub mod shared;
 pub mod undo;
 
+pub use authority::{Authority, Certificate};
+pub use cluster::Cluster;
 pub use database::{Database, unique_name};
 pub use kafka::Kafka;
 pub use kubernetes::Kubernetes;
@@ -32,3 +39,4 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use program::program;
 pub use redis::Redis;
+pub use redis_cluster::RedisCluster;

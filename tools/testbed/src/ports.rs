@@ -40,7 +40,12 @@ fn read(counter: &mut File) -> std::io::Result<u16> {
 /// Whether something accepts connections on this loopback port.
 #[must_use]
 pub fn accepts(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+    accepts_at((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Whether something accepts connections at this address.
+pub(crate) fn accepts_at(address: (Ipv4Addr, u16)) -> bool {
+    TcpStream::connect(address).is_ok()
 }
 
 /// Runs `start`, and again with other ports when a port was taken between its choice and its use.

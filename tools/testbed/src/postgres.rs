@@ -1,5 +1,6 @@
 //! A `PostgreSQL` server of one's own.
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::{Launch, OnStop, Process, log_in, output, signals};
 use crate::scratch::Scratch;
-use crate::{ports, programs};
+use crate::{Authority, Certificate, ports, programs};
 
 /// `PostgreSQL` does not run as root; Debian's package makes this user.
 const USER: &str = "postgres";
@@ -16,6 +17,7 @@ const USER: &str = "postgres";
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
+    host: Ipv4Addr,
     port: u16,
     scratch: Scratch,
 }
@@ -30,6 +32,16 @@ impl Postgres {
 
     /// Starts it with further settings, which win: `&["synchronous_commit=off"]`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, settings)
+    }
+
+    /// Starts it for clients beyond this machine's loopback, who reach it at this address of the machine. Whoever can
+    /// reach it is believed.
+    pub fn start_on(host: Ipv4Addr) -> Result<Self> {
+        Self::start_at(host, &[&format!("listen_addresses=127.0.0.1,{host}")])
+    }
+
+    fn start_at(host: Ipv4Addr, settings: &[&str]) -> Result<Self> {
         let bin = programs::need(programs::postgres_bin(), "PostgreSQL")?;
         ports::retry(|| {
             let scratch = Scratch::new("postgres")?;
@@ -37,6 +49,11 @@ impl Postgres {
             let data = scratch.path().join("data");
             make_dir(&data, user)?;
             init(&bin, &scratch, &data, user)?;
+            if !host.is_loopback() {
+                let rules = data.join("pg_hba.conf");
+                std::fs::write(&rules, "host all all all trust\n")
+                    .with_context(|| format!("cannot write {}", rules.display()))?;
+            }
             let port = ports::free()?;
             let mut launch = Launch::new("postgres", bin.join("postgres"), log_in(scratch.path(), "postgres")?)
                 .dir(&data)
@@ -49,10 +66,26 @@ impl Postgres {
             for setting in settings {
                 launch = launch.args(["-c", setting]);
             }
-            let postgres = Self { process: Process::start(launch)?, port, scratch };
+            let postgres = Self { process: Process::start(launch)?, host, port, scratch };
             postgres.wait()?;
             Ok(postgres)
         })
+    }
+
+    /// Starts it with TLS. Everyone but `postgres` must use it and log in (SCRAM).
+    pub fn start_tls(authority: &Authority) -> Result<Self> {
+        let Certificate { certificate, key, .. } = authority.certify("postgres")?;
+        let rules = key.with_file_name("pg_hba.conf");
+        std::fs::write(&rules, "host all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")?;
+        if rustix::process::geteuid().is_root() {
+            give_to(&key, USER)?;
+        }
+        Self::start_with(&[
+            "ssl=on",
+            &format!("ssl_cert_file={}", certificate.display()),
+            &format!("ssl_key_file={}", key.display()),
+            &format!("hba_file={}", rules.display()),
+        ])
     }
 
     /// Starts it again on the same port and data, and waits until it accepts connections.
@@ -67,10 +100,10 @@ impl Postgres {
         self.process.wait_ready(|| output(&is_ready, &["-q", "-h", "127.0.0.1", "-p", &port], None).is_ok())
     }
 
-    /// `postgres://postgres@127.0.0.1:PORT/postgres`.
+    /// `postgres://postgres@HOST:PORT/postgres`, with 127.0.0.1 unless it was started on another address.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://postgres@{}:{}/postgres", self.host, self.port)
     }
 
     /// The port that it listens on.
@@ -89,12 +122,14 @@ impl Postgres {
 fn make_dir(path: &Path, user: Option<&str>) -> Result<()> {
     let failed = || format!("cannot make {}", path.display());
     std::fs::DirBuilder::new().mode(0o700).create(path).with_context(failed)?;
-    if let Some(user) = user {
-        let [uid, gid] = ["-u", "-g"].map(|which| output("id".as_ref(), &[which, user], None));
-        let number = |text: Result<String>| -> Result<u32> { Ok(text?.trim().parse()?) };
-        chown(path, Some(number(uid)?), Some(number(gid)?)).with_context(failed)?;
-    }
-    Ok(())
+    user.map_or(Ok(()), |user| give_to(path, user))
+}
+
+fn give_to(path: &Path, user: &str) -> Result<()> {
+    let [uid, gid] = ["-u", "-g"].map(|which| output("id".as_ref(), &[which, user], None));
+    let number = |text: Result<String>| -> Result<u32> { Ok(text?.trim().parse()?) };
+    chown(path, Some(number(uid)?), Some(number(gid)?))
+        .with_context(|| format!("cannot give {} to {user}", path.display()))
 }
 
 fn init(bin: &Path, scratch: &Scratch, data: &Path, user: Option<&str>) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::{ports, programs};
 #[derive(Debug)]
 pub struct Redis {
     process: Process,
+    host: Ipv4Addr,
     port: u16,
     _scratch: Scratch,
 }
@@ -28,6 +29,15 @@ impl Redis {
 
     /// Starts it with further settings, which win: `&["--appendfsync", "everysec"]`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, settings)
+    }
+
+    /// Starts it for clients beyond this machine's loopback, who reach it at this address of the machine.
+    pub fn start_on(host: Ipv4Addr) -> Result<Self> {
+        Self::start_at(host, &["--bind", "127.0.0.1", &host.to_string(), "--protected-mode", "no"])
+    }
+
+    fn start_at(host: Ipv4Addr, settings: &[&str]) -> Result<Self> {
         let program = programs::need(programs::redis_server(), "redis-server")?;
         ports::retry(|| {
             let scratch = Scratch::new("redis")?;
@@ -37,7 +47,7 @@ impl Redis {
                 .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
                 .args(["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"])
                 .args(settings.iter().copied());
-            let redis = Self { process: Process::start(launch)?, port, _scratch: scratch };
+            let redis = Self { process: Process::start(launch)?, host, port, _scratch: scratch };
             redis.wait()?;
             Ok(redis)
         })
@@ -53,10 +63,10 @@ impl Redis {
         self.process.wait_ready(|| answers_ping(self.port).unwrap_or(false))
     }
 
-    /// `redis://127.0.0.1:PORT`.
+    /// `redis://HOST:PORT`, with 127.0.0.1 unless it was started on another address.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}:{}", self.host, self.port)
     }
 
     /// The port that it listens on.

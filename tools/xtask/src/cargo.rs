@@ -28,6 +28,13 @@ pub(crate) fn built(profile: &str) -> Result<PathBuf> {
     Ok(debug.with_file_name(profile))
 }
 
+/// Builds all our programs as the tests use them, and returns their directory.
+pub(crate) fn build_programs() -> Result<PathBuf> {
+    // Without ourselves: this program is running.
+    run(["build", "--workspace", "--bins", "--exclude", "xtask"])?;
+    built("debug")
+}
+
 /// Runs Cargo on our terminal; fails when it does.
 pub(crate) fn run<S: Into<OsString>>(args: impl IntoIterator<Item = S>) -> Result<()> {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();

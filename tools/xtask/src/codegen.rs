@@ -11,6 +11,9 @@ use crate::cargo;
 /// What is generated, from the workspace's root.
 pub(crate) const CRD: &str = "crds/couponevents.couponry.dev.yaml";
 
+/// The same for Helm, which reads nothing outside of a chart.
+const CRD_IN_CHART: &str = "charts/couponry/files/couponevents.couponry.dev.yaml";
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Writes nothing; fails when a file is not what would be written.
@@ -20,15 +23,18 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let generated = crd()?;
-    let path = cargo::root().join(CRD);
-    let present = fs::read_to_string(&path).unwrap_or_default();
-    if present == generated {
-        eprintln!("{CRD} is up to date");
-    } else if options.check {
-        bail!("{CRD} is not what the code says: run `cargo xtask codegen`\n{}", first_difference(&present, &generated));
-    } else {
-        fs::write(&path, generated).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("wrote {CRD}");
+    for file in [CRD, CRD_IN_CHART] {
+        let path = cargo::root().join(file);
+        let present = fs::read_to_string(&path).unwrap_or_default();
+        if present == generated {
+            eprintln!("{file} is up to date");
+        } else if options.check {
+            let difference = first_difference(&present, &generated);
+            bail!("{file} is not what the code says: run `cargo xtask codegen`\n{difference}");
+        } else {
+            fs::write(&path, &generated).with_context(|| format!("cannot write {}", path.display()))?;
+            eprintln!("wrote {file}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,13 @@
-//! The project's commands: demo, test, codegen, setup.
+//! The project's commands: demo, test, e2e, chart, images, cluster, codegen, setup.
 
 mod cargo;
+mod chart;
+mod cluster;
 mod codegen;
 mod demo;
+mod e2e;
+mod images;
+mod kubectl;
 mod servers;
 mod signals;
 mod test;
@@ -19,7 +24,8 @@ Couponry's own commands.
 Every server that they need (Redis, PostgreSQL, Kafka, etcd and kube-apiserver) is a real one, started on a free port \
 of 127.0.0.1 with its data in a scratch directory, and stopped again at the end, also on Ctrl-C. What is missing on \
 this machine is installed first: Debian packages as root by apt-get, the API server from Go modules, Kafka by Maven. \
-The last two are kept in ${XDG_CACHE_HOME:-~/.cache}/couponry, so that it happens once.
+The last two are kept in ${XDG_CACHE_HOME:-~/.cache}/couponry, so that it happens once. `images` and `cluster` need \
+more of them.
 
 Environment:
   XDG_CACHE_HOME          where to keep what is built and fetched
@@ -41,10 +47,29 @@ enum Command {
     Demo(demo::Options),
     /// Runs every test, on servers that are started once for the whole run.
     Test(test::Options),
-    /// Writes what is generated from code: the CRD's YAML.
+    /// Installs the chart on a whole cluster, and does there what users and operators do (needs root).
+    E2e(e2e::Options),
+    /// Runs the chart's tests alone: lint, schema, and every variant against a real API server.
+    Chart(chart::Options),
+    /// Writes what is generated from code: the CRD's YAML, also for the chart.
     Codegen(codegen::Options),
+    /// Makes the images of the three programs in `target/images`, without Docker.
+    Images(images::Options),
+    /// A whole Kubernetes on this machine, with pods and an ingress, for work by hand (needs root).
+    Cluster {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// Installs the programs that the other commands need, and does nothing else.
-    Setup,
+    Setup(Setup),
+}
+
+#[derive(Debug, clap::Args)]
+struct Setup {
+    /// Also what a whole cluster and the images need; some twenty minutes of building, once.
+    #[arg(long)]
+    cluster: bool,
 }
 
 fn main() -> ExitCode {
@@ -64,10 +89,20 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::E2e(options) => e2e::run(&options),
+        Command::Chart(options) => chart::run(&options),
         Command::Codegen(options) => codegen::run(&options),
-        Command::Setup => testbed::programs::install().map(|()| {
-            eprintln!("Everything that the servers need is there.");
-            ExitCode::SUCCESS
-        }),
+        Command::Images(options) => images::run(&options),
+        Command::Cluster { action } => cluster::run(&action),
+        Command::Setup(options) => setup(&options),
     }
+}
+
+fn setup(options: &Setup) -> Result<ExitCode> {
+    testbed::programs::install()?;
+    if options.cluster {
+        testbed::programs::install_cluster()?;
+    }
+    eprintln!("Everything is there.");
+    Ok(ExitCode::SUCCESS)
 }

@@ -22,9 +22,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     programs::install()?;
-    let bin = cargo::built("debug")?;
-    // Without ourselves: this program is running.
-    cargo::run(["build", "--workspace", "--bins", "--exclude", "xtask"])?;
+    let bin = cargo::build_programs()?;
 
     let (for_cargo, for_tests) = split(&options.cargo_test);
     let mut test = vec!["test", "--no-fail-fast"];

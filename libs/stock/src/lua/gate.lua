@@ -8,7 +8,7 @@
 -- returns the gate now in force, or nil when couponMeta is missing, or of another event or edition;
 --   the error NOTWHOLE when the stock is not whole
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'loaded', 'generation', 'edition')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'loaded', 'generation', 'edition', 'cancelled', 'voided')
 if meta[1] ~= ARGV[1] then
   return false
 end
@@ -23,7 +23,8 @@ local gate = ARGV[2]
 if meta[2] == 'CLOSED' then
   gate = 'CLOSED'
 elseif meta[2] == 'LOADING' and (gate == 'OPEN' or gate == 'PAUSED') then
-  local held = redis.call('LLEN', KEYS[2]) + redis.call('HLEN', KEYS[3])
+  local given = redis.call('HLEN', KEYS[3]) - tonumber(meta[6])
+  local held = redis.call('LLEN', KEYS[2]) + given + tonumber(meta[7] or 0)
   if tonumber(meta[3]) ~= tonumber(ARGV[7]) or held ~= tonumber(ARGV[7]) then
     return redis.error_reply('NOTWHOLE loaded ' .. meta[3] .. ', held ' .. held .. ', wanted ' .. ARGV[7])
   end

@@ -13,5 +13,6 @@ end
 if redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then
   return redis.error_reply('LEFTOVER couponMeta is missing, but other keys of the event are there')
 end
-redis.call('HSET', KEYS[1], 'uid', ARGV[1], 'edition', ARGV[2], 'gate', 'LOADING', 'acknowledge', 'Redis', 'generation', 0, 'loaded', 0, 'completed', 0, 'cancelled', 0)
+redis.call('HSET', KEYS[1], 'uid', ARGV[1], 'edition', ARGV[2], 'gate', 'LOADING', 'acknowledge', 'Redis', 'generation', 0, 'loaded', 0, 'completed', 0, 'cancelled', 0,
+  'voided', 0)
 return { ARGV[1], ARGV[2] }

@@ -2,6 +2,10 @@
 -- Writes what became of issued coupons in the database. Done again, it changes nothing: an entry is only touched while it
 -- still names the coupon, and a coupon goes back to the stock only with the change that takes it from its user.
 --
+-- At every instant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that does not go back is voided.
+-- Where an entry gets another coupon in place of one that does go back, that other one must have been counted before (as
+-- voided, or as held by somebody else too): so it is taken off again.
+--
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   then five for each settlement, at most 1,500 of them:
 --       userId   couponKey   status: COMPLETED, CANCEL or REPLACE   1 to put the coupon back, else 0
@@ -32,7 +36,7 @@ local function names(entry, coupon)
 end
 
 local changed, returned = {}, {}
-local completed, cancelled = 0, 0
+local completed, cancelled, voided = 0, 0, 0
 for i = 2, #ARGV, 5 do
   local user, coupon, status, give_back, replacement = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local entry = entries[user]
@@ -49,6 +53,11 @@ for i = 2, #ARGV, 5 do
       cancelled = cancelled + 1
     end
     changed[user] = true
+    if status == 'CANCEL' and give_back ~= '1' then
+      voided = voided + 1
+    elseif status == 'REPLACE' and give_back == '1' then
+      voided = voided - 1
+    end
     if give_back == '1' then
       -- Anchored at the end: the userId before it may hold anything.
       local kind, amount = string.match(bare, ',"discountType":"(%u+)","discountAmount":(%d+),"issuedAt":%d+$')
@@ -66,6 +75,7 @@ if #fields > 0 then
   redis.call('HSET', KEYS[3], unpack(fields))
   redis.call('HINCRBY', KEYS[1], 'completed', completed)
   redis.call('HINCRBY', KEYS[1], 'cancelled', cancelled)
+  redis.call('HINCRBY', KEYS[1], 'voided', voided)
 end
 if #returned > 0 then
   redis.call('RPUSH', KEYS[2], unpack(returned))

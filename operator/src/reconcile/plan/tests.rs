@@ -24,6 +24,7 @@ fn wanted(total: u64) -> Wanted {
         window: Window::default(),
         issuance: Issuance::Auto,
         acknowledge: Acknowledge::Redis,
+        retire_at: None,
     }
 }
 
@@ -59,13 +60,15 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
         issued,
         completed: 0,
         cancelled: 0,
+        voided: 0,
+        retired: None,
         outbox: 0,
         now: NOW,
     }
 }
 
 fn seen(stored: Option<StoredEvent>, redis: Option<Observed>) -> Seen {
-    Seen { stored, persisted: 0, redis, rival: None, now: NOW }
+    Seen { stored, known_recorded: 0, persisted: 0, redis, rival: None, now: NOW }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {
@@ -228,24 +231,64 @@ fn what_redis_lost_is_loaded_again_only_before_the_start() {
 }
 
 #[test]
-fn what_does_not_add_up_is_drift() {
+fn nothing_opens_that_does_not_add_up() {
     let opened = |redis, persisted| Seen { persisted, ..seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis)) };
-    let whole = redis(Gate::Open, 10, 4);
-    assert_eq!(plan(&wanted(10), &opened(whole.clone(), 4)), Plan::Rest);
-    let cancelled = Observed { queued: 6, issued: 3, cancelled: 1, ..whole.clone() };
-    assert_eq!(plan(&wanted(10), &opened(cancelled, 3)), Plan::Rest, "a cancelled coupon may be gone");
-    let returned = Observed { queued: 7, issued: 3, cancelled: 1, ..whole.clone() };
-    assert_eq!(plan(&wanted(10), &opened(returned, 3)), Plan::Rest, "or back in the queue");
+    let whole = |gate| redis(gate, 10, 4);
+    assert_eq!(plan(&wanted(10), &opened(whole(Gate::Paused), 4)), gate(Gate::Open, ALWAYS, 10));
     for (what, redis, persisted) in [
-        ("more is recorded than Redis knows", whole.clone(), 5),
-        ("coupons have vanished", Observed { queued: 5, ..whole.clone() }, 0),
-        ("coupons have appeared", Observed { queued: 7, ..whole.clone() }, 0),
-        ("more is loaded than exists", redis(Gate::Open, 11, 0), 0),
+        ("more is recorded than Redis knows", whole(Gate::Paused), 5),
+        ("the same while it is loaded", whole(Gate::Loading), 5),
+        ("coupons have appeared", Observed { queued: 7, ..whole(Gate::Paused) }, 0),
+        ("more is loaded than exists", redis(Gate::Paused, 11, 0), 0),
+        ("coupons have vanished while it was loaded", Observed { queued: 5, ..whole(Gate::Loading) }, 0),
     ] {
         assert_eq!(reason_of(&plan(&wanted(10), &opened(redis, persisted))), reason::DRIFT_FOUND, "{what}");
     }
-    let early = seen(Some(stored(counts(7, 3), None)), Some(redis(Gate::Loading, 10, 1)));
-    assert_eq!(reason_of(&plan(&wanted(10), &early)), reason::DRIFT_FOUND, "given before it opened");
+    let paused = Wanted { issuance: Issuance::Paused, ..wanted(10) };
+    assert_eq!(plan(&paused, &opened(whole(Gate::Open), 5)), gate(Gate::Paused, ALWAYS, 10), "it can always be held");
+    assert_eq!(plan(&wanted(10), &opened(whole(Gate::Open), 5)), Plan::Rest, "what is open is not the plan's to close");
+    let early = |redis| seen(Some(stored(counts(7, 3), None)), Some(redis));
+    for (what, redis) in [
+        ("given before it opened", redis(Gate::Loading, 10, 1)),
+        ("vanished before it opened", Observed { queued: 9, ..redis(Gate::Loading, 10, 0) }),
+        ("more than exist", redis(Gate::Loading, 11, 0)),
+    ] {
+        assert_eq!(reason_of(&plan(&wanted(10), &early(redis))), reason::DRIFT_FOUND, "{what}");
+    }
+}
+
+#[test]
+fn the_coupons_of_an_event_that_is_over_leave_redis_in_time() {
+    let ended = Window { start: None, end: Some(NOW - 10) };
+    let running = Window { start: None, end: Some(LATER) };
+    let over = |window, gate, issued| Observed { window, completed: issued, ..redis(gate, 10, issued) };
+    let ask = |redis: Observed, persisted, retire_at| {
+        let window = redis.window;
+        let seen = Seen { persisted, ..seen(Some(stored(counts(7, 3), Some(NOW - 100))), Some(redis)) };
+        plan(&Wanted { window, retire_at, ..wanted(10) }, &seen)
+    };
+    let in_time = Some(NOW);
+    for (what, redis, persisted, at, expected) in [
+        ("ended", over(ended, Gate::Open, 4), 4, in_time, Plan::Do(Step::Retire)),
+        ("closed", over(running, Gate::Closed, 4), 4, in_time, Plan::Do(Step::Retire)),
+        ("sold out without an end", over(ALWAYS, Gate::Open, 10), 10, in_time, Plan::Do(Step::Retire)),
+        ("sold out before its end", over(running, Gate::Open, 10), 10, in_time, Plan::Rest),
+        ("open", over(ALWAYS, Gate::Open, 4), 4, in_time, Plan::Rest),
+        ("not yet", over(ended, Gate::Open, 4), 4, Some(NOW + 1), Plan::Rest),
+        ("not asked for", over(ended, Gate::Open, 4), 4, None, Plan::Rest),
+        ("not recorded", over(ended, Gate::Open, 4), 3, in_time, Plan::Rest),
+        ("not told", Observed { completed: 3, ..over(ended, Gate::Open, 4) }, 4, in_time, Plan::Rest),
+        ("on its way", Observed { outbox: 1, ..over(ended, Gate::Open, 4) }, 4, in_time, Plan::Rest),
+        ("not adding up", Observed { queued: 5, ..over(ended, Gate::Open, 4) }, 4, in_time, Plan::Rest),
+        ("done", Observed { retired: Some(Gate::Open), ..over(ended, Gate::Closed, 4) }, 4, in_time, Plan::Rest),
+    ] {
+        assert_eq!(ask(redis, persisted, at), expected, "{what}");
+    }
+    let gone = Observed { retired: Some(Gate::Open), ..over(ended, Gate::Closed, 10) };
+    let gone = seen(Some(stored(counts(7, 3), Some(NOW - 100))), Some(gone));
+    for changed in [Wanted { window: ended, ..wanted(11) }, Wanted { window: running, ..wanted(10) }] {
+        assert_eq!(reason_of(&plan(&changed, &gone)), reason::CHANGE_NOT_POSSIBLE, "{changed:?}");
+    }
 }
 
 #[test]

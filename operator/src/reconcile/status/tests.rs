@@ -21,6 +21,7 @@ fn wanted() -> Wanted {
         window: Window::default(),
         issuance: Issuance::Auto,
         acknowledge: Acknowledge::Redis,
+        retire_at: None,
     }
 }
 
@@ -48,18 +49,26 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         issued,
         completed: persisted,
         cancelled: 0,
+        voided: 0,
+        retired: None,
         outbox: 0,
         now: NOW,
     };
-    Seen { stored: Some(stored), persisted, redis: Some(redis), rival: None, now: NOW }
+    Seen { stored: Some(stored), known_recorded: persisted, persisted, redis: Some(redis), rival: None, now: NOW }
 }
 
 fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap()
 }
 
+fn told(old: &CouponEventStatus, seen: &Seen, progress: &Progress, now: Timestamp) -> CouponEventStatus {
+    report(old, &wanted(), seen, progress, BESIDE, now)
+}
+
+const BESIDE: Beside<'_> = Beside { remarks: &[], difference: None, scaling: &Asked::Nothing };
+
 fn settled(old: &CouponEventStatus, seen: &Seen) -> CouponEventStatus {
-    report(old, &wanted(), seen, &Progress::Settled, &[], at(NOW))
+    told(old, seen, &Progress::Settled, at(NOW))
 }
 
 fn marks(status: &CouponEventStatus) -> Vec<String> {
@@ -78,7 +87,8 @@ fn an_open_event() {
             "Preloaded True StockComplete",
             "Open True Open",
             "Persisted False CatchingUp",
-            "Stalled False Progressing"
+            "Stalled False Progressing",
+            "Balanced True AddsUp"
         ]
     );
     assert_eq!(status.observed_generation, Some(3));
@@ -139,12 +149,12 @@ fn it_is_finished_when_it_is_over_and_everything_is_recorded() {
 fn times_and_words_change_only_with_what_they_tell() {
     let one = settled(&CouponEventStatus::default(), &seen(Gate::Open, ALWAYS, 10, 4, 4));
     let later = at(NOW + 60_000);
-    let same = report(&one, &wanted(), &seen(Gate::Open, ALWAYS, 10, 4, 4), &Progress::Settled, &[], later);
+    let same = told(&one, &seen(Gate::Open, ALWAYS, 10, 4, 4), &Progress::Settled, later);
     assert_eq!(same, one);
-    let counted = report(&one, &wanted(), &seen(Gate::Open, ALWAYS, 10, 5, 5), &Progress::Settled, &[], later);
+    let counted = told(&one, &seen(Gate::Open, ALWAYS, 10, 5, 5), &Progress::Settled, later);
     assert_ne!(counted, one);
     assert!(!is_transition(&one, &counted));
-    let paused = report(&one, &wanted(), &seen(Gate::Paused, ALWAYS, 10, 4, 4), &Progress::Settled, &[], later);
+    let paused = told(&one, &seen(Gate::Paused, ALWAYS, 10, 4, 4), &Progress::Settled, later);
     assert!(is_transition(&one, &paused));
     let since = |status: &CouponEventStatus, type_: &str| status.condition(type_).unwrap().last_transition_time.clone();
     assert_eq!(since(&paused, condition::OPEN), Time(later));
@@ -155,11 +165,11 @@ fn times_and_words_change_only_with_what_they_tell() {
 fn while_coupons_are_made_it_is_not_ready() {
     let working = Progress::Working("3 of 10".into());
     let first = Seen { redis: None, ..seen(Gate::Loading, ALWAYS, 0, 0, 0) };
-    let status = report(&CouponEventStatus::default(), &wanted(), &first, &working, &[], at(NOW));
+    let status = told(&CouponEventStatus::default(), &first, &working, at(NOW));
     assert_eq!(marks(&status)[..3], ["Ready False Preloading", "Preloaded False Preloading", "Open False Loading"]);
     assert_eq!(status.condition(condition::READY).unwrap().message, "3 of 10");
     let more = seen(Gate::Open, ALWAYS, 5, 5, 5);
-    let status = report(&CouponEventStatus::default(), &wanted(), &more, &working, &[], at(NOW));
+    let status = told(&CouponEventStatus::default(), &more, &working, at(NOW));
     assert_eq!(marks(&status)[..2], ["Ready False ToppingUp", "Preloaded False ToppingUp"]);
 }
 
@@ -167,8 +177,7 @@ fn while_coupons_are_made_it_is_not_ready() {
 fn a_stall_says_what_to_do() {
     let obstacle = Obstacle { reason: reason::CHANGE_NOT_POSSIBLE, message: "raise it".into() };
     let stuck = Progress::Stuck(obstacle.clone());
-    let status =
-        report(&CouponEventStatus::default(), &wanted(), &seen(Gate::Open, ALWAYS, 10, 4, 4), &stuck, &[], at(NOW));
+    let status = told(&CouponEventStatus::default(), &seen(Gate::Open, ALWAYS, 10, 4, 4), &stuck, at(NOW));
     assert_eq!(marks(&status)[0], "Ready False ChangeNotPossible");
     assert_eq!(marks(&status)[1], "Preloaded True StockComplete", "what is there is there");
     assert_eq!(marks(&status)[4], "Stalled True ChangeNotPossible");
@@ -183,7 +192,8 @@ fn a_stall_says_what_to_do() {
             "Preloaded True StockComplete",
             "Open True Open",
             "Persisted True CaughtUp",
-            "Stalled True BackendUnavailable"
+            "Stalled True BackendUnavailable",
+            "Balanced True AddsUp"
         ]
     );
     assert_eq!(unknown.issued, Some(4), "the last counts stay");
@@ -195,9 +205,60 @@ fn a_stall_says_what_to_do() {
 fn remarks_about_the_servers_are_in_the_report() {
     let remarks = ["topic coupon-issued: partitions is 1, expected 12".to_owned()];
     let seen = seen(Gate::Open, ALWAYS, 10, 0, 0);
-    let status = report(&CouponEventStatus::default(), &wanted(), &seen, &Progress::Settled, &remarks, at(NOW));
+    let beside = Beside { remarks: &remarks, ..BESIDE };
+    let status = report(&CouponEventStatus::default(), &wanted(), &seen, &Progress::Settled, beside, at(NOW));
     assert_eq!(
         status.condition(condition::READY).unwrap().message,
         "All 10 coupons are in place; but topic coupon-issued: partitions is 1, expected 12"
     );
+}
+
+#[test]
+fn the_balance_is_in_the_report() {
+    let seen = seen(Gate::Open, ALWAYS, 10, 4, 3);
+    let status = settled(&CouponEventStatus::default(), &seen);
+    let expected = crds::BalanceStatus { generated: 10, queued: 6, unrecorded: 1, recorded: 3, voided: 0 };
+    assert_eq!(status.balance, Some(expected));
+    let beside = Beside { difference: Some("1 is nowhere"), ..BESIDE };
+    let differing = report(&status, &wanted(), &seen, &Progress::Settled, beside, at(NOW));
+    assert_eq!(marks(&differing)[5], "Balanced False DriftFound");
+    assert_eq!(differing.condition(condition::BALANCED).unwrap().message, "1 is nowhere");
+    let lost = settled(&differing, &Seen { redis: None, ..seen });
+    assert_eq!(marks(&lost)[5], "Balanced False DriftFound", "nothing is known any more, and nothing better");
+    assert_eq!(lost.balance, Some(expected));
+}
+
+#[test]
+fn scaling_is_reported_to_who_asks_for_it() {
+    let seen = seen(Gate::Open, ALWAYS, 10, 4, 4);
+    let ready = Asked::Known(Scaled { holds: true, reason: reason::ISSUERS_READY, message: "8 of 8".into() });
+    let with = |old: &CouponEventStatus, scaling: &Asked| {
+        report(old, &wanted(), &seen, &Progress::Settled, Beside { scaling, ..BESIDE }, at(NOW))
+    };
+    let status = with(&CouponEventStatus::default(), &ready);
+    assert_eq!(marks(&status)[6], "Scaled True IssuersReady");
+    assert_eq!(with(&status, &Asked::Unknown), status, "known from the last report");
+    assert!(with(&status, &Asked::Nothing).condition(condition::SCALED).is_none());
+}
+
+#[test]
+fn what_has_left_redis_stays_in_the_report() {
+    let ended = Window { start: None, end: Some(NOW - 1) };
+    for (gate, window, issued, state) in [
+        (Gate::Open, ended, 4, reason::ENDED),
+        (Gate::Closed, ALWAYS, 4, reason::CLOSED),
+        (Gate::Open, ALWAYS, 10, reason::SOLD_OUT),
+    ] {
+        let before = seen(gate, window, 10, issued, issued);
+        let after = Observed { gate: Gate::Closed, retired: Some(gate), ..before.redis.clone().unwrap() };
+        let (old, after) = (settled(&CouponEventStatus::default(), &before), Seen { redis: Some(after), ..before });
+        let new = settled(&old, &after);
+        assert_eq!(
+            marks(&new)[..3],
+            ["Ready True Retired".into(), "Preloaded True Retired".into(), format!("Open False {state}")]
+        );
+        let counts = |status: &CouponEventStatus| (status.issued, status.persisted, status.remaining, status.balance);
+        assert_eq!(counts(&new), counts(&old));
+        assert_eq!((new.finished_at, new.sold_out_at), (old.finished_at, old.sold_out_at));
+    }
 }

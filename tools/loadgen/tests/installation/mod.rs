@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use domain::EventId;
-use journal::KafkaSettings;
 use loadgen::client::Target;
 use loadgen::readers::{Backlog, Stores};
 use testbed::program::{self, Running};
@@ -49,8 +49,9 @@ impl Installation {
         shared::kubectl(&["create", "namespace", &name]).unwrap();
         let database = Database::create().unwrap();
         let (postgres, redis) = (database.url(), shared::redis());
-        let (prefix, kafka) = (format!("{name}:"), KafkaSettings { brokers: shared::kafka(), topic: name.clone() });
-        let stores = Stores::connect(&redis, &prefix, &postgres, kafka).unwrap();
+        let (prefix, kafka) = (format!("{name}:"), KafkaSettings::at(shared::kafka(), name.clone()));
+        let stores =
+            Stores::connect(&RedisSettings::at(&redis, &prefix), &PostgresSettings::at(&postgres), kafka).unwrap();
         let common = |program: &str| {
             let monitor = ports::free().unwrap();
             let program = testbed::program(program)
@@ -62,8 +63,9 @@ impl Installation {
         let start = |(program, monitor): (program::Program, u16)| Node { process: program.start().unwrap(), monitor };
 
         let (operator, monitor) = common("couponry-operator");
-        let operator =
-            operator.args(["--postgres-url", &postgres, "--namespace", &name]).env("KUBECONFIG", shared::kubeconfig());
+        let operator = operator
+            .args(["--postgres-url", &postgres, "--namespace", &name, "--admin-listen", ""])
+            .env("KUBECONFIG", shared::kubeconfig());
         let operator = start((operator, monitor));
         let (consumer, monitor) = common("couponry-consumer");
         let consumer = start((consumer.args(["--postgres-url", &postgres, "--kafka-group", &name]), monitor));
@@ -72,7 +74,7 @@ impl Installation {
         for _ in 0..2 {
             let (issuer, monitor) = common("couponry-issuer");
             let address = format!("127.0.0.1:{}", ports::free().unwrap());
-            issuers.push(start((issuer.args(["--listen", &address]), monitor)));
+            issuers.push(start((issuer.args(["--listen", &address, "--drain-seconds", "0"]), monitor)));
             targets.push(format!("http://{address}").parse().unwrap());
         }
         let installation = Self { issuers, consumer, operator, targets, stores, database, name };

@@ -44,6 +44,8 @@ pub enum OnStop {
     Terminate,
     /// SIGINT, and SIGKILL after a while: `PostgreSQL` waits for its clients on SIGTERM.
     Interrupt,
+    /// SIGKILL at once: for what has nothing to lose.
+    Kill,
     /// Let it finish, whatever happens to us: a package manager must not be cut off in the middle.
     Finish,
 }

@@ -156,6 +156,11 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// SIGINT: what Ctrl-C sends.
+    pub fn interrupt(&self) -> Result<()> {
+        self.signal(Signal::INT)
+    }
+
     /// Sends a signal to the process and to everything below it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let mut state = lock(&self.state);
@@ -283,6 +288,7 @@ fn stop(child: &mut Child, on_stop: OnStop) -> std::io::Result<()> {
     let signal = match on_stop {
         OnStop::Terminate => Signal::TERM,
         OnStop::Interrupt => Signal::INT,
+        OnStop::Kill => return kill(child),
         OnStop::Finish => return child.wait().map(drop),
     };
     let below = family(child);

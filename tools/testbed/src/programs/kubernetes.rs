@@ -1,4 +1,4 @@
-//! kube-apiserver and kubectl, built from Go modules.
+//! The programs of Kubernetes, built from Go modules: what every test needs, and what makes a whole node.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::go;
+
 /// The version of both, without the leading v.
 pub const VERSION: &str = "1.36.3";
 
 const COMMANDS: [&str; 2] = ["kube-apiserver", "kubectl"];
+
+/// What a whole cluster needs beside them.
+const NODE_COMMANDS: [&str; 4] = ["kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
 
 /// How users of other API server tests point to their binaries.
 fn assets() -> Option<OsString> {
@@ -47,27 +52,40 @@ fn home() -> Result<PathBuf> {
 }
 
 pub(super) fn build() -> Result<()> {
-    let go = super::on_path("go").context("there is no go")?;
-    super::make_whole(&home()?, |dir| {
+    build_commands(&home()?, &COMMANDS)
+}
+
+fn node_home() -> Result<PathBuf> {
+    Ok(super::cache()?.join(format!("kubernetes-node-{VERSION}")))
+}
+
+/// One of [`NODE_COMMANDS`].
+pub(super) fn node_program(name: &str) -> Option<PathBuf> {
+    program_in(node_home().ok()?.as_os_str(), name)
+}
+
+pub(super) fn node_is_built() -> bool {
+    NODE_COMMANDS.iter().all(|name| node_program(name).is_some())
+}
+
+pub(super) fn build_node() -> Result<()> {
+    build_commands(&node_home()?, &NODE_COMMANDS)
+}
+
+fn build_commands(home: &Path, commands: &[&str]) -> Result<()> {
+    super::make_whole(home, |dir| {
         let source = dir.join("source");
         fs::create_dir(&source).with_context(|| format!("cannot make {}", source.display()))?;
-        let go = |args: &[&str], log: PathBuf| {
-            super::tool(&go, log)
-                .args(args.iter().copied())
-                .dir(&source)
-                .env("CGO_ENABLED", "0")
-                // What the user has set for other work does not belong here.
-                .env("GOWORK", "off")
-                .env("GOFLAGS", "-mod=mod -buildvcs=false")
-        };
+        let go = |args: &[&str], log: PathBuf| go::command(&source, log).args(args.iter().copied());
         let module = format!("k8s.io/kubernetes@v{VERSION}");
         let described = super::run(&format!("fetching the modules of Kubernetes {VERSION}"), |log| {
             go(&["mod", "download", "-json", &module], log)
         })?;
-        write(&source.join("go.mod"), &our_module(&read(Path::new(go_mod(&described)?))?)?)?;
-        write(&source.join("tools.go"), &tools())?;
+        let theirs = read(Path::new(go::described_path(&described, "GoMod")?))?;
+        write(&source.join("go.mod"), &our_module(&theirs)?)?;
+        write(&source.join("tools.go"), &tools(commands))?;
         super::run("resolving what they depend on", |log| go(&["mod", "tidy"], log))?;
-        for command in COMMANDS {
+        for command in commands {
             let stamp = "-X k8s.io/component-base/version.git";
             let (major, minor) = VERSION.split_once('.').context("a version has dots")?;
             let minor = minor.split('.').next().unwrap_or_default();
@@ -81,14 +99,6 @@ pub(super) fn build() -> Result<()> {
         }
         fs::remove_dir_all(&source).with_context(|| format!("cannot remove {}", source.display()))
     })
-}
-
-/// The path of the module's go.mod from what `go mod download -json` printed.
-fn go_mod(described: &str) -> Result<&str> {
-    described
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("\"GoMod\": \"")?.strip_suffix("\","))
-        .with_context(|| format!("go mod download named no go.mod: {described}"))
 }
 
 /// A module of our own that requires Kubernetes. Its go.mod replaces its parts by folders beside it, which a module
@@ -113,8 +123,8 @@ fn our_module(kubernetes: &str) -> Result<String> {
 }
 
 /// Go keeps in go.mod only what some file imports.
-fn tools() -> String {
-    let imports = COMMANDS.map(|command| format!("\t_ \"k8s.io/kubernetes/cmd/{command}\"\n")).concat();
+fn tools(commands: &[&str]) -> String {
+    let imports = commands.iter().flat_map(|name| ["\t_ \"k8s.io/kubernetes/cmd/", name, "\"\n"]).collect::<String>();
     format!("//go:build tools\n\npackage testbed\n\nimport (\n{imports})\n")
 }
 

@@ -1,12 +1,17 @@
 //! The programs that the servers need: where they are, and how a machine gets them.
 //!
 //! `PostgreSQL`, Redis, etcd, a JDK and Maven come as Debian packages; kube-apiserver and kubectl are built from Go
-//! modules; Kafka comes as jars from Maven. What is built or fetched is kept per user and version in
+//! modules; Kafka comes as jars from Maven. A whole [`Cluster`](crate::Cluster) needs more of all three, and Envoy from
+//! the Python package index. What is built or fetched is kept per user and version in
 //! `${XDG_CACHE_HOME:-~/.cache}/couponry`, so that it happens once.
 
 mod debian;
+mod envoy;
+mod go;
 mod kafka;
 mod kubernetes;
+mod pause;
+mod wanted;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,137 +22,78 @@ use crate::process::{Launch, OnStop, Process, log_in};
 use crate::progress::Step;
 use crate::scratch::Scratch;
 
+use wanted::{WANTED, WANTED_FOR_CLUSTER, WANTED_FOR_IMAGES, Wanted, list, missing, packages};
+
+pub use go::{CONTOUR, COREDNS, GATEWAY_API, GoFiles, GoProgram, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR};
 pub use kafka::VERSION as KAFKA_VERSION;
 pub use kubernetes::VERSION as KUBERNETES_VERSION;
+pub(crate) use pause::IMAGE as PAUSE_IMAGE;
 
-/// A program that must be on the machine, since neither we nor Cargo build it.
-struct Wanted {
-    program: &'static str,
-    why: &'static str,
-    /// The Debian package that has it, or None when Debian's is too old.
-    package: Option<&'static str>,
+/// What we build or fetch ourselves, once the programs that this takes are there.
+struct Built {
     present: fn() -> bool,
+    build: fn() -> Result<()>,
 }
 
-/// In the order in which a user would want to read them.
-const WANTED: [Wanted; 9] = [
-    Wanted {
-        program: "redis-server (7.0 or newer)",
-        why: "holds the stock",
-        package: Some("redis-server"),
-        present: || redis_server().is_some(),
-    },
-    Wanted {
-        program: "PostgreSQL server (15 or newer)",
-        why: "records what was issued",
-        package: Some("postgresql"),
-        present: || postgres_bin().is_some(),
-    },
-    Wanted {
-        program: "etcd",
-        why: "keeps the objects of the Kubernetes API server",
-        package: Some("etcd-server"),
-        present: || etcd().is_some(),
-    },
-    Wanted {
-        program: "java (17 or newer)",
-        why: "runs Kafka",
-        package: Some("default-jdk-headless"),
-        present: || java().is_some(),
-    },
-    Wanted {
-        program: "mvn",
-        why: "fetches Kafka",
-        package: Some("maven"),
-        present: || kafka_jars().is_some() || on_path("mvn").is_some(),
-    },
-    Wanted {
-        program: "go (1.26 or newer)",
-        why: "builds kube-apiserver and kubectl",
-        package: None,
-        present: || kubernetes::is_built() || on_path("go").is_some(),
-    },
-    Wanted {
-        program: "openssl",
-        why: "makes the API server's key for service account tokens",
-        package: Some("openssl"),
-        present: || openssl().is_some(),
-    },
-    Wanted {
-        program: "cc",
-        why: "compiles librdkafka",
-        package: Some("build-essential"),
-        present: || on_path("cc").is_some(),
-    },
-    Wanted {
-        program: "make",
-        why: "compiles librdkafka",
-        package: Some("build-essential"),
-        present: || on_path("make").is_some(),
-    },
+const BUILT: [Built; 5] = [
+    Built { present: || kafka_jars().is_some(), build: kafka::fetch },
+    Built { present: kubernetes::is_built, build: kubernetes::build },
+    Built { present: || HELM.find().is_some(), build: || HELM.build() },
+    Built { present: || PROMETHEUS_OPERATOR.find().is_some(), build: || PROMETHEUS_OPERATOR.fetch() },
+    Built { present: || GATEWAY_API.find().is_some(), build: || GATEWAY_API.fetch() },
 ];
 
-/// Finds every program, and installs, builds or fetches those that are missing.
+const BUILT_FOR_CLUSTER: [Built; 6] = [
+    Built { present: || envoy().is_some(), build: envoy::fetch },
+    Built { present: || pause_image().is_some(), build: pause::build },
+    Built { present: kubernetes::node_is_built, build: kubernetes::build_node },
+    Built { present: || COREDNS.find().is_some(), build: || COREDNS.build() },
+    Built { present: || CONTOUR.find().is_some(), build: || CONTOUR.build() },
+    Built { present: || METRICS_SERVER.find().is_some(), build: || METRICS_SERVER.build() },
+];
+
+/// Finds every program that tests and the demo need, and installs, builds or fetches those that are missing.
 ///
 /// Where that is not possible (not root, no apt-get), fails with the list of everything that is wanted.
 pub fn install() -> Result<()> {
-    if is_complete() {
+    provide(&WANTED, &BUILT)
+}
+
+/// Like [`install`], for what [images](crate::image) need.
+pub fn install_images() -> Result<()> {
+    provide(&WANTED_FOR_IMAGES, &[])
+}
+
+/// Like [`install`], for everything that a whole [`Cluster`](crate::Cluster) needs.
+pub fn install_cluster() -> Result<()> {
+    install()?;
+    install_images()?;
+    provide(&WANTED_FOR_CLUSTER, &BUILT_FOR_CLUSTER)
+}
+
+fn provide(wanted: &'static [Wanted], built: &[Built]) -> Result<()> {
+    let missing = missing(wanted);
+    if missing.is_empty() && is_built(built) {
         return Ok(());
     }
-    let missing = missing();
     if missing.iter().any(|w| w.package.is_none()) || (!missing.is_empty() && !debian::can_install()) {
         bail!(list(&missing));
     }
     let _lock = lock_cache()?;
     // Another may have installed them while we waited.
-    let packages = packages(&self::missing());
+    let packages = packages(&self::missing(wanted));
     if !packages.is_empty() {
         debian::install(&packages)?;
-        let missing = self::missing();
+        let missing = self::missing(wanted);
         if !missing.is_empty() {
             bail!("apt-get succeeded, and yet: {}", list(&missing));
         }
     }
-    if kafka_jars().is_none() {
-        kafka::fetch()?;
-    }
-    if !kubernetes::is_built() {
-        kubernetes::build()?;
-    }
-    Ok(())
+    built.iter().filter(|b| !(b.present)()).try_for_each(|b| (b.build)())
 }
 
-fn is_complete() -> bool {
-    missing().is_empty() && kafka_jars().is_some() && kubernetes::is_built()
-}
-
-fn missing() -> Vec<&'static Wanted> {
-    WANTED.iter().filter(|w| !(w.present)()).collect()
-}
-
-fn packages(missing: &[&Wanted]) -> Vec<&'static str> {
-    let mut packages: Vec<&str> = missing.iter().filter_map(|w| w.package).collect();
-    packages.dedup();
-    packages
-}
-
-fn list(missing: &[&Wanted]) -> String {
-    use std::fmt::Write;
-    let mut text = String::from("these programs are wanted on this machine:\n");
-    let width = missing.iter().map(|w| w.program.len()).max().unwrap_or(0);
-    for Wanted { program, why, package, .. } in missing {
-        let package = package.map_or("not in Debian in this version".into(), |p| format!("Debian package {p}"));
-        let _ = writeln!(text, "  {program:width$}  {why} ({package})");
-    }
-    let packages = packages(missing);
-    if !packages.is_empty() {
-        let _ = write!(
-            text,
-            "On Debian, as root, they are installed for you; or: apt-get install --no-install-recommends {}",
-            packages.join(" ")
-        );
-    }
-    text.trim_end().to_owned()
+fn is_built(built: &[Built]) -> bool {
+    built.iter().all(|b| (b.present)())
 }
 
 /// Two installs at once would both build: the second waits here, and then finds everything done.
@@ -165,7 +111,7 @@ fn lock_cache() -> Result<File> {
 }
 
 /// Runs one long command under a progress line. Its output is shown only when it fails.
-fn run(what: &str, launch: impl FnOnce(PathBuf) -> Launch) -> Result<String> {
+pub(crate) fn run(what: &str, launch: impl FnOnce(PathBuf) -> Launch) -> Result<String> {
     let scratch = Scratch::new("install")?;
     let step = Step::start(what);
     let process = Process::start(launch(log_in(scratch.path(), "output")?))?;
@@ -257,6 +203,39 @@ pub fn kafka_jars() -> Option<PathBuf> {
     kafka::find()
 }
 
+/// Helm.
+#[must_use]
+pub fn helm() -> Option<PathBuf> {
+    HELM.find()
+}
+
+/// Where Debian keeps the programs that connect containers.
+pub(crate) const CNI_PLUGINS: &str = "/usr/lib/cni";
+
+/// One of kube-controller-manager, kube-scheduler, kubelet and kube-proxy.
+#[must_use]
+pub fn node_program(name: &str) -> Option<PathBuf> {
+    kubernetes::node_program(name)
+}
+
+/// The proxy that carries an ingress's traffic.
+#[must_use]
+pub fn envoy() -> Option<PathBuf> {
+    envoy::find()
+}
+
+/// The image of a pod's sandbox, as an archive.
+#[must_use]
+pub fn pause_image() -> Option<PathBuf> {
+    pause::find()
+}
+
+/// Makes images.
+#[must_use]
+pub fn buildah() -> Option<PathBuf> {
+    on_path("buildah")
+}
+
 /// `OpenSSL`'s command.
 #[must_use]
 pub fn openssl() -> Option<PathBuf> {
@@ -269,24 +248,7 @@ pub(crate) fn need<T>(found: Option<T>, program: &str) -> Result<T> {
 }
 
 /// A command of an install: with the user's whole environment, in its own words in the log.
-fn tool(program: &Path, log: PathBuf) -> Launch {
+pub(crate) fn tool(program: &Path, log: PathBuf) -> Launch {
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Launch::new(&name, program, log).on_stop(OnStop::Terminate)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{WANTED, list};
-
-    #[test]
-    fn a_machine_without_anything_is_told_everything_at_once() {
-        let text = list(&WANTED.iter().collect::<Vec<_>>());
-        for wanted in &WANTED {
-            assert!(text.contains(wanted.program) && text.contains(wanted.why), "{text}");
-        }
-        assert!(text.contains("Debian package redis-server"), "{text}");
-        assert!(
-            text.ends_with("redis-server postgresql etcd-server default-jdk-headless maven openssl build-essential")
-        );
-    }
 }

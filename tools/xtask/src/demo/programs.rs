@@ -103,12 +103,14 @@ fn node(servers: &Servers, name: &str, program: &str) -> Result<Node> {
         .args(["--kafka-brokers", &servers.kafka.brokers()])
         .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--log-format", "text"]);
     if let Some(port) = listen {
-        launch = launch.args(["--listen", &format!("127.0.0.1:{port}")]);
+        // Nobody is in front who would have to notice the end.
+        launch = launch.args(["--listen", &format!("127.0.0.1:{port}"), "--drain-seconds", "0"]);
     } else {
         launch = launch.args(["--postgres-url", &servers.postgres.url()]);
     }
     if program == OPERATOR {
-        launch = launch.args(["--namespace", "default"]).env("KUBECONFIG", servers.kubernetes.kubeconfig());
+        let only = ["--namespace", "default", "--admin-listen", ""];
+        launch = launch.args(only).env("KUBECONFIG", servers.kubernetes.kubeconfig());
     }
     Ok(Node { name: name.to_owned(), process: launch.start()?, monitor, listen })
 }

@@ -46,7 +46,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 impl World {
     fn seen(&self) -> Seen {
         let redis = self.redis.clone().map(|redis| Observed { now: self.now, ..redis });
-        Seen { stored: self.stored.clone(), persisted: 0, redis, rival: None, now: self.now }
+        Seen { stored: self.stored.clone(), known_recorded: 0, persisted: 0, redis, rival: None, now: self.now }
     }
 
     /// What the stores do, with what they refuse.
@@ -109,6 +109,7 @@ impl World {
                 event.edition += 1;
             }
             Step::CloseForeign(..) | Step::RemoveForeign(_) => unreachable!("there is no other event"),
+            Step::Retire => unreachable!("no manifest asks for it"),
         }
     }
 

@@ -1,0 +1,68 @@
+# The images of Couponry's three programs. Each is one static program and nothing else.
+#
+#   docker build --target operator -t couponry/operator .
+#   docker build --target issuer   -t couponry/issuer .
+#   docker build --target consumer -t couponry/consumer .
+#
+# `cargo xtask images` makes all three without Docker. It builds the programs itself and passes PROGRAMS=prebuilt, so
+# that the stage `build` is left out.
+
+# The stage that the programs come from.
+ARG PROGRAMS=build
+
+FROM docker.io/library/rust:1.95-bookworm AS build
+# Writes the list of everything that a program is made of into the program (`cargo audit bin` and scanners read it).
+ARG AUDITABLE_VERSION=0.7.7
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends musl-tools perl \
+    && rm -rf /var/lib/apt/lists/* \
+    && rustup target add "$(uname -m)-unknown-linux-musl" \
+    && cargo install --locked --debug "cargo-auditable@$AUDITABLE_VERSION"
+WORKDIR /source
+COPY . .
+RUN arch=$(uname -m) \
+    && target=$arch-unknown-linux-musl \
+    && export "CC_${arch}_unknown_linux_musl=musl-gcc" \
+    && cargo auditable build --locked --profile image --target "$target" -p operator -p issuer -p consumer \
+    && mv "target/$target/image/couponry-operator" "target/$target/image/couponry-issuer" \
+          "target/$target/image/couponry-consumer" / \
+    && rm -rf target
+
+FROM scratch AS prebuilt
+COPY couponry-operator couponry-issuer couponry-consumer /
+
+FROM ${PROGRAMS} AS programs
+
+FROM scratch AS program
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION \
+      org.opencontainers.image.licenses=Apache-2.0 \
+      org.opencontainers.image.vendor=Couponry
+# Nobody: not root, and no user of the node.
+USER 65532:65532
+
+FROM program AS operator
+LABEL org.opencontainers.image.title=couponry-operator \
+      org.opencontainers.image.description="Turns CouponEvents into stock in Postgres and Redis, and reports on them."
+COPY --from=programs /couponry-operator /
+# POST /coupons/preload; /livez, /readyz and /metrics.
+EXPOSE 8081 9090
+ENTRYPOINT ["/couponry-operator"]
+
+FROM program AS consumer
+LABEL org.opencontainers.image.title=couponry-consumer \
+      org.opencontainers.image.description="Writes the issued records from Kafka into Postgres."
+COPY --from=programs /couponry-consumer /
+# /livez, /readyz and /metrics.
+EXPOSE 9090
+ENTRYPOINT ["/couponry-consumer"]
+
+FROM program AS issuer
+LABEL org.opencontainers.image.title=couponry-issuer \
+      org.opencontainers.image.description="Gives one coupon to one user over HTTP."
+COPY --from=programs /couponry-issuer /
+# POST /coupons/issue; /livez, /readyz and /metrics.
+EXPOSE 8080 9090
+ENTRYPOINT ["/couponry-issuer"]

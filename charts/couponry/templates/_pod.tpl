@@ -1,0 +1,145 @@
+{{- /* What the pod and its container may do: nothing. Passes Pod Security "restricted". Takes the user's id. */}}
+{{- define "couponry.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "couponry.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* A pod's labels. Without versions: an upgrade that changes nothing of a pod does not restart it. */}}
+{{- define "couponry.podLabels" -}}
+{{- $labels := dict "app.kubernetes.io/part-of" "couponry" "couponry.dev/monitored" "true" }}
+{{- $labels = merge (include "couponry.selector" . | fromYaml) $labels .root.Values.commonLabels (default dict .values.podLabels) }}
+{{- toYaml $labels }}
+{{- end }}
+
+{{- /* Where the pod runs. Takes (dict "root" $ "component" NAME "values" VALUES). */}}
+{{- define "couponry.scheduling" -}}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range . }}
+{{- $constraint := deepCopy . }}
+{{- if not (hasKey $constraint "labelSelector") }}
+{{- $selector := include "couponry.selector" (dict "root" $.root "component" $.component) | fromYaml }}
+{{- $constraint = merge $constraint (dict "labelSelector" (dict "matchLabels" $selector) "matchLabelKeys" (list "pod-template-hash")) }}
+{{- end }}
+{{- list $constraint | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The Deployment of a program. Takes
+       (dict "root" $ "component" NAME "values" PROGRAM "env" YAML "ports" YAML "replicas" BOOL "grace" SECONDS "args" LIST
+             "apiToken" BOOL "volumes" YAML "mounts" YAML). */}}
+{{- define "couponry.deployment" -}}
+{{- $root := .root }}
+{{- $values := .values }}
+{{- $component := .component }}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ include "couponry.fullname" $root }}-{{ $component }}
+  namespace: {{ $root.Release.Namespace }}
+  labels: {{- include "couponry.labels" . | nindent 4 }}
+spec:
+  {{- if .replicas }}
+  replicas: {{ $values.replicas }}
+  {{- end }}
+  selector:
+    matchLabels: {{- include "couponry.selector" . | nindent 6 }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+  template:
+    metadata:
+      labels: {{- include "couponry.podLabels" . | nindent 8 }}
+      {{- $annotations := mustMergeOverwrite (include "couponry.checksums" $root | fromYaml) $values.podAnnotations }}
+      {{- with $annotations }}
+      annotations: {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      serviceAccountName: {{ include "couponry.serviceAccount" . }}
+      automountServiceAccountToken: {{ .apiToken }}
+      # A Service's name must not become an environment variable that one of our flags reads.
+      enableServiceLinks: false
+      {{- with $root.Values.imagePullSecrets }}
+      imagePullSecrets: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      terminationGracePeriodSeconds: {{ .grace }}
+      securityContext: {{- include "couponry.podSecurity" 65532 | nindent 8 }}
+      {{- with include "couponry.scheduling" . }}
+      {{- . | trim | nindent 6 }}
+      {{- end }}
+      containers:
+        - name: {{ $component }}
+          image: {{ include "couponry.image" (dict "root" $root "image" $values.image) }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          {{- with concat .args $values.extraArgs }}
+          args: {{- toYaml . | nindent 12 }}
+          {{- end }}
+          env:
+            - {name: RUST_LOG, value: {{ $root.Values.log.level | quote }}}
+            - {name: LOG_FORMAT, value: {{ $root.Values.log.format | quote }}}
+            - {name: MONITOR_LISTEN, value: "0.0.0.0:9090"}
+            {{- .env | trim | nindent 12 }}
+            {{- with $values.extraEnv }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          ports:
+            - {name: monitor, containerPort: 9090}
+            {{- with .ports }}
+            {{- . | nindent 12 }}
+            {{- end }}
+          # Alive is who answers; what a program waits for shows in its readiness.
+          startupProbe:
+            httpGet: {path: /livez, port: monitor}
+            periodSeconds: 1
+            failureThreshold: 60
+          livenessProbe:
+            httpGet: {path: /livez, port: monitor}
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 3
+          readinessProbe:
+            httpGet: {path: /readyz, port: monitor}
+            periodSeconds: 2
+            timeoutSeconds: 3
+            failureThreshold: 2
+          resources: {{- toYaml $values.resources | nindent 12 }}
+          securityContext: {{- include "couponry.containerSecurity" $root | nindent 12 }}
+          {{- $mounts := printf "%s\n%s" .mounts ($values.extraVolumeMounts | default list | toYaml | replace "[]" "") | trim }}
+          {{- with $mounts }}
+          volumeMounts: {{- . | nindent 12 }}
+          {{- end }}
+      {{- $volumes := printf "%s\n%s" .volumes ($values.extraVolumes | default list | toYaml | replace "[]" "") | trim }}
+      {{- with $volumes }}
+      volumes: {{- . | nindent 8 }}
+      {{- end }}
+{{- end }}
+
+{{- /* Changes whenever the password of an embedded server does, so that the programs are started anew. */}}
+{{- define "couponry.checksums" -}}
+{{- if include "couponry.embedded.passwords" . }}
+checksum/passwords: {{ include "couponry.embedded.passwords" . | sha256sum }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,124 @@
+//! The commands that look and change nothing: [`audit`], [`export`] and [`check`]. They take the same environment as `run`, so
+//! that in the operator's pod they need nothing else.
+
+pub(crate) mod audit;
+pub(crate) mod check;
+mod definition;
+pub(crate) mod export;
+mod words;
+
+use std::process::ExitCode;
+
+use ::audit::Stores;
+use anyhow::Context as _;
+use backend::{KafkaSettings, PostgresSettings, RedisSettings};
+use clap::{Args, ValueEnum};
+use crds::CouponEvent;
+use domain::{EventId, Uuid};
+use kube::{Api, Client};
+use ledger::Ledger;
+use service::telemetry::Telemetry;
+use stock::Stock;
+
+/// The exit code that says: it could not be found out.
+const COULD_NOT_LOOK: u8 = 2;
+
+/// Which event.
+#[derive(Debug, Args)]
+pub(crate) struct EventArgs {
+    /// The event: the name of its resource.
+    #[arg(value_name = "EVENT")]
+    event: EventId,
+    /// The event's uid, when its resource is gone, or Kubernetes is not to be asked.
+    #[arg(long, value_name = "UID")]
+    uid: Option<Uuid>,
+    /// The namespace of the event. Without it: that of the service account or of the kubeconfig.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+/// All stores, and who brings the records from Kafka to Postgres.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// The consumer group that brings the records into Postgres.
+    #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
+    kafka_group: String,
+    #[command(flatten)]
+    redis: RedisSettings,
+    #[command(flatten)]
+    postgres: PostgresSettings,
+    #[command(flatten)]
+    kafka: KafkaSettings,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl EventArgs {
+    /// The uid: as given, or that of the resource.
+    async fn uid(&self, ledger: &Ledger) -> anyhow::Result<Uuid> {
+        if let Some(uid) = self.uid {
+            return Ok(uid);
+        }
+        let (events, namespace) = cluster(self.namespace.as_deref()).await?;
+        let found = events.get_opt(self.event.as_str()).await.context("cannot read the CouponEvent")?;
+        if let Some(uid) = found.as_ref().and_then(CouponEvent::event_uid) {
+            return Ok(uid);
+        }
+        let event = &self.event;
+        match &ledger.uids_of(event).await?[..] {
+            [] => anyhow::bail!("there is no event {event}, neither in the namespace {namespace} nor in Postgres"),
+            uids => {
+                let uids: Vec<String> = uids.iter().map(Uuid::to_string).collect();
+                anyhow::bail!(
+                    "there is no CouponEvent {event} in the namespace {namespace}; Postgres has what is left of {}: \
+                     choose with --uid",
+                    uids.join(", ")
+                )
+            }
+        }
+    }
+}
+
+impl StoreArgs {
+    fn stores(&self) -> anyhow::Result<Stores> {
+        self.kafka.check()?;
+        Ok(Stores {
+            stock: Stock::open(&self.redis)?,
+            ledger: Ledger::open(&self.postgres)?,
+            kafka: self.kafka.clone(),
+            group: self.kafka_group.clone(),
+        })
+    }
+}
+
+/// The events of the namespace, and its name.
+async fn cluster(namespace: Option<&str>) -> anyhow::Result<(Api<CouponEvent>, String)> {
+    let config =
+        kube::Config::infer().await.context("no Kubernetes cluster is configured: set KUBECONFIG, or run in a pod")?;
+    let client = Client::try_from(config).context("cannot speak to Kubernetes as it is configured")?;
+    let namespace = namespace.unwrap_or_else(|| client.default_namespace()).to_owned();
+    Ok((Api::namespaced(client, &namespace), namespace))
+}
+
+/// Says why nothing could be found out, and that by the exit code as well.
+pub(crate) async fn answer(
+    telemetry: &Telemetry,
+    question: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> ExitCode {
+    let asked = async {
+        // Reading a whole event takes its time, and that is no reason to warn.
+        Telemetry { log: format!("{},sqlx::query=error", telemetry.log), ..telemetry.clone() }.init()?;
+        question.await
+    };
+    asked.await.unwrap_or_else(|error| {
+        eprintln!("Error: {error:#}");
+        ExitCode::from(COULD_NOT_LOOK)
+    })
+}

@@ -1,0 +1,138 @@
+//! Every coupon is in one place, and the operator says so, or what differs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use crds::BalanceStatus;
+use domain::EventId;
+use stock::{Settlement, SettlementOutcome};
+use testbed::ports;
+
+use crate::stage::{Stage, eventually, holds, message, monitor, reason};
+
+const SPEC: &str = "{policyName: p, totalCount: 100, discounts: [{type: Amount, value: 1, count: 100}]}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_vanished_is_told_with_words_and_so_is_that_it_is_back() -> Result<()> {
+    let stage = Stage::new().await?;
+    let port = ports::free()?;
+    let _operator = stage.program(port).start()?;
+    let queue = "Postgres has 100 coupons, Redis has 89 to give and 10 given: 1 is nowhere; set issuance to Paused";
+    let record = "Redis was told that 10 coupons are recorded, Postgres has only 9 of these records; set issuance";
+    let entry = "Postgres has 100 coupons, Redis has 90 to give and 9 given: 1 is nowhere; Postgres has recorded 10 coupons as \
+                 given, Redis has given only 9; set issuance";
+    let cases = [("queue", queue, 1), ("record", record, 1), ("entry", entry, 2)];
+    for (name, ..) in cases {
+        stage.apply(name, SPEC)?;
+        stage.wait(name, "open", |status| holds(status, "Open")).await?;
+        assert_eq!(stage.ask(name, 0..10).await?, 10);
+        stage.record_all(name).await?;
+        let status = stage.wait(name, "recorded", |status| status.persisted == Some(10)).await?;
+        let balance = BalanceStatus { generated: 100, queued: 90, unrecorded: 0, recorded: 10, voided: 0 };
+        assert_eq!(status.balance, Some(balance));
+        assert_eq!((holds(&status, "Balanced"), reason(&status, "Balanced")), (true, "AddsUp"));
+    }
+
+    stage.lose_coupon("queue")?;
+    let uid = stage.uid("record").await?;
+    let row = format!("event_uid = '{uid}' AND user_id = 'user-3'");
+    stage
+        .database
+        .sql(&format!("CREATE TABLE kept AS SELECT * FROM issuance WHERE {row}; DELETE FROM issuance WHERE {row}"))?;
+    stage.redis(&["HDEL", &stage.key("couponIssued", "entry"), "user-3"])?;
+
+    for (name, words, coupons) in cases {
+        let status = stage.wait(name, "out of balance", |status| reason(status, "Balanced") == "DriftFound").await?;
+        let told = message(&status, "Balanced");
+        assert!(told.starts_with(words), "{name}: {told}");
+        assert_eq!([reason(&status, "Stalled"), reason(&status, "Ready")], ["DriftFound"; 2]);
+        assert_eq!(message(&status, "Stalled"), told);
+        assert!(holds(&status, "Open"), "users go on getting coupons");
+        stage.wait_story(name, &["DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"]).await?;
+        let told_of = stage.told(name).await?;
+        let warning = told_of.iter().find(|event| event.type_.as_deref() == Some("Warning")).context("no warning")?;
+        assert_eq!(warning.note.as_deref(), Some(told));
+        let gauge = format!("couponry_operator_balance_difference{{event=\"{name}\"}} {coupons}\n");
+        eventually("it is in the metrics", async || Ok(metrics(port).await?.contains(&gauge))).await?;
+    }
+
+    stage.database.sql("INSERT INTO issuance SELECT * FROM kept")?;
+    let status = stage.wait("record", "in balance", |status| holds(status, "Balanced")).await?;
+    assert!(holds(&status, "Ready") && !holds(&status, "Stalled"));
+    stage.wait_story("record", &["Balanced", "DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"]).await?;
+    stage.delete("record")?;
+    stage.wait_gone("record").await?;
+    let metrics = metrics(port).await?;
+    assert!(!metrics.contains("event=\"record\"") && metrics.contains("event=\"queue\""), "{metrics}");
+    Ok(())
+}
+
+async fn metrics(port: u16) -> Result<String> {
+    Ok(monitor(port, "/metrics").await.context("no answer")?.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voided_coupons_are_counted_also_when_their_users_get_others() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    stage.apply("event", SPEC)?;
+    stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    assert_eq!(stage.ask("event", 0..10).await?, 10);
+    let event: EventId = "event".parse()?;
+    let given = stage.stock.scan_issued(&event).await?;
+    let cancelled: Vec<_> = given
+        .into_iter()
+        .take(3)
+        .map(|(user, held)| {
+            let outcome = SettlementOutcome::Cancelled { return_to_stock: false };
+            Settlement { user, coupon: held.coupon, outcome }
+        })
+        .collect();
+    stage.stock.settle(&event, stage.uid("event").await?, &cancelled).await?;
+    stage.wait("event", "voided", |status| status.balance.is_some_and(|balance| balance.voided == 3)).await?;
+    assert_eq!(stage.ask("event", 0..10).await?, 3, "who was cancelled may ask again");
+    stage.record_all("event").await?;
+    let expected = BalanceStatus { generated: 100, queued: 87, unrecorded: 0, recorded: 10, voided: 3 };
+    let status = stage.wait("event", "recorded", |status| status.balance == Some(expected)).await?;
+    assert!(holds(&status, "Balanced") && holds(&status, "Ready"), "{status:#?}");
+    Ok(())
+}
+
+/// Coupons move all the time, in both stores, and the two can never be read at one instant.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_event_gives_no_false_alarm() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    let spec = "{policyName: p, totalCount: 200000, discounts: [{type: Amount, value: 1, count: 200000}]}";
+    stage.apply("event", spec)?;
+    stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    let event: EventId = "event".parse()?;
+    let uid = stage.uid("event").await?;
+    let begun = Instant::now();
+    let (mut asked, mut differing) = (0u32, 0);
+    while begun.elapsed() < Duration::from_secs(12) {
+        let users: Vec<_> = (asked..asked + 50).map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
+        asked += 50;
+        let entry = stage.stock.issue(&event, &users).await?.and_then(|reply| reply.outbox).context("nothing given")?;
+        stage.ledger.record(&entry.records).await?;
+        let settlements: Vec<_> = entry
+            .records
+            .iter()
+            .map(|record| Settlement {
+                user: record.user_id.clone(),
+                coupon: record.coupon.clone(),
+                outcome: SettlementOutcome::Completed,
+            })
+            .collect();
+        stage.stock.settle(&event, uid, &settlements).await?;
+        stage.stock.confirm(&event, &[entry.id]).await?;
+        let status = stage.get("event").await?.status.unwrap_or_default();
+        differing += u32::from(!holds(&status, "Balanced"));
+    }
+    ensure!(asked > 500, "only {asked} users asked");
+    assert_eq!(differing, 0, "a false alarm");
+    let status = stage.wait("event", "recorded", |status| status.persisted == Some(u64::from(asked))).await?;
+    let balance = status.balance.context("no balance")?;
+    assert_eq!(balance.generated, balance.queued + balance.unrecorded + balance.recorded + balance.voided);
+    stage.wait_story("event", &["Opened", "PreloadCompleted", "PreloadStarted"]).await
+}

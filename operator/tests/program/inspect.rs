@@ -1,0 +1,128 @@
+//! The commands that only look: `audit`, `export`, `check`.
+
+use std::process::Output;
+
+use anyhow::Result;
+use testbed::ports;
+
+use crate::stage::{Stage, holds};
+
+const SPEC: &str =
+    "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, allocationPercentage: 100}]}";
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_says_ok_or_what_differs_by_its_exit_code_too() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    stage.apply("event", SPEC)?;
+    stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    let good = stage.answer(&["audit", "event"], &[])?;
+    assert_eq!(good.status.code(), Some(0), "{}{}", out(&good), err(&good));
+    assert!(out(&good).contains("10 coupons, 0 of them recorded"), "{}", out(&good));
+    assert!(out(&good).ends_with("OK: Redis, Kafka and Postgres tell one story\n"), "{}", out(&good));
+
+    stage.lose_coupon("event")?;
+    let bad = stage.answer(&["audit", "event"], &[])?;
+    assert_eq!(bad.status.code(), Some(1), "{}{}", out(&bad), err(&bad));
+    assert!(out(&bad).contains("in Redis it is neither queued nor held\nDIFFERS: 1 differences\n"), "{}", out(&bad));
+    let json: serde_json::Value =
+        serde_json::from_slice(&stage.answer(&["audit", "event", "-o", "json"], &[])?.stdout)?;
+    assert_eq!((&json["verdict"], &json["differences"]["counts"]["missing"]), (&"DIFFERS".into(), &1.into()));
+
+    let unknown = stage.answer(&["audit", "other"], &[])?;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(err(&unknown).contains("there is no event other"), "{}", err(&unknown));
+    let nowhere = format!("redis://127.0.0.1:{}", ports::free()?);
+    let unreachable = stage.answer(&["audit", "event"], &[("REDIS_URL", &nowhere)])?;
+    assert_eq!(unreachable.status.code(), Some(2));
+    assert!(err(&unreachable).contains("Error: Redis: "), "{}", err(&unreachable));
+
+    // Of an event whose resource is gone, the rows may still be there.
+    let uid = stage.uid("event").await?.to_string();
+    stage.delete("event")?;
+    stage.wait_gone("event").await?;
+    let gone = stage.answer(&["audit", "event"], &[])?;
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(err(&gone).contains(&format!("Postgres has what is left of {uid}: choose with --uid")), "{}", err(&gone));
+    let coupons = stage.answer(&["export", "event", "coupons", "--uid", &uid], &[])?;
+    assert_eq!(out(&coupons).lines().count(), 11);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_csv_that_any_program_reads() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    stage.apply("event", SPEC)?;
+    stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    let users = ["u1".parse()?, r#"a "b", c"#.parse()?, "=1+1".parse()?];
+    stage.stock.issue(&"event".parse()?, &users).await?;
+    stage.record_all("event").await?;
+
+    let coupons = stage.answer(&["export", "event", "coupons"], &[])?;
+    assert!(coupons.status.success(), "{}", err(&coupons));
+    let coupons = out(&coupons);
+    let rows: Vec<&str> = coupons.split("\r\n").collect();
+    assert_eq!(rows[0], "couponKey,discountType,discountAmount,issued,userId,issuedAt");
+    assert_eq!((rows.len(), rows[11]), (12, ""));
+    // In the order in which they are given.
+    for (row, user) in rows[1..4].iter().zip(["u1", r#""a ""b"", c""#, "=1+1"]) {
+        assert!(row.contains(&format!(",PERCENT,10,true,{user},20")), "{row}");
+    }
+    assert!(rows[4].ends_with(",PERCENT,10,false,,"), "{}", rows[4]);
+
+    let issuances = stage.answer(&["export", "event", "issuances", "--for-spreadsheets"], &[])?;
+    let issuances = out(&issuances);
+    assert!(
+        issuances.starts_with("userId,couponKey,discountType,discountAmount,issuedAt,recordedAt\r\n"),
+        "{issuances}"
+    );
+    assert_eq!(issuances.matches("\r\n").count(), 4);
+    assert!(issuances.contains("\r\n'=1+1,"), "{issuances}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_names_what_fails_and_what_to_do() -> Result<()> {
+    let stage = Stage::new().await?;
+    let before = stage.answer(&["check"], &[])?;
+    assert_eq!(before.status.code(), Some(1), "{}", out(&before));
+    for part in ["FAIL  tables", "version 0; this operator needs", "there is no topic", "couponry-operator migrate"] {
+        assert!(out(&before).contains(part), "{part:?} is not in\n{}", out(&before));
+    }
+
+    let _operator = stage.operator()?;
+    stage.apply("event", SPEC)?;
+    stage.wait("event", "open", |status| holds(status, "Open")).await?;
+    let good = stage.answer(&["check"], &[])?;
+    assert_eq!(good.status.code(), Some(0), "{}{}", out(&good), err(&good));
+    for part in [
+        "OK    Postgres      answers",
+        "OK    definition    CouponEvent v1alpha1, as this operator knows it",
+        "OK    consumers     lag 0",
+        "OK    dead letters  none",
+        "OK    events        1 in",
+    ] {
+        assert!(out(&good).contains(part), "{part:?} is not in\n{}", out(&good));
+    }
+    stage.lose_coupon("event")?;
+    stage.wait("event", "stalled", |status| holds(status, "Stalled")).await?;
+    let found: serde_json::Value = serde_json::from_slice(&stage.answer(&["check", "-o", "json"], &[])?.stdout)?;
+    let fails: Vec<_> = found.as_array().into_iter().flatten().filter(|finding| finding["level"] == "FAIL").collect();
+    assert_eq!(fails.len(), 1, "{found:#}");
+    assert_eq!((&fails[0]["about"], &fails[0]["found"]), (&"event event".into(), &"Stalled (DriftFound)".into()));
+
+    let nowhere = format!("postgres://postgres@127.0.0.1:{}/postgres", ports::free()?);
+    let bad = stage.answer(&["check"], &[("POSTGRES_URL", &nowhere)])?;
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(out(&bad).contains("FAIL  Postgres"), "{}", out(&bad));
+    Ok(())
+}

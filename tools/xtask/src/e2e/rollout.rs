@@ -1,0 +1,27 @@
+//! Restarts and upgrades while users ask.
+
+use anyhow::{Context, Result};
+use testbed::progress::Step;
+
+use super::life::manifest;
+use super::load::Load;
+use super::stage::Stage;
+
+const EVENT: &str = "rollout";
+const COUPONS: u64 = 60_000;
+
+pub(super) fn play(stage: &Stage) -> Result<()> {
+    let Stage { kubectl, .. } = stage;
+    stage.ready(EVENT, &manifest(EVENT, COUPONS))?;
+    let load = Load::start(stage, EVENT, 200_000, 200)?;
+    for deployment in kubectl.names("deployments", "app.kubernetes.io/name=couponry")? {
+        let step = Step::start(format!("kubectl rollout restart {deployment}"));
+        kubectl.run(&["rollout", "restart", &deployment])?;
+        kubectl.run(&["rollout", "status", &deployment, "--timeout=180s"])?;
+        step.done();
+    }
+    stage.upgrade(&["issuer.podAnnotations.revision=second", "consumer.podAnnotations.revision=second"])?;
+    stage.roll_back()?;
+    load.end().context("under restarts and an upgrade")?;
+    stage.check(EVENT, COUPONS, &load.history())
+}

@@ -1,0 +1,45 @@
+//! The issuers before, during and after an event that has said when it starts.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use testbed::progress::Step;
+
+use super::life::with;
+use super::stage::Stage;
+
+const EVENT: &str = "couponevent/scaling";
+const ISSUERS: &str = "hpa/couponry-issuer";
+
+pub(super) fn play(stage: &Stage) -> Result<()> {
+    let Stage { kubectl, .. } = stage;
+    let step = Step::start("the autoscalers see the load of the pods");
+    for autoscaler in [ISSUERS, "hpa/couponry-consumer"] {
+        kubectl.wait(autoscaler, "condition=ScalingActive", 180)?;
+    }
+    step.done();
+
+    let start = jiff::Timestamp::try_from(SystemTime::now() + Duration::from_secs(90))?;
+    let spec = json!({
+        "startTime": start.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "scaling": {"minReplicas": 3, "leadSeconds": 60, "cooldownSeconds": 5},
+    });
+    let step = Step::start(format!("an event starts at {start}; a minute before, there shall be 3 issuers"));
+    stage.kubectl.apply(&with("scaling", 1000, &spec))?;
+    kubectl.wait(EVENT, "condition=Scaled", 180)?;
+    kubectl.wait("deployment/couponry-issuer", "jsonpath={.status.readyReplicas}=3", 5)?;
+    ensure!(jiff::Timestamp::now() < start, "the issuers were ready only after the start");
+    step.done_with("3 issuers are ready before the start");
+
+    let step = Step::start("the event opens by the clock");
+    kubectl.wait(EVENT, "condition=Open", 120)?;
+    ensure!(stage.ask("scaling", "anna")?["success"] == true, "anna got no coupon");
+    step.done();
+
+    let step = Step::start("it is closed, and the issuers may go");
+    kubectl.run(&["patch", EVENT, "--type=merge", "--patch", r#"{"spec":{"issuance":"Closed"}}"#])?;
+    kubectl.wait(ISSUERS, "jsonpath={.spec.minReplicas}=2", 60)?;
+    step.done();
+    kubectl.run(&["delete", EVENT, "--timeout=120s"]).map(drop)
+}

@@ -1,0 +1,146 @@
+//! What a real API server says to what the chart renders.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use testbed::database::unique_name;
+use testbed::{programs, shared};
+
+use crate::helm::{chart, objects, pods, template, variants};
+
+/// A namespace that takes only pods that are as restricted as can be.
+fn namespace() -> String {
+    let name = unique_name("chart");
+    shared::kubectl(&["create", "namespace", &name]).unwrap();
+    let restricted = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
+    shared::kubectl(&["label", "namespace", &name, &restricted[0], &restricted[1]]).unwrap();
+    name
+}
+
+/// The kinds of others that the chart has objects of.
+fn install_kinds() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        for kinds in [&programs::PROMETHEUS_OPERATOR, &programs::GATEWAY_API] {
+            for file in kinds.find().expect("they are not there: run `cargo xtask setup`") {
+                let file = file.to_str().unwrap();
+                shared::kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file]).unwrap();
+                shared::kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", file]).unwrap();
+            }
+        }
+    });
+}
+
+fn dry_run(namespace: &str, manifest: &str) -> Result<String, String> {
+    let apply = [
+        "apply",
+        "--namespace",
+        namespace,
+        "--server-side",
+        "--force-conflicts",
+        "--dry-run=server",
+        "--validate=strict",
+        "-f",
+        "-",
+    ];
+    shared::kubectl_with(&apply, manifest).map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn the_api_server_takes_every_variant() {
+    install_kinds();
+    let namespace = namespace();
+    for (name, values) in variants() {
+        let manifest = template(&chart(), &namespace, &["--values", values.to_str().unwrap()]).unwrap();
+        let told = dry_run(&namespace, &manifest).unwrap_or_else(|told| panic!("{name}: {told}"));
+        assert_eq!(told.lines().count(), objects(&manifest).len(), "{name}: {told}");
+    }
+}
+
+/// For a Deployment whose pods break the rules of Pod Security there is only a warning, so the pods themselves are tried.
+#[test]
+fn pod_security_takes_every_pod() {
+    let namespace = namespace();
+    for (name, values) in variants() {
+        let rendered = objects(&template(&chart(), &namespace, &["--values", values.to_str().unwrap()]).unwrap());
+        for (owner, template) in pods(&rendered) {
+            let told = dry_run(&namespace, &pod(&owner, template).to_string());
+            assert!(told.is_ok(), "{name}: {owner}: {told:?}");
+        }
+    }
+}
+
+/// The test above can fail.
+#[test]
+fn pod_security_refuses_a_pod_that_may_more() {
+    let namespace = namespace();
+    let (_, values) = &variants()[0];
+    let rendered = objects(&template(&chart(), &namespace, &["--values", values.to_str().unwrap()]).unwrap());
+    let (owner, template) = pods(&rendered)[0].clone();
+    let mut pod = pod(&owner, template);
+    pod["spec"]["securityContext"]["runAsNonRoot"] = json!(false);
+    let told = dry_run(&namespace, &pod.to_string()).unwrap_err();
+    assert!(told.contains("violates PodSecurity \"restricted"), "{told}");
+}
+
+fn pod(name: &str, template: &Value) -> Value {
+    let mut spec = template["spec"].clone();
+    // Nobody has made the claims of a StatefulSet.
+    if let Some(volumes) = spec["volumes"].as_array_mut()
+        && !volumes.iter().any(|volume| volume["name"] == "data")
+    {
+        volumes.push(json!({"name": "data", "emptyDir": {}}));
+    }
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": template["metadata"]["labels"]}, "spec": spec})
+}
+
+#[test]
+fn the_operator_may_what_it_does_and_nothing_else() {
+    let namespace = namespace();
+    let scaled = ["--set", "issuer.autoscaling.enabled=true,operator.admin.enabled=true"];
+    let rendered = objects(&template(&chart(), &namespace, &scaled).unwrap());
+    for object in rendered.iter().filter(|it| {
+        let kind = it["kind"].as_str().unwrap();
+        it["metadata"]["name"] == "couponry-operator" && ["Role", "RoleBinding", "ServiceAccount"].contains(&kind)
+    }) {
+        let apply = ["apply", "--namespace", &namespace, "-f", "-"];
+        shared::kubectl_with(&apply, &object.to_string()).unwrap();
+    }
+    // What the API server itself says that the account may.
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace}});
+    let user = format!("--as=system:serviceaccount:{namespace}:couponry-operator");
+    let told =
+        shared::kubectl_with(&["create", "--validate=false", &user, "-o", "json", "-f", "-"], &review.to_string())
+            .unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let mut may: Vec<String> = Vec::new();
+    for rule in told["status"]["resourceRules"].as_array().unwrap() {
+        let words = |field: &str| {
+            let words = rule[field].as_array().into_iter().flatten().map(|word| word.as_str().unwrap());
+            words.collect::<Vec<_>>().join(",")
+        };
+        // What everybody may: ask who they are and what they may.
+        if !["authorization.k8s.io", "authentication.k8s.io"].contains(&words("apiGroups").as_str()) {
+            let line =
+                format!("{} {} {}: {}", words("apiGroups"), words("resources"), words("resourceNames"), words("verbs"));
+            let line = line.replace(&namespace, "NAMESPACE");
+            may.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
+    may.sort();
+    assert_eq!(may, MAY);
+}
+
+/// Group, resource, name if it must be that one, verbs.
+const MAY: &[&str] = &[
+    "apps deployments couponry-issuer: get",
+    "autoscaling horizontalpodautoscalers : create",
+    "autoscaling horizontalpodautoscalers couponry-issuer: get,patch",
+    "coordination.k8s.io leases : create",
+    "coordination.k8s.io leases couponry-operator: get,update,patch",
+    "couponry.dev couponevents : get,list,watch,patch,create",
+    "couponry.dev couponevents/status : patch",
+    "events.k8s.io events : create,patch",
+    "namespaces NAMESPACE: get",
+    "pods : list",
+];

@@ -1,0 +1,91 @@
+//! Helm, and what it renders.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use testbed::scratch::Scratch;
+
+/// The namespace that everything is rendered for, unless a test has its own.
+pub(crate) const NAMESPACE: &str = "shop";
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The chart's directory.
+pub(crate) fn chart() -> PathBuf {
+    root().join("charts/couponry")
+}
+
+/// The values of each variant that is tried, by name.
+pub(crate) fn variants() -> Vec<(String, PathBuf)> {
+    let mut variants: Vec<_> = fs::read_dir(chart().join("ci"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_string_lossy().replace("-values.yaml", ""), path))
+        .collect();
+    variants.sort();
+    assert!(variants.len() >= 4, "{variants:?}");
+    variants
+}
+
+/// Runs Helm, away from the user's own settings: what it printed, or what it had against it.
+pub(crate) fn helm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<String, String> {
+    let program = testbed::programs::helm().filter(|program| program.is_file());
+    let home = Scratch::new("helm").unwrap();
+    let output = Command::new(program.expect("Helm is not there: run `cargo xtask setup`"))
+        .args(args)
+        .env("KUBECONFIG", home.path().join("none"))
+        .envs(["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"].map(|name| (name, home.path())))
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stdout) + &text(&output.stderr)) }
+}
+
+/// Renders a release `couponry` of the chart in this directory, with more arguments.
+pub(crate) fn template(chart: &Path, namespace: &str, args: &[&str]) -> Result<String, String> {
+    let release = ["template", "couponry", chart.to_str().unwrap(), "--namespace", namespace];
+    helm(release.into_iter().chain(args.iter().copied()))
+}
+
+/// The objects of a variant.
+pub(crate) fn variant(values: &Path) -> Vec<Value> {
+    objects(&template(&chart(), NAMESPACE, &["--values", values.to_str().unwrap()]).unwrap())
+}
+
+/// The objects with these values set.
+pub(crate) fn with(sets: &[&str]) -> Vec<Value> {
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    objects(&template(&chart(), NAMESPACE, &sets).unwrap())
+}
+
+/// The objects in a stream of YAML.
+pub(crate) fn objects(text: &str) -> Vec<Value> {
+    serde_yaml::Deserializer::from_str(text)
+        .map(|document| <Value as serde::Deserialize>::deserialize(document).unwrap())
+        .filter(|object| !object.is_null())
+        .collect()
+}
+
+/// The object of this kind and name.
+pub(crate) fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found: Vec<_> = objects.iter().filter(|it| it["kind"] == kind && it["metadata"]["name"] == name).collect();
+    assert_eq!(found.len(), 1, "{kind} {name}");
+    found[0]
+}
+
+/// The pods that the objects are or lead to: the name of the object, and the pod's metadata and spec.
+pub(crate) fn pods(objects: &[Value]) -> Vec<(String, &Value)> {
+    let pod = |object: &Value| match object["kind"].as_str() {
+        Some("Deployment" | "StatefulSet") => Some("/spec/template"),
+        Some("Pod") => Some(""),
+        _ => None,
+    };
+    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
+    objects.iter().filter_map(|object| Some((name(object), object.pointer(pod(object)?)?))).collect()
+}

@@ -1,0 +1,72 @@
+//! Alerts and the dashboard speak of metrics that there are, and each alert has its page.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::helm::{chart, find, root, with};
+
+const ON: &[&str] = &["metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true"];
+
+#[test]
+fn every_metric_that_is_asked_for_exists() {
+    let objects = with(ON);
+    let rules = find(&objects, "PrometheusRule", "couponry").to_string();
+    let dashboard = find(&objects, "ConfigMap", "couponry-dashboard")["data"]["couponry.json"].as_str().unwrap();
+    let kept = fs::read_to_string(chart().join("files/dashboard.json")).unwrap();
+    let json: Value = serde_json::from_str(dashboard).unwrap();
+    assert_eq!(json, serde_json::from_str::<Value>(&kept).unwrap());
+
+    let registered = registered();
+    let asked: BTreeSet<String> = names(&rules).into_iter().chain(names(dashboard)).collect();
+    assert!(asked.len() > 15, "{asked:?}");
+    for name in asked {
+        let suffixes = ["_total", "_bucket", "_sum", "_count", ""];
+        let known =
+            suffixes.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(|base| registered.contains(base));
+        assert!(known, "no program has the metric {name}: {registered:?}");
+    }
+}
+
+/// Everything that is a name in the sources of the metrics, as the name of a metric, without the endings of the text format.
+fn registered() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for program in ["operator", "issuer", "consumer"] {
+        let source = fs::read_to_string(root().join(program).join("src/metrics.rs")).unwrap();
+        for name in source.split('"').skip(1).step_by(2).filter(|literal| literal.chars().all(is_name)) {
+            names.extend(["", "_seconds"].map(|unit| format!("couponry_{program}_{name}{unit}")));
+        }
+    }
+    names
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
+}
+
+fn names(text: &str) -> BTreeSet<String> {
+    let starts = ["couponry_operator_", "couponry_issuer_", "couponry_consumer_"];
+    let words = text.split(|c: char| !is_name(c));
+    words.filter(|word| starts.iter().any(|start| word.starts_with(start))).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_alert_has_its_section_in_the_runbook() {
+    let objects = with(ON);
+    let runbook = fs::read_to_string(root().join("docs/runbook.md")).unwrap();
+    let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let rules = find(&objects, "PrometheusRule", "couponry")["spec"]["groups"][0]["rules"].as_array().unwrap();
+    let mut alerts = BTreeSet::new();
+    for rule in rules {
+        let alert = rule["alert"].as_str().unwrap();
+        let url = rule["annotations"]["runbook_url"].as_str().unwrap();
+        assert!(url.ends_with(&format!("/runbook#{}", alert.to_lowercase())), "{url}");
+        for needed in ["summary", "description"] {
+            assert!(rule["annotations"][needed].is_string(), "{alert} has no {needed}");
+        }
+        assert!(rule["labels"]["severity"].is_string(), "{alert}");
+        alerts.insert(alert);
+    }
+    assert_eq!(alerts, sections);
+}

@@ -1,0 +1,61 @@
+//! The chart says to the programs what they understand.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::helm::{find, pods, variant, variants, with};
+use crate::rendered::environment;
+
+#[test]
+fn every_variable_is_a_flag_of_its_program() {
+    for (name, values) in variants() {
+        let objects = variant(&values);
+        for (program, command) in
+            [("operator", &["run", "--help"][..]), ("issuer", &["--help"]), ("consumer", &["--help"])]
+        {
+            let help = help(&format!("couponry-{program}"), command);
+            let workload = objects
+                .iter()
+                .find(|it| {
+                    it["kind"] == "Deployment" && it["metadata"]["labels"]["app.kubernetes.io/component"] == program
+                })
+                .unwrap();
+            for (variable, value) in environment(workload) {
+                // The user's own.
+                if ["RUST_BACKTRACE", "TOKEN"].contains(&variable.as_str()) {
+                    continue;
+                }
+                // The operator's other commands, which run in its pod, read it.
+                let known = ["=", "]"].iter().any(|end| help.contains(&format!("[env: {variable}{end}")))
+                    || (program == "operator" && variable == "KAFKA_GROUP");
+                assert!(known, "{name}: {program} has no flag for {variable}={value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_test_runs_a_command_that_there_is() {
+    let objects = with(&["issuer.userIdentity=header:X-User"]);
+    let (_, pod) = pods(&objects).into_iter().find(|(name, _)| name == "couponry-test").unwrap();
+    let args: Vec<&str> =
+        pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert_eq!(args[0], "verify");
+    let help = help("couponry-operator", &["verify", "--help"]);
+    for flag in args[1..].iter().map(|arg| arg.split('=').next().unwrap()).chain(["--bearer-token"]) {
+        assert!(help.contains(&format!("{flag} <")), "verify has no {flag}");
+    }
+    let service = find(&objects, "Service", "couponry-issuer");
+    assert!(args.contains(&"--issuer-url=http://couponry-issuer:8080"), "{args:?}");
+    assert_eq!(service["spec"]["ports"][0]["port"], 8080);
+
+    let untestable = with(&["issuer.userIdentity=jwt", "issuer.jwt.jwksUrl=https://login.example.com/keys"]);
+    assert!(!pods(&untestable).iter().any(|(name, _)| name == "couponry-test"), "there is no token");
+}
+
+fn help(program: &str, args: &[&str]) -> String {
+    let path = testbed::shared::program(program);
+    let output = Command::new(Path::new(&path)).args(args).env_clear().output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,155 @@
+//! What the chart makes of its values.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::helm::{NAMESPACE, chart, find, pods, root, template, variant, variants, with};
+
+#[test]
+fn rendering_twice_gives_the_same_bytes() {
+    for (name, values) in variants() {
+        let render = || template(&chart(), NAMESPACE, &["--values", values.to_str().unwrap()]).unwrap();
+        assert!(render() == render(), "{name}");
+    }
+}
+
+#[test]
+fn an_autoscaler_owns_the_replicas_alone() {
+    let fixed = with(&[]);
+    for program in ["couponry-operator", "couponry-issuer", "couponry-consumer"] {
+        assert_eq!(find(&fixed, "Deployment", program)["spec"]["replicas"], 2, "{program}");
+    }
+    let scaled = with(&["issuer.autoscaling.enabled=true", "consumer.autoscaling.enabled=true"]);
+    for program in ["couponry-issuer", "couponry-consumer"] {
+        assert_eq!(find(&scaled, "Deployment", program)["spec"].get("replicas"), None, "{program}");
+    }
+    let autoscalers: Vec<_> = scaled.iter().filter(|it| it["kind"] == "HorizontalPodAutoscaler").collect();
+    assert_eq!(autoscalers.len(), 1, "the issuer's is made by the operator");
+    assert_eq!(autoscalers[0]["spec"]["scaleTargetRef"]["name"], "couponry-consumer");
+    let operator = environment(find(&scaled, "Deployment", "couponry-operator"));
+    assert!(operator.contains(&("ISSUER_DEPLOYMENT".into(), json!("couponry-issuer"))), "{operator:?}");
+}
+
+#[test]
+fn the_definition_is_the_generated_one_and_stays() {
+    let generated = fs::read_to_string(root().join("crds/couponevents.couponry.dev.yaml")).unwrap();
+    let kept = fs::read_to_string(chart().join("files/couponevents.couponry.dev.yaml")).unwrap();
+    assert!(kept == generated, "the chart's definition has drifted: run `cargo xtask codegen`");
+
+    let definition = |sets: &[&str]| find(&with(sets), "CustomResourceDefinition", "couponevents.couponry.dev").clone();
+    let rendered = definition(&[]);
+    let generated: Value = serde_yaml::from_str(&generated).unwrap();
+    // The generator writes 12.0 where Helm writes 12.
+    assert_eq!(as_numbers(&rendered["spec"]), as_numbers(&generated["spec"]));
+    let policy = |definition: &Value| definition["metadata"]["annotations"]["helm.sh/resource-policy"].clone();
+    assert_eq!(policy(&rendered), "keep");
+    assert_eq!(policy(&definition(&["crds.keep=false"])), Value::Null);
+    assert!(!with(&["crds.enabled=false"]).iter().any(|it| it["kind"] == "CustomResourceDefinition"));
+}
+
+fn as_numbers(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Array(items) => items.iter().map(as_numbers).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), as_numbers(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn view_edit_and_admin_get_what_their_names_say() {
+    let objects = with(&[]);
+    for (role, verbs) in [
+        ("view", &["get", "list", "watch"][..]),
+        ("edit", &["create", "update", "patch", "delete"]),
+        ("admin", &["create", "update", "patch", "delete", "deletecollection"]),
+    ] {
+        let rendered = find(&objects, "ClusterRole", &format!("{NAMESPACE}-couponry-{role}"));
+        let labels = rendered["metadata"]["labels"].as_object().unwrap();
+        let into: Vec<_> = labels.keys().filter(|key| key.starts_with("rbac.authorization.k8s.io/")).collect();
+        assert_eq!(into, [&format!("rbac.authorization.k8s.io/aggregate-to-{role}")]);
+        assert_eq!(rendered["rules"].as_array().unwrap().len(), 1);
+        assert_eq!(rendered["rules"][0]["verbs"], json!(verbs));
+        assert_eq!(rendered["rules"][0]["apiGroups"], json!(["couponry.dev"]));
+        let status = json!("couponevents/status");
+        let writes_status = rendered["rules"][0]["resources"].as_array().unwrap().contains(&status) && role != "view";
+        assert!(!writes_status, "{role}");
+    }
+    assert!(!with(&["rbac.aggregate=false"]).iter().any(|it| it["kind"] == "ClusterRole"));
+}
+
+#[test]
+fn nothing_is_of_the_whole_cluster_but_what_must_be() {
+    for (name, values) in variants() {
+        for object in variant(&values) {
+            let kind = object["kind"].as_str().unwrap();
+            let of_the_cluster = ["CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"].contains(&kind);
+            let namespace = &object["metadata"]["namespace"];
+            assert_eq!(namespace.is_null(), of_the_cluster, "{name}: {kind} {}", object["metadata"]["name"]);
+        }
+    }
+    assert!(!with(&[]).iter().any(|it| it["kind"] == "ClusterRoleBinding"), "the admin API is off");
+}
+
+#[test]
+fn every_container_may_do_as_little_as_it_can() {
+    for (name, values) in variants() {
+        let objects = variant(&values);
+        let pods = pods(&objects);
+        assert!(pods.len() >= 3, "{name}: {}", pods.len());
+        for (pod, template) in pods {
+            let spec = &template["spec"];
+            let needs_token = pod.ends_with("-operator") || pod.ends_with("-test");
+            assert_eq!(spec["automountServiceAccountToken"], needs_token, "{name}: {pod}");
+            assert_eq!(spec["enableServiceLinks"], false, "{name}: {pod}");
+            for container in spec["containers"].as_array().unwrap() {
+                assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{name}: {pod}");
+                for amount in ["/resources/requests/cpu", "/resources/requests/memory", "/resources/limits/memory"] {
+                    assert!(container.pointer(amount).is_some(), "{name}: {pod} has no {amount}");
+                }
+                for variable in container["env"].as_array().into_iter().flatten() {
+                    let (key, value) = (variable["name"].as_str().unwrap(), variable["value"].as_str());
+                    let is_file = value.is_none_or(|value| value.starts_with("@/") || value.starts_with('/'));
+                    assert!(!key.contains("PASSWORD") || is_file, "{name}: {pod} has {variable}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_ends_has_time_to_drain() {
+    for (name, values) in variants() {
+        let objects = variant(&values);
+        let (_, pod) = pods(&objects).into_iter().find(|(pod, _)| pod.ends_with("-issuer")).unwrap();
+        let environment = environment(&json!({"spec": {"template": pod}}));
+        let drain = environment.iter().find(|(key, _)| key == "DRAIN_SECONDS").unwrap().1.as_str().unwrap();
+        let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+        // What is under way, and its way to Kafka.
+        assert!(grace >= drain.parse::<u64>().unwrap() + 50, "{name}: {grace} s for {drain} s");
+    }
+}
+
+#[test]
+fn a_changed_password_or_setting_restarts_who_reads_it() {
+    let before = with(&[]);
+    let annotations = |objects: &[Value], pod: &str| {
+        let (_, template) = pods(objects).into_iter().find(|(name, _)| name == pod).unwrap();
+        template["metadata"]["annotations"].clone()
+    };
+    let seeded = with(&["embeddedPasswordSeed=other"]);
+    for pod in ["couponry-operator", "couponry-issuer", "couponry-consumer", "couponry-redis", "couponry-postgres"] {
+        assert_ne!(annotations(&before, pod), annotations(&seeded, pod), "{pod}");
+    }
+    assert_eq!(annotations(&before, "couponry-kafka"), annotations(&seeded, "couponry-kafka"));
+    let tuned = with(&["redis.embedded.maxMemory=1gb"]);
+    assert_ne!(annotations(&before, "couponry-redis"), annotations(&tuned, "couponry-redis"));
+    assert_eq!(annotations(&before, "couponry-issuer"), annotations(&tuned, "couponry-issuer"));
+}
+
+/// The variables of a workload's first container that have a value.
+pub(crate) fn environment(workload: &Value) -> Vec<(String, Value)> {
+    let variables = workload.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).unwrap();
+    variables.iter().map(|it| (it["name"].as_str().unwrap().to_owned(), it["value"].clone())).collect()
+}
