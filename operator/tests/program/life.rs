@@ -137,7 +137,10 @@ async fn in_every_state_the_operator_starts_again_and_the_event_is_deleted_and_m
     .await?;
     for (state, (essence_before, story)) in STATES.iter().zip(&before) {
         assert_eq!(&essence(&state.wait(&stage).await?), essence_before, "{}: nothing has happened", state.name);
-        assert_eq!(&stage.story(state.name).await?, story, "{}: nothing is told twice", state.name);
+        // What happened last may have been told only after we listened.
+        let mut now = stage.story(state.name).await?;
+        now.retain(|told| story.contains(told));
+        assert_eq!(&now, story, "{}: nothing is told twice", state.name);
     }
 
     for state in &STATES {

