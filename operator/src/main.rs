@@ -94,13 +94,12 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
         let context = Arc::new(context);
         let work = async || {
             controller::run(Api::namespaced(client.clone(), &namespace), context.clone(), shutdown.clone()).await;
-            if shutdown.is_cancelled() {
-                farewell::farewell(client.clone(), &namespace, &context).await;
-            }
         };
         let election = config.leader.election(client.clone(), &namespace);
         leader::lead(election, &context.metrics, &shutdown, work).await;
         anyhow::ensure!(shutdown.is_cancelled(), "the watch of the CouponEvents has ended by itself");
+        // Also by one that stands by: perhaps nobody leads at that moment.
+        farewell::farewell(client, &namespace, &context).await;
         probe.await.context("the probe failed")?;
     }
     if let Some(admin) = admin {
