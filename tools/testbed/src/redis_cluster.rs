@@ -37,9 +37,8 @@ impl RedisCluster {
     pub fn add_replica(&mut self, settings: &[&str]) -> Result<()> {
         let replica = node(settings)?;
         self.meet(&replica)?;
-        let id = command(&self.nodes[0].url(), &["CLUSTER", "MYID"])?;
-        let id = id.lines().nth(1).unwrap_or_default().to_owned();
-        let follow = ["CLUSTER", "REPLICATE", &id];
+        let master = id(&self.nodes[0])?;
+        let follow = ["CLUSTER", "REPLICATE", &master];
         until("the replica knows its master", || command(&replica.url(), &follow).is_ok())?;
         let follows = || {
             command(&replica.url(), &["INFO", "replication"]).is_ok_and(|info| info.contains("master_link_status:up"))
@@ -71,6 +70,27 @@ impl RedisCluster {
         until("the cluster is whole", || self.nodes.iter().filter(running).all(is_whole))
     }
 
+    /// Moves a slot with its keys from one master to another, and waits until every node knows. A node that did not would refuse
+    /// to vote for the replica of the new owner.
+    pub fn move_slot(&self, slot: &str, from: usize, to: usize) -> Result<()> {
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let (source_id, target_id) = (id(source)?, id(target)?);
+        command(&target.url(), &["CLUSTER", "SETSLOT", slot, "IMPORTING", &source_id])?;
+        command(&source.url(), &["CLUSTER", "SETSLOT", slot, "MIGRATING", &target_id])?;
+        let keys = command(&source.url(), &["CLUSTER", "GETKEYSINSLOT", slot, "100"])?;
+        for key in keys.lines().filter(|line| line.starts_with("coupon")) {
+            command(&source.url(), &["MIGRATE", "127.0.0.1", &target.port().to_string(), key, "0", "5000"])?;
+        }
+        for node in [target, source] {
+            command(&node.url(), &["CLUSTER", "SETSLOT", slot, "NODE", &target_id])?;
+        }
+        until("all nodes have the same view of the cluster", || {
+            let mut views = self.nodes.iter().map(view);
+            let first = views.next().flatten();
+            first.is_some() && views.all(|view| view == first)
+        })
+    }
+
     fn meet(&self, node: &Redis) -> Result<()> {
         let bus = command(&node.url(), &["CONFIG", "GET", "cluster-port"])?;
         let bus = bus.lines().last().unwrap_or_default().to_owned();
@@ -78,6 +98,25 @@ impl RedisCluster {
         command(&self.nodes[0].url(), &meet)?;
         Ok(())
     }
+}
+
+fn id(node: &Redis) -> Result<String> {
+    let answer = command(&node.url(), &["CLUSTER", "MYID"])?;
+    Ok(answer.lines().nth(1).unwrap_or_default().to_owned())
+}
+
+/// Which slots each node of the cluster has, and since which change, as this node knows it.
+fn view(node: &Redis) -> Option<Vec<String>> {
+    let nodes = command(&node.url(), &["CLUSTER", "NODES"]).ok()?;
+    // ID ADDRESS FLAGS MASTER PING-SENT PONG-RECEIVED CONFIG-EPOCH LINK-STATE SLOT...
+    let has_and_since = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Some([&[*words.first()?, words.get(6)?], words.get(8..)?].concat().join(" "))
+    };
+    // The first line is the length of the answer.
+    let mut view: Vec<String> = nodes.lines().skip(1).filter_map(has_and_since).collect();
+    view.sort();
+    Some(view)
 }
 
 fn node(settings: &[&str]) -> Result<Redis> {

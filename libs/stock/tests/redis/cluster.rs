@@ -71,10 +71,10 @@ async fn events_live_on_a_cluster_through_its_changes() {
     let (id, _) = &events[0];
     let slot = command(&cluster.nodes()[0].url(), &["CLUSTER", "KEYSLOT", id.as_str()]).unwrap();
     let slot = slot.trim().trim_start_matches(':').to_owned();
-    move_slot(&cluster, &slot, 0, 2);
+    cluster.move_slot(&slot, 0, 2).unwrap();
     let reply = until_done(async || stock.issue(id, &users(10..20)).await).await.unwrap();
     assert_eq!(reply.outcomes.len(), 10);
-    move_slot(&cluster, &slot, 2, 0);
+    cluster.move_slot(&slot, 2, 0).unwrap();
 
     // A master is killed, and its replica takes over.
     let (id, _) = &events[0];
@@ -95,21 +95,5 @@ async fn events_live_on_a_cluster_through_its_changes() {
         let seen = until_done(async || stock.observe(id).await).await.unwrap();
         assert_eq!(seen.queued + seen.issued, 100);
         assert!(until_done(async || stock.remove(id, *uid).await).await);
-    }
-}
-
-fn move_slot(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
-    let urls: Vec<String> = cluster.nodes().iter().map(testbed::Redis::url).collect();
-    let id = |node: usize| command(&urls[node], &["CLUSTER", "MYID"]).unwrap().lines().nth(1).unwrap().to_owned();
-    let (source, target) = (id(from), id(to));
-    command(&urls[to], &["CLUSTER", "SETSLOT", slot, "IMPORTING", &source]).unwrap();
-    command(&urls[from], &["CLUSTER", "SETSLOT", slot, "MIGRATING", &target]).unwrap();
-    let keys = command(&urls[from], &["CLUSTER", "GETKEYSINSLOT", slot, "100"]).unwrap();
-    let port = cluster.nodes()[to].port().to_string();
-    for key in keys.lines().filter(|line| line.starts_with("coupon")) {
-        command(&urls[from], &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).unwrap();
-    }
-    for node in [to, from] {
-        command(&urls[node], &["CLUSTER", "SETSLOT", slot, "NODE", &target]).unwrap();
     }
 }
