@@ -27,7 +27,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{Process, output};
 use crate::progress::Step;
@@ -151,6 +151,12 @@ impl Cluster {
     /// Gives the node an image: an archive in the format of `docker save`.
     pub fn import(&self, archive: &Path) -> Result<()> {
         node::import(archive).with_context(|| format!("cannot import {}", archive.display()))
+    }
+
+    /// Kills the programs of a pod with -9. The kubelet starts them again unless the pod is deleted.
+    pub fn kill9(&self, pod: &str) -> Result<()> {
+        ensure!(ruins::kill9(pod) > 0, "nothing runs in the pod {pod}");
+        Ok(())
     }
 
     /// `http://NODE:PORT`, where Envoy takes requests for every Ingress (class `contour`) and every `HTTPRoute` of the

@@ -1,4 +1,4 @@
-//! Removes a cluster: ours at its end, and what one that was killed has left behind.
+//! Kills what runs in a cluster, and removes a cluster: ours at its end, and what one that was killed has left behind.
 //!
 //! The kernel kills the cluster's own programs with the process that started them. What those started, the containers
 //! and their keepers, lives on, and so do mounts, network namespaces and cgroups. All of them are found by what they
@@ -52,6 +52,20 @@ pub(super) fn remove() {
     remove_dead_sockets();
 }
 
+/// Kills what runs in a pod with -9, and says how many processes that were. The kubelet starts its containers again.
+pub(super) fn kill9(pod: &str) -> usize {
+    // The kubelet tells every container the name of its pod.
+    let hostname = format!("HOSTNAME={pod}");
+    let is_in_pod =
+        |environment: &Vec<u8>| environment.split(|byte| *byte == 0).any(|line| line == hostname.as_bytes());
+    let runs = |process: &PathBuf| fs::read(process.join("environ")).is_ok_and(|environment| is_in_pod(&environment));
+    let pids: Vec<Pid> = children(Path::new("/proc")).iter().filter(|p| runs(p)).filter_map(|p| pid_of(p)).collect();
+    for &pid in &pids {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    pids.len()
+}
+
 /// The directories that can hold cgroups: one for each controller, or one for all.
 pub(super) fn hierarchies() -> Vec<PathBuf> {
     let top = PathBuf::from("/sys/fs/cgroup");
@@ -73,8 +87,12 @@ fn inhabitants(namespaces: &[Namespace]) -> Vec<Pid> {
     children(Path::new("/proc"))
         .into_iter()
         .filter(|process| at(&process.join("ns/net")).is_some_and(|n| n != own && namespaces.contains(&n)))
-        .filter_map(|process| Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?))
+        .filter_map(|process| pid_of(&process))
         .collect()
+}
+
+fn pid_of(process: &Path) -> Option<Pid> {
+    Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)
 }
 
 /// The mount points below `dir`, each after those that it lies on.

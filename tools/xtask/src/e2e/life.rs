@@ -62,7 +62,7 @@ pub(super) fn play(stage: &Stage) -> Result<()> {
 
 /// The scene of a leader that dies.
 pub(super) fn failover(stage: &Stage) -> Result<()> {
-    let Stage { kubectl, .. } = stage;
+    let Stage { kubectl, cluster, .. } = stage;
     let leader = || -> Result<String> {
         let lease = kubectl.get(&["lease", "couponry-operator"])?;
         Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
@@ -71,7 +71,9 @@ pub(super) fn failover(stage: &Stage) -> Result<()> {
     kubectl.apply(&manifest("failover", 200_000))?;
     let begun = "condition=Preloaded=False";
     kubectl.wait("couponevent/failover", begun, 60)?;
-    let step = Step::start(format!("killing {first}, which leads"));
+    let step = Step::start(format!("kill -9 of {first}, which leads"));
+    cluster.kill9(&first)?;
+    // Or the kubelet would start it again, still as the leader.
     kubectl.run(&["delete", "pod", &first, "--force", "--grace-period=0"])?;
     stage.await_ready("failover")?;
     let second = leader()?;
