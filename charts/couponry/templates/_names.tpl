@@ -63,5 +63,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- /* Where the Prometheus rules and the dashboard look: one installation has a namespace of its own. */}}
 {{- define "couponry.runbook" -}}
-{{- printf "%s#%s" .root.Values.metrics.prometheusRule.runbookUrl (lower .alert) }}
+{{- with .root.Values.metrics.prometheusRule.runbookUrl }}
+runbook_url: {{ printf "%s#%s" . (lower $.alert) | quote }}
+{{- end }}
 {{- end }}

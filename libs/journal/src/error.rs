@@ -75,6 +75,19 @@ pub enum JournalError {
     /// The brokers answer, but there is no such topic (yet).
     #[error("reaching Kafka: there is no topic {0:?}")]
     NoTopic(String),
+    /// There are fewer brokers than each record is to be on.
+    #[error(
+        "making a topic: {topic:?} is to be on {replication} brokers, but Kafka has {brokers}: start more brokers, or \
+         lower --kafka-replication (and --kafka-min-insync-replicas, which cannot be more)"
+    )]
+    TooFewBrokers {
+        /// The topic that is missing.
+        topic: String,
+        /// On how many brokers it was to be.
+        replication: i32,
+        /// How many there are.
+        brokers: usize,
+    },
     /// A topic was made, but the brokers do not all show it yet.
     #[error("making a topic: {0:?} was made, but not all its partitions have a leader yet")]
     NotReady(String),

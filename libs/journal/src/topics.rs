@@ -165,12 +165,32 @@ async fn create(admin: &Admin, topic: &str, wanted: &TopicSettings) -> Result<()
             Ok(_) => tracing::info!(topic, partitions = wanted.partitions, "topic made"),
             // Another program was faster.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, RDKafkaErrorCode::InvalidReplicationFactor)) => {
+                return Err(refused_replication(admin, topic, wanted).await);
+            }
             Err((_, code)) => {
                 return Err(JournalError::at(Operation::CreateTopic)(KafkaError::AdminOp(code)));
             }
         }
     }
     Ok(())
+}
+
+/// Why the brokers do not take so many copies, as far as it can be seen.
+async fn refused_replication(admin: &Admin, topic: &str, wanted: &TopicSettings) -> JournalError {
+    let (asked, name) = (admin.asked.clone(), topic.to_owned());
+    match blocking(move || asked.client().fetch_metadata(Some(&name), PATIENCE)).await {
+        Ok(metadata)
+            if i64::try_from(metadata.brokers().len()).is_ok_and(|there| there < wanted.replication.into()) =>
+        {
+            let brokers = metadata.brokers().len();
+            JournalError::TooFewBrokers { topic: topic.to_owned(), replication: wanted.replication, brokers }
+        }
+        _ => {
+            let code = RDKafkaErrorCode::InvalidReplicationFactor;
+            JournalError::at(Operation::CreateTopic)(KafkaError::AdminOp(code))
+        }
+    }
 }
 
 fn retention_ms(wanted: &TopicSettings) -> i64 {

@@ -102,9 +102,15 @@ async fn an_existing_topic_is_looked_at_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_topic_that_cannot_be_made_is_an_error() {
-    let error = topics::ensure(&settings(), &TopicSettings { replication: 3, ..wanted(1) }).await.unwrap_err();
-    assert!(error.to_string().starts_with("making a topic: "), "{error}");
+async fn a_topic_on_more_brokers_than_there_are_is_an_error_that_says_what_to_change() {
+    let settings = settings();
+    let error = topics::ensure(&settings, &TopicSettings { replication: 3, ..wanted(1) }).await.unwrap_err();
+    let words = format!(
+        "making a topic: {:?} is to be on 3 brokers, but Kafka has 1: start more brokers, or lower --kafka-replication \
+         (and --kafka-min-insync-replicas, which cannot be more)",
+        settings.topic
+    );
+    assert_eq!(error.to_string(), words);
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ use service::Problem;
 
 use super::{Admin, answer};
 
+/// How to sign in, in the words of HTTP.
+const CHALLENGE: &str = r#"Bearer realm="couponry""#;
+
 /// The user whose token the request carries, if they may create coupon events in our namespace.
 pub(super) async fn authorize(admin: &Admin, headers: &HeaderMap) -> Result<String, Problem> {
     let user = authenticate(admin, token(headers)?).await?;
@@ -48,7 +51,8 @@ pub(super) async fn authorize(admin: &Admin, headers: &HeaderMap) -> Result<Stri
 fn token(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (all.next(), all.next()) else {
-        return Err(Problem::unauthorized("send one header `Authorization: Bearer TOKEN` with a token of Kubernetes"));
+        let detail = "send one header `Authorization: Bearer TOKEN` with a token of Kubernetes";
+        return Err(Problem::unauthorized(detail).with_challenge(CHALLENGE));
     };
     value
         .to_str()
@@ -57,7 +61,10 @@ fn token(headers: &HeaderMap) -> Result<&str, Problem> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
         .filter(|token| !token.is_empty())
-        .ok_or_else(|| Problem::unauthorized("the header Authorization is not of the form `Bearer TOKEN`"))
+        .ok_or_else(|| {
+            Problem::unauthorized("the header Authorization is not of the form `Bearer TOKEN`")
+                .with_challenge(CHALLENGE)
+        })
 }
 
 async fn authenticate(admin: &Admin, token: &str) -> Result<UserInfo, Problem> {
@@ -70,7 +77,8 @@ async fn authenticate(admin: &Admin, token: &str) -> Result<UserInfo, Problem> {
     let status = reviewed.status.unwrap_or_default();
     match status.user {
         Some(user) if status.authenticated == Some(true) => Ok(user),
-        _ => Err(Problem::unauthorized("Kubernetes does not take the token: it may have expired")),
+        _ => Err(Problem::unauthorized("Kubernetes does not take the token: it may have expired")
+            .with_challenge(r#"Bearer realm="couponry", error="invalid_token""#)),
     }
 }
 

@@ -3,12 +3,15 @@
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
 
 use super::readiness::Issuers;
 use crate::reconcile::FIELD_MANAGER;
+
+/// The label that says whose it is.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// The one `HorizontalPodAutoscaler` that the operator owns.
 pub(crate) struct Autoscaler {
@@ -68,7 +71,7 @@ impl Autoscaler {
             "kind": "HorizontalPodAutoscaler",
             "metadata": {
                 "name": name,
-                "labels": {"app.kubernetes.io/managed-by": FIELD_MANAGER},
+                "labels": {MANAGED_BY: FIELD_MANAGER},
                 // It goes with the Deployment, also when the operator goes first.
                 "ownerReferences": [
                     {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": deployment.metadata.uid},
@@ -88,6 +91,30 @@ impl Autoscaler {
             },
         })
     }
+}
+
+/// Deletes what an operator made that did scale. `Err` says what is in the way.
+pub(crate) async fn remove_leftovers(autoscalers: &Api<HorizontalPodAutoscaler>) -> Result<(), String> {
+    let ours = ListParams::default().labels(&format!("{MANAGED_BY}={FIELD_MANAGER}"));
+    let found = autoscalers.list(&ours).await.map_err(|error| failed("looking for an old autoscaler", &error))?;
+    for left in found.items.iter().filter(|found| is_made_by_us(found)) {
+        let name = left.metadata.name.as_deref().unwrap_or_default();
+        // The one that was looked at, and no other that has taken its name.
+        let preconditions = Preconditions { uid: left.metadata.uid.clone(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match autoscalers.delete(name, &params).await {
+            Ok(_) => tracing::info!(autoscaler = name, "scaling is off: the HorizontalPodAutoscaler is deleted"),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(failed("deleting the old HorizontalPodAutoscaler", &error)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether it belongs to the Deployment of its own name, as every one does that [`Autoscaler::settle`] makes.
+fn is_made_by_us(found: &HorizontalPodAutoscaler) -> bool {
+    let owners = found.metadata.owner_references.iter().flatten();
+    owners.into_iter().any(|owner| owner.kind == "Deployment" && Some(&owner.name) == found.metadata.name.as_ref())
 }
 
 /// Whether it says already what we would write.

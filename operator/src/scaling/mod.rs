@@ -17,8 +17,8 @@ use std::{
 
 use clap::{Args, CommandFactory as _, error::ErrorKind};
 use crds::{CouponEvent, status::reason};
-use k8s_openapi::jiff::Timestamp;
-use kube::{Client, core::DeserializeGuard, runtime::reflector::Store};
+use k8s_openapi::{api::autoscaling::v2::HorizontalPodAutoscaler, jiff::Timestamp};
+use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
 
 pub(crate) use self::readiness::Scaled;
 use self::{
@@ -32,6 +32,8 @@ use crate::{config::Config, metrics::Metrics};
 const INTERVAL: Duration = Duration::from_secs(5);
 /// The same while an event waits for them. Also how often such an event is looked at.
 const WAITING: Duration = Duration::from_secs(2);
+/// How long until it is tried again to delete an autoscaler that nobody wants any more.
+const RETRY: Duration = Duration::from_secs(30);
 /// Nothing is expected to happen.
 const NEVER: Duration = Duration::MAX;
 
@@ -41,7 +43,7 @@ const NEVER: Duration = Duration::MAX;
 #[expect(clippy::struct_field_names, reason = "the fields name the flags")]
 pub(crate) struct ScalingArgs {
     /// The Deployment of the issuers. The operator makes and owns its `HorizontalPodAutoscaler`, of the same name, so that events can
-    /// ask for issuers ahead of time (spec.scaling). Without it the operator scales nothing.
+    /// ask for issuers ahead of time (spec.scaling). Without it the operator scales nothing, and deletes the one that it made before.
     #[arg(long, env, value_name = "NAME")]
     issuer_deployment: Option<String>,
     /// How many issuers there are at least, when no event asks for more.
@@ -70,7 +72,8 @@ impl ScalingArgs {
         let autoscaler = self.issuer_deployment.as_ref().map(|deployment| {
             Autoscaler::new(client, namespace, deployment, limits.max, self.issuer_target_cpu_percent)
         });
-        Scaling { limits, autoscaler, issuers: Mutex::default() }
+        let autoscalers = Api::namespaced(client.clone(), namespace);
+        Scaling { limits, autoscaler, autoscalers, issuers: Mutex::default() }
     }
 }
 
@@ -78,6 +81,8 @@ impl ScalingArgs {
 pub(crate) struct Scaling {
     limits: Limits,
     autoscaler: Option<Autoscaler>,
+    /// Among them may be one that is left from when there was a Deployment to scale.
+    autoscalers: Api<HorizontalPodAutoscaler>,
     issuers: Mutex<Issuers>,
 }
 
@@ -116,9 +121,15 @@ impl Scaling {
         if waits { turn.min(WAITING) } else { turn }
     }
 
-    /// Keeps the least number of issuers as the events ask for, until it is dropped. Without a Deployment it does nothing.
+    /// Keeps the least number of issuers as the events ask for, until it is dropped. Without a Deployment it only deletes what is left of a time with one.
     pub(crate) async fn run(&self, events: Store<DeserializeGuard<CouponEvent>>, metrics: &Metrics) {
-        let Some(autoscaler) = &self.autoscaler else { return std::future::pending().await };
+        let Some(autoscaler) = &self.autoscaler else {
+            while let Err(why) = autoscaler::remove_leftovers(&self.autoscalers).await {
+                tracing::warn!("scaling is off: {why}");
+                tokio::time::sleep(RETRY).await;
+            }
+            return std::future::pending().await;
+        };
         if events.wait_until_ready().await.is_err() {
             // The watch has ended, and with it the operator.
             return std::future::pending().await;

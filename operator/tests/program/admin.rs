@@ -21,6 +21,7 @@ struct Admin {
 struct Answer {
     status: u16,
     is_problem: bool,
+    challenge: Option<String>,
     body: Value,
 }
 
@@ -71,6 +72,7 @@ impl Admin {
         Ok(Answer {
             status: head.split(' ').nth(1).context("no status")?.parse()?,
             is_problem: head.to_lowercase().contains("content-type: application/problem+json"),
+            challenge: head.lines().find_map(|line| line.strip_prefix("www-authenticate: ")).map(str::to_owned),
             body: serde_json::from_str(body).with_context(|| format!("not JSON: {answer}"))?,
         })
     }
@@ -149,13 +151,17 @@ async fn who_may_not_gets_none() -> Result<()> {
     let json = "Content-Type: application/json\r\n";
     let nobody = admin.ask("POST /coupons/preload", json, body.as_bytes()).await?;
     assert_eq!((nobody.status, nobody.is_problem), (401, true));
+    assert_eq!(nobody.challenge.as_deref(), Some(r#"Bearer realm="couponry""#));
     let unknown = admin.post("not-a-token", &event("none")).await?;
     assert_eq!((unknown.status, unknown.is_problem), (401, true));
+    assert_eq!(unknown.challenge.as_deref(), Some(r#"Bearer realm="couponry", error="invalid_token""#));
     let basic =
         admin.ask("POST /coupons/preload", &format!("Authorization: Basic eA==\r\n{json}"), body.as_bytes()).await?;
     assert_eq!(basic.status, 401);
+    assert_eq!(basic.challenge, nobody.challenge);
     let guest = admin.post(&admin.token("guest", false)?, &event("none")).await?;
     assert_eq!((guest.status, guest.is_problem), (403, true));
+    assert_eq!(guest.challenge, None, "signing in again would not help");
     let namespace = admin.stage.namespace();
     let words =
         format!("system:serviceaccount:{namespace}:guest may not create couponevents in the namespace {namespace}");

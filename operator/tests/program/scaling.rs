@@ -188,3 +188,28 @@ async fn an_operator_that_knows_no_issuers_says_so() -> Result<()> {
     assert!(stage.autoscaler().is_err());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_scales_no_more_deletes_its_autoscaler_and_no_other() -> Result<()> {
+    let stage = Stage::new().await?;
+    stage.create(DEPLOYMENT)?;
+    let operator = stage.scaler()?;
+    stage.wait_floor(2).await?;
+    drop(operator);
+    let theirs = |name: &str, labels: &str| {
+        format!(
+            "{{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {{name: {name}, labels: {labels}}}, \
+             spec: {{scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}, maxReplicas: 3}}}}"
+        )
+    };
+    stage.create(&theirs("a-shop", "{}"))?;
+    // The label alone does not make it ours.
+    stage.create(&theirs("b-shop", "{app.kubernetes.io/managed-by: couponry-operator}"))?;
+
+    let _operator = stage.operator()?;
+    eventually("the autoscaler is gone", async || Ok(stage.autoscaler().is_err())).await?;
+    let left = shared::kubectl(&["get", "hpa", "--namespace", stage.namespace(), "-o", "name"])?;
+    let left: Vec<_> = left.lines().collect();
+    assert_eq!(left, ["a-shop", "b-shop"].map(|name| format!("horizontalpodautoscaler.autoscaling/{name}")));
+    Ok(())
+}

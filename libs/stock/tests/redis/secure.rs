@@ -86,17 +86,43 @@ async fn what_does_not_fit_together_is_told_at_once() {
     assert!(stock(RedisSettings::at("http://a:pass@word", "")).contains("not of the form"));
 }
 
+/// How many connections it has ever taken, with the one that asks.
+fn connections(server: &Redis) -> u32 {
+    let info = command(&server.url(), &["INFO", "stats"]).unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_a_user_may_not_ask_costs_no_connection() {
+    let server = Redis::start().unwrap();
+    let rule = ["ACL", "SETUSER", "couponry", "on", ">s3cret", "~*", "+@all", "-config"];
+    command(&server.url(), &rule).unwrap();
+    let settings = RedisSettings {
+        username: Some("couponry".into()),
+        password: Some("s3cret".into()),
+        ..RedisSettings::at(&server.url(), "")
+    };
+    let stock = Stock::open(&settings).unwrap();
+    stock.ping().await.unwrap();
+    // A younger connection would be kept whatever happens.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let before = connections(&server);
+    for _ in 0..3 {
+        let found = stock.durability().await.unwrap();
+        assert!(found[0].is_master && found[0].settings.is_none(), "{found:?}");
+    }
+    stock.ping().await.unwrap();
+    assert_eq!(connections(&server), before + 1, "only our question was new");
+}
+
 /// A master that another node has replaced refuses writes on connections that are as good as ever.
 #[tokio::test]
 async fn a_connection_to_a_former_master_is_given_up() {
     let (server, master) = (Redis::start().unwrap(), Redis::start().unwrap());
     let stock = Stock::connect(&server.url(), "").unwrap();
     story::tell(&stock, "summer").await;
-    let connections = || {
-        let info = command(&server.url(), &["INFO", "stats"]).unwrap();
-        let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
-        line.trim().parse::<u32>().unwrap()
-    };
+    let connections = || connections(&server);
     command(&server.url(), &["REPLICAOF", "127.0.0.1", &master.port().to_string()]).unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let before = connections();

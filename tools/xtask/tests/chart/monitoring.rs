@@ -53,7 +53,8 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_alert_has_its_section_in_the_runbook() {
-    let objects = with(ON);
+    let published = "metrics.prometheusRule.runbookUrl=https://docs.example.com/runbook";
+    let objects = with(&[ON, &[published]].concat());
     let runbook = fs::read_to_string(root().join("docs/runbook.md")).unwrap();
     let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let rules = find(&objects, "PrometheusRule", "couponry")["spec"]["groups"][0]["rules"].as_array().unwrap();
@@ -61,7 +62,7 @@ fn every_alert_has_its_section_in_the_runbook() {
     for rule in rules {
         let alert = rule["alert"].as_str().unwrap();
         let url = rule["annotations"]["runbook_url"].as_str().unwrap();
-        assert!(url.ends_with(&format!("/runbook#{}", alert.to_lowercase())), "{url}");
+        assert_eq!(url, format!("https://docs.example.com/runbook#{}", alert.to_lowercase()));
         for needed in ["summary", "description"] {
             assert!(rule["annotations"][needed].is_string(), "{alert} has no {needed}");
         }
@@ -69,4 +70,10 @@ fn every_alert_has_its_section_in_the_runbook() {
         alerts.insert(alert);
     }
     assert_eq!(alerts, sections);
+
+    // Nobody has published it for the user: no alert then leads to a page that is not there.
+    let unpublished = find(&with(ON), "PrometheusRule", "couponry")["spec"]["groups"][0]["rules"].clone();
+    for rule in unpublished.as_array().unwrap() {
+        assert_eq!(rule["annotations"].get("runbook_url"), None, "{}", rule["alert"]);
+    }
 }

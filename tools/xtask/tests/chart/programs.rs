@@ -1,5 +1,6 @@
 //! The chart says to the programs what they understand.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -31,6 +32,36 @@ fn every_variable_is_a_flag_of_its_program() {
                 assert!(known, "{name}: {program} has no flag for {variable}={value}");
             }
         }
+    }
+}
+
+#[test]
+fn every_flag_of_a_program_can_be_set() {
+    let variants: Vec<_> = variants().into_iter().map(|(_, values)| variant(&values)).collect();
+    for (program, command) in [("operator", &["run", "--help"][..]), ("issuer", &["--help"]), ("consumer", &["--help"])]
+    {
+        let set: BTreeSet<String> = variants
+            .iter()
+            .flatten()
+            .filter(|it| {
+                it["kind"] == "Deployment" && it["metadata"]["labels"]["app.kubernetes.io/component"] == program
+            })
+            .flat_map(environment)
+            .map(|(variable, _)| variable)
+            .collect();
+        let help = help(&format!("couponry-{program}"), command);
+        let flags = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap());
+        let unset: Vec<&str> = flags.filter(|variable| !set.contains(*variable)).collect();
+        assert!(unset.is_empty(), "{program}: no variant of the chart sets {unset:?}");
+    }
+}
+
+#[test]
+fn large_numbers_arrive_as_they_are() {
+    let objects = with(&["issuer.maxWaiting=1000000", "issuer.keepAliveSeconds=4294967295"]);
+    let issuer = environment(find(&objects, "Deployment", "couponry-issuer"));
+    for (variable, value) in [("MAX_WAITING", "1000000"), ("KEEP_ALIVE_SECONDS", "4294967295")] {
+        assert!(issuer.contains(&(variable.to_owned(), value.into())), "{issuer:?}");
     }
 }
 

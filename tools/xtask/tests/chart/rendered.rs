@@ -32,6 +32,19 @@ fn an_autoscaler_owns_the_replicas_alone() {
 }
 
 #[test]
+fn the_operator_may_delete_its_autoscaler_once_it_is_off() {
+    let verbs = |objects: &[Value]| -> Vec<(Value, Value)> {
+        let rules = find(objects, "Role", "couponry-operator")["rules"].as_array().unwrap();
+        let of_autoscalers = rules.iter().filter(|rule| rule["resources"] == json!(["horizontalpodautoscalers"]));
+        of_autoscalers.map(|rule| (rule["resourceNames"].clone(), rule["verbs"].clone())).collect()
+    };
+    let ours = json!(["couponry-issuer"]);
+    assert_eq!(verbs(&with(&[])), [(Value::Null, json!(["list"])), (ours.clone(), json!(["delete"]))]);
+    let on = with(&["issuer.autoscaling.enabled=true"]);
+    assert_eq!(verbs(&on), [(Value::Null, json!(["create"])), (ours, json!(["get", "patch"]))]);
+}
+
+#[test]
 fn the_definition_is_the_generated_one_and_stays() {
     let generated = fs::read_to_string(root().join("crds/couponevents.couponry.dev.yaml")).unwrap();
     let kept = fs::read_to_string(chart().join("files/couponevents.couponry.dev.yaml")).unwrap();
