@@ -5,6 +5,7 @@
 
 mod batcher;
 mod identity;
+mod limits;
 mod metrics;
 mod relay;
 mod routes;
@@ -31,6 +32,7 @@ use tokio::time;
 use crate::{
     batcher::Batchers,
     identity::{Identity, IdentityArgs, JWT_KEYS},
+    limits::{LimitArgs, Limits},
     metrics::Metrics,
     relay::Relay,
     routes::App,
@@ -74,12 +76,17 @@ struct Config {
     /// into connections that are being closed; without a proxy in front, a minute is enough.
     #[arg(long, env, default_value_t = 4000, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     keep_alive_seconds: u32,
-    /// How many proxies in front append to X-Forwarded-For: the log of failed requests (`--log info,requests=debug`) names the
-    /// client that the outermost of them has seen. 0: nobody's word is taken.
+    /// How many connections there may be at once; more wait until one ends. Each takes up to 64 KiB.
+    #[arg(long, env, default_value_t = 5000, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
+    /// How many proxies in front append to X-Forwarded-For: the log of failed requests (`--log info,requests=debug`) and
+    /// --rate-limit-per-address know the client that the outermost of them has seen. 0: nobody's word is taken.
     #[arg(long, env, default_value_t = 0, value_name = "PROXIES", value_parser = clap::value_parser!(u8).range(0..=16))]
     trusted_proxies: u8,
     #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     redis: RedisSettings,
     #[command(flatten)]
@@ -110,11 +117,14 @@ async fn main() -> anyhow::Result<()> {
         needs.push(JWT_KEYS);
     }
     let health = Health::new(&needs);
+    let limits = Limits::start(&config.limits, &metrics, &stop);
+    let with_peers = limits.by_address();
     let app = Arc::new(App {
         batchers,
         relay: relay.clone(),
         stock: stock.clone(),
         identity: Identity::start(config.identity, metrics.clone(), &health, stop.clone())?,
+        limits,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
         answer_timeout: Duration::from_secs(config.answer_timeout_seconds.into()),
@@ -127,6 +137,8 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!(listen = %config.listen, monitor = %config.monitor.monitor_listen, "the issuer starts");
     let serving = Serving {
         keep_alive: Duration::from_secs(config.keep_alive_seconds.into()),
+        max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
+        with_peers,
         draining: shutdown.clone(),
         stop: stop.clone(),
     };

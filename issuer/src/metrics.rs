@@ -20,6 +20,11 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
 }
@@ -44,6 +49,8 @@ const fn label(answer: &Answer) -> &'static str {
 pub(crate) struct Metrics {
     outcomes: Family<OutcomeLabels, Counter>,
     refusals: Family<ReasonLabels, Counter>,
+    limited: Family<LimitLabels, Counter>,
+    limit_keys: Family<LimitLabels, Gauge>,
     pub(crate) batch_users: Histogram,
     pub(crate) request_seconds: Histogram,
     pub(crate) records_sent: Counter,
@@ -57,6 +64,8 @@ impl Metrics {
         let metrics = Self {
             outcomes: Family::default(),
             refusals: Family::default(),
+            limited: Family::default(),
+            limit_keys: Family::default(),
             batch_users: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             request_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
             records_sent: Counter::default(),
@@ -67,6 +76,8 @@ impl Metrics {
         let Self {
             outcomes,
             refusals,
+            limited,
+            limit_keys,
             batch_users,
             request_seconds,
             records_sent,
@@ -76,6 +87,8 @@ impl Metrics {
         } = metrics.clone();
         registry.register("requests", "Answered issue requests, by outcome", outcomes);
         registry.register("identity_refused", "Requests whose user could not be believed, by reason", refusals);
+        registry.register("rate_limited", "Requests refused with 429, by what was counted", limited);
+        registry.register("rate_limit_keys", "Users and addresses that are remembered for a limit", limit_keys);
         registry.register("batch_users", "Users in one call to Redis", batch_users);
         registry.register_with_unit(
             "request",
@@ -97,6 +110,12 @@ impl Metrics {
     /// Nobody is believed to be the user, for this reason.
     pub(crate) fn refuse(&self, reason: &'static str) {
         self.refusals.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// What a limit counts: refused requests, and how many of them it remembers.
+    pub(crate) fn limit(&self, by: &'static str) -> (Counter, Gauge) {
+        let labels = LimitLabels { by };
+        (self.limited.get_or_create_owned(&labels), self.limit_keys.get_or_create_owned(&labels))
     }
 
     pub(crate) fn count(&self, answer: &Answer) {

@@ -17,7 +17,7 @@ use self::{
     refusal::{Reason, Refusal},
     verifier::Verifier,
 };
-use crate::{metrics::Metrics, problem::Problem};
+use crate::{metrics::Metrics, problem::Problem, routes::SignIn};
 
 /// What the readiness says about the keys of tokens.
 pub(crate) const JWT_KEYS: &str = "jwt keys";
@@ -55,6 +55,15 @@ impl Identity {
             UserIdentity::Jwt => From::Jwt(Verifier::start(args.jwt, health, stop)?),
         };
         Ok(Self { from, metrics })
+    }
+
+    /// How users sign in here.
+    pub(crate) fn sign_in(&self) -> SignIn {
+        match &self.from {
+            From::Body => SignIn::None,
+            From::Header(name) => SignIn::Header(name.clone()),
+            From::Jwt(_) => SignIn::Token,
+        }
     }
 
     /// The user of a request that names `claimed`, or nobody.

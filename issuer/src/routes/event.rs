@@ -65,6 +65,8 @@ impl EventState {
         (status = 200, description = "The event", body = EventView),
         (status = 400, description = "No such name is possible", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such event", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests of this user or address: nothing was done", body = Problem,
+            content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
         (status = 503, description = "No answer now: ask again", body = Problem, content_type = "application/problem+json"),
     )
 )]

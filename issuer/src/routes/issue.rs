@@ -15,11 +15,12 @@ use crate::{batcher::Answer, problem::Problem};
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IssueRequest {
-    /// The user: 1 to 256 bytes without control characters. Left out when a trusted header or a token names the user.
-    #[schema(required, min_length = 1, max_length = 256, example = "u1")]
+    /// The user: 1 to 256 bytes of UTF-8, without control characters, and without white space at its ends. Can be left out when
+    /// a trusted header or a token names the user.
+    #[schema(value_type = String, required = false, example = "u1")]
     user_id: Option<String>,
     /// The event: the name of its `CouponEvent`.
-    #[schema(max_length = 253, example = "summer")]
+    #[schema(example = "summer")]
     event_id: String,
 }
 
@@ -95,6 +96,8 @@ impl From<Outcome> for IssueAnswer {
         (status = 408, description = "The body did not come in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests of this user or address: nothing was done", body = Problem,
+            content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
         (status = 503, description = "The outcome is not known yet: ask again", body = Problem, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds to wait"))),
     )
@@ -103,6 +106,7 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
     let headers = request.headers().clone();
     let IssueRequest { user_id, event_id: event } = body::json(request, app.body_timeout).await?;
     let user = app.identity.user(&headers, user_id).await?;
+    app.limits.user(&user)?;
     let event = event_id(event)?;
 
     let start = Instant::now();

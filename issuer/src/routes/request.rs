@@ -1,6 +1,6 @@
 //! What belongs to a request and not to what it asks for: its id, and in the log who sent it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -70,15 +70,20 @@ fn fresh_id() -> HeaderValue {
 
 /// The client as the outermost trusted proxy has seen it. Each proxy appends whom it was asked by; what is further to the left
 /// anyone may have written.
-fn client(headers: &HeaderMap, trusted_proxies: u8) -> Option<IpAddr> {
-    let seen: Vec<&str> = headers
+pub(crate) fn client(headers: &HeaderMap, trusted_proxies: u8) -> Option<IpAddr> {
+    if trusted_proxies == 0 {
+        return None;
+    }
+    // From the right, and no further: what is to the left may be long.
+    let mut seen = headers
         .get_all(FORWARDED_FOR)
         .iter()
+        .rev()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .collect();
-    let position = seen.len().checked_sub(trusted_proxies.into())?;
-    seen.get(position)?.trim().parse().ok()
+        .flat_map(|value| value.rsplit(','));
+    let seen = seen.nth(usize::from(trusted_proxies) - 1)?.trim();
+    // Some write the port as well.
+    seen.parse().or_else(|_| seen.parse().map(|seen: SocketAddr| seen.ip())).ok()
 }
 
 #[cfg(test)]
@@ -96,6 +101,15 @@ mod tests {
         assert_eq!(client(1).as_deref(), Some("10.0.0.1"));
         assert_eq!(client(2).as_deref(), Some("2001:db8::1"));
         assert_eq!(client(5), None, "somebody left a proxy out");
+        for (seen, address) in [
+            ("1.2.3.4:567", Some("1.2.3.4")),
+            ("[2001:db8::1]:567", Some("2001:db8::1")),
+            ("unknown", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(FORWARDED_FOR, HeaderValue::from_static(seen))]);
+            assert_eq!(super::client(&headers, 1).map(|address| address.to_string()).as_deref(), address, "{seen}");
+        }
     }
 
     #[test]

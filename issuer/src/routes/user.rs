@@ -47,6 +47,8 @@ pub(super) struct UserCoupon {
             content_type = "application/problem+json"),
         (status = 410, description = "The event is over, and what its users held is no longer kept here", body = Problem,
             content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests of this user or address: nothing was done", body = Problem,
+            content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
         (status = 503, description = "No answer now: ask again", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -57,6 +59,7 @@ pub(super) async fn user(
 ) -> Result<Json<UserCoupon>, Problem> {
     let event = event_id(event)?;
     let user = app.identity.user(&headers, Some(user)).await?;
+    app.limits.user(&user)?;
     let Lookup { uid, acknowledge, is_retired, holding } = app
         .stock
         .lookup(&event, &user)

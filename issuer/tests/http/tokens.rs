@@ -58,10 +58,10 @@ impl KeyServer {
 }
 
 /// A file of keys, gone with it.
-struct KeyFile(PathBuf);
+pub(crate) struct KeyFile(pub(crate) PathBuf);
 
 impl KeyFile {
-    fn new(world: &World, signers: &[&Signer]) -> Self {
+    pub(crate) fn new(world: &World, signers: &[&Signer]) -> Self {
         let file = Self(std::env::temp_dir().join(format!("jwks-{}.json", world.uid)));
         file.write(signers);
         file

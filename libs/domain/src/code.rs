@@ -199,6 +199,15 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_hits_with_a_chance_below_one_in_100_million() {
+        let largest_stock = 10_000_000_u64;
+        let keyspace = (ALPHABET.len() as u64).pow(u32::from(MIN_LENGTH));
+        assert!(keyspace / largest_stock > 100_000_000, "{keyspace}");
+        // The numbers in docs/security.md.
+        assert_eq!((keyspace, 1 << 60), (1 << 50, (ALPHABET.len() as u64).pow(u32::from(MAX_LENGTH))));
+    }
+
+    #[test]
     fn another_seed_gives_other_codes() {
         let one: HashSet<_> = Codes::new(Seed::from([1; 32]), format(12)).take(1000).collect();
         assert!(Codes::new(Seed::from([2; 32]), format(12)).take(1000).all(|code| !one.contains(&code)));

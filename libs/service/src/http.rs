@@ -8,10 +8,11 @@
 
 mod pace;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    extract::ConnectInfo,
     http::{HeaderValue, Request, header},
 };
 use hyper::{body::Incoming, server::conn::http1, service::Service as _};
@@ -20,7 +21,11 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, time};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{self, Instant},
+};
 
 use self::pace::Paced;
 use crate::CancellationToken;
@@ -28,6 +33,13 @@ use crate::CancellationToken;
 /// How long an unused connection is kept when nobody says otherwise: longer than Envoy (one hour) and any other proxy keeps one.
 /// Who lets go first must be the proxy, or it sends a request into a connection that is just being closed.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(4000);
+/// How many connections there may be when nobody says otherwise. One takes up to [`MAX_HEAD`] for a head, and as much again for
+/// a body: all of them some 320 MB at the worst, and some 50 MB while they wait.
+pub const MAX_CONNECTIONS: usize = 5000;
+/// Longer than nginx and most others let through. More is answered with 431.
+const MAX_HEAD: usize = 32 * 1024;
+/// How often it is said that there are too many connections.
+const SAY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the answers under way may take after the stop.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -50,6 +62,10 @@ pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener
 pub struct Serving {
     /// How long a connection may be without a request.
     pub keep_alive: Duration,
+    /// How many connections there may be; more wait until one ends.
+    pub max_connections: usize,
+    /// Whether requests know the address that they come from, as [`ConnectInfo`].
+    pub with_peers: bool,
     /// From then on clients are sent away after each answer.
     pub draining: CancellationToken,
     /// From then on nobody is let in.
@@ -58,22 +74,32 @@ pub struct Serving {
 
 /// Serves `router` until the shutdown, then lets the answers under way finish.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    Serving { keep_alive: KEEP_ALIVE, draining: shutdown.clone(), stop: shutdown }.run(listener, router).await;
+    Serving {
+        keep_alive: KEEP_ALIVE,
+        max_connections: MAX_CONNECTIONS,
+        with_peers: false,
+        draining: shutdown.clone(),
+        stop: shutdown,
+    }
+    .run(listener, router)
+    .await;
 }
 
 impl Serving {
     /// Serves `router` until the stop, then lets the answers under way finish.
     pub async fn run(self, listener: TcpListener, router: Router) {
-        let Self { keep_alive, draining, stop } = self;
+        let Self { keep_alive, max_connections, with_peers, draining, stop } = self;
         let router = TowerToHyperService::new(router);
         let graceful = GracefulShutdown::new();
+        let mut slots = Slots::new(max_connections);
         loop {
+            let Some(Some(slot)) = stop.run_until_cancelled(slots.next()).await else { break };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Most likely no file descriptors are left: give the connections time to end.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -87,8 +113,11 @@ impl Serving {
             // A token of its own: asking the common one for every answer would make the connections wait for each other.
             let draining = draining.child_token();
             let router = router.clone();
-            let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let answer = hyper::service::service_fn(move |mut request: Request<Incoming>| {
                 turn.begin();
+                if with_peers {
+                    request.extensions_mut().insert(ConnectInfo(peer));
+                }
                 let (turn, draining, answer) = (turn.clone(), draining.clone(), router.call(request));
                 async move {
                     let mut answer = answer.await;
@@ -105,17 +134,45 @@ impl Serving {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(keep_alive)
+                .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), answer);
             let watched = graceful.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = watched.await {
                     tracing::debug!(%error, "a connection broke");
                 }
+                drop(slot);
             });
         }
         drop(listener);
         if time::timeout(FINISH_TIMEOUT, graceful.shutdown()).await.is_err() {
             tracing::warn!("connections were still busy {FINISH_TIMEOUT:?} after the stop, and are cut");
         }
+    }
+}
+
+/// Places for connections.
+struct Slots {
+    free: Arc<Semaphore>,
+    /// When it was said that there are none.
+    said: Option<Instant>,
+}
+
+impl Slots {
+    fn new(count: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))), said: None }
+    }
+
+    /// A place for one more connection, as soon as there is one.
+    async fn next(&mut self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = self.free.clone().try_acquire_owned() {
+            return Some(slot);
+        }
+        // Every new connection comes by here while there are too many.
+        if self.said.is_none_or(|said| said.elapsed() > SAY_INTERVAL) {
+            tracing::warn!("there are as many connections as there may be: new ones wait");
+            self.said = Some(Instant::now());
+        }
+        self.free.clone().acquire_owned().await.ok()
     }
 }

@@ -1,5 +1,7 @@
 //! Errors over HTTP: problem details, RFC 9457.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -8,8 +10,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How long a client should wait before it asks again, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// How long a client should wait before it asks again when nothing else was said, in seconds.
+const RETRY_AFTER: u64 = 1;
 
 /// Why a request was not answered (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,6 +31,9 @@ pub struct Problem {
     /// Says how to sign in.
     #[serde(skip)]
     challenge: Option<&'static str>,
+    /// Says when to ask again, in seconds.
+    #[serde(skip)]
+    retry_after: Option<u64>,
 }
 
 macro_rules! problems {
@@ -38,7 +43,7 @@ macro_rules! problems {
             #[must_use]
             pub fn $name(detail: impl Into<String>) -> Self {
                 let r#type = concat!("urn:couponry:problem:", $urn);
-                Self { r#type, title: $title, status: $status.as_u16(), detail: detail.into(), challenge: None }
+                Self { r#type, title: $title, status: $status.as_u16(), detail: detail.into(), challenge: None, retry_after: None }
             })*
         }
     };
@@ -67,6 +72,8 @@ problems! {
     not_json: StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not JSON";
     /// The request can be read, and breaks a rule.
     refused: StatusCode::UNPROCESSABLE_ENTITY, "refused", "Breaks a rule";
+    /// Somebody asks more often than they may. Certainly nothing was done.
+    too_often: StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests";
     /// The outcome is not known, or the service is too busy. The client should ask again.
     unavailable: StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again";
 }
@@ -84,6 +91,13 @@ impl Problem {
         self.challenge = Some(challenge);
         self
     }
+
+    /// Adds the header `Retry-After`: the client should wait that long, in whole seconds that are rounded up.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        self
+    }
 }
 
 impl IntoResponse for Problem {
@@ -93,8 +107,9 @@ impl IntoResponse for Problem {
         let mut response = (status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        let default = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER);
+        if let Some(seconds) = self.retry_after.or(default) {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(challenge) = self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

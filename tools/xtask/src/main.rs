@@ -23,9 +23,9 @@ Couponry's own commands.
 
 Every server that they need (Redis, PostgreSQL, Kafka, etcd and kube-apiserver) is a real one, started on a free port \
 of 127.0.0.1 with its data in a scratch directory, and stopped again at the end, also on Ctrl-C. What is missing on \
-this machine is installed first: Debian packages as root by apt-get, the API server from Go modules, Kafka by Maven. \
-The last two are kept in ${XDG_CACHE_HOME:-~/.cache}/couponry, so that it happens once. `images` and `cluster` need \
-more of them.
+this machine is installed first: Debian packages as root by apt-get, the API server from Go modules, Kafka by Maven, \
+Schemathesis from the Python package index. The last three are kept in ${XDG_CACHE_HOME:-~/.cache}/couponry, so that \
+it happens once. `images` and `cluster` need more of them.
 
 Environment:
   XDG_CACHE_HOME          where to keep what is built and fetched

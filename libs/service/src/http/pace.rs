@@ -21,6 +21,9 @@ use tokio::{
 /// How long a client may take from the first byte of a request to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a client that has just connected may take to the end of its first head. From then on the connection is worth keeping.
+const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// Whose turn it is on a connection. Counts up: even while the client is to ask, odd while we are to answer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn(Arc<AtomicU32>);
@@ -46,7 +49,7 @@ impl Turn {
 pub(super) struct Paced<S = TcpStream> {
     stream: S,
     turn: Turn,
-    /// The turn in which a request has begun to arrive.
+    /// The turn in which a request has begun to arrive. The first begins with the connection.
     begun: Option<u32>,
     /// Runs in that turn. Most heads come at once, and need none.
     timer: Option<(u32, Pin<Box<Sleep>>)>,
@@ -56,7 +59,7 @@ impl<S> Paced<S> {
     /// Tell the turn of each request's beginning and end.
     pub(super) fn new(stream: S) -> (Self, Turn) {
         let turn = Turn::default();
-        (Self { stream, turn: turn.clone(), begun: None, timer: None }, turn)
+        (Self { stream, turn: turn.clone(), begun: Some(0), timer: None }, turn)
     }
 
     /// Whether the client, of whom nothing has come, has taken too long.
@@ -64,7 +67,10 @@ impl<S> Paced<S> {
         let Some(turn) = self.begun.filter(|begun| self.turn.of_client() == Some(*begun)) else { return Poll::Pending };
         match &mut self.timer {
             Some((of, timer)) if *of == turn => timer.as_mut().poll(cx),
-            timer => timer.insert((turn, Box::pin(sleep(HEAD_TIMEOUT)))).1.as_mut().poll(cx),
+            timer => {
+                let timeout = if turn == 0 { FIRST_TIMEOUT } else { HEAD_TIMEOUT };
+                timer.insert((turn, Box::pin(sleep(timeout)))).1.as_mut().poll(cx)
+            }
         }
     }
 }
@@ -126,6 +132,8 @@ mod tests {
     async fn a_begun_head_must_end_soon() {
         let (mut client, server) = duplex(100);
         let (mut server, turn) = Paced::new(server);
+        turn.begin();
+        turn.end();
         for _ in 0..2 {
             assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "nothing has begun");
             client.write_all(b"POST ").await.unwrap();
@@ -135,6 +143,21 @@ mod tests {
             assert_eq!(start.elapsed().as_secs(), 30);
             turn.begin();
             turn.end();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fresh_connection_must_bring_a_request_soon() {
+        for begins in [false, true] {
+            let (mut client, server) = duplex(100);
+            let (mut server, _turn) = Paced::new(server);
+            let start = Instant::now();
+            if begins {
+                client.write_all(b"POST ").await.unwrap();
+                assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 5);
+            }
+            assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 0);
+            assert_eq!(start.elapsed().as_secs(), 60);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The programs that the servers need: where they are, and how a machine gets them.
 //!
 //! `PostgreSQL`, Redis, etcd, a JDK and Maven come as Debian packages; kube-apiserver and kubectl are built from Go
-//! modules; Kafka comes as jars from Maven. A whole [`Cluster`](crate::Cluster) needs more of all three, and Envoy from
-//! the Python package index. What is built or fetched is kept per user and version in
+//! modules; Kafka comes as jars from Maven; Schemathesis from the Python package index. A whole
+//! [`Cluster`](crate::Cluster) needs more of all four. What is built or fetched is kept per user and version in
 //! `${XDG_CACHE_HOME:-~/.cache}/couponry`, so that it happens once.
 
 mod debian;
@@ -11,6 +11,7 @@ mod go;
 mod kafka;
 mod kubernetes;
 mod pause;
+mod schemathesis;
 mod wanted;
 
 use std::fs::{self, File};
@@ -35,8 +36,9 @@ struct Built {
     build: fn() -> Result<()>,
 }
 
-const BUILT: [Built; 5] = [
+const BUILT: [Built; 6] = [
     Built { present: || kafka_jars().is_some(), build: kafka::fetch },
+    Built { present: || schemathesis().is_some(), build: schemathesis::fetch },
     Built { present: kubernetes::is_built, build: kubernetes::build },
     Built { present: || HELM.find().is_some(), build: || HELM.build() },
     Built { present: || PROMETHEUS_OPERATOR.find().is_some(), build: || PROMETHEUS_OPERATOR.fetch() },
@@ -207,6 +209,12 @@ pub fn kafka_jars() -> Option<PathBuf> {
 #[must_use]
 pub fn helm() -> Option<PathBuf> {
     HELM.find()
+}
+
+/// The Python that has Schemathesis: run it with `-m schemathesis.cli`.
+#[must_use]
+pub fn schemathesis() -> Option<PathBuf> {
+    schemathesis::find()
 }
 
 /// Where Debian keeps the programs that connect containers.

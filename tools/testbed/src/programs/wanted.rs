@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     BUILT, BUILT_FOR_CLUSTER, CNI_PLUGINS, envoy, etcd, is_built, is_program, java, kafka_jars, on_path, openssl,
-    postgres_bin, redis_server,
+    postgres_bin, redis_server, schemathesis,
 };
 use crate::process::output;
 
@@ -32,7 +32,7 @@ const PERL: Wanted = Wanted {
 };
 
 /// In the order in which a user would want to read them.
-pub(super) const WANTED: [Wanted; 10] = [
+pub(super) const WANTED: [Wanted; 11] = [
     Wanted {
         program: "redis-server (7.0 or newer)",
         why: "holds the stock",
@@ -67,7 +67,7 @@ pub(super) const WANTED: [Wanted; 10] = [
         program: "go (1.26 or newer)",
         why: "builds kube-apiserver, kubectl and Helm",
         package: None,
-        present: || on_path("go").is_some() || BUILT[1..].iter().all(|b| (b.present)()),
+        present: || on_path("go").is_some() || BUILT[2..].iter().all(|b| (b.present)()),
     },
     Wanted {
         program: "openssl",
@@ -83,6 +83,12 @@ pub(super) const WANTED: [Wanted; 10] = [
     },
     MAKE,
     PERL,
+    Wanted {
+        program: "python3 with venv",
+        why: "fetches and runs Schemathesis",
+        package: Some("python3-venv"),
+        present: || schemathesis().is_some() || has_venv(),
+    },
 ];
 
 /// What images need.
@@ -212,10 +218,8 @@ mod tests {
             assert!(text.contains(wanted.program) && text.contains(wanted.why), "{text}");
         }
         assert!(text.contains("Debian package redis-server"), "{text}");
-        assert!(
-            text.ends_with(
-                "redis-server postgresql etcd-server default-jdk-headless maven openssl build-essential perl"
-            )
-        );
+        assert!(text.ends_with(
+            "redis-server postgresql etcd-server default-jdk-headless maven openssl build-essential perl python3-venv"
+        ));
     }
 }

@@ -45,6 +45,24 @@ fn the_operator_may_delete_its_autoscaler_once_it_is_off() {
 }
 
 #[test]
+fn limits_are_off_unless_asked_for() {
+    let limits = |sets: &[&str]| {
+        let issuer = environment(find(&with(sets), "Deployment", "couponry-issuer"));
+        issuer.into_iter().filter(|(key, _)| key.starts_with("RATE_LIMIT")).collect::<Vec<_>>()
+    };
+    assert_eq!(limits(&[]), []);
+    let variable = |key: &str, value: &str| (key.to_owned(), json!(value));
+    assert_eq!(
+        limits(&["issuer.rateLimit.perUser.requestsPerSecond=0.5"]),
+        [variable("RATE_LIMIT_PER_USER", "0.5"), variable("RATE_LIMIT_PER_USER_BURST", "10")]
+    );
+    assert_eq!(
+        limits(&["issuer.rateLimit.perAddress.requestsPerSecond=200", "issuer.rateLimit.perAddress.burst=1000000"]),
+        [variable("RATE_LIMIT_PER_ADDRESS", "200"), variable("RATE_LIMIT_PER_ADDRESS_BURST", "1000000")]
+    );
+}
+
+#[test]
 fn the_definition_is_the_generated_one_and_stays() {
     let generated = fs::read_to_string(root().join("crds/couponevents.couponry.dev.yaml")).unwrap();
     let kept = fs::read_to_string(chart().join("files/couponevents.couponry.dev.yaml")).unwrap();

@@ -1,0 +1,218 @@
+//! What somebody tries who means no good: `docs/security.md` names each of these.
+
+use std::collections::HashSet;
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{self, Duration},
+};
+
+use crate::support::{World, until};
+
+/// Everything that comes back for these bytes until the connection ends, or nothing comes any more.
+async fn raw(port: u16, bytes: &[u8]) -> String {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    // The issuer may have had enough before the end.
+    let _ = connection.write_all(bytes).await;
+    let _ = connection.shutdown().await;
+    let mut answer = Vec::new();
+    let _ = time::timeout(Duration::from_mins(1), connection.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |path, byte| path + &format!("%{byte:02X}"))
+}
+
+#[tokio::test]
+async fn names_are_only_names_in_redis_and_json() {
+    let world = World::shared().await.open(20).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let names = [
+        r#"a","status":"COMPLETED","x":""#,
+        r"a\",
+        r"\u0000",
+        "couponMeta:{summer}",
+        "{summer}:*",
+        "$1\u{b7}FLUSHALL",
+        "'; return redis.call('FLUSHALL') --",
+        "]] os.exit() --[[",
+        "%s%n%99999d",
+        "${jndi:ldap://127.0.0.1/a}",
+        "{\"$ne\":1}",
+        "../../u1",
+        "\u{202e}1u",
+        "\u{2028}line",
+        "<script>alert(1)</script>",
+    ];
+    for name in names {
+        let first = issuer.issue(name).await;
+        assert!(first.succeeded(), "{name}: {}", first.json);
+        let held = issuer.get(&format!("/coupons/summer/users/{}", percent_encoded(name))).await;
+        assert_eq!((&held.json["userId"], &held.json["couponKey"]), (&json!(name), &json!(first.coupon())));
+        assert_eq!(held.json["recorded"], false, "{name}");
+    }
+    let expected: HashSet<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let holders = world.stock.scan_issued(&world.event).await.unwrap();
+    assert_eq!(holders.keys().map(ToString::to_string).collect::<HashSet<_>>(), expected);
+    assert_eq!(world.users_in_kafka(names.len()).await, expected);
+    assert_eq!(world.stock.events().await.unwrap(), std::slice::from_ref(&world.event));
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 20 - names.len() as u64);
+}
+
+#[tokio::test]
+async fn nobody_learns_or_takes_what_another_holds() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&["--user-identity", "header:X-User-Id"]).await;
+    let ask = |user: &'static str, body: Value| {
+        let request = Request::post("/").header("Content-Type", "application/json").header("X-User-Id", user);
+        issuer.send(request, "/coupons/issue", body.to_string())
+    };
+    let own = ask("u1", json!({"eventId": "summer"})).await;
+    assert!(own.succeeded());
+    // Somebody who has a coupon looks to others exactly as somebody who has none.
+    let mut seen = Vec::new();
+    for other in ["u1", "nobody"] {
+        let request = Request::get("/").header("X-User-Id", "u2");
+        let looked = issuer.send(request, &format!("/coupons/summer/users/{other}"), Body::empty()).await;
+        let asked = ask("u2", json!({"eventId": "summer", "userId": other})).await;
+        for answer in [looked, asked] {
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.json);
+            assert!(!answer.json.to_string().contains(own.coupon()));
+            seen.push(answer.json);
+        }
+    }
+    assert!(seen.iter().all(|answer| *answer == seen[0]), "{seen:?}");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().issued, 1, "nobody else got one");
+    // No page takes a code.
+    for path in ["/coupons/{}", "/coupons/summer/{}", "/coupons/summer/coupons/{}"] {
+        let request = Request::get("/").header("X-User-Id", "u2");
+        let answer = issuer.send(request, &path.replace("{}", own.coupon()), Body::empty()).await;
+        assert!(matches!(answer.status.as_u16(), 400 | 404), "{path}: {}", answer.json);
+    }
+    // Names that a proxy might think are the same header are not.
+    for name in ["X_User_Id", "X-User-Id2", "X-Original-User-Id"] {
+        let request = Request::get("/").header(name, "u1");
+        let answer = issuer.send(request, "/coupons/summer/users/u1", Body::empty()).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{name}");
+    }
+}
+
+/// Two servers must never read two different requests in the same bytes.
+#[tokio::test]
+async fn what_is_not_one_clear_request_gives_no_coupon() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let body = r#"{"userId":"u1","eventId":"summer"}"#;
+    let start = "POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let length = format!("Content-Length: {}\r\n", body.len());
+    for (what, request) in [
+        ("two lengths", format!("{start}{length}Content-Length: 5\r\n\r\n{body}")),
+        ("two lengths in one", format!("{start}Content-Length: 5, {}\r\n\r\n{body}", body.len())),
+        ("a signed length", format!("{start}Content-Length: +{}\r\n\r\n{body}", body.len())),
+        ("a negative length", format!("{start}Content-Length: -1\r\n\r\n{body}")),
+        ("a huge length", format!("{start}Content-Length: 99999999999999999999999\r\n\r\n{body}")),
+        ("a space before the colon", format!("{start}Content-Length : {}\r\n\r\n{body}", body.len())),
+        ("a folded line", format!("{start}X: a\r\n b\r\n{length}\r\n{body}")),
+        ("a strange coding", format!("{start}Transfer-Encoding: xchunked\r\n\r\n22\r\n{body}\r\n0\r\n\r\n")),
+        ("chunked is not last", format!("{start}Transfer-Encoding: chunked, gzip\r\n\r\n22\r\n{body}\r\n0\r\n\r\n")),
+        ("a chunk of no length", format!("{start}Transfer-Encoding: chunked\r\n\r\nxx\r\n{body}\r\n0\r\n\r\n")),
+        ("a chunk without end", format!("{start}Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n{body}\r\n")),
+        ("zero in a header", format!("{start}X: a\0b\r\n{length}\r\n{body}")),
+        ("an escape in a header", format!("{start}X: a\x1b[31mb\r\n{length}\r\n{body}")),
+        ("no version", format!("POST /coupons/issue\r\n{length}\r\n{body}")),
+        ("another version", format!("POST /coupons/issue HTTP/3.0\r\n{length}\r\n{body}")),
+        ("another protocol", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+        ("half a body", format!("{start}{length}\r\n{}", &body[..body.len() - 1])),
+        ("a tunnel", "CONNECT 127.0.0.1:6379 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
+    ] {
+        let answer = raw(issuer.listen, request.as_bytes()).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
+        assert!(!answer.contains(r#""success""#), "{what}: {answer}");
+    }
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10, "nothing was given");
+
+    // A length beside a coding: one of them was meant for another server. Nothing after it is read as a request.
+    let hidden = format!("{start}{length}\r\n{body}");
+    let both = format!("{start}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}");
+    let answer = raw(issuer.listen, both.as_bytes()).await;
+    assert!(!answer.contains(r#""success""#), "{answer}");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10, "nothing was given");
+}
+
+#[tokio::test]
+async fn heads_bodies_and_connections_have_an_end() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&["--max-connections", "8"]).await;
+    let start = "GET /coupons/summer HTTP/1.1\r\nHost: x\r\n";
+    for (what, request) in [
+        ("a long header", format!("{start}X: {}\r\n\r\n", "x".repeat(40_000))),
+        ("many headers", format!("{start}{}\r\n", "X: y\r\n".repeat(5000))),
+        ("a long path", format!("GET /coupons/{} HTTP/1.1\r\n\r\n", "x".repeat(70_000))),
+    ] {
+        let answer = raw(issuer.listen, request.as_bytes()).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
+    }
+    // As deep as a body can be.
+    for deep in ["[", "{\"a\":", "[{\"a\":"] {
+        let body = format!(r#"{{"userId":"u1","eventId":"summer","x":{}"#, deep.repeat(16_000 / deep.len()));
+        assert_eq!(issuer.post(body).await.status, StatusCode::BAD_REQUEST, "{deep}");
+    }
+
+    let mut taken = Vec::new();
+    let mut waits = loop {
+        let mut connection = TcpStream::connect(("127.0.0.1", issuer.listen)).await.unwrap();
+        connection.write_all(format!("{start}\r\n").as_bytes()).await.unwrap();
+        if time::timeout(Duration::from_secs(2), connection.readable()).await.is_err() {
+            break connection;
+        }
+        taken.push(connection);
+        assert!(taken.len() <= 8, "{} are served at once", taken.len());
+    };
+    until("the issuer says so", async || issuer.running.log().contains("new ones wait")).await;
+    assert_eq!(issuer.readiness().await.0, 200, "the monitor port is another one");
+    taken.clear();
+    let mut answer = [0; 12];
+    waits.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
+async fn nobody_writes_into_the_log_or_is_named_by_it() {
+    let world = World::shared().await.open(10).await;
+    for format in ["text", "json"] {
+        let flags = ["--log", "debug,requests=debug", "--log-format", format, "--trusted-proxies", "1"];
+        let issuer = world.ready_issuer(&flags).await;
+        let coupon = issuer.issue("ATTACK-user").await.coupon().to_owned();
+        issuer.post(r#"{"userId":"ATTACK\n2026 ERROR","eventId":"summer"}"#).await;
+        issuer.post(r#"{"userId":"u","eventId":"ATTACK\u001b[31m"}"#).await;
+        issuer.post(r#"{"userId":{"ATTACK":"\n"},"eventId":"summer"}"#).await;
+        issuer.get("/coupons/summer/users/ATTACK%0A2026%20ERROR").await;
+        issuer.get("/ATTACK%0A").await;
+        let request = Request::get("/")
+            .header("X-Request-Id", r#"last"},{"level":"ERROR"#)
+            .header("traceparent", "ATTACK traced")
+            .header("X-Forwarded-For", "1.2.3.4\" ATTACK=\"1");
+        issuer.send(request, "/coupons/winter", Body::empty()).await;
+        until("the last is in the log", async || issuer.running.log().contains("last")).await;
+        let log = issuer.running.log();
+        assert!(!log.contains("ATTACK") && !log.contains(&coupon), "{log}");
+        assert!(!log.contains('\u{1b}'), "{log}");
+        if format == "json" {
+            for line in log.lines() {
+                let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                assert_ne!(line["level"], "ERROR", "{line}");
+            }
+        } else {
+            assert!(log.contains(r#"last\"},{\"level\":\"ERROR"#), "{log}");
+        }
+        let monitor = issuer.metrics().await;
+        assert!(!monitor.contains("ATTACK") && !monitor.contains(&coupon), "{monitor}");
+    }
+}
