@@ -68,6 +68,8 @@ pub(super) fn document(sign_in: &SignIn) -> Value {
         SignIn::Header(name) => json!({"type": "apiKey", "in": "header", "name": name.as_str()}),
         SignIn::Token => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
     };
+    // Null is as good as nothing.
+    add(&mut document, &format!("{body}/properties/userId"), &json!({"type": ["string", "null"]}));
     document["components"]["securitySchemes"] = json!({ "user": scheme });
     for operation in OF_A_USER {
         add(&mut document, operation, &json!({"security": [{"user": []}]}));

@@ -60,7 +60,7 @@ impl EventState {
 #[utoipa::path(
     get,
     path = "/coupons/{eventId}",
-    params(("eventId" = String, Path, description = "The event")),
+    params(("eventId" = String, Path, description = "The event", example = "summer")),
     responses(
         (status = 200, description = "The event", body = EventView),
         (status = 400, description = "No such name is possible", body = Problem, content_type = "application/problem+json"),

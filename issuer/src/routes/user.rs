@@ -38,7 +38,7 @@ pub(super) struct UserCoupon {
 #[utoipa::path(
     get,
     path = "/coupons/{eventId}/users/{userId}",
-    params(("eventId" = String, Path, description = "The event"), ("userId" = String, Path, description = "The user")),
+    params(("eventId" = String, Path, description = "The event", example = "summer"), ("userId" = String, Path, description = "The user", example = "u1")),
     responses(
         (status = 200, description = "The user's coupon", body = UserCoupon),
         (status = 400, description = "No such name is possible", body = Problem, content_type = "application/problem+json"),

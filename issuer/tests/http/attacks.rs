@@ -48,7 +48,7 @@ async fn names_are_only_names_in_redis_and_json() {
         "{\"$ne\":1}",
         "../../u1",
         "\u{202e}1u",
-        "\u{2028}line",
+        "a\u{2028}line",
         "<script>alert(1)</script>",
     ];
     for name in names {
