@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +17,7 @@ pub struct Redis {
     process: Process,
     host: Ipv4Addr,
     port: u16,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 signals!(Redis);
@@ -47,7 +48,7 @@ impl Redis {
                 .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
                 .args(["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"])
                 .args(settings.iter().copied());
-            let redis = Self { process: Process::start(launch)?, host, port, _scratch: scratch };
+            let redis = Self { process: Process::start(launch)?, host, port, scratch };
             redis.wait()?;
             Ok(redis)
         })
@@ -73,6 +74,12 @@ impl Redis {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where its data are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
     }
 }
 

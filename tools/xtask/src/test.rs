@@ -28,6 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut test = vec!["test", "--no-fail-fast"];
     if !for_cargo.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
         test.push("--workspace");
+        test.extend(cargo::FOR_TESTS);
     }
     test.extend(for_cargo.iter().map(String::as_str));
     // The servers need not wait for the compiler.
