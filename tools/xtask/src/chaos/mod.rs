@@ -31,6 +31,8 @@ use round::Round;
 use stage::Stage;
 use tally::Tally;
 
+/// What `cargo xtask test` plays.
+const SEED_OF_THE_TESTS: u64 = 2;
 /// How many faults a round has.
 const FAULTS: std::ops::RangeInclusive<u64> = 3..=6;
 
@@ -72,13 +74,23 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     cargo::build_programs()?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = options.seed.unwrap_or_else(|| Dice::new(u64::from(since_1970.subsec_nanos())).any() >> 32);
-    play(options, seed)
+    let kept = play(options, seed)?;
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Plays all rounds on an installation of their own. Fails with the code 1 when a promise was broken.
-pub(crate) fn play(options: &Options, seed: u64) -> Result<ExitCode> {
+/// Each kind of fault once, as the tests do it: always in the same order. The programs must be built. Whether every promise
+/// held.
+pub(crate) fn once() -> Result<bool> {
+    play(&Options { seed: None, minutes: 0, rate: 200, faults: Vec::new(), once: true, list: false }, SEED_OF_THE_TESTS)
+}
+
+/// Plays all rounds on an installation of their own. Whether every promise held.
+fn play(options: &Options, seed: u64) -> Result<bool> {
     println!("seed {seed}");
     let dir = cargo::built("chaos")?.join(seed.to_string());
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let mut stage = Stage::start(&dir)?;
     let mut tally = Tally::default();
@@ -88,11 +100,11 @@ pub(crate) fn play(options: &Options, seed: u64) -> Result<ExitCode> {
     println!("\nseed {seed}, {}\n{tally}", human(begun.elapsed()));
     if let Ok(true) = played {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        stage.keep_logs(&dir)?;
+        eprintln!("the histories of the rounds that failed, and all logs, are in {}", dir.display());
     }
-    stage.keep_logs(&dir)?;
-    eprintln!("the histories of the rounds that failed, and all logs, are in {}", dir.display());
-    played.map(|_| ExitCode::FAILURE)
+    played
 }
 
 /// Whether every promise held.

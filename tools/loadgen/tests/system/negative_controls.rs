@@ -1,17 +1,12 @@
 //! A checker that finds nothing may be blind. So here the system is broken on purpose, each time in one way that it is built
 //! to prevent, and the checker must say so, and in the right class.
 
-// Not all of it is needed here.
-#[allow(dead_code)]
-mod installation;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::EventId;
-use installation::{Flaws, Installation, counts, until};
 use loadgen::checker::{self, Class, Evidence, Report};
 use loadgen::crowd::Crowd;
 use loadgen::drive::{Load, gather_counted};
@@ -21,6 +16,8 @@ use testbed::{Redis, redis};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::installation::{Flaws, Installation, counts, until};
 
 const TOTAL: u64 = 4000;
 /// How long what is lost for ever is waited for.

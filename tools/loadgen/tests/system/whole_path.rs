@@ -1,15 +1,12 @@
 //! The whole way of a coupon on real parts: operator, two issuers, a consumer, Redis, Kafka, Postgres, a Kubernetes API
 //! server. A crowd asks, and the checker finds every promise kept, also when programs are killed with -9 meanwhile.
 
-mod installation;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::DiscountType::{Amount, Percent};
 use domain::{Discount, EventId};
-use installation::{Installation, counts, until};
 use loadgen::checker::{self, Evidence};
 use loadgen::crowd::Crowd;
 use loadgen::drive::{Load, gather_counted};
@@ -20,6 +17,8 @@ use loadgen::summary::Summary;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::installation::{Installation, counts, until};
 
 const ARRIVAL: Duration = Duration::from_mins(3);
 
