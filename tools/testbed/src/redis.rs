@@ -1,5 +1,6 @@
 //! A Redis server of one's own.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
@@ -10,6 +11,9 @@ use anyhow::{Context, Result, ensure};
 use crate::process::{Launch, Process, log_in, signals};
 use crate::scratch::Scratch;
 use crate::{ports, programs};
+
+/// Where it keeps its append-only files, as nothing else was said.
+const FILES: &str = "appendonlydir";
 
 /// A Redis that loses no acknowledged write when it is killed: append-only file, synced before each answer.
 #[derive(Debug)]
@@ -60,6 +64,20 @@ impl Redis {
         self.wait()
     }
 
+    /// Copies what it would come back with after a crash to the directory `to`, which must not exist.
+    pub fn back_up(&self, to: &Path) -> Result<()> {
+        copy(&self.scratch.path().join(FILES), to)
+    }
+
+    /// Kills it, and starts it again with what [`Redis::back_up`] has copied: it has forgotten all that came later.
+    pub fn roll_back(&self, backup: &Path) -> Result<()> {
+        self.kill9()?;
+        let files = self.scratch.path().join(FILES);
+        fs::remove_dir_all(&files).with_context(|| format!("cannot remove {}", files.display()))?;
+        copy(backup, &files)?;
+        self.restart()
+    }
+
     fn wait(&self) -> Result<()> {
         self.process.wait_ready(|| answers_ping(self.port).unwrap_or(false))
     }
@@ -81,6 +99,17 @@ impl Redis {
     pub fn dir(&self) -> &Path {
         self.scratch.path()
     }
+}
+
+/// Copies the files of a directory. What is written meanwhile may be missing, or cut off at the end of a file.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("cannot copy {} to {}", from.display(), to.display());
+    fs::create_dir(to).with_context(failed)?;
+    for file in fs::read_dir(from).with_context(failed)? {
+        let file = file.with_context(failed)?;
+        fs::copy(file.path(), to.join(file.file_name())).with_context(failed)?;
+    }
+    Ok(())
 }
 
 /// Sends one command to the Redis at `url` (`redis://HOST:PORT`), as a person with `redis-cli` would, and returns its answer as

@@ -1,8 +1,6 @@
 //! A checker that finds nothing may be blind. So here the system is broken on purpose, each time in one way that it is built
 //! to prevent, and the checker must say so, and in the right class.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,30 +105,19 @@ fn a_redis_that_forgot_its_last_writes_and_is_believed_gives_coupons_twice() {
 
     let (tally, history) = ask(&runtime, &installation, &event);
     let issued = |count| until("users get coupons", || (tally.attempts(Kind::Issued) >= count).then_some(()));
-    let (files, kept) = (server.dir().join("appendonlydir"), server.dir().join("kept"));
+    let backup = server.dir().join("backup");
     issued(500);
-    copy(&files, &kept);
+    server.back_up(&backup).unwrap();
     issued(1000);
     // The operator would see that this is not the Redis that it knows: it is gone, and another has said that all is well.
     installation.operator.process.kill9().unwrap();
-    server.kill9().unwrap();
-    fs::remove_dir_all(&files).unwrap();
-    copy(&kept, &files);
-    server.restart().unwrap();
+    server.roll_back(&backup).unwrap();
     believe(&server, &installation.meta(&event));
 
     let history = runtime.block_on(history).unwrap();
     let report = check(&runtime, &installation, &event, history);
     assert!(report.broken().any(|finding| finding.class == Class::Duplicated), "{report}");
     assert!(report.broken().any(|finding| finding.class == Class::Lost), "{report}");
-}
-
-/// Copies the files of a directory. What was written while they were copied may be missing or cut off at their ends.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        fs::copy(file.path(), to.join(file.file_name())).unwrap();
-    }
 }
 
 /// Says what only an operator may say who has looked: that the keys of this Redis are whole.
