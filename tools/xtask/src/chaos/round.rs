@@ -94,7 +94,7 @@ impl Round {
 }
 
 /// Compares what the users were told with what the stores have.
-fn check(stage: &Stage, event: &Event, dir: &Path, tally: &mut Tally) -> Result<bool> {
+fn check(stage: &mut Stage, event: &Event, dir: &Path, tally: &mut Tally) -> Result<bool> {
     let (history, numbers) = (history(dir, event), dir.join("numbers.json"));
     let log = dir.join(format!("{}.check", event.name));
     let check = loadgen("check", &log)?
@@ -105,6 +105,7 @@ fn check(stage: &Stage, event: &Event, dir: &Path, tally: &mut Tally) -> Result<
         .args(["--kafka-brokers", &stage.servers.kafka.brokers()])
         .args(["--history".as_ref(), history.as_os_str(), "--json".as_ref(), numbers.as_os_str()]);
     let check = Process::start(check)?;
+    stage.pass(2 * DRAINED, |_| Ok(check.exited()?.is_some()))?;
     let status = check.wait()?;
     if !matches!(status.code(), Some(0 | 1)) {
         bail!("the check could not be made ({status}): {}", check.log_tail());
