@@ -82,7 +82,12 @@ impl Pipeline {
         self.metrics.batch_messages.observe(batch.messages.len() as f64);
 
         let decoded = batch::decode(&batch.messages);
+        if failpoint::is_on("consumer.offsets-first") {
+            consumer.commit(&batch).await.ok();
+            failpoint::crash("consumer.after-offsets-first");
+        }
         let verdicts = self.record(&decoded.records).await?;
+        failpoint::crash("consumer.after-record");
         let Consequences { settlements, dead_letters, recorded, already_recorded } = decoded.conclude(verdicts);
         self.metrics.recorded.inc_by(recorded);
         self.metrics.already_recorded.inc_by(already_recorded);
@@ -94,6 +99,7 @@ impl Pipeline {
                 self.metrics.coupons_returned.inc_by(settled.returned);
             }
         }
+        failpoint::crash("consumer.before-offsets");
         // Without a commit the batch is merely done again.
         if let Err(error) = consumer.commit(&batch).await {
             tracing::warn!(%error, "the batch may be read again");

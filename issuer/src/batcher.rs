@@ -129,6 +129,7 @@ impl Batcher {
         self.metrics.batch_users.observe(users.len() as f64);
         match self.stock.issue(event, &users).await {
             Ok(Some(reply)) => {
+                failpoint::crash("issuer.after-lua");
                 self.answer(event, &users, answers, reply);
                 true
             }

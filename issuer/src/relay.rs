@@ -175,6 +175,7 @@ async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<En
             by_event.entry(event).or_default().push(id.clone());
         }
         for (event, ids) in by_event {
+            failpoint::crash("issuer.before-outbox-deletion");
             if let Err(error) = stock.confirm(event, &ids).await {
                 // Harmless: they are sent once more, and the database knows them already.
                 tracing::warn!(%error, %event, entries = ids.len(), "confirmed entries stay in the outbox");

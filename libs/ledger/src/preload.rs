@@ -61,6 +61,7 @@ impl Ledger {
             }
             count(&mut tx, &event, lot).await.map_err(at())?;
         }
+        failpoint::crash("ledger.before-preload-commit");
         tx.commit().await.map_err(at())?;
         session.finish();
         Ok(())

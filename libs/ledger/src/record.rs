@@ -121,6 +121,7 @@ impl Ledger {
         }
         let recordings: Option<Vec<_>> = recordings.into_iter().collect();
         if recordings.is_some() {
+            failpoint::crash("ledger.before-record-commit");
             tx.commit().await.map_err(at())?;
         } else {
             tx.rollback().await.map_err(at())?;

@@ -48,6 +48,7 @@ pub(super) async fn execute(
 ) -> Result<(), ReconcileError> {
     let Context { ledger, stock, .. } = context;
     let Wanted { uid, name, .. } = wanted;
+    failpoint::crash("operator.before-step");
     match step {
         Step::Register => {
             let Wanted { uid, name, policy_name, format, generation, .. } = wanted.clone();
@@ -86,6 +87,7 @@ pub(super) async fn execute(
             tracing::info!(event = %name, "coupons removed from Postgres, to be made anew");
         }
     }
+    failpoint::crash("operator.after-step");
     Ok(())
 }
 
@@ -159,6 +161,7 @@ async fn load(
         };
         context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(wished.into()));
         next = loaded;
+        failpoint::crash("operator.after-chunk");
         if said.elapsed() > PROGRESS_INTERVAL {
             said = Instant::now();
             reporter.report_progress(wanted, &seen.with_loaded(next), copied(next, to)).await;

@@ -1,5 +1,7 @@
 //! The command `loadgen check`.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -9,8 +11,9 @@ use anyhow::{Context, Result};
 use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use domain::{Discount, EventId};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use loadgen::checker::{self, Evidence};
+use loadgen::checker::{self, Class, Evidence, Report};
 use loadgen::history;
+use loadgen::progress::Kind;
 use loadgen::readers::{Backlog, Stores};
 
 #[derive(clap::Args)]
@@ -30,6 +33,9 @@ pub(crate) struct Args {
     /// How many seconds to wait for the consumers.
     #[arg(long, default_value_t = 120)]
     wait: u64,
+    /// A file for the numbers, for programs: how many requests had which outcome, and how often which class was broken.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     redis: RedisSettings,
     #[command(flatten)]
@@ -77,7 +83,25 @@ async fn check_stores(args: Args) -> Result<ExitCode> {
     };
     let report = checker::check(&evidence);
     print!("{report}");
+    if let Some(path) = &args.json {
+        fs::write(path, numbers(&evidence, &report).to_string())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Two objects: `requests` by outcome, and `broken` by class.
+fn numbers(evidence: &Evidence, report: &Report) -> serde_json::Value {
+    let mut requests: BTreeMap<&str, u64> = BTreeMap::new();
+    for attempt in &evidence.history {
+        *requests.entry(Kind::of(&attempt.outcome).name()).or_default() += 1;
+    }
+    let mut broken: BTreeMap<&str, u64> = BTreeMap::new();
+    // What was recovered breaks nothing.
+    for finding in report.findings.iter().filter(|finding| finding.class != Class::Recovered) {
+        *broken.entry(finding.class.name()).or_default() += finding.broken;
+    }
+    serde_json::json!({"requests": requests, "broken": broken})
 }
 
 async fn wait(stores: &Stores, event: &EventId, wait: Duration) -> Result<()> {

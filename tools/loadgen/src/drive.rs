@@ -2,21 +2,21 @@
 //! rate, when its time has come.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Result;
 use bytes::Bytes;
 use domain::EventId;
 use rand::RngExt;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Line, Target};
 use crate::crowd::{Ask, Crowd};
-use crate::history::Attempt;
+use crate::history::{Attempt, End, Entry, Invocation, Pairing};
 use crate::progress::Tally;
 
 /// What to send, and where.
@@ -57,19 +57,25 @@ impl Load {
     }
 }
 
-/// Sends the load. Every attempt goes to `attempts`; ends when all asks have ended, when `stop` is cancelled (what is
-/// under way is still waited for), or when nobody receives the attempts any more.
+/// Sends the load. Every request goes to `log` before it is sent and when it has ended. Ends when all asks have ended, when
+/// `stop` is cancelled (what is under way is still waited for), or when `log` fails.
 ///
 /// # Panics
 /// If the load has no target.
-pub async fn drive(load: &Load, attempts: mpsc::Sender<Attempt>, tally: &Arc<Tally>, stop: &CancellationToken) {
+pub async fn drive(
+    load: &Load,
+    log: impl Fn(Entry) -> Result<()> + Send + Sync + 'static,
+    tally: &Arc<Tally>,
+    stop: &CancellationToken,
+) -> Result<()> {
     assert!(!load.targets.is_empty(), "a load needs a target");
     let crew = Arc::new(Crew {
         load: load.clone(),
         asks: load.crowd.asks(),
         next: AtomicUsize::new(0),
+        requests: AtomicU64::new(0),
         clock: Clock::start(),
-        attempts,
+        log,
         tally: tally.clone(),
         stop: stop.clone(),
     });
@@ -78,7 +84,7 @@ pub async fn drive(load: &Load, attempts: mpsc::Sender<Attempt>, tally: &Arc<Tal
     for number in 0..load.connections.max(1) {
         workers.spawn(crew.clone().work(number));
     }
-    workers.join_all().await;
+    workers.join_all().await.into_iter().collect()
 }
 
 /// Sends the load and gives back its whole history.
@@ -86,49 +92,58 @@ pub async fn drive(load: &Load, attempts: mpsc::Sender<Attempt>, tally: &Arc<Tal
 /// # Panics
 /// If the load has no target.
 pub async fn gather(load: &Load, stop: &CancellationToken) -> Vec<Attempt> {
-    let (sender, mut receiver) = mpsc::channel(1024);
-    let tally = Arc::default();
-    let receive = async {
-        let mut history = Vec::new();
-        while let Some(attempt) = receiver.recv().await {
-            history.push(attempt);
+    gather_counted(load, &Arc::default(), stop).await
+}
+
+/// As [`gather`], with a tally that others may look at meanwhile.
+///
+/// # Panics
+/// If the load has no target.
+pub async fn gather_counted(load: &Load, tally: &Arc<Tally>, stop: &CancellationToken) -> Vec<Attempt> {
+    let gathered = Arc::<Mutex<(Pairing, Vec<Attempt>)>>::default();
+    let log = {
+        let gathered = gathered.clone();
+        move |entry| {
+            let (pairing, attempts) = &mut *gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            attempts.extend(pairing.take(entry));
+            Ok(())
         }
-        history
     };
-    tokio::join!(drive(load, sender, &tally, stop), receive).1
+    drive(load, log, tally, stop).await.expect("memory takes everything");
+    std::mem::take(&mut gathered.lock().unwrap_or_else(PoisonError::into_inner).1)
 }
 
 /// What the workers share.
-struct Crew {
+struct Crew<L> {
     load: Load,
     asks: Vec<Ask>,
     next: AtomicUsize,
+    requests: AtomicU64,
     clock: Clock,
-    attempts: mpsc::Sender<Attempt>,
+    log: L,
     tally: Arc<Tally>,
     stop: CancellationToken,
 }
 
-impl Crew {
-    async fn work(self: Arc<Self>, number: usize) {
+impl<L: Fn(Entry) -> Result<()>> Crew<L> {
+    async fn work(self: Arc<Self>, number: usize) -> Result<()> {
         let mut lines: Vec<Line> = self.load.targets.iter().cloned().map(Line::new).collect();
         while !self.stop.is_cancelled() {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(ask) = self.asks.get(turn) else { return };
+            let Some(ask) = self.asks.get(turn) else { break };
             if let Some(rate) = self.load.rate {
                 let due = self.clock.start + Duration::from_micros(turn as u64 * 1_000_000 / u64::from(rate.get()));
                 if self.stop.run_until_cancelled(tokio::time::sleep_until(due)).await.is_none() {
-                    return;
+                    break;
                 }
             }
-            if self.settle(*ask, &mut lines, number).await.is_none() {
-                return;
-            }
+            self.settle(*ask, &mut lines, number).await?;
         }
+        Ok(())
     }
 
-    /// Asks until there is an answer or no try is left. None: nobody receives the attempts any more.
-    async fn settle(&self, ask: Ask, lines: &mut [Line], number: usize) -> Option<()> {
+    /// Asks until there is an answer or no try is left.
+    async fn settle(&self, ask: Ask, lines: &mut [Line], number: usize) -> Result<()> {
         let user = self.load.crowd.name(ask.user);
         let body = Bytes::from(
             serde_json::json!({ "userId": user.as_str(), "eventId": self.load.event.as_str() }).to_string(),
@@ -136,34 +151,31 @@ impl Crew {
         for (count, attempt) in (0..).zip(1..=self.load.max_tries.max(1)) {
             let which = (number + count) % lines.len();
             let line = &mut lines[which];
-            let invoked = self.clock.now();
-            let reply = line.issue(body.clone(), self.load.deadline).await;
-            let is_final = reply.is_final();
-            let attempt = Attempt {
-                invoked,
-                finished: self.clock.now(),
+            let id = self.requests.fetch_add(1, Ordering::Relaxed);
+            (self.log)(Entry::Invoked(Invocation {
+                id,
+                invoked: self.clock.now(),
                 user: user.clone(),
                 ask: ask.time,
                 attempt,
                 target: line.target().to_string(),
-                outcome: reply.outcome,
-            };
-            self.tally.count(&attempt);
-            let attempt_number = attempt.attempt;
-            self.attempts.send(attempt).await.ok()?;
+            }))?;
+            let reply = line.issue(body.clone(), self.load.deadline).await;
+            let is_final = reply.is_final();
+            self.tally.count(&reply.outcome);
+            (self.log)(Entry::Ended(End { id, finished: self.clock.now(), outcome: reply.outcome }))?;
             if is_final {
                 self.tally.settled();
-                return Some(());
+                return Ok(());
             }
-            let pause = self.pause(attempt_number, reply.retry_after);
-            if attempt_number < self.load.max_tries
-                && self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none()
+            let pause = self.pause(attempt, reply.retry_after);
+            if attempt < self.load.max_tries && self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none()
             {
                 break;
             }
         }
         self.tally.given_up();
-        Some(())
+        Ok(())
     }
 
     /// What the issuer asked for; else longer with every attempt. Not all at the same moment.

@@ -1,22 +1,62 @@
-//! What was asked and what came back: one [`Attempt`] per HTTP request, as lines of JSON in a file.
+//! What was asked and what came back: for each HTTP request an [`Invocation`], written before it is sent, and an [`End`]. Both
+//! are lines of JSON in a file, and together an [`Attempt`].
 //!
 //! An attempt has one of three ends. It was *answered*; it was *refused*, so nothing happened; or its outcome is
 //! *unknown*: the request may or may not have reached Redis. The checker holds the system to the first, to the second,
-//! and lets the third be either.
+//! and lets the third be either. An invocation without an end is unknown as well: whoever asked was killed.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use domain::code::CouponCode;
 use domain::{Discount, DiscountType, UserId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
-/// One request and its end. All attempts of a run are timed by one clock that does not jump.
+/// A request that is about to be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct Invocation {
+    /// Its number, of its own in this history.
+    pub id: u64,
+    /// When it is sent, in microseconds since the Unix epoch.
+    pub invoked: i64,
+    /// Who asks.
+    pub user: UserId,
+    /// Whether the user asks for the first, second or third time.
+    pub ask: u8,
+    /// Which attempt at this ask it is, from 1.
+    pub attempt: u32,
+    /// Which issuer is asked.
+    pub target: String,
+}
+
+/// The end of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// The number of the request.
+    pub id: u64,
+    /// When it was known, in microseconds since the Unix epoch.
+    pub finished: i64,
+    /// What is known.
+    pub outcome: Outcome,
+}
+
+/// A line of the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Entry {
+    /// It is about to be sent.
+    Invoked(Invocation),
+    /// It has ended.
+    Ended(End),
+}
+
+/// One request and its end. All attempts of a run are timed by one clock that does not jump.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// When it was sent, in microseconds since the Unix epoch.
     pub invoked: i64,
@@ -63,15 +103,19 @@ pub struct Answer {
     /// Whether this request got the coupon.
     pub success: bool,
     /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// The user's coupon, now or from before.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub coupon_key: Option<String>,
-    /// For people.
-    #[serde(default)]
+    /// For people. No history keeps it.
+    #[serde(skip_serializing)]
     pub message: Option<String>,
     /// What kind of discount the coupon gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub discount_type: Option<DiscountType>,
     /// How much of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub discount_amount: Option<u32>,
 }
 
@@ -131,44 +175,64 @@ impl Attempt {
     }
 }
 
-/// Writes the attempts to `file` as they come, until all senders are gone. Each is also shown to `seen`.
-///
-/// Blocks: it wants a thread of its own. What was received is in the file whenever nothing more waits.
-pub fn write(mut attempts: mpsc::Receiver<Attempt>, file: File, mut seen: impl FnMut(&Attempt)) -> Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 16, file);
-    let mut next = attempts.blocking_recv();
-    while let Some(attempt) = next {
-        seen(&attempt);
-        serde_json::to_writer(&mut file, &attempt)
-            .map_err(std::io::Error::from)
-            .and_then(|()| file.write_all(b"\n"))
-            .context("cannot write the history")?;
-        next = if let Ok(attempt) = attempts.try_recv() {
-            Some(attempt)
-        } else {
-            file.flush().context("cannot write the history")?;
-            attempts.blocking_recv()
-        };
+/// Puts invocations and their ends together.
+#[derive(Debug, Default)]
+pub struct Pairing {
+    open: HashMap<u64, Invocation>,
+}
+
+impl Pairing {
+    /// Takes the next line: with an end, the attempt is whole. An end that nothing began is passed over.
+    pub fn take(&mut self, entry: Entry) -> Option<Attempt> {
+        match entry {
+            Entry::Invoked(invocation) => {
+                self.open.insert(invocation.id, invocation);
+                None
+            }
+            Entry::Ended(End { id, finished, outcome }) => Some(whole(self.open.remove(&id)?, finished, outcome)),
+        }
     }
-    Ok(())
+
+    /// The attempts whose end was never written.
+    pub fn unended(self) -> impl Iterator<Item = Attempt> {
+        self.open.into_values().map(|invocation| {
+            let finished = invocation.invoked;
+            let why = "the history has no end of it".to_owned();
+            whole(invocation, finished, Outcome::Unknown(Problem { why, status: None }))
+        })
+    }
+}
+
+fn whole(invocation: Invocation, finished: i64, outcome: Outcome) -> Attempt {
+    let Invocation { id: _, invoked, user, ask, attempt, target } = invocation;
+    Attempt { invoked, finished, user, ask, attempt, target, outcome }
+}
+
+/// Writes one line, which survives us from then on.
+pub fn write(mut file: &File, entry: &Entry) -> Result<()> {
+    let mut line = serde_json::to_vec(entry).context("cannot write the history")?;
+    line.push(b'\n');
+    file.write_all(&line).context("cannot write the history")
 }
 
 /// Reads a history. A last line that was cut off is passed over: its writer was killed.
 pub fn read(path: &Path) -> Result<Vec<Attempt>> {
     let failed = || format!("cannot read the history {}", path.display());
     let mut file = BufReader::new(File::open(path).with_context(failed)?);
+    let mut pairing = Pairing::default();
     let mut attempts = Vec::new();
     let mut line = Vec::new();
-    loop {
+    for number in 1.. {
         line.clear();
         if file.read_until(b'\n', &mut line).with_context(failed)? == 0 || line.last() != Some(&b'\n') {
-            ensure!(!attempts.is_empty(), "the history {} has no attempt", path.display());
-            return Ok(attempts);
+            break;
         }
-        let attempt =
-            serde_json::from_slice(&line).with_context(|| format!("{}, line {}", failed(), attempts.len() + 1))?;
-        attempts.push(attempt);
+        let entry = serde_json::from_slice(&line).with_context(|| format!("{}, line {number}", failed()))?;
+        attempts.extend(pairing.take(entry));
     }
+    attempts.extend(pairing.unended());
+    ensure!(!attempts.is_empty(), "the history {} has no attempt", path.display());
+    Ok(attempts)
 }
 
 #[cfg(test)]
@@ -195,40 +259,48 @@ mod tests {
         assert!(problem(r#"{"success":true,"couponKey":"A-1"}"#).contains("together"));
     }
 
-    #[test]
-    fn attempts_survive_the_file_and_a_cut_line_is_passed_over() {
-        let attempt = |user: &str, outcome| Attempt {
-            invoked: 1,
-            finished: 2,
-            user: user.parse().unwrap(),
-            ask: 1,
-            attempt: 1,
-            target: "http://127.0.0.1:1".into(),
-            outcome,
-        };
-        let coupon = r#"{"success":true,"reason":null,"couponKey":"A-1","message":"m","discountType":"AMOUNT","discountAmount":5}"#;
-        let attempts = [
-            attempt("u\"1", Outcome::Ok(answer(coupon))),
-            attempt("한국어", Outcome::Unknown(Problem { why: "no answer".into(), status: None })),
-            attempt("u3", Outcome::Refused(Problem { why: "unknown event".into(), status: Some(404) })),
-        ];
-        let path = std::env::temp_dir().join(format!("loadgen-history-{}", std::process::id()));
-        let (sender, receiver) = mpsc::channel(8);
-        for attempt in &attempts {
-            sender.try_send(attempt.clone()).unwrap();
-        }
-        drop(sender);
-        let mut seen = 0;
-        write(receiver, File::create(&path).unwrap(), |_| seen += 1).unwrap();
-        assert_eq!((seen, read(&path).unwrap().as_slice()), (3, attempts.as_slice()));
+    fn invocation(id: u64, user: &str) -> Invocation {
+        let target = "http://127.0.0.1:1".into();
+        Invocation { id, invoked: 1, user: user.parse().unwrap(), ask: 1, attempt: 1, target }
+    }
 
-        let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-        assert_eq!(read(&path).unwrap(), attempts[..2]);
+    #[test]
+    fn attempts_survive_the_file_and_what_has_no_end_is_unknown() {
+        let coupon = r#"{"success":true,"reason":null,"couponKey":"A-1","discountType":"AMOUNT","discountAmount":5}"#;
+        let outcomes = [
+            Outcome::Ok(answer(coupon)),
+            Outcome::Unknown(Problem { why: "no answer".into(), status: None }),
+            Outcome::Refused(Problem { why: "unknown event".into(), status: Some(404) }),
+        ];
+        let invocations = [invocation(0, "u\"1"), invocation(1, "한국어"), invocation(2, "u3")];
+        let path = std::env::temp_dir().join(format!("loadgen-history-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        for invocation in &invocations {
+            write(&file, &Entry::Invoked(invocation.clone())).unwrap();
+        }
+        // Not in the order in which they began.
+        for (id, outcome) in [0, 1, 2].into_iter().zip(outcomes.clone()).rev() {
+            write(&file, &Entry::Ended(End { id, finished: 2, outcome })).unwrap();
+        }
+        let attempts: Vec<_> = invocations.into_iter().zip(outcomes).map(|(i, o)| whole(i, 2, o)).rev().collect();
+        assert_eq!(read(&path).unwrap(), attempts);
+
+        let all = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &all[..all.len() - 5]).unwrap();
+        let read_again = read(&path).unwrap();
+        assert_eq!(read_again[..2], attempts[..2]);
+        assert_eq!(read_again[2].user, attempts[2].user);
+        assert!(matches!(&read_again[2].outcome, Outcome::Unknown(problem) if problem.why.contains("no end")));
         std::fs::write(&path, "{}\n").unwrap();
         assert!(format!("{:#}", read(&path).unwrap_err()).contains("line 1"));
         std::fs::write(&path, "").unwrap();
         assert!(read(&path).is_err());
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn the_words_for_people_are_not_kept() {
+        let told = answer(r#"{"success":false,"reason":"SOLD_OUT","couponKey":null,"message":"so sorry"}"#);
+        assert_eq!(serde_json::to_string(&told).unwrap(), r#"{"success":false,"reason":"SOLD_OUT"}"#);
     }
 }

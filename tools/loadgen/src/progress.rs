@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use crate::history::{Attempt, Outcome, Reason};
+use crate::history::{Outcome, Reason};
 
 /// How an attempt ended, as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,10 +63,10 @@ impl Kind {
         }
     }
 
-    /// How this attempt ended.
+    /// The kind of this outcome.
     #[must_use]
-    pub fn of(attempt: &Attempt) -> Self {
-        match &attempt.outcome {
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
             Outcome::Ok(answer) => match answer.reason {
                 None => Self::Issued,
                 Some(Reason::Duplicate) => Self::Duplicate,
@@ -96,8 +96,8 @@ impl Tally {
         self.asks.fetch_add(asks, Ordering::Relaxed);
     }
 
-    pub(crate) fn count(&self, attempt: &Attempt) {
-        self.attempts[Kind::of(attempt) as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count(&self, outcome: &Outcome) {
+        self.attempts[Kind::of(outcome) as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn settled(&self) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,13 +12,10 @@ use domain::{EventId, UserId};
 use loadgen::client::Target;
 use loadgen::crowd::Crowd;
 use loadgen::drive::{Load, drive};
+use loadgen::history::{self, Entry, Pairing};
 use loadgen::progress::{self, Tally};
 use loadgen::summary::Summary;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// How many attempts may wait to be written.
-const BACKLOG: usize = 8192;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -49,7 +46,7 @@ pub(crate) struct Args {
     /// Decides the order of the users and who asks more than once; drawn and printed when not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// The file for the history, one line of JSON per attempt.
+    /// The file for the history: a line of JSON before a request is sent, and one when it has ended.
     #[arg(long)]
     history: PathBuf,
     /// How often an ask is sent, in all, that gets no answer: 503, 429, timeout, no connection.
@@ -83,7 +80,7 @@ async fn run_load(args: Args) -> Result<ExitCode> {
         connections,
         rate,
         seed,
-        history,
+        history: path,
         max_tries,
         max_pause,
         max_seconds,
@@ -95,24 +92,29 @@ async fn run_load(args: Args) -> Result<ExitCode> {
     let crowd = Crowd { users, prefix, seed, twice_percent, thrice_percent };
     let longest_pause = Duration::from_secs(max_pause);
     let load = Load { connections, rate, max_tries, longest_pause, ..Load::new(targets, event, crowd) };
-    let file = File::create(&history).with_context(|| format!("cannot make {}", history.display()))?;
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     println!("{users} users ask for {} over {connections} connections, seed {seed}", load.event);
 
     let stop = CancellationToken::new();
     let tally: Arc<Tally> = Arc::default();
-    let (sender, receiver) = mpsc::channel(BACKLOG);
-    let writer = tokio::task::spawn_blocking(move || {
-        let mut summary = Summary::default();
-        loadgen::history::write(receiver, file, |attempt| summary.add(attempt)).map(|()| summary)
-    });
+    let written = Arc::<Mutex<(Pairing, Summary)>>::default();
+    let log = {
+        let written = written.clone();
+        move |entry: Entry| {
+            history::write(&file, &entry)?;
+            let (pairing, summary) = &mut *written.lock().unwrap_or_else(PoisonError::into_inner);
+            pairing.take(entry).iter().for_each(|attempt| summary.add(attempt));
+            Ok(())
+        }
+    };
     tokio::select! {
-        () = drive(&load, sender, &tally, &stop) => {}
+        driven = drive(&load, log, &tally, &stop) => driven?,
         () = progress::show(&tally) => {}
         () = interrupt(max_seconds, &stop) => {}
     }
-    let summary = writer.await.context("the history's writer died")??;
+    let (_, summary) = &*written.lock().unwrap_or_else(PoisonError::into_inner);
     print!("\n{summary}");
-    println!("\n{}; history in {}", ending(&tally), history.display());
+    println!("\n{}; history in {}", ending(&tally), path.display());
     let unanswered = summary.attempts() - summary.answered();
     if strict && unanswered > 0 {
         eprintln!("{unanswered} requests got no answer, and --strict allows none");

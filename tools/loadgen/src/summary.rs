@@ -44,7 +44,7 @@ impl Summary {
     /// # Panics
     /// Never: the histogram grows with its values.
     pub fn add(&mut self, attempt: &Attempt) {
-        *self.attempts.entry(Kind::of(attempt)).or_default() += 1;
+        *self.attempts.entry(Kind::of(&attempt.outcome)).or_default() += 1;
         self.first = self.first.min(attempt.invoked);
         self.last = self.last.max(attempt.finished);
         if attempt.answer().is_some() {

@@ -1,7 +1,6 @@
 //! The program's `check` on real stores that were filled by hand: green when all is well, and each store's loss is found.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use domain::DiscountType::{Amount, Percent};
 use domain::{CodeFormat, Discount, EventId, Gate, IssuedRecord, Lot, UserId, Uuid, Window};
 use journal::{DeadLetters, KafkaSettings, Message, Producer, TopicSettings, topics};
 use ledger::{Ledger, NewEvent, Recording};
-use loadgen::history::{Answer, Attempt, Outcome, Problem};
+use loadgen::history::{self, Answer, End, Entry, Invocation, Outcome, Problem};
 use stock::{Acknowledge, Opening, Settlement, SettlementOutcome, Stock};
 use testbed::{Database, shared, unique_name};
 
@@ -117,7 +116,7 @@ impl Setting {
 
     /// Everybody was told, but for the last one, who does not know.
     fn write_history(&self, records: &[IssuedRecord]) {
-        let mut file = File::create(&self.history).unwrap();
+        let file = File::create(&self.history).unwrap();
         for (at, record) in records.iter().enumerate() {
             let told = Outcome::Ok(Answer {
                 success: true,
@@ -128,16 +127,12 @@ impl Setting {
                 discount_amount: Some(record.discount.value),
             });
             let unknown = Outcome::Unknown(Problem { why: "busy".into(), status: Some(503) });
-            let attempt = Attempt {
-                invoked: 0,
-                finished: 1,
-                user: record.user_id.clone(),
-                ask: 1,
-                attempt: 1,
-                target: "http://127.0.0.1:1".into(),
-                outcome: if at == records.len() - 1 { unknown } else { told },
-            };
-            writeln!(file, "{}", serde_json::to_string(&attempt).unwrap()).unwrap();
+            let (id, target) = (at as u64, "http://127.0.0.1:1".into());
+            let user = record.user_id.clone();
+            let invocation = Invocation { id, invoked: 0, user, ask: 1, attempt: 1, target };
+            history::write(&file, &Entry::Invoked(invocation)).unwrap();
+            let outcome = if at == records.len() - 1 { unknown } else { told };
+            history::write(&file, &Entry::Ended(End { id, finished: 1, outcome })).unwrap();
         }
     }
 

@@ -10,18 +10,29 @@ pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     get_at((Ipv4Addr::LOCALHOST, port), path)
 }
 
+/// Status code and body of `POST path` with a JSON body on this loopback port, or None when there is no answer.
+#[must_use]
+pub fn post(port: u16, path: &str, json: &str) -> Option<(u16, String)> {
+    let about = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
+    ask((Ipv4Addr::LOCALHOST, port), &format!("POST {path}"), &about, json)
+}
+
 /// The same of another address.
 #[must_use]
 pub fn get_at(address: (Ipv4Addr, u16), path: &str) -> Option<(u16, String)> {
-    let answer = exchange(address, path).ok()?;
+    ask(address, &format!("GET {path}"), "", "")
+}
+
+fn ask(address: (Ipv4Addr, u16), what: &str, headers: &str, body: &str) -> Option<(u16, String)> {
+    let request = format!("{what} HTTP/1.1\r\nHost: {}\r\n{headers}Connection: close\r\n\r\n{body}", address.0);
+    let answer = exchange(address, &request).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
-fn exchange(address: (Ipv4Addr, u16), path: &str) -> std::io::Result<String> {
+fn exchange(address: (Ipv4Addr, u16), request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address.0);
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -21,6 +21,15 @@ pub struct Kafka {
 
 signals!(Kafka);
 
+/// A way to a Kafka that leads through a proxy.
+#[derive(Debug, Clone, Copy)]
+pub struct Door {
+    /// Where the proxy listens.
+    pub proxy: u16,
+    /// Where Kafka listens for the proxy.
+    pub listen: u16,
+}
+
 /// A Kafka whose users log in.
 #[derive(Debug)]
 pub struct SecureKafka {
@@ -58,6 +67,22 @@ impl Kafka {
     /// Starts it for clients who reach it at this address of the machine, and at no other.
     pub fn start_on(host: Ipv4Addr) -> Result<Self> {
         Self::start_with(host, "", &[])
+    }
+
+    /// Starts it for clients who reach it through proxies as well: for each proxy's port, Kafka listens on another port, and
+    /// tells whoever comes there to go on through that proxy.
+    pub fn start_behind(doors: &[Door]) -> Result<Self> {
+        let join = |of: fn(&Door) -> String| doors.iter().map(of).collect::<String>();
+        let settings = format!(
+            "listeners=CLIENTS://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}}{}
+advertised.listeners=CLIENTS://127.0.0.1:{{port}}{}
+listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT{}
+",
+            join(|Door { proxy, listen }| format!(",PROXY{proxy}://127.0.0.1:{listen}")),
+            join(|Door { proxy, .. }| format!(",PROXY{proxy}://127.0.0.1:{proxy}")),
+            join(|Door { proxy, .. }| format!(",PROXY{proxy}:PLAINTEXT")),
+        );
+        Self::start_with(Ipv4Addr::LOCALHOST, &settings, &[])
     }
 
     /// Starts it with two further listeners: one with TLS and a login (SCRAM-SHA-512 or PLAIN), one with TLS that asks clients

@@ -9,6 +9,7 @@
 //!   [`Kubernetes::start`].
 //! - [`Cluster::start`] is for what takes a whole Kubernetes, with pods and an ingress.
 //! - [`Database::create`] and [`unique_name`] give each test what it does not share.
+//! - [`Toxiproxy::start`] stands between clients and servers, and spoils connections.
 //! - [`program()`] runs one of our own programs, with the same signals.
 
 pub mod authority;
@@ -28,6 +29,7 @@ pub mod redis;
 pub mod redis_cluster;
 pub mod scratch;
 pub mod shared;
+pub mod toxiproxy;
 pub mod undo;
 
 pub use authority::{Authority, Certificate};
@@ -37,6 +39,7 @@ pub use kafka::Kafka;
 pub use kubernetes::Kubernetes;
 pub use postgres::Postgres;
 pub use process::Process;
-pub use program::program;
+pub use program::{Running, program};
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
+pub use toxiproxy::Toxiproxy;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 
 use crate::process::{Launch, OnStop, Process, log_in, output, signals};
 use crate::scratch::Scratch;
@@ -86,6 +87,12 @@ impl Postgres {
             &format!("ssl_key_file={}", key.display()),
             &format!("hba_file={}", rules.display()),
         ])
+    }
+
+    /// Stops it at once, as `pg_ctl stop -m immediate` does: nothing is brought to an end, and the next start recovers.
+    pub fn stop_immediately(&self) -> Result<()> {
+        self.process.signal(Signal::QUIT)?;
+        self.process.wait().map(drop)
     }
 
     /// Starts it again on the same port and data, and waits until it accepts connections.

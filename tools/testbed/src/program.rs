@@ -80,6 +80,11 @@ impl Running {
         self.process.start_again()
     }
 
+    /// The same, with a further environment for this time.
+    pub fn restart_with(&self, env: &[(String, String)]) -> Result<()> {
+        self.process.start_again_with(env)
+    }
+
     /// Waits until `ready` says so. Fails with the end of the log when the program ends before, or after three minutes.
     pub fn wait_ready(&self, ready: impl FnMut() -> bool) -> Result<()> {
         self.process.wait_ready(ready)

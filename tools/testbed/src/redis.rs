@@ -1,7 +1,9 @@
 //! A Redis server of one's own.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,13 +12,16 @@ use crate::process::{Launch, Process, log_in, signals};
 use crate::scratch::Scratch;
 use crate::{ports, programs};
 
+/// Where it keeps its append-only files, as nothing else was said.
+const FILES: &str = "appendonlydir";
+
 /// A Redis that loses no acknowledged write when it is killed: append-only file, synced before each answer.
 #[derive(Debug)]
 pub struct Redis {
     process: Process,
     host: Ipv4Addr,
     port: u16,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 signals!(Redis);
@@ -47,7 +52,7 @@ impl Redis {
                 .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
                 .args(["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"])
                 .args(settings.iter().copied());
-            let redis = Self { process: Process::start(launch)?, host, port, _scratch: scratch };
+            let redis = Self { process: Process::start(launch)?, host, port, scratch };
             redis.wait()?;
             Ok(redis)
         })
@@ -57,6 +62,20 @@ impl Redis {
     pub fn restart(&self) -> Result<()> {
         self.process.start_again()?;
         self.wait()
+    }
+
+    /// Copies what it would come back with after a crash to the directory `to`, which must not exist.
+    pub fn back_up(&self, to: &Path) -> Result<()> {
+        copy(&self.scratch.path().join(FILES), to)
+    }
+
+    /// Kills it, and starts it again with what [`Redis::back_up`] has copied: it has forgotten all that came later.
+    pub fn roll_back(&self, backup: &Path) -> Result<()> {
+        self.kill9()?;
+        let files = self.scratch.path().join(FILES);
+        fs::remove_dir_all(&files).with_context(|| format!("cannot remove {}", files.display()))?;
+        copy(backup, &files)?;
+        self.restart()
     }
 
     fn wait(&self) -> Result<()> {
@@ -74,6 +93,23 @@ impl Redis {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Where its data are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+/// Copies the files of a directory. What is written meanwhile may be missing, or cut off at the end of a file.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("cannot copy {} to {}", from.display(), to.display());
+    fs::create_dir(to).with_context(failed)?;
+    for file in fs::read_dir(from).with_context(failed)? {
+        let file = file.with_context(failed)?;
+        fs::copy(file.path(), to.join(file.file_name())).with_context(failed)?;
+    }
+    Ok(())
 }
 
 /// Sends one command to the Redis at `url` (`redis://HOST:PORT`), as a person with `redis-cli` would, and returns its answer as

@@ -28,10 +28,13 @@ pub(crate) fn built(profile: &str) -> Result<PathBuf> {
     Ok(debug.with_file_name(profile))
 }
 
+/// What tests build all programs with: the places where they can be made to end.
+pub(crate) const FOR_TESTS: [&str; 2] = ["--features", "failpoint/failpoints"];
+
 /// Builds all our programs as the tests use them, and returns their directory.
 pub(crate) fn build_programs() -> Result<PathBuf> {
     // Without ourselves: this program is running.
-    run(["build", "--workspace", "--bins", "--exclude", "xtask"])?;
+    run(["build", "--workspace", "--bins", "--exclude", "xtask"].into_iter().chain(FOR_TESTS))?;
     built("debug")
 }
 

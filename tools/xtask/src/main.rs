@@ -1,13 +1,16 @@
-//! The project's commands: demo, test, e2e, chart, images, cluster, codegen, setup.
+//! The project's commands: demo, test, chaos, e2e, chart, images, cluster, codegen, setup.
 
 mod cargo;
+mod chaos;
 mod chart;
 mod cluster;
 mod codegen;
+mod coupon_event;
 mod demo;
 mod e2e;
 mod images;
 mod kubectl;
+mod programs;
 mod servers;
 mod signals;
 mod test;
@@ -47,6 +50,8 @@ enum Command {
     Demo(demo::Options),
     /// Runs every test, on servers that are started once for the whole run.
     Test(test::Options),
+    /// Breaks everything at random while users ask, and checks that every promise holds.
+    Chaos(chaos::Options),
     /// Installs the chart on a whole cluster, and does there what users and operators do (needs root).
     E2e(e2e::Options),
     /// Runs the chart's tests alone: lint, schema, and every variant against a real API server.
@@ -89,6 +94,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Chaos(options) => chaos::run(&options),
         Command::E2e(options) => e2e::run(&options),
         Command::Chart(options) => chart::run(&options),
         Command::Codegen(options) => codegen::run(&options),

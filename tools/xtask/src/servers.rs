@@ -18,11 +18,16 @@ pub(crate) struct Servers {
 impl Servers {
     /// Starts them side by side and waits until each is ready.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_with(Kafka::start)
+    }
+
+    /// The same, with a Kafka of another kind.
+    pub(crate) fn start_with(kafka: impl FnOnce() -> Result<Kafka> + Send) -> Result<Self> {
         let step = Step::start("starting Redis, PostgreSQL, Kafka and the Kubernetes API server");
         let servers = thread::scope(|scope| {
             let redis = scope.spawn(Redis::start);
             let postgres = scope.spawn(Postgres::start);
-            let kafka = scope.spawn(Kafka::start);
+            let kafka = scope.spawn(kafka);
             let kubernetes = scope.spawn(Kubernetes::start);
             Ok::<_, anyhow::Error>(Self {
                 redis: join(redis)?,

@@ -10,7 +10,7 @@ use testbed::process::Launch;
 use testbed::{Process, programs, shared};
 
 use crate::servers::Servers;
-use crate::{cargo, signals};
+use crate::{cargo, chaos, signals};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -28,6 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut test = vec!["test", "--no-fail-fast"];
     if !for_cargo.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
         test.push("--workspace");
+        test.extend(cargo::FOR_TESTS);
     }
     test.extend(for_cargo.iter().map(String::as_str));
     // The servers need not wait for the compiler.
@@ -56,6 +57,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     drop(servers);
     signals::yield_to_shutdown();
     tally.print();
+    if options.cargo_test.is_empty() {
+        println!("\nbreaking everything once, as `cargo xtask chaos --once` does");
+        let kept = chaos::once()?;
+        println!("{}", if kept { "chaos: every promise held" } else { "chaos: promises were BROKEN" });
+        if !kept {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(101) })
 }
 

@@ -25,7 +25,9 @@ pub enum Class {
 }
 
 impl Class {
-    const fn name(self) -> &'static str {
+    /// As people read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
             Self::Duplicated => "duplicated",

@@ -77,6 +77,11 @@ impl Process {
 
     /// Starts it anew, as it was started first: same arguments, same data, same ports. It must not be running.
     pub fn start_again(&self) -> Result<()> {
+        self.start_again_with(&[])
+    }
+
+    /// The same, with a further environment for this time.
+    pub fn start_again_with(&self, env: &[(String, String)]) -> Result<()> {
         let name = self.name();
         if undo::is_closing() {
             bail!("{name} is not started: we are stopping");
@@ -88,8 +93,10 @@ impl Process {
             bail!("{name} is running already");
         }
         state.log_from = self.launch.log().and_then(|log| log.metadata().ok()).map_or(0, |m| m.len());
-        let child = spawn(self.launch.command()?)
-            .with_context(|| format!("cannot start {name} ({})", self.launch.program().display()))?;
+        let mut command = self.launch.command()?;
+        command.envs(env.iter().map(|(key, value)| (key, value)));
+        let child =
+            spawn(command).with_context(|| format!("cannot start {name} ({})", self.launch.program().display()))?;
         state.child = Some(child);
         Ok(())
     }

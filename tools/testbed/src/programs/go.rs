@@ -71,6 +71,16 @@ pub static METRICS_SERVER: GoProgram = GoProgram {
     files: &[],
 };
 
+/// Spoils connections on demand.
+pub static TOXIPROXY: GoProgram = GoProgram {
+    name: "toxiproxy",
+    module: "github.com/Shopify/toxiproxy/v2",
+    package: "/cmd/server",
+    version: "2.12.0",
+    stamps: &[],
+    files: &[],
+};
+
 impl GoProgram {
     /// The built program.
     #[must_use]
@@ -99,6 +109,10 @@ impl GoProgram {
                     .args(["install", "-trimpath", "-ldflags", &format!("-s -w{flags}")])
                     .args([format!("{module}{package}@v{version}")])
             })?;
+            // Go names it after its directory.
+            if let Some(built) = package.rsplit('/').next().filter(|built| !built.is_empty() && built != name) {
+                fs::rename(dir.join(built), dir.join(name)).with_context(|| format!("no {built} was built"))?;
+            }
             if files.is_empty() { Ok(()) } else { copy_files(dir, name, module, version, files) }
         })
     }

@@ -25,7 +25,7 @@ use crate::scratch::Scratch;
 
 use wanted::{WANTED, WANTED_FOR_CLUSTER, WANTED_FOR_IMAGES, Wanted, list, missing, packages};
 
-pub use go::{CONTOUR, COREDNS, GATEWAY_API, GoFiles, GoProgram, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR};
+pub use go::{CONTOUR, COREDNS, GATEWAY_API, GoFiles, GoProgram, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR, TOXIPROXY};
 pub use kafka::VERSION as KAFKA_VERSION;
 pub use kubernetes::VERSION as KUBERNETES_VERSION;
 pub(crate) use pause::IMAGE as PAUSE_IMAGE;
@@ -36,13 +36,14 @@ struct Built {
     build: fn() -> Result<()>,
 }
 
-const BUILT: [Built; 6] = [
+const BUILT: [Built; 7] = [
     Built { present: || kafka_jars().is_some(), build: kafka::fetch },
     Built { present: || schemathesis().is_some(), build: schemathesis::fetch },
     Built { present: kubernetes::is_built, build: kubernetes::build },
     Built { present: || HELM.find().is_some(), build: || HELM.build() },
     Built { present: || PROMETHEUS_OPERATOR.find().is_some(), build: || PROMETHEUS_OPERATOR.fetch() },
     Built { present: || GATEWAY_API.find().is_some(), build: || GATEWAY_API.fetch() },
+    Built { present: || TOXIPROXY.find().is_some(), build: || TOXIPROXY.build() },
 ];
 
 const BUILT_FOR_CLUSTER: [Built; 6] = [
@@ -248,6 +249,13 @@ pub fn buildah() -> Option<PathBuf> {
 #[must_use]
 pub fn openssl() -> Option<PathBuf> {
     on_path("openssl")
+}
+
+/// The library that lets a program see another time than the machine's (libfaketime).
+#[must_use]
+pub fn faketime() -> Option<PathBuf> {
+    let directories = fs::read_dir("/usr/lib").ok()?.flatten();
+    directories.map(|directory| directory.path().join("faketime/libfaketime.so.1")).find(|library| library.is_file())
 }
 
 /// Turns an absent program into the error that tells the command to run.

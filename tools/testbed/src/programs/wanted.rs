@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    BUILT, BUILT_FOR_CLUSTER, CNI_PLUGINS, envoy, etcd, is_built, is_program, java, kafka_jars, on_path, openssl,
-    postgres_bin, redis_server, schemathesis,
+    BUILT, BUILT_FOR_CLUSTER, CNI_PLUGINS, envoy, etcd, faketime, is_built, is_program, java, kafka_jars, on_path,
+    openssl, postgres_bin, redis_server, schemathesis,
 };
 use crate::process::output;
 
@@ -32,7 +32,7 @@ const PERL: Wanted = Wanted {
 };
 
 /// In the order in which a user would want to read them.
-pub(super) const WANTED: [Wanted; 11] = [
+pub(super) const WANTED: [Wanted; 12] = [
     Wanted {
         program: "redis-server (7.0 or newer)",
         why: "holds the stock",
@@ -65,7 +65,7 @@ pub(super) const WANTED: [Wanted; 11] = [
     },
     Wanted {
         program: "go (1.26 or newer)",
-        why: "builds kube-apiserver, kubectl and Helm",
+        why: "builds kube-apiserver, kubectl, Helm and Toxiproxy",
         package: None,
         present: || on_path("go").is_some() || BUILT[2..].iter().all(|b| (b.present)()),
     },
@@ -80,6 +80,12 @@ pub(super) const WANTED: [Wanted; 11] = [
         why: "compiles librdkafka",
         package: Some("build-essential"),
         present: || on_path("cc").is_some(),
+    },
+    Wanted {
+        program: "libfaketime",
+        why: "gives a program a clock of its own",
+        package: Some("libfaketime"),
+        present: || faketime().is_some(),
     },
     MAKE,
     PERL,
@@ -219,7 +225,8 @@ mod tests {
         }
         assert!(text.contains("Debian package redis-server"), "{text}");
         assert!(text.ends_with(
-            "redis-server postgresql etcd-server default-jdk-headless maven openssl build-essential perl python3-venv"
+            "redis-server postgresql etcd-server default-jdk-headless maven openssl build-essential libfaketime perl \
+             python3-venv"
         ));
     }
 }

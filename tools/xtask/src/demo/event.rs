@@ -9,7 +9,8 @@ use testbed::Kubernetes;
 use testbed::progress::{Step, grouped};
 
 use super::programs::Programs;
-use crate::{cargo, codegen};
+use crate::cargo;
+use crate::coupon_event::{condition, get, number};
 
 /// The event's name in the example.
 pub(super) const NAME: &str = "summer";
@@ -18,14 +19,6 @@ const EXAMPLE: &str = "examples/summer.yaml";
 const POLL: Duration = Duration::from_millis(300);
 /// How long a preload may stand still before the demo gives up.
 const STILL: Duration = Duration::from_mins(3);
-
-/// Applies the CRD and waits until the API server serves it.
-pub(super) fn define(kubernetes: &Kubernetes) -> Result<()> {
-    let crd = cargo::root().join(codegen::CRD);
-    kubernetes.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
-    let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
-    kubernetes.kubectl(&established).map(drop)
-}
 
 /// An applied event.
 #[derive(Debug)]
@@ -44,7 +37,7 @@ impl Event {
         }
         let answer = kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest)?;
         println!("\n$ kubectl apply -f {EXAMPLE}\n{answer}");
-        let event = get(kubernetes)?;
+        let event = get(kubernetes, NAME)?;
         let total = number(&event, "/spec/totalCount").context("the event has no totalCount")?;
         Ok(Self { total, expected: split(&event, total).unwrap_or_default() })
     }
@@ -66,7 +59,7 @@ impl Event {
         let mut last = (0, Instant::now());
         loop {
             programs.check()?;
-            let event = get(kubernetes)?;
+            let event = get(kubernetes, NAME)?;
             let preloaded = number(&event, "/status/preloaded").unwrap_or(0);
             step.at(preloaded);
             if condition(&event, "Ready").is_some_and(|c| c["status"] == "True") {
@@ -88,7 +81,7 @@ impl Event {
     pub(super) fn wait_recorded(kubernetes: &Kubernetes, patience: Duration) -> Result<bool> {
         let deadline = Instant::now() + patience;
         loop {
-            let event = get(kubernetes)?;
+            let event = get(kubernetes, NAME)?;
             let (issued, persisted) = (number(&event, "/status/issued"), number(&event, "/status/persisted"));
             if issued.is_some_and(|issued| issued > 0) && issued == persisted {
                 return Ok(true);
@@ -99,19 +92,6 @@ impl Event {
             std::thread::sleep(POLL);
         }
     }
-}
-
-fn get(kubernetes: &Kubernetes) -> Result<Value> {
-    let json = kubernetes.kubectl(&["get", "couponevent", NAME, "-o", "json"])?;
-    serde_json::from_str(&json).context("kubectl printed something that is not JSON")
-}
-
-fn number(event: &Value, pointer: &str) -> Option<u64> {
-    event.pointer(pointer)?.as_u64()
-}
-
-fn condition<'a>(event: &'a Value, kind: &str) -> Option<&'a Value> {
-    event.pointer("/status/conditions")?.as_array()?.iter().find(|c| c["type"] == kind)
 }
 
 fn split(event: &Value, total: u64) -> Option<Vec<String>> {

@@ -14,7 +14,7 @@ use testbed::progress::Step;
 use testbed::scratch::Scratch;
 
 use crate::servers::Servers;
-use crate::{cargo, signals};
+use crate::{cargo, coupon_event, signals};
 use event::Event;
 use programs::Programs;
 
@@ -46,12 +46,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     cargo::run(
         ["build", "--release"]
             .into_iter()
-            .chain(programs::NAMES.iter().chain(&["loadgen"]).flat_map(|name| ["--bin", name])),
+            .chain(crate::programs::NAMES.iter().chain(&["loadgen"]).flat_map(|name| ["--bin", name])),
     )?;
 
     let servers = Servers::start()?;
     let step = Step::start("telling Kubernetes what a CouponEvent is");
-    event::define(&servers.kubernetes)?;
+    coupon_event::define(&servers.kubernetes)?;
     step.done_with("Kubernetes knows what a CouponEvent is");
     let programs = Programs::start(&servers)?;
     let event = Event::apply(&servers.kubernetes, options.coupons)?;

@@ -28,6 +28,20 @@ impl Node {
     }
 }
 
+/// Where an installation is not as it should be. The names of failpoints are in the words of `FAILPOINTS`.
+pub(crate) struct Flaws {
+    /// The Redis that it uses.
+    pub(crate) redis: String,
+    pub(crate) issuers: [&'static str; 2],
+    pub(crate) consumer: &'static str,
+}
+
+impl Default for Flaws {
+    fn default() -> Self {
+        Self { redis: shared::redis(), issuers: ["", ""], consumer: "" }
+    }
+}
+
 /// The programs are stopped in the order of the fields.
 pub(crate) struct Installation {
     pub(crate) issuers: Vec<Node>,
@@ -42,13 +56,18 @@ pub(crate) struct Installation {
 impl Installation {
     /// Starts an operator, two issuers and a consumer, and waits until all are ready.
     pub(crate) fn start(name: &str) -> Self {
+        Self::start_with(name, &Flaws::default())
+    }
+
+    /// The same, with flaws.
+    pub(crate) fn start_with(name: &str, flaws: &Flaws) -> Self {
         let name = unique_name(name);
         shared::kubectl(&["apply", "--server-side", "-f", CRD]).unwrap();
         let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
         shared::kubectl(&established).unwrap();
         shared::kubectl(&["create", "namespace", &name]).unwrap();
         let database = Database::create().unwrap();
-        let (postgres, redis) = (database.url(), shared::redis());
+        let (postgres, redis) = (database.url(), flaws.redis.clone());
         let (prefix, kafka) = (format!("{name}:"), KafkaSettings::at(shared::kafka(), name.clone()));
         let stores =
             Stores::connect(&RedisSettings::at(&redis, &prefix), &PostgresSettings::at(&postgres), kafka).unwrap();
@@ -68,13 +87,15 @@ impl Installation {
             .env("KUBECONFIG", shared::kubeconfig());
         let operator = start((operator, monitor));
         let (consumer, monitor) = common("couponry-consumer");
-        let consumer = start((consumer.args(["--postgres-url", &postgres, "--kafka-group", &name]), monitor));
+        let consumer = consumer.args(["--postgres-url", &postgres, "--kafka-group", &name]);
+        let consumer = start((consumer.env("FAILPOINTS", flaws.consumer), monitor));
         let mut issuers = Vec::new();
         let mut targets = Vec::new();
-        for _ in 0..2 {
+        for failpoints in flaws.issuers {
             let (issuer, monitor) = common("couponry-issuer");
             let address = format!("127.0.0.1:{}", ports::free().unwrap());
-            issuers.push(start((issuer.args(["--listen", &address, "--drain-seconds", "0"]), monitor)));
+            let issuer = issuer.args(["--listen", &address, "--drain-seconds", "0"]).env("FAILPOINTS", failpoints);
+            issuers.push(start((issuer, monitor)));
             targets.push(format!("http://{address}").parse().unwrap());
         }
         let installation = Self { issuers, consumer, operator, targets, stores, database, name };
@@ -105,6 +126,11 @@ spec:
         if let Err(error) = shared::kubectl(&open) {
             panic!("{error:#}\nthe operator says:\n{}", self.operator.process.log());
         }
+    }
+
+    /// The key of the event's meta data in Redis.
+    pub(crate) fn meta(&self, event: &EventId) -> String {
+        format!("{}:couponMeta:{{{event}}}", self.name)
     }
 
     pub(crate) fn query(&self, sql: &str) -> String {

@@ -1,26 +1,24 @@
 //! The whole way of a coupon on real parts: operator, two issuers, a consumer, Redis, Kafka, Postgres, a Kubernetes API
 //! server. A crowd asks, and the checker finds every promise kept, also when programs are killed with -9 meanwhile.
 
-mod installation;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::DiscountType::{Amount, Percent};
 use domain::{Discount, EventId};
-use installation::{Installation, counts, until};
 use loadgen::checker::{self, Evidence};
 use loadgen::crowd::Crowd;
-use loadgen::drive::{Load, drive};
+use loadgen::drive::{Load, gather_counted};
 use loadgen::history::{Attempt, Outcome};
 use loadgen::progress::{Kind, Tally};
 use loadgen::readers::Backlog;
 use loadgen::summary::Summary;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::installation::{Installation, counts, until};
 
 const ARRIVAL: Duration = Duration::from_mins(3);
 
@@ -33,17 +31,9 @@ struct Crowded {
 impl Crowded {
     fn start(runtime: &Runtime, load: Load) -> Self {
         let tally: Arc<Tally> = Arc::default();
-        let (sender, mut receiver) = mpsc::channel(1024);
-        runtime.spawn({
+        let history = runtime.spawn({
             let tally = tally.clone();
-            async move { drive(&load, sender, &tally, &CancellationToken::new()).await }
-        });
-        let history = runtime.spawn(async move {
-            let mut history = Vec::new();
-            while let Some(attempt) = receiver.recv().await {
-                history.push(attempt);
-            }
-            history
+            async move { gather_counted(&load, &tally, &CancellationToken::new()).await }
         });
         Self { tally, history }
     }

@@ -1,0 +1,5 @@
+//! Tests that let a crowd ask a whole Couponry.
+
+mod installation;
+mod negative_controls;
+mod whole_path;

@@ -1,0 +1,95 @@
+//! The ways from our programs to the servers, each through a proxy that can spoil it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use testbed::kafka::Door;
+use testbed::toxiproxy::Toxic;
+use testbed::{Kafka, Toxiproxy, ports};
+
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR};
+use crate::servers::Servers;
+
+/// One kind of program speaking to one kind of server.
+pub(super) type Link = (&'static str, &'static str);
+
+pub(super) const REDIS: &str = "redis";
+pub(super) const KAFKA: &str = "kafka";
+pub(super) const POSTGRES: &str = "postgres";
+
+/// All of them: an issuer does not speak to Postgres.
+pub(super) const LINKS: [Link; 8] = [
+    (ISSUER, REDIS),
+    (ISSUER, KAFKA),
+    (CONSUMER, REDIS),
+    (CONSUMER, KAFKA),
+    (CONSUMER, POSTGRES),
+    (OPERATOR, REDIS),
+    (OPERATOR, KAFKA),
+    (OPERATOR, POSTGRES),
+];
+
+/// The proxies of all links.
+#[derive(Debug)]
+pub(super) struct Links {
+    proxy: Toxiproxy,
+    ports: Vec<(Link, u16)>,
+}
+
+impl Links {
+    /// Starts the servers with the proxies in front of them.
+    pub(super) fn start() -> Result<(Servers, Self)> {
+        let ports = LINKS.iter().map(|link| Ok((*link, ports::free()?))).collect::<Result<Vec<_>>>()?;
+        let to_kafka = ports.iter().filter(|((_, server), _)| *server == KAFKA);
+        let doors: Vec<(Link, Door)> = to_kafka
+            .map(|(link, proxy)| Ok((*link, Door { proxy: *proxy, listen: ports::free()? })))
+            .collect::<Result<_>>()?;
+        let proxy = Toxiproxy::start()?;
+        let servers =
+            Servers::start_with(|| Kafka::start_behind(&doors.iter().map(|(_, door)| *door).collect::<Vec<_>>()))?;
+        for (link, port) in &ports {
+            let upstream = match link.1 {
+                REDIS => servers.redis.port(),
+                POSTGRES => servers.postgres.port(),
+                _ => doors.iter().find(|(other, _)| other == link).context("a link to Kafka without a door")?.1.listen,
+            };
+            proxy.link(&name(*link), *port, upstream)?;
+        }
+        Ok((servers, Self { proxy, ports }))
+    }
+
+    /// The addresses for one kind of program.
+    pub(super) fn addresses(&self, program: &str, servers: &Servers) -> Addresses {
+        let mut addresses = Addresses::from(servers);
+        for ((_, server), port) in self.ports.iter().filter(|((of, _), _)| *of == program) {
+            match *server {
+                REDIS => addresses.redis = format!("redis://127.0.0.1:{port}"),
+                POSTGRES => addresses.postgres = format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+                _ => addresses.kafka = format!("127.0.0.1:{port}"),
+            }
+        }
+        addresses
+    }
+
+    pub(super) fn spoil(&self, link: Link, toxic: Toxic) -> Result<()> {
+        self.proxy.spoil(&name(link), toxic)
+    }
+
+    /// Makes all links whole again.
+    pub(super) fn heal(&self) -> Result<()> {
+        // To end the connections that vanished, the proxy may need a moment.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.proxy.heal() {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => thread::sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+}
+
+fn name((program, server): Link) -> String {
+    format!("{program}-{server}")
+}

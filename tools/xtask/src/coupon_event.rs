@@ -1,0 +1,31 @@
+//! The kind `CouponEvent` on an API server, and what its objects say.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use testbed::Kubernetes;
+
+use crate::{cargo, codegen};
+
+/// Applies the CRD and waits until the API server serves it.
+pub(crate) fn define(kubernetes: &Kubernetes) -> Result<()> {
+    let crd = cargo::root().join(codegen::CRD);
+    kubernetes.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
+    let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
+    kubernetes.kubectl(&established).map(drop)
+}
+
+/// The event of this name.
+pub(crate) fn get(kubernetes: &Kubernetes, name: &str) -> Result<Value> {
+    let json = kubernetes.kubectl(&["get", "couponevent", name, "-o", "json"])?;
+    serde_json::from_str(&json).context("kubectl printed something that is not JSON")
+}
+
+/// The number at this place of an event.
+pub(crate) fn number(event: &Value, pointer: &str) -> Option<u64> {
+    event.pointer(pointer)?.as_u64()
+}
+
+/// The condition of this type of an event.
+pub(crate) fn condition<'a>(event: &'a Value, kind: &str) -> Option<&'a Value> {
+    event.pointer("/status/conditions")?.as_array()?.iter().find(|c| c["type"] == kind)
+}

@@ -1,0 +1,90 @@
+//! Couponry's own programs as processes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use testbed::program::{Program, Running};
+use testbed::{http, ports};
+
+use crate::servers::Servers;
+
+pub(crate) const OPERATOR: &str = "couponry-operator";
+pub(crate) const ISSUER: &str = "couponry-issuer";
+pub(crate) const CONSUMER: &str = "couponry-consumer";
+
+/// All of them.
+pub(crate) const NAMES: [&str; 3] = [OPERATOR, ISSUER, CONSUMER];
+
+/// Where a program finds the servers.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    pub(crate) redis: String,
+    pub(crate) postgres: String,
+    pub(crate) kafka: String,
+    pub(crate) kubeconfig: PathBuf,
+}
+
+impl From<&Servers> for Addresses {
+    fn from(servers: &Servers) -> Self {
+        Self {
+            redis: servers.redis.url(),
+            postgres: servers.postgres.url(),
+            kafka: servers.kafka.brokers(),
+            kubeconfig: servers.kubernetes.kubeconfig().to_owned(),
+        }
+    }
+}
+
+/// A running program.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) process: Running,
+    /// Where it answers `/readyz` and `/metrics`.
+    pub(crate) monitor: u16,
+    /// Where it answers clients.
+    pub(crate) listen: Option<u16>,
+}
+
+impl Node {
+    /// Starts one of [`NAMES`] from the directory `bin` and returns at once. The arguments come after ours.
+    pub(crate) fn start(
+        bin: &Path,
+        (name, program): (&str, &str),
+        servers: &Addresses,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
+        let monitor = ports::free()?;
+        let listen = if program == ISSUER { Some(ports::free()?) } else { None };
+        let mut launch = Program::at(bin.join(program))
+            .args(["--redis-url", &servers.redis])
+            .args(["--kafka-brokers", &servers.kafka])
+            .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--log-format", "text"]);
+        if let Some(port) = listen {
+            // Nobody is in front who would have to notice the end.
+            launch = launch.args(["--listen", &format!("127.0.0.1:{port}"), "--drain-seconds", "0"]);
+        } else {
+            launch = launch.args(["--postgres-url", &servers.postgres]);
+        }
+        if program == OPERATOR {
+            let only = ["--namespace", "default", "--admin-listen", ""];
+            launch = launch.args(only).env("KUBECONFIG", &servers.kubeconfig);
+        }
+        launch = launch.args(args.iter().copied());
+        for (key, value) in env {
+            launch = launch.env(key, value);
+        }
+        Ok(Self { name: name.to_owned(), process: launch.start()?, monitor, listen })
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) fn wait_ready(&self) -> Result<()> {
+        self.process.wait_ready(|| http::get(self.monitor, "/readyz").is_some_and(|(status, _)| status == 200))
+    }
+
+    /// Where clients ask it, when it answers clients.
+    pub(crate) fn url(&self) -> Option<String> {
+        Some(format!("http://127.0.0.1:{}", self.listen?))
+    }
+}
