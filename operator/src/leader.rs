@@ -10,8 +10,9 @@
 //! lease before fifteen. On a shutdown the work is stopped first, and the lease given up after it.
 //!
 //! # Caveats
-//! A process that was frozen sees that its time is over before it goes on with its work, but a request that it had sent is on its
-//! way: [ADR 0008](../../docs/adr/0008-overtaken-operators.md) is what makes that harmless, not the lease.
+//! A process that was frozen sees that its time is over as soon as it runs again, but by then each of its looks may have gone a
+//! step further, and a request that it had sent is on its way:
+//! [ADR 0008](../../docs/adr/0008-overtaken-operators.md) is what makes that harmless, not the lease.
 
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
@@ -117,7 +118,8 @@ pub(crate) async fn lead(
     while let Some(mut term) = election.begin(shutdown).await {
         metrics.leads(true);
         let is_over = select! {
-            // First, so that a process that was frozen for long does no more work before it sees that.
+            // First, so that a process that was frozen for long begins nothing new. What the controller has begun runs in tasks of
+            // its own, until it is dropped.
             biased;
             () = term.over() => true,
             () = work() => false,

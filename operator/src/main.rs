@@ -27,12 +27,15 @@ use anyhow::Context as _;
 use config::{Command, Migrate, Run};
 use context::{Context, Memory};
 use durability::DurabilityWatch;
-use kube::{Api, Client, runtime::events::Recorder};
+use kube::{Api, client::ClientBuilder, runtime::events::Recorder};
 use ledger::Ledger;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
 use service::{CancellationToken, Health};
 use stock::Stock;
+
+/// How long Kubernetes may take to begin an answer. A connection whose other end has vanished gives no error of its own.
+const KUBERNETES_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
@@ -63,7 +66,10 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
     let stock = Stock::open(&config.redis)?;
     let cluster =
         kube::Config::infer().await.context("no Kubernetes cluster is configured: set KUBECONFIG, or run in a pod")?;
-    let client = Client::try_from(cluster).context("cannot speak to Kubernetes as it is configured")?;
+    // Not the client's own limit on reading: that would cut off watches on which nothing happens.
+    let within = tower::timeout::TimeoutLayer::new(KUBERNETES_TIMEOUT);
+    let client = ClientBuilder::try_from(cluster).context("cannot speak to Kubernetes as it is configured")?;
+    let client = client.with_layer(&within).build();
     let namespace = config.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let events = Api::namespaced(client.clone(), &namespace);
 

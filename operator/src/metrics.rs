@@ -116,6 +116,8 @@ impl Metrics {
     pub(crate) fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
         if !leads {
+            self.issuers_floor.set(0);
+            self.issuers_ready.set(0);
             self.coupons.clear();
             for (_, _, family) in self.balance.all() {
                 family.clear();

@@ -101,9 +101,12 @@ impl Link {
         let is_over = match error.kind() {
             // A connection that was lost is replaced by its owner, but not one that just does not answer.
             ErrorKind::Io => error.is_timeout(),
-            // What this user may not do, it may not on a new connection either.
+            // About what was asked, not about the connection: what this user may not do, or this Redis does not know, is the same
+            // on a new one.
             ErrorKind::ClusterConnectionNotFound
-            | ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::NoPerm) => false,
+            | ErrorKind::Server(
+                ServerErrorKind::NoScript | ServerErrorKind::NoPerm | ServerErrorKind::ResponseError,
+            ) => false,
             // READONLY: the other end is a master no more. AUTH refused: that answer would be given for ever. Others may come
             // from the beginning of a connection, where they would be kept as well.
             _ => true,

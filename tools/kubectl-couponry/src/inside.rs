@@ -21,7 +21,7 @@ use crate::cluster::Cluster;
 
 /// Where the program is in its image.
 const PROGRAM: &str = "/couponry-operator";
-const LABELS: &str = "app.kubernetes.io/name=couponry,app.kubernetes.io/component=operator";
+const LABELS: &str = "app.kubernetes.io/part-of=couponry,app.kubernetes.io/component=operator";
 /// What a pod calls the container that is meant when none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 const BUFFER: usize = 64 * 1024;
