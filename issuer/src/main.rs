@@ -183,9 +183,12 @@ async fn main() -> anyhow::Result<()> {
 /// Keeps the readiness up to date: Kafka must have been there once (after that the outbox bridges its absence), Redis always.
 async fn watch_servers(stock: Stock, producer: Producer, health: Health, shutdown: CancellationToken) {
     let kafka = async {
-        if patiently("waiting for Kafka", &shutdown, || producer.ping(KAFKA_TIMEOUT)).await.is_some() {
-            health.set(KAFKA, Ok::<_, String>(()));
-        }
+        patiently("waiting for Kafka", &shutdown, async || {
+            let answer = producer.ping(KAFKA_TIMEOUT).await;
+            health.set(KAFKA, answer.as_ref().map(drop));
+            answer
+        })
+        .await;
     };
     let redis = async {
         while !shutdown.is_cancelled() {

@@ -1,6 +1,17 @@
 {{- /* What the values' schema cannot say, or not in plain words. Rendered with the first object. */}}
 {{- define "couponry.checks" -}}
 {{- $values := .Values }}
+{{- /* A URL is never quoted: it may have a password in it. */}}
+{{- with $values.redis.external.url }}
+{{- range splitList "," . }}
+{{- if contains "@" . }}{{ fail "redis.external.url must be without a login (write redis://host:port): the password goes into a Secret, whose name into redis.external.existingSecret.name, and the user, if it is not the default one, into redis.external.username" }}{{ end }}
+{{- if not (regexMatch "^rediss?://[^/]" .) }}{{ fail "redis.external.url must begin with redis://, or with rediss:// for TLS, and so must each address after a comma: write redis://host:port" }}{{ end }}
+{{- end }}
+{{- end }}
+{{- with $values.postgres.external.url }}
+{{- if or (regexMatch "^[^@/]*:.*@" (regexReplaceAll "^[a-z]+://" . "")) (contains "password=" .) }}{{ fail "postgres.external.url must be without a password (write postgres://user@host:port/database): it goes into a Secret, whose name into postgres.external.existingSecret.name" }}{{ end }}
+{{- if not (regexMatch "^postgres(ql)?://[^@/]+@[^@]+$" .) }}{{ fail "postgres.external.url must be a whole one, with a user: write postgres://user@host:port/database" }}{{ end }}
+{{- end }}
 {{- if eq $values.redis.mode "external" }}
 {{- $external := $values.redis.external }}
 {{- if not $external.url }}{{ fail "redis.external.url is empty: redis://host:port" }}{{ end }}

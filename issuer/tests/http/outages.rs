@@ -24,9 +24,12 @@ async fn servers_that_are_not_there_at_the_start_are_waited_for() {
     redis.kill9().unwrap();
     kafka.kill9().unwrap();
     let issuer = world.issuer(&[]);
+    let address = redis.url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
     until("the issuer says what is missing", async || {
         let (status, text) = issuer.readiness().await;
-        status == 503 && text.contains("redis: ") && text.contains("kafka: ")
+        status == 503
+            && text.contains(&format!("redis: reaching Redis at {address}: "))
+            && text.contains("kafka: reaching Kafka: ")
     })
     .await;
     assert_unknown(&issuer.issue("u1").await);

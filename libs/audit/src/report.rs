@@ -30,6 +30,8 @@ pub struct Counts {
     pub unreadable: u64,
     /// Dead letters of the event: what can never be recorded.
     pub dead_letters: u64,
+    /// Whether the coupons have left Redis, since the event is over. Then `queued`, `held` and `voided` are what it had before.
+    pub retired: bool,
     /// Coupons in the queue in Redis.
     pub queued: u64,
     /// Users who hold a coupon by Redis.

@@ -191,7 +191,8 @@ impl SecondLook<'_> {
     /// Coupons that were made, and that Redis does not have.
     async fn look_for_missing(&mut self) -> Result<(), AuditError> {
         let Some(Observed { loaded, .. }) = self.observed else {
-            self.comparison.counts.not_loaded = self.comparison.counts.stocked;
+            let counts = &mut self.comparison.counts;
+            counts.not_loaded = if counts.retired { 0 } else { counts.stocked };
             return Ok(());
         };
         if self.comparison.all_is_accounted_for() {

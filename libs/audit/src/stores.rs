@@ -75,7 +75,8 @@ impl Stores {
         let observed = self.read_redis(&event, &mut comparison).await?;
         match &observed {
             Some(observed) if observed.retired.is_some() => {
-                (comparison.counts.queued, comparison.counts.held) = (observed.queued, observed.issued);
+                let counts = &mut comparison.counts;
+                (counts.retired, counts.queued, counts.held) = (true, observed.queued, observed.issued);
                 notes.push("the coupons have left Redis, since the event is over".to_owned());
             }
             None if event.opened_at.is_some() => {

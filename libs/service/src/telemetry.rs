@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 /// How a process logs.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +36,16 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A part of the filter has no level. `EnvFilter` takes a mistyped level for the name of a module, and then logs nothing else.
+    #[error(
+        "--log {filter:?}: {part:?} is no level: write error, warn, info, debug, trace or off, for one module MODULE=LEVEL"
+    )]
+    NoLevel {
+        /// What was given.
+        filter: String,
+        /// The part of it.
+        part: String,
+    },
     /// It was set up already.
     #[error("logging is already set up: {0}")]
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
@@ -44,13 +54,70 @@ pub enum TelemetryError {
 impl Telemetry {
     /// Sends the process's logs to standard error in the chosen form.
     pub fn init(&self) -> Result<(), TelemetryError> {
-        let filter = EnvFilter::try_new(&self.log)
-            .map_err(|source| TelemetryError::Filter { filter: self.log.clone(), source })?;
+        let filter = filter(&self.log)?;
         let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         match self.log_format {
             LogFormat::Text => tracing::subscriber::set_global_default(lines.finish())?,
             LogFormat::Json => tracing::subscriber::set_global_default(lines.json().flatten_event(true).finish())?,
         }
         Ok(())
+    }
+}
+
+/// Reads a filter in which every part says a level.
+fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+    if let Some(part) = parts(text).into_iter().find(|part| !has_level(part)) {
+        return Err(TelemetryError::NoLevel { filter: text.to_owned(), part: part.to_owned() });
+    }
+    EnvFilter::try_new(text).map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
+}
+
+/// What commas separate, but for those between the fields of a span: `[span{a,b}]=info`.
+fn parts(text: &str) -> Vec<&str> {
+    let mut depth = 0_u32;
+    let parts = text.split(|c| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    parts.map(str::trim).filter(|part| !part.is_empty()).collect()
+}
+
+fn has_level(part: &str) -> bool {
+    // An equals sign may also be inside of a span's braces.
+    let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+    level.trim().parse::<LevelFilter>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_filter_has_a_level() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "",
+            "info,stock=debug",
+            "info, stock=debug,",
+            "a::b=trace",
+            "[span{a=1,b}]=info,warn",
+        ] {
+            assert!(filter(good).is_ok(), "{good:?}: {:?}", filter(good));
+        }
+        for (bad, part) in [
+            ("verbose", "verbose"),
+            ("info,stock", "stock"),
+            ("stock=loud", "stock=loud"),
+            ("[span{a=1}]", "[span{a=1}]"),
+        ] {
+            let told = filter(bad).unwrap_err().to_string();
+            assert!(told.contains(&format!("{part:?} is no level: write error, warn, info")), "{bad:?}: {told}");
+        }
     }
 }

@@ -16,14 +16,14 @@ pub enum StockError {
     /// The settings do not fit together.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// Redis hung up or said nothing, as it does when only one side speaks TLS.
-    #[error("{operation}: {source}: if this lasts, {advice}")]
-    Misunderstood {
-        /// What was asked for.
-        operation: &'static str,
-        /// What the connection said.
+    /// Redis cannot be reached, or does not let us in.
+    #[error("reaching Redis at {address}: {source}{advice}")]
+    Unreachable {
+        /// Its hosts and ports.
+        address: Arc<str>,
+        /// What Redis or the connection said.
         source: RedisError,
-        /// What to change, if it is that.
+        /// What to do about it, where the error does not say it.
         advice: &'static str,
     },
     /// Redis did not answer, or refused. After a timeout or a lost connection the call may have had its effect.
@@ -97,17 +97,16 @@ impl Stock {
 
     /// Whether Redis answers, to us, about our keys.
     pub async fn ping(&self) -> Result<(), StockError> {
-        const OPERATION: &str = "ping Redis";
         let answer = redis::cmd("EXISTS").arg(self.events_key()).query_async::<bool>(&mut self.connection()).await;
         let Err(error) = answer else { return Ok(()) };
         let source = self.link.diagnosis().await.unwrap_or(error);
         let is_hung_up = source.is_connection_dropped() && !source.is_connection_refusal();
         let advice = match self.is_tls {
-            false if is_hung_up => "Redis may want TLS at this address (rediss://)",
-            true if source.is_timeout() => "Redis may not speak TLS at this address (redis://)",
-            _ => return Err(StockError::Redis { operation: OPERATION, source }),
+            false if is_hung_up => ": if this lasts, Redis may want TLS at this address (rediss://)",
+            true if source.is_timeout() => ": if this lasts, Redis may not speak TLS at this address (redis://)",
+            _ => advice(&source),
         };
-        Err(StockError::Misunderstood { operation: OPERATION, source, advice })
+        Err(StockError::Unreachable { address: self.link.address(), source, advice })
     }
 
     pub(crate) fn connection(&self) -> Link {

@@ -34,6 +34,7 @@ pub(crate) struct Link(Arc<Inner>);
 
 struct Inner {
     way: Way,
+    address: Arc<str>,
     current: Mutex<Current>,
 }
 
@@ -65,10 +66,23 @@ impl Link {
             client_tls: None,
             root_cert: settings.authorities.as_ref().map(|authorities| authorities.pem().as_bytes().to_vec()),
         };
-        let way = if settings.cluster { cluster(settings, certificates)? } else { one(settings, &certificates)? };
+        let urls = settings.url.reveal().split(|c| settings.cluster && c == ',');
+        let nodes = urls.map(|url| node(url.trim(), settings)).collect::<Result<Vec<_>, _>>()?;
+        // Not the URLs, in which a password may be.
+        let address = nodes.iter().map(|node| node.addr().to_string()).collect::<Vec<_>>().join(",").into();
+        let way = if settings.cluster {
+            cluster(nodes, settings, certificates)?
+        } else {
+            one(nodes, settings, certificates)?
+        };
         let current =
             Current { generation: 0, since: Instant::now(), connection: way.connect().map_err(StockError::Url)? };
-        Ok(Self(Arc::new(Inner { way, current: Mutex::new(current) })))
+        Ok(Self(Arc::new(Inner { way, address, current: Mutex::new(current) })))
+    }
+
+    /// Hosts and ports.
+    pub(crate) fn address(&self) -> Arc<str> {
+        self.0.address.clone()
     }
 
     /// Why there is no connection to a cluster: its client itself only says that there is none.
@@ -176,16 +190,21 @@ impl ConnectionLike for Link {
     }
 }
 
-fn one(settings: &RedisSettings, certificates: &TlsCertificates) -> Result<Way, StockError> {
-    let info = node(settings.url.reveal(), settings)?;
-    let client =
-        if settings.is_tls() { Client::build_with_tls(info, certificates.clone()) } else { Client::open(info) };
+fn one(
+    mut nodes: Vec<ConnectionInfo>,
+    settings: &RedisSettings,
+    certificates: TlsCertificates,
+) -> Result<Way, StockError> {
+    let info = nodes.swap_remove(0);
+    let client = if settings.is_tls() { Client::build_with_tls(info, certificates) } else { Client::open(info) };
     Ok(Way::One(Box::new(client.map_err(StockError::Url)?)))
 }
 
-fn cluster(settings: &RedisSettings, certificates: TlsCertificates) -> Result<Way, StockError> {
-    let nodes =
-        settings.url.reveal().split(',').map(|url| node(url.trim(), settings)).collect::<Result<Vec<_>, _>>()?;
+fn cluster(
+    nodes: Vec<ConnectionInfo>,
+    settings: &RedisSettings,
+    certificates: TlsCertificates,
+) -> Result<Way, StockError> {
     if nodes.iter().any(|node| node.redis_settings().db() != 0) {
         return Err(SettingsError::new("--redis-url names a database, but a Redis Cluster has only one").into());
     }

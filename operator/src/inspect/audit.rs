@@ -56,6 +56,7 @@ fn text(report: &Report, now: Timestamp) -> String {
         topic_is_whole: _,
         unreadable,
         dead_letters,
+        retired,
         queued,
         held,
         voided,
@@ -71,7 +72,8 @@ fn text(report: &Report, now: Timestamp) -> String {
     line("Kafka", format!("{} records{again}, {} dead letters{unreadable}", n(sent), n(dead_letters)));
     let loaded = if *not_loaded > 0 { format!(", {} not loaded yet", n(not_loaded)) } else { String::new() };
     let voided = if *voided > 0 { format!(", {} voided", n(voided)) } else { String::new() };
-    line("Redis", format!("{} queued, {} held{voided}{loaded}", n(queued), n(held)));
+    let before = if *retired { ", before they left" } else { "" };
+    line("Redis", format!("{} queued, {} held{voided}{loaded}{before}", n(queued), n(held)));
     let oldest = in_flight.oldest.map_or_else(String::new, |at| format!(", the first issued {}", ago(at, now)));
     let way = format!("{} coupons{oldest}; {} batches in the outbox, lag {}", n(&in_flight.coupons), n(outbox), n(lag));
     line("on the way", way);

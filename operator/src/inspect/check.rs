@@ -16,6 +16,7 @@ use service::telemetry::Telemetry;
 use super::{
     Output, StoreArgs,
     definition::{Drift, drift},
+    pods,
     words::grouped,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Consumers that work have recorded something after this time.
 const PROGRESS: Duration = Duration::from_secs(3);
@@ -37,6 +38,9 @@ pub(crate) struct Check {
     /// The namespace of the events. Without it: that of the service account or of the kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// The pod that this runs in: then all pods of its release are looked at.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod: Option<String>,
     #[command(flatten)]
     stores: StoreArgs,
     #[command(flatten)]
@@ -48,7 +52,7 @@ pub(crate) struct Check {
 /// How it is with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-enum Level {
+pub(super) enum Level {
     Ok,
     Warn,
     Fail,
@@ -56,7 +60,7 @@ enum Level {
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     level: Level,
     about: String,
     found: String,
@@ -65,11 +69,16 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(level: Level, about: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn new(
+        level: Level,
+        about: impl Into<String>,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
         Self { level, about: about.into(), found: found.into(), advice: advice.into() }
     }
 
-    fn ok(about: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(super) fn ok(about: impl Into<String>, found: impl Into<String>) -> Self {
         Self::new(Level::Ok, about, found, "")
     }
 }
@@ -97,6 +106,9 @@ impl Check {
             Err(error) => return vec![Finding::new(Level::Fail, WHAT, format!("{error:#}"), "")],
         };
         let mut findings = vec![definition(&events).await];
+        if let Some(pod) = &self.pod {
+            findings.extend(pods::look(events.clone().into_client(), &namespace, pod).await);
+        }
         match tokio::time::timeout(PATIENCE, events.list(&ListParams::default())).await {
             Ok(Ok(events)) => {
                 let stories = events.iter().flat_map(story);
@@ -258,6 +270,10 @@ fn story(event: &CouponEvent) -> Vec<Finding> {
         let level = match said.type_.as_str() {
             condition::STALLED if holds && said.reason == reason::DELETING => Level::Warn,
             condition::STALLED if holds => Level::Fail,
+            // Not the time for it: before the start, and after the end.
+            condition::SCALED if [reason::SCALING_SCHEDULED, reason::SCALED_DOWN].contains(&said.reason.as_str()) => {
+                continue;
+            }
             // What Durable says is of the installation, and said there.
             condition::BALANCED | condition::SCALED if denied => Level::Warn,
             _ => continue,
@@ -290,4 +306,25 @@ fn text(findings: &[Finding]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_issuers_are_missing_when_it_is_not_the_time_for_them() {
+        let about = |reason: &str| {
+            let yaml = format!(
+                "{{apiVersion: couponry.dev/v1alpha1, kind: CouponEvent, metadata: {{name: e}}, spec: {{policyName: p, totalCount: 1, \
+                 discounts: []}}, status: {{conditions: [{{type: Scaled, status: 'False', reason: {reason}, message: m, \
+                 lastTransitionTime: '2026-12-01T00:00:00Z'}}]}}}}"
+            );
+            let event: CouponEvent = serde_yaml::from_str(&yaml).unwrap();
+            story(&event).into_iter().map(|finding| finding.found).collect::<Vec<_>>()
+        };
+        assert_eq!(about("ScaledDown"), Vec::<String>::new());
+        assert_eq!(about("ScalingScheduled"), Vec::<String>::new());
+        assert_eq!(about("QuotaExceeded"), ["Scaled (QuotaExceeded)"]);
+    }
 }

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod check;
 mod definition;
 pub(crate) mod export;
+mod pods;
 mod words;
 
 use std::process::ExitCode;
@@ -113,8 +114,8 @@ pub(crate) async fn answer(
     question: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> ExitCode {
     let asked = async {
-        // Reading a whole event takes its time, and that is no reason to warn.
-        Telemetry { log: format!("{},sqlx::query=error", telemetry.log), ..telemetry.clone() }.init()?;
+        // Reading a whole event takes its time, and that is no reason to warn. What is wrong with Kafka is in the answer.
+        Telemetry { log: format!("sqlx::query=error,journal=warn,{}", telemetry.log), ..telemetry.clone() }.init()?;
         question.await
     };
     asked.await.unwrap_or_else(|error| {

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
@@ -66,12 +66,16 @@ impl Autoscaler {
 
     fn manifest(&self, deployment: &Deployment, floor: u32) -> Value {
         let name = &self.deployment;
+        // So that whoever looks for what belongs to the issuer finds it. Of the chart itself it is not.
+        let mut labels = deployment.labels().clone();
+        labels.retain(|name, _| !name.starts_with("helm.sh/"));
+        labels.insert(MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned());
         json!({
             "apiVersion": "autoscaling/v2",
             "kind": "HorizontalPodAutoscaler",
             "metadata": {
                 "name": name,
-                "labels": {MANAGED_BY: FIELD_MANAGER},
+                "labels": labels,
                 // It goes with the Deployment, also when the operator goes first.
                 "ownerReferences": [
                     {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": deployment.metadata.uid},
@@ -122,7 +126,14 @@ fn is_as(found: &HorizontalPodAutoscaler, wanted: &Value) -> bool {
     let found = serde_json::to_value(found).unwrap_or_default();
     let same = |pointer: &str| found.pointer(pointer) == wanted.pointer(pointer);
     let owner = "/metadata/ownerReferences/0/uid";
-    ["/spec/scaleTargetRef", "/spec/minReplicas", "/spec/maxReplicas", "/spec/metrics", owner].into_iter().all(same)
+    let labels = |object: &Value| object.pointer("/metadata/labels").and_then(Value::as_object).cloned();
+    // There may be more labels, of others.
+    let (here, ours) = (labels(&found).unwrap_or_default(), labels(wanted).unwrap_or_default());
+    let is_labelled = ours.iter().all(|(name, value)| here.get(name) == Some(value));
+    is_labelled
+        && ["/spec/scaleTargetRef", "/spec/minReplicas", "/spec/maxReplicas", "/spec/metrics", owner]
+            .into_iter()
+            .all(same)
 }
 
 fn failed(operation: &str, error: &kube::Error) -> String {

@@ -3,7 +3,8 @@
 use std::process::Output;
 
 use anyhow::Result;
-use testbed::ports;
+use serde_json::json;
+use testbed::{ports, shared};
 
 use crate::stage::{Stage, holds};
 
@@ -124,5 +125,51 @@ async fn a_check_names_what_fails_and_what_to_do() -> Result<()> {
     let bad = stage.answer(&["check"], &[("POSTGRES_URL", &nowhere)])?;
     assert_eq!(bad.status.code(), Some(1));
     assert!(out(&bad).contains("FAIL  Postgres"), "{}", out(&bad));
+    let nowhere = format!("127.0.0.1:{}", ports::free()?);
+    let login = format!("redis://:geheim@{nowhere}");
+    let bad = stage.answer(&["check"], &[("REDIS_URL", &login), ("KAFKA_BROKERS", &nowhere)])?;
+    assert!(out(&bad).contains(&format!("reaching Redis at {nowhere}: ")), "{}", out(&bad));
+    assert!(out(&bad).contains("FAIL  Kafka"), "{}", out(&bad));
+    assert!(!out(&bad).contains("geheim"), "{}", out(&bad));
+    assert_eq!(err(&bad), "", "what is wrong is in the answer");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_names_the_pods_that_are_not_ready() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _operator = stage.operator()?;
+    let pod = |name: &str, instance: &str, status: &serde_json::Value| -> Result<()> {
+        let labels = json!({"app.kubernetes.io/name": "couponry", "app.kubernetes.io/instance": instance});
+        let spec = json!({"containers": [{"name": "c", "image": "c"}]});
+        let metadata = json!({"name": name, "labels": labels, "namespace": stage.namespace()});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+        shared::kubectl_with(&["create", "-f", "-"], &pod.to_string())?;
+        let patch = json!({"status": status}).to_string();
+        let which = ["--namespace", stage.namespace(), "--subresource=status", "--type=merge", "-p", &patch];
+        shared::kubectl(&[&["patch", "pod", name], &which[..]].concat()).map(drop)
+    };
+    let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    pod("operator-old", "shop", &ready)?;
+    let all = stage.answer(&["check"], &[("POD_NAME", "operator-old")])?;
+    assert!(out(&all).contains("1 of 1 are Ready; operator-old answers"), "{}", out(&all));
+
+    let waiting = json!({"reason": "ImagePullBackOff", "message": "no such image"});
+    let container = json!({"name": "c", "image": "c", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": waiting}});
+    pod("operator-new", "shop", &json!({"phase": "Pending", "containerStatuses": [container]}))?;
+    let nodes = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]);
+    pod("issuer-new", "shop", &json!({"phase": "Pending", "conditions": nodes}))?;
+    pod("test", "shop", &json!({"phase": "Succeeded"}))?;
+    pod("stranger", "other", &json!({"phase": "Pending"}))?;
+    let upgrade = stage.answer(&["check"], &[("POD_NAME", "operator-old")])?;
+    for part in [
+        "operator-new is not Ready (ImagePullBackOff)",
+        "→ no such image",
+        "issuer-new is not Ready (Unschedulable)",
+        "1 of 3 are Ready; operator-old answers",
+    ] {
+        assert!(out(&upgrade).contains(part), "{part:?} is not in\n{}", out(&upgrade));
+    }
+    assert_eq!(out(&upgrade).matches("WARN  pods").count(), 2, "{}", out(&upgrade));
     Ok(())
 }

@@ -61,6 +61,10 @@ async fn after_its_time_an_event_that_is_over_keeps_only_its_counts_in_redis() -
     stage.wait("stays", "finished", |status| status.finished_at.is_some()).await?;
     assert_eq!(stage.keys_left("stays")?, "3", "it was not asked for: all but the queue, which is empty");
 
+    let audited = stage.answer(&["audit", "ended"], &[])?;
+    let audited = String::from_utf8_lossy(&audited.stdout);
+    ensure!(audited.contains("Redis      6 queued, 4 held, before they left\n"), "{audited}");
+
     // What is gone does not come back.
     stage.apply("sold-out", &spec(9, "ttlSecondsAfterFinished: 0"))?;
     let stuck = stage.wait("sold-out", "stuck", |status| holds(status, "Stalled")).await?;

@@ -11,7 +11,9 @@ use testbed::{ports, program::Running, shared};
 
 use crate::stage::{Stage, eventually, holds, message, reason};
 
-const DEPLOYMENT: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: issuer}, spec: {selector: {matchLabels: {app: issuer}}, \
+const DEPLOYMENT: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: issuer, \
+     labels: {app.kubernetes.io/component: issuer, app.kubernetes.io/managed-by: Helm, helm.sh/chart: couponry-0.1.0}}, \
+     spec: {selector: {matchLabels: {app: issuer}}, \
      template: {metadata: {labels: {app: issuer}}, spec: {containers: [{name: issuer, image: issuer}]}}}}";
 
 fn spec(more: &str) -> String {
@@ -92,6 +94,10 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
     let found = stage.autoscaler()?;
     let owner = &found.owner_references()[0];
     assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Deployment", "issuer"));
+    let label = |name: &str| found.labels().get(name).map(String::as_str);
+    assert_eq!(label("app.kubernetes.io/component"), Some("issuer"));
+    assert_eq!(label("app.kubernetes.io/managed-by"), Some("couponry-operator"));
+    assert_eq!(label("helm.sh/chart"), None, "it is not the chart's");
     let managers: Vec<_> = found.managed_fields().iter().filter_map(|one| one.manager.as_deref()).collect();
     assert_eq!(managers, ["couponry-operator"]);
     let limits = found.spec;

@@ -3,7 +3,7 @@
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
+use clap::{Args, error::ErrorKind};
 use crds::{
     CouponEvent, Issuance,
     status::{CouponEventStatus, condition, reason},
@@ -124,7 +124,10 @@ fn confirm(event: &CouponEvent) -> anyhow::Result<()> {
         .as_ref()
         .and_then(|status| status.remaining)
         .map_or_else(String::new, |left| format!(" {} coupons that nobody has stay unused.", grouped(left)));
-    ensure!(console::user_attended(), "closing {name} is final; say --yes");
+    if !console::user_attended() {
+        let message = format!("closing {name} is final; say --yes\n");
+        bail!(clap::Error::raw(ErrorKind::MissingRequiredArgument, message));
+    }
     print!("Closing {name} is final: it cannot be opened again.{left}\nType its name to close it: ");
     std::io::stdout().flush().context("cannot ask")?;
     let mut typed = String::new();

@@ -45,12 +45,36 @@ pub(crate) async fn run(cluster: &Cluster, args: &[&str], file: Option<&Path>) -
 
     let mut target = Target::new(file)?;
     let progress = progress(args, file.is_some());
-    let (written, (), status) = tokio::join!(target.take(out, &progress), pass_on(err), status);
+    let code = follow(&mut target, out, err, status, &progress).await;
     progress.finish_and_clear();
-    written?;
-    let code = exit_code(status.as_ref())?;
-    target.finish(code == 0)?;
-    Ok(ExitCode::from(code))
+    target.finish(matches!(code, Ok(0)))?;
+    match code {
+        Ok(code) => Ok(ExitCode::from(code)),
+        // Who reads has enough: `export … | head`.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    }
+}
+
+/// Passes on what the command prints until it ends, and gives its exit code. What cannot be written is not waited for: the
+/// command would never end, since nobody reads what it prints.
+async fn follow(
+    target: &mut Target,
+    out: impl AsyncRead + Unpin,
+    err: impl AsyncRead + Unpin,
+    status: impl Future<Output = Option<Status>>,
+    progress: &ProgressBar,
+) -> anyhow::Result<u8> {
+    let rest = async {
+        let ((), status) = tokio::join!(pass_on(err), status);
+        Ok(status)
+    };
+    let ((), status) = tokio::try_join!(target.take(out, progress), rest)?;
+    exit_code(status.as_ref())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn refused(cluster: &Cluster) -> anyhow::Error {
@@ -62,7 +86,7 @@ fn refused(cluster: &Cluster) -> anyhow::Error {
     )
 }
 
-/// A running operator, and the container to run the command in.
+/// An operator that runs, if possible a Ready one, and the container to run the command in.
 async fn operator(cluster: &Cluster, pods: &Api<Pod>) -> anyhow::Result<(String, Option<String>)> {
     let namespace = &cluster.namespace;
     let found = pods.list(&ListParams::default().labels(LABELS)).await.map_err(|error| match error {
@@ -73,13 +97,30 @@ async fn operator(cluster: &Cluster, pods: &Api<Pod>) -> anyhow::Result<(String,
         !found.items.is_empty(),
         "there is no operator in the namespace {namespace}: no pod has the labels {LABELS}; choose another namespace with -n"
     );
-    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-    let Some(pod) = found.iter().find(|pod| phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none())
-    else {
+    let Some(pod) = best(&found.items) else {
         let pods: Vec<String> = found.iter().map(|pod| format!("{} is {}", pod.name_any(), phase(pod))).collect();
         bail!("no operator runs in the namespace {namespace}: {}", pods.join(", "));
     };
+    if !is_ready(pod) {
+        eprintln!("no operator is Ready in the namespace {namespace}: asking {}, which runs", pod.name_any());
+    }
     Ok((pod.name_any(), pod.annotations().get(DEFAULT_CONTAINER).cloned()))
+}
+
+/// A pod that runs and is Ready, or else one that runs.
+fn best(pods: &[Pod]) -> Option<&Pod> {
+    let runs = |pod: &&Pod| phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none();
+    let of = || pods.iter().filter(runs);
+    of().find(|pod| is_ready(pod)).or_else(|| of().next())
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|said| said.type_ == "Ready" && said.status == "True")
 }
 
 /// The exit code that the container's runtime reports.
@@ -134,7 +175,8 @@ impl Target {
         loop {
             let count = from.read(&mut buffer).await.context("cannot read what the pod prints")?;
             if count == 0 {
-                return self.put(&colored(&line));
+                self.put(&colored(&line))?;
+                return self.flush();
             }
             progress.inc(count as u64);
             match self {
@@ -158,6 +200,14 @@ impl Target {
             Self::File { file, beside, .. } => {
                 file.write_all(bytes).with_context(|| format!("cannot write {}", beside.display()))
             }
+        }
+    }
+
+    /// What is left of the last line, which may have no end.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Terminal | Self::Plain => io::stdout().flush().context("cannot write to standard output"),
+            Self::File { .. } => Ok(()),
         }
     }
 
@@ -203,9 +253,45 @@ fn colored(line: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
+    use serde_json::json;
 
     use super::*;
+
+    /// What becomes of a command that prints without end into this file, and whose end nobody hears of.
+    async fn endless(file: File) -> anyhow::Error {
+        let mut target = Target::File { file, beside: "beside".into(), path: "path".into() };
+        let (silent, _kept) = tokio::io::duplex(1);
+        let progress = ProgressBar::hidden();
+        let followed = follow(&mut target, tokio::io::repeat(b'x'), silent, pending(), &progress);
+        let deadline = std::time::Duration::from_mins(1);
+        tokio::time::timeout(deadline, followed).await.expect("it goes on waiting").unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_command_whose_output_has_no_place() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let closed = endless(File::from(std::os::fd::OwnedFd::from(writer))).await;
+        assert!(is_broken_pipe(&closed), "{closed:#}");
+        let full = endless(File::options().write(true).open("/dev/full").unwrap()).await;
+        assert!(!is_broken_pipe(&full) && format!("{full:#}").contains("No space left"), "{full:#}");
+    }
+
+    #[test]
+    fn a_ready_pod_is_preferred() {
+        let pod = |name: &str, phase: &str, ready: &str| -> Pod {
+            let status = json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
+            serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap()
+        };
+        let (new, old) = (pod("new", "Running", "False"), pod("old", "Running", "True"));
+        let name = |pods: &[Pod]| best(pods).map(Pod::name_any);
+        assert_eq!(name(&[new.clone(), old]).as_deref(), Some("old"));
+        assert_eq!(name(&[pod("waits", "Pending", "False"), new]).as_deref(), Some("new"));
+        assert_eq!(name(&[pod("waits", "Pending", "False")]), None);
+    }
 
     #[test]
     fn the_exit_code_is_that_of_the_command() {

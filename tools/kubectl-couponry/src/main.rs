@@ -18,6 +18,9 @@ use cluster::ClusterArgs;
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, or healthy; 1 not done, or `audit` and `check` found something; 2 wrong usage, or it could not be found out.";
 
+/// The exit code that says: it could not be found out.
+const COULD_NOT_LOOK: u8 = 2;
+
 /// Watches, changes and inspects coupon events.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-couponry", bin_name = "kubectl couponry", version, after_help = EXIT_CODES, max_term_width = 120)]
@@ -104,9 +107,16 @@ enum Rows {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    run(Cli::parse()).await.unwrap_or_else(|error| {
+    let cli = Cli::parse();
+    // Of these, 1 would say that something was found.
+    let is_question = matches!(cli.command, Command::Check { .. } | Command::Audit { .. } | Command::Export { .. });
+    run(cli).await.unwrap_or_else(|error| {
+        let error = match error.downcast::<clap::Error>() {
+            Ok(usage) => usage.exit(),
+            Err(error) => error,
+        };
         eprintln!("{} {error:#}", console::style("Error:").red().bold().for_stderr());
-        ExitCode::FAILURE
+        if is_question { ExitCode::from(COULD_NOT_LOOK) } else { ExitCode::FAILURE }
     })
 }
 

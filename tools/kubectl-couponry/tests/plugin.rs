@@ -30,8 +30,17 @@ fn said(output: &Output) -> String {
 
 /// Standard error of a call that fails.
 fn refused(output: &Output) -> String {
+    ended(output, 1)
+}
+
+/// Standard error of a call that was used wrongly, or could not find out.
+fn unanswered(output: &Output) -> String {
+    ended(output, 2)
+}
+
+fn ended(output: &Output, code: i32) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{out}{err}");
+    assert_eq!(output.status.code(), Some(code), "{out}{err}");
     err.into_owned()
 }
 
@@ -119,7 +128,7 @@ fn an_event_is_watched_paused_resumed_topped_up_and_closed() {
     assert!(refused(&installation.run(&["topup", "summer", "--to", "120"])).contains("has 150 coupons already"));
     until("preloaded 150/150");
 
-    assert!(refused(&installation.run(&["close", "summer"])).contains("closing summer is final; say --yes"));
+    assert!(unanswered(&installation.run(&["close", "summer"])).contains("closing summer is final; say --yes"));
     assert!(said(&installation.run(&["close", "summer", "--yes"])).starts_with("summer is closed\nsummer  Closed"));
     assert!(refused(&installation.run(&["resume", "summer"])).contains("closed, which is final"));
     assert!(refused(&installation.run(&["pause", "summer"])).contains("summer is closed"));
@@ -171,15 +180,17 @@ fn what_is_missing_or_forbidden_is_said() {
     let alone = refused(&run(&["pause", "summer", "--timeout", "1"]));
     assert!(alone.contains("no operator has followed it after 1 s"), "{alone}");
     assert!(said(&run(&["resume", "summer", "--no-wait"])).contains("when the operator has followed"));
-    let nobody = refused(&run(&["audit", "summer"]));
-    assert!(nobody.contains("there is no operator in the namespace default"), "{nobody}");
+    for args in [&["check"][..], &["audit", "summer"], &["export", "summer", "coupons"]] {
+        let nobody = unanswered(&run(args));
+        assert!(nobody.contains("there is no operator in the namespace default"), "{nobody}");
+    }
 
     let kubeconfig = std::fs::read_to_string(kubernetes.kubeconfig()).unwrap();
     let hers = kubernetes.kubeconfig().with_file_name("eve");
     std::fs::write(&hers, kubeconfig.replace("admin-token", eve.token)).unwrap();
     let forbidden = refused(&plugin(&hers, &["status", "summer"]).output().unwrap());
     assert!(forbidden.contains("{apiGroups: [couponry.dev], resources: [couponevents], verbs: [get]}"), "{forbidden}");
-    let forbidden = refused(&plugin(&hers, &["check"]).output().unwrap());
+    let forbidden = unanswered(&plugin(&hers, &["check"]).output().unwrap());
     assert!(forbidden.contains("resources: [pods/exec]"), "{forbidden}");
     let nowhere = refused(&run(&["--context", "nowhere", "status"]));
     assert!(nowhere.contains("nowhere"), "{nowhere}");

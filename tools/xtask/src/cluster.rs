@@ -1,6 +1,6 @@
 //! `cargo xtask cluster`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use clap::Subcommand;
 use testbed::progress::Step;
 use testbed::{Cluster, cluster, programs};
 
+use crate::beside::{self, Beside};
+use crate::images::{self, Images};
 use crate::signals;
 
 #[derive(Debug, Subcommand)]
@@ -18,6 +20,10 @@ pub(crate) enum Action {
         /// Gives the node these images: archives as `cargo xtask images` writes them.
         #[arg(long, value_name = "ARCHIVE")]
         import: Vec<PathBuf>,
+        /// Also builds and imports this workspace's images, starts Redis, Postgres and Kafka beside the cluster, and prints the
+        /// commands that install the chart with them.
+        #[arg(long)]
+        servers: bool,
     },
     /// Removes what a cluster has left behind whose owner was killed with -9. The next `up` does so too.
     Down,
@@ -25,7 +31,7 @@ pub(crate) enum Action {
 
 pub(crate) fn run(action: &Action) -> Result<ExitCode> {
     match action {
-        Action::Up { import } => up(import),
+        Action::Up { import, servers } => up(import, *servers),
         Action::Down => {
             let step = Step::start("removing what is left of a cluster");
             cluster::remove()?;
@@ -35,7 +41,8 @@ pub(crate) fn run(action: &Action) -> Result<ExitCode> {
     }
 }
 
-fn up(archives: &[PathBuf]) -> Result<ExitCode> {
+fn up(archives: &[PathBuf], servers: bool) -> Result<ExitCode> {
+    let images = if servers { Some(images()?) } else { None };
     programs::install_cluster()?;
     let cluster = Cluster::start()?;
     for archive in archives {
@@ -43,7 +50,11 @@ fn up(archives: &[PathBuf]) -> Result<ExitCode> {
         cluster.import(archive)?;
         step.done();
     }
-    say_how_to_go_on(&cluster);
+    let beside = images.map(|images| Beside::start(&cluster, &images)).transpose()?;
+    beside::say_how_to_go_on(&cluster);
+    if let Some(beside) = &beside {
+        beside.say_how_to_install(&cluster);
+    }
     signals::are_expected();
     loop {
         cluster.check()?;
@@ -51,18 +62,8 @@ fn up(archives: &[PathBuf]) -> Result<ExitCode> {
     }
 }
 
-fn say_how_to_go_on(cluster: &Cluster) {
-    let kubectl = programs::kubernetes().map(|(_, kubectl)| kubectl);
-    let directories: Vec<_> = [kubectl, programs::HELM.find()]
-        .iter()
-        .flatten()
-        .filter_map(|program| Some(program.parent()?.display().to_string()))
-        .collect();
-    println!("The cluster stays up until Ctrl-C. In another terminal:\n");
-    println!("  export KUBECONFIG={}", cluster.kubeconfig().display());
-    println!("  export PATH={}:$PATH", directories.join(":"));
-    println!("  kubectl get nodes\n");
-    println!("  ingress    {}   (class contour; Gateway ingress in the namespace ingress)", cluster.ingress_url());
-    println!("  this host  {}   (where pods reach servers that listen there)", cluster::HOST);
-    println!("  logs       {}\n", Path::new(cluster.logs()).join("*.log").display());
+/// The programs that the servers and the images need, and the images.
+fn images() -> Result<Images> {
+    programs::install()?;
+    images::build()
 }

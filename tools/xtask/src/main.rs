@@ -1,5 +1,6 @@
 //! The project's commands: demo, test, chaos, e2e, chart, images, cluster, codegen, setup.
 
+mod beside;
 mod cargo;
 mod chaos;
 mod chart;

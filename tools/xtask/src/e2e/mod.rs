@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use testbed::progress::human;
 
-use crate::signals;
+use crate::{beside, signals};
 use stage::Stage;
 
 #[derive(Debug, Args)]
@@ -60,11 +60,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         stage.show();
     }
     if options.keep {
-        println!(
-            "\nEverything stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}",
-            stage.kubeconfig()
-        );
-        println!("  kubectl --namespace {} get all,ce", stage::NAMESPACE);
+        println!();
+        beside::say_how_to_go_on(&stage.cluster);
+        stage.beside.say_how_to_install(&stage.cluster);
         signals::are_expected();
         loop {
             std::thread::park();

@@ -3,25 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use testbed::Cluster;
 use testbed::progress::Step;
-use testbed::scratch::Scratch;
-use testbed::{Cluster, Kafka, Postgres, Redis};
 
-use super::release;
+use crate::beside::{Beside, NAMESPACE};
 use crate::kubectl::Kubectl;
 use crate::{cargo, images};
-
-/// Where the chart is installed.
-pub(super) const NAMESPACE: &str = "shop";
 
 /// Dropping it takes all of it down.
 pub(super) struct Stage {
     pub(super) kubectl: Kubectl,
-    pub(super) redis: Redis,
-    pub(super) postgres: Postgres,
-    pub(super) kafka: Kafka,
+    pub(super) beside: Beside,
     pub(super) cluster: Cluster,
-    scratch: Scratch,
     programs: PathBuf,
 }
 
@@ -32,21 +25,9 @@ impl Stage {
         testbed::programs::install_cluster()?;
         let images = images::build()?;
         let cluster = Cluster::start()?;
-        let step = Step::start("starting Redis, PostgreSQL and Kafka beside the cluster");
-        let address = cluster.host_address();
-        let redis = Redis::start_on(address)?;
-        let postgres = Postgres::start_on(address)?;
-        let kafka = Kafka::start_on(address)?;
-        step.done();
-        let step = Step::start("bringing the images into the cluster");
-        for archive in images.archives() {
-            cluster.import(archive)?;
-        }
-        step.done();
+        let beside = Beside::start(&cluster, &images)?;
         let kubectl = Kubectl::new(cluster.kubeconfig(), NAMESPACE);
-        let scratch = Scratch::new("e2e")?;
-        release::write_values(scratch.path(), &redis.url(), &postgres.url(), &kafka.brokers())?;
-        Ok(Self { kubectl, redis, postgres, kafka, cluster, scratch, programs: images.programs().to_owned() })
+        Ok(Self { kubectl, beside, cluster, programs: images.programs().to_owned() })
     }
 
     pub(super) fn kubeconfig(&self) -> String {
@@ -56,10 +37,6 @@ impl Stage {
     /// Where the ingress controller listens.
     pub(super) fn ingress(&self) -> String {
         self.cluster.ingress_url()
-    }
-
-    pub(super) fn scratch(&self) -> &Path {
-        self.scratch.path()
     }
 
     /// A program that was built beside those in the images, such as `loadgen`.
@@ -86,9 +63,9 @@ impl Stage {
             .clean_env()
             .args(["check", "--event", event, "--total", &total.to_string()])
             .args(["--history".as_ref(), history.as_os_str()])
-            .args(["--redis-url", &self.redis.url()])
-            .args(["--postgres-url", &self.postgres.url()])
-            .args(["--kafka-brokers", &self.kafka.brokers()]);
+            .args(["--redis-url", &self.beside.redis.url()])
+            .args(["--postgres-url", &self.beside.postgres.url()])
+            .args(["--kafka-brokers", &self.beside.kafka.brokers()]);
         let kept = cargo::in_foreground(check).context("cannot check the promises")?.success();
         ensure!(kept, "a promise was broken");
         Ok(())

@@ -1,12 +1,13 @@
 //! What a real API server says to what the chart renders.
 
+use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use testbed::database::unique_name;
 use testbed::{programs, shared};
 
-use crate::helm::{chart, objects, pods, template, variants};
+use crate::helm::{chart, helm, objects, pods, template, variants};
 
 /// A namespace that takes only pods that are as restricted as can be.
 fn namespace() -> String {
@@ -81,6 +82,58 @@ fn pod_security_refuses_a_pod_that_may_more() {
     pod["spec"]["securityContext"]["runAsNonRoot"] = json!(false);
     let told = dry_run(&namespace, &pod.to_string()).unwrap_err();
     assert!(told.contains("violates PodSecurity \"restricted"), "{told}");
+}
+
+/// What Helm says after an installation, with these values.
+fn notes(namespace: &str, sets: &[&str]) -> String {
+    let chart = chart();
+    let mut args = vec!["install", "couponry", chart.to_str().unwrap(), "--dry-run=server", "--namespace", namespace];
+    // The definition is there already, and not Helm's.
+    for set in [&["crds.enabled=false"], sets].concat() {
+        args.extend(["--set", set]);
+    }
+    let kubeconfig = shared::kubeconfig();
+    args.extend(["--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let told = helm(args).unwrap();
+    told.split_once("NOTES:").expect(&told).1.to_owned()
+}
+
+#[test]
+fn the_notes_are_commands_that_can_be_pasted() {
+    let namespace = namespace();
+    for sets in
+        [&[][..], &["ingress.enabled=true", "ingress.hosts={a.example.com}"], &["issuer.userIdentity=header:X-User"]]
+    {
+        let notes = notes(&namespace, sets);
+        let script = notes.split_once("Make an event:\n").expect(&notes).1;
+        let (script, _) = script.split_once("Watch it:").expect(&notes);
+        let script = script.replace("Ask for a coupon:", "");
+        let checked = Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
+        // Where a text has no end, bash only warns.
+        assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}\n{script}");
+        let (_, text) = script.split_once("<<'EOF'\n").expect(&script);
+        let (event, _) = text.split_once("\nEOF\n").expect(&script);
+        let event: Value = serde_yaml::from_str(event).unwrap();
+        assert_eq!(event["metadata"]["name"], "hello");
+    }
+}
+
+#[test]
+fn the_notes_name_the_secrets_that_are_not_there() {
+    let namespace = namespace();
+    let external =
+        ["redis.mode=external", "redis.external.url=rediss://r:1", "redis.external.existingSecret.name=login"];
+    let sets = [&external[..], &["redis.external.ca.secretName=authority"]].concat();
+    assert!(!notes(&namespace, &[]).contains("MISSING"), "it names none");
+    let both = notes(&namespace, &sets);
+    assert!(
+        both.contains("  authority (redis.external.ca.secretName)\n  login (redis.external.existingSecret)"),
+        "{both}"
+    );
+    shared::kubectl(&["create", "secret", "generic", "login", "--namespace", &namespace, "--from-literal=password=x"])
+        .unwrap();
+    let one = notes(&namespace, &sets);
+    assert!(one.contains("  authority (") && !one.contains("  login ("), "{one}");
 }
 
 fn pod(name: &str, template: &Value) -> Value {

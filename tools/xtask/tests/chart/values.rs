@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use testbed::scratch::Scratch;
 
-use crate::helm::{NAMESPACE, chart, find, helm, objects, template, variants};
+use crate::helm::{NAMESPACE, chart, find, helm, objects, template, variants, with};
 
 #[test]
 fn lint_has_nothing_against_any_variant() {
@@ -29,8 +29,15 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["issuer.rateLimit.perUser.requestsPerSecond=-1"], "/issuer/rateLimit/perUser/requestsPerSecond"),
     (&["issuer.rateLimit.perAddress.burst=0"], "/issuer/rateLimit/perAddress/burst"),
     (&["operator.image.digest=latest"], "/operator/image/digest"),
-    (&["redis.external.url=redis://:secret@redis:6379"], "/redis/external/url"),
-    (&["postgres.external.url=postgres://u:secret@host/db"], "/postgres/external/url"),
+    (&["log.level=verbose"], "at '/log/level': 'verbose' does not match pattern"),
+    (&["log.level=info\\,stock"], "at '/log/level'"),
+    (&["redis.external.url=redis://:secret@redis:6379"], "redis.external.existingSecret.name"),
+    (&["redis.external.url=redis:6379"], "redis.external.url must begin with redis://, or with rediss:// for TLS"),
+    (&["redis.external.url=redis://a:1\\,b:1"], "redis.external.url must begin with redis://"),
+    (&["postgres.external.url=postgres://u:secret@host/db"], "postgres.external.existingSecret.name"),
+    (&["postgres.external.url=postgres://u@host/db?password=secret"], "postgres.external.existingSecret.name"),
+    (&["postgres.external.url=u@host/db"], "write postgres://user@host:port/database"),
+    (&["postgres.external.url=postgres://host/db"], "write postgres://user@host:port/database"),
     (&["kafka.external.securityProtocol=tls"], "/kafka/external/securityProtocol"),
     (&["redis.mode=external"], "redis.external.url is empty"),
     (&["postgres.mode=external"], "postgres.external.url is empty"),
@@ -56,6 +63,14 @@ fn what_cannot_work_is_refused_by_name() {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         let told = template(&chart(), NAMESPACE, &sets).expect_err(&format!("{sets:?} was taken"));
         assert!(told.contains(named), "{sets:?}: {told}");
+        assert!(!told.contains("secret@") && !told.contains("=secret"), "{told}");
+    }
+}
+
+#[test]
+fn every_level_of_the_logs_is_taken() {
+    for level in ["error", "off", "info\\,stock=debug", "warn\\,a::b=trace\\,info"] {
+        with(&[&format!("log.level={level}")]);
     }
 }
 
