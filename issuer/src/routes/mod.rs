@@ -20,13 +20,16 @@ use service::body;
 use stock::{Stock, StockError};
 use utoipa::OpenApi;
 
-use crate::{batcher::Batchers, identity::Identity, metrics::Metrics, problem::Problem, relay::Relay};
+use crate::{
+    batcher::Batchers, identity::Identity, metrics::Metrics, problem::Problem, relay::Relay, sightings::Sightings,
+};
 
 /// What the routes work with.
 pub(crate) struct App {
     pub(crate) batchers: Batchers,
     pub(crate) relay: Relay,
     pub(crate) stock: Stock,
+    pub(crate) sightings: Arc<Sightings>,
     pub(crate) identity: Identity,
     pub(crate) metrics: Metrics,
     pub(crate) body_timeout: Duration,
@@ -79,8 +82,27 @@ fn event_id(text: String) -> Result<EventId, Problem> {
     text.try_into().map_err(|error: InvalidId| Problem::invalid(error.to_string()))
 }
 
+impl App {
+    /// What the stock says of an event, if it is known to be all of it.
+    fn trusted<T>(&self, event: &EventId, found: Option<T>, is_verified: impl Fn(&T) -> bool) -> Result<T, Problem> {
+        match found {
+            Some(found) if is_verified(&found) => {
+                self.sightings.saw(event);
+                Ok(found)
+            }
+            Some(_) => Err(unverified()),
+            None if self.sightings.saw_lately(event) => Err(unverified()),
+            None => Err(unknown_event(event)),
+        }
+    }
+}
+
 fn unknown_event(event: &EventId) -> Problem {
     Problem::not_found(format!("there is no event {event}"))
+}
+
+fn unverified() -> Problem {
+    Problem::unavailable("it is being made sure that no coupon is given twice; ask again")
 }
 
 /// A failed look at the stock changes nothing: the client can just ask again.
