@@ -138,13 +138,15 @@ impl Batcher {
         self.metrics.batch_users.observe(users.len() as f64);
         match self.stock.issue(event, &users).await {
             Ok(Some(reply)) => {
-                self.sightings.saw(event);
                 self.answer(event, &users, answers, reply);
                 true
             }
             Ok(None) => {
                 let has_vanished = self.sightings.saw_lately(event);
-                tell_all(answers, || if has_vanished { Answer::Told(Outcome::Unverified) } else { Answer::UnknownEvent });
+                tell_all(
+                    answers,
+                    || if has_vanished { Answer::Told(Outcome::Unverified) } else { Answer::UnknownEvent },
+                );
                 has_vanished
             }
             Err(error) => {

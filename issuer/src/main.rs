@@ -123,7 +123,7 @@ async fn main() -> anyhow::Result<()> {
         batchers,
         relay: relay.clone(),
         stock: stock.clone(),
-        sightings,
+        sightings: sightings.clone(),
         identity: Identity::start(config.identity, metrics.clone(), &health, stop.clone())?,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
@@ -146,6 +146,7 @@ async fn main() -> anyhow::Result<()> {
         id: Uuid::new_v4(),
         stock,
         relay: relay.clone(),
+        sightings,
         adopt_after: Duration::from_secs(config.adopt_after_seconds.into()),
         metrics,
     };

@@ -31,8 +31,8 @@ use journal::Lag;
 use kube::{Api, Client, runtime::events::Recorder};
 use ledger::Ledger;
 use metrics::Metrics;
-use reconcile::arrival::Arrivals;
 use prometheus_client::registry::Registry;
+use reconcile::arrival::Arrivals;
 use service::{CancellationToken, Health};
 use stock::Stock;
 

@@ -148,6 +148,13 @@ async fn an_event_that_was_there_a_moment_ago_is_not_said_not_to_exist() {
     let world = World::on(redis.url(), testbed::shared::kafka()).await.open(20).await;
     let issuer = world.ready_issuer(&[]).await;
     assert!(issuer.issue("user-0").await.succeeded());
+    // Once it has swept, it knows all events.
+    world.outbox_is_empty().await;
+    let sweeper = format!("{}couponSweeper:{{summer}}", world.prefix);
+    until("it has looked around", async || {
+        testbed::redis::command(&redis.url(), &["EXISTS", &sweeper]).unwrap().contains(":1")
+    })
+    .await;
     testbed::redis::command(&redis.url(), &["FLUSHALL"]).unwrap();
     for _ in 0..3 {
         assert_unknown(&issuer.issue("user-0").await);

@@ -152,9 +152,8 @@ fn follow(wanted: &Wanted, seen: &Seen) -> Plan {
 
 /// Redis has restarted or changed since it was known to be whole, and may have lost something; or it was only just prepared.
 fn unverified(stored: &StoredEvent, own: &Observed, seen: &Seen) -> Plan {
-    let may_be_given = stored.opened_at.is_some_and(|at| at <= seen.now + CLOCK_TOLERANCE)
-        || own.issued > 0
-        || seen.persisted > 0;
+    let may_be_given =
+        stored.opened_at.is_some_and(|at| at <= seen.now + CLOCK_TOLERANCE) || own.issued > 0 || seen.persisted > 0;
     if !may_be_given || own.retired.is_some() {
         return Plan::Do(Step::Adopt);
     }

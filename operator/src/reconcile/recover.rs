@@ -31,7 +31,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to report while nobody gets a coupon.
 pub(super) fn obstacle(how_far: &str) -> Obstacle {
-    let message = format!("Redis has restarted or changed, and nobody gets a coupon before it is known to be whole: {how_far}");
+    let message =
+        format!("Redis has restarted or changed, and nobody gets a coupon before it is known to be whole: {how_far}");
     Obstacle { reason: reason::REDIS_CHANGED, message }
 }
 

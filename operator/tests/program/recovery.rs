@@ -15,12 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use domain::EventId;
 use futures::{StreamExt as _, TryStreamExt as _, future};
-use testbed::{
-    Database, Kafka, Redis, ports,
-    program::Running,
-    redis::command,
-    shared,
-};
+use testbed::{Database, Kafka, Redis, ports, program::Running, redis::command, shared};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -185,8 +180,9 @@ impl Crowd {
 async fn persist(ports: &[u16], user: u32) -> Result<String> {
     let begun = Instant::now();
     loop {
-        for port in ports {
-            match ask(*port, user).await {
+        for turn in 0..ports.len() {
+            let port = ports[(user as usize + turn) % ports.len()];
+            match ask(port, user).await {
                 Some((200, json)) => {
                     let coupon = json["couponKey"].as_str();
                     return Ok(coupon.with_context(|| format!("user-{user} was told {json}"))?.to_owned());
@@ -391,7 +387,11 @@ async fn killed_in_the_middle_of_restoring_another_operator_starts_over() -> Res
     let _other = stage.operator()?;
     command(&redis.url(), &["FLUSHALL"])?;
     eventually("it is whole", async || {
-        Ok(stage.stock.observe(&event).await?.is_some_and(|redis| redis.is_verified && redis.loaded == u64::from(TOTAL)))
+        Ok(stage
+            .stock
+            .observe(&event)
+            .await?
+            .is_some_and(|redis| redis.is_verified && redis.loaded == u64::from(TOTAL)))
     })
     .await?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;

@@ -208,5 +208,9 @@ async fn what_users_hold_is_put_into_the_outbox_again() {
     event.redis.kill9().unwrap();
     event.redis.restart().unwrap();
     let seen = event.seen().await;
-    assert_eq!(event.stock.recover(&event.id, &seen, false).await.unwrap(), Loaded::OtherEvent, "first they must arrive");
+    assert_eq!(
+        event.stock.recover(&event.id, &seen, false).await.unwrap(),
+        Loaded::OtherEvent,
+        "first they must arrive"
+    );
 }

@@ -243,14 +243,19 @@ fn a_redis_that_has_changed_is_adopted_only_before_the_start_and_recovered_after
     assert_eq!(plan(&wanted(10), &changed(None, 0)), Plan::Do(Step::Adopt));
     assert_eq!(plan(&wanted(10), &changed(Some(LATER), 0)), Plan::Do(Step::Adopt));
     let recorded = Seen { persisted: 1, ..changed(Some(LATER), 0) };
-    for may_be_given in [changed(Some(NOW - 1), 0), changed(Some(NOW + CLOCK_TOLERANCE), 0), changed(None, 1), recorded] {
+    for may_be_given in [changed(Some(NOW - 1), 0), changed(Some(NOW + CLOCK_TOLERANCE), 0), changed(None, 1), recorded]
+    {
         let waiting = Seen { arrival: Some(Arrival::Awaited("one batch".into())), ..may_be_given.clone() };
         let Plan::Stuck(Obstacle { reason, message }) = plan(&wanted(10), &waiting) else { panic!("{waiting:?}") };
         assert!(reason == reason::REDIS_CHANGED && message.ends_with("known to be whole: one batch"), "{message}");
         let arrived = Seen { arrival: Some(Arrival::Complete), ..may_be_given };
         assert_eq!(plan(&wanted(10), &arrived), Plan::Do(Step::Recover));
         for issuance in [Issuance::Paused, Issuance::Closed] {
-            assert_eq!(plan(&Wanted { issuance, ..wanted(10) }, &arrived), Plan::Do(Step::Recover), "users ask what they have");
+            assert_eq!(
+                plan(&Wanted { issuance, ..wanted(10) }, &arrived),
+                Plan::Do(Step::Recover),
+                "users ask what they have"
+            );
         }
     }
     let gone = Observed { is_verified: false, retired: Some(Gate::Open), ..redis(Gate::Closed, 10, 4) };

@@ -58,7 +58,15 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         is_verified: true,
         token: "first".into(),
     };
-    Seen { stored: Some(stored), known_recorded: persisted, persisted, redis: Some(redis), rival: None, arrival: None, now: NOW }
+    Seen {
+        stored: Some(stored),
+        known_recorded: persisted,
+        persisted,
+        redis: Some(redis),
+        rival: None,
+        arrival: None,
+        now: NOW,
+    }
 }
 
 fn at(milliseconds: i64) -> Timestamp {
@@ -276,7 +284,9 @@ fn while_redis_is_not_trusted_its_counts_are_not_reported() {
     let changed = told(&open, &wiped, &stuck, at(NOW));
     assert_eq!((changed.issued, changed.remaining, changed.preloaded), (Some(4), Some(6), Some(10)));
     let marks = marks(&changed);
-    for mark in ["Ready False RedisChanged", "Open False RedisChanged", "Stalled True RedisChanged", "Persisted True CaughtUp"] {
+    for mark in
+        ["Ready False RedisChanged", "Open False RedisChanged", "Stalled True RedisChanged", "Persisted True CaughtUp"]
+    {
         assert!(marks.iter().any(|one| one == mark), "{marks:?}");
     }
     let back = settled(&changed, &seen(Gate::Open, ALWAYS, 10, 4, 4));
