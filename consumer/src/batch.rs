@@ -104,8 +104,9 @@ impl Decoded {
 /// has it.
 fn outcome(verdict: Verdict) -> Option<SettlementOutcome> {
     let outcome = match verdict {
-        // It says nothing about the user: Postgres may have lost the event, and who was told of a coupon keeps it.
-        Verdict::Known(Recording::Refused(Refusal::UnknownEvent)) => return None,
+        // They say nothing about what the user has now: Postgres may have lost the event, and who was told of a coupon keeps it; or
+        // Redis has given the coupon anew, perhaps to the same user.
+        Verdict::Known(Recording::Refused(Refusal::UnknownEvent | Refusal::TooLate)) => return None,
         Verdict::Known(Recording::Recorded | Recording::AlreadyRecorded) => SettlementOutcome::Completed,
         Verdict::Known(Recording::Refused(Refusal::UserHoldsAnother {
             coupon,
@@ -210,6 +211,7 @@ mod tests {
             (Verdict::Known(Recording::Recorded), Some(SettlementOutcome::Completed)),
             (Verdict::Known(Recording::AlreadyRecorded), Some(SettlementOutcome::Completed)),
             (refused(Refusal::UnknownEvent), None),
+            (refused(Refusal::TooLate), None),
             (refused(Refusal::UnknownCoupon), Some(cancelled.clone())),
             (refused(Refusal::Mismatch), Some(cancelled.clone())),
             (refused(Refusal::CouponHeldByAnother), Some(cancelled.clone())),

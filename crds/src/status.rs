@@ -197,8 +197,8 @@ pub mod reason {
     pub const PROGRESSING: &str = "Progressing";
     /// Redis, Postgres or Kafka does not answer.
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
-    /// Redis has lost an event that was opened. Coupons may be with users that nobody knows of: a human decides.
-    pub const REDIS_DATA_LOST: &str = "RedisDataLost";
+    /// Redis has restarted, failed over or lost its data: nobody gets a coupon before it is known to be whole, or restored.
+    pub const REDIS_CHANGED: &str = "RedisChanged";
     /// Redis and Postgres do not hold the same stock.
     pub const DRIFT_FOUND: &str = "DriftFound";
     /// The manifest was changed in a way that can no longer be followed.

@@ -14,7 +14,7 @@ use tokio::{
     time,
 };
 
-use crate::{metrics::Metrics, relay::Relay};
+use crate::{metrics::Metrics, relay::Relay, sightings::Sightings};
 
 /// An event that nobody asked for so long needs no task.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -51,13 +51,22 @@ struct Batcher {
     stock: Stock,
     relay: Relay,
     metrics: Metrics,
+    sightings: Arc<Sightings>,
     max_batch: usize,
 }
 
 impl Batchers {
-    pub(crate) fn new(stock: Stock, relay: Relay, metrics: Metrics, max_batch: usize, max_waiting: u32) -> Self {
+    pub(crate) fn new(
+        stock: Stock,
+        relay: Relay,
+        metrics: Metrics,
+        sightings: Arc<Sightings>,
+        max_batch: usize,
+        max_waiting: u32,
+    ) -> Self {
         let max_waiting = usize::try_from(max_waiting).unwrap_or(usize::MAX);
-        Self { batcher: Batcher { stock, relay, metrics, max_batch }, queues: Arc::default(), max_waiting }
+        let batcher = Batcher { stock, relay, metrics, sightings, max_batch };
+        Self { batcher, queues: Arc::default(), max_waiting }
     }
 
     /// Asks for `user`'s coupon.
@@ -134,8 +143,12 @@ impl Batcher {
                 true
             }
             Ok(None) => {
-                tell_all(answers, || Answer::UnknownEvent);
-                false
+                let has_vanished = self.sightings.saw_lately(event);
+                tell_all(
+                    answers,
+                    || if has_vanished { Answer::Told(Outcome::Unverified) } else { Answer::UnknownEvent },
+                );
+                has_vanished
             }
             Err(error) => {
                 tracing::warn!(%error, %event, users = users.len(), "the outcome of a batch is unknown");
@@ -225,7 +238,7 @@ mod tests {
         let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
         let metrics = Metrics::register(&mut Registry::default());
         let relay = Relay::start(stock.clone(), Producer::new(&nowhere).unwrap(), metrics.clone());
-        let batchers = Batchers::new(stock, relay, metrics, 4, 100);
+        let batchers = Batchers::new(stock, relay, metrics, Arc::default(), 4, 100);
         let asked = (0..60).map(async |i| {
             let event = format!("event-{}", i % 20).parse().unwrap();
             // Some while the batch before them is under way, some while their queue ends.

@@ -9,6 +9,7 @@ mod limits;
 mod metrics;
 mod relay;
 mod routes;
+mod sightings;
 mod sweeper;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -36,6 +37,7 @@ use crate::{
     metrics::Metrics,
     relay::Relay,
     routes::App,
+    sightings::Sightings,
     sweeper::Sweeper,
 };
 
@@ -108,8 +110,15 @@ async fn main() -> anyhow::Result<()> {
     let mut registry = Registry::with_prefix("couponry_issuer");
     let metrics = Metrics::register(&mut registry);
     let relay = Relay::start(stock.clone(), producer.clone(), metrics.clone());
-    let batchers =
-        Batchers::new(stock.clone(), relay.clone(), metrics.clone(), config.max_batch.into(), config.max_waiting);
+    let sightings = Arc::<Sightings>::default();
+    let batchers = Batchers::new(
+        stock.clone(),
+        relay.clone(),
+        metrics.clone(),
+        sightings.clone(),
+        config.max_batch.into(),
+        config.max_waiting,
+    );
     // In this order: `shutdown` is asked for, from `stop` on nothing new is begun, and at the `end` nothing is shown any more.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let mut needs = vec![REDIS, KAFKA];
@@ -123,6 +132,7 @@ async fn main() -> anyhow::Result<()> {
         batchers,
         relay: relay.clone(),
         stock: stock.clone(),
+        sightings: sightings.clone(),
         identity: Identity::start(config.identity, metrics.clone(), &health, stop.clone())?,
         limits,
         metrics: metrics.clone(),
@@ -148,6 +158,7 @@ async fn main() -> anyhow::Result<()> {
         id: Uuid::new_v4(),
         stock,
         relay: relay.clone(),
+        sightings,
         adopt_after: Duration::from_secs(config.adopt_after_seconds.into()),
         metrics,
     };

@@ -38,6 +38,7 @@ const fn label(answer: &Answer) -> &'static str {
         Answer::Told(Outcome::NotStarted) => "not_started",
         Answer::Told(Outcome::Ended) => "ended",
         Answer::Told(Outcome::Paused) => "paused",
+        Answer::Told(Outcome::Unverified) => "unverified",
         Answer::UnknownEvent => "unknown_event",
         Answer::UnknownOutcome => "unknown_outcome",
         Answer::Overloaded => "overloaded",

@@ -9,7 +9,7 @@
 //! # Caveats
 //! An entry may be sent by a slow owner as well: the consumer records it once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use domain::{EventId, Uuid};
 use futures::future;
@@ -17,7 +17,7 @@ use service::CancellationToken;
 use stock::{LeftBehind, Stock, StockError};
 use tokio::time;
 
-use crate::{metrics::Metrics, relay::Relay};
+use crate::{metrics::Metrics, relay::Relay, sightings::Sightings};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Longer than a few intervals, so that the role stays where it is; short enough to pass on soon after a death.
@@ -30,6 +30,7 @@ pub(crate) struct Sweeper {
     pub(crate) id: Uuid,
     pub(crate) stock: Stock,
     pub(crate) relay: Relay,
+    pub(crate) sightings: Arc<Sightings>,
     pub(crate) adopt_after: Duration,
     pub(crate) metrics: Metrics,
 }
@@ -53,6 +54,7 @@ impl Sweeper {
             return Ok(());
         }
         for event in self.stock.events().await? {
+            self.sightings.saw(&event);
             if let Err(error) = self.sweep(&event, shutdown).await {
                 tracing::warn!(%error, %event, "cannot sweep an outbox");
             }

@@ -53,6 +53,13 @@ pub(crate) struct Run {
     /// How long the deletion of an event waits for issued coupons that are not recorded in Postgres yet.
     #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
     pub(crate) drain_timeout_seconds: u64,
+    /// How long to wait, after Redis has restarted or changed, for what the issuers still have in their hands. Nobody gets a coupon
+    /// in that time. Not shorter than the issuers' --answer-timeout-seconds.
+    #[arg(long, env, default_value_t = 5, value_name = "SECONDS")]
+    pub(crate) redis_settle_seconds: u64,
+    /// The consumer group that brings the records into Postgres.
+    #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
+    pub(crate) kafka_group: String,
     #[command(flatten)]
     pub(crate) redis: RedisSettings,
     #[command(flatten)]

@@ -11,7 +11,7 @@ use kube::{Api, runtime::events::Recorder};
 use ledger::Ledger;
 use stock::Stock;
 
-use crate::{durability::DurabilityWatch, metrics::Metrics, scaling::Scaling};
+use crate::{durability::DurabilityWatch, metrics::Metrics, reconcile::arrival::Arrivals, scaling::Scaling};
 
 /// What every look at an event needs.
 pub(crate) struct Context {
@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
     pub(crate) durability: DurabilityWatch,
+    /// What is waited for where Redis may have lost something.
+    pub(crate) arrivals: Arrivals,
     /// What was found at the start and is not as it should be; said in every report.
     pub(crate) remarks: Vec<String>,
     /// The issuers that events ask for.
@@ -48,9 +50,10 @@ struct Recollection {
 pub(crate) struct Failures(u32);
 
 impl Failures {
-    /// How long to leave the event alone: from a quarter of a second up to 16 seconds.
+    /// How long to leave the event alone: from a quarter of a second up to 4 seconds. Not longer: when Redis is back, users wait for
+    /// us.
     pub(crate) fn pause(self) -> Duration {
-        Duration::from_millis(250) * (1 << self.0.saturating_sub(1).min(6))
+        Duration::from_millis(250) * (1 << self.0.saturating_sub(1).min(4))
     }
 }
 
@@ -116,7 +119,7 @@ mod tests {
     fn pauses_grow_up_to_a_limit() {
         let memory = Memory::default();
         let pauses: Vec<_> = (0..9).map(|_| memory.failed("x").pause().as_millis()).collect();
-        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16000, 16000, 16000]);
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 4000, 4000, 4000, 4000]);
         assert!(memory.has_failed("x"));
         memory.succeeded("x");
         assert!(!memory.has_failed("x"));

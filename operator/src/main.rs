@@ -27,10 +27,12 @@ use anyhow::Context as _;
 use config::{Command, Migrate, Run};
 use context::{Context, Memory};
 use durability::DurabilityWatch;
+use journal::Lag;
 use kube::{Api, client::ClientBuilder, runtime::events::Recorder};
 use ledger::Ledger;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
+use reconcile::arrival::Arrivals;
 use service::{CancellationToken, Health};
 use stock::Stock;
 
@@ -72,6 +74,8 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = client.with_layer(&within).build();
     let namespace = config.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let events = Api::namespaced(client.clone(), &namespace);
+    let lag = Lag::new(&config.kafka, &config.kafka_group)?;
+    let arrivals = Arrivals::new(lag, Duration::from_secs(config.redis_settle_seconds));
 
     let mut registry = Registry::with_prefix("couponry_operator");
     let metrics = Metrics::register(&mut registry);
@@ -92,6 +96,7 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
             metrics,
             memory: Memory::default(),
             durability: DurabilityWatch::default(),
+            arrivals,
             remarks: startup::remarks(&findings),
             drain_timeout: Duration::from_secs(config.drain_timeout_seconds),
             scaling: config.scaling.watch(&client, &namespace),

@@ -23,6 +23,7 @@ const RESUMED: &str = "Resumed";
 const SOLD_OUT: &str = "SoldOut";
 const ENDED: &str = "Ended";
 const BALANCED: &str = "Balanced";
+const RECOVERED: &str = "Recovered";
 const SCALING_UP: &str = "ScalingUp";
 const SCALED_UP: &str = "ScaledUp";
 /// What was left when an event had to be deleted without its backends.
@@ -95,6 +96,9 @@ pub(crate) fn between(old: &CouponEventStatus, new: &CouponEventStatus, end: Opt
     notices.extend(balance(old, new));
     notices.extend(scaling(old, new));
     let stalled = reason(new, condition::STALLED);
+    if reason(old, condition::STALLED) == reason::REDIS_CHANGED && !holds(new, condition::STALLED) {
+        notices.push(Notice::normal(RECOVERED, "Redis is whole: coupons are given as the manifest says"));
+    }
     let is_told = stalled == reason::DRIFT_FOUND && fails(new, condition::BALANCED);
     if holds(new, condition::STALLED)
         && !is_told

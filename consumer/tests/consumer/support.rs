@@ -83,6 +83,8 @@ impl World {
         self.ledger.preload(&event, &lot, |_| {}).await.unwrap();
         self.coupons = lot.coupons(event.seed, event.format).collect();
         self.stock.prepare(&self.event, self.uid, 0).await.unwrap();
+        let seen = self.stock.observe(&self.event).await.unwrap().unwrap();
+        self.stock.adopt(&self.event, &seen, None).await.unwrap();
         for chunk in self.coupons.chunks(5000) {
             self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }

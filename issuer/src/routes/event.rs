@@ -8,7 +8,7 @@ use serde::Serialize;
 use stock::Observed;
 use utoipa::ToSchema;
 
-use super::{App, Params, event_id, no_answer, timestamp, unknown_event};
+use super::{App, Params, event_id, no_answer, timestamp};
 use crate::problem::Problem;
 
 /// An event, as a user would want to see it.
@@ -75,8 +75,8 @@ pub(super) async fn event(
     Params(event): Params<String>,
 ) -> Result<Json<EventView>, Problem> {
     let event = event_id(event)?;
-    let observed =
-        app.stock.observe(&event).await.map_err(|error| no_answer(&error))?.ok_or_else(|| unknown_event(&event))?;
+    let found = app.stock.observe(&event).await.map_err(|error| no_answer(&error))?;
+    let observed = app.trusted(&event, found, |observed| observed.is_verified)?;
     Ok(Json(EventView {
         event_id: event.into(),
         state: EventState::of(&observed),

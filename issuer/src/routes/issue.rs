@@ -8,7 +8,7 @@ use stock::{Holding, Outcome};
 use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
-use super::{App, body, event_id, unknown_event};
+use super::{App, body, event_id, unknown_event, unverified};
 use crate::{batcher::Answer, problem::Problem};
 
 /// Who wants a coupon of which event.
@@ -56,8 +56,10 @@ pub(super) enum Reason {
     Paused,
 }
 
-impl From<Outcome> for IssueAnswer {
-    fn from(outcome: Outcome) -> Self {
+impl TryFrom<Outcome> for IssueAnswer {
+    type Error = Problem;
+
+    fn try_from(outcome: Outcome) -> Result<Self, Problem> {
         let (reason, message, holding) = match outcome {
             Outcome::Issued(holding) => (None, "The coupon is yours.", Some(holding)),
             Outcome::Duplicate(holding) => {
@@ -67,17 +69,18 @@ impl From<Outcome> for IssueAnswer {
             Outcome::NotStarted => (Some(Reason::NotStarted), "The event has not started yet.", None),
             Outcome::Ended => (Some(Reason::Ended), "The event is over.", None),
             Outcome::Paused => (Some(Reason::Paused), "The event is paused. Try again later.", None),
+            Outcome::Unverified => return Err(unverified()),
         };
         let (coupon_key, discount) =
             holding.map(|Holding { coupon, discount, .. }| (coupon.to_string(), discount)).unzip();
-        Self {
+        Ok(Self {
             success: reason.is_none(),
             reason,
             coupon_key,
             message,
             discount_type: discount.map(|discount| discount.kind.as_str()),
             discount_amount: discount.map(|discount| discount.value),
-        }
+        })
     }
 }
 
@@ -115,7 +118,7 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
     app.metrics.request_seconds.observe(start.elapsed().as_secs_f64());
     app.metrics.count(&answer);
     match answer {
-        Answer::Told(outcome) => Ok(Json(outcome.into())),
+        Answer::Told(outcome) => outcome.try_into().map(Json),
         Answer::UnknownEvent => Err(unknown_event(&event)),
         Answer::UnknownOutcome => {
             Err(Problem::unavailable("it is not known yet whether you have a coupon; ask again to learn it"))
@@ -136,7 +139,7 @@ mod tests {
             issued_at: 1,
             status: stock::Status::Pending,
         };
-        let json = |outcome: Outcome| serde_json::to_string(&IssueAnswer::from(outcome)).unwrap();
+        let json = |outcome: Outcome| serde_json::to_string(&IssueAnswer::try_from(outcome).unwrap()).unwrap();
         assert_eq!(
             json(Outcome::Issued(holding.clone())),
             concat!(
@@ -148,6 +151,8 @@ mod tests {
             json(Outcome::Duplicate(holding)).contains(r#""success":false,"reason":"DUPLICATE","couponKey":"SUMMER-"#)
         );
         assert!(json(Outcome::SoldOut).contains(r#""reason":"SOLD_OUT","couponKey":null"#));
+        let refused = IssueAnswer::try_from(Outcome::Unverified).err().unwrap();
+        assert_eq!(refused.status(), 503, "nobody is told no by a Redis that may have forgotten them");
         assert!(json(Outcome::NotStarted).contains(r#""reason":"NOT_STARTED""#));
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     metrics::Metrics,
     problem::Problem,
     relay::Relay,
+    sightings::Sightings,
 };
 
 /// What the routes work with.
@@ -36,6 +37,7 @@ pub(crate) struct App {
     pub(crate) batchers: Batchers,
     pub(crate) relay: Relay,
     pub(crate) stock: Stock,
+    pub(crate) sightings: Arc<Sightings>,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
@@ -85,8 +87,24 @@ fn event_id(text: String) -> Result<EventId, Problem> {
     text.try_into().map_err(|error: InvalidId| Problem::invalid(error.to_string()))
 }
 
+impl App {
+    /// What the stock says of an event, if it is known to be all of it.
+    fn trusted<T>(&self, event: &EventId, found: Option<T>, is_verified: impl Fn(&T) -> bool) -> Result<T, Problem> {
+        match found {
+            Some(found) if is_verified(&found) => Ok(found),
+            Some(_) => Err(unverified()),
+            None if self.sightings.saw_lately(event) => Err(unverified()),
+            None => Err(unknown_event(event)),
+        }
+    }
+}
+
 fn unknown_event(event: &EventId) -> Problem {
     Problem::not_found(format!("there is no event {event}"))
+}
+
+fn unverified() -> Problem {
+    Problem::unavailable("it is being made sure that no coupon is given twice; ask again")
 }
 
 /// A failed look at the stock changes nothing: the client can just ask again.

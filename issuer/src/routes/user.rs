@@ -8,7 +8,7 @@ use stock::{Holding, Lookup, Status};
 use tokio::time;
 use utoipa::ToSchema;
 
-use super::{App, Params, event_id, no_answer, timestamp, unknown_event};
+use super::{App, Params, event_id, no_answer, timestamp};
 use crate::problem::Problem;
 
 /// The coupon that a user holds.
@@ -60,12 +60,9 @@ pub(super) async fn user(
     let event = event_id(event)?;
     let user = app.identity.user(&headers, Some(user)).await?;
     app.limits.user(&user)?;
-    let Lookup { uid, acknowledge, is_retired, holding } = app
-        .stock
-        .lookup(&event, &user)
-        .await
-        .map_err(|error| no_answer(&error))?
-        .ok_or_else(|| unknown_event(&event))?;
+    let found = app.stock.lookup(&event, &user).await.map_err(|error| no_answer(&error))?;
+    let Lookup { uid, acknowledge, is_retired, is_verified: _, holding } =
+        app.trusted(&event, found, |lookup| lookup.is_verified)?;
     if let Some(holding) = holding.as_ref().filter(|holding| app.relay.must_confirm(acknowledge, uid, holding)) {
         let sent = app.relay.confirm(&[holding.record(&event, uid, &user)]);
         let confirmed = time::timeout(app.answer_timeout, sent).await;

@@ -36,6 +36,7 @@ async fn servers_that_are_not_there_at_the_start_are_waited_for() {
     assert_unknown(&issuer.get("/coupons/summer").await);
     redis.restart().unwrap();
     until("only Kafka is missing", async || !issuer.readiness().await.1.contains("redis: ")).await;
+    world.adopt().await;
     assert_eq!(issuer.readiness().await.0, 503);
     kafka.restart().unwrap();
     until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
@@ -70,6 +71,7 @@ async fn a_redis_that_dies_under_load_costs_nobody_a_coupon() {
         redis.kill9().unwrap();
         felt.notified().await;
         redis.restart().unwrap();
+        world.adopt().await;
         back.store(true, Ordering::Relaxed);
     });
     let told: Vec<(usize, Answer)> = answers.into_iter().flatten().enumerate().collect();
@@ -112,4 +114,57 @@ async fn a_frozen_redis_gives_503_and_the_retry_tells_the_truth() {
     assert_eq!(world.users_in_kafka(10).await.len(), 10);
     world.outbox_is_empty().await;
     assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10);
+}
+
+/// The operator is not here: nobody looks whether Redis has lost something.
+#[tokio::test]
+async fn after_a_restart_of_redis_everyone_hears_503_until_somebody_has_looked() {
+    let redis = Redis::start().unwrap();
+    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(20).await;
+    let issuer = world.ready_issuer(&[]).await;
+    assert!(issuer.issue_all(0..5).await.iter().all(Answer::succeeded));
+    world.outbox_is_empty().await;
+    redis.kill9().unwrap();
+    redis.restart().unwrap();
+    until("the issuer has noticed", async || {
+        let answer = issuer.issue("user-0").await;
+        assert_unknown(&answer);
+        answer.json["detail"].as_str().unwrap().contains("no coupon is given twice")
+    })
+    .await;
+    for answer in issuer.issue_all(0..10).await {
+        assert_unknown(&answer);
+    }
+    assert_unknown(&issuer.get("/coupons/summer").await);
+    assert_unknown(&issuer.get("/coupons/summer/users/user-0").await);
+    assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"unverified\"}"));
+    world.adopt().await;
+    let again = issuer.issue_all(0..10).await;
+    assert_eq!(again.iter().filter(|answer| answer.reason() == "DUPLICATE").count(), 5);
+    assert_eq!(again.iter().filter(|answer| answer.succeeded()).count(), 5);
+    assert_eq!(issuer.get("/coupons/summer/users/user-0").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_event_that_was_there_a_moment_ago_is_not_said_not_to_exist() {
+    let redis = Redis::start().unwrap();
+    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(20).await;
+    let issuer = world.ready_issuer(&[]).await;
+    assert!(issuer.issue("user-0").await.succeeded());
+    // Once it has swept, it knows all events.
+    world.outbox_is_empty().await;
+    let sweeper = format!("{}couponSweeper:{{summer}}", world.prefix);
+    until("it has looked around", async || {
+        testbed::redis::command(&redis.url(), &["EXISTS", &sweeper]).unwrap().contains(":1")
+    })
+    .await;
+    testbed::redis::command(&redis.url(), &["FLUSHALL"]).unwrap();
+    for _ in 0..3 {
+        assert_unknown(&issuer.issue("user-0").await);
+        assert_unknown(&issuer.get("/coupons/summer").await);
+        assert_unknown(&issuer.get("/coupons/summer/users/user-0").await);
+    }
+    assert_eq!(issuer.get("/coupons/autumn").await.status, StatusCode::NOT_FOUND);
+    let fresh = world.ready_issuer(&[]).await;
+    assert_eq!(fresh.issue("user-0").await.status, StatusCode::NOT_FOUND, "nobody told it of the event");
 }

@@ -51,11 +51,21 @@ impl World {
             .coupons(Seed::generate(), CodeFormat::default())
             .collect();
         assert_eq!(self.stock.prepare(&self.event, self.uid, 0).await.unwrap(), Loaded::Here(()));
+        self.adopt().await;
         for chunk in coupons.chunks(5000) {
             self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }
         self.gate(Gate::Open, Window::default(), Acknowledge::Redis).await;
         self
+    }
+
+    /// Does what the operator does when it has found that Redis has lost nothing.
+    pub(crate) async fn adopt(&self) {
+        until("Redis is adopted", async || {
+            let Ok(Some(seen)) = self.stock.observe(&self.event).await else { return false };
+            self.stock.adopt(&self.event, &seen, None).await.is_ok_and(|adopted| adopted == Loaded::Here(()))
+        })
+        .await;
     }
 
     pub(crate) async fn gate(&self, gate: Gate, window: Window, acknowledge: Acknowledge) {

@@ -52,6 +52,8 @@ impl Setting {
         ledger.preload(&registered, &lot, |_| ()).await.unwrap();
         ledger.schedule_opening(&registered, 0).await.unwrap();
         stock.prepare(&event, uid, 0).await.unwrap();
+        let seen = stock.observe(&event).await.unwrap().unwrap();
+        stock.adopt(&event, &seen, None).await.unwrap();
         let coupons = ledger.coupons(uid, 0, 1000).await.unwrap();
         stock.load(&event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());

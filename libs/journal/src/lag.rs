@@ -42,21 +42,53 @@ impl Lag {
 
     /// How many messages of the topic the group has not committed yet. Each answer of the brokers may take `timeout`.
     pub async fn measure(&self, timeout: Duration) -> Result<u64, JournalError> {
+        let end = self.end(timeout).await?;
+        self.before(&end, timeout).await
+    }
+
+    /// Where the topic ends now.
+    pub async fn end(&self, timeout: Duration) -> Result<TopicEnd, JournalError> {
         let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
-        blocking(move || measure(&consumer, &topic, timeout)).await
+        blocking(move || end(&consumer, &topic, timeout)).await
+    }
+
+    /// How many messages before this end of the topic the group has not committed yet, however many came after it.
+    pub async fn before(&self, end: &TopicEnd, timeout: Duration) -> Result<u64, JournalError> {
+        let (consumer, topic, end) = (self.consumer.clone(), self.topic.clone(), end.clone());
+        blocking(move || before(&consumer, &topic, &end, timeout)).await
     }
 }
 
-fn measure(consumer: &BaseConsumer<Logs>, topic: &str, timeout: Duration) -> Result<u64, JournalError> {
-    let at = || JournalError::at(Operation::MeasureLag);
+/// Where a topic ended at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicEnd {
+    /// Of each partition, by its number: the first offset that is kept, and the one after the last.
+    partitions: Vec<(i64, i64)>,
+}
+
+fn end(consumer: &BaseConsumer<Logs>, topic: &str, timeout: Duration) -> Result<TopicEnd, JournalError> {
     let metadata = settings::metadata(consumer, topic, timeout);
-    let partitions = topics::existing(topic, metadata, consumer.context())?;
+    let count = topics::existing(topic, metadata, consumer.context())?.len();
+    let partitions = (0..i32::try_from(count).unwrap_or(i32::MAX))
+        .map(|partition| consumer.fetch_watermarks(topic, partition, timeout))
+        .collect::<Result<_, _>>()
+        .map_err(JournalError::at(Operation::MeasureLag))?;
+    Ok(TopicEnd { partitions })
+}
+
+fn before(
+    consumer: &BaseConsumer<Logs>,
+    topic: &str,
+    TopicEnd { partitions }: &TopicEnd,
+    timeout: Duration,
+) -> Result<u64, JournalError> {
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, i32::try_from(partitions.len()).unwrap_or(i32::MAX) - 1);
-    let committed = committed(consumer, &list, timeout).map_err(at())?;
+    let committed = committed(consumer, &list, timeout).map_err(JournalError::at(Operation::MeasureLag))?;
     let mut lag = 0;
     for partition in committed.elements() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.partition(), timeout).map_err(at())?;
+        let number = usize::try_from(partition.partition()).unwrap_or(usize::MAX);
+        let (low, high) = partitions.get(number).copied().unwrap_or_default();
         // Nothing committed yet: the group will begin at the beginning.
         let done = if let Offset::Offset(committed) = partition.offset() { committed.max(low) } else { low };
         lag += u64::try_from(high - done).unwrap_or(0);

@@ -24,7 +24,7 @@ pub use consumer::{Batch, Consumer};
 pub use dead_letters::DeadLetters;
 pub use error::{JournalError, Operation};
 pub use history::{History, read_all};
-pub use lag::Lag;
+pub use lag::{Lag, TopicEnd};
 pub use message::Message;
 pub use producer::{Delivery, Producer, ProducerFull};
 pub use topics::{Finding, TopicSettings};

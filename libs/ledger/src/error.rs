@@ -23,6 +23,8 @@ pub enum Operation {
     ScheduleOpening,
     /// [`Ledger::withdraw_opening`](crate::Ledger::withdraw_opening).
     WithdrawOpening,
+    /// [`Ledger::seal`](crate::Ledger::seal).
+    Seal,
     /// [`Ledger::coupons`](crate::Ledger::coupons).
     ReadCoupons,
     /// [`Ledger::record`](crate::Ledger::record).
@@ -44,6 +46,7 @@ impl fmt::Display for Operation {
             Self::DiscardStock => "discarding the stock",
             Self::ScheduleOpening => "noting the opening",
             Self::WithdrawOpening => "taking back the opening",
+            Self::Seal => "sealing what was recorded",
             Self::ReadCoupons => "reading the stock",
             Self::Record => "recording issuances",
             Self::ReadIssuances => "reading issuances",

@@ -45,6 +45,8 @@ pub struct StoredEvent {
     /// From when on coupons may have been given out (milliseconds since the epoch); with a start that is still to come, it is
     /// in the future.
     pub opened_at: Option<i64>,
+    /// What was issued before this time and is not recorded never will be (milliseconds since the epoch): [`Ledger::seal`].
+    pub sealed_before: Option<i64>,
 }
 
 impl StoredEvent {
@@ -176,7 +178,8 @@ async fn read(
     }
     let event = sqlx::query(
         "SELECT uid, name, policy_name, code_prefix, code_length, seed, generation, edition,
-                (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at
+                (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at,
+                (extract(epoch FROM sealed_before) * 1000)::bigint AS sealed_before
          FROM coupon_event WHERE uid = $1",
     )
     .bind(uid)
@@ -210,5 +213,6 @@ fn stored(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, row::Unexpected
             .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))
             .collect::<Result<_, row::Unexpected>>()?,
         opened_at: event.try_get("opened_at")?,
+        sealed_before: event.try_get("sealed_before")?,
     })
 }

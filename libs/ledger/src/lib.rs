@@ -18,6 +18,7 @@ mod partition;
 mod preload;
 mod record;
 mod row;
+mod seal;
 
 pub use connection::Ledger;
 pub use error::{LedgerError, Operation};

@@ -55,6 +55,9 @@ pub enum Refusal {
     /// `issuedAt` is no time that could have been.
     #[error("issuedAt is out of range")]
     ImpossibleTime,
+    /// It was issued by a Redis that lost it, and it came after the stock was restored without it.
+    #[error("it came after Redis was restored without it")]
+    TooLate,
 }
 
 impl Refusal {
@@ -68,6 +71,7 @@ impl Refusal {
             Self::CouponHeldByAnother => "coupon_held_by_another",
             Self::UserHoldsAnother { .. } => "user_holds_another",
             Self::ImpossibleTime => "impossible_time",
+            Self::TooLate => "too_late",
         }
     }
 }
@@ -178,12 +182,17 @@ impl Event<'_> {
         recordings: &mut [Option<Recording>],
     ) -> Result<Vec<usize>, sqlx::Error> {
         let inserted = sqlx::query(
-            "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+            // The lock keeps the event from being sealed in between, and is taken on what it is by then.
+            "WITH event AS MATERIALIZED (
+                 SELECT sealed_before FROM coupon_event WHERE uid = $1 AND name = $2 FOR KEY SHARE
+             )
+             INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
              SELECT coupon.event_uid, record.user_id, coupon.code, coupon.type, coupon.value,
                     to_timestamp(record.issued_at / 1000.0)
              FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
                   AS record (user_id, code, type, value, issued_at, position)
-             JOIN coupon_event ON coupon_event.uid = $1 AND coupon_event.name = $2
+             JOIN event ON event.sealed_before IS NULL
+                        OR event.sealed_before <= to_timestamp(record.issued_at / 1000.0)
              JOIN coupon ON coupon.event_uid = $1 AND coupon.code = record.code
                         AND coupon.type = record.type AND coupon.value = record.value
              ORDER BY record.position
@@ -228,14 +237,16 @@ impl Event<'_> {
     ) -> Result<(), LedgerError> {
         let rows = sqlx::query(
             "SELECT record.position,
-                    EXISTS (SELECT FROM coupon_event WHERE uid = $1 AND name = $2) AS event_exists,
+                    event.uid IS NOT NULL AS event_exists,
+                    coalesce(event.sealed_before > to_timestamp(record.issued_at / 1000.0), false) AS is_late,
                     coupon.code IS NOT NULL AS coupon_exists,
                     coalesce(coupon.type = record.type AND coupon.value = record.value, false) AS same_discount,
                     holder.user_id AS holder,
                     held.code, held.type, held.value,
                     (extract(epoch FROM held.issued_at) * 1000)::bigint AS issued_at
-             FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[]) WITH ORDINALITY
-                  AS record (user_id, code, type, value, position)
+             FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
+                  AS record (user_id, code, type, value, issued_at, position)
+             LEFT JOIN coupon_event event ON event.uid = $1 AND event.name = $2
              LEFT JOIN coupon ON coupon.event_uid = $1 AND coupon.code = record.code
              LEFT JOIN issuance holder ON holder.event_uid = $1 AND holder.code = record.code
              LEFT JOIN issuance held ON held.event_uid = $1 AND held.user_id = record.user_id",
@@ -246,6 +257,7 @@ impl Event<'_> {
         .bind(self.column(left, |r| r.coupon.to_string()))
         .bind(self.column(left, |r| r.discount.kind.as_str()))
         .bind(self.column(left, |r| i64::from(r.discount.value)))
+        .bind(self.column(left, |r| r.issued_at))
         .fetch_all(connection)
         .await
         .map_err(LedgerError::at(OPERATION))?;
@@ -266,6 +278,8 @@ impl Event<'_> {
 #[derive(Clone, Debug)]
 struct Situation {
     event_exists: bool,
+    /// Issued before the event was sealed.
+    is_late: bool,
     coupon_exists: bool,
     same_discount: bool,
     /// Who has the coupon.
@@ -281,6 +295,7 @@ fn situation(row: &PgRow) -> Result<(i64, Situation), Unexpected> {
     };
     let situation = Situation {
         event_exists: row.try_get("event_exists")?,
+        is_late: row.try_get("is_late")?,
         coupon_exists: row.try_get("coupon_exists")?,
         same_discount: row.try_get("same_discount")?,
         holder: row.try_get("holder")?,
@@ -295,6 +310,7 @@ impl Situation {
         let refusal = match self {
             Self { event_exists: false, .. } => Refusal::UnknownEvent,
             Self { holder: Some(holder), .. } if holder == user => return Some(Recording::AlreadyRecorded),
+            Self { is_late: true, .. } => Refusal::TooLate,
             // Whatever is wrong with the coupon, what the user has is what the user should be told of.
             Self { held: Some((coupon, discount, issued_at)), same_discount, holder, .. } => {
                 let record_coupon_is_free = same_discount && holder.is_none();
@@ -338,7 +354,14 @@ mod tests {
     fn each_situation_has_its_recording() {
         let other = "B".parse::<CouponCode>().unwrap();
         let discount = Discount { kind: DiscountType::Amount, value: 5 };
-        let free = Situation { event_exists: true, coupon_exists: true, same_discount: true, holder: None, held: None };
+        let free = Situation {
+            event_exists: true,
+            is_late: false,
+            coupon_exists: true,
+            same_discount: true,
+            holder: None,
+            held: None,
+        };
         let held = Some((other.clone(), discount, 7));
         let by = |holder: &str| Some(holder.to_owned());
         let refused = |refusal| Some(Recording::Refused(refusal));
@@ -352,6 +375,8 @@ mod tests {
             (Situation { coupon_exists: false, same_discount: false, ..free.clone() }, refused(Refusal::UnknownCoupon)),
             (Situation { same_discount: false, ..free.clone() }, refused(Refusal::Mismatch)),
             (Situation { holder: by("u1"), held: held.clone(), ..free.clone() }, Some(Recording::AlreadyRecorded)),
+            (Situation { is_late: true, ..free.clone() }, refused(Refusal::TooLate)),
+            (Situation { is_late: true, holder: by("u1"), ..free.clone() }, Some(Recording::AlreadyRecorded)),
             (Situation { holder: by("u2"), ..free.clone() }, refused(Refusal::CouponHeldByAnother)),
             (Situation { held: held.clone(), ..free.clone() }, another(true)),
             (Situation { holder: by("u2"), held: held.clone(), ..free.clone() }, another(false)),

@@ -54,7 +54,11 @@ pub struct Stock {
 }
 
 pub(crate) struct Scripts {
+    pub(crate) adopt: Script,
     pub(crate) issue: Script,
+    pub(crate) lookup: Script,
+    pub(crate) recover: Script,
+    pub(crate) resend: Script,
     pub(crate) prepare: Script,
     pub(crate) load: Script,
     pub(crate) gate: Script,
@@ -76,6 +80,10 @@ impl Stock {
     pub fn open(settings: &RedisSettings) -> Result<Self, StockError> {
         let link = Link::new(settings)?;
         let scripts = Scripts {
+            adopt: Script::new(include_str!("lua/adopt.lua")),
+            lookup: Script::new(include_str!("lua/lookup.lua")),
+            recover: Script::new(include_str!("lua/recover.lua")),
+            resend: Script::new(include_str!("lua/resend.lua")),
             issue: Script::new(include_str!("lua/issue.lua")),
             prepare: Script::new(include_str!("lua/prepare.lua")),
             load: Script::new(include_str!("lua/load.lua")),

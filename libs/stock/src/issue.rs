@@ -29,6 +29,8 @@ pub enum Outcome {
     Ended,
     /// The event is held.
     Paused,
+    /// Redis has restarted or changed, and it is not known yet whether it holds everything: ask again.
+    Unverified,
 }
 
 /// What a call gave.
@@ -75,7 +77,7 @@ impl Stock {
             call.push(user.as_str());
         }
         let reply: Option<RawReply> = call.invoke_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
-        let Some((verdict, uid, now, acknowledge, entries, given, outbox_id)) = reply else { return Ok(None) };
+        let Some((verdict, uid, now, acknowledge, mut entries, given, outbox_id)) = reply else { return Ok(None) };
 
         let event_uid = parse_uid(OPERATION, &uid)?;
         let without = match verdict.as_str() {
@@ -83,8 +85,10 @@ impl Stock {
             "NOT_STARTED" => Outcome::NotStarted,
             "ENDED" => Outcome::Ended,
             "PAUSED" => Outcome::Paused,
+            "UNVERIFIED" => Outcome::Unverified,
             other => return Err(unreadable(OPERATION, other)),
         };
+        entries.resize(distinct.len(), None);
         let mut given = given.iter();
         let mut records = Vec::with_capacity(given.len());
         let mut outcomes = Vec::with_capacity(distinct.len());

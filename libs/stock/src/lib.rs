@@ -13,7 +13,8 @@
 //! an event share a hash slot, so the scripts also run on a Redis Cluster.
 //!
 //! # Assumptions
-//! Redis 7 or later, with `maxmemory-policy noeviction`. What a crash of Redis can lose is decided by its own settings.
+//! Redis 7 or later, with `maxmemory-policy noeviction`. What a crash of Redis can lose is decided by its own settings; after each
+//! one, nothing is given before somebody has looked ([`Stock::adopt`]).
 
 mod audit;
 mod connection;
@@ -25,6 +26,7 @@ mod link;
 mod load;
 mod observe;
 mod outbox;
+mod recover;
 mod retire;
 mod script;
 mod settle;
@@ -37,4 +39,5 @@ pub use issue::{IssueReply, MAX_BATCH, Outcome};
 pub use load::{Acknowledge, Loaded, Opening};
 pub use observe::{Lookup, Observed};
 pub use outbox::{LeftBehind, OutboxEntry};
+pub use recover::{MAX_RESTORED, Recovered, Recovery};
 pub use settle::{MAX_SETTLEMENTS, Settled, Settlement, SettlementOutcome};

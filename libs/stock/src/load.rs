@@ -1,10 +1,12 @@
 //! Filling the stock, and opening its gate.
 
-use domain::{Coupon, EventId, Gate, Uuid, Window};
+use std::ops::Range;
+
+use domain::{Coupon, EventId, Gate, UserId, Uuid, Window};
 
 use crate::{
     connection::{Stock, StockError, failed},
-    holding::{parse_uid, unreadable},
+    holding::{Holding, parse_uid, unreadable},
 };
 
 /// When a user may be told of their coupon.
@@ -51,7 +53,8 @@ pub struct Opening {
 pub enum Loaded<T> {
     /// It did.
     Here(T),
-    /// Redis knows no such event, or another one of the same name, or another edition of its stock.
+    /// Redis knows no such event, or another one of the same name, or another edition of its stock; or another Redis answers, or
+    /// one that is not known to be whole.
     OtherEvent,
 }
 
@@ -62,7 +65,8 @@ impl<T> From<Option<T>> for Loaded<T> {
 }
 
 impl Stock {
-    /// Makes the event known, with its gate at [`Gate::Loading`]. Changes nothing when it is known already.
+    /// Makes the event known, with its gate at [`Gate::Loading`]. Changes nothing when it is known already. Nothing can be loaded or
+    /// given before [`Stock::adopt`].
     ///
     /// `edition` says which making of the stock is to be loaded: what is meant for another one will not get in, however late
     /// it comes.
@@ -77,6 +81,7 @@ impl Stock {
             .key(keys.outbox)
             .arg(uid.to_string())
             .arg(edition)
+            .arg(Uuid::new_v4().to_string())
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
@@ -86,7 +91,7 @@ impl Stock {
 
     /// Puts the event among those whose outbox is swept. The set lives in another hash slot than the event's keys, so no script
     /// can do both; instead this comes before everything that a coupon could be given out after.
-    async fn list(&self, operation: &'static str, event: &EventId) -> Result<(), StockError> {
+    pub(crate) async fn list(&self, operation: &'static str, event: &EventId) -> Result<(), StockError> {
         redis::cmd("SADD")
             .arg(self.events_key())
             .arg(event.as_str())
@@ -104,15 +109,36 @@ impl Stock {
         edition: u32,
         chunk: &[Coupon],
     ) -> Result<Loaded<u64>, StockError> {
+        let first = chunk.first().map_or(0, |coupon| coupon.ordinal);
+        self.load_chunk(event, (uid, edition), "", first..first + chunk.len() as u64, chunk, &[]).await
+    }
+
+    /// With the token of a recovery, also what users hold.
+    pub(crate) async fn load_chunk(
+        &self,
+        event: &EventId,
+        (uid, edition): (Uuid, u32),
+        token: &str,
+        ordinals: Range<u64>,
+        queued: &[Coupon],
+        held: &[(UserId, Holding)],
+    ) -> Result<Loaded<u64>, StockError> {
         let keys = self.keys(event);
         let mut call = (self.scripts.load)
             .key(keys.meta)
             .key(keys.queue)
+            .key(keys.issued)
             .arg(uid.to_string())
             .arg(edition)
-            .arg(chunk.first().map_or(0, |coupon| coupon.ordinal));
-        for Coupon { ordinal: _, code, discount } in chunk {
+            .arg(token)
+            .arg(ordinals.start)
+            .arg(ordinals.end)
+            .arg(queued.len());
+        for Coupon { ordinal: _, code, discount } in queued {
             call.push(format!("{code}:{discount}"));
+        }
+        for (user, holding) in held {
+            call.push((user.as_str(), holding.to_entry(user)));
         }
         let loaded: Option<u64> =
             call.invoke_async(&mut self.connection()).await.map_err(failed("load a chunk of the stock"))?;

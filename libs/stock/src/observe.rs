@@ -44,6 +44,12 @@ pub struct Observed {
     pub outbox: u64,
     /// Redis's clock, in milliseconds since the Unix epoch.
     pub now: i64,
+    /// Which Redis has answered: its `master_replid`, another one after each restart and each failover.
+    pub server: String,
+    /// Whether this Redis is known to hold all of the event: only then it gives coupons.
+    pub is_verified: bool,
+    /// Who began to fill it last.
+    pub token: String,
 }
 
 /// What an event has for a user.
@@ -55,12 +61,14 @@ pub struct Lookup {
     pub acknowledge: Acknowledge,
     /// Whether what users held has left Redis. It is in the database only.
     pub is_retired: bool,
+    /// Whether this Redis is known to hold all of the event.
+    pub is_verified: bool,
     /// What the user holds, or held; None when they never got a coupon.
     pub holding: Option<Holding>,
 }
 
-type Meta = (Option<String>, Option<String>, Option<String>);
-type RawObserved = (HashMap<String, String>, u64, u64, u64, i64);
+type RawLookup = (String, String, bool, bool, Option<String>);
+type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 
 impl Stock {
     /// The event as Redis has it, or None when it knows no such event.
@@ -75,7 +83,7 @@ impl Stock {
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        let Some((meta, mut queued, mut entries, outbox, now)) = observed else { return Ok(None) };
+        let Some((meta, mut queued, mut entries, outbox, now, server)) = observed else { return Ok(None) };
 
         let text = |field: &str| meta.get(field).map_or("", String::as_str);
         let number = |field: &'static str| text(field).parse::<u64>().map_err(|_| unreadable(OPERATION, text(field)));
@@ -105,6 +113,9 @@ impl Stock {
             retired,
             outbox,
             now,
+            is_verified: text("server") == server,
+            server,
+            token: text("token").to_owned(),
         }))
     }
 
@@ -112,18 +123,19 @@ impl Stock {
     pub async fn lookup(&self, event: &EventId, user: &UserId) -> Result<Option<Lookup>, StockError> {
         const OPERATION: &str = "look up a user";
         let keys = self.keys(event);
-        // The entry first: when it has left Redis in between, `retired` says so.
-        let (entry, (uid, acknowledge, retired)): (Option<String>, Meta) = redis::pipe()
-            .hget(keys.issued, user.as_str())
-            .hmget(keys.meta, &["uid", "acknowledge", "retired"])
-            .query_async(&mut self.connection())
+        let found: Option<RawLookup> = (self.scripts.lookup)
+            .key(keys.meta)
+            .key(keys.issued)
+            .arg(user.as_str())
+            .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        let (Some(uid), Some(acknowledge)) = (uid, acknowledge) else { return Ok(None) };
+        let Some((uid, acknowledge, is_retired, is_verified, entry)) = found else { return Ok(None) };
         Ok(Some(Lookup {
             uid: parse_uid(OPERATION, &uid)?,
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| unreadable(OPERATION, &acknowledge))?,
-            is_retired: retired.is_some(),
+            is_retired,
+            is_verified,
             holding: entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?,
         }))
     }

@@ -87,11 +87,12 @@ fn an_event_that_was_over_before_it_could_open_has_not_opened() {
 fn a_stall_is_told_once_with_its_words() {
     let fine = status(&[("Stalled", false, "Progressing")]);
     let down = status(&[("Stalled", true, "BackendUnavailable")]);
-    let lost = status(&[("Stalled", true, "RedisDataLost")]);
+    let lost = status(&[("Stalled", true, "RedisChanged")]);
     assert_eq!(between(&fine, &down, None), [Notice::warning("BackendUnavailable", "Stalled BackendUnavailable")]);
     assert_eq!(between(&down, &down, None), []);
-    assert_eq!(told(&down, &lost), ["RedisDataLost"]);
-    assert_eq!(told(&lost, &fine), Vec::<String>::new());
+    assert_eq!(told(&down, &lost), ["RedisChanged"]);
+    assert_eq!(told(&lost, &fine), ["Recovered"]);
+    assert_eq!(told(&down, &fine), Vec::<String>::new());
 }
 
 #[test]

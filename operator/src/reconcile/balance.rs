@@ -43,10 +43,10 @@ impl Difference {
 }
 
 impl Balance {
-    /// None: there are no two stocks to compare.
+    /// None: there are no two stocks to compare, or Redis has lost its own and is to be restored.
     pub(crate) fn of(wanted: &Wanted, seen: &Seen) -> Option<Self> {
         let stored = seen.stored.as_ref()?;
-        let own = seen.own(wanted).filter(|own| own.edition == stored.edition)?;
+        let own = seen.own(wanted).filter(|own| own.edition == stored.edition && own.is_verified)?;
         Some(Self {
             generated: stored.stock_len(),
             loaded: own.loaded,

@@ -13,7 +13,7 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::{LONGEST_LOOK, ReconcileError, Reporter, Seen, Step, Wanted};
+use super::{LONGEST_LOOK, Progress, ReconcileError, Reporter, Seen, Step, Wanted, recover};
 use crate::context::Context;
 
 /// How many coupons are copied from Postgres to Redis at a time: what one script can take.
@@ -58,6 +58,12 @@ pub(super) async fn execute(
         Step::Prepare => {
             stock.prepare(name, *uid, seen.stored()?.edition).await?;
         }
+        Step::Adopt => {
+            if let Some(own) = seen.own(wanted) {
+                stock.adopt(name, own, None).await?;
+            }
+        }
+        Step::Recover => recover::recover(wanted, seen, context, reporter).await?,
         Step::Load { from, to } => load(from, to, wanted, seen, context, reporter).await?,
         Step::ScheduleOpening { at } => unless_overtaken(ledger.schedule_opening(seen.stored()?, at).await)?,
         Step::WithdrawOpening => ledger.withdraw_opening(*uid).await?,
@@ -111,7 +117,7 @@ async fn make_stock(
             preloaded = &mut preload => break preloaded,
             _ = ticks.tick() => {
                 let how_far = made(*done.borrow(), lot.len());
-                reporter.report_progress(wanted, seen, how_far).await;
+                reporter.report_progress(wanted, seen, Progress::Working(how_far)).await;
             }
         }
     };
@@ -164,7 +170,8 @@ async fn load(
         failpoint::crash("operator.after-chunk");
         if said.elapsed() > PROGRESS_INTERVAL {
             said = Instant::now();
-            reporter.report_progress(wanted, &seen.with_loaded(next), copied(next, to)).await;
+            let progress = Progress::Working(copied(next, to));
+            reporter.report_progress(wanted, &seen.with_loaded(next), progress).await;
         }
     }
     tracing::info!(event = %wanted.name, "{}", copied(next, to));

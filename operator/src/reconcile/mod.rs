@@ -1,12 +1,15 @@
 //! From what a manifest asks for to what the stores hold: [`observe`] reads, [`plan`](mod@plan) decides on the next step,
 //! [`execute`] takes it, until nothing is left to do; [`status`] reports. [`balance`] looks whether every coupon is in one place.
+//! When Redis may have lost something, [`arrival`] waits, and [`recover`] makes it whole.
 //!
 //! It is level-based: each look starts from what is there, remembers nothing, and may be cut off anywhere.
 
+pub(crate) mod arrival;
 mod balance;
 mod execute;
 pub(crate) mod observe;
 mod plan;
+mod recover;
 mod reporter;
 mod status;
 mod wanted;
@@ -37,6 +40,8 @@ use crate::{context::Context, finalizer, metrics::Outcome};
 const ACTIVE: Duration = Duration::from_secs(2);
 /// How often an event is looked at though nothing is expected to happen to it.
 const IDLE: Duration = Duration::from_secs(30);
+/// How often an event is looked at while nobody gets a coupon of it, since Redis may have lost something.
+const WAITING: Duration = Duration::from_millis(500);
 /// How soon an event is looked at again that was changed while we looked.
 pub(crate) const AT_ONCE: Duration = Duration::from_millis(100);
 /// After that long, a look ends in the middle of its work: the next one sees a manifest that was changed meanwhile.
@@ -178,9 +183,13 @@ async fn follow(wanted: &Wanted, context: &Context, reporter: &mut Reporter<'_>)
                 if obstacle.reason == reason::DRIFT_FOUND {
                     reporter.believe();
                 }
+                let wait = match obstacle.reason {
+                    reason::REDIS_CHANGED => WAITING,
+                    _ => ACTIVE.max(cost * REFRESH_SHARE),
+                };
                 reporter.report(wanted, &seen, &Progress::Stuck(obstacle)).await?;
                 context.metrics.reconciled(Outcome::Stuck);
-                return Ok(Action::requeue(ACTIVE.max(cost * REFRESH_SHARE)));
+                return Ok(Action::requeue(wait));
             }
         };
         if steps >= MOST_STEPS {

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use ledger::{Ledger, StoredEvent};
 use stock::{Observed, Stock};
 
-use super::{ReconcileError, Wanted};
+use super::{ReconcileError, Wanted, arrival::Arrival};
 use crate::context::Context;
 
 /// What the stores hold of an event.
@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     pub(crate) redis: Option<Observed>,
     /// If it is another: which one.
     pub(crate) rival: Option<Rival>,
+    /// If this Redis is not known to hold all of the event: whether what was given before is in Postgres.
+    pub(crate) arrival: Option<Arrival>,
     /// Redis's clock, or ours when Redis has no event (milliseconds since the epoch).
     pub(crate) now: i64,
 }
@@ -80,8 +82,18 @@ pub(crate) async fn observe(context: &Context, wanted: &Wanted) -> Result<Seen, 
         Some(other) if other.uid != wanted.uid => Some(rival(context, wanted, other.uid).await?),
         _ => None,
     };
+    let own = redis.as_ref().filter(|redis| redis.uid == wanted.uid);
+    let arrival = match own.filter(|own| !own.is_verified) {
+        Some(own) if stored.as_ref().is_some_and(|stored| stored.opened_at.is_some()) => {
+            Some(context.arrivals.look(own).await)
+        }
+        _ => {
+            context.arrivals.forget(wanted.uid);
+            None
+        }
+    };
     let now = redis.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |redis| redis.now);
-    Ok(Seen { stored, known_recorded, persisted, redis, rival, now })
+    Ok(Seen { stored, known_recorded, persisted, redis, rival, arrival, now })
 }
 
 /// Asks Kubernetes itself who has the name, after the rival was seen in Redis: when it is we, the rival had it before us.

@@ -3,8 +3,9 @@
 //!
 //! # Guarantees
 //! - The gate opens only when Redis holds as many coupons as Postgres, and Postgres as many as the manifest asks for.
-//! - Before it does, Postgres has noted from when on coupons may be given out. From that time on the stock is never made anew,
-//!   neither in Postgres nor in Redis: whoever holds a coupon keeps it.
+//! - Before it does, Postgres has noted from when on coupons may be given out. From that time on the stock is never made anew in
+//!   Postgres: whoever holds a coupon keeps it. In Redis it is restored with its holders when Redis may have lost something; until
+//!   then nobody gets a coupon.
 //!
 //! # Caveats
 //! Between a glance and its step, another operator may act on another version of the manifest, and a step may arrive long after
@@ -18,7 +19,7 @@ use domain::{Discount, Gate, Lot, Uuid, Window};
 use ledger::StoredEvent;
 use stock::{Observed, Opening};
 
-use super::{Balance, Rival, Seen, Wanted, status};
+use super::{Balance, Rival, Seen, Wanted, arrival::Arrival, recover, status};
 
 /// Clocks of this machine and of Redis may differ by this much (milliseconds).
 const CLOCK_TOLERANCE: i64 = 60_000;
@@ -32,6 +33,10 @@ pub(crate) enum Step {
     MakeStock(Lot),
     /// Make the event known to Redis.
     Prepare,
+    /// Let coupons be given from this Redis, as nothing was given before.
+    Adopt,
+    /// Find out that Redis has lost nothing, or restore it from Postgres.
+    Recover,
     /// Copy coupons from Postgres to Redis, from this ordinal up to that.
     Load { from: u64, to: u64 },
     /// Note in Postgres from when on coupons may be given out.
@@ -131,17 +136,31 @@ fn follow(wanted: &Wanted, seen: &Seen) -> Plan {
             )
         };
     }
+    if let Some(own) = seen.redis.as_ref().filter(|own| !own.is_verified) {
+        return unverified(stored, own, seen);
+    }
     match (stored.opened_at, seen.redis.as_ref()) {
-        (Some(at), None) if at <= seen.now + CLOCK_TOLERANCE => stuck(
-            reason::REDIS_DATA_LOST,
-            "Redis no longer has this event, though coupons of it may be with users: restore Redis from its append-only file \
-             or a replica, or delete this event and make another one under a new name (what Postgres has recorded stays)",
-        ),
+        // To be recovered.
+        (Some(at), None) if at <= seen.now + CLOCK_TOLERANCE => Plan::Do(Step::Prepare),
         // Nothing can have been given out yet, so the stock can be loaded again.
         (Some(_), None) => Plan::Do(Step::WithdrawOpening),
         (None, own) => before_opening(wanted, stored, own, seen),
         (Some(at), Some(own)) if own.now < at => waiting_for_start(wanted, stored, own, at),
         (Some(_), Some(own)) => after_opening(wanted, stored, own, seen),
+    }
+}
+
+/// Redis has restarted or changed since it was known to be whole, and may have lost something; or it was only just prepared.
+fn unverified(stored: &StoredEvent, own: &Observed, seen: &Seen) -> Plan {
+    let may_be_given =
+        stored.opened_at.is_some_and(|at| at <= seen.now + CLOCK_TOLERANCE) || own.issued > 0 || seen.persisted > 0;
+    if !may_be_given || own.retired.is_some() {
+        return Plan::Do(Step::Adopt);
+    }
+    match &seen.arrival {
+        Some(Arrival::Complete) => Plan::Do(Step::Recover),
+        Some(Arrival::Awaited(what)) => Plan::Stuck(recover::obstacle(what)),
+        None => Plan::Stuck(recover::obstacle("waiting for what is on its way")),
     }
 }
 

@@ -97,9 +97,9 @@ impl<'a> Reporter<'a> {
     }
 
     /// Reports how far a long step is. That the event was changed meanwhile must not end the step.
-    pub(crate) async fn report_progress(&mut self, wanted: &Wanted, seen: &Seen, how_far: String) {
-        tracing::info!(event = %wanted.name, "{how_far}");
-        let reported = match self.report(wanted, seen, &Progress::Working(how_far)).await {
+    pub(crate) async fn report_progress(&mut self, wanted: &Wanted, seen: &Seen, progress: Progress) {
+        tracing::info!(event = %wanted.name, "{}", progress.words());
+        let reported = match self.report(wanted, seen, &progress).await {
             Err(ReconcileError::Outdated) => self.read_again().await,
             other => other,
         };

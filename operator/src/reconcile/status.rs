@@ -25,6 +25,16 @@ pub(crate) enum Progress {
     Stuck(Obstacle),
 }
 
+impl Progress {
+    /// How far the work is.
+    pub(super) fn words(&self) -> &str {
+        match self {
+            Self::Working(words) | Self::Stuck(Obstacle { message: words, .. }) => words,
+            Self::Settled => "",
+        }
+    }
+}
+
 /// What is to be reported beside what the stores hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beside<'a> {
@@ -53,6 +63,13 @@ pub(crate) fn report(
     beside: Beside<'_>,
     now: Timestamp,
 ) -> CouponEventStatus {
+    if let Progress::Stuck(obstacle) = progress
+        && obstacle.reason == reason::REDIS_CHANGED
+    {
+        // What Redis says may be of yesterday.
+        let known = unavailable(old, wanted.generation, obstacle, now);
+        return CouponEventStatus { observed_generation: Some(wanted.generation), ..known };
+    }
     let Beside { remarks, difference, scaling } = beside;
     let balance = Balance::of(wanted, seen);
     let own = seen.own(wanted);
@@ -110,6 +127,10 @@ pub(crate) fn unavailable(
     let Obstacle { reason, message } = obstacle;
     let finding = |type_, holds| Finding { type_, holds, reason, message: message.clone() };
     let mut findings = vec![finding(condition::READY, false), finding(condition::STALLED, true)];
+    let is_open = old.condition(condition::OPEN).is_some_and(|open| open.status == "True");
+    if is_open && *reason == reason::REDIS_CHANGED {
+        findings.push(finding(condition::OPEN, false));
+    }
     if old.condition(condition::OPEN).is_none() {
         let message = describe(reason::LOADING).to_owned();
         findings.push(Finding { type_: condition::OPEN, holds: false, reason: reason::LOADING, message });

@@ -11,6 +11,7 @@ mod leader;
 mod life;
 mod outages;
 mod preload;
+mod recovery;
 mod retirement;
 mod scaling;
 mod stage;

@@ -91,6 +91,7 @@ async fn a_redis_that_goes_and_comes_back_is_told_once() -> Result<()> {
     stage.apply("event", SPEC)?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
     assert_eq!(stage.ask("event", 0..10).await?, 10);
+    stage.record_all("event").await?;
     redis.kill9()?;
     let stalled = stage.wait("event", "stalled", |status| holds(status, "Stalled")).await?;
     assert_eq!((reason(&stalled, "Stalled"), holds(&stalled, "Ready")), ("BackendUnavailable", false));
@@ -102,7 +103,8 @@ async fn a_redis_that_goes_and_comes_back_is_told_once() -> Result<()> {
     assert_eq!((back.issued, holds(&back, "Open")), (Some(10), true));
     eventually("our own connection is back", async || Ok(stage.stock.ping().await.is_ok())).await?;
     stage.check_whole("event", &[("AMOUNT:1", 100)]).await?;
-    stage.wait_story("event", &["BackendUnavailable", "Opened", "PreloadCompleted", "PreloadStarted"]).await
+    let story = ["BackendUnavailable", "Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisChanged"];
+    stage.wait_story("event", &story).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,20 +171,27 @@ async fn without_a_cluster_it_says_how_to_name_one() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_forgot_an_event_that_was_open_is_not_loaded_again() -> Result<()> {
+async fn a_redis_that_forgot_an_event_that_was_open_is_filled_with_what_is_recorded() -> Result<()> {
     let stage = Stage::new().await?;
     let _operator = stage.operator()?;
     stage.apply("open", SPEC)?;
     stage.apply("scheduled", &SPEC.replacen('{', "{startTime: '2100-01-01T00:00:00Z', ", 1))?;
     stage.wait("open", "open", |status| holds(status, "Open")).await?;
     stage.wait_ready("scheduled").await?;
+    assert_eq!(stage.ask("open", 0..10).await?, 10);
+    stage.record_all("open").await?;
+    let held = stage.stock.scan_issued(&"open".parse()?).await?;
     for name in ["open", "scheduled"] {
         assert!(stage.stock.remove(&name.parse()?, stage.uid(name).await?).await?);
     }
     let lost = stage.wait("open", "stalled", |status| holds(status, "Stalled")).await?;
-    assert_eq!(reason(&lost, "Stalled"), "RedisDataLost");
-    stage.wait_story("open", &["Opened", "PreloadCompleted", "PreloadStarted", "RedisDataLost"]).await?;
-    assert_eq!(stage.stock.observe(&"open".parse()?).await?, None, "nobody knows who has which coupon");
+    assert_eq!([reason(&lost, "Stalled"), reason(&lost, "Open")], ["RedisChanged"; 2]);
+    assert_eq!((lost.issued, lost.remaining), (Some(10), Some(90)), "what an empty Redis says is not reported");
+    stage.wait("open", "open", |status| holds(status, "Open")).await?;
+    let story = ["Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisChanged"];
+    stage.wait_story("open", &story).await?;
+    assert_eq!(stage.stock.scan_issued(&"open".parse()?).await?, held);
+    stage.check_whole("open", &[("AMOUNT:1", 100)]).await?;
     eventually("the other is loaded again: nobody can have a coupon of it", async || {
         Ok(stage.stock.observe(&"scheduled".parse()?).await?.is_some_and(|redis| redis.loaded == 100))
     })

@@ -100,7 +100,7 @@ impl Stage {
         testbed::program("couponry-operator")
             .args(["--namespace", &self.namespace, "--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
             .args(["--postgres-url", &self.postgres_url, "--kafka-brokers", &self.brokers])
-            .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1"])
+            .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1", "--kafka-group", &self.topic])
             .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--admin-listen", admin])
             .args(["--drain-timeout-seconds", &self.drain_timeout_seconds.to_string()])
             .env("KUBECONFIG", kubeconfig.into())

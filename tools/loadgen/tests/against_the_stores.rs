@@ -100,6 +100,8 @@ impl Setting {
         let lot = Lot { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
         ledger.preload(&stored, &lot, |_| ()).await.unwrap();
         stock.prepare(&self.event, uid, 0).await.unwrap();
+        let seen = stock.observe(&self.event).await.unwrap().unwrap();
+        stock.adopt(&self.event, &seen, None).await.unwrap();
         let coupons = ledger.coupons(uid, 0, 1000).await.unwrap();
         stock.load(&self.event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());

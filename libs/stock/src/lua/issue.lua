@@ -4,9 +4,9 @@
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
 -- ARGV  the userIds, each once, at most 3,000
 -- returns nil when the event is unknown, else
---   1 verdict: OPEN, NOT_STARTED, ENDED or PAUSED
+--   1 verdict: OPEN, NOT_STARTED, ENDED or PAUSED; or UNVERIFIED, without entries: this Redis is not known to be whole
 --   2 the event's uid
---   3 now, in milliseconds since the Unix epoch
+--   3 when what is given now is issued, in milliseconds since the Unix epoch
 --   4 acknowledge: Redis or Kafka
 --   5 for each user the entry that they already hold, or nil
 --   6 the stock items given, in the order of the users without an entry; fewer than these users: sold out
@@ -15,10 +15,14 @@
 -- Redis does not undo what a failed script wrote. So all that can be refused is refused before the first write: the first
 -- line makes Redis check memory, disk and role at the start, and the stock holds only items that load.lua wrote.
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge', 'server', 'since')
 local uid, gate, starts, ends = meta[1], meta[2], tonumber(meta[3]), tonumber(meta[4])
 if not uid then
   return false
+end
+-- Another one after each restart and each failover: what was answered last may be missing here.
+if meta[6] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') then
+  return { 'UNVERIFIED', uid, 0, meta[5], {}, {}, false }
 end
 
 local time = redis.call('TIME')
@@ -47,11 +51,13 @@ for i, entry in ipairs(entries) do
   end
 end
 
+-- What is issued before the last recovery, the database takes no more (adopt.lua).
+local issued_at = math.max(now, tonumber(meta[7]) or 0)
 local given, outbox_id = {}, false
 if verdict == 'OPEN' and #seekers > 0 then
   given = redis.call('LPOP', KEYS[2], #seekers) or {}
   if #given > 0 then
-    local now_text = string.format('%.0f', now)
+    local now_text = string.format('%.0f', issued_at)
     local fields, records, replaced = {}, {}, 0
     for j, item in ipairs(given) do
       local i = seekers[j]
@@ -73,4 +79,4 @@ if verdict == 'OPEN' and #seekers > 0 then
   end
 end
 
-return { verdict, uid, now, meta[5], entries, given, outbox_id }
+return { verdict, uid, issued_at, meta[5], entries, given, outbox_id }

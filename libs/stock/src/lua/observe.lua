@@ -3,7 +3,8 @@
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
 -- returns nil when the event is unknown, else
---   { couponMeta as field, value, ..., length of the queue, entries in couponIssued, entries in the outbox, now in milliseconds }
+--   { couponMeta as field, value, ..., length of the queue, entries in couponIssued, entries in the outbox, now in milliseconds,
+--     master_replid of this Redis }
 
 local meta = redis.call('HGETALL', KEYS[1])
 if #meta == 0 then
@@ -16,4 +17,5 @@ return {
   redis.call('HLEN', KEYS[3]),
   redis.call('XLEN', KEYS[4]),
   time[1] * 1000 + math.floor(time[2] / 1000),
+  string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'),
 }

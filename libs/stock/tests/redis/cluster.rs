@@ -8,7 +8,7 @@ use testbed::{RedisCluster, redis::command};
 
 use crate::{
     story,
-    support::{coupons, opening, users},
+    support::{adopt, coupons, opening, users},
 };
 
 /// Names whose keys are on the first, the second and the third of three nodes.
@@ -16,6 +16,7 @@ const ON_EACH_NODE: [&str; 3] = ["b", "c", "a"];
 
 async fn open(stock: &Stock, id: &EventId, uid: Uuid) {
     stock.prepare(id, uid, 0).await.unwrap();
+    adopt(stock, id).await;
     stock.load(id, uid, 0, &coupons(0, 100)).await.unwrap();
     stock.set_gate(id, uid, &opening(Gate::Open, Window::default(), 100)).await.unwrap();
 }
@@ -72,8 +73,12 @@ async fn events_live_on_a_cluster_through_its_changes() {
     let slot = command(&cluster.nodes()[0].url(), &["CLUSTER", "KEYSLOT", id.as_str()]).unwrap();
     let slot = slot.trim().trim_start_matches(':').to_owned();
     cluster.move_slot(&slot, 0, 2).unwrap();
+    // Another node has it now: nobody gets a coupon before somebody has looked.
     let reply = until_done(async || stock.issue(id, &users(10..20)).await).await.unwrap();
-    assert_eq!(reply.outcomes.len(), 10);
+    assert_eq!(reply.outcomes, vec![Outcome::Unverified; 10]);
+    adopt(&stock, id).await;
+    let reply = stock.issue(id, &users(10..20)).await.unwrap().unwrap();
+    assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Issued(_))), "{:?}", reply.outcomes);
     cluster.move_slot(&slot, 2, 0).unwrap();
 
     // A master is killed, and its replica takes over.
@@ -83,7 +88,11 @@ async fn events_live_on_a_cluster_through_its_changes() {
         assert!(confirmed.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    adopt(&stock, id).await;
     cluster.nodes()[0].kill9().unwrap();
+    let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
+    assert_eq!(reply.outcomes, vec![Outcome::Unverified; 15], "a replica may lag");
+    adopt(&stock, id).await;
     let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
     assert_eq!(reply.outcomes.len(), 15);
     for (i, outcome) in reply.outcomes.iter().enumerate() {

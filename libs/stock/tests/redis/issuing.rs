@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::support::{Event, coupons, opening, users};
+use crate::support::{Event, adopt, coupons, opening, users};
 use domain::{Gate, UserId, Window};
 use futures::future;
 use redis::Commands;
@@ -169,6 +169,7 @@ async fn a_full_redis_loses_no_coupon() {
     let stock = Stock::connect(&server.url(), "").unwrap();
     let (id, uid) = ("summer".parse().unwrap(), domain::Uuid::new_v4());
     stock.prepare(&id, uid, 0).await.unwrap();
+    adopt(&stock, &id).await;
     stock.load(&id, uid, 0, &coupons(0, 10)).await.unwrap();
     stock.set_gate(&id, uid, &opening(Gate::Open, Window::default(), 10)).await.unwrap();
 

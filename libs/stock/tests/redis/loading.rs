@@ -1,6 +1,6 @@
 //! Filling the stock, exactly once.
 
-use crate::support::{Event, coupons, opening, users};
+use crate::support::{Event, adopt, coupons, opening, users};
 use domain::{Gate, Uuid, Window};
 use futures::future;
 use stock::{Loaded, Opening, Stock};
@@ -88,6 +88,7 @@ async fn what_is_meant_for_another_edition_changes_nothing() {
     let Event { stock, id, uid } = &event;
     assert!(stock.remove_edition(id, *uid, 0).await.unwrap());
     assert_eq!(stock.prepare(id, *uid, 1).await.unwrap(), Loaded::Here(()));
+    adopt(stock, id).await;
 
     assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Loaded::OtherEvent);
     assert_eq!(stock.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), Loaded::OtherEvent);

@@ -6,6 +6,7 @@ mod issuing;
 mod loading;
 mod model;
 mod outbox;
+mod recovering;
 mod retiring;
 mod secure;
 mod story;

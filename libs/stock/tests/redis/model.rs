@@ -1,11 +1,14 @@
 //! The scripts against a model: thousands of random steps, each answered alike by Redis and by a few lines of Rust.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    time::Duration,
+};
 
-use crate::support::{Event, TEN_PERCENT, coupons};
+use crate::support::{Event, TEN_PERCENT, adopt, coupons};
 use domain::{Coupon, Discount, Gate, UserId, Verdict, Window, code::CouponCode};
 use proptest::prelude::*;
-use stock::{Holding, Loaded, Outcome, Settled, Settlement, SettlementOutcome, Status};
+use stock::{Holding, Loaded, Outcome, Recovered, Settled, Settlement, SettlementOutcome, Status};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -14,6 +17,10 @@ enum Step {
     Gate(Gate, Option<i64>, Option<i64>),
     /// The users, and what became of the coupon they now hold; `true`: of a coupon they do not hold.
     Settle(Vec<(u8, End, bool)>),
+    /// Redis is another one, and what it holds is found to be whole.
+    Change,
+    /// Redis is another one and is filled again; the chunks have this size.
+    Restore(u8),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => proptest::collection::vec(user.clone(), 1..12).prop_map(Step::Issue),
         1 => (1..6u8).prop_map(Step::TopUp),
         2 => (gate, time.clone(), time).prop_map(|(gate, start, end)| Step::Gate(gate, start, end)),
+        1 => Just(Step::Change),
+        1 => (1..20u8).prop_map(Step::Restore),
         3 => proptest::collection::vec((user, end, proptest::bool::weighted(0.2)), 1..8).prop_map(Step::Settle),
     ]
 }
@@ -126,12 +135,57 @@ fn name(outcome: &Outcome) -> (&'static str, Option<CouponCode>) {
         Outcome::NotStarted => ("not started", None),
         Outcome::Ended => ("ended", None),
         Outcome::Paused => ("paused", None),
+        Outcome::Unverified => ("unverified", None),
     }
 }
 
 fn user(number: u8) -> UserId {
     // Names that would matter if a script took them for syntax.
     format!("u{number}\",\"status\":\"CANCEL\"}}").parse().unwrap()
+}
+
+/// Makes the event believe that Redis is another one since it was known to be whole.
+async fn distrust(event: &Event) {
+    let key = format!("test-{}-couponMeta:{{summer}}", event.uid);
+    testbed::redis::command(&testbed::shared::redis(), &["HSET", &key, "server", "0123"]).unwrap();
+    let reply = event.stock.issue(&event.id, &[user(0), user(1)]).await.unwrap().unwrap();
+    assert_eq!((reply.outcomes, reply.outbox), (vec![Outcome::Unverified; 2], None));
+}
+
+/// Fills Redis again with what the model holds, as from a database in which all of it is recorded, and every other coupon free.
+async fn restore(event: &Event, model: &mut Model, size: usize) {
+    distrust(event).await;
+    let left = event.stock.left_behind(&event.id, Duration::ZERO, None, 1000).await.unwrap().entries;
+    let left: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
+    event.stock.confirm(&event.id, &left).await.unwrap();
+    model.outbox = 0;
+    model.issued.retain(|_, held| held.status != Status::Cancelled);
+    let mut seen = HashSet::new();
+    // The database gives a coupon to one user only, and knows none that were never made.
+    let all = coupons(0, model.loaded);
+    let codes: HashSet<&str> = all.iter().map(|coupon| coupon.code.as_str()).collect();
+    model.issued.retain(|_, held| codes.contains(held.coupon.as_str()) && seen.insert(held.coupon.clone()));
+    model.issued.values_mut().for_each(|held| held.status = Status::Completed);
+    model.queue = all
+        .iter()
+        .map(|coupon| (coupon.code.parse::<CouponCode>().unwrap(), coupon.discount))
+        .filter(|(code, _)| !seen.contains(code))
+        .collect();
+
+    let now = event.stock.observe(&event.id).await.unwrap().unwrap();
+    let Loaded::Here(recovery) = event.stock.recover(&event.id, &now, true).await.unwrap() else { panic!("{now:?}") };
+    for chunk in all.chunks(size) {
+        let (first, behind) = (chunk[0].ordinal, chunk[chunk.len() - 1].ordinal + 1);
+        let of = |coupon: &Coupon| model.issued.iter().find(|(_, held)| held.coupon.as_str() == coupon.code);
+        let held: Vec<_> = chunk.iter().filter_map(of).map(|(user, held)| (user.clone(), held.clone())).collect();
+        let queued: Vec<_> = chunk.iter().filter(|coupon| of(coupon).is_none()).cloned().collect();
+        for _ in 0..2 {
+            let loaded = event.stock.restore(&event.id, &now, &recovery, first..behind, &queued, &held).await.unwrap();
+            assert_eq!(loaded, Loaded::Here(behind));
+        }
+    }
+    let recovered = Recovered { since: recovery.begun_at, recovery, total: model.loaded };
+    assert_eq!(event.stock.adopt(&event.id, &now, Some(&recovered)).await.unwrap(), Loaded::Here(()));
 }
 
 async fn compare(first: u64, steps: Vec<Step>) {
@@ -188,6 +242,11 @@ async fn compare(first: u64, steps: Vec<Step>) {
                 let again = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
                 assert_eq!(again, Loaded::Here(Settled::default()), "a repetition changes nothing");
             }
+            Step::Change => {
+                distrust(&event).await;
+                adopt(&event.stock, &event.id).await;
+            }
+            Step::Restore(size) => restore(&event, &mut model, usize::from(size)).await,
         }
     }
 

@@ -5,13 +5,14 @@ use std::{collections::HashSet, time::Duration};
 use domain::{Gate, Uuid, Window};
 use stock::{Loaded, Opening, Outcome, Settlement, SettlementOutcome, Stock};
 
-use crate::support::{coupons, opening, users};
+use crate::support::{adopt, coupons, opening, users};
 
 /// Lives through an event, from its making to its removal.
 pub(crate) async fn tell(stock: &Stock, name: &str) {
     let (id, uid) = (name.parse().unwrap(), Uuid::new_v4());
     stock.ping().await.unwrap();
     assert_eq!(stock.prepare(&id, uid, 0).await.unwrap(), Loaded::Here(()));
+    adopt(stock, &id).await;
     for _ in 0..2 {
         assert_eq!(stock.load(&id, uid, 0, &coupons(0, 6)).await.unwrap(), Loaded::Here(6));
     }

@@ -27,6 +27,7 @@ impl Event {
         let stock = Stock::connect(&testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
         let event = Self { stock, id: "summer".parse().unwrap(), uid };
         assert_eq!(event.stock.prepare(&event.id, uid, 0).await.unwrap(), Loaded::Here(()));
+        adopt(&event.stock, &event.id).await;
         event
     }
 
@@ -40,6 +41,12 @@ impl Event {
     pub(crate) async fn gate(&self, gate: Gate, window: Window, total: u64) -> Loaded<Gate> {
         self.stock.set_gate(&self.id, self.uid, &opening(gate, window, total)).await.unwrap()
     }
+}
+
+/// Nothing was given yet, so whatever Redis it is will do.
+pub(crate) async fn adopt(stock: &Stock, id: &EventId) {
+    let seen = stock.observe(id).await.unwrap().unwrap();
+    assert_eq!(stock.adopt(id, &seen, None).await.unwrap(), Loaded::Here(()));
 }
 
 pub(crate) fn opening(gate: Gate, window: Window, total: u64) -> Opening {

@@ -43,6 +43,7 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
         edition: 0,
         stock,
         opened_at,
+        sealed_before: None,
     }
 }
 
@@ -64,11 +65,14 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
         retired: None,
         outbox: 0,
         now: NOW,
+        server: "one".into(),
+        is_verified: true,
+        token: "first".into(),
     }
 }
 
 fn seen(stored: Option<StoredEvent>, redis: Option<Observed>) -> Seen {
-    Seen { stored, known_recorded: 0, persisted: 0, redis, rival: None, now: NOW }
+    Seen { stored, known_recorded: 0, persisted: 0, redis, rival: None, arrival: None, now: NOW }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {
@@ -226,8 +230,40 @@ fn what_redis_lost_is_loaded_again_only_before_the_start() {
     assert_eq!(plan(&wanted(10), &lost(None)), Plan::Do(Step::Prepare));
     assert_eq!(plan(&wanted(10), &lost(Some(LATER))), Plan::Do(Step::WithdrawOpening));
     for opened_at in [NOW - 1, NOW, NOW + CLOCK_TOLERANCE] {
-        assert_eq!(reason_of(&plan(&wanted(10), &lost(Some(opened_at)))), reason::REDIS_DATA_LOST);
+        assert_eq!(plan(&wanted(10), &lost(Some(opened_at))), Plan::Do(Step::Prepare), "to be recovered");
     }
+}
+
+#[test]
+fn a_redis_that_has_changed_is_adopted_only_before_the_start_and_recovered_after_it() {
+    let changed = |opened_at, issued| {
+        let redis = Observed { is_verified: false, ..redis(Gate::Open, 10, issued) };
+        seen(Some(stored(counts(7, 3), opened_at)), Some(redis))
+    };
+    assert_eq!(plan(&wanted(10), &changed(None, 0)), Plan::Do(Step::Adopt));
+    assert_eq!(plan(&wanted(10), &changed(Some(LATER), 0)), Plan::Do(Step::Adopt));
+    let recorded = Seen { persisted: 1, ..changed(Some(LATER), 0) };
+    for may_be_given in [changed(Some(NOW - 1), 0), changed(Some(NOW + CLOCK_TOLERANCE), 0), changed(None, 1), recorded]
+    {
+        let waiting = Seen { arrival: Some(Arrival::Awaited("one batch".into())), ..may_be_given.clone() };
+        let Plan::Stuck(Obstacle { reason, message }) = plan(&wanted(10), &waiting) else { panic!("{waiting:?}") };
+        assert!(reason == reason::REDIS_CHANGED && message.ends_with("known to be whole: one batch"), "{message}");
+        let arrived = Seen { arrival: Some(Arrival::Complete), ..may_be_given };
+        assert_eq!(plan(&wanted(10), &arrived), Plan::Do(Step::Recover));
+        for issuance in [Issuance::Paused, Issuance::Closed] {
+            assert_eq!(
+                plan(&Wanted { issuance, ..wanted(10) }, &arrived),
+                Plan::Do(Step::Recover),
+                "users ask what they have"
+            );
+        }
+    }
+    let gone = Observed { is_verified: false, retired: Some(Gate::Open), ..redis(Gate::Closed, 10, 4) };
+    let gone = seen(Some(stored(counts(7, 3), Some(NOW - 100))), Some(gone));
+    assert_eq!(plan(&wanted(10), &gone), Plan::Do(Step::Adopt), "there is nothing to lose");
+    let newer = StoredEvent { generation: 2, ..stored(counts(7, 3), Some(NOW - 1)) };
+    let changed = Observed { is_verified: false, ..redis(Gate::Open, 10, 4) };
+    assert_eq!(plan(&wanted(10), &seen(Some(newer), Some(changed))), Plan::Rest, "another operator knows better");
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         edition: 0,
         stock: vec![(TEN_PERCENT, 10)],
         opened_at: Some(window.start.unwrap_or(NOW - 5000)),
+        sealed_before: None,
     };
     let redis = Observed {
         uid: UID,
@@ -53,8 +54,19 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         retired: None,
         outbox: 0,
         now: NOW,
+        server: "one".into(),
+        is_verified: true,
+        token: "first".into(),
     };
-    Seen { stored: Some(stored), known_recorded: persisted, persisted, redis: Some(redis), rival: None, now: NOW }
+    Seen {
+        stored: Some(stored),
+        known_recorded: persisted,
+        persisted,
+        redis: Some(redis),
+        rival: None,
+        arrival: None,
+        now: NOW,
+    }
 }
 
 fn at(milliseconds: i64) -> Timestamp {
@@ -261,4 +273,25 @@ fn what_has_left_redis_stays_in_the_report() {
         assert_eq!(counts(&new), counts(&old));
         assert_eq!((new.finished_at, new.sold_out_at), (old.finished_at, old.sold_out_at));
     }
+}
+
+#[test]
+fn while_redis_is_not_trusted_its_counts_are_not_reported() {
+    let open = settled(&CouponEventStatus::default(), &seen(Gate::Open, ALWAYS, 10, 4, 4));
+    let mut wiped = seen(Gate::Loading, ALWAYS, 0, 0, 4);
+    wiped.redis.as_mut().unwrap().is_verified = false;
+    let stuck = Progress::Stuck(super::super::recover::obstacle("waiting"));
+    let changed = told(&open, &wiped, &stuck, at(NOW));
+    assert_eq!((changed.issued, changed.remaining, changed.preloaded), (Some(4), Some(6), Some(10)));
+    let marks = marks(&changed);
+    for mark in
+        ["Ready False RedisChanged", "Open False RedisChanged", "Stalled True RedisChanged", "Persisted True CaughtUp"]
+    {
+        assert!(marks.iter().any(|one| one == mark), "{marks:?}");
+    }
+    let back = settled(&changed, &seen(Gate::Open, ALWAYS, 10, 4, 4));
+    assert_eq!(back.condition("Open").unwrap().reason, "Open");
+    let paused = settled(&CouponEventStatus::default(), &seen(Gate::Paused, ALWAYS, 10, 4, 4));
+    let changed = told(&paused, &wiped, &stuck, at(NOW));
+    assert_eq!(changed.condition("Open").unwrap().reason, "Paused");
 }
