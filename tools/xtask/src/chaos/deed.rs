@@ -11,6 +11,8 @@ use super::event::Event;
 use super::fault::{Fault, Kind, Part};
 use super::stage::{CONSUMERS, Member, Stage};
 
+/// Where the files of Redis are kept that it is rolled back to.
+const BACKUP: &str = "backup";
 /// How long another number of consumers stays.
 const RESCALE: Duration = Duration::from_secs(4);
 /// How long Redis may take to notice that it cannot save.
@@ -56,6 +58,8 @@ impl Fault {
             Kind::Misconf => fail_to_save(&servers.redis),
             Kind::NoReplicas => set(&servers.redis, "min-replicas-to-write", "5"),
             Kind::MaxMemory => set(&servers.redis, "maxmemory", "1"),
+            Kind::Flush => redis::command(&servers.redis.url(), &["FLUSHALL"]).map(drop),
+            Kind::RollBack => servers.redis.back_up(&servers.redis.dir().join(BACKUP)),
             Kind::Clock(ahead) => stage.set_clock(self.which(stage.issuers.len()), ahead),
             Kind::SecondLeader => {
                 let second = stage.operator("second leader", false)?;
@@ -91,13 +95,18 @@ impl Fault {
             }
             Kind::NoReplicas => set(&servers.redis, "min-replicas-to-write", "0"),
             Kind::MaxMemory => set(&servers.redis, "maxmemory", "0"),
+            Kind::RollBack => {
+                let backup = servers.redis.dir().join(BACKUP);
+                servers.redis.roll_back(&backup)?;
+                fs::remove_dir_all(&backup).context("cannot remove the backup")
+            }
             Kind::Clock(_) => stage.set_clock(self.which(stage.issuers.len()), 0),
             Kind::SecondLeader => {
                 stage.operators.pop();
                 Ok(())
             }
             Kind::Pause => event.pause(&servers.kubernetes, false),
-            Kind::TopUp | Kind::Rescale => Ok(()),
+            Kind::Flush | Kind::TopUp | Kind::Rescale => Ok(()),
         }
     }
 

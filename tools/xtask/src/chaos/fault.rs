@@ -41,6 +41,10 @@ pub(super) enum Kind {
     NoReplicas,
     /// OOM.
     MaxMemory,
+    /// FLUSHALL.
+    Flush,
+    /// A crash after which Redis comes back as it was when the fault began.
+    RollBack,
     /// Between two and five consumers, with every few seconds another number.
     Rescale,
     /// An issuer's clock is set by so many seconds.
@@ -54,7 +58,7 @@ pub(super) enum Kind {
 }
 
 /// Every kind, by its name on the command line.
-pub(super) const KINDS: [(&str, Kind); 31] = [
+pub(super) const KINDS: [(&str, Kind); 33] = [
     ("kill-issuer", Kind::Kill(Part::Issuer)),
     ("kill-consumer", Kind::Kill(Part::Consumer)),
     ("kill-operator", Kind::Kill(Part::Operator)),
@@ -80,6 +84,8 @@ pub(super) const KINDS: [(&str, Kind); 31] = [
     ("redis-misconf", Kind::Misconf),
     ("redis-no-replicas", Kind::NoReplicas),
     ("redis-max-memory", Kind::MaxMemory),
+    ("redis-flushed", Kind::Flush),
+    ("redis-rolled-back", Kind::RollBack),
     ("rescale-consumers", Kind::Rescale),
     ("clock-ahead", Kind::Clock(7200)),
     ("clock-back", Kind::Clock(-7200)),
@@ -91,6 +97,13 @@ pub(super) const KINDS: [(&str, Kind); 31] = [
 impl Kind {
     pub(super) fn name(self) -> &'static str {
         KINDS.iter().find(|(_, kind)| *kind == self).map_or("unknown", |(name, _)| name)
+    }
+}
+
+impl Kind {
+    /// Whether Redis forgets what it had answered: users may then be told of a coupon only when Kafka has it.
+    pub(super) fn loses_data(self) -> bool {
+        matches!(self, Self::Flush | Self::RollBack)
     }
 }
 

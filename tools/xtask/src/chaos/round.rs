@@ -42,7 +42,8 @@ impl Round {
     /// Draws what the faults leave open.
     pub(super) fn draw(number: u64, faults: Vec<Fault>, rate: u64, dice: &mut Dice) -> Self {
         let stock_percent = *dice.pick(&[20, 40, 100]);
-        let acknowledge = *dice.pick(&["Redis", "Kafka"]);
+        let any = *dice.pick(&["Redis", "Kafka"]);
+        let acknowledge = if faults.iter().any(|fault| fault.kind.loses_data()) { "Kafka" } else { any };
         Self { number, faults, rate, stock_percent, acknowledge, seed: dice.any() }
     }
 
