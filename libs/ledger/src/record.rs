@@ -276,6 +276,7 @@ impl Event<'_> {
 
 /// What Postgres knows about the event, the coupon and the user of a record.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of the answer")]
 struct Situation {
     event_exists: bool,
     /// Issued before the event was sealed.

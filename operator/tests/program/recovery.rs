@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use domain::EventId;
 use futures::{StreamExt as _, TryStreamExt as _, future};
-use testbed::{Database, Kafka, Redis, ports, program::Running, redis::command, shared};
+use testbed::{Database, Kafka, Redis, ports, program::Running, redis::command};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
