@@ -118,9 +118,9 @@ impl Link {
             // About what was asked, not about the connection: what this user may not do, or this Redis does not know, is the same
             // on a new one.
             ErrorKind::ClusterConnectionNotFound
-            | ErrorKind::Server(
-                ServerErrorKind::NoScript | ServerErrorKind::NoPerm | ServerErrorKind::ResponseError,
-            ) => false,
+            | ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
+                false
+            }
             // READONLY: the other end is a master no more. AUTH refused: that answer would be given for ever. Others may come
             // from the beginning of a connection, where they would be kept as well.
             _ => true,
