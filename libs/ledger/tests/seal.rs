@@ -56,7 +56,7 @@ async fn nothing_gets_in_behind_the_seal() {
         assert!(next.load(Ordering::Relaxed) < i64::try_from(COUNT).unwrap(), "it was sealed too late for this test");
         counted
     };
-    let recorders = futures::future::join_all([recording(), recording(), recording()]);
+    let recorders = futures::future::join_all((0..3).map(|_| recording()));
     let (recorded, counted) = tokio::join!(recorders, sealing);
     let after = books.ledger.issued_count(event.uid).await.unwrap();
     assert_eq!((after, recorded.iter().sum::<usize>() as u64), (counted, counted));

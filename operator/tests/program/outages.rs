@@ -180,6 +180,7 @@ async fn a_redis_that_forgot_an_event_that_was_open_is_filled_with_what_is_recor
     stage.wait_ready("scheduled").await?;
     assert_eq!(stage.ask("open", 0..10).await?, 10);
     stage.record_all("open").await?;
+    stage.wait("open", "counted", |status| (status.issued, status.remaining) == (Some(10), Some(90))).await?;
     let held = stage.stock.scan_issued(&"open".parse()?).await?;
     for name in ["open", "scheduled"] {
         assert!(stage.stock.remove(&name.parse()?, stage.uid(name).await?).await?);
