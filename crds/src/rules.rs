@@ -105,6 +105,22 @@ pub const START_BEFORE_END: EventRule = EventRule {
     message: "endTime must be after startTime",
 };
 
+/// What comes out on terminals and in tables is text, and Postgres takes no NUL.
+pub const POLICY_NAME_IS_TEXT: EventRule = EventRule {
+    rule: r"self.matches('[^\\s\\p{Z}]') && !self.matches('[\\p{Cc}\\p{Zl}\\p{Zp}\\x{200E}\\x{200F}\\x{202A}-\\x{202E}\\x{2066}-\\x{2069}]')",
+    message: "policyName is one line of visible text: without line ends, control characters and marks that turn its direction",
+};
+
+/// RFC 3339 with at most nanoseconds, and an offset that exists. The format alone lets more through.
+pub const TIME_PATTERN: &str =
+    r"^\d{4}-\d{2}-\d{2}[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
+
+/// What every program can read. The format alone lets through what is no time of the calendar.
+pub const TIME_IS_READABLE: EventRule = EventRule {
+    rule: "self.getFullYear() >= 1 && self.getFullYear() <= 9998",
+    message: "the year is from 1 to 9998: leave endTime out where there is no end",
+};
+
 /// All codes of an event look alike, and its first may be printed already.
 pub const CODE_STAYS: EventRule = EventRule {
     rule: "has(self.code) == has(oldSelf.code) && (!has(self.code) || self.code == oldSelf.code)",

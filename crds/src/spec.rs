@@ -91,6 +91,7 @@ use crate::{rules, status::CouponEventStatus};
 pub struct CouponEventSpec {
     /// What people call this promotion. Kept with its records.
     #[schemars(length(min = 1, max = 200))]
+    #[x_kube(validation = rules::POLICY_NAME_IS_TEXT)]
     pub policy_name: String,
 
     /// How many coupons there are. It can be raised at any time (a top-up), but not lowered once the event has opened.
@@ -104,12 +105,14 @@ pub struct CouponEventSpec {
 
     /// From when on users get coupons. Without it: as soon as the coupons are loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Time")]
+    #[schemars(with = "Time", extend("pattern" = rules::TIME_PATTERN))]
+    #[x_kube(validation = rules::TIME_IS_READABLE)]
     pub start_time: Option<Time>,
 
     /// From when on users get no more coupons. Without it: until they are used up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Time")]
+    #[schemars(with = "Time", extend("pattern" = rules::TIME_PATTERN))]
+    #[x_kube(validation = rules::TIME_IS_READABLE)]
     pub end_time: Option<Time>,
 
     /// Auto gives out coupons between startTime and endTime. Paused holds the event until it is set back to Auto. Closed ends

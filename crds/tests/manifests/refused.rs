@@ -140,6 +140,46 @@ pub(crate) const REFUSED: &[Refused] = &[
         message: "spec.startTime in body must be of type date-time",
     },
     Refused {
+        why: "an end in the last year",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}], endTime: '9999-12-31T23:59:59Z'}",
+        message: "the year is from 1 to 9998: leave endTime out where there is no end",
+    },
+    Refused {
+        why: "seconds with a letter",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}], endTime: '2099-01-01T00:00:59x5Z'}",
+        message: "spec.endTime in body",
+    },
+    Refused {
+        why: "an offset that nobody has",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}], endTime: '2099-01-01T00:00:00+99:99'}",
+        message: "spec.endTime in body",
+    },
+    Refused {
+        why: "less than a nanosecond",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}], endTime: '2099-01-01T00:00:00.1234567890Z'}",
+        message: "spec.endTime in body",
+    },
+    Refused {
+        why: "a NUL in policyName",
+        spec: "{policyName: \"a\\u0000b\", totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}]}",
+        message: "policyName is one line of visible text",
+    },
+    Refused {
+        why: "an escape sequence in policyName",
+        spec: "{policyName: \"\\u001b[2J\", totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}]}",
+        message: "policyName is one line of visible text",
+    },
+    Refused {
+        why: "a policyName that runs backwards",
+        spec: "{policyName: \"a\\u202eb\", totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}]}",
+        message: "policyName is one line of visible text",
+    },
+    Refused {
+        why: "a blank policyName",
+        spec: "{policyName: ' ', totalCount: 1, discounts: [{type: Percent, value: 10, allocationPercentage: 100}]}",
+        message: "policyName is one line of visible text",
+    },
+    Refused {
         why: "an unknown field",
         spec: "{policyName: p, totalCount: 100, discounts: [{type: Percent, value: 10, allocationPercentage: 100}], colour: red}",
         message: ".spec.colour: field not declared in schema",

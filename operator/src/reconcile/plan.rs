@@ -273,12 +273,9 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, seen: &S
             return drift;
         }
     }
-    // Where users may have got coupons, the start stays. Elsewhere it may move: the gate opens at the one of the manifest.
-    let begun = own.gate == Gate::Open || own.issued > 0;
-    let start = if begun { own.window.start } else { wanted.window.start };
-    let gate = if wanted.issuance == Issuance::Paused { Gate::Paused } else { Gate::Open };
-    let window = Window { start, end: wanted.window.end };
-    if let Some(plan) = settle_gate(own, opening(wanted, gate, window, stored.edition, len)) {
+    let opening = opening_now(wanted, stored, own, own.issued > 0 || seen.persisted > 0);
+    let start = opening.window.start;
+    if let Some(plan) = settle_gate(own, opening) {
         return plan;
     }
     match wanted.top_up(&stored.stock) {
@@ -351,6 +348,25 @@ fn settle_gate(own: &Observed, opening: Opening) -> Option<Plan> {
 
 fn opening(wanted: &Wanted, gate: Gate, window: Window, edition: u32, total: u64) -> Opening {
     Opening { gate, window, acknowledge: wanted.acknowledge, generation: wanted.generation, edition, total }
+}
+
+/// What is to be in force when the opening is noted and its time has come. Where users may have got coupons, the start stays as it
+/// was; elsewhere it may move.
+pub(super) fn opening_now(wanted: &Wanted, stored: &StoredEvent, own: &Observed, given: bool) -> Opening {
+    let gate = match wanted.issuance {
+        Issuance::Auto => Gate::Open,
+        Issuance::Paused => Gate::Paused,
+        Issuance::Closed => Gate::Closed,
+    };
+    let start = match own.gate {
+        Gate::Open => own.window.start,
+        _ if !given => wanted.window.start,
+        // Redis has forgotten it, but Postgres knows from when on coupons were given.
+        Gate::Loading => wanted.window.start.min(stored.opened_at.or(wanted.window.start)),
+        Gate::Paused | Gate::Closed => own.window.start,
+    };
+    let window = Window { start, end: wanted.window.end };
+    opening(wanted, gate, window, stored.edition, stored.stock_len())
 }
 
 /// From when on a gate that is opened now gives out coupons.

@@ -16,12 +16,12 @@ use std::{
 };
 
 use crds::status::reason;
-use domain::{Coupon, UserId};
+use domain::{Coupon, Gate, UserId};
 use futures::TryStreamExt as _;
 use ledger::{CouponStatus, LedgerError, StoredEvent};
 use stock::{Holding, Loaded, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 
-use super::{Obstacle, Progress, ReconcileError, Reporter, Seen, Wanted};
+use super::{Obstacle, Progress, ReconcileError, Reporter, Seen, Wanted, plan::opening_now};
 use crate::context::Context;
 
 /// How many users Postgres is asked about at a time.
@@ -66,6 +66,11 @@ pub(super) async fn recover(
         };
         Recovered { recovery, since, total }
     };
+    // First the gate: between the two, users would be told that an event that is open has not started.
+    if own.gate == Gate::Loading && stored.opened_at.is_some() && recovered.total == stored.stock_len() {
+        let opening = opening_now(wanted, &stored, own, recorded > 0);
+        context.stock.set_gate(&wanted.name, own.uid, &opening).await?;
+    }
     let adopted = context.stock.adopt(&wanted.name, own, Some(&recovered)).await?;
     if adopted == Loaded::Here(()) {
         let Recovered { total, since, .. } = recovered;

@@ -97,7 +97,7 @@ impl Show {
                     }
                 })
                 .buffer_unordered(16);
-            users.try_collect::<Told>().await
+            users.try_collect::<Told>().await.inspect_err(|error| eprintln!("the crowd ended: {error}"))
         });
         Crowd { told, count, end }
     }
@@ -165,7 +165,11 @@ struct Crowd {
 
 impl Crowd {
     async fn reaches(&self, count: u32) -> Result<()> {
-        eventually("users are answered", async || Ok(self.count.load(Ordering::Relaxed) >= count)).await
+        eventually("users are answered", async || {
+            ensure!(!self.told.is_finished(), "somebody was told what they must not be told");
+            Ok(self.count.load(Ordering::Relaxed) >= count)
+        })
+        .await
     }
 
     /// After `more` answers nobody comes any more.

@@ -375,6 +375,19 @@ fn a_redis_from_before_the_opening_is_not_opened_again() {
 }
 
 #[test]
+fn what_redis_forgot_opens_with_the_start_that_users_knew() {
+    let forgotten = |issued| seen(Some(stored(counts(7, 3), Some(NOW - 100))), Some(redis(Gate::Loading, 10, issued)));
+    let from = |start| Wanted { window: Window { start: Some(start), end: None }, ..wanted(10) };
+    let opens = |start| gate(Gate::Open, Window { start: Some(start), end: None }, 10);
+    for start in [NOW - 200, NOW - 100] {
+        assert_eq!(plan(&from(start), &forgotten(4)), opens(start));
+    }
+    assert_eq!(plan(&from(LATER), &forgotten(4)), opens(NOW - 100), "it has opened");
+    assert_eq!(plan(&from(LATER), &forgotten(0)), opens(LATER), "nobody has a coupon");
+    assert_eq!(plan(&wanted(10), &forgotten(4)), gate(Gate::Open, ALWAYS, 10));
+}
+
+#[test]
 fn the_manifests_words_follow() {
     let renamed = Wanted { policy_name: "Winter sale".into(), ..wanted(10) };
     let opened = seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis(Gate::Open, 10, 0)));

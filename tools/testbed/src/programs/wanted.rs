@@ -81,14 +81,14 @@ pub(super) const WANTED: [Wanted; 12] = [
         package: Some("build-essential"),
         present: || on_path("cc").is_some(),
     },
+    MAKE,
+    PERL,
     Wanted {
         program: "libfaketime",
         why: "gives a program a clock of its own",
         package: Some("libfaketime"),
         present: || faketime().is_some(),
     },
-    MAKE,
-    PERL,
     Wanted {
         program: "python3 with venv",
         why: "fetches and runs Schemathesis",
@@ -225,8 +225,8 @@ mod tests {
         }
         assert!(text.contains("Debian package redis-server"), "{text}");
         assert!(text.ends_with(
-            "redis-server postgresql etcd-server default-jdk-headless maven openssl build-essential libfaketime perl \
-             python3-venv"
+            "redis-server postgresql etcd-server default-jdk-headless maven openssl build-essential perl \
+             libfaketime python3-venv"
         ));
     }
 }
