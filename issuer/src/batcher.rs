@@ -139,6 +139,7 @@ impl Batcher {
         match self.stock.issue(event, &users).await {
             Ok(Some(reply)) => {
                 failpoint::crash("issuer.after-lua");
+                self.sightings.saw(event);
                 self.answer(event, &users, answers, reply);
                 true
             }

@@ -12,8 +12,8 @@ use domain::EventId;
 /// How long an event is believed to be there after it was seen.
 const LATELY: Duration = Duration::from_mins(1);
 
-/// When the [`crate::sweeper`] saw each event last: every second, of every event. Only what there was gets in, so anyone's names take
-/// no room.
+/// When each event was seen last: by the [`crate::sweeper`], which looks at every event each second, or when someone asked for a
+/// coupon. Only what there was gets in, so anyone's names take no room.
 #[derive(Default)]
 pub(crate) struct Sightings(Mutex<HashMap<EventId, Instant>>);
 

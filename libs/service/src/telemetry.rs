@@ -85,16 +85,9 @@ mod tests {
 
     #[test]
     fn every_part_of_a_filter_has_a_level() {
-        for good in [
-            "info",
-            "WARN",
-            "off",
-            "",
-            "info,stock=debug",
-            "info, stock=debug,",
-            "a::b=trace",
-            "[span{a=1}]=info,warn",
-        ] {
+        for good in
+            ["info", "WARN", "off", "", "info,stock=debug", "info, stock=debug,", "a::b=trace", "[span{a=1}]=info,warn"]
+        {
             assert!(filter(good).is_ok(), "{good:?}: {:?}", filter(good));
         }
         for (bad, part) in [

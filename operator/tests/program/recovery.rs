@@ -27,9 +27,11 @@ use crate::stage::{Stage, eventually, holds, reason};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// With a start: Redis forgets that too.
 fn spec(total: u32, acknowledge: &str) -> String {
     format!(
-        "{{policyName: p, totalCount: {total}, acknowledge: {acknowledge}, discounts: [{{type: Amount, value: 1, count: {total}}}]}}"
+        "{{policyName: p, totalCount: {total}, startTime: '2026-01-01T00:00:00Z', acknowledge: {acknowledge}, discounts: [{{type: \
+         Amount, value: 1, count: {total}}}]}}"
     )
 }
 
@@ -132,10 +134,15 @@ impl Show {
         Ok(issuances.into_iter().map(|one| (one.user_id.to_string(), one.coupon.to_string())).collect())
     }
 
-    /// Waits until Redis was found to be another one, then until it is whole.
+    /// Waits until Redis was found to be another one.
+    async fn noticed(&self) -> Result<()> {
+        self.stage.wait("event", "stalled", |status| reason(status, "Stalled") == "RedisChanged").await.map(drop)
+    }
+
+    /// Waits for that, then until it is whole.
     async fn recovered(&self) -> Result<Duration> {
         let begun = Instant::now();
-        self.stage.wait("event", "stalled", |status| reason(status, "Stalled") == "RedisChanged").await?;
+        self.noticed().await?;
         self.stage
             .wait("event", "open again", |status| holds(status, "Open") && reason(status, "Stalled") == "Progressing")
             .await?;
@@ -310,6 +317,8 @@ async fn a_redis_that_is_wiped_under_load_loses_nothing_that_was_answered_when_k
     let (issuer, _) = &show.issuers[0];
     issuer.kill9()?;
     command(&show.redis.url(), &["FLUSHALL"])?;
+    // Before that, it would not know that there was such an event: neither it nor Redis has seen it.
+    show.noticed().await?;
     issuer.restart()?;
     println!("open again after {:?}", show.recovered().await?);
     let mut told = crowd.end_after(300).await?;
