@@ -121,6 +121,7 @@ pub fn check(evidence: &Evidence) -> Report {
             agreement::completed(evidence),
             agreement::nothing_left_over(evidence),
             stocked::inside_the_window(evidence),
+            answers::begun_for_all(evidence),
         ],
     }
 }

@@ -7,7 +7,7 @@ use domain::{Discount, UserId};
 use indicatif::HumanCount;
 
 use super::{Class, Evidence, Finding, Holding};
-use crate::history::{Attempt, Outcome};
+use crate::history::{Attempt, Outcome, Reason};
 
 /// What one user was told in all.
 #[derive(Default)]
@@ -158,6 +158,22 @@ pub(super) fn well_formed(evidence: &Evidence) -> Finding {
         if let Err(problem) = answer.coupon() {
             finding.break_with(|| format!("{} got {answer:?}: {problem}", attempt.user));
         }
+    }
+    finding
+}
+
+/// Once somebody has got a coupon, nobody who asks after that is told that the event has not started.
+pub(super) fn begun_for_all(evidence: &Evidence) -> Finding {
+    let answers = || evidence.history.iter().filter_map(|attempt| Some((attempt, attempt.answer()?)));
+    let begun = answers().filter(|(_, answer)| answer.success).map(|(attempt, _)| attempt.finished).min();
+    let told = answers().filter(|(_, answer)| answer.reason == Some(Reason::NotStarted));
+    let mut finding = Finding::new(
+        Class::Window,
+        "what has begun has begun for everyone",
+        format!("{} were told that it had not", HumanCount(told.clone().count() as u64)),
+    );
+    for (attempt, _) in told.filter(|(attempt, _)| begun.is_some_and(|begun| attempt.invoked > begun)) {
+        finding.break_with(|| format!("{} was told so by {} after others had coupons", attempt.user, attempt.target));
     }
     finding
 }

@@ -24,6 +24,7 @@ const KAFKA_AGREES: &str = "Kafka and Postgres agree on every user";
 const COMPLETED: &str = "Redis knows that everything is recorded";
 const LEFT_OVER: &str = "nothing is stuck or dead on the way";
 const WINDOW: &str = "nothing was issued outside of the window";
+const BEGUN: &str = "what has begun has begun for everyone";
 
 fn code(number: u32) -> CouponCode {
     format!("S-{number}").parse().unwrap()
@@ -129,7 +130,7 @@ fn a_good_history_passes() {
     let report = check(&good());
     assert!(report.is_good(), "{report}");
     let text = report.to_string();
-    assert!(text.contains("All 17 promises held."), "{text}");
+    assert!(text.contains("All 18 promises held."), "{text}");
     assert!(text.contains("2 unknown: 1 users heard when asking again, 1 have a coupon unheard"));
     assert!(text.contains("7 sent (1 of them again), 6 recorded"), "{text}");
     assert!(text.contains("4 queued + 6 issued = 10"), "{text}");
@@ -294,6 +295,13 @@ fn leftovers_on_the_way() {
 fn issued_outside_of_the_window() {
     assert_eq!(broken(|evidence| evidence.redis.window.start = Some(1001)), [WINDOW]);
     assert_eq!(broken(|evidence| evidence.redis.window.end = Some(1005)), [WINDOW]);
+}
+
+#[test]
+fn told_to_wait_for_a_start_that_has_been() {
+    // In the good history, one was told so who had asked before the first heard of a coupon.
+    let late = attempt(9, 1, 111, denied(Reason::NotStarted));
+    assert_eq!(broken(|evidence| evidence.history.push(late)), [BEGUN]);
 }
 
 #[test]
