@@ -4,7 +4,8 @@
 //! serve round after round. A [`round`] is an event with users who ask, while [`fault`]s drawn from a seed strike one after
 //! the other; then all is healed, and `loadgen check` compares every answer with what the stores have.
 //!
-//! [`deed`] is how a fault begins and ends, [`stage`] what it strikes, [`links`] the proxies, [`tally`] the sum.
+//! [`deed`] is how a fault begins and ends, [`stage`] what it strikes, [`links`] the proxies, [`silence`] how long users heard nothing,
+//! [`tally`] the sum.
 
 mod deed;
 mod dice;
@@ -12,6 +13,7 @@ mod event;
 mod fault;
 mod links;
 mod round;
+mod silence;
 mod stage;
 mod tally;
 

@@ -11,6 +11,7 @@ use testbed::process::Launch;
 use super::dice::Dice;
 use super::event::Event;
 use super::fault::{Fault, Kind};
+use super::silence;
 use super::stage::Stage;
 use super::tally::Tally;
 use crate::cargo;
@@ -74,9 +75,11 @@ impl Round {
         println!("  {:>6.1} s  open; {ended} programs had ended by themselves", begun.elapsed().as_secs_f64());
         let load = Load::start(self, stage, &event, users, dir)?;
 
+        let mut strikes = Vec::new();
         for fault in faults {
             ended += stage.pass(fault.after, |_| Ok(false))?;
             println!("  {:>6.1} s  {fault}", begun.elapsed().as_secs_f64());
+            strikes.push((jiff::Timestamp::now().as_microsecond(), fault.kind.name()));
             ended += fault.strike(stage, &mut event)?;
             tally.struck(fault);
         }
@@ -85,6 +88,10 @@ impl Round {
         println!("  {:>6.1} s  all is well; {ended} programs had ended by themselves", begun.elapsed().as_secs_f64());
         load.finish(stage)?;
 
+        let silences = silence::after_each(&history(dir, &event), &strikes)?;
+        for ((_, kind), silence) in strikes.into_iter().zip(silences) {
+            tally.silent(kind, silence);
+        }
         let kept = check(stage, &event, dir, tally)?;
         println!("  {:>6.1} s  {}", begun.elapsed().as_secs_f64(), if kept { "every promise held" } else { "BROKEN" });
         if kept {

@@ -12,19 +12,33 @@ use super::fault::{Fault, KINDS};
 /// Sums over the rounds.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Number of faults of a kind, and how long they lasted together.
-    faults: BTreeMap<&'static str, (u64, Duration)>,
+    /// The faults of a kind.
+    faults: BTreeMap<&'static str, Faults>,
     /// Requests by outcome.
     requests: BTreeMap<String, u64>,
     /// Broken promises by class.
     broken: BTreeMap<String, u64>,
 }
 
+#[derive(Debug, Default)]
+struct Faults {
+    count: u64,
+    /// How long they lasted together.
+    lasted: Duration,
+    /// The longest time without any answer after one of them began.
+    silence: Duration,
+}
+
 impl Tally {
     pub(super) fn struck(&mut self, fault: &Fault) {
-        let (count, time) = self.faults.entry(fault.kind.name()).or_default();
-        *count += 1;
-        *time += fault.lasts;
+        let faults = self.faults.entry(fault.kind.name()).or_default();
+        faults.count += 1;
+        faults.lasted += fault.lasts;
+    }
+
+    pub(super) fn silent(&mut self, kind: &'static str, silence: Duration) {
+        let longest = &mut self.faults.entry(kind).or_default().silence;
+        *longest = silence.max(*longest);
     }
 
     /// Adds what `loadgen check --json` wrote.
@@ -43,10 +57,12 @@ impl fmt::Display for Tally {
         for (outcome, count) in &self.requests {
             writeln!(f, "  {outcome:<20}{:>12}", grouped(*count))?;
         }
-        writeln!(f, "{} faults", grouped(self.faults.values().map(|(count, _)| count).sum()))?;
+        let count = grouped(self.faults.values().map(|faults| faults.count).sum());
+        writeln!(f, "{count} faults{:>31}  {:>15}", "lasted", "longest silence")?;
         for (name, _) in KINDS {
-            if let Some((count, time)) = self.faults.get(name) {
-                writeln!(f, "  {name:<20}{count:>12}  {:>7.1} s", time.as_secs_f64())?;
+            if let Some(Faults { count, lasted, silence }) = self.faults.get(name) {
+                let (lasted, silence) = (lasted.as_secs_f64(), silence.as_secs_f64());
+                writeln!(f, "  {name:<20}{count:>12}  {lasted:>7.1} s  {silence:>13.1} s")?;
             }
         }
         writeln!(f, "{} promises broken", grouped(self.broken.values().sum()))?;
