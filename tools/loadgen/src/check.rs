@@ -112,10 +112,14 @@ async fn wait(stores: &Stores, event: &EventId, wait: Duration) -> Result<()> {
         bar.set_style(style);
     }
     let backlog = stores
-        .caught_up(event, wait, |Backlog { issued, recorded, completed, outbox }| {
+        .caught_up(event, wait, |Backlog { issued, recorded, completed, outbox, is_verified }| {
             bar.set_length(issued);
             bar.set_position(recorded.min(completed));
-            bar.set_message(if outbox > 0 { format!("{outbox} batches in the outbox") } else { String::new() });
+            bar.set_message(match outbox {
+                _ if !is_verified => "Redis is not known to be whole".to_owned(),
+                0 => String::new(),
+                _ => format!("{outbox} batches in the outbox"),
+            });
         })
         .await?;
     bar.finish_and_clear();

@@ -36,13 +36,15 @@ pub struct Backlog {
     pub completed: u64,
     /// How many batches are not yet known to be in Kafka.
     pub outbox: u64,
+    /// Whether this Redis is known to be whole: it is not while it is restored.
+    pub is_verified: bool,
 }
 
 impl Backlog {
     /// Whether everything has arrived.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.recorded == self.issued && self.completed == self.issued && self.outbox == 0
+        self.is_verified && self.recorded == self.issued && self.completed == self.issued && self.outbox == 0
     }
 }
 
@@ -67,8 +69,8 @@ impl Stores {
         let observed = self.stock.observe(event).await?;
         let observed = observed.with_context(|| format!("Redis knows no event {event}"))?;
         let recorded = self.ledger.issued_count(observed.uid).await?;
-        let stock::Observed { issued, completed, outbox, .. } = observed;
-        Ok(Backlog { issued, recorded, completed, outbox })
+        let stock::Observed { issued, completed, outbox, is_verified, .. } = observed;
+        Ok(Backlog { issued, recorded, completed, outbox, is_verified })
     }
 
     /// Waits until everything has arrived or the time is over, and says how far it came.

@@ -179,6 +179,6 @@ pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 
 /// The counts in one line.
 pub(crate) fn counts(backlog: Backlog) -> String {
-    let Backlog { issued, recorded, completed, outbox } = backlog;
+    let Backlog { issued, recorded, completed, outbox, .. } = backlog;
     format!("Redis issued {issued}, Postgres recorded {recorded}, Redis completed {completed}, outbox {outbox}")
 }
