@@ -203,6 +203,8 @@ pub mod reason {
     pub const DRIFT_FOUND: &str = "DriftFound";
     /// The manifest was changed in a way that can no longer be followed.
     pub const CHANGE_NOT_POSSIBLE: &str = "ChangeNotPossible";
+    /// The object cannot be read: it was stored under another definition.
+    pub const UNREADABLE: &str = "Unreadable";
     /// The preload failed for a reason that trying again will not cure.
     pub const PRELOAD_FAILED: &str = "PreloadFailed";
     /// Another event of the same name holds the keys in Redis.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crds::CouponEvent;
-use kube::{Api, runtime::events::Recorder};
+use kube::{Api, core::DeserializeGuard, runtime::events::Recorder};
 use ledger::Ledger;
 use stock::Stock;
 
@@ -54,6 +54,18 @@ impl Failures {
     /// us.
     pub(crate) fn pause(self) -> Duration {
         Duration::from_millis(250) * (1 << self.0.saturating_sub(1).min(4))
+    }
+}
+
+impl Context {
+    /// The same events, of which some may not be readable.
+    pub(crate) fn guarded_events(&self) -> Api<DeserializeGuard<CouponEvent>> {
+        Api::namespaced(self.events.clone().into_client(), self.namespace())
+    }
+
+    /// The namespace whose events these are.
+    pub(crate) fn namespace(&self) -> &str {
+        self.events.namespace().expect("the events are those of one namespace")
     }
 }
 

@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use crate::{
     context::Context,
     finalizer,
-    reconcile::{AT_ONCE, ReconcileError},
+    reconcile::{AT_ONCE, ReconcileError, unreadable},
 };
 
 /// How long the last work may take: a little less than the pod has between SIGTERM and SIGKILL.
@@ -53,9 +53,10 @@ pub(crate) async fn farewell(client: Client, namespace: &str, context: &Context)
 
 /// How many are left.
 async fn clean_up_all(context: &Context) -> Result<usize, ReconcileError> {
-    let events = context.events.list(&ListParams::default()).await;
+    let events = unreadable::stored(context).list(&ListParams::default()).await;
     let events = events.map_err(|error| ReconcileError::kubernetes("listing the events", error))?.items;
-    let ours: Vec<CouponEvent> = events.into_iter().filter(finalizer::is_on).collect();
+    let ours: Vec<CouponEvent> =
+        events.into_iter().map(unreadable::read_or_stand_in).filter(finalizer::is_on).collect();
     let left = ours.len();
     for event in ours {
         let name = event.name_any();

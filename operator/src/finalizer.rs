@@ -18,7 +18,7 @@ use crds::{CouponEvent, DeletionPolicy, status::reason};
 use domain::{EventId, Gate, Uuid};
 use kube::{
     ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ObjectMeta, Patch, PatchParams},
     runtime::controller::Action,
 };
 use serde_json::json;
@@ -51,7 +51,8 @@ pub(crate) async fn ensure(event: CouponEvent, context: &Context) -> Result<Coup
     } else {
         json!({"op": "add", "path": "/metadata/finalizers/-", "value": NAME})
     };
-    patch(&event, context, add).await
+    let metadata = patch(&event, context, add).await?;
+    Ok(CouponEvent { metadata, ..event })
 }
 
 /// Whether the finalizer is on the event.
@@ -142,10 +143,7 @@ async fn tell(event: &CouponEvent, context: &Context, what: String) {
 async fn take_off(event: &CouponEvent, context: &Context) -> Result<(), ReconcileError> {
     let Some(index) = event.finalizers().iter().position(|name| name == NAME) else { return Ok(()) };
     let path = format!("/metadata/finalizers/{index}");
-    match patch(event, context, json!({"op": "remove", "path": path})).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error),
-    }
+    patch(event, context, json!({"op": "remove", "path": path})).await.map(drop)
 }
 
 /// Changes the object unless it was changed since we read it.
@@ -153,11 +151,13 @@ async fn patch(
     event: &CouponEvent,
     context: &Context,
     change: serde_json::Value,
-) -> Result<CouponEvent, ReconcileError> {
+) -> Result<ObjectMeta, ReconcileError> {
     let unchanged = json!({"op": "test", "path": "/metadata/resourceVersion", "value": event.resource_version()});
     let changes = serde_json::from_value(json!([unchanged, change])).expect("these are JSON patches");
-    let patched = context.events.patch(&event.name_any(), &PatchParams::default(), &Patch::Json::<()>(changes)).await;
-    patched.map_err(|error| match error {
+    // Only the metadata comes back, so that this works for objects that cannot be read.
+    let name = event.name_any();
+    let patched = context.events.patch_metadata(&name, &PatchParams::default(), &Patch::Json::<()>(changes)).await;
+    patched.map(|object| object.metadata).map_err(|error| match error {
         // A test that fails.
         kube::Error::Api(status) if status.code == 422 => ReconcileError::Outdated,
         other => ReconcileError::kubernetes("changing the finalizers", other),

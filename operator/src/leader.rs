@@ -38,6 +38,8 @@ use crate::metrics::Metrics;
 
 /// How long the lease must stay unchanged before another may take it.
 const LEASE_SECONDS: i32 = 15;
+/// More than any holder asks for: a lease that claims to last longer was written by hand, or by mistake.
+const LONGEST_LEASE_SECONDS: i32 = 60;
 /// How long the holder goes on without having renewed it.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often it is renewed, and how often the others look at it.
@@ -289,7 +291,7 @@ impl Term {
 impl Sighting {
     fn is_free_for(&self, identity: &str, now: Instant) -> bool {
         let Some(holder) = holder(&self.spec) else { return true };
-        let seconds = self.spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS);
+        let seconds = self.spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS).min(LONGEST_LEASE_SECONDS);
         let lasts = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
         holder == identity || now >= self.since + lasts
     }
@@ -330,6 +332,7 @@ mod tests {
         assert!(after(&seen(Some("us"), 15), 0));
         assert!(!after(&seen(Some("them"), 15), 14));
         assert!(after(&seen(Some("them"), 15), 15));
+        assert!(after(&seen(Some("them"), i32::MAX), 60), "nor does more than any holder asks for");
         assert!(after(&seen(Some("them"), -1), 0), "nonsense does not hold it for ever");
     }
 

@@ -62,21 +62,26 @@ impl KeySet {
         Ok(Self(usable))
     }
 
-    /// The key that a token with this header is signed with.
+    /// The key that a token with this header is signed with; several, if they have the name that it gives.
     ///
     /// A token that names no key is taken when only one key is for its algorithm: with several, trying would be guessing.
-    pub(super) fn find(&self, header: &Header) -> Result<&Key, NoKey> {
+    pub(super) fn find(&self, header: &Header) -> Result<Vec<&Key>, NoKey> {
         let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
         let Some(id) = &header.kid else {
             let mut keys = self.0.iter().filter(fits);
             return match (keys.next(), keys.next()) {
-                (Some(key), None) => Ok(key),
+                (Some(key), None) => Ok(vec![key]),
                 (None, _) => Err(NoKey::Algorithm),
                 (Some(_), Some(_)) => Err(NoKey::Several),
             };
         };
-        let named = || self.0.iter().filter(|key| key.id.as_ref() == Some(id));
-        named().find(fits).ok_or_else(|| if named().next().is_some() { NoKey::Algorithm } else { NoKey::Unknown })
+        let named: Vec<&Key> = self.0.iter().filter(|key| key.id.as_ref() == Some(id)).collect();
+        let fitting: Vec<&Key> = named.iter().copied().filter(fits).collect();
+        match (named.is_empty(), fitting.is_empty()) {
+            (true, _) => Err(NoKey::Unknown),
+            (false, true) => Err(NoKey::Algorithm),
+            (false, false) => Ok(fitting),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -209,5 +214,8 @@ mod tests {
         assert!(two.find(&header(Algorithm::HS256, Some("b"))).is_ok());
         assert!(two.find(&header(Algorithm::HS384, None)).is_ok(), "only one is for it");
         assert_eq!(two.find(&header(Algorithm::HS256, None)).err(), Some(NoKey::Several));
+        let namesakes = read(&json!([secret(Some("a"), 48), secret(Some("a"), 32)]), true).unwrap();
+        assert_eq!(namesakes.find(&header(Algorithm::HS256, Some("a"))).unwrap().len(), 2);
+        assert_eq!(namesakes.find(&header(Algorithm::HS384, Some("a"))).unwrap().len(), 1, "the other is too short");
     }
 }

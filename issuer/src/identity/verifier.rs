@@ -101,7 +101,7 @@ impl Verifier {
             return Err(malformed());
         }
         let is_new = match self.keys()?.find(&header) {
-            Ok(key) => return self.check(token, key),
+            Ok(keys) => return self.check(token, &keys),
             Err(NoKey::Unknown) => self.renew().await?,
             Err(NoKey::Algorithm) => {
                 return Err(Refusal::new(Reason::Algorithm, "the token's algorithm is not its key's"));
@@ -115,7 +115,7 @@ impl Verifier {
         };
         let keys = self.keys()?;
         match is_new.then(|| keys.find(&header)) {
-            Some(Ok(key)) => self.check(token, key),
+            Some(Ok(keys)) => self.check(token, &keys),
             Some(Err(NoKey::Algorithm)) => {
                 Err(Refusal::new(Reason::Algorithm, "the token's algorithm is not its key's"))
             }
@@ -147,10 +147,23 @@ impl Verifier {
         }
     }
 
-    fn check(&self, token: &str, Key { decoding, validation, .. }: &Key) -> Result<String, Refusal> {
-        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, decoding, validation)
-            .map_err(|error| refusal(error.kind()))?
-            .claims;
+    /// Whom the token names, if one of the keys has signed it.
+    fn check(&self, token: &str, keys: &[&Key]) -> Result<String, Refusal> {
+        let mut signed = Err(refusal(&ErrorKind::InvalidSignature));
+        for Key { decoding, validation, .. } in keys {
+            match jsonwebtoken::decode::<Map<String, Value>>(token, decoding, validation) {
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
+                other => {
+                    signed = other.map(|token| (token.claims, validation)).map_err(|error| refusal(error.kind()));
+                    break;
+                }
+            }
+        }
+        let (claims, validation) = signed?;
+        // Of these, what is neither a text nor a list of them would pass for none.
+        if validation.aud.is_none() && claims.contains_key("aud") {
+            return Err(refusal(&ErrorKind::InvalidAudience));
+        }
         let name = &self.user_claim;
         match claims.get(name) {
             Some(Value::String(user)) => match domain::UserId::try_from(user.clone()) {

@@ -75,13 +75,10 @@ pub(crate) fn client(headers: &HeaderMap, trusted_proxies: u8) -> Option<IpAddr>
         return None;
     }
     // From the right, and no further: what is to the left may be long.
-    let mut seen = headers
-        .get_all(FORWARDED_FOR)
-        .iter()
-        .rev()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.rsplit(','));
-    let seen = seen.nth(usize::from(trusted_proxies) - 1)?.trim();
+    // As bytes: what anyone wrote need not be text, and must not take with it what a proxy has put behind it.
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    let mut seen = lines.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    let seen = std::str::from_utf8(seen.nth(usize::from(trusted_proxies) - 1)?).ok()?.trim();
     // Some write the port as well.
     seen.parse().or_else(|_| seen.parse().map(|seen: SocketAddr| seen.ip())).ok()
 }
@@ -110,6 +107,18 @@ mod tests {
             let headers = HeaderMap::from_iter([(FORWARDED_FOR, HeaderValue::from_static(seen))]);
             assert_eq!(super::client(&headers, 1).map(|address| address.to_string()).as_deref(), address, "{seen}");
         }
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing_that_a_proxy_wrote() {
+        let client = |lines: &[&[u8]], proxies| {
+            let lines = lines.iter().map(|line| (FORWARDED_FOR, HeaderValue::from_bytes(line).unwrap()));
+            client(&lines.collect(), proxies).map(|address| address.to_string())
+        };
+        assert_eq!(client(&[b"\xe9, 1.2.3.4"], 1).as_deref(), Some("1.2.3.4"));
+        assert_eq!(client(&[b"6.6.6.6", b"\xe9, 1.2.3.4"], 1).as_deref(), Some("1.2.3.4"));
+        assert_eq!(client(&[b"6.6.6.6", b"\xe9, 1.2.3.4"], 2), None, "it counts as an entry");
+        assert_eq!(client(&[b"6.6.6.6, \xe9"], 1), None);
     }
 
     #[test]

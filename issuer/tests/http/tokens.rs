@@ -289,6 +289,43 @@ async fn keys_in_a_file_are_read_again_when_it_changes() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_for_somebody_is_refused_where_nobody_is_named() {
+    let world = World::shared().await.open(10).await;
+    let signer = Signer::es256("e");
+    let file = KeyFile::new(&world, &[&signer]);
+    let path = file.0.display().to_string();
+    let issuer = world.ready_issuer(&["--user-identity", "jwt", "--jwt-jwks-file", &path]).await;
+    let token = |audience: Option<Value>| {
+        let mut claims = claims("u1");
+        claims.as_object_mut().unwrap().remove("aud");
+        if let Some(audience) = audience {
+            claims["aud"] = audience;
+        }
+        signer.sign(&json!({"alg": "ES256", "kid": "e"}), &claims)
+    };
+    for audience in [json!("shop"), json!(["shop"]), json!([]), json!(7), json!({"a": 1}), json!(null), json!([7])] {
+        assert_refused(&ask(&issuer, &token(Some(audience.clone()))).await, &audience.to_string(), "(aud)");
+    }
+    assert!(ask(&issuer, &token(None)).await.succeeded());
+}
+
+#[tokio::test]
+async fn keys_of_one_name_are_all_tried() {
+    let world = World::shared().await.open(10).await;
+    let (first, second, stranger) = (Signer::es256("same"), Signer::es256("same"), Signer::es256("same"));
+    let file = KeyFile::new(&world, &[&first, &second]);
+    let path = file.0.display().to_string();
+    let issuer = world.ready_issuer(&flags(&["--jwt-jwks-file", &path])).await;
+    assert!(ask(&issuer, &first.token("ES256", "u1")).await.succeeded());
+    assert!(ask(&issuer, &second.token("ES256", "u2")).await.succeeded());
+    assert_refused(&ask(&issuer, &stranger.token("ES256", "u3")).await, "a third", "signature");
+    let mut expired = claims("u4");
+    expired["exp"] = json!(now() - 100);
+    let expired = second.sign(&json!({"alg": "ES256", "kid": "same"}), &expired);
+    assert_refused(&ask(&issuer, &expired).await, "what is wrong is said of the key that fits", "expired");
+}
+
+#[tokio::test]
 async fn flags_that_do_not_go_together_are_named() {
     let world = World::shared().await;
     for (flags, what) in [

@@ -10,9 +10,9 @@ use axum::{
 };
 use crds::{CouponEvent, CouponEventSpec};
 use kube::{
-    Api, ResourceExt as _,
+    Api, Resource as _, ResourceExt as _,
     api::{ApiResource, DynamicObject, PostParams},
-    core::Status,
+    core::{DeserializeGuard, Status},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -133,10 +133,14 @@ pub(super) async fn preload(
     State(admin): State<Arc<Admin>>,
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
-    let _slot = admin.slot()?;
     // Before the body: who may not ask is not listened to.
-    let caller = caller::authorize(&admin, request.headers()).await?;
+    let caller = {
+        let _slot = admin.slot()?;
+        caller::authorize(&admin, request.headers()).await?
+    };
+    // Without a slot: who sends slowly must not keep the others out.
     let wanted: PreloadRequest = body::json(request, BODY_TIMEOUT).await?;
+    let _slot = admin.slot()?;
 
     let kind = ApiResource::erase::<CouponEvent>(&());
     let mut object = DynamicObject::new(&wanted.event_id, &kind).data(json!({"spec": wanted.spec()}));
@@ -156,11 +160,17 @@ pub(super) async fn preload(
 /// The uid of the event of this name, if it is as wanted: the answer to an earlier request may have been lost.
 async fn existing(admin: &Admin, wanted: &PreloadRequest) -> Result<String, Problem> {
     let name = &wanted.event_id;
-    let found = Api::<CouponEvent>::namespaced(admin.client.clone(), &admin.namespace);
+    let found = Api::<DeserializeGuard<CouponEvent>>::namespaced(admin.client.clone(), &admin.namespace);
     let found = answer(found.get(name)).await.map_err(|refusal| refusal.unavailable("cannot read a CouponEvent"))?;
-    if found.metadata.deletion_timestamp.is_some() {
+    if found.meta().deletion_timestamp.is_some() {
         return Err(Problem::conflict(format!("the event {name} is being deleted: wait until it is gone")));
     }
+    let found = found.0.map_err(|invalid| {
+        let error = invalid.error;
+        Problem::conflict(format!(
+            "there is an event {name} already, and it cannot be read: {error}; correct it with kubectl"
+        ))
+    })?;
     let is_as_wanted = serde_json::from_value(wanted.spec()).is_ok_and(|spec| is_same(&found.spec, &spec));
     if !is_as_wanted {
         return Err(Problem::conflict(format!(

@@ -9,7 +9,11 @@ use crds::{
     status::{condition, reason},
 };
 use journal::{JournalError, KafkaSettings, Lag, TopicSettings};
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{
+    Api, ResourceExt as _,
+    api::ListParams,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+};
 use serde::Serialize;
 use service::telemetry::Telemetry;
 
@@ -109,9 +113,13 @@ impl Check {
         if let Some(pod) = &self.pod {
             findings.extend(pods::look(events.clone().into_client(), &namespace, pod).await);
         }
+        let events: Api<DeserializeGuard<CouponEvent>> = Api::namespaced(events.into_client(), &namespace);
         match tokio::time::timeout(PATIENCE, events.list(&ListParams::default())).await {
             Ok(Ok(events)) => {
-                let stories = events.iter().flat_map(story);
+                let stories = events.iter().flat_map(|DeserializeGuard(read)| match read {
+                    Ok(event) => story(event),
+                    Err(invalid) => vec![unreadable(invalid)],
+                });
                 let before = findings.len();
                 findings.extend(stories);
                 if findings.len() == before {
@@ -255,6 +263,12 @@ async fn definition(events: &Api<CouponEvent>) -> Finding {
             }
         },
     }
+}
+
+fn unreadable(invalid: &InvalidObject) -> Finding {
+    let name = invalid.metadata.name.as_deref().unwrap_or_default();
+    let found = format!("the object cannot be read: {}", invalid.error);
+    Finding::new(Level::Fail, format!("event {name}"), found, format!("kubectl edit ce {name}, or delete it"))
 }
 
 /// What an event says that someone should know.

@@ -68,8 +68,8 @@ impl EventArgs {
             return Ok(uid);
         }
         let (events, namespace) = cluster(self.namespace.as_deref()).await?;
-        let found = events.get_opt(self.event.as_str()).await.context("cannot read the CouponEvent")?;
-        if let Some(uid) = found.as_ref().and_then(CouponEvent::event_uid) {
+        let found = events.get_metadata_opt(self.event.as_str()).await.context("cannot read the CouponEvent")?;
+        if let Some(uid) = found.and_then(|event| event.metadata.uid?.parse().ok()) {
             return Ok(uid);
         }
         let event = &self.event;

@@ -12,6 +12,7 @@ mod plan;
 mod recover;
 mod reporter;
 mod status;
+pub(crate) mod unreadable;
 mod wanted;
 
 use std::{
@@ -107,8 +108,8 @@ pub(crate) async fn reconcile(
         Ok(event) => event.clone(),
         Err(invalid) => {
             let event = invalid.metadata.name.as_deref().unwrap_or_default();
-            tracing::warn!(event, error = %invalid.error, "the object cannot be read: it waits for its next change");
-            return Ok(Action::await_change());
+            tracing::warn!(event, error = %invalid.error, "the object cannot be read");
+            return Ok(unreadable::look(invalid, &context).await);
         }
     };
     let name = event.name_any();

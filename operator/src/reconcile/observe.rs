@@ -98,11 +98,10 @@ pub(crate) async fn observe(context: &Context, wanted: &Wanted) -> Result<Seen, 
 
 /// Asks Kubernetes itself who has the name, after the rival was seen in Redis: when it is we, the rival had it before us.
 async fn rival(context: &Context, wanted: &Wanted, other: domain::Uuid) -> Result<Rival, ReconcileError> {
-    let current = context.events.get_opt(wanted.name.as_str()).await.map_err(|source| ReconcileError::Kubernetes {
-        operation: "asking who has the name",
-        source: Box::new(source),
+    let current = context.events.get_metadata_opt(wanted.name.as_str()).await.map_err(|source| {
+        ReconcileError::Kubernetes { operation: "asking who has the name", source: Box::new(source) }
     })?;
-    if current.and_then(|event| event.event_uid()) != Some(wanted.uid) {
+    if current.and_then(|event| event.metadata.uid?.parse().ok()) != Some(wanted.uid) {
         return Ok(Rival::Later);
     }
     Ok(if context.ledger.event(other).await?.is_some() { Rival::Earlier } else { Rival::Unknown })

@@ -6,6 +6,7 @@ use crds::{CouponEvent, CouponEventStatus, status::condition};
 use kube::{
     Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
+    core::DeserializeGuard,
 };
 use serde_json::json;
 
@@ -116,9 +117,18 @@ impl<'a> Reporter<'a> {
     }
 
     async fn read_again(&mut self) -> Result<(), ReconcileError> {
-        let read = self.context.events.get(&self.event.name_any()).await;
-        self.event = read.map_err(|error| ReconcileError::kubernetes("reading the event", error))?;
+        let read = self.context.guarded_events().get(&self.event.name_any()).await;
+        let read = read.map_err(|error| ReconcileError::kubernetes("reading the event", error))?;
+        self.adopt(read, self.event.status.clone());
         Ok(())
+    }
+
+    /// Takes the object as it is now. Of one that cannot be read, which then has this status, what was known before stays.
+    fn adopt(&mut self, DeserializeGuard(read): DeserializeGuard<CouponEvent>, status: Option<CouponEventStatus>) {
+        match read {
+            Ok(event) => self.event = event,
+            Err(invalid) => (self.event.metadata, self.event.status) = (invalid.metadata, status),
+        }
     }
 
     async fn write(&mut self, old: &CouponEventStatus, new: CouponEventStatus) -> Result<(), ReconcileError> {
@@ -138,13 +148,14 @@ impl<'a> Reporter<'a> {
             "status": new,
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = match self.context.events.patch_status(&name, &params, &Patch::Apply(body)).await {
+        let written = match self.context.guarded_events().patch_status(&name, &params, &Patch::Apply(body)).await {
             Err(kube::Error::Api(status)) if status.message.contains("field not declared in schema") => {
                 self.write_what_is_known(&name, &new).await
             }
             written => written,
         };
-        self.event = written.map_err(|error| ReconcileError::kubernetes("writing the status", error))?;
+        let written = written.map_err(|error| ReconcileError::kubernetes("writing the status", error))?;
+        self.adopt(written, Some(new.clone()));
         self.context.memory.wrote(&key);
         notices::publish(
             &self.context.recorder,
@@ -157,7 +168,11 @@ impl<'a> Reporter<'a> {
 
     /// Writes the status under a definition that is older than this program, and that knows less. A server-side apply is
     /// refused then; what this does, leaves out what is not known.
-    async fn write_what_is_known(&self, name: &str, new: &CouponEventStatus) -> kube::Result<CouponEvent> {
+    async fn write_what_is_known(
+        &self,
+        name: &str,
+        new: &CouponEventStatus,
+    ) -> kube::Result<DeserializeGuard<CouponEvent>> {
         let version = self.event.resource_version();
         let replace = json!([
             {"op": "test", "path": "/metadata/resourceVersion", "value": version},
@@ -165,7 +180,7 @@ impl<'a> Reporter<'a> {
         ]);
         let replace = serde_json::from_value(replace).expect("these are JSON patches");
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let replaced = self.context.events.patch_status(name, &params, &Patch::Json::<()>(replace)).await;
+        let replaced = self.context.guarded_events().patch_status(name, &params, &Patch::Json::<()>(replace)).await;
         replaced.map_err(|error| match error {
             // A test that fails: somebody else has written meanwhile.
             kube::Error::Api(status) if status.code == 422 => {

@@ -242,3 +242,26 @@ async fn an_operator_that_stands_by_serves_it_as_well() -> Result<()> {
     assert_eq!(answer.status, 202, "{}", answer.body);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_slowly_keeps_no_other_out() -> Result<()> {
+    let admin = Admin::start(&[]).await?;
+    let token = admin.token("clerk", true)?;
+    let head = format!(
+        "POST /coupons/preload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+    );
+    let mut slow = Vec::new();
+    // More than are worked on at once, and each is known for who it is by then.
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(("127.0.0.1", admin.port)).await?;
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 100");
+        slow.push(stream);
+    }
+    let made = admin.post(&token, &event("summer")).await?;
+    assert_eq!(made.status, 202, "{}", made.body);
+    Ok(())
+}

@@ -15,4 +15,5 @@ mod recovery;
 mod retirement;
 mod scaling;
 mod stage;
+mod unreadable;
 mod verify;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, event_name, readable},
     view::{self, grouped},
 };
 
@@ -39,6 +39,7 @@ struct Waiting {
 #[derive(Debug, Args)]
 pub(crate) struct Pause {
     /// The event.
+    #[arg(value_parser = event_name)]
     name: String,
     #[command(flatten)]
     waiting: Waiting,
@@ -47,6 +48,7 @@ pub(crate) struct Pause {
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
     /// The event.
+    #[arg(value_parser = event_name)]
     name: String,
     #[command(flatten)]
     waiting: Waiting,
@@ -55,6 +57,7 @@ pub(crate) struct Resume {
 #[derive(Debug, Args)]
 pub(crate) struct Close {
     /// The event.
+    #[arg(value_parser = event_name)]
     name: String,
     /// Do not ask.
     #[arg(long, short)]
@@ -66,6 +69,7 @@ pub(crate) struct Close {
 #[derive(Debug, Args)]
 pub(crate) struct Topup {
     /// The event.
+    #[arg(value_parser = event_name)]
     name: String,
     /// How many coupons to add.
     #[arg(value_name = "N", required_unless_present = "to", value_parser = clap::value_parser!(u64).range(1..))]
@@ -187,7 +191,7 @@ async fn patch(
         let event = cluster.event(name).await?;
         let patch = json!({"metadata": {"resourceVersion": event.metadata.resource_version}, "spec": change(&event)?});
         match cluster.events().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(event) => return Ok(event),
+            Ok(event) => return readable(event),
             Err(kube::Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => attempt += 1,
             Err(error) => return Err(cluster.explain(error, "patch")),
         }
@@ -228,7 +232,7 @@ impl Waiting {
                 }
                 let stalled = status.condition(condition::STALLED).filter(|stalled| stalled.status == "True");
                 match stalled {
-                    Some(stalled) => bail!("{name} is not {done} after {timeout} s: {}", stalled.message),
+                    Some(stalled) => bail!("{name} is not {done} after {timeout} s: {}", view::plain(&stalled.message)),
                     None => bail!("{name} is not {done} after {timeout} s: {}", view::line(&event)),
                 }
             }

@@ -6,10 +6,13 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use crds::CouponEvent;
 use kube::{
-    Api, Client, Config, ResourceExt as _,
+    Api, Client, Config, ResourceExt,
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
+    core::DeserializeGuard,
 };
+
+use crate::view::plain;
 
 /// Names that are as similar as this are worth a question.
 const SIMILAR: f64 = 0.7;
@@ -25,7 +28,7 @@ pub(crate) struct ClusterArgs {
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
     /// The namespace. Without it: that of the context.
-    #[arg(long, short, global = true, value_name = "NAME")]
+    #[arg(long, short, global = true, value_name = "NAME", value_parser = namespace_name)]
     namespace: Option<String>,
 }
 
@@ -51,14 +54,14 @@ impl ClusterArgs {
 }
 
 impl Cluster {
-    pub(crate) fn events(&self) -> Api<CouponEvent> {
+    pub(crate) fn events(&self) -> Api<DeserializeGuard<CouponEvent>> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// The event of this name.
     pub(crate) async fn event(&self, name: &str) -> anyhow::Result<CouponEvent> {
         match self.events().get_opt(name).await {
-            Ok(Some(event)) => Ok(event),
+            Ok(Some(event)) => readable(event),
             Ok(None) => Err(self.no_event(name).await),
             Err(error) => Err(self.explain(error, "get")),
         }
@@ -67,13 +70,13 @@ impl Cluster {
     /// Why there is no event of this name.
     async fn no_event(&self, name: &str) -> anyhow::Error {
         let namespace = &self.namespace;
-        let events = match self.events().list(&ListParams::default()).await {
+        let events = match self.events().list_metadata(&ListParams::default()).await {
             Ok(events) => events,
             // It is more likely that this is why.
             Err(error) if is_not_found(&error) => return self.explain(error, "list"),
             Err(_) => return anyhow!("there is no event {name:?} in the namespace {namespace}"),
         };
-        let names = events.iter().map(CouponEvent::name_any);
+        let names = events.iter().map(ResourceExt::name_any);
         match closest(name, names) {
             Some(other) => anyhow!("there is no event {name:?} in the namespace {namespace}; did you mean {other:?}?"),
             None if events.items.is_empty() => {
@@ -99,7 +102,7 @@ impl Cluster {
                  {{apiGroups: [couponry.dev], resources: [couponevents], verbs: [{verb}]}}"
             ),
             kube::Error::Api(status) if status.code == 401 => anyhow!("the cluster does not know you: log in again"),
-            kube::Error::Api(status) => anyhow!("{}", status.message),
+            kube::Error::Api(status) => anyhow!("{}", plain(&status.message)),
             kube::Error::Service(cause) => {
                 // Its causes say which of the many ways to fail it was.
                 let causes = anyhow!("{cause:?}");
@@ -108,6 +111,35 @@ impl Cluster {
             _ => anyhow::Error::new(error).context(format!("cannot {verb} the events of the namespace {namespace}")),
         }
     }
+}
+
+/// The event, unless it cannot be read: then why, and what to do.
+pub(crate) fn readable(DeserializeGuard(read): DeserializeGuard<CouponEvent>) -> anyhow::Result<CouponEvent> {
+    read.map_err(|invalid| {
+        let name = invalid.metadata.name.as_deref().unwrap_or_default();
+        let error = plain(&invalid.error);
+        anyhow!("the event {name} cannot be read: {error}; correct it with `kubectl edit ce {name}`, or delete it")
+    })
+}
+
+/// The name of an event, as Kubernetes has them. Others would be taken for a part of its paths.
+pub(crate) fn event_name(name: &str) -> Result<String, String> {
+    let rule = "lower-case letters, digits, '-' and '.', at most 253, with a letter or digit at both ends";
+    if name.len() <= 253 && name.split('.').all(is_label) { Ok(name.to_owned()) } else { Err(format!("use {rule}")) }
+}
+
+/// The name of a namespace.
+fn namespace_name(name: &str) -> Result<String, String> {
+    let rule = "lower-case letters, digits and '-', at most 63, with a letter or digit at both ends";
+    if name.len() <= 63 && is_label(name) { Ok(name.to_owned()) } else { Err(format!("use {rule}")) }
+}
+
+fn is_label(label: &str) -> bool {
+    let is_edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = label.as_bytes();
+    bytes.first().is_some_and(is_edge)
+        && bytes.last().is_some_and(is_edge)
+        && bytes.iter().all(|byte| is_edge(byte) || *byte == b'-')
 }
 
 pub(crate) fn is_not_found(error: &kube::Error) -> bool {
@@ -130,5 +162,16 @@ mod tests {
         assert_eq!(closest("sumer", names()).as_deref(), Some("summer"));
         assert_eq!(closest("winter-2025", names()).as_deref(), Some("winter-2026"));
         assert_eq!(closest("zzz", names()), None);
+    }
+
+    #[test]
+    fn what_is_no_name_is_not_asked_for() {
+        let long = "x".repeat(254);
+        for name in ["", " ", "a b", "p3/status", "..", "a..b", "-a", "a-", "A", "여름", "a?watch=true", "a%2f", &long]
+        {
+            assert!(event_name(name).is_err() && namespace_name(name).is_err(), "{name}");
+        }
+        assert!(event_name("summer-2026.kr").is_ok() && namespace_name("summer-2026.kr").is_err());
+        assert!(event_name(&"x".repeat(253)).is_ok() && namespace_name(&"x".repeat(63)).is_ok());
     }
 }

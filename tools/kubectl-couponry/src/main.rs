@@ -52,6 +52,7 @@ enum Command {
     /// Compares what Redis, Kafka and Postgres hold of an event. Runs in the operator's pod.
     Audit {
         /// The event.
+        #[arg(value_parser = cluster::event_name)]
         name: String,
         /// How to say it.
         #[arg(long, short, value_enum, default_value = "text", value_name = "FORM")]
@@ -65,6 +66,7 @@ enum Command {
     /// Writes the coupons or the issuances of an event as CSV. Runs in the operator's pod.
     Export {
         /// The event.
+        #[arg(value_parser = cluster::event_name)]
         name: String,
         /// Which rows.
         #[arg(value_enum)]

@@ -5,13 +5,17 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::bail;
 use clap::Args;
 use console::Term;
-use crds::{CouponEvent, status::condition};
+use crds::{
+    CouponEvent,
+    status::{condition, reason},
+};
 use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
-    api::ListParams,
+    api::{ListParams, ObjectMeta},
+    core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _,
         watcher::{self, Event, watcher},
@@ -19,7 +23,7 @@ use kube::{
 };
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, event_name, readable},
     table::table,
     view::{self, grouped, state_word},
 };
@@ -30,6 +34,7 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// The event. Without it: all events.
+    #[arg(value_parser = event_name)]
     name: Option<String>,
     /// Go on showing it until it is deleted, or Ctrl-C. Where the output is no terminal: a line for each change.
     #[arg(long, short, requires = "name")]
@@ -60,7 +65,7 @@ impl Status {
 
 async fn all(cluster: &Cluster, everywhere: bool) -> anyhow::Result<()> {
     let events = if everywhere { Api::all(cluster.client.clone()) } else { cluster.events() };
-    let events: Vec<CouponEvent> =
+    let events: Vec<DeserializeGuard<CouponEvent>> =
         events.list(&ListParams::default()).await.map_err(|error| cluster.explain(error, "list"))?.items;
     if events.is_empty() {
         let place = if everywhere { "the cluster".to_owned() } else { format!("the namespace {}", cluster.namespace) };
@@ -71,16 +76,31 @@ async fn all(cluster: &Cluster, everywhere: bool) -> anyhow::Result<()> {
     if everywhere {
         heads.insert(0, "NAMESPACE");
     }
-    let rows: Vec<_> = events.iter().map(|event| row(event, everywhere)).collect();
+    let rows = events.iter().map(|guard| {
+        let mut row = guard.0.as_ref().map_or_else(|invalid| unreadable(&invalid.metadata), row);
+        if everywhere {
+            row.insert(0, guard.namespace().unwrap_or_default());
+        }
+        row
+    });
+    let rows: Vec<_> = rows.collect();
     print!("{}", table(&heads, &rows));
     Ok(())
 }
 
-fn row(event: &CouponEvent, everywhere: bool) -> Vec<String> {
+/// `status NAME` says why.
+fn unreadable(metadata: &ObjectMeta) -> Vec<String> {
+    let unknown = || "-".to_owned();
+    let name = metadata.name.clone().unwrap_or_default();
+    let state = reason::UNREADABLE.to_owned();
+    vec![name, unknown(), state, unknown(), unknown(), unknown(), unknown(), String::new()]
+}
+
+fn row(event: &CouponEvent) -> Vec<String> {
     let status = event.status.clone().unwrap_or_default();
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
     let ready = status.condition(condition::READY).map_or("-", |ready| &ready.status).to_owned();
-    let mut row = vec![
+    vec![
         event.name_any(),
         ready,
         state_word(event),
@@ -89,11 +109,7 @@ fn row(event: &CouponEvent, everywhere: bool) -> Vec<String> {
         number(status.persisted),
         number(status.remaining),
         next(event, Timestamp::now()),
-    ];
-    if everywhere {
-        row.insert(0, event.namespace().unwrap_or_default());
-    }
-    row
+    ]
 }
 
 /// What the clock does next.
@@ -129,7 +145,7 @@ async fn watch(cluster: &Cluster, event: CouponEvent) -> anyhow::Result<()> {
             () = tokio::time::sleep(TICK) => continue,
         };
         match change {
-            Ok(Some(Event::Apply(event) | Event::InitApply(event))) => current = event,
+            Ok(Some(Event::Apply(event) | Event::InitApply(event))) => current = readable(event)?,
             Ok(Some(Event::Delete(_))) => bail!("{name} was deleted"),
             Ok(None) => bail!("the watch of {name} has ended"),
             Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) => {

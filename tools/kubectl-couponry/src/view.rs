@@ -12,12 +12,21 @@ use kube::ResourceExt as _;
 const BAR: u64 = 30;
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
+/// The text without what a terminal takes for a command: what others wrote must not rewrite what we say.
+pub(crate) fn plain(text: &str) -> String {
+    // Ends of lines, and marks that turn the direction of a text.
+    let is_mark =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_plain = |c: char| !c.is_control() && !is_mark(c);
+    text.chars().map(|c| if is_plain(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
 /// All that is to be said about the event.
 pub(crate) fn lines(event: &CouponEvent, now: Timestamp) -> Vec<String> {
     let status = event.status.clone().unwrap_or_default();
     let total = event.spec.total_count;
     let mut lines = vec![
-        format!("{}  {}", style(event.name_any()).bold(), event.spec.policy_name),
+        format!("{}  {}", style(event.name_any()).bold(), plain(&event.spec.policy_name)),
         format!("  {:<10} {}", "state", state(event, now)),
     ];
     if let Some(window) = window(event, now) {
@@ -46,7 +55,7 @@ pub(crate) fn line(event: &CouponEvent) -> String {
     let status = event.status.clone().unwrap_or_default();
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
     let stalled = status.condition(condition::STALLED).filter(|stalled| stalled.status == "True");
-    let stalled = stalled.map_or_else(String::new, |stalled| format!("  STALLED: {}", stalled.message));
+    let stalled = stalled.map_or_else(String::new, |stalled| format!("  STALLED: {}", plain(&stalled.message)));
     format!(
         "{}  {}  preloaded {}/{}  issued {}  recorded {}  remaining {}{stalled}",
         event.name_any(),
@@ -62,7 +71,7 @@ pub(crate) fn line(event: &CouponEvent) -> String {
 /// The reason of the condition Open: the event's state.
 pub(crate) fn state_word(event: &CouponEvent) -> String {
     let open = event.status.as_ref().and_then(|status| status.condition(condition::OPEN));
-    open.map_or_else(|| "Unknown".to_owned(), |open| open.reason.clone())
+    open.map_or_else(|| "Unknown".to_owned(), |open| plain(&open.reason))
 }
 
 fn state(event: &CouponEvent, now: Timestamp) -> String {
@@ -128,6 +137,7 @@ fn balance(balance: &BalanceStatus) -> String {
 
 fn condition(condition: &Condition, now: Timestamp) -> Vec<String> {
     let Condition { type_, status, reason, message, last_transition_time, .. } = condition;
+    let (type_, reason) = (plain(type_), plain(reason));
     let sign = match status.as_str() {
         _ if type_ == condition::STALLED => style("✗").red(),
         "True" => style("✓").green(),
@@ -141,7 +151,7 @@ fn condition(condition: &Condition, now: Timestamp) -> Vec<String> {
     let since = span(now.duration_since(last_transition_time.0).max(SignedDuration::ZERO));
     let mut lines = vec![format!("  {sign} {type_:<10} {reason:<20} {}", style(format!("{since} ago")).dim())];
     if !message.is_empty() {
-        lines.push(format!("    {:<10} {}", "", style(message).dim()));
+        lines.push(format!("    {:<10} {}", "", style(plain(message)).dim()));
     }
     lines
 }
@@ -231,6 +241,19 @@ status:
         let expected = "summer  Open  preloaded 100,000/100,000  issued 50,000  recorded 49,000  remaining 50,000  \
                         STALLED: a coupon is lost";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn what_others_wrote_does_not_reach_the_terminal_as_a_command() {
+        let name = r#"policyName: "\e[2J\r\nsold out \u202e\u2066\u009b1m 여름 🎟""#;
+        let shown = SUMMER.replace("policyName: Summer sale", name);
+        let status = STATUS.replace("a coupon is lost", r#""a\e]0;b\a""#);
+        let event = event(&format!("{shown}{status}"));
+        let text = lines(&event, "2026-12-01T02:00:00Z".parse().unwrap());
+        let text = text.iter().map(|line| console::strip_ansi_codes(line).into_owned()).collect::<Vec<_>>();
+        assert_eq!(text[0], r"summer  \u{1b}[2J\r\nsold out \u{202e}\u{2066}\u{9b}1m 여름 🎟");
+        assert!(text.iter().any(|line| line.ends_with(r"a\u{1b}]0;b\u{7}")), "{text:?}");
+        assert!(line(&event).ends_with(r"STALLED: a\u{1b}]0;b\u{7}"));
     }
 
     #[test]

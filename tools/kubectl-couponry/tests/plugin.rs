@@ -155,6 +155,34 @@ fn an_event_by_counts_says_how_to_top_it_up() {
 }
 
 #[test]
+fn an_event_that_cannot_be_read_is_named_and_hides_no_other() {
+    let kubernetes = Kubernetes::start().unwrap();
+    let run = |args: &[&str]| plugin(kubernetes.kubeconfig(), args).output().unwrap();
+    let mut older = serde_json::to_value(crds::definition()).unwrap();
+    let end = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/endTime";
+    *older.pointer_mut(end).unwrap() = serde_json::json!({"type": "string"});
+    let rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations";
+    older.pointer_mut(rules).unwrap().as_array_mut().unwrap().clear();
+    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &older.to_string()).unwrap();
+    kubernetes
+        .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])
+        .unwrap();
+    let odd = BY_SHARES.replace("totalCount", "endTime: '9999-12-31T23:59:59Z', totalCount");
+    for (name, spec) in [("forever", odd.as_str()), ("summer", BY_SHARES)] {
+        kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest("default", name, spec)).unwrap();
+    }
+    let table = said(&run(&["status"]));
+    let state = |line: usize| table.lines().nth(line).unwrap().split_whitespace().nth(2).unwrap();
+    assert_eq!((state(1), state(2)), ("Unreadable", "Unknown"), "{table}");
+    for args in [&["status", "forever"][..], &["pause", "forever"]] {
+        let why = refused(&run(args));
+        assert!(why.contains("the event forever cannot be read: ") && why.contains("kubectl edit ce forever"), "{why}");
+    }
+    assert!(said(&run(&["status", "summer"])).contains("Summer sale"));
+    assert!(refused(&run(&["status", "sumer"])).contains("did you mean"));
+}
+
+#[test]
 fn what_is_missing_or_forbidden_is_said() {
     let eve = User { token: "eve-token", name: "eve", groups: &["system:authenticated"] };
     let kubernetes = Kubernetes::start_with(&[eve]).unwrap();
@@ -173,6 +201,15 @@ fn what_is_missing_or_forbidden_is_said() {
     assert!(refused(&run(&["status", "summer"])).contains("the namespace default has no events"));
 
     kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest("default", "summer", BY_SHARES)).unwrap();
+    for name in ["summer/status", "a b", "", "summer?watch=true"] {
+        for command in ["status", "pause", "audit"] {
+            let wrong = unanswered(&run(&[command, name]));
+            assert!(wrong.contains(&format!("invalid value '{name}'")) || name.is_empty(), "{wrong}");
+            assert!(wrong.contains("lower-case letters, digits") || name.is_empty(), "{wrong}");
+        }
+    }
+    assert!(unanswered(&run(&["status", "-n", "a b"])).contains("lower-case letters, digits"));
+
     let slip = refused(&run(&["pause", "sumer"]));
     assert!(slip.contains(r#"there is no event "sumer" in the namespace default; did you mean "summer"?"#), "{slip}");
     let shown = said(&run(&["status", "summer"]));
