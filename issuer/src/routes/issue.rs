@@ -127,6 +127,20 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
     }
 }
 
+/// Reads a body as the route does: for the fuzzer.
+///
+/// # Panics
+/// Outside of a runtime of tokio's.
+#[cfg(any(test, fuzzing))]
+pub async fn read_issue_request(body: Vec<u8>) -> Result<(Option<domain::UserId>, domain::EventId), Problem> {
+    let request = Request::builder().header("content-type", "application/json").body(Body::from(body));
+    let request = request.expect("a request with one header");
+    let IssueRequest { user_id, event_id: event } = body::json(request, std::time::Duration::MAX).await?;
+    let user =
+        user_id.map(domain::UserId::try_from).transpose().map_err(|error| Problem::invalid(error.to_string()))?;
+    Ok((user, event_id(event)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +168,14 @@ mod tests {
         let refused = IssueAnswer::try_from(Outcome::Unverified).err().unwrap();
         assert_eq!(refused.status(), 503, "nobody is told no by a Redis that may have forgotten them");
         assert!(json(Outcome::NotStarted).contains(r#""reason":"NOT_STARTED""#));
+    }
+
+    #[tokio::test]
+    async fn nothing_breaks_on_the_seeds_of_the_fuzzer() {
+        for seed in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/request")).unwrap() {
+            let _ = read_issue_request(std::fs::read(seed.unwrap().path()).unwrap()).await;
+        }
+        let (user, event) = read_issue_request(br#"{"userId":"u1","eventId":"summer"}"#.to_vec()).await.unwrap();
+        assert_eq!((user.unwrap().as_str(), event.as_str()), ("u1", "summer"));
     }
 }

@@ -6,6 +6,9 @@ mod issue;
 pub(crate) mod request;
 mod user;
 
+#[cfg(any(test, fuzzing))]
+pub use issue::read_issue_request;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{

@@ -8,6 +8,8 @@ pub mod discount;
 pub mod identity;
 pub mod lot;
 pub mod record;
+#[cfg(any(test, fuzzing))]
+pub mod untrusted;
 pub mod window;
 
 pub use allocation::Share;

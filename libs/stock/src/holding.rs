@@ -117,6 +117,31 @@ pub(crate) fn unreadable(operation: &'static str, what: &str) -> StockError {
     StockError::Unreadable { operation, what: format!("{what:?}") }
 }
 
+/// Reads a text as everything that Redis holds for us: for the fuzzer.
+///
+/// # Panics
+/// When what can be read comes out otherwise than it went in.
+#[cfg(any(test, fuzzing))]
+pub fn read_stored(text: &str) {
+    let same = |user: UserId, holding: Holding| {
+        let entry = holding.to_entry(&user);
+        let again = split("fuzz", serde_json::from_str(&entry).ok(), &entry);
+        assert_eq!(again.expect("our own entry"), (user, holding));
+    };
+    if let Ok((user, holding)) = split("fuzz", serde_json::from_str(text).ok(), text) {
+        same(user, holding);
+    }
+    for (user, holding) in parse_records("fuzz", text).unwrap_or_default() {
+        same(user, holding);
+    }
+    if let Some((coupon, discount)) = parse_item(text) {
+        assert_eq!(parse_item(&format!("{coupon}:{discount}")), Some((coupon, discount)));
+    }
+    if let Ok(uid) = parse_uid("fuzz", text) {
+        assert_eq!(parse_uid("fuzz", &uid.to_string()).expect("our own uid"), uid);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,5 +168,12 @@ mod tests {
         }
         let error = Holding::from_entry("issue", "{}").unwrap_err().to_string();
         assert_eq!(error, r#"issue: Redis holds "{}""#);
+    }
+
+    #[test]
+    fn nothing_breaks_on_the_seeds_of_the_fuzzer() {
+        for seed in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/stored")).unwrap() {
+            read_stored(&String::from_utf8_lossy(&std::fs::read(seed.unwrap().path()).unwrap()));
+        }
     }
 }

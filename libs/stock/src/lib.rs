@@ -34,6 +34,8 @@ mod settle;
 pub use backend::RedisSettings;
 pub use connection::{Stock, StockError};
 pub use durability::{Durability, DurabilitySettings};
+#[cfg(any(test, fuzzing))]
+pub use holding::read_stored;
 pub use holding::{Holding, Status};
 pub use issue::{IssueReply, MAX_BATCH, Outcome};
 pub use load::{Acknowledge, Loaded, Opening};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use anyhow::{Context, Result, bail};
-use testbed::Process;
 use testbed::process::Launch;
+use testbed::progress::Step;
+use testbed::{Process, programs};
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -47,6 +48,23 @@ pub(crate) fn run<S: Into<OsString>>(args: impl IntoIterator<Item = S>) -> Resul
         bail!("cargo {described} failed");
     }
     Ok(())
+}
+
+/// A program of crates.io in this version, kept beside the other programs that are installed.
+pub(crate) fn tool(name: &str, version: &str) -> Result<PathBuf> {
+    let root = programs::cache()?.join(format!("{name}-{version}"));
+    let program = root.join("bin").join(name);
+    if !program.is_file() {
+        let step = Step::start(format!("building {name} {version} (once)"));
+        // Not optimized: it only starts the compiler.
+        run(["install", "--quiet", "--locked", "--debug"].map(OsString::from).into_iter().chain([
+            "--root".into(),
+            root.into_os_string(),
+            format!("{name}@{version}").into(),
+        ]))?;
+        step.done();
+    }
+    Ok(program)
 }
 
 /// Runs a program on our terminal to its end.

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use testbed::process::Launch;
-use testbed::progress::Step;
 use testbed::{image, programs};
 
 use crate::cargo;
@@ -145,19 +144,7 @@ fn auditable(dockerfile: &Path) -> Result<PathBuf> {
     let text = fs::read_to_string(dockerfile).with_context(|| format!("cannot read {}", dockerfile.display()))?;
     let version = text.lines().find_map(|line| line.strip_prefix("ARG AUDITABLE_VERSION="));
     let version = version.context("the Dockerfile has no ARG AUDITABLE_VERSION")?;
-    let root = programs::cache()?.join(format!("cargo-auditable-{version}"));
-    let program = root.join("bin/cargo-auditable");
-    if !program.is_file() {
-        let step = Step::start(format!("building cargo-auditable {version} (once)"));
-        // Not optimized: it only starts the compiler.
-        cargo::run(["install", "--quiet", "--locked", "--debug"].map(std::ffi::OsString::from).into_iter().chain([
-            "--root".into(),
-            root.into_os_string(),
-            format!("cargo-auditable@{version}").into(),
-        ]))?;
-        step.done();
-    }
-    Ok(program)
+    cargo::tool("cargo-auditable", version)
 }
 
 /// The commit, where there is one to name.

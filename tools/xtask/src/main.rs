@@ -1,4 +1,4 @@
-//! The project's commands: demo, test, chaos, e2e, chart, images, cluster, codegen, setup.
+//! The project's commands: demo, test, fuzz, chaos, e2e, chart, images, cluster, codegen, setup.
 
 mod beside;
 mod cargo;
@@ -9,6 +9,7 @@ mod codegen;
 mod coupon_event;
 mod demo;
 mod e2e;
+mod fuzz;
 mod images;
 mod kubectl;
 mod programs;
@@ -51,6 +52,8 @@ enum Command {
     Demo(demo::Options),
     /// Runs every test, on servers that are started once for the whole run.
     Test(test::Options),
+    /// Looks for bytes that break what reads bytes from outside (needs a nightly compiler).
+    Fuzz(fuzz::Options),
     /// Breaks everything at random while users ask, and checks that every promise holds.
     Chaos(chaos::Options),
     /// Installs the chart on a whole cluster, and does there what users and operators do (needs root).
@@ -95,6 +98,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Chaos(options) => chaos::run(&options),
         Command::E2e(options) => e2e::run(&options),
         Command::Chart(options) => chart::run(&options),

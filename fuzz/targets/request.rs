@@ -1,0 +1,15 @@
+//! The body of `POST /coupons/issue`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tokio::runtime::{Builder, Runtime};
+
+thread_local! {
+    /// The body is read with a deadline, and that takes a runtime.
+    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+}
+
+fuzz_target!(|body: &[u8]| {
+    let _ = RUNTIME.with(|runtime| runtime.block_on(issuer::read_issue_request(body.to_vec())));
+});
