@@ -36,7 +36,8 @@ pub struct Observed {
     /// How many users were told of a coupon that could not be recorded.
     pub cancelled: u64,
     /// How many coupons left the stock and are with nobody: given, cancelled and not put back. At every instant, `loaded` is the
-    /// sum of `queued`, `issued` and this. It can be below zero for a moment, while two users were told of the same coupon.
+    /// sum of `queued`, `issued` and this. It is below zero while coupons are in two
+    /// places: for a moment, while two users were told of the same one.
     pub voided: i64,
     /// Whether the coupons have left Redis, since the event is over; then, what its gate was before. The gate is closed now.
     pub retired: Option<Gate>,

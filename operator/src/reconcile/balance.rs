@@ -5,6 +5,7 @@
 //! ([ADR 0010](../../../docs/adr/0010-the-balance.md)):
 //!
 //! - What Redis has loaded is in its queue, with users, or voided. All of that is read in one step of Redis.
+//! - No coupon is in two places: not for longer than it takes until the second of two users who were told of it is cancelled.
 //! - Redis has loaded nothing that Postgres, asked later, does not have.
 //! - What Postgres has recorded, Redis, asked later, has given.
 //! - What Redis knows to be recorded, Postgres, asked later, has recorded.
@@ -23,7 +24,7 @@ pub(crate) struct Balance {
     recorded: u64,
     /// How many Redis knew to be recorded, before Postgres was asked.
     known_recorded: u64,
-    /// Below zero while two users were told of the same coupon.
+    /// Below zero while coupons are in two places, as when two users were told of the same one.
     voided: i64,
 }
 
@@ -70,7 +71,7 @@ impl Balance {
 
     /// Whether Redis may give coupons that users have already, or that do not exist.
     pub(crate) fn gives_too_much(&self) -> bool {
-        self.recorded > self.issued || self.missing() < 0 || self.loaded > self.generated
+        self.recorded > self.issued || self.missing() < 0 || self.voided < 0 || self.loaded > self.generated
     }
 
     /// How many loaded coupons Redis does not have any more; below zero: how many it has too many.
@@ -103,6 +104,13 @@ impl Balance {
                 parts.join(", ")
             ));
         }
+        let doubled = voided.min(0).unsigned_abs();
+        if doubled > 0 {
+            let verb = if doubled == 1 { "is" } else { "are" };
+            words.push(format!(
+                "Redis has loaded {loaded} coupons, {queued} are to give and {issued} given: {doubled} {verb} there twice"
+            ));
+        }
         if loaded > generated {
             words.push(format!("Redis has loaded {loaded} coupons, Postgres has only {generated}"));
         }
@@ -115,6 +123,7 @@ impl Balance {
             ));
         }
         let coupons = missing.unsigned_abs()
+            + doubled
             + loaded.saturating_sub(generated)
             + recorded.saturating_sub(issued)
             + known_recorded.saturating_sub(recorded);
@@ -183,6 +192,12 @@ mod tests {
                 1,
                 true,
                 "Postgres has 100 coupons, Redis has 61 to give and 40 given: 1 is there twice",
+            ),
+            (
+                Balance { queued: 61, voided: -1, ..WHOLE },
+                1,
+                true,
+                "Redis has loaded 100 coupons, 61 are to give and 40 given: 1 is there twice",
             ),
             (Balance { generated: 90, ..WHOLE }, 10, true, "Redis has loaded 100 coupons, Postgres has only 90"),
             (

@@ -221,8 +221,8 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
     if len == 0 {
         return drift(wanted, seen).unwrap_or(Plan::Do(Step::MakeStock(Lot { first_ordinal: 0, counts: target })));
     }
-    if own.loaded < len {
-        return Plan::Do(Step::Load { from: own.loaded, to: len });
+    if let Some(load) = load(own, len) {
+        return load;
     }
     if let Some(drift) = given_too_early(own).or_else(|| drift(wanted, seen)) {
         return drift;
@@ -265,13 +265,10 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, seen: &S
     if opens && Balance::of(wanted, seen).is_some_and(|balance| balance.gives_too_much()) {
         return drift(wanted, seen).unwrap_or(Plan::Rest);
     }
-    if own.gate == Gate::Loading {
-        if own.loaded < len {
-            return Plan::Do(Step::Load { from: own.loaded, to: len });
-        }
-        if let Some(drift) = drift(wanted, seen) {
-            return drift;
-        }
+    if own.gate == Gate::Loading
+        && let Some(plan) = drift(wanted, seen).or_else(|| load(own, len))
+    {
+        return plan;
     }
     let opening = opening_now(wanted, stored, own, own.issued > 0 || seen.persisted > 0);
     let start = opening.window.start;
@@ -285,13 +282,19 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, seen: &S
         }
         Ok(_) => {}
     }
-    if own.loaded < len {
-        return Plan::Do(Step::Load { from: own.loaded, to: len });
+    // A Redis that says it has loaded less than it has would be given the same coupons once more.
+    if let Some(load) = load(own, len) {
+        return drift(wanted, seen).unwrap_or(load);
     }
     if start != wanted.window.start {
         return stuck(reason::CHANGE_NOT_POSSIBLE, "the event has opened: put startTime back as it was");
     }
     Plan::Rest
+}
+
+/// Copies what of `len` coupons Redis does not have yet.
+fn load(own: &Observed, len: u64) -> Option<Plan> {
+    (own.loaded < len).then_some(Plan::Do(Step::Load { from: own.loaded, to: len }))
 }
 
 /// What to do when the event is over for good; None when it is not.

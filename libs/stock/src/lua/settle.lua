@@ -3,8 +3,9 @@
 -- still names the coupon, and a coupon goes back to the stock only with the change that takes it from its user.
 --
 -- At every instant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that does not go back is voided.
--- Where an entry gets another coupon in place of one that does go back, that other one must have been counted before (as
--- voided, or as held by somebody else too): so it is taken off again.
+-- An entry may get another coupon in place of its own (REPLACE). Redis may have forgotten that the user has that one, and hold it
+-- in the queue: then it leaves the queue. Otherwise it was counted before, as voided or as held by somebody else too: where the
+-- coupon that was issued goes back, voided goes down by one.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   then five for each settlement, at most 1,500 of them:
@@ -35,8 +36,8 @@ local function names(entry, coupon)
   return string.sub(entry, 1, #beginning) == beginning
 end
 
-local changed, returned = {}, {}
-local completed, cancelled, voided = 0, 0, 0
+local changed, returned, taken = {}, {}, {}
+local completed, cancelled = 0, 0
 for i = 2, #ARGV, 5 do
   local user, coupon, status, give_back, replacement = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local entry = entries[user]
@@ -48,16 +49,14 @@ for i = 2, #ARGV, 5 do
     elseif status == 'REPLACE' then
       entries[user] = replacement
       completed = completed + 1
+      local code = string.match(replacement, '^{"couponKey":"([^"]+)"')
+      local kind, amount = string.match(replacement, ',"discountType":"(%u+)","discountAmount":(%d+),"issuedAt":%-?%d+,"status":"%u+"}$')
+      taken[#taken + 1] = code .. ':' .. kind .. ':' .. amount
     else
       entries[user] = bare .. CANCELLED
       cancelled = cancelled + 1
     end
     changed[user] = true
-    if status == 'CANCEL' and give_back ~= '1' then
-      voided = voided + 1
-    elseif status == 'REPLACE' and give_back == '1' then
-      voided = voided - 1
-    end
     if give_back == '1' then
       -- Anchored at the end: the userId before it may hold anything.
       local kind, amount = string.match(bare, ',"discountType":"(%u+)","discountAmount":(%d+),"issuedAt":%d+$')
@@ -75,9 +74,14 @@ if #fields > 0 then
   redis.call('HSET', KEYS[3], unpack(fields))
   redis.call('HINCRBY', KEYS[1], 'completed', completed)
   redis.call('HINCRBY', KEYS[1], 'cancelled', cancelled)
-  redis.call('HINCRBY', KEYS[1], 'voided', voided)
-end
-if #returned > 0 then
-  redis.call('RPUSH', KEYS[2], unpack(returned))
+  if #returned > 0 then
+    redis.call('RPUSH', KEYS[2], unpack(returned))
+  end
+  -- Goes through all of the queue, for the few users of whom Redis and the database say different things.
+  local removed = 0
+  for _, item in ipairs(taken) do
+    removed = removed + redis.call('LREM', KEYS[2], 0, item)
+  end
+  redis.call('HINCRBY', KEYS[1], 'voided', cancelled - #returned + removed)
 end
 return { completed, cancelled, #returned }

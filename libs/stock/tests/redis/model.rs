@@ -92,6 +92,7 @@ impl Model {
 
     fn settle(&mut self, settlements: &[Settlement]) -> Settled {
         let mut settled = Settled::default();
+        let mut taken = HashSet::new();
         for Settlement { user, coupon, outcome } in settlements {
             let Some(held) = self.issued.get_mut(user) else { continue };
             if held.coupon != *coupon || held.status != Status::Pending {
@@ -113,6 +114,7 @@ impl Model {
                         self.queue.push_back((held.coupon.clone(), held.discount));
                         settled.returned += 1;
                     }
+                    taken.insert((by.coupon.clone(), by.discount));
                     *held = Holding { status: Status::Completed, ..by.clone() };
                     settled.completed += 1;
                     false
@@ -123,6 +125,7 @@ impl Model {
                 settled.returned += 1;
             }
         }
+        self.queue.retain(|item| !taken.contains(item));
         settled
     }
 }
@@ -219,12 +222,11 @@ async fn compare(first: u64, steps: Vec<Step>) {
                     .map(|(number, end, wrong)| {
                         let user = user(number);
                         let held = model.issued.get(&user).filter(|_| !wrong).map(|held| held.coupon.clone());
-                        let by = Holding {
-                            coupon: format!("REPLACED-{number}").parse().unwrap(),
-                            discount: TEN_PERCENT,
-                            issued_at: 1,
-                            status: Status::Completed,
-                        };
+                        // Every third has one that is still in the queue, as if Redis had forgotten who has it.
+                        let queued = model.queue.get(usize::from(number)).filter(|_| number % 3 == 0).cloned();
+                        let (coupon, discount) =
+                            queued.unwrap_or_else(|| (format!("REPLACED-{number}").parse().unwrap(), TEN_PERCENT));
+                        let by = Holding { coupon, discount, issued_at: 1, status: Status::Completed };
                         Settlement {
                             user,
                             coupon: held.unwrap_or_else(|| "ANOTHER".parse().unwrap()),

@@ -280,6 +280,8 @@ fn nothing_opens_that_does_not_add_up() {
     ] {
         assert_eq!(reason_of(&plan(&wanted(10), &opened(redis, persisted))), reason::DRIFT_FOUND, "{what}");
     }
+    let fewer = Observed { loaded: 9, ..whole(Gate::Open) };
+    assert_eq!(reason_of(&plan(&wanted(10), &opened(fewer, 4))), reason::DRIFT_FOUND, "it would be loaded twice");
     let paused = Wanted { issuance: Issuance::Paused, ..wanted(10) };
     assert_eq!(plan(&paused, &opened(whole(Gate::Open), 5)), gate(Gate::Paused, ALWAYS, 10), "it can always be held");
     assert_eq!(plan(&wanted(10), &opened(whole(Gate::Open), 5)), Plan::Rest, "what is open is not the plan's to close");
