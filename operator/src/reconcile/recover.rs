@@ -67,7 +67,7 @@ pub(super) async fn recover(
         Recovered { recovery, since, total }
     };
     // First the gate: between the two, users would be told that an event that is open has not started.
-    if own.gate == Gate::Loading && stored.opened_at.is_some() && recovered.total == stored.stock_len() {
+    if own.gate == Gate::Loading && stored.opened_at.is_some() {
         let opening = opening_now(wanted, &stored, own, recorded > 0);
         context.stock.set_gate(&wanted.name, own.uid, &opening).await?;
     }
@@ -81,12 +81,16 @@ pub(super) async fn recover(
 
 /// Whether all that is recorded is with its users in Redis, and everything else that was loaded in its queue. What Redis says is
 /// recorded was recorded: so when there are as many, they are the same.
+///
+/// A top-up may still be on its way, but not where the gate is still to be set: there somebody was cut off while restoring, and
+/// until the rest was loaded users would be told that the event has not started.
 fn is_whole(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
     let held = i128::from(redis.queued) + i128::from(redis.issued) + i128::from(redis.voided);
     redis.completed == redis.issued
         && redis.issued == recorded
         && held == i128::from(redis.loaded)
         && redis.loaded <= stored.stock_len()
+        && (redis.gate != Gate::Loading || redis.loaded == stored.stock_len())
 }
 
 /// What users have in Redis, and Postgres does not know to be theirs; or does, and Redis has not heard of it.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use domain::EventId;
+use domain::{EventId, Gate};
 use futures::{StreamExt as _, TryStreamExt as _, future};
 use testbed::{Database, Kafka, Redis, ports, program::Running, redis::command};
 use tokio::{
@@ -383,8 +383,14 @@ async fn killed_in_the_middle_of_restoring_another_operator_starts_over() -> Res
     let mut queue = stage.stock.scan_queue(&event).await?;
     command(&redis.url(), &["FLUSHALL"])?;
     let mut in_the_middle = 0;
+    let seen = async || {
+        let redis = stage.stock.observe(&event).await?;
+        let is_told_wrong = redis.as_ref().is_some_and(|redis| redis.is_verified && redis.gate == Gate::Loading);
+        ensure!(!is_told_wrong, "users are told that an open event has not started: {redis:?}");
+        anyhow::Ok(redis)
+    };
     for _ in 0..3 {
-        let (reached, seen) = (u64::from(TOTAL) / 4, async || stage.stock.observe(&event).await);
+        let reached = u64::from(TOTAL) / 4;
         eventually("it is restoring", async || {
             Ok(seen().await?.is_some_and(|redis| redis.is_verified || redis.loaded >= reached))
         })
@@ -400,11 +406,7 @@ async fn killed_in_the_middle_of_restoring_another_operator_starts_over() -> Res
     let _other = stage.operator()?;
     command(&redis.url(), &["FLUSHALL"])?;
     eventually("it is whole", async || {
-        Ok(stage
-            .stock
-            .observe(&event)
-            .await?
-            .is_some_and(|redis| redis.is_verified && redis.loaded == u64::from(TOTAL)))
+        Ok(seen().await?.is_some_and(|redis| redis.is_verified && redis.loaded == u64::from(TOTAL)))
     })
     .await?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
