@@ -19,7 +19,7 @@ use crate::context::Context;
 /// How many coupons are copied from Postgres to Redis at a time: what one script can take.
 const CHUNK: u32 = 5000;
 /// How often a long step says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far the stock is, for the steps that make it.
 pub(super) fn progress(step: &Step) -> Option<String> {

@@ -10,10 +10,7 @@
 //! comparing with what it has seen: whoever was overtaken changes nothing any more. Nothing is adopted from another Redis than
 //! the one that was looked at first.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use crds::status::reason;
 use domain::{Coupon, Gate, UserId};
@@ -21,13 +18,13 @@ use futures::TryStreamExt as _;
 use ledger::{CouponStatus, LedgerError, StoredEvent};
 use stock::{Holding, Loaded, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 
-use super::{Obstacle, Progress, ReconcileError, Reporter, Seen, Wanted, plan::opening_now};
+use super::{
+    Obstacle, Progress, ReconcileError, Reporter, Seen, Wanted, execute::PROGRESS_INTERVAL, plan::opening_now,
+};
 use crate::context::Context;
 
 /// How many users Postgres is asked about at a time.
 const PAGE: usize = 2000;
-/// How often it says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to report while nobody gets a coupon.
 pub(super) fn obstacle(how_far: &str) -> Obstacle {

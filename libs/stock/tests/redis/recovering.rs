@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use domain::{EventId, Gate, UserId, Uuid, Window};
-use stock::{Holding, Loaded, Observed, Outcome, Recovered, Recovery, Settlement, SettlementOutcome, Status, Stock};
+use stock::{Holding, Loaded, Observed, Outcome, Recovered, Recovery, Status, Stock};
 use testbed::{Redis, redis::command};
 
-use crate::support::{adopt, coupons, opening, users};
+use crate::support::{adopt, coupons, opening, record_all, users};
 
 struct Event {
     redis: Redis,
@@ -47,19 +47,6 @@ impl Event {
         self.stock.issue(&self.id, &users(range)).await.unwrap().unwrap().outcomes
     }
 
-    /// What the consumers do.
-    async fn settle(&self) {
-        let held = self.stock.scan_issued(&self.id).await.unwrap();
-        let all: Vec<_> = held
-            .into_iter()
-            .map(|(user, held)| Settlement { user, coupon: held.coupon, outcome: SettlementOutcome::Completed })
-            .collect();
-        self.stock.settle(&self.id, self.uid, &all).await.unwrap();
-        let left = self.stock.left_behind(&self.id, Duration::ZERO, None, 100).await.unwrap().entries;
-        let left: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
-        self.stock.confirm(&self.id, &left).await.unwrap();
-    }
-
     async fn begin(&self, seen: &Observed, from_nothing: bool) -> Recovery {
         match self.stock.recover(&self.id, seen, from_nothing).await.unwrap() {
             Loaded::Here(recovery) => recovery,
@@ -89,7 +76,7 @@ fn is_issued(outcomes: &[Outcome]) -> bool {
 async fn after_a_restart_nothing_is_given_before_it_is_adopted() {
     let event = Event::open().await;
     assert!(is_issued(&event.ask(0..10).await));
-    event.settle().await;
+    record_all(&event.stock, &event.id, event.uid).await;
     let before = event.seen().await;
     event.redis.kill9().unwrap();
     event.redis.restart().unwrap();

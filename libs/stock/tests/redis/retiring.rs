@@ -1,24 +1,11 @@
 //! Coupons that leave Redis when their event is over.
 
 use domain::{Gate, Window};
-use stock::{Loaded, Outcome, Settlement, SettlementOutcome};
+use stock::{Loaded, Outcome};
 
-use crate::support::{Event, coupons, users};
+use crate::support::{Event, coupons, record_all, users};
 
 impl Event {
-    /// Writes that everything that was given is in the database, and in Kafka.
-    async fn record_all(&self) {
-        let given = self.stock.scan_issued(&self.id).await.unwrap();
-        let settlements: Vec<_> = given
-            .into_iter()
-            .map(|(user, held)| Settlement { user, coupon: held.coupon, outcome: SettlementOutcome::Completed })
-            .collect();
-        self.stock.settle(&self.id, self.uid, &settlements).await.unwrap();
-        let left = self.stock.left_behind(&self.id, std::time::Duration::ZERO, None, 100).await.unwrap();
-        let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
-        self.stock.confirm(&self.id, &ids).await.unwrap();
-    }
-
     async fn retire(&self) -> Loaded<bool> {
         self.stock.retire(&self.id, self.uid, 0, 1).await.unwrap()
     }
@@ -33,7 +20,7 @@ async fn what_is_over_and_recorded_leaves_and_its_counts_stay() {
     assert_eq!(event.retire().await, Loaded::Here(false), "it is open");
     event.gate(Gate::Open, PAST, 5).await;
     assert_eq!(event.retire().await, Loaded::Here(false), "nothing is recorded");
-    event.record_all().await;
+    record_all(&event.stock, &event.id, event.uid).await;
     assert_eq!(event.stock.retire(&event.id, event.uid, 0, 0).await.unwrap(), Loaded::Here(false), "an old manifest");
     assert_eq!(event.stock.retire(&event.id, event.uid, 1, 1).await.unwrap(), Loaded::OtherEvent);
     let before = event.stock.observe(&event.id).await.unwrap().unwrap();
@@ -69,7 +56,7 @@ async fn an_event_without_an_end_is_over_when_it_is_sold_out_or_closed() {
     ] {
         let event = Event::open(3).await;
         event.stock.issue(&event.id, &users(0..asked)).await.unwrap();
-        event.record_all().await;
+        record_all(&event.stock, &event.id, event.uid).await;
         event.gate(gate, Window { start: None, end }, 3).await;
         assert_eq!(event.retire().await, Loaded::Here(over), "{gate:?} {end:?} {asked}");
     }

@@ -1,7 +1,7 @@
 //! An event of its own for each test, on the shared Redis.
 
 use domain::{CodeFormat, Coupon, Discount, DiscountType, EventId, Gate, Lot, Seed, UserId, Uuid, Window};
-use stock::{Acknowledge, Loaded, Opening, Stock};
+use stock::{Acknowledge, Loaded, Opening, Settlement, SettlementOutcome, Stock};
 
 pub(crate) struct Event {
     pub(crate) stock: Stock,
@@ -61,4 +61,17 @@ pub(crate) fn coupons(first_ordinal: u64, count: u64) -> Vec<Coupon> {
 
 pub(crate) fn users(range: std::ops::Range<u64>) -> Vec<UserId> {
     range.map(|i| format!("user-{i}").parse().unwrap()).collect()
+}
+
+/// Writes that everything that was given is in the database, and in Kafka.
+pub(crate) async fn record_all(stock: &Stock, event: &EventId, uid: Uuid) {
+    let given = stock.scan_issued(event).await.unwrap();
+    let settlements: Vec<_> = given
+        .into_iter()
+        .map(|(user, held)| Settlement { user, coupon: held.coupon, outcome: SettlementOutcome::Completed })
+        .collect();
+    stock.settle(event, uid, &settlements).await.unwrap();
+    let left = stock.left_behind(event, std::time::Duration::ZERO, None, 100).await.unwrap();
+    let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
+    stock.confirm(event, &ids).await.unwrap();
 }

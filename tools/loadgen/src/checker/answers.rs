@@ -7,7 +7,7 @@ use domain::{Discount, UserId};
 use indicatif::HumanCount;
 
 use super::{Class, Evidence, Finding, Holding};
-use crate::history::{Attempt, Outcome, Reason};
+use crate::history::{Answer, Attempt, Outcome, Reason};
 
 /// What one user was told in all.
 #[derive(Default)]
@@ -147,8 +147,13 @@ pub(super) fn only_whom_it_was_given(evidence: &Evidence, told: &Told) -> Findin
     finding
 }
 
+/// Every request that was answered, with its answer.
+fn answers(evidence: &Evidence) -> impl Iterator<Item = (&Attempt, &Answer)> + Clone {
+    evidence.history.iter().filter_map(|attempt| Some((attempt, attempt.answer()?)))
+}
+
 pub(super) fn well_formed(evidence: &Evidence) -> Finding {
-    let answers = evidence.history.iter().filter_map(|attempt| Some((attempt, attempt.answer()?)));
+    let answers = answers(evidence);
     let mut finding = Finding::new(
         Class::Unexpected,
         "no answer contradicts itself",
@@ -164,9 +169,8 @@ pub(super) fn well_formed(evidence: &Evidence) -> Finding {
 
 /// Once somebody has got a coupon, nobody who asks after that is told that the event has not started.
 pub(super) fn begun_for_all(evidence: &Evidence) -> Finding {
-    let answers = || evidence.history.iter().filter_map(|attempt| Some((attempt, attempt.answer()?)));
-    let begun = answers().filter(|(_, answer)| answer.success).map(|(attempt, _)| attempt.finished).min();
-    let told = answers().filter(|(_, answer)| answer.reason == Some(Reason::NotStarted));
+    let begun = answers(evidence).filter(|(_, answer)| answer.success).map(|(attempt, _)| attempt.finished).min();
+    let told = answers(evidence).filter(|(_, answer)| answer.reason == Some(Reason::NotStarted));
     let mut finding = Finding::new(
         Class::Window,
         "what has begun has begun for everyone",

