@@ -124,6 +124,8 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
     stage.patch(&["--subresource=status", "pod", "issuer-1"], &json!({"status": {"conditions": unscheduled}}))?;
     let pending = stage.wait("large", "pending", |status| reason(status, "Scaled") == "PodsPending").await?;
     assert_eq!(message(&pending, "Scaled"), format!("7 of 8 issuers are ready; one more finds no node: {nodes}"));
+    let placed = json!([{"type": "PodScheduled", "status": "True"}]);
+    stage.patch(&["--subresource=status", "pod", "issuer-1"], &json!({"status": {"conditions": placed}}))?;
     stage.deployment_is(8, &none)?;
     let ready = stage.wait("large", "scaled", |status| holds(status, "Scaled")).await?;
     assert_eq!(message(&ready, "Scaled"), "8 of 8 issuers are ready");
