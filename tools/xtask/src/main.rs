@@ -1,5 +1,6 @@
-//! The project's commands: demo, test, fuzz, chaos, e2e, chart, images, cluster, codegen, setup.
+//! The project's commands: demo, test, bench, fuzz, chaos, e2e, chart, images, cluster, codegen, setup.
 
+mod bench;
 mod beside;
 mod cargo;
 mod chaos;
@@ -52,6 +53,8 @@ enum Command {
     Demo(demo::Options),
     /// Runs every test, on servers that are started once for the whole run.
     Test(test::Options),
+    /// Measures how fast it is, against controls in the same run, and writes `docs/benchmarks.md`.
+    Bench(bench::Options),
     /// Looks for bytes that break what reads bytes from outside (needs a nightly compiler).
     Fuzz(fuzz::Options),
     /// Breaks everything at random while users ask, and checks that every promise holds.
@@ -98,6 +101,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Chaos(options) => chaos::run(&options),
         Command::E2e(options) => e2e::run(&options),

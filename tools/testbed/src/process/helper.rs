@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Runs a short-lived helper program and returns what it printed.
-pub(crate) fn output(program: &Path, args: &[impl AsRef<OsStr>], stdin: Option<&str>) -> Result<String> {
+pub fn output(program: &Path, args: &[impl AsRef<OsStr>], stdin: Option<&str>) -> Result<String> {
     let described = || {
         let args: Vec<_> = args.iter().map(|a| a.as_ref().to_string_lossy()).collect();
         format!("{} {}", program.file_name().unwrap_or_default().to_string_lossy(), args.join(" "))

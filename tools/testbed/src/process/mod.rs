@@ -19,6 +19,7 @@
 mod helper;
 mod launch;
 mod tree;
+mod usage;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -31,8 +32,9 @@ use rustix::process::{Pid, Signal};
 
 use crate::undo::{self, Undo};
 use tree::{family, is_alive, send};
+pub use usage::Usage;
 
-pub(crate) use helper::output;
+pub use helper::output;
 pub use launch::{Launch, OnStop};
 
 /// How long a child may take after its stop signal before it is killed.
@@ -185,6 +187,12 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         lock(&self.state).child.as_ref().map(Child::id)
+    }
+
+    /// What it has used since it was started last; nothing of what it has started itself.
+    pub fn usage(&self) -> Result<Usage> {
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name()))?;
+        Usage::of(pid)
     }
 
     /// Its name, for messages.

@@ -1,0 +1,107 @@
+//! How long an answer takes, in an open loop, and how that grows with the load.
+
+use anyhow::{Context, Result};
+use testbed::progress::Step;
+
+use super::Options;
+use super::figures::{Spread, float};
+use super::installation::Installation;
+use super::load::{Load, Sample};
+use super::table::{Curve, Goal, Table};
+
+/// How long one load lasts, in seconds.
+const SECONDS: f64 = 6.0;
+/// The loads of the plot, as parts of the highest.
+const PARTS: [f64; 7] = [0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.15];
+/// How long each of them lasts, in seconds.
+const PART_SECONDS: f64 = 3.0;
+
+/// What an issuer gives at the most, in coupons a second; measured now, if it was not before.
+pub(super) fn highest(installation: &Installation, options: &Options, table: &mut Table) -> Result<f64> {
+    if let Some(highest) = table.highest {
+        return Ok(highest);
+    }
+    let mut rates = Spread::default();
+    for _ in 0..3 {
+        let event = installation.open(options.coupons, "Redis")?;
+        rates.push(installation.sell(&event, options.coupons, options.connections)?);
+        installation.close(&event)?;
+    }
+    table.highest = Some(rates.median());
+    Ok(rates.median())
+}
+
+/// The row of latency at half of the highest load, and the curves.
+pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+    let highest = highest(installation, options, table)?;
+    let rate = highest / 2.0;
+    let mut ratios = [Spread::default(), Spread::default()];
+    let mut ours = [Spread::default(), Spread::default()];
+    let mut controls = [Spread::default(), Spread::default()];
+    for round in 1..=options.rounds {
+        let step = Step::start(format!("latency at half of the highest load, round {round} of {}", options.rounds));
+        let control = control_at(installation, options, rate, SECONDS)?;
+        let issued = issue_at(installation, options, rate, SECONDS)?;
+        for (at, quantile) in ["p50", "p99"].into_iter().enumerate() {
+            let (own, other) = (issued.latency(quantile), control.latency(quantile));
+            ratios[at].push(own / other);
+            ours[at].push(own);
+            controls[at].push(other);
+        }
+        step.done();
+    }
+    let at = format!("at {} requests a second", super::figures::whole(rate));
+    for (number, (name, goal)) in [("p50", 2.0), ("p99", 3.0)].into_iter().enumerate() {
+        table.add(
+            &format!("latency {name} at half of the highest load, open loop"),
+            "the control at the same rate",
+            Goal::AtMost(goal),
+            ratios[number].clone(),
+            format!("{:.2} ms, control {:.2} ms, {at}", ours[number], controls[number]),
+        );
+    }
+    curves(installation, options, table, highest)
+}
+
+fn curves(installation: &Installation, options: &Options, table: &mut Table, highest: f64) -> Result<()> {
+    let step = Step::start("throughput and latency against the load");
+    let curve = |name: &str| Curve { name: name.to_owned(), points: Vec::new() };
+    let mut throughput = vec![curve("issuer"), curve("control")];
+    let mut latency = vec![curve("issuer p50"), curve("issuer p99"), curve("control p50"), curve("control p99")];
+    for part in PARTS {
+        let rate = part * highest;
+        let issued = issue_at(installation, options, rate, PART_SECONDS)?;
+        let control = control_at(installation, options, rate, PART_SECONDS)?;
+        for (at, sample) in [issued, control].iter().enumerate() {
+            throughput[at].points.push((rate, sample.served_per_second()));
+            latency[2 * at].points.push((rate, sample.latency("p50")));
+            latency[2 * at + 1].points.push((rate, sample.latency("p99")));
+        }
+    }
+    (table.throughput, table.latency) = (throughput, latency);
+    step.done();
+    Ok(())
+}
+
+/// A sale in an open loop, of as many coupons as are asked for.
+fn issue_at(installation: &Installation, options: &Options, rate: f64, seconds: f64) -> Result<Sample> {
+    let users = count(rate * seconds)?;
+    let event = installation.open(users, "Redis")?;
+    let load = Load::once_each(&installation.target(), &event, users, options.connections);
+    let sample = Load { rate: Some(rate), seconds: Some(seconds), ..load }.send()?;
+    installation.owe(sample.count("issued"));
+    installation.close(&event)?;
+    Ok(sample)
+}
+
+fn control_at(installation: &Installation, options: &Options, rate: f64, seconds: f64) -> Result<Sample> {
+    let load = installation.control_load(count(rate * seconds)?, options.connections);
+    Load { rate: Some(rate), seconds: Some(seconds), ..load }.send()
+}
+
+/// A number of requests.
+pub(super) fn count(number: f64) -> Result<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is far from the limits")]
+    let count = number.round() as u64;
+    (count > 0 && float(count) < 1e9).then_some(count).with_context(|| format!("{number} requests cannot be sent"))
+}

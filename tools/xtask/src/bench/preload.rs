@@ -1,0 +1,216 @@
+//! Making the stock: from `kubectl apply` to the first coupon that a user could get.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use testbed::progress::Step;
+use testbed::scratch::Scratch;
+use testbed::{Process, process::Launch, programs};
+
+use super::Options;
+use super::figures::{Spread, float, whole};
+use super::installation::Installation;
+use super::load::Load;
+use super::table::{Curve, Goal, Table};
+
+const MILLION: u64 = 1_000_000;
+/// For the plot.
+const SMALL: [u64; 2] = [10_000, 100_000];
+/// How often a million is made: it takes long.
+const MAX_ROUNDS: u32 = 3;
+/// How many coupons of a large and of a small stock are sold.
+const SOLD: u64 = 10_000;
+/// How many values the control pushes with one command.
+const PUSHED: usize = 1000;
+
+/// The rows of preloading, and of issuing from a large stock.
+pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+    let mut ours = Curve { name: "preload".to_owned(), points: Vec::new() };
+    let mut theirs = Curve { name: "control".to_owned(), points: Vec::new() };
+    let (mut ratios, mut took, mut control_took) = (Spread::default(), Spread::default(), Spread::default());
+    for coupons in SMALL {
+        let step = Step::start(format!("preloading {} coupons", whole(float(coupons))));
+        let (seconds, control) = preload(installation, coupons)?;
+        ours.points.push((float(coupons), seconds));
+        theirs.points.push((float(coupons), control.seconds()));
+        step.done();
+    }
+    let mut parts = String::new();
+    for round in 1..=options.rounds.min(MAX_ROUNDS) {
+        let step = Step::start(format!("preloading 1,000,000 coupons, round {round}"));
+        let (seconds, control) = preload(installation, MILLION)?;
+        ratios.push(seconds / control.seconds());
+        took.push(seconds);
+        control_took.push(control.seconds());
+        parts = format!("copy {:.1}, indexes {:.1}, push {:.1}", control.copy, control.indexes, control.push);
+        step.done();
+    }
+    ours.points.push((float(MILLION), took.median()));
+    theirs.points.push((float(MILLION), control_took.median()));
+    table.add(
+        "preload 1,000,000 coupons, from `kubectl apply` to open",
+        "`COPY` into a bare table, then its two indexes, then a pipelined `RPUSH`",
+        Goal::AtMost(1.4),
+        ratios,
+        format!("{took:.1} s, control {control_took:.1} s (the last: {parts})"),
+    );
+
+    let step = Step::start("preloading 10,000,000 coupons");
+    let before = installation.redis_info("used_memory")?;
+    let (event, seconds) = timed(installation, 10 * MILLION)?;
+    let bytes = (installation.redis_info("used_memory")? - before) / float(10 * MILLION);
+    let memory = installation.operator.process.process().usage()?.peak_memory / (1024 * 1024);
+    ours.points.push((float(10 * MILLION), seconds));
+    step.done();
+    table.add(
+        "preload 10,000,000 coupons",
+        "preload 1,000,000",
+        Goal::AtMost(11.0),
+        Spread::from_iter([seconds / took.median()]),
+        format!("{seconds:.1} s; {bytes:.1} bytes of Redis for a coupon"),
+    );
+    table.add(
+        "the operator's memory with 10,000,000 coupons, MiB",
+        "",
+        Goal::AtMost(256.0),
+        Spread::from_iter([float(memory)]),
+        "the most that it has ever had".to_owned(),
+    );
+    table.preload = vec![ours, theirs];
+    issue_from_a_large_stock(installation, options, table, &event)?;
+    installation.close(&event)
+}
+
+fn issue_from_a_large_stock(
+    installation: &Installation,
+    options: &Options,
+    table: &mut Table,
+    large: &str,
+) -> Result<()> {
+    let step = Step::start("issuing from 10,000,000 coupons");
+    let (mut ratios, mut rates, mut controls) = (Spread::default(), Spread::default(), Spread::default());
+    for round in 0..2 * u64::from(options.rounds) {
+        let small = installation.open(SOLD, "Redis")?;
+        let control = installation.sell(&small, SOLD, options.connections)?;
+        installation.close(&small)?;
+        let load = Load::once_each(&installation.target(), large, SOLD, options.connections);
+        let sample = Load { first_user: round * SOLD, ..load }.send()?;
+        installation.owe(sample.count("issued"));
+        installation.drain()?;
+        ensure!(sample.count("issued") == SOLD, "{} of {SOLD} users got a coupon", sample.count("issued"));
+        ratios.push(sample.served_per_second() / control);
+        rates.push(sample.served_per_second());
+        controls.push(control);
+    }
+    step.done();
+    table.add(
+        "issue with a stock of 10,000,000",
+        "with 10,000",
+        Goal::AtLeast(0.9),
+        ratios,
+        format!("{} a second, control {} a second", whole(rates.median()), whole(controls.median())),
+    );
+    Ok(())
+}
+
+/// Makes an event and waits until it is open: its name, and how many seconds that took.
+fn timed(installation: &Installation, coupons: u64) -> Result<(String, f64)> {
+    let begun = Instant::now();
+    let event = installation.open(coupons, "Redis")?;
+    Ok((event, begun.elapsed().as_secs_f64()))
+}
+
+/// Seconds.
+struct Control {
+    copy: f64,
+    indexes: f64,
+    push: f64,
+}
+
+impl Control {
+    fn seconds(&self) -> f64 {
+        self.copy + self.indexes + self.push
+    }
+}
+
+/// An event, and the control with the same rows; both are gone afterwards.
+fn preload(installation: &Installation, coupons: u64) -> Result<(f64, Control)> {
+    let (event, seconds) = timed(installation, coupons)?;
+    let scratch = Scratch::new("rows")?;
+    let (rows, pushes) = (scratch.path().join("rows"), scratch.path().join("pushes"));
+    let uid = installation.uid(&event)?.replace('-', "");
+    installation.psql(&format!(
+        "\\copy (SELECT event_uid, ordinal, code, type, value FROM coupon_{uid} ORDER BY ordinal) TO '{}'\n",
+        rows.display()
+    ))?;
+    write_pushes(&rows, &pushes)?;
+    installation.close(&event)?;
+
+    let control = Control {
+        copy: copy(installation, &rows)?.as_secs_f64(),
+        indexes: index(installation)?.as_secs_f64(),
+        push: push(installation, &scratch, &pushes)?.as_secs_f64(),
+    };
+    installation.psql("DROP TABLE control_coupon;\n")?;
+    testbed::redis::command(&installation.servers.redis.url(), &["UNLINK", "control-queue"])?;
+    Ok((seconds, control))
+}
+
+fn copy(installation: &Installation, rows: &Path) -> Result<Duration> {
+    installation.psql("CREATE TABLE control_coupon (LIKE coupon);\n")?;
+    let copy = format!("\\copy control_coupon (event_uid, ordinal, code, type, value) FROM '{}'\n", rows.display());
+    Ok(installation.psql(&copy)?.1)
+}
+
+fn index(installation: &Installation) -> Result<Duration> {
+    let index = "ALTER TABLE control_coupon ADD PRIMARY KEY (event_uid, ordinal);
+        ALTER TABLE control_coupon ADD UNIQUE (event_uid, code);\n";
+    Ok(installation.psql(index)?.1)
+}
+
+/// Through `redis-cli --pipe`.
+fn push(installation: &Installation, scratch: &Scratch, pushes: &Path) -> Result<Duration> {
+    let program = programs::on_path("redis-cli").context("redis-cli is not installed")?;
+    let shell = programs::on_path("sh").context("there is no sh")?;
+    let pipe =
+        format!("exec {} -p {} --pipe < {}", program.display(), installation.servers.redis.port(), pushes.display());
+    let begun = Instant::now();
+    let launch = Launch::new("redis-cli", shell, scratch.path().join("redis-cli.log")).args(["-c", &pipe]);
+    let process = Process::start(launch)?;
+    ensure!(process.wait()?.success(), "redis-cli failed: {}", process.log_tail());
+    Ok(begun.elapsed())
+}
+
+/// The commands that push the items of these rows, as the protocol has them.
+fn write_pushes(rows: &Path, pushes: &Path) -> Result<()> {
+    let mut out = BufWriter::new(File::create(pushes).with_context(|| format!("cannot write {}", pushes.display()))?);
+    let lines = BufReader::new(File::open(rows).with_context(|| format!("cannot read {}", rows.display()))?).lines();
+    let mut items = Vec::with_capacity(PUSHED);
+    for line in lines {
+        let line = line?;
+        let fields: Vec<_> = line.split('\t').collect();
+        let [_, _, code, kind, value] = fields[..] else { anyhow::bail!("a row of the stock: {line}") };
+        items.push(format!("{code}:{kind}:{value}"));
+        if items.len() == PUSHED {
+            write_push(&mut out, &items)?;
+            items.clear();
+        }
+    }
+    if !items.is_empty() {
+        write_push(&mut out, &items)?;
+    }
+    out.flush()?;
+    ensure!(fs::metadata(pushes)?.len() > 0, "there are no rows");
+    Ok(())
+}
+
+fn write_push(out: &mut impl Write, items: &[String]) -> Result<()> {
+    write!(out, "*{}\r\n$5\r\nRPUSH\r\n$13\r\ncontrol-queue\r\n", items.len() + 2)?;
+    for item in items {
+        write!(out, "${}\r\n{item}\r\n", item.len())?;
+    }
+    Ok(())
+}
