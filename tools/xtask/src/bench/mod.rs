@@ -63,8 +63,8 @@ enum Part {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     testbed::programs::install()?;
     eprintln!("building the programs");
-    let names = crate::programs::NAMES.iter().chain(&[load::PROGRAM]).flat_map(|name| ["--bin", name]);
-    cargo::run(["build", "--release"].into_iter().chain(names))?;
+    let packages = ["operator", "issuer", "consumer", "bench"].into_iter().flat_map(|name| ["--package", name]);
+    cargo::run(["build", "--release", "--bins"].into_iter().chain(packages))?;
     let begun = Instant::now();
     let mut installation = Installation::start()?;
     let mut table = Table::default();
