@@ -35,8 +35,8 @@ pub(crate) struct Arrivals {
 
 #[derive(Clone)]
 struct Waiting {
-    /// The Redis, and who began to fill it last.
-    redis: (String, String),
+    /// The Redis, who began to fill it last, and how far they are: while somebody gets on, nobody takes over from them.
+    redis: (String, String, u64),
     /// Since when Kafka has answered and nothing was in the outbox.
     since: Instant,
     /// Where the topic ended when that was long enough.
@@ -51,7 +51,7 @@ impl Arrivals {
 
     /// Whether everything is in Postgres that was given before Redis became what was seen now.
     pub(crate) async fn look(&self, own: &Observed) -> Arrival {
-        let redis = (own.server.clone(), own.token.clone());
+        let redis = (own.server.clone(), own.token.clone(), own.loaded);
         let known = self.lock().get(&own.uid).filter(|waiting| waiting.redis == redis).cloned();
         let mut waiting = known.unwrap_or(Waiting { redis, since: Instant::now(), end: None });
         let arrival = self.wait(own, &mut waiting).await;
