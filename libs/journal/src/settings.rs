@@ -105,7 +105,11 @@ impl Logs {
 impl ClientContext for Logs {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         if facility == "FAIL" {
-            *self.latest() = Some(readable(message).to_owned());
+            let mut latest = self.latest();
+            // That a connection was closed explains less than why the one before it failed.
+            if latest.is_none() || !message.contains(": Disconnected") {
+                *latest = Some(readable(message).to_owned());
+            }
         }
         match level {
             // librdkafka calls it an error when a broker cannot be reached, and says so at every attempt. What that means for
@@ -152,6 +156,11 @@ mod tests {
         assert!(matches!(logs.unreachable(cause.clone()), JournalError::Kafka { .. }));
         let message = "[thrd:sasl_ssl://k:1/bootstrap]: sasl_ssl://k:1/bootstrap: SASL authentication error: no (after 3ms in state AUTH_REQ)";
         logs.log(RDKafkaLogLevel::Error, "FAIL", message);
+        logs.log(
+            RDKafkaLogLevel::Error,
+            "FAIL",
+            "sasl_ssl://k:1/bootstrap: Disconnected: SSL connection closed by peer",
+        );
         let error = logs.unreachable(cause.clone()).to_string();
         assert!(error.ends_with(": sasl_ssl://k:1/bootstrap: SASL authentication error: no"), "{error}");
         logs.forget();
