@@ -12,8 +12,7 @@ use std::{
 };
 
 use domain::{EventId, IssuedRecord, Uuid};
-use futures::future;
-use journal::Producer;
+use journal::{Delivery, JournalError, Producer};
 use prometheus_client::metrics::gauge::Gauge;
 use stock::{Acknowledge, Holding, OutboxEntry, Status, Stock};
 use tokio::{
@@ -137,12 +136,12 @@ impl Relay {
     /// Sends records that are in the outbox, or were.
     fn send(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         // A full queue is no place to wait in: what does not fit stays in the outbox.
-        let deliveries: Result<Vec<_>, _> = records.iter().map(|record| self.producer.send(record)).collect();
+        let deliveries = self.producer.send_together(records);
         let metrics = self.metrics.clone();
         let count = records.len() as u64;
         async move {
             let outcome = match deliveries {
-                Ok(deliveries) => future::try_join_all(deliveries).await.map(drop).map_err(|error| error.to_string()),
+                Ok(deliveries) => delivered(deliveries).await.map_err(|error| error.to_string()),
                 Err(full) => Err(full.to_string()),
             };
             match outcome {
@@ -165,6 +164,14 @@ impl Relay {
             tracing::warn!(entries = *self.idle.borrow(), "entries stay in the outbox for another issuer");
         }
     }
+}
+
+/// Waits for all of them. They are done in about this order, so one after the other wakes the task less often than all at once.
+async fn delivered(deliveries: Vec<Delivery>) -> Result<(), JournalError> {
+    for delivery in deliveries {
+        delivery.await?;
+    }
+    Ok(())
 }
 
 async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {

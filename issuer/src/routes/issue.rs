@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(any(test, fuzzing))]
+use axum::http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use axum::{Json, body::Body, extract::State, http::Request};
 use serde::{Deserialize, Serialize};
 use stock::{Holding, Outcome};
@@ -106,9 +108,9 @@ impl TryFrom<Outcome> for IssueAnswer {
     )
 )]
 pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Json<IssueAnswer>, Problem> {
-    let headers = request.headers().clone();
-    let IssueRequest { user_id, event_id: event } = body::json(request, app.body_timeout).await?;
-    let user = app.identity.user(&headers, user_id).await?;
+    let (parts, body) = request.into_parts();
+    let IssueRequest { user_id, event_id: event } = body::json(&parts.headers, body, app.body_timeout).await?;
+    let user = app.identity.user(&parts.headers, user_id).await?;
     app.limits.user(&user)?;
     let event = event_id(event)?;
 
@@ -133,9 +135,9 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
 /// Outside of a runtime of tokio's.
 #[cfg(any(test, fuzzing))]
 pub async fn read_issue_request(body: Vec<u8>) -> Result<(Option<domain::UserId>, domain::EventId), Problem> {
-    let request = Request::builder().header("content-type", "application/json").body(Body::from(body));
-    let request = request.expect("a request with one header");
-    let IssueRequest { user_id, event_id: event } = body::json(request, std::time::Duration::MAX).await?;
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    let IssueRequest { user_id, event_id: event } =
+        body::json(&headers, Body::from(body), std::time::Duration::MAX).await?;
     let user =
         user_id.map(domain::UserId::try_from).transpose().map_err(|error| Problem::invalid(error.to_string()))?;
     Ok((user, event_id(event)?))

@@ -42,7 +42,7 @@ impl Lot {
 
     /// The coupons of the lot in shuffled order. The same seed, format and lot give the same coupons.
     ///
-    /// Needs one byte a coupon for the shuffle, and 8 for each code of the event up to here.
+    /// Needs one byte a coupon for the shuffle, and some 15 for each code of the event up to here.
     ///
     /// # Panics
     /// With more than 256 discounts; the manifest's schema allows 20.
@@ -55,7 +55,8 @@ impl Lot {
         // Stream 0 belongs to the codes. No two lots of an event begin at the same ordinal, so each has a stream of its own.
         order.shuffle(&mut seed.stream(1 + self.first_ordinal));
 
-        let mut codes = Codes::new(seed, format);
+        let expected = usize::try_from(self.first_ordinal + self.len()).expect("a stock fits in memory");
+        let mut codes = Codes::new(seed, format, expected);
         codes.skip_codes(self.first_ordinal);
         let discounts: Vec<Discount> = self.counts.iter().map(|(discount, _)| *discount).collect();
         (self.first_ordinal..).zip(order).zip(codes).map(move |((ordinal, index), code)| Coupon {

@@ -45,12 +45,11 @@ impl LastingProducer {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the brokers answer within `timeout` and know the topic.
-    pub(crate) async fn ping(&self, topic: &str, timeout: Duration) -> Result<(), JournalError> {
+    /// Whether the brokers answer within `timeout` and know the topic: how many partitions it has.
+    pub(crate) async fn ping(&self, topic: &str, timeout: Duration) -> Result<usize, JournalError> {
         let (producer, name) = (self.current().producer, topic.to_owned());
         let metadata = blocking(move || producer.client().fetch_metadata(Some(&name), timeout)).await;
-        topics::existing(topic, metadata, &self.logs)?;
-        Ok(())
+        Ok(topics::existing(topic, metadata, &self.logs)?.len())
     }
 
     /// To be called after an error. Goes on with a new producer if the one of `generation` failed for good and nobody

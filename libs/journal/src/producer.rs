@@ -3,7 +3,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -27,6 +30,21 @@ use crate::{JournalError, KafkaSettings, Message, blocking::blocking, error::Ope
 pub struct Producer {
     lasting: Arc<LastingProducer>,
     topic: Arc<str>,
+    turns: Arc<Turns>,
+}
+
+/// Which partition is next. 0 partitions: nobody has asked yet how many there are.
+#[derive(Default)]
+struct Turns {
+    partitions: AtomicI32,
+    next: AtomicI32,
+}
+
+impl Turns {
+    fn next(&self) -> Option<i32> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) & i32::MAX;
+        next.checked_rem(self.partitions.load(Ordering::Relaxed))
+    }
 }
 
 /// The queue to Kafka is full: nothing was sent. Wait for some deliveries, or leave the record in the outbox.
@@ -37,15 +55,29 @@ pub struct ProducerFull;
 impl Producer {
     /// Connects in the background: fails only when the settings are no good.
     pub fn new(settings: &KafkaSettings) -> Result<Self, JournalError> {
-        Ok(Self { lasting: Arc::new(LastingProducer::new(settings)?), topic: settings.topic.as_str().into() })
+        let lasting = Arc::new(LastingProducer::new(settings)?);
+        Ok(Self { lasting, topic: settings.topic.as_str().into(), turns: Arc::default() })
     }
 
     /// Puts the record into the queue to Kafka, keyed by its user. Never waits.
     ///
     /// The delivery is done when all in-sync replicas have the record. Dropping it does not take the record back.
     pub fn send(&self, record: &IssuedRecord) -> Result<Delivery, ProducerFull> {
+        self.send_to(None, record)
+    }
+
+    /// The same for records that came into being together. They go to one partition, those of the next call to the next one: the
+    /// load spreads as with a partition for each user, and takes a request for each call instead of one for each partition.
+    ///
+    /// After an error, some may be on their way.
+    pub fn send_together(&self, records: &[IssuedRecord]) -> Result<Vec<Delivery>, ProducerFull> {
+        let partition = self.turns.next();
+        records.iter().map(|record| self.send_to(partition, record)).collect()
+    }
+
+    fn send_to(&self, partition: Option<i32>, record: &IssuedRecord) -> Result<Delivery, ProducerFull> {
         let headers = OwnedHeaders::new().insert(Header { key: VERSION_HEADER, value: Some(VERSION) });
-        self.queue(Some(record.user_id.as_str().as_bytes()), &record.encode(), headers)
+        self.queue(partition, Some(record.user_id.as_str().as_bytes()), &record.encode(), headers)
     }
 
     /// Like [`Producer::send`], but puts any message there as it is, such as one that comes back from the dead letters. Its
@@ -55,17 +87,29 @@ impl Producer {
             .headers
             .iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
-        self.queue(message.key.as_deref(), &message.payload, headers)
+        self.queue(None, message.key.as_deref(), &message.payload, headers)
     }
 
-    fn queue(&self, key: Option<&[u8]>, payload: &[u8], headers: OwnedHeaders) -> Result<Delivery, ProducerFull> {
+    fn queue(
+        &self,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: OwnedHeaders,
+    ) -> Result<Delivery, ProducerFull> {
         let current = self.lasting.current();
         let mut message = FutureRecord::<[u8], [u8]>::to(&self.topic).payload(payload).headers(headers);
-        message.key = key;
+        (message.partition, message.key) = (partition, key);
         let state = match current.producer.send_result(message) {
             Ok(delivery) => State::Sent(delivery),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(ProducerFull),
-            Err((cause, _)) => State::Refused(Some(cause)),
+            Err((cause, _)) => {
+                if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) {
+                    // The topic was made anew, with fewer: librdkafka will choose.
+                    self.turns.partitions.store(0, Ordering::Relaxed);
+                }
+                State::Refused(Some(cause))
+            }
         };
         Ok(Delivery { state, lasting: self.lasting.clone(), generation: current.generation })
     }
@@ -78,7 +122,9 @@ impl Producer {
 
     /// Whether the brokers answer within `timeout` and know the topic.
     pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
-        self.lasting.ping(&self.topic, timeout).await
+        let partitions = self.lasting.ping(&self.topic, timeout).await?;
+        self.turns.partitions.store(i32::try_from(partitions).unwrap_or(i32::MAX), Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -63,7 +63,7 @@ impl Ledger {
     /// The policy name follows the manifest. The code format does as long as there is no stock; after that it stays, since
     /// the codes are made. The seed never changes. What an older generation of the manifest says changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, LedgerError> {
-        let sample = Codes::new(Seed::from([0; 32]), event.format.clone()).next().unwrap_or_default();
+        let sample = Codes::new(Seed::from([0; 32]), event.format.clone(), 1).next().unwrap_or_default();
         if sample.parse::<CouponCode>().is_err() {
             return Err(LedgerError::InvalidCodeFormat(sample));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Request, header},
+    http::{HeaderMap, header},
 };
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -17,12 +17,12 @@ const MAX_BYTES: usize = 16 * 1024;
 /// A client that sends even more is cut off.
 const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 
-/// Reads a JSON body that must be there within `timeout`.
-pub async fn json<T: DeserializeOwned>(request: Request<Body>, timeout: Duration) -> Result<T, Problem> {
-    if !is_json(request.headers()) {
+/// Reads the JSON body of a request with these headers. It must be there within `timeout`.
+pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, timeout: Duration) -> Result<T, Problem> {
+    if !is_json(headers) {
         return Err(Problem::not_json("send the header `Content-Type: application/json`"));
     }
-    let bytes = match time::timeout(timeout, read(request.into_body())).await {
+    let bytes = match time::timeout(timeout, read(body)).await {
         Ok(Ok(Some(bytes))) => bytes,
         Ok(Ok(None)) => return Err(Problem::too_large(format!("the body may have {MAX_BYTES} bytes"))),
         Ok(Err(error)) => return Err(Problem::invalid(format!("cannot read the body: {error}"))),

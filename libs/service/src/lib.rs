@@ -19,6 +19,11 @@ pub use problem::Problem;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;
 
+/// Half of what a request costs besides the network is taking and giving back small pieces of memory, and musl's own allocator, in
+/// our images, is made for size ([ADR 0019](../../../docs/adr/0019-costs.md)).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A token that is cancelled when the process is told to end (SIGTERM or SIGINT). A second signal ends the process at once.
 ///
 /// # Errors

@@ -133,13 +133,14 @@ pub(super) async fn preload(
     State(admin): State<Arc<Admin>>,
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let (parts, body) = request.into_parts();
     // Before the body: who may not ask is not listened to.
     let caller = {
         let _slot = admin.slot()?;
-        caller::authorize(&admin, request.headers()).await?
+        caller::authorize(&admin, &parts.headers).await?
     };
     // Without a slot: who sends slowly must not keep the others out.
-    let wanted: PreloadRequest = body::json(request, BODY_TIMEOUT).await?;
+    let wanted: PreloadRequest = body::json(&parts.headers, body, BODY_TIMEOUT).await?;
     let _slot = admin.slot()?;
 
     let kind = ApiResource::erase::<CouponEvent>(&());

@@ -1,11 +1,13 @@
 //! Takes one step: the only place that writes to the stores. Each step may be cut off anywhere and taken again, by whomever.
 
 use std::{
+    iter,
+    ops::Range,
     pin::pin,
     time::{Duration, Instant},
 };
 
-use domain::{Lot, Window};
+use domain::{Coupon, Lot, Window};
 use ledger::{LedgerError, NewEvent};
 use stock::Loaded;
 use tokio::{
@@ -139,7 +141,7 @@ fn unless_overtaken(done: Result<(), LedgerError>) -> Result<(), ReconcileError>
     }
 }
 
-/// Copies until all is copied, or until this look has lasted long enough.
+/// Copies until all is copied, or until this look has lasted long enough. While Redis takes one chunk, Postgres reads the next.
 async fn load(
     from: u64,
     to: u64,
@@ -152,21 +154,17 @@ async fn load(
     let begun = Instant::now();
     let mut said = begun;
     let mut next = from;
+    let read = async |from: u64| read_chunk(from..to.min(from + u64::from(CHUNK)), wanted, context).await;
+    let mut chunk = read(next).await?;
     while next < to && begun.elapsed() < LONGEST_LOOK {
-        let wished = u32::try_from(to - next).unwrap_or(CHUNK).min(CHUNK);
-        let chunk = context.ledger.coupons(wanted.uid, next, wished).await?;
-        // What is copied proves that Postgres has it: every number, none twice.
-        if let Some((missing, _)) = (next..next + u64::from(wished))
-            .zip(chunk.iter().map(|coupon| Some(coupon.ordinal)).chain(std::iter::repeat(None)))
-            .find(|(expected, found)| Some(*expected) != *found)
-        {
-            return Err(ReconcileError::Gap(missing));
-        }
-        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, edition, &chunk).await? else {
-            return Ok(());
-        };
-        context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(wished.into()));
+        let behind = next + chunk.len() as u64;
+        let (loaded, following) =
+            tokio::join!(context.stock.load(&wanted.name, wanted.uid, edition, &chunk), read(behind));
+        let Loaded::Here(loaded) = loaded? else { return Ok(()) };
+        context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(chunk.len() as u64));
         next = loaded;
+        // Elsewhere only when another operator loads as well.
+        chunk = if next == behind { following? } else { read(next).await? };
         failpoint::crash("operator.after-chunk");
         if said.elapsed() > PROGRESS_INTERVAL {
             said = Instant::now();
@@ -176,4 +174,18 @@ async fn load(
     }
     tracing::info!(event = %wanted.name, "{}", copied(next, to));
     Ok(())
+}
+
+/// The coupons of these ordinals. What is copied proves that Postgres has it: every number, none twice.
+async fn read_chunk(ordinals: Range<u64>, wanted: &Wanted, context: &Context) -> Result<Vec<Coupon>, ReconcileError> {
+    let length = u32::try_from(ordinals.end.saturating_sub(ordinals.start)).unwrap_or(CHUNK);
+    if length == 0 {
+        return Ok(Vec::new());
+    }
+    let chunk = context.ledger.coupons(wanted.uid, ordinals.start, length).await?;
+    let found = chunk.iter().map(|coupon| Some(coupon.ordinal)).chain(iter::repeat(None));
+    match ordinals.zip(found).find(|(expected, found)| Some(*expected) != *found) {
+        Some((missing, _)) => Err(ReconcileError::Gap(missing)),
+        None => Ok(chunk),
+    }
 }
