@@ -80,12 +80,12 @@ pub struct Codes {
 }
 
 impl Codes {
-    /// Starts at the first code. So many codes are expected, so that memory is taken once: it would need half as much again
-    /// while it grew.
+    /// Starts at the first code. With the capacity for all codes, memory is taken once; it would need half as much again while
+    /// it grew.
     #[must_use]
-    pub fn new(seed: Seed, format: CodeFormat, expected: usize) -> Self {
-        let seen = FxHashSet::with_capacity_and_hasher(expected, FxBuildHasher);
-        Self { rng: seed.stream(CODE_STREAM), seen, format }
+    pub fn new(seed: Seed, format: CodeFormat, capacity: usize) -> Self {
+        let rng = seed.stream(CODE_STREAM);
+        Self { rng, seen: FxHashSet::with_capacity_and_hasher(capacity, FxBuildHasher), format }
     }
 
     /// Goes past the next `count` codes.

@@ -151,6 +151,11 @@ impl LedgerError {
         self.sqlstate().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
     }
 
+    /// Whether a row is there already.
+    pub(crate) fn is_repetition(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "23505")
+    }
+
     /// Whether a transaction that was in the way of others should simply be done again.
     pub(crate) fn is_conflict(&self) -> bool {
         // Serialization failure, deadlock; or the event was deleted just now, which the next attempt sees.

@@ -66,7 +66,12 @@ impl Kafka {
 
     /// Starts it for clients who reach it at this address of the machine, and at no other.
     pub fn start_on(host: Ipv4Addr) -> Result<Self> {
-        Self::start_with(host, "", &[])
+        Self::start_with(host, "", &[], &[])
+    }
+
+    /// Starts one that compiles its code as well as it can, as for a long life. The others begin sooner, and cost more.
+    pub fn start_for_long() -> Result<Self> {
+        Self::start_with(Ipv4Addr::LOCALHOST, "", &[], &["-XX:TieredStopAtLevel=4", "-Xmx1g"])
     }
 
     /// Starts it for clients who reach it through proxies as well: for each proxy's port, Kafka listens on another port, and
@@ -82,7 +87,7 @@ listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT{}
             join(|Door { proxy, .. }| format!(",PROXY{proxy}://127.0.0.1:{proxy}")),
             join(|Door { proxy, .. }| format!(",PROXY{proxy}:PLAINTEXT")),
         );
-        Self::start_with(Ipv4Addr::LOCALHOST, &settings, &[])
+        Self::start_with(Ipv4Addr::LOCALHOST, &settings, &[], &[])
     }
 
     /// Starts it with two further listeners: one with TLS and a login (SCRAM-SHA-512 or PLAIN), one with TLS that asks clients
@@ -107,12 +112,12 @@ ssl.truststore.location={}
             authority.path().display(),
         );
         let scram = format!("SCRAM-SHA-512=[name={user},password={password}]");
-        let kafka = Self::start_with(Ipv4Addr::LOCALHOST, &settings, &["--add-scram", &scram])?;
+        let kafka = Self::start_with(Ipv4Addr::LOCALHOST, &settings, &["--add-scram", &scram], &[])?;
         Ok(SecureKafka { kafka, login, mutual })
     }
 
     /// Further settings win.
-    fn start_with(host: Ipv4Addr, settings: &str, format_args: &[&str]) -> Result<Self> {
+    fn start_with(host: Ipv4Addr, settings: &str, format_args: &[&str], jvm_args: &[&str]) -> Result<Self> {
         let java = programs::need(programs::java(), "java")?;
         let jars = programs::need(programs::kafka_jars(), "Kafka")?;
         ports::retry(|| {
@@ -122,6 +127,7 @@ ssl.truststore.location={}
             format(&java, &jars, scratch.path(), &config, format_args)?;
             let launch = jvm(&java, &jars, "kafka", log_in(scratch.path(), "kafka")?)
                 .dir(scratch.path())
+                .args(jvm_args.iter().copied())
                 .args(["kafka.Kafka".as_ref(), config.as_os_str()]);
             let kafka = Self { process: Process::start(launch)?, host, port, _scratch: scratch };
             kafka.wait()?;

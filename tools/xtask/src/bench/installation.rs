@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use testbed::program::{Program, Running};
 use testbed::progress::Step;
-use testbed::{Process, http, ports, programs, redis};
+use testbed::{Kafka, Process, http, ports, programs, redis};
 
 use super::figures::float;
 use super::load::{self, Load};
@@ -44,7 +44,7 @@ pub(super) struct Installation {
 impl Installation {
     /// Starts everything, lets one sale warm it up, and syncs Redis every second from then on.
     pub(super) fn start() -> Result<Self> {
-        let servers = Servers::start()?;
+        let servers = Servers::start_with(Kafka::start_for_long)?;
         let step = Step::start("starting the operator, an issuer, the consumer and the control");
         coupon_event::define(&servers.kubernetes)?;
         let port = ports::free()?;
