@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Coupon, Lot, Window};
-use ledger::{LedgerError, NewEvent};
+use domain::{Coupon, Lot, Uuid, Window};
+use ledger::{Ledger, LedgerError, NewEvent};
 use stock::Loaded;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{self, MissedTickBehavior},
 };
 
@@ -20,6 +20,8 @@ use crate::context::Context;
 
 /// How many coupons are copied from Postgres to Redis at a time: what one script can take.
 const CHUNK: u32 = 5000;
+/// How many chunks are read before Redis has taken those before them.
+const READ_AHEAD: usize = 2;
 /// How often a long step says how far it is.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -141,7 +143,7 @@ fn unless_overtaken(done: Result<(), LedgerError>) -> Result<(), ReconcileError>
     }
 }
 
-/// Copies until all is copied, or until this look has lasted long enough. While Redis takes one chunk, Postgres reads the next.
+/// Copies until all is copied, or until this look has lasted long enough. While Redis takes a chunk, the next ones are read.
 async fn load(
     from: u64,
     to: u64,
@@ -154,38 +156,56 @@ async fn load(
     let begun = Instant::now();
     let mut said = begun;
     let mut next = from;
-    let read = async |from: u64| read_chunk(from..to.min(from + u64::from(CHUNK)), wanted, context).await;
-    let mut chunk = read(next).await?;
-    while next < to && begun.elapsed() < LONGEST_LOOK {
-        let behind = next + chunk.len() as u64;
-        let (loaded, following) =
-            tokio::join!(context.stock.load(&wanted.name, wanted.uid, edition, &chunk), read(behind));
-        let Loaded::Here(loaded) = loaded? else { return Ok(()) };
+    let (sender, mut chunks) = mpsc::channel(READ_AHEAD);
+    // Ends with the receiver.
+    tokio::spawn(read(context.ledger.clone(), wanted.uid, from..to, sender));
+    while let Some(chunk) = chunks.recv().await {
+        let chunk = chunk?;
+        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, edition, &chunk).await? else {
+            return Ok(());
+        };
         context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(chunk.len() as u64));
+        let behind = next + chunk.len() as u64;
         next = loaded;
-        // Elsewhere only when another operator loads as well.
-        chunk = if next == behind { following? } else { read(next).await? };
         failpoint::crash("operator.after-chunk");
         if said.elapsed() > PROGRESS_INTERVAL {
             said = Instant::now();
             let progress = Progress::Working(copied(next, to));
             reporter.report_progress(wanted, &seen.with_loaded(next), progress).await;
         }
+        // Elsewhere only when another operator loads as well: the next look goes on there.
+        if next != behind || begun.elapsed() > LONGEST_LOOK {
+            break;
+        }
     }
     tracing::info!(event = %wanted.name, "{}", copied(next, to));
     Ok(())
 }
 
-/// The coupons of these ordinals. What is copied proves that Postgres has it: every number, none twice.
-async fn read_chunk(ordinals: Range<u64>, wanted: &Wanted, context: &Context) -> Result<Vec<Coupon>, ReconcileError> {
-    let length = u32::try_from(ordinals.end.saturating_sub(ordinals.start)).unwrap_or(CHUNK);
-    if length == 0 {
-        return Ok(Vec::new());
-    }
-    let chunk = context.ledger.coupons(wanted.uid, ordinals.start, length).await?;
-    let found = chunk.iter().map(|coupon| Some(coupon.ordinal)).chain(iter::repeat(None));
-    match ordinals.zip(found).find(|(expected, found)| Some(*expected) != *found) {
-        Some((missing, _)) => Err(ReconcileError::Gap(missing)),
-        None => Ok(chunk),
+/// Sends the coupons of these ordinals in chunks, until there are no more, there is an error, or nobody wants them. What is read
+/// proves that Postgres has it: every number, none twice.
+async fn read(
+    ledger: Ledger,
+    uid: Uuid,
+    ordinals: Range<u64>,
+    chunks: mpsc::Sender<Result<Vec<Coupon>, ReconcileError>>,
+) {
+    let mut next = ordinals.start;
+    while next < ordinals.end {
+        let wished = u32::try_from(ordinals.end - next).unwrap_or(CHUNK).min(CHUNK);
+        let expected = next..next + u64::from(wished);
+        next = expected.end;
+        let chunk = ledger.coupons(uid, expected.start, wished).await.map_err(ReconcileError::from);
+        let chunk = chunk.and_then(|chunk| {
+            let found = chunk.iter().map(|coupon| Some(coupon.ordinal)).chain(iter::repeat(None));
+            match expected.zip(found).find(|(expected, found)| Some(*expected) != *found) {
+                Some((missing, _)) => Err(ReconcileError::Gap(missing)),
+                None => Ok(chunk),
+            }
+        });
+        let is_last = chunk.is_err();
+        if chunks.send(chunk).await.is_err() || is_last {
+            return;
+        }
     }
 }

@@ -7,13 +7,16 @@ use serde::Serialize;
 
 use crate::client::Answer;
 
+/// In microseconds: longer ones count as this.
+const LONGEST: u64 = 60_000_000;
+
 /// Latencies in microseconds, with three digits.
 #[derive(Debug)]
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new(3).expect("three digits are possible"))
+        Self(Histogram::new_with_max(LONGEST, 3).expect("three digits of a minute are possible"))
     }
 }
 
