@@ -1,0 +1,8 @@
+//! One hot event over several slots of a Redis Cluster, as `docs/adr/0018-shards.md` designs it.
+//!
+//! - [`exactness`] runs the design step by step, with crashes, late and repeated messages and shards that forget, and checks
+//!   after each step that no coupon is lost or in two places.
+//!
+//! Everything is drawn from a seed: the same seed gives the same run.
+
+pub mod exactness;
