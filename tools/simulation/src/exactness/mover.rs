@@ -64,17 +64,20 @@ impl Mover {
             self.tasks.extend([Task::Forget(transfer.clone()), Task::Take(transfer.clone())]);
         }
         let mut queued: Vec<usize> = glances.iter().map(|glance| glance.as_ref().map_or(0, |g| g.queued)).collect();
+        let mean = queued.iter().sum::<usize>() / queued.len();
         for (taker, glance) in glances.iter().enumerate() {
             let is_thirsty = glance.as_ref().is_some_and(|glance| glance.is_wanted && glance.queued == 0);
             if !is_thirsty || pending.iter().any(|transfer| transfer.taker == taker) {
                 continue;
             }
-            let Some((giver, &most)) = queued.iter().enumerate().max_by_key(|(_, queued)| **queued) else { continue };
-            let Some(Some(Glance { epoch, .. })) = glances.get(giver) else { continue };
-            if most > 0 {
-                let count = (most / 2).max(1);
-                self.tasks.push(Task::Give { giver, taker, epoch: *epoch, count });
-                queued[giver] -= count;
+            // From each that has more than the mean, down to it. So nothing goes back and forth while nobody asks.
+            for (giver, has) in queued.iter_mut().enumerate() {
+                let Some(Some(Glance { epoch, .. })) = glances.get(giver) else { continue };
+                let count = has.saturating_sub(mean);
+                if count > 0 && giver != taker {
+                    self.tasks.push(Task::Give { giver, taker, epoch: *epoch, count });
+                    *has -= count;
+                }
             }
         }
         // A shard that is not known to be whole may hold anything.
