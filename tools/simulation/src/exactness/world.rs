@@ -175,7 +175,7 @@ impl World {
     fn execute(&mut self, call: &Call) -> Reply {
         let (id, now) = (call.shard(), self.clock(call.shard()));
         let shard = &mut self.shards[id];
-        if self.has_faults && !matches!(call, Call::Look(_)) {
+        if self.has_faults && !matches!(call, Call::Look(_)) && self.rng.random() {
             let history = &mut self.history[id];
             history.push_back(shard.clone());
             if history.len() > HISTORY {
