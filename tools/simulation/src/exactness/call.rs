@@ -63,7 +63,9 @@ impl Call {
             Self::Take(transfer) => return Reply::Done(shard.take(transfer, flaw)),
             Self::Resolve { epoch, verdicts, .. } => return Reply::Done(shard.resolve(*epoch, verdicts)),
             Self::Thaw(_, epoch) => return Reply::Done(shard.thaw(*epoch)),
-            Self::Restore { server, token, anew, .. } => return Reply::Done(shard.restore(*server, *token, anew)),
+            Self::Restore { server, token, anew, .. } => {
+                return Reply::Done(shard.restore(*server, *token, anew));
+            }
             Self::Adopt { server, token, since, .. } => return Reply::Done(shard.adopt(*server, *token, *since)),
             Self::Confirm(_, entry) => drop(shard.outbox.remove(entry)),
             Self::Settle { user, coupon, is_recorded, .. } => shard.settle(*user, *coupon, *is_recorded),

@@ -70,13 +70,15 @@ impl Mover {
             if !is_thirsty || pending.iter().any(|transfer| transfer.taker == taker) {
                 continue;
             }
-            // From each that has more than the mean, down to it. So nothing goes back and forth while nobody asks.
+            // From those that have more than the mean, down to it, until the taker has as much, and one coupon at least. So nothing
+            // goes back and forth while nobody asks.
+            let mut wants = mean.max(1);
             for (giver, has) in queued.iter_mut().enumerate() {
                 let Some(Some(Glance { epoch, .. })) = glances.get(giver) else { continue };
-                let count = has.saturating_sub(mean);
+                let count = has.saturating_sub(mean).min(wants);
                 if count > 0 && giver != taker {
                     self.tasks.push(Task::Give { giver, taker, epoch: *epoch, count });
-                    *has -= count;
+                    (*has, wants) = (*has - count, wants - count);
                 }
             }
         }
