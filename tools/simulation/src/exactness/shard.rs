@@ -203,9 +203,9 @@ impl Shard {
 
     /// Notes that a coupon is recorded, or puts it back when it never can be.
     pub(super) fn settle(&mut self, user: User, coupon: Coupon, is_recorded: bool) {
-        let Some(holding) = self.issued.get_mut(&user).filter(|holding| holding.coupon == coupon) else { return };
-        if holding.is_recorded {
-        } else if is_recorded {
+        let pending = |holding: &&mut Holding| holding.coupon == coupon && !holding.is_recorded;
+        let Some(holding) = self.issued.get_mut(&user).filter(pending) else { return };
+        if is_recorded {
             holding.is_recorded = true;
         } else {
             self.issued.remove(&user);
