@@ -4,16 +4,19 @@
 //! letters, Redis is told, and the offsets are committed. Each step may be done again without harm, and each is tried until
 //! it succeeds; so wherever a consumer ends, the next one begins with a batch that is whole, and nothing is lost or counted
 //! twice. Only a dead letter may be there twice.
+//!
+//! While a batch goes through the last three steps, the next one is recorded. It waits there until the one before is through:
+//! offsets are committed in order.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use domain::IssuedRecord;
 use futures::future::join_all;
-use journal::{Batch, Consumer, DeadLetters, Message};
+use journal::{Batch, Committer, Consumer, DeadLetters, Message};
 use ledger::{Ledger, LedgerError, Recording};
 use service::{CancellationToken, Health, patiently};
 use stock::{Loaded, Stock};
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     PIPELINE,
@@ -42,29 +45,43 @@ pub(crate) struct Pipeline {
 /// The shutdown came before the batch was through. It is not committed, and whoever reads it next does it again.
 struct Interrupted;
 
+/// A batch that Postgres knows.
+struct Recorded {
+    batch: Batch,
+    consequences: Consequences,
+    begin: Instant,
+}
+
 impl Pipeline {
-    /// Works until the shutdown, then finishes the batch under way and leaves the group.
+    /// Works until the shutdown, then finishes the batches under way and leaves the group.
     pub(crate) async fn run(self, mut consumer: Consumer) {
-        loop {
+        let pipeline = Arc::new(self);
+        let mut settling: Option<JoinHandle<Result<(), Interrupted>>> = None;
+        let mut is_whole = true;
+        while is_whole {
             let batch = tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => break,
-                batch = consumer.next_batch(self.max_messages, self.linger) => batch,
+                () = pipeline.shutdown.cancelled() => break,
+                batch = consumer.next_batch(pipeline.max_messages, pipeline.linger) => batch,
             };
-            let done = match batch {
-                Ok(batch) => self.process(&consumer, batch).await,
+            let batch = match batch {
+                Ok(batch) => batch,
                 Err(error) => {
                     // librdkafka reports each lost connection here and goes on by itself; whether Kafka is there is
                     // watched elsewhere.
                     tracing::debug!(%error, "nothing from Kafka");
-                    self.pause(AFTER_ERROR).await;
-                    Ok(())
+                    pipeline.pause(AFTER_ERROR).await;
+                    continue;
                 }
             };
-            if done.is_err() {
-                tracing::warn!("ending before the batch is through: it will be read again");
-                break;
+            let recorded = pipeline.record_batch(&consumer, batch).await;
+            is_whole = through(settling.take()).await && recorded.is_ok();
+            if is_whole && let Ok(recorded) = recorded {
+                settling = Some(tokio::spawn(pipeline.clone().settle(consumer.committer(), recorded)));
             }
+        }
+        if !(through(settling).await && is_whole) {
+            tracing::warn!("ending before a batch is through: it will be read again");
         }
         consumer.close(LEAVE_WITHIN).await;
     }
@@ -76,7 +93,7 @@ impl Pipeline {
         }
     }
 
-    async fn process(&self, consumer: &Consumer, batch: Batch) -> Result<(), Interrupted> {
+    async fn record_batch(&self, consumer: &Consumer, batch: Batch) -> Result<Recorded, Interrupted> {
         let begin = Instant::now();
         #[expect(clippy::cast_precision_loss, reason = "a batch has some thousand messages")]
         self.metrics.batch_messages.observe(batch.messages.len() as f64);
@@ -88,10 +105,15 @@ impl Pipeline {
         }
         let verdicts = self.record(&decoded.records).await?;
         failpoint::crash("consumer.after-record");
-        let Consequences { settlements, dead_letters, recorded, already_recorded } = decoded.conclude(verdicts);
-        self.metrics.recorded.inc_by(recorded);
-        self.metrics.already_recorded.inc_by(already_recorded);
+        let consequences = decoded.conclude(verdicts);
+        self.metrics.recorded.inc_by(consequences.recorded);
+        self.metrics.already_recorded.inc_by(consequences.already_recorded);
+        Ok(Recorded { batch, consequences, begin })
+    }
 
+    async fn settle(self: Arc<Self>, committer: Committer, recorded: Recorded) -> Result<(), Interrupted> {
+        let Recorded { batch, consequences, begin } = recorded;
+        let Consequences { settlements, dead_letters, recorded, already_recorded } = consequences;
         self.bury(&batch.messages, dead_letters).await?;
         for ((event, uid), settlements) in settlements {
             let settled = self.try_until_done("telling Redis", || self.stock.settle(&event, uid, &settlements)).await?;
@@ -101,7 +123,7 @@ impl Pipeline {
         }
         failpoint::crash("consumer.before-offsets");
         // Without a commit the batch is merely done again.
-        if let Err(error) = consumer.commit(&batch).await {
+        if let Err(error) = committer.commit(&batch).await {
             tracing::warn!(%error, "the batch may be read again");
         }
         self.metrics.batch_seconds.observe(begin.elapsed().as_secs_f64());
@@ -175,5 +197,13 @@ impl Pipeline {
         }
         self.health.set(PIPELINE, Ok::<_, String>(()));
         outcome.map_err(|_| Interrupted)
+    }
+}
+
+/// Whether the batch that is being settled, if there is one, has gone through all steps.
+async fn through(settling: Option<JoinHandle<Result<(), Interrupted>>>) -> bool {
+    match settling {
+        Some(settling) => matches!(settling.await, Ok(Ok(()))),
+        None => true,
     }
 }

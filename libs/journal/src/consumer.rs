@@ -41,7 +41,7 @@ impl Batch {
     }
 }
 
-/// Reads issued records as a member of a consumer group. Offsets are committed by [`Consumer::commit`] only.
+/// Reads issued records as a member of a consumer group. Offsets are committed by [`Consumer::commit`] and [`Committer::commit`] only.
 pub struct Consumer {
     config: ClientConfig,
     topic: String,
@@ -120,26 +120,15 @@ impl Consumer {
         error
     }
 
-    /// Tells the group that everything up to the end of `batch` is done, and waits until the broker knows.
-    ///
-    /// Partitions that meanwhile belong to another member are left out: it does them again.
+    /// See [`Committer::commit`].
     pub async fn commit(&self, batch: &Batch) -> Result<(), JournalError> {
-        let consumer = self.inner().clone();
-        let (topic, offsets) = (self.topic.clone(), batch.next_offsets());
-        let commit = blocking(move || {
-            let assignment = consumer.assignment()?;
-            let mut list = TopicPartitionList::new();
-            for (partition, offset) in offsets {
-                if assignment.find_partition(&topic, partition).is_some() {
-                    list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
-                }
-            }
-            if list.count() == 0 { Ok(()) } else { consumer.commit(&list, CommitMode::Sync) }
-        });
-        match tokio::time::timeout(COMMIT_WITHIN, commit).await {
-            Ok(done) => done.map_err(JournalError::at(Operation::Commit)),
-            Err(_) => Err(JournalError::TimedOut(Operation::Commit)),
-        }
+        self.committer().commit(batch).await
+    }
+
+    /// For who commits while others read on.
+    #[must_use]
+    pub fn committer(&self) -> Committer {
+        Committer { topic: self.topic.clone(), consumer: self.inner().clone() }
     }
 
     /// Whether the brokers answer within `timeout` and know the topic.
@@ -159,11 +148,46 @@ impl Consumer {
     }
 }
 
+/// Commits offsets for a [`Consumer`]. While there is one, the consumer cannot leave its group.
+pub struct Committer {
+    topic: String,
+    consumer: Arc<StreamConsumer<Logs>>,
+}
+
+impl Committer {
+    /// Tells the group that everything up to the end of `batch` is done, and waits until the broker knows.
+    ///
+    /// Partitions that meanwhile belong to another member are left out: it does them again.
+    pub async fn commit(&self, batch: &Batch) -> Result<(), JournalError> {
+        let (consumer, topic, offsets) = (self.consumer.clone(), self.topic.clone(), batch.next_offsets());
+        let commit = blocking(move || {
+            let assignment = consumer.assignment()?;
+            let mut list = TopicPartitionList::new();
+            for (partition, offset) in offsets {
+                if assignment.find_partition(&topic, partition).is_some() {
+                    list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
+                }
+            }
+            if list.count() == 0 { Ok(()) } else { consumer.commit(&list, CommitMode::Sync) }
+        });
+        match tokio::time::timeout(COMMIT_WITHIN, commit).await {
+            Ok(done) => done.map_err(JournalError::at(Operation::Commit)),
+            Err(_) => Err(JournalError::TimedOut(Operation::Commit)),
+        }
+    }
+}
+
 impl Drop for Consumer {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.take() {
             leave(inner);
         }
+    }
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committer").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 

@@ -20,7 +20,7 @@ mod settings;
 pub mod topics;
 
 pub use backend::KafkaSettings;
-pub use consumer::{Batch, Consumer};
+pub use consumer::{Batch, Committer, Consumer};
 pub use dead_letters::DeadLetters;
 pub use error::{JournalError, Operation};
 pub use history::{History, read_all};
