@@ -34,7 +34,7 @@ use table::Table;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How often each comparison is repeated.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
     /// How many coupons a sale has.

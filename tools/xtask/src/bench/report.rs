@@ -81,7 +81,8 @@ fn machine() -> String {
     let postgres = programs::postgres_bin().and_then(|bin| first_line(&bin.join("postgres"), &["--version"]));
     let rustc = first_line(std::path::Path::new("rustc"), &["--version"]);
     let kernel = Some(format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()));
-    let versions: Vec<_> = [kernel, rustc, redis, postgres].into_iter().flatten().collect();
+    let kafka = Some(format!("Kafka {}", programs::KAFKA_VERSION));
+    let versions: Vec<_> = [kernel, rustc, redis, postgres, kafka].into_iter().flatten().collect();
     format!(
         "{cores} cores ({}), {} GiB of memory; {}. Everything runs on these cores: the load, the issuer, Redis, Kafka, the consumer and \
          PostgreSQL",
