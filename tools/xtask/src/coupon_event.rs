@@ -1,7 +1,7 @@
 //! The kind `CouponEvent` on an API server, and what its objects say.
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::Kubernetes;
 
 use crate::{cargo, codegen};
@@ -12,6 +12,24 @@ pub(crate) fn define(kubernetes: &Kubernetes) -> Result<()> {
     kubernetes.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
     let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
     kubernetes.kubectl(&established).map(drop)
+}
+
+/// A manifest with two discounts.
+pub(crate) fn manifest(name: &str, policy_name: &str, total: u64, acknowledge: &str) -> Value {
+    json!({
+        "apiVersion": "couponry.dev/v1alpha1",
+        "kind": "CouponEvent",
+        "metadata": {"name": name},
+        "spec": {
+            "policyName": policy_name,
+            "totalCount": total,
+            "discounts": [
+                {"type": "Percent", "value": 10, "allocationPercentage": 70},
+                {"type": "Amount", "value": 5000, "allocationPercentage": 30},
+            ],
+            "acknowledge": acknowledge,
+        },
+    })
 }
 
 /// The event of this name.

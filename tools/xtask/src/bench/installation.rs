@@ -5,13 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
 use testbed::program::{Program, Running};
 use testbed::progress::Step;
 use testbed::{Kafka, Process, http, ports, programs, redis};
 
 use super::figures::float;
-use super::load::{self, Load};
+use super::load::{self, Load, Sample};
 use crate::coupon_event::{condition, get};
 use crate::programs::{Addresses, CONSUMER, ISSUER, Node, OPERATOR};
 use crate::servers::Servers;
@@ -100,36 +99,13 @@ impl Installation {
 
     /// Applies an event of a name that was never used, with so many coupons, and waits until users get them.
     pub(super) fn open(&self, coupons: u64, acknowledge: &str) -> Result<String> {
-        let event = self.apply(coupons, acknowledge)?;
-        self.wait_open(&event)?;
-        Ok(event)
-    }
-
-    /// Applies it and returns at once.
-    pub(super) fn apply(&self, coupons: u64, acknowledge: &str) -> Result<String> {
         let name = format!("bench-{}", self.events.replace(self.events.get() + 1));
-        let manifest = json!({
-            "apiVersion": "couponry.dev/v1alpha1",
-            "kind": "CouponEvent",
-            "metadata": {"name": name},
-            "spec": {
-                "policyName": "Benchmark",
-                "totalCount": coupons,
-                "discounts": [
-                    {"type": "Percent", "value": 10, "allocationPercentage": 70},
-                    {"type": "Amount", "value": 5000, "allocationPercentage": 30},
-                ],
-                "acknowledge": acknowledge,
-            },
-        });
-        self.servers.kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest.to_string())?;
+        let kubernetes = &self.servers.kubernetes;
+        let manifest = coupon_event::manifest(&name, "Benchmark", coupons, acknowledge);
+        kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest.to_string())?;
+        // As a user would, with a watch.
+        kubernetes.kubectl(&["wait", "--for=condition=Open", "couponevent", &name, "--timeout=10m"])?;
         Ok(name)
-    }
-
-    /// Waits as a user would, with a watch.
-    pub(super) fn wait_open(&self, event: &str) -> Result<()> {
-        let wait = ["wait", "--for=condition=Open", "couponevent", event, "--timeout=10m"];
-        self.servers.kubernetes.kubectl(&wait).map(drop)
     }
 
     /// The uid of an event.
@@ -157,8 +133,7 @@ impl Installation {
 
     /// Sells an event in full: answers a second.
     pub(super) fn sell(&self, event: &str, coupons: u64, connections: u32) -> Result<f64> {
-        let sample = Load::once_each(&self.target(), event, coupons, connections).send()?;
-        self.owe(sample.count("issued"));
+        let sample = self.ask(&Load::once_each(&self.target(), event, coupons, connections))?;
         ensure!(sample.count("issued") == coupons, "{} of {coupons} coupons were issued", sample.count("issued"));
         Ok(sample.served_per_second())
     }
@@ -173,9 +148,11 @@ impl Installation {
         Load::once_each(&self.control_address, "bench", requests, connections)
     }
 
-    /// The consumer will get so many records more.
-    pub(super) fn owe(&self, records: u64) {
-        self.owed.set(self.owed.get() + records);
+    /// Sends a load to issuers. The consumer will get a record of each coupon.
+    pub(super) fn ask(&self, load: &Load) -> Result<Sample> {
+        let sample = load.send()?;
+        self.owed.set(self.owed.get() + sample.count("issued"));
+        Ok(sample)
     }
 
     /// How many records the consumer has recorded since its start.

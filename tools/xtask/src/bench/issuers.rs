@@ -17,7 +17,7 @@ const SECONDS: f64 = 5.0;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The rows of 1, 2 and 4 issuers, and of an idle one.
-pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let rate = highest(installation, options, table)? / 3.0;
     let users = count(rate * SECONDS)?;
     let mut costs = [Spread::default(), Spread::default(), Spread::default()];
@@ -34,9 +34,8 @@ pub(super) fn measure(installation: &mut Installation, options: &Options, table:
             let before = used()?;
             let load = Load::once_each("", &event, users, options.connections);
             let targets = asked.iter().map(|node| address(node)).collect();
-            let sample = Load { targets, rate: Some(rate), seconds: Some(SECONDS), ..load }.send()?;
+            let sample = installation.ask(&Load { targets, rate: Some(rate), seconds: Some(SECONDS), ..load })?;
             cost.push((used()? - before) / float(sample.count("issued")) * 1e6);
-            installation.owe(sample.count("issued"));
             installation.close(&event)?;
         }
         step.done();

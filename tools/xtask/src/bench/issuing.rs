@@ -30,7 +30,7 @@ struct Rates {
 }
 
 /// The rows of issuing, of saying no, and of what it costs Redis.
-pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let Options { rounds, coupons, connections, .. } = *options;
     let mut rates = Rates::default();
     let (mut sold, mut rejected, mut synced, mut acknowledged) =

@@ -32,7 +32,7 @@ pub(super) fn highest(installation: &Installation, options: &Options, table: &mu
 }
 
 /// The row of latency at half of the highest load, and the curves.
-pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let highest = highest(installation, options, table)?;
     let rate = highest / 2.0;
     let mut ratios = [Spread::default(), Spread::default()];
@@ -88,8 +88,7 @@ fn issue_at(installation: &Installation, options: &Options, rate: f64, seconds: 
     let users = count(rate * seconds)?;
     let event = installation.open(users, "Redis")?;
     let load = Load::once_each(&installation.target(), &event, users, options.connections);
-    let sample = Load { rate: Some(rate), seconds: Some(seconds), ..load }.send()?;
-    installation.owe(sample.count("issued"));
+    let sample = installation.ask(&Load { rate: Some(rate), seconds: Some(seconds), ..load })?;
     installation.close(&event)?;
     Ok(sample)
 }

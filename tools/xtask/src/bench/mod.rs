@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let packages = ["operator", "issuer", "consumer", "bench"].into_iter().flat_map(|name| ["--package", name]);
     cargo::run(["build", "--release", "--bins"].into_iter().chain(packages))?;
     let begun = Instant::now();
-    let mut installation = Installation::start()?;
+    let installation = Installation::start()?;
     let mut table = Table::default();
     for part in Part::value_variants() {
         if !options.parts.is_empty() && !options.parts.contains(part) {
@@ -74,12 +74,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         signals::yield_to_shutdown();
         match part {
-            Part::Issuing => issuing::measure(&mut installation, options, &mut table)?,
-            Part::Latency => latency::measure(&mut installation, options, &mut table)?,
-            Part::Overload => overload::measure(&mut installation, options, &mut table)?,
-            Part::Issuers => issuers::measure(&mut installation, options, &mut table)?,
-            Part::Preload => preload::measure(&mut installation, options, &mut table)?,
-            Part::Recording => recording::measure(&mut installation, options, &mut table)?,
+            Part::Issuing => issuing::measure(&installation, options, &mut table)?,
+            Part::Latency => latency::measure(&installation, options, &mut table)?,
+            Part::Overload => overload::measure(&installation, options, &mut table)?,
+            Part::Issuers => issuers::measure(&installation, options, &mut table)?,
+            Part::Preload => preload::measure(&installation, options, &mut table)?,
+            Part::Recording => recording::measure(&installation, options, &mut table)?,
         }
     }
     println!("\n{table}\nmeasured in {}", human(begun.elapsed()));

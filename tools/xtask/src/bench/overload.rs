@@ -18,7 +18,7 @@ const SECONDS: f64 = 5.0;
 const FEW: &str = "500";
 
 /// The rows of overload: an issuer as it is, which lets everyone on so many connections wait, and one that lets few wait.
-pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let rate = TIMES * highest(installation, options, table)?;
     row(installation, options, table, (&installation.issuer, ""), rate)?;
     let strict = installation.another_issuer(&["--max-waiting", FEW])?;
@@ -39,8 +39,7 @@ fn row(
     for round in 1..=options.rounds {
         let step = Step::start(format!("overload{variant}, round {round} of {}", options.rounds));
         let event = installation.open(options.coupons, "Redis")?;
-        let alone = Load::once_each(&target, &event, options.coupons, options.connections).send()?;
-        installation.owe(alone.count("issued"));
+        let alone = installation.ask(&Load::once_each(&target, &event, options.coupons, options.connections))?;
         installation.close(&event)?;
         let own = alone.served_per_second();
 
@@ -48,8 +47,8 @@ fn row(
         let coupons = count(SECONDS * own * 2.0)?;
         let event = installation.open(coupons, "Redis")?;
         let load = Load::once_each(&target, &event, coupons, CONNECTIONS);
-        let sample = Load { rate: Some(rate), seconds: Some(SECONDS), requests: None, ..load }.send()?;
-        installation.owe(sample.count("issued"));
+        let load = Load { rate: Some(rate), seconds: Some(SECONDS), requests: None, ..load };
+        let sample = installation.ask(&load)?;
         installation.close(&event)?;
         ratios.push(sample.served_per_second() / own);
         served.push(sample.served_per_second());

@@ -27,7 +27,7 @@ const SOLD: u64 = 10_000;
 const PUSHED: usize = 1000;
 
 /// The rows of preloading, and of issuing from a large stock.
-pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let mut ours = Curve { name: "preload".to_owned(), points: Vec::new() };
     let mut theirs = Curve { name: "control".to_owned(), points: Vec::new() };
     let (mut ratios, mut took, mut control_took) = (Spread::default(), Spread::default(), Spread::default());
@@ -97,8 +97,7 @@ fn issue_from_a_large_stock(
         let control = installation.sell(&small, SOLD, options.connections)?;
         installation.close(&small)?;
         let load = Load::once_each(&installation.target(), large, SOLD, options.connections);
-        let sample = Load { first_user: round * SOLD, ..load }.send()?;
-        installation.owe(sample.count("issued"));
+        let sample = installation.ask(&Load { first_user: round * SOLD, ..load })?;
         installation.drain()?;
         ensure!(sample.count("issued") == SOLD, "{} of {SOLD} users got a coupon", sample.count("issued"));
         ratios.push(sample.served_per_second() / control);

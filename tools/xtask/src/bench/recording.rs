@@ -20,7 +20,7 @@ const BATCH: usize = 1000;
 const SALES: u64 = 2;
 
 /// The row of recording.
-pub(super) fn measure(installation: &mut Installation, options: &Options, table: &mut Table) -> Result<()> {
+pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let (mut ratios, mut rates, mut controls) = (Spread::default(), Spread::default(), Spread::default());
     let coupons = SALES * options.coupons;
     for round in 1..=options.rounds {

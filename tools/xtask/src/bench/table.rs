@@ -27,7 +27,7 @@ impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtLeast(least) => write!(f, "at least {least}"),
-            Self::AtMost(most) => write!(f, "at most {most:.3}").map(drop),
+            Self::AtMost(most) => write!(f, "at most {most:.3}"),
             Self::Stated => f.write_str("stated"),
         }
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 use testbed::Kubernetes;
 
-use crate::coupon_event::{condition, get};
+use crate::coupon_event::{condition, get, manifest};
 
 /// An event, and what its manifest says now.
 #[derive(Debug)]
@@ -22,21 +22,8 @@ impl Event {
 
     /// Applies its manifest.
     pub(super) fn write(&self, kubernetes: &Kubernetes) -> Result<()> {
-        let manifest = json!({
-            "apiVersion": "couponry.dev/v1alpha1",
-            "kind": "CouponEvent",
-            "metadata": {"name": self.name},
-            "spec": {
-                "policyName": "Chaos",
-                "totalCount": self.total,
-                "discounts": [
-                    {"type": "Percent", "value": 10, "allocationPercentage": 70},
-                    {"type": "Amount", "value": 5000, "allocationPercentage": 30},
-                ],
-                "acknowledge": self.acknowledge,
-                "issuance": if self.is_paused { "Paused" } else { "Auto" },
-            },
-        });
+        let mut manifest = manifest(&self.name, "Chaos", self.total, self.acknowledge);
+        manifest["spec"]["issuance"] = json!(if self.is_paused { "Paused" } else { "Auto" });
         kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest.to_string()).map(drop)
     }
 
