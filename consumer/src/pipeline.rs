@@ -5,8 +5,8 @@
 //! it succeeds; so wherever a consumer ends, the next one begins with a batch that is whole, and nothing is lost or counted
 //! twice. Only a dead letter may be there twice.
 //!
-//! While a batch goes through the last three steps, the next one is recorded. It waits there until the one before is through:
-//! offsets are committed in order.
+//! Up to [`RECORDING`] batches are recorded side by side, each in a transaction of its own. The other steps are taken batch by
+//! batch, in the order in which they were read: so offsets are committed in order.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use journal::{Batch, Committer, Consumer, DeadLetters, Message};
 use ledger::{Ledger, LedgerError, Recording};
 use service::{CancellationToken, Health, patiently};
 use stock::{Loaded, Stock};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
     PIPELINE,
@@ -29,6 +29,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long to wait after Kafka had nothing but an error: short, since messages may be queued behind it.
 const AFTER_ERROR: Duration = Duration::from_millis(50);
+
+/// How many batches are recorded side by side: Postgres has a process for each, and the next ones are read meanwhile.
+const RECORDING: usize = 2;
 
 /// The way of the records, and the servers on it.
 pub(crate) struct Pipeline {
@@ -48,39 +51,41 @@ struct Interrupted;
 /// A batch that Postgres knows.
 struct Recorded {
     batch: Batch,
+    committer: Committer,
     consequences: Consequences,
     begin: Instant,
 }
+
+/// A batch that is being recorded.
+type UnderWay = JoinHandle<Result<Recorded, Interrupted>>;
 
 impl Pipeline {
     /// Works until the shutdown, then finishes the batches under way and leaves the group.
     pub(crate) async fn run(self, mut consumer: Consumer) {
         let pipeline = Arc::new(self);
-        let mut settling: Option<JoinHandle<Result<(), Interrupted>>> = None;
-        let mut is_whole = true;
-        while is_whole {
+        // The settling one has left the queue.
+        let (recordings, queue) = mpsc::channel(RECORDING - 1);
+        let settling = tokio::spawn(pipeline.clone().settle_all(queue));
+        while let Some(Ok(place)) = pipeline.shutdown.run_until_cancelled(recordings.reserve()).await {
             let batch = tokio::select! {
                 biased;
                 () = pipeline.shutdown.cancelled() => break,
                 batch = consumer.next_batch(pipeline.max_messages, pipeline.linger) => batch,
             };
-            let batch = match batch {
-                Ok(batch) => batch,
+            match batch {
+                Ok(batch) => {
+                    place.send(tokio::spawn(pipeline.clone().record_batch(batch, consumer.committer())));
+                }
                 Err(error) => {
                     // librdkafka reports each lost connection here and goes on by itself; whether Kafka is there is
                     // watched elsewhere.
                     tracing::debug!(%error, "nothing from Kafka");
                     pipeline.pause(AFTER_ERROR).await;
-                    continue;
                 }
-            };
-            let recorded = pipeline.record_batch(&consumer, batch).await;
-            is_whole = through(settling.take()).await && recorded.is_ok();
-            if is_whole && let Ok(recorded) = recorded {
-                settling = Some(tokio::spawn(pipeline.clone().settle(consumer.committer(), recorded)));
             }
         }
-        if !(through(settling).await && is_whole) {
+        drop(recordings);
+        if !matches!(settling.await, Ok(Ok(()))) {
             tracing::warn!("ending before a batch is through: it will be read again");
         }
         consumer.close(LEAVE_WITHIN).await;
@@ -93,14 +98,14 @@ impl Pipeline {
         }
     }
 
-    async fn record_batch(&self, consumer: &Consumer, batch: Batch) -> Result<Recorded, Interrupted> {
+    async fn record_batch(self: Arc<Self>, batch: Batch, committer: Committer) -> Result<Recorded, Interrupted> {
         let begin = Instant::now();
         #[expect(clippy::cast_precision_loss, reason = "a batch has some thousand messages")]
         self.metrics.batch_messages.observe(batch.messages.len() as f64);
 
         let decoded = batch::decode(&batch.messages);
         if failpoint::is_on("consumer.offsets-first") {
-            consumer.commit(&batch).await.ok();
+            committer.commit(&batch).await.ok();
             failpoint::crash("consumer.after-offsets-first");
         }
         let verdicts = self.record(&decoded.records).await?;
@@ -108,11 +113,18 @@ impl Pipeline {
         let consequences = decoded.conclude(verdicts);
         self.metrics.recorded.inc_by(consequences.recorded);
         self.metrics.already_recorded.inc_by(consequences.already_recorded);
-        Ok(Recorded { batch, consequences, begin })
+        Ok(Recorded { batch, committer, consequences, begin })
     }
 
-    async fn settle(self: Arc<Self>, committer: Committer, recorded: Recorded) -> Result<(), Interrupted> {
-        let Recorded { batch, consequences, begin } = recorded;
+    async fn settle_all(self: Arc<Self>, mut recordings: mpsc::Receiver<UnderWay>) -> Result<(), Interrupted> {
+        while let Some(recording) = recordings.recv().await {
+            self.settle(recording.await.map_err(|_| Interrupted)??).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, recorded: Recorded) -> Result<(), Interrupted> {
+        let Recorded { batch, committer, consequences, begin } = recorded;
         let Consequences { settlements, dead_letters, recorded, already_recorded } = consequences;
         self.bury(&batch.messages, dead_letters).await?;
         for ((event, uid), settlements) in settlements {
@@ -197,13 +209,5 @@ impl Pipeline {
         }
         self.health.set(PIPELINE, Ok::<_, String>(()));
         outcome.map_err(|_| Interrupted)
-    }
-}
-
-/// Whether the batch that is being settled, if there is one, has gone through all steps.
-async fn through(settling: Option<JoinHandle<Result<(), Interrupted>>>) -> bool {
-    match settling {
-        Some(settling) => matches!(settling.await, Ok(Ok(()))),
-        None => true,
     }
 }

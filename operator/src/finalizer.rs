@@ -112,13 +112,13 @@ async fn drain(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventId
 }
 
 async fn remove(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventId) -> Result<(), ReconcileError> {
-    // One store that is gone must not keep the other from being cleaned.
-    let redis = within(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await;
-    let postgres = match event.spec.deletion_policy {
+    // Postgres forgets last: as long as Redis may give coupons of the event, they can be recorded, and a later event of the name
+    // knows whose they are, and makes room for itself.
+    within(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await?;
+    match event.spec.deletion_policy {
         DeletionPolicy::Delete => within(async { Ok(context.ledger.delete_event(uid).await?) }).await,
         DeletionPolicy::Retain => Ok(()),
-    };
-    redis.and(postgres)
+    }
 }
 
 async fn within(removal: impl Future<Output = Result<(), ReconcileError>>) -> Result<(), ReconcileError> {

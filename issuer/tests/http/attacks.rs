@@ -36,6 +36,7 @@ async fn names_are_only_names_in_redis_and_json() {
     let issuer = world.ready_issuer(&[]).await;
     let names = [
         r#"a","status":"COMPLETED","x":""#,
+        ":COMPLETED",
         r"a\",
         r"\u0000",
         "couponMeta:{summer}",

@@ -1,7 +1,7 @@
 //! Looking again at what did not fit together: it may have arrived since, or still be on its way.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -21,9 +21,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many users or coupons are asked for at a time.
 const PAGE: usize = 5000;
-
-/// How many coupons are looked for in the queue one by one, each of which makes Redis go through all of it.
-const SEARCHES: usize = 50;
 
 /// What is known after the first look.
 pub(crate) struct SecondLook<'a> {
@@ -152,11 +149,10 @@ impl SecondLook<'_> {
                 }
             };
             self.stores.stock.each_issued(self.name, show).await?;
-            let mut searches = 0;
+            let queued = self.times_queued(queued_and_held).await?;
             for (coupon, users) in users {
-                if let Some(discount) = queued_and_held.get(&coupon)
+                if queued.get(&coupon).is_some_and(|times| *times > 0)
                     && let Some(user) = users.first()
-                    && self.times_queued(&coupon, *discount, &mut searches).await? > 0
                 {
                     self.differs(Difference::QueuedAndHeld { coupon: coupon.clone(), user: user.clone() });
                 }
@@ -165,27 +161,33 @@ impl SecondLook<'_> {
                 }
             }
         }
-        let mut searches = 0;
-        for (coupon, discount) in queued_twice {
-            if self.times_queued(&coupon, discount, &mut searches).await? > 1 {
+        for (coupon, times) in self.times_queued(queued_twice).await? {
+            if times > 1 {
                 self.differs(Difference::QueuedTwice { coupon });
             }
         }
         Ok(())
     }
 
-    /// How often the coupon is queued now. After some searches, Redis is spared: then what was seen is believed.
+    /// How often each of these coupons is queued now.
     async fn times_queued(
         &self,
-        coupon: &CouponCode,
-        discount: Discount,
-        searches: &mut usize,
-    ) -> Result<usize, AuditError> {
-        *searches += 1;
-        if *searches > SEARCHES {
-            return Ok(usize::MAX);
+        coupons: impl IntoIterator<Item = (CouponCode, Discount)>,
+    ) -> Result<BTreeMap<CouponCode, usize>, AuditError> {
+        let wanted: HashMap<CouponCode, Discount> = coupons.into_iter().collect();
+        let mut times: BTreeMap<CouponCode, usize> = wanted.keys().map(|coupon| (coupon.clone(), 0)).collect();
+        if wanted.is_empty() {
+            return Ok(times);
         }
-        Ok(self.stores.stock.times_queued(self.name, coupon, discount).await?)
+        let count = |coupon, discount| {
+            if wanted.get(&coupon) == Some(&discount)
+                && let Some(times) = times.get_mut(&coupon)
+            {
+                *times += 1;
+            }
+        };
+        self.stores.stock.each_queued(self.name, count).await?;
+        Ok(times)
     }
 
     /// Coupons that were made, and that Redis does not have.
@@ -200,7 +202,7 @@ impl SecondLook<'_> {
         }
         let stores = self.stores;
         let mut coupons = stores.ledger.stock(self.uid);
-        let mut searches = 0;
+        let mut missing = Vec::new();
         while let Some(Coupon { ordinal, code, discount }) = coupons.try_next().await? {
             let coupon = readable(&code)?;
             if self.comparison.is_accounted_for(&coupon, discount) != Some(false) {
@@ -208,11 +210,13 @@ impl SecondLook<'_> {
             }
             if ordinal >= loaded {
                 self.comparison.counts.not_loaded += 1;
-                continue;
+            } else {
+                missing.push((coupon, discount));
             }
-            searches += 1;
-            // It may have come back to the queue after the queue was read.
-            if searches > SEARCHES || stores.stock.times_queued(self.name, &coupon, discount).await? == 0 {
+        }
+        // They may have come back to the queue after the queue was read.
+        for (coupon, times) in self.times_queued(missing).await? {
+            if times == 0 {
                 self.differs(Difference::Missing { coupon });
             }
         }

@@ -185,11 +185,8 @@ async fn a_coupon_with_two_holders_is_named_with_both() {
     let setting = Setting::settled().await;
     let (record, key) = (&setting.records[0], setting.key("Issued"));
     let (user, coupon) = (&record.user_id, &record.coupon);
-    let json = format!(
-        r#"{{"couponKey":"{coupon}","userId":"thief","discountType":"{}","discountAmount":{},"issuedAt":{},"status":"COMPLETED"}}"#,
-        record.discount.kind, record.discount.value, record.issued_at
-    );
-    redis(&["HSET", &key, "thief", &json]);
+    let entry = format!("{coupon}:{}:{}:COMPLETED", record.discount, record.issued_at);
+    redis(&["HSET", &key, "thief", &entry]);
     let (kinds, words) = setting.differs().await;
     assert_eq!(kinds, ["heldTwice", "twoHolders"]);
     assert!(words.contains(&format!("coupon {coupon} is held by thief in Redis and by {user} in Postgres")), "{words}");
@@ -206,11 +203,8 @@ async fn a_user_with_two_coupons_and_one_without_are_named() {
     let [one, two, three] = [0, 1, 2].map(|at| &setting.records[at]);
     // Whoever wrote these swapped them.
     for (user, other) in [(&one.user_id, two), (&two.user_id, one)] {
-        let json = format!(
-            r#"{{"couponKey":"{}","userId":"{user}","discountType":"{}","discountAmount":{},"issuedAt":{},"status":"COMPLETED"}}"#,
-            other.coupon, other.discount.kind, other.discount.value, other.issued_at
-        );
-        redis(&["HSET", &key, user.as_str(), &json]);
+        let entry = format!("{}:{}:{}:COMPLETED", other.coupon, other.discount, other.issued_at);
+        redis(&["HSET", &key, user.as_str(), &entry]);
     }
     redis(&["HDEL", &key, three.user_id.as_str()]);
     let (kinds, words) = setting.differs().await;

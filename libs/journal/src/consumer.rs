@@ -66,6 +66,9 @@ impl Consumer {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            // Under load the broker is asked some twenty times in a second, not for each request of a producer.
+            .set("fetch.min.bytes", "65536")
+            .set("fetch.wait.max.ms", "50")
             // A backlog is read ahead of the database, but not all of it into memory.
             .set("queued.max.messages.kbytes", "16384");
         let inner = Some(join(&config, &settings.topic)?);

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicI32, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use domain::{
@@ -21,7 +21,10 @@ use rdkafka::{
     producer::{DeliveryFuture, FutureRecord, Producer as _},
 };
 
-use crate::{JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer};
+use crate::{
+    JournalError, KafkaSettings, Message, blocking::blocking, error::Operation, lasting::LastingProducer,
+    settings::LINGER,
+};
 
 /// Writes issued records. A clone shares the connections and the queue.
 ///
@@ -33,17 +36,18 @@ pub struct Producer {
     turns: Arc<Turns>,
 }
 
-/// Which partition is next. 0 partitions: nobody has asked yet how many there are.
-#[derive(Default)]
+/// Whose turn it is among the partitions: each has it for as long as a record lingers. 0 partitions: nobody has asked yet how many
+/// there are.
 struct Turns {
     partitions: AtomicI32,
-    next: AtomicI32,
+    start: Instant,
 }
 
 impl Turns {
-    fn next(&self) -> Option<i32> {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        next.checked_rem(self.partitions.load(Ordering::Relaxed))
+    fn current(&self) -> Option<i32> {
+        let partitions = u128::try_from(self.partitions.load(Ordering::Relaxed)).ok()?;
+        let turn = self.start.elapsed().as_millis() / LINGER.as_millis();
+        i32::try_from(turn.checked_rem(partitions)?).ok()
     }
 }
 
@@ -56,7 +60,8 @@ impl Producer {
     /// Connects in the background: fails only when the settings are no good.
     pub fn new(settings: &KafkaSettings) -> Result<Self, JournalError> {
         let lasting = Arc::new(LastingProducer::new(settings)?);
-        Ok(Self { lasting, topic: settings.topic.as_str().into(), turns: Arc::default() })
+        let turns = Arc::new(Turns { partitions: AtomicI32::new(0), start: Instant::now() });
+        Ok(Self { lasting, topic: settings.topic.as_str().into(), turns })
     }
 
     /// Puts the record into the queue to Kafka, keyed by its user. Never waits.
@@ -66,12 +71,12 @@ impl Producer {
         self.send_to(None, record)
     }
 
-    /// The same for records that came into being together. They go to one partition, those of the next call to the next one: the
-    /// load spreads as with a partition for each user, and takes a request for each call instead of one for each partition.
+    /// The same for records that came into being together. They go to one partition, with those of the calls around them: the
+    /// load spreads as with a partition for each user, and takes far fewer requests.
     ///
     /// After an error, some may be on their way.
     pub fn send_together(&self, records: &[IssuedRecord]) -> Result<Vec<Delivery>, ProducerFull> {
-        let partition = self.turns.next();
+        let partition = self.turns.current();
         records.iter().map(|record| self.send_to(partition, record)).collect()
     }
 

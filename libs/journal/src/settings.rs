@@ -17,6 +17,9 @@ use rdkafka::{
 
 use crate::{JournalError, error::Operation};
 
+/// How long a record waits for others that go the same way.
+pub(crate) const LINGER: Duration = Duration::from_millis(5);
+
 /// What all clients have in common.
 pub(crate) fn client(settings: &KafkaSettings) -> Result<ClientConfig, JournalError> {
     settings.check()?;
@@ -58,6 +61,7 @@ pub(crate) fn producer(settings: &KafkaSettings) -> Result<ClientConfig, Journal
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("compression.type", "lz4")
+        .set("linger.ms", LINGER.as_millis().to_string())
         // After that the outcome is reported as unknown; the outbox sends the record again.
         .set("message.timeout.ms", "30000");
     Ok(config)

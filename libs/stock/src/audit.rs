@@ -67,24 +67,6 @@ impl Stock {
         }
     }
 
-    /// How often the coupon is in the queue. Redis looks through all of it.
-    pub async fn times_queued(
-        &self,
-        event: &EventId,
-        coupon: &CouponCode,
-        discount: Discount,
-    ) -> Result<usize, StockError> {
-        let positions: Vec<u64> = redis::cmd("LPOS")
-            .arg(self.keys(event).queue)
-            .arg(format!("{coupon}:{discount}"))
-            .arg("COUNT")
-            .arg(0)
-            .query_async(&mut self.connection())
-            .await
-            .map_err(failed("look for a coupon in the queue"))?;
-        Ok(positions.len())
-    }
-
     /// What these users hold or held now, in their order.
     pub async fn holdings_of(&self, event: &EventId, users: &[UserId]) -> Result<Vec<Option<Holding>>, StockError> {
         const OPERATION: &str = "look up users";

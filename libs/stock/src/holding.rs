@@ -1,22 +1,34 @@
 //! The value of `couponIssued`: what a user holds.
 
-use domain::{Discount, DiscountType, EventId, IssuedRecord, UserId, Uuid, code::CouponCode};
-use serde::{Deserialize, Serialize};
+use domain::{Discount, EventId, IssuedRecord, UserId, Uuid, code::CouponCode};
 
 use crate::connection::StockError;
 
 /// How far the database is with an issued coupon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// On its way.
-    #[serde(rename = "PENDING")]
+    /// On its way: `PENDING`.
     Pending,
-    /// Recorded.
-    #[serde(rename = "COMPLETED")]
+    /// Recorded: `COMPLETED`.
     Completed,
-    /// Can never be recorded: the user holds nothing.
-    #[serde(rename = "CANCEL")]
+    /// Can never be recorded, the user holds nothing: `CANCEL`.
     Cancelled,
+}
+
+impl Status {
+    const ALL: [Self; 3] = [Self::Pending, Self::Completed, Self::Cancelled];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Completed => "COMPLETED",
+            Self::Cancelled => "CANCEL",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
 }
 
 /// A coupon in a user's hand.
@@ -32,38 +44,15 @@ pub struct Holding {
     pub status: Status,
 }
 
-/// The JSON of an entry. The scripts take it apart by its beginning and its end: the order of the fields is part of it.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Fields {
-    coupon_key: String,
-    user_id: UserId,
-    discount_type: DiscountType,
-    discount_amount: u32,
-    issued_at: i64,
-    #[serde(default = "pending")]
-    status: Status,
-}
-
-const fn pending() -> Status {
-    Status::Pending
-}
-
 impl Holding {
-    pub(crate) fn to_entry(&self, user: &UserId) -> String {
-        serde_json::to_string(&Fields {
-            coupon_key: self.coupon.as_str().to_owned(),
-            user_id: user.clone(),
-            discount_type: self.discount.kind,
-            discount_amount: self.discount.value,
-            issued_at: self.issued_at,
-            status: self.status,
-        })
-        .expect("an entry is plain JSON")
+    /// The text of an entry: an item of the stock, when it was given, and the status. The scripts take it apart at its colons.
+    pub(crate) fn to_entry(&self) -> String {
+        let Self { coupon, discount, issued_at, status } = self;
+        format!("{coupon}:{discount}:{issued_at}:{}", status.as_str())
     }
 
     pub(crate) fn from_entry(operation: &'static str, entry: &str) -> Result<Self, StockError> {
-        Ok(split(operation, serde_json::from_str(entry).ok(), entry)?.1)
+        parse_entry(entry).ok_or_else(|| unreadable(operation, entry))
     }
 
     /// A new holding, from an item of the stock.
@@ -86,18 +75,28 @@ impl Holding {
     }
 }
 
-/// Reads the records of an outbox entry: a JSON array of entries without status.
-pub(crate) fn parse_records(operation: &'static str, json: &str) -> Result<Vec<(UserId, Holding)>, StockError> {
-    let all: Vec<Fields> = serde_json::from_str(json).map_err(|_| unreadable(operation, json))?;
-    all.into_iter().map(|fields| split(operation, Some(fields), json)).collect()
+/// The text of the records of an outbox entry: userId and entry of each, a line for each of both. There is no line break in either.
+pub(crate) fn to_records(held: &[(UserId, Holding)]) -> String {
+    held.iter().flat_map(|(user, holding)| [user.to_string(), holding.to_entry()]).collect::<Vec<_>>().join("\n")
 }
 
-fn split(operation: &'static str, fields: Option<Fields>, text: &str) -> Result<(UserId, Holding), StockError> {
-    let Fields { coupon_key, user_id, discount_type, discount_amount, issued_at, status } =
-        fields.ok_or_else(|| unreadable(operation, text))?;
-    let coupon = coupon_key.parse().map_err(|_| unreadable(operation, text))?;
-    let discount = Discount { kind: discount_type, value: discount_amount };
-    Ok((user_id, Holding { coupon, discount, issued_at, status }))
+/// Reads the records of an outbox entry.
+pub(crate) fn parse_records(operation: &'static str, records: &str) -> Result<Vec<(UserId, Holding)>, StockError> {
+    let mut lines = records.split('\n');
+    let mut all = Vec::new();
+    while let Some(user) = lines.next() {
+        let user = user.parse().map_err(|_| unreadable(operation, records))?;
+        let entry = lines.next().ok_or_else(|| unreadable(operation, records))?;
+        all.push((user, Holding::from_entry(operation, entry)?));
+    }
+    Ok(all)
+}
+
+fn parse_entry(entry: &str) -> Option<Holding> {
+    let (rest, status) = entry.rsplit_once(':')?;
+    let (item, issued_at) = rest.rsplit_once(':')?;
+    let (coupon, discount) = parse_item(item)?;
+    Some(Holding { coupon, discount, issued_at: issued_at.parse().ok()?, status: Status::from_name(status)? })
 }
 
 /// Reads an item of the stock, `couponKey:TYPE:value`.
@@ -123,16 +122,11 @@ pub(crate) fn unreadable(operation: &'static str, what: &str) -> StockError {
 /// When what can be read comes out otherwise than it went in.
 #[cfg(any(test, fuzzing))]
 pub fn read_stored(text: &str) {
-    let same = |user: UserId, holding: Holding| {
-        let entry = holding.to_entry(&user);
-        let again = split("fuzz", serde_json::from_str(&entry).ok(), &entry);
-        assert_eq!(again.expect("our own entry"), (user, holding));
-    };
-    if let Ok((user, holding)) = split("fuzz", serde_json::from_str(text).ok(), text) {
-        same(user, holding);
+    if let Some(holding) = parse_entry(text) {
+        assert_eq!(parse_entry(&holding.to_entry()), Some(holding));
     }
-    for (user, holding) in parse_records("fuzz", text).unwrap_or_default() {
-        same(user, holding);
+    if let Ok(records) = parse_records("fuzz", text) {
+        assert_eq!(parse_records("fuzz", &to_records(&records)).expect("our own records"), records);
     }
     if let Some((coupon, discount)) = parse_item(text) {
         assert_eq!(parse_item(&format!("{coupon}:{discount}")), Some((coupon, discount)));
@@ -149,15 +143,8 @@ mod tests {
     #[test]
     fn an_entry_is_written_as_the_scripts_expect_it() {
         let holding = Holding::from_item("test", "SUMMER-7GK2M9QXW4TB:PERCENT:10", 5).unwrap();
-        let user = "u\"1".parse().unwrap();
-        let entry = holding.to_entry(&user);
-        assert_eq!(
-            entry,
-            concat!(
-                r#"{"couponKey":"SUMMER-7GK2M9QXW4TB","userId":"u\"1","discountType":"PERCENT","discountAmount":10,"#,
-                r#""issuedAt":5,"status":"PENDING"}"#
-            )
-        );
+        let entry = holding.to_entry();
+        assert_eq!(entry, "SUMMER-7GK2M9QXW4TB:PERCENT:10:5:PENDING");
         assert_eq!(Holding::from_entry("test", &entry).unwrap(), holding);
     }
 
@@ -165,6 +152,19 @@ mod tests {
     fn what_we_did_not_write_is_named() {
         for item in ["", "A", "A:PERCENT", "A:HALF:10", "A:PERCENT:x", "A:PERCENT:10:", "a:PERCENT:10"] {
             assert!(Holding::from_item("issue", item, 0).is_err(), "{item}");
+        }
+        for entry in [
+            "",
+            "A:PERCENT:10",
+            "A:PERCENT:10:5",
+            "A:PERCENT:10:5:LOST",
+            "A:PERCENT:10:x:PENDING",
+            "A:PERCENT:10:5:PENDING:",
+        ] {
+            assert!(Holding::from_entry("issue", entry).is_err(), "{entry}");
+        }
+        for records in ["", "u1", "u1\n", "u1\nA:PERCENT:10:5:PENDING\n", "\nA:PERCENT:10:5:PENDING"] {
+            assert!(parse_records("read", records).is_err(), "{records:?}");
         }
         let error = Holding::from_entry("issue", "{}").unwrap_err().to_string();
         assert_eq!(error, r#"issue: Redis holds "{}""#);

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `couponMeta:{eventId}` | HASH | uid, gate, window, load progress, counts |
 //! | `couponQueue:{eventId}` | LIST | the shuffled stock, `couponKey:TYPE:value` |
-//! | `couponIssued:{eventId}` | HASH | userId to [`Holding`] as JSON |
+//! | `couponIssued:{eventId}` | HASH | userId to [`Holding`], as `couponKey:TYPE:value:issuedAt:STATUS` |
 //! | `couponOutbox:{eventId}` | STREAM | issued, and not yet known to be in Kafka |
 //! | `couponSweeper:{eventId}` | STRING | the issuer that sends what others left in the outbox |
 //! | `couponEvents` | SET | the eventIds that have a `couponMeta` |

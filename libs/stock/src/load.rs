@@ -138,7 +138,7 @@ impl Stock {
             call.push(format!("{code}:{discount}"));
         }
         for (user, holding) in held {
-            call.push((user.as_str(), holding.to_entry(user)));
+            call.push((user.as_str(), holding.to_entry()));
         }
         let loaded: Option<u64> =
             call.invoke_async(&mut self.connection()).await.map_err(failed("load a chunk of the stock"))?;

@@ -11,7 +11,7 @@ use domain::{Coupon, EventId, UserId, Uuid};
 
 use crate::{
     connection::{Stock, StockError, failed},
-    holding::Holding,
+    holding::{Holding, to_records},
     load::Loaded,
     observe::Observed,
 };
@@ -119,13 +119,12 @@ impl Stock {
     /// Puts what users hold into the outbox once more, for the issuers to send it.
     pub async fn resend(&self, event: &EventId, uid: Uuid, held: &[(UserId, Holding)]) -> Result<(), StockError> {
         for chunk in held.chunks(RESENT) {
-            let records: Vec<String> = chunk.iter().map(|(user, holding)| holding.to_entry(user)).collect();
             let keys = self.keys(event);
             (self.scripts.resend)
                 .key(keys.meta)
                 .key(keys.outbox)
                 .arg(uid.to_string())
-                .arg(format!("[{}]", records.join(",")))
+                .arg(to_records(chunk))
                 .invoke_async::<u8>(&mut self.connection())
                 .await
                 .map_err(failed("put what users hold into the outbox again"))?;

@@ -71,7 +71,7 @@ impl Stock {
                     SettlementOutcome::Cancelled { return_to_stock } => ("CANCEL", *return_to_stock, String::new()),
                     SettlementOutcome::Replaced { by, return_to_stock } => {
                         let by = Holding { status: Status::Completed, ..by.clone() };
-                        ("REPLACE", *return_to_stock, by.to_entry(user))
+                        ("REPLACE", *return_to_stock, by.to_entry())
                     }
                 };
                 call.push((user.as_str(), coupon.as_str(), status, u8::from(give_back), entry));

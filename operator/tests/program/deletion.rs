@@ -70,7 +70,7 @@ async fn what_is_never_recorded_does_not_hold_the_deletion_for_ever() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_is_gone_does_not_hold_the_deletion_for_ever() -> Result<()> {
+async fn a_redis_that_is_away_does_not_hold_the_deletion_for_ever_and_what_it_gives_can_be_recorded() -> Result<()> {
     let redis = Redis::start()?;
     let database = testbed::Database::create()?;
     let postgres = database.url();
@@ -79,13 +79,20 @@ async fn a_backend_that_is_gone_does_not_hold_the_deletion_for_ever() -> Result<
     stage.apply("event", &spec(", deletionPolicy: Delete"))?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
     let uid = stage.uid("event").await?;
-    redis.kill9()?;
+    redis.pause()?;
     stage.delete("event")?;
     stage.wait_gone("event").await?;
-    assert_eq!(stage.ledger.event(uid).await?, None, "what can be reached is cleaned");
     let story = stage.story("event").await?;
     assert!(story.contains(&"LeftBehind".to_owned()), "{story:?}");
-    Ok(())
+
+    redis.resume()?;
+    assert_eq!(stage.ask("event", 0..10).await?, 10, "nobody could tell it that the event is over");
+    stage.record_all("event").await?;
+    assert_eq!(stage.ledger.issued_count(uid).await?, 10);
+
+    stage.apply("event", &spec(""))?;
+    stage.wait("event", "open anew", |status| holds(status, "Open")).await?;
+    stage.check_whole("event", &[("AMOUNT:1", 100)]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,7 @@ elseif gate == 'PAUSED' then
   verdict = 'PAUSED'
 end
 
-local CANCELLED = ',"status":"CANCEL"}'
+local CANCELLED = ':CANCEL'
 local entries = redis.call('HMGET', KEYS[3], unpack(ARGV))
 local seekers, cancelled = {}, {}
 for i, entry in ipairs(entries) do
@@ -57,16 +57,11 @@ local given, outbox_id = {}, false
 if verdict == 'OPEN' and #seekers > 0 then
   given = redis.call('LPOP', KEYS[2], #seekers) or {}
   if #given > 0 then
-    local now_text = string.format('%.0f', issued_at)
-    local fields, records, replaced = {}, {}, 0
+    local pending = string.format(':%.0f:PENDING', issued_at)
+    local fields, replaced = {}, 0
     for j, item in ipairs(given) do
       local i = seekers[j]
-      local code, kind, amount = string.match(item, '^([^:]+):([^:]+):([^:]+)$')
-      local record = '{"couponKey":"' .. code .. '","userId":' .. cjson.encode(ARGV[i]) .. ',"discountType":"' .. kind
-        .. '","discountAmount":' .. amount .. ',"issuedAt":' .. now_text
-      records[j] = record .. '}'
-      fields[2 * j - 1] = ARGV[i]
-      fields[2 * j] = record .. ',"status":"PENDING"}'
+      fields[2 * j - 1], fields[2 * j] = ARGV[i], item .. pending
       if cancelled[i] then
         replaced = replaced + 1
       end
@@ -75,7 +70,7 @@ if verdict == 'OPEN' and #seekers > 0 then
     if replaced > 0 then
       redis.call('HINCRBY', KEYS[1], 'cancelled', -replaced)
     end
-    outbox_id = redis.call('XADD', KEYS[4], '*', 'uid', uid, 'records', '[' .. table.concat(records, ',') .. ']')
+    outbox_id = redis.call('XADD', KEYS[4], '*', 'uid', uid, 'records', table.concat(fields, '\n'))
   end
 end
 

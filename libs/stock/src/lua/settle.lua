@@ -27,13 +27,9 @@ for i, user in ipairs(users) do
   entries[user] = found[i]
 end
 
-local PENDING, COMPLETED, CANCELLED = ',"status":"PENDING"}', ',"status":"COMPLETED"}', ',"status":"CANCEL"}'
-local function ends_with(text, ending)
-  return string.sub(text, -#ending) == ending
-end
-local function names(entry, coupon)
-  local beginning = '{"couponKey":"' .. coupon .. '"'
-  return string.sub(entry, 1, #beginning) == beginning
+local PENDING, COMPLETED, CANCELLED = ':PENDING', ':COMPLETED', ':CANCEL'
+local function item_of(entry)
+  return string.match(entry, '^[^:]+:[^:]+:[^:]+')
 end
 
 local changed, returned, taken = {}, {}, {}
@@ -41,7 +37,7 @@ local completed, cancelled = 0, 0
 for i = 2, #ARGV, 5 do
   local user, coupon, status, give_back, replacement = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local entry = entries[user]
-  if entry and names(entry, coupon) and ends_with(entry, PENDING) then
+  if entry and string.sub(entry, 1, #coupon + 1) == coupon .. ':' and string.sub(entry, -#PENDING) == PENDING then
     local bare = string.sub(entry, 1, -#PENDING - 1)
     if status == 'COMPLETED' then
       entries[user] = bare .. COMPLETED
@@ -49,18 +45,14 @@ for i = 2, #ARGV, 5 do
     elseif status == 'REPLACE' then
       entries[user] = replacement
       completed = completed + 1
-      local code = string.match(replacement, '^{"couponKey":"([^"]+)"')
-      local kind, amount = string.match(replacement, ',"discountType":"(%u+)","discountAmount":(%d+),"issuedAt":%-?%d+,"status":"%u+"}$')
-      taken[#taken + 1] = code .. ':' .. kind .. ':' .. amount
+      taken[#taken + 1] = item_of(replacement)
     else
       entries[user] = bare .. CANCELLED
       cancelled = cancelled + 1
     end
     changed[user] = true
     if give_back == '1' then
-      -- Anchored at the end: the userId before it may hold anything.
-      local kind, amount = string.match(bare, ',"discountType":"(%u+)","discountAmount":(%d+),"issuedAt":%d+$')
-      returned[#returned + 1] = coupon .. ':' .. kind .. ':' .. amount
+      returned[#returned + 1] = item_of(entry)
     end
   end
 end

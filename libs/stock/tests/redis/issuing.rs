@@ -142,8 +142,9 @@ async fn the_largest_batch_fits() {
 async fn users_may_be_called_anything() {
     let event = Event::open(10).await;
     let names = [
-        r#"","status":"CANCEL"}"#,
-        r#"x","couponKey":"STOLEN","y":"#,
+        ":CANCEL",
+        "STOLEN:PERCENT:10:5:COMPLETED",
+        r#""},{""#,
         "back\\slash/and/slash",
         "한국어 🎟",
         "{summer}:%s",

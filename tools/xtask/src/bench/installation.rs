@@ -16,6 +16,9 @@ use crate::programs::{Addresses, CONSUMER, ISSUER, Node, OPERATOR};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event};
 
+/// How many coupons are sold before anything is measured: the broker's JVM compiles what it runs, and takes a core for that.
+const WARM_UP: u64 = 200_000;
+
 /// How long a state that must come may take.
 const PATIENCE: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(50);
@@ -66,8 +69,8 @@ impl Installation {
         installation.sync(Sync::EverySecond)?;
         step.done();
         let step = Step::start("warming up");
-        let event = installation.open(20_000, "Redis")?;
-        installation.sell(&event, 20_000, 64)?;
+        let event = installation.open(WARM_UP, "Redis")?;
+        installation.sell(&event, WARM_UP, 64)?;
         installation.control(20_000, 64)?;
         installation.close(&event)?;
         step.done();
