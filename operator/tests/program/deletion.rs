@@ -87,7 +87,7 @@ async fn a_redis_that_is_away_does_not_hold_the_deletion_for_ever_and_what_it_gi
 
     redis.resume()?;
     assert_eq!(stage.ask("event", 0..10).await?, 10, "nobody could tell it that the event is over");
-    stage.record_all("event").await?;
+    stage.record_all_of("event", uid).await?;
     assert_eq!(stage.ledger.issued_count(uid).await?, 10);
 
     stage.apply("event", &spec(""))?;

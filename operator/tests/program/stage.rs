@@ -322,8 +322,12 @@ impl Stage {
 
     /// Does what the issuer and the consumer do with everything that was issued.
     pub(crate) async fn record_all(&self, name: &str) -> Result<()> {
+        self.record_all_of(name, self.uid(name).await?).await
+    }
+
+    /// The same for an event whose object is gone.
+    pub(crate) async fn record_all_of(&self, name: &str, uid: Uuid) -> Result<()> {
         let event: EventId = name.parse()?;
-        let uid = self.uid(name).await?;
         let mut settlements = Vec::new();
         for (user, holding) in self.stock.scan_issued(&event).await? {
             self.ledger.record(&[holding.record(&event, uid, &user)]).await?;
