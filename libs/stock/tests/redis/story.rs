@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use domain::{Gate, Uuid, Window};
-use stock::{Loaded, Opening, Outcome, Settlement, SettlementOutcome, Stock};
+use stock::{Holding, Loaded, Opening, Outcome, Settlement, SettlementOutcome, Status, Stock};
 
 use crate::support::{adopt, coupons, opening, users};
 
@@ -42,9 +42,11 @@ pub(crate) async fn tell(stock: &Stock, name: &str) {
     };
     let settlement =
         |i: usize, outcome| Settlement { user: three[i].clone(), coupon: coupon(&again.outcomes[i]), outcome };
+    let (coupon, discount) = stock.scan_queue(&id).await.unwrap().pop().unwrap();
+    let by = Holding { coupon, discount, issued_at: 1, status: Status::Completed };
     let settlements = [
         settlement(0, SettlementOutcome::Completed),
-        settlement(1, SettlementOutcome::Completed),
+        settlement(1, SettlementOutcome::Replaced { by, return_to_stock: true }),
         settlement(2, SettlementOutcome::Cancelled { return_to_stock: true }),
     ];
     for _ in 0..2 {
@@ -73,4 +75,17 @@ pub(crate) fn acl_rule(password: &str, keys: &str) -> Vec<String> {
     let rule = documented.lines().find_map(|line| line.strip_prefix("ACL SETUSER ")).unwrap();
     let rule = rule.replace(">PASSWORD", &format!(">{password}")).replace("~coupon*", &format!("~{keys}"));
     rule.split(' ').map(str::to_owned).collect()
+}
+
+#[test]
+fn the_documented_user_may_do_what_the_scripts_do() {
+    let rule = acl_rule("", "");
+    let scripts = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua")).unwrap();
+    for script in scripts.map(|script| script.unwrap().path()) {
+        let text = std::fs::read_to_string(&script).unwrap();
+        let commands = text.split("redis.call('").skip(1).map(|call| call.split('\'').next().unwrap().to_lowercase());
+        for command in commands {
+            assert!(rule.contains(&format!("+{command}")), "{command} of {}", script.display());
+        }
+    }
 }
