@@ -55,7 +55,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 #[command(version, max_term_width = 120)]
 pub struct Config {
     /// Address of the HTTP endpoint.
-    #[arg(long, env, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    #[arg(long, env, default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
     /// How many users one call to Redis may serve.
     #[arg(long, env, default_value_t = 512, value_name = "USERS", value_parser = clap::value_parser!(u16).range(1..=3000))]

@@ -27,15 +27,15 @@ async fn bad_requests_are_refused_with_their_reason() {
     let issuer = world.ready_issuer(&[]).await;
     let long = format!(r#"{{"userId":"{}","eventId":"summer"}}"#, "x".repeat(300));
     for (body, status, detail) in [
-        ("", 400, "EOF"),
+        ("", 400, "it is empty"),
         ("{", 400, "EOF"),
-        ("hello", 400, "expected value"),
+        ("hello", 400, "expected an object"),
         ("[]", 400, "expected an object"),
         (r#" ["u1", "summer"]"#, 400, "expected an object"),
-        ("null", 400, "invalid type"),
+        ("null", 400, "expected an object"),
         ("{}", 400, "eventId"),
         (r#"{"eventId":"summer"}"#, 400, "userId"),
-        (r#"{"userId":5,"eventId":"summer"}"#, 400, "expected a string"),
+        (r#"{"userId":5,"eventId":"summer"}"#, 400, "userId: invalid type: integer `5`, expected a string"),
         (r#"{"userId":["u"],"eventId":"summer"}"#, 400, "expected a string"),
         (r#"{"userId":"u1","eventId":{}}"#, 400, "expected a string"),
         (r#"{"userId":"u1","userId":"u2","eventId":"summer"}"#, 400, "duplicate field"),

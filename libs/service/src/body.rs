@@ -28,12 +28,21 @@ pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, timeout:
         Ok(Err(error)) => return Err(Problem::invalid(format!("cannot read the body: {error}"))),
         Err(_) => return Err(Problem::slow(format!("the body did not come within {timeout:?}"))),
     };
-    // Serde would take an array as the fields in their order; nobody was promised that.
-    if bytes.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Problem::invalid("the body is not what /openapi.json asks for: an array, expected an object"));
+    parse(&bytes).map_err(|error| Problem::invalid(format!("the body is not what /openapi.json asks for: {error}")))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => {}
+        None => return Err("it is empty, expected an object".to_owned()),
+        // Serde would take an array as the fields in their order; nobody was promised that.
+        Some(_) => return Err("expected an object".to_owned()),
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::invalid(format!("the body is not what /openapi.json asks for: {error}")))
+    // Read again where it fails, to learn in which field: what is good does not pay for that.
+    serde_json::from_slice(bytes).map_err(|error| {
+        let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes));
+        again.err().map_or_else(|| error.to_string(), |named| named.to_string())
+    })
 }
 
 /// The whole body, or None when it is too large. Most clients look for an answer only when they have sent all, so what is
@@ -64,6 +73,24 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn the_field_that_is_wrong_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Body {
+            #[expect(dead_code, reason = "it is only read")]
+            user_id: String,
+        }
+        let error = |body: &str| parse::<Body>(body.as_bytes()).unwrap_err();
+        assert_eq!(error(""), "it is empty, expected an object");
+        assert_eq!(error(" null"), "expected an object");
+        assert_eq!(error("[1]"), "expected an object");
+        assert_eq!(error("{}"), "missing field `userId` at line 1 column 2");
+        let wrong = error(r#"{"userId": 1}"#);
+        assert_eq!(wrong, "userId: invalid type: integer `1`, expected a string at line 1 column 12");
+        assert!(error(r#"{"userId": "u"} x"#).contains("trailing characters"));
+    }
 
     #[test]
     fn json_is_known_by_its_type() {

@@ -18,7 +18,7 @@ use crate::{CancellationToken, Health, http};
 #[command(next_help_heading = "Monitoring")]
 pub struct MonitorArgs {
     /// Address of /livez, /readyz and /metrics.
-    #[arg(long, env, default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
+    #[arg(long, env, default_value = "0.0.0.0:9090", value_name = "ADDRESS:PORT")]
     pub monitor_listen: SocketAddr,
 }
 

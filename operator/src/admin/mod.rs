@@ -38,7 +38,7 @@ const CONCURRENCY: usize = 16;
 pub(crate) struct AdminArgs {
     /// Address of POST /coupons/preload, which makes a coupon event. Kubernetes decides who may: the operator's service
     /// account needs the cluster role system:auth-delegator for asking it. Empty: there is none.
-    #[arg(long, env, default_value = "0.0.0.0:8081", value_name = "ADDRESS", value_parser = Listen::parse)]
+    #[arg(long, env, default_value = "0.0.0.0:8081", value_name = "ADDRESS:PORT", value_parser = Listen::parse)]
     admin_listen: Listen,
 }
 

@@ -15,7 +15,7 @@ const ONE_USER_SCRIPT: &str = "\
     if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return false end \
     local item = redis.call('LPOP', KEYS[2]) \
     if not item then return false end \
-    redis.call('HSET', KEYS[1], ARGV[1], cjson.encode({couponKey = item, userId = ARGV[1], status = 'PENDING'})) \
+    redis.call('HSET', KEYS[1], ARGV[1], item .. ':PENDING') \
     return item";
 /// How often it is called in a round.
 const CALLS: u64 = 40_000;

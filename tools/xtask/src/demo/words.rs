@@ -19,9 +19,9 @@ pub(super) fn go_on_by_hand(demo: &Demo) -> Result<()> {
     println!("  kubectl get ce");
     println!("  kubectl describe ce {name}");
     println!("  curl -s {issuer}/coupons/{name}");
-    println!("  curl -s {issuer}/coupons/{name}/users/u1");
+    println!("  curl -s {issuer}/coupons/{name}/users/user-1");
     println!(
-        "  curl -s {issuer}/coupons/issue -H 'content-type: application/json' -d '{{\"userId\":\"u1\",\"eventId\":\"{name}\"}}'"
+        "  curl -s {issuer}/coupons/issue -H 'content-type: application/json' -d '{{\"userId\":\"user-1\",\"eventId\":\"{name}\"}}'"
     );
     println!("  redis-cli -u {} hlen 'couponIssued:{{{name}}}'", servers.redis.url());
     println!("  psql {} -c 'select * from coupon_status limit 5'\n", servers.postgres.url());
