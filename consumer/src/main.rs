@@ -23,7 +23,7 @@ use crate::{metrics::Metrics, pipeline::Pipeline, watch::Watch};
 const KAFKA: &str = "kafka";
 const POSTGRES: &str = "postgres";
 const REDIS: &str = "redis";
-/// Not a server: whether the batch under way gets through.
+/// Not a server: whether the batches under way get through.
 const PIPELINE: &str = "pipeline";
 
 /// Writes who got which coupon from Kafka into Postgres. Run as many as the topic has partitions side by side.

@@ -5,10 +5,10 @@
 //! it succeeds; so wherever a consumer ends, the next one begins with a batch that is whole, and nothing is lost or counted
 //! twice. Only a dead letter may be there twice.
 //!
-//! Up to [`RECORDING`] batches are recorded side by side, each in a transaction of its own. The other steps are taken batch by
-//! batch, in the order in which they were read: so offsets are committed in order.
+//! Up to [`UNDER_WAY`] batches are under way side by side, and each is recorded in a transaction of its own. The other steps are
+//! taken batch by batch, in the order in which they were read: so offsets are committed in order.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, panic::resume_unwind, sync::Arc, time::Duration};
 
 use domain::IssuedRecord;
 use futures::future::join_all;
@@ -30,8 +30,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait after Kafka had nothing but an error: short, since messages may be queued behind it.
 const AFTER_ERROR: Duration = Duration::from_millis(50);
 
-/// How many batches are recorded side by side: Postgres has a process for each, and the next ones are read meanwhile.
-const RECORDING: usize = 2;
+/// How many batches are under way side by side. Postgres has a process for each that is being recorded; while Redis is told of one,
+/// the next is recorded.
+const UNDER_WAY: usize = 2;
 
 /// The way of the records, and the servers on it.
 pub(crate) struct Pipeline {
@@ -57,19 +58,23 @@ struct Recorded {
 }
 
 /// A batch that is being recorded.
-type UnderWay = JoinHandle<Result<Recorded, Interrupted>>;
+type BeingRecorded = JoinHandle<Result<Recorded, Interrupted>>;
 
 impl Pipeline {
     /// Works until the shutdown, then finishes the batches under way and leaves the group.
+    ///
+    /// # Panics
+    /// When a batch does: whoever starts the process again begins with that batch.
     pub(crate) async fn run(self, mut consumer: Consumer) {
         let pipeline = Arc::new(self);
-        // The settling one has left the queue.
-        let (recordings, queue) = mpsc::channel(RECORDING - 1);
+        // Without the one that `settle_all` has taken out and waits for.
+        let (recordings, queue) = mpsc::channel(UNDER_WAY - 1);
         let settling = tokio::spawn(pipeline.clone().settle_all(queue));
         while let Some(Ok(place)) = pipeline.shutdown.run_until_cancelled(recordings.reserve()).await {
             let batch = tokio::select! {
                 biased;
                 () = pipeline.shutdown.cancelled() => break,
+                () = recordings.closed() => break,
                 batch = consumer.next_batch(pipeline.max_messages, pipeline.linger) => batch,
             };
             match batch {
@@ -85,8 +90,10 @@ impl Pipeline {
             }
         }
         drop(recordings);
-        if !matches!(settling.await, Ok(Ok(()))) {
-            tracing::warn!("ending before a batch is through: it will be read again");
+        match settling.await {
+            Ok(Ok(())) => {}
+            Ok(Err(Interrupted)) => tracing::warn!("ending before a batch is through: it will be read again"),
+            Err(panic) => resume_unwind(panic.into_panic()),
         }
         consumer.close(LEAVE_WITHIN).await;
     }
@@ -116,11 +123,18 @@ impl Pipeline {
         Ok(Recorded { batch, committer, consequences, begin })
     }
 
-    async fn settle_all(self: Arc<Self>, mut recordings: mpsc::Receiver<UnderWay>) -> Result<(), Interrupted> {
+    async fn settle_all(self: Arc<Self>, mut recordings: mpsc::Receiver<BeingRecorded>) -> Result<(), Interrupted> {
+        let mut settled = Ok(());
         while let Some(recording) = recordings.recv().await {
-            self.settle(recording.await.map_err(|_| Interrupted)??).await?;
+            let recorded = recording.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+            settled = match (settled, recorded) {
+                (Ok(()), Ok(recorded)) => self.settle(recorded).await,
+                // Those behind it are waited for and left alone: one holds the connection that leaves the group, and its offsets
+                // must not be committed before those of the first.
+                _ => Err(Interrupted),
+            };
         }
-        Ok(())
+        settled
     }
 
     async fn settle(&self, recorded: Recorded) -> Result<(), Interrupted> {

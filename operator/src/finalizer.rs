@@ -6,8 +6,8 @@
 //! Postgres (with `deletionPolicy: Delete`), and the finalizer is taken off.
 //!
 //! # Guarantees
-//! Deletion never waits for ever: after `--drain-timeout-seconds` it goes on with what can be reached, and a Warning says what was
-//! left.
+//! Deletion never waits for ever: after `--drain-timeout-seconds` it goes on, and a Warning says what was left. The rows stay where the
+//! keys stay.
 //!
 //! # Caveats
 //! The time counts from when this process first saw the deletion: an operator that starts again waits again.
@@ -90,7 +90,7 @@ pub(crate) async fn clean_up(
         let may_fail = context.memory.draining_for(&key) >= patience;
         match remove(&event, context, uid, &name).await {
             Ok(()) => {}
-            Err(error) if may_fail => tell(&event, context, error.to_string()).await,
+            Err(error) if may_fail => tell(&event, context, format!("{error}{}", rows_left(&event, uid))).await,
             Err(error) => return Err(error),
         }
         context.metrics.forget(name.as_str());
@@ -123,6 +123,14 @@ async fn remove(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventI
 
 async fn within(removal: impl Future<Output = Result<(), ReconcileError>>) -> Result<(), ReconcileError> {
     tokio::time::timeout(PATIENCE, removal).await.unwrap_or(Err(ReconcileError::TooSlow))
+}
+
+/// Where rows were to go, and stay.
+fn rows_left(event: &CouponEvent, uid: Uuid) -> String {
+    match event.spec.deletion_policy {
+        DeletionPolicy::Delete => format!("; the rows of event {uid} may still be in Postgres"),
+        DeletionPolicy::Retain => String::new(),
+    }
 }
 
 fn describe(Backlog { outbox, unrecorded }: Backlog) -> String {

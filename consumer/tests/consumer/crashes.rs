@@ -50,6 +50,22 @@ async fn a_consumer_that_is_told_to_end_finishes_its_batch_and_makes_room_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_of_ours_ends_the_process_and_loses_nothing() {
+    let world = World::open(10).await;
+    let records = world.issue(0..10).await;
+    let consumer = world.consumer(&[]);
+    consumer.running.stop().unwrap();
+    let failpoints = |what: &str| [("FAILPOINTS".to_owned(), what.to_owned())];
+    consumer.running.restart_with(&failpoints("consumer.after-record=panic")).unwrap();
+    world.write(&records).await;
+    until("the process has ended", async || consumer.running.process().exited().unwrap().is_some()).await;
+    assert!(!consumer.running.process().exited().unwrap().unwrap().success());
+    consumer.running.restart_with(&failpoints("")).unwrap();
+    world.all_is_committed().await;
+    world.assert_exactly_once(&records).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn consumers_side_by_side_share_the_work_also_when_one_is_killed() {
     const PART: usize = 3_000;
     let world = World::open(5 * PART as u64).await;

@@ -11,7 +11,7 @@ use stock::Status;
 use crate::{Counts, Difference, Differences, Held, Place, prints::Prints};
 
 /// How many suspects of a kind are kept, to be looked at one by one.
-const SUSPECTS: usize = 200_000;
+pub(crate) const SUSPECTS: usize = 200_000;
 
 // Marks of the stock.
 const QUEUED: u8 = 1;

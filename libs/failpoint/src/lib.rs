@@ -2,8 +2,8 @@
 //!
 //! They are there only with the feature `failpoints`, with which `cargo xtask` builds the programs for tests. What is released
 //! is built without it. The environment variable `FAILPOINTS` then says which are on, and how often, in the words of the crate
-//! `fail`: `FAILPOINTS='issuer.after-lua=5%return;consumer.before-commit=1*return'`. The one action that means something here
-//! is `return`: it is on.
+//! `fail`: `FAILPOINTS='issuer.after-lua=5%return;consumer.before-commit=1*return'`. The actions that mean something
+//! here are `return`, it is on, and `panic`.
 
 /// Ends the process at once, as kill -9 would, if this point is on.
 pub fn crash(point: &str) {

@@ -1,10 +1,17 @@
 //! Reading issued records in batches.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    config::FromClientConfigAndContext as _,
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
+    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer},
     error::KafkaError,
     topic_partition_list::TopicPartitionListElem,
@@ -46,9 +53,11 @@ pub struct Consumer {
     config: ClientConfig,
     topic: String,
     /// None only while it is being dropped.
-    inner: Option<Arc<StreamConsumer<Logs>>>,
+    inner: Option<Arc<StreamConsumer<Membership>>>,
     /// What was taken from Kafka for a batch that is not handed out yet.
     pending: Vec<Message>,
+    /// In which rebalance we were given what was taken last.
+    rebalance: u64,
 }
 
 impl Consumer {
@@ -66,16 +75,17 @@ impl Consumer {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // Under load the broker is asked some twenty times in a second, not for each request of a producer.
+            // The broker is asked twenty times in a second, more often only for more than this, and not for each request of a
+            // producer.
             .set("fetch.min.bytes", "65536")
             .set("fetch.wait.max.ms", "50")
             // A backlog is read ahead of the database, but not all of it into memory.
             .set("queued.max.messages.kbytes", "16384");
         let inner = Some(join(&config, &settings.topic)?);
-        Ok(Self { config, topic: settings.topic.clone(), inner, pending: Vec::new() })
+        Ok(Self { config, topic: settings.topic.clone(), inner, pending: Vec::new(), rebalance: 0 })
     }
 
-    fn inner(&self) -> &Arc<StreamConsumer<Logs>> {
+    fn inner(&self) -> &Arc<StreamConsumer<Membership>> {
         self.inner.as_ref().expect("is there until the drop")
     }
 
@@ -96,6 +106,12 @@ impl Consumer {
             };
             match received {
                 Ok(message) => {
+                    let rebalance = consumer.context().current();
+                    if self.rebalance != rebalance {
+                        // What was taken before comes again, from the offset that is committed: to us or to somebody else.
+                        self.pending.clear();
+                        self.rebalance = rebalance;
+                    }
                     self.pending.push(Message::from(&message));
                     deadline.get_or_insert_with(|| Instant::now() + linger);
                 }
@@ -128,16 +144,16 @@ impl Consumer {
         self.committer().commit(batch).await
     }
 
-    /// For who commits while others read on.
+    /// For who commits the last batch while others read on.
     #[must_use]
     pub fn committer(&self) -> Committer {
-        Committer { topic: self.topic.clone(), consumer: self.inner().clone() }
+        Committer { topic: self.topic.clone(), consumer: self.inner().clone(), rebalance: self.rebalance }
     }
 
     /// Whether the brokers answer within `timeout` and know the topic.
     pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
         let (consumer, topic) = (self.inner().clone(), self.topic.clone());
-        let logs = consumer.context().clone();
+        let logs = consumer.context().logs.clone();
         let metadata = blocking(move || consumer.fetch_metadata(Some(&topic), timeout)).await;
         topics::existing(&self.topic, metadata, &logs)?;
         Ok(())
@@ -154,24 +170,25 @@ impl Consumer {
 /// Commits offsets for a [`Consumer`]. While there is one, the consumer cannot leave its group.
 pub struct Committer {
     topic: String,
-    consumer: Arc<StreamConsumer<Logs>>,
+    consumer: Arc<StreamConsumer<Membership>>,
+    rebalance: u64,
 }
 
 impl Committer {
     /// Tells the group that everything up to the end of `batch` is done, and waits until the broker knows.
     ///
-    /// Partitions that meanwhile belong to another member are left out: it does them again.
+    /// Nothing happens when partitions were given out anew since the batch was taken: then all of them are read again from the offset
+    /// that is committed, and whoever did so may be further by now. An offset must not go back.
     pub async fn commit(&self, batch: &Batch) -> Result<(), JournalError> {
         let (consumer, topic, offsets) = (self.consumer.clone(), self.topic.clone(), batch.next_offsets());
+        let rebalance = self.rebalance;
         let commit = blocking(move || {
-            let assignment = consumer.assignment()?;
             let mut list = TopicPartitionList::new();
             for (partition, offset) in offsets {
-                if assignment.find_partition(&topic, partition).is_some() {
-                    list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
-                }
+                list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
             }
-            if list.count() == 0 { Ok(()) } else { consumer.commit(&list, CommitMode::Sync) }
+            let is_ours = consumer.context().current() == rebalance;
+            if is_ours && list.count() > 0 { consumer.commit(&list, CommitMode::Sync) } else { Ok(()) }
         });
         match tokio::time::timeout(COMMIT_WITHIN, commit).await {
             Ok(done) => done.map_err(JournalError::at(Operation::Commit)),
@@ -200,15 +217,15 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-fn join(config: &ClientConfig, topic: &str) -> Result<Arc<StreamConsumer<Logs>>, JournalError> {
-    let consumer = StreamConsumer::from_config_and_context(config, Logs::default())
+fn join(config: &ClientConfig, topic: &str) -> Result<Arc<StreamConsumer<Membership>>, JournalError> {
+    let consumer = StreamConsumer::from_config_and_context(config, Membership::default())
         .map_err(JournalError::at(Operation::Configure))?;
     consumer.subscribe(&[topic]).map_err(JournalError::at(Operation::Configure))?;
     Ok(Arc::new(consumer))
 }
 
 /// Dropping a consumer waits for the broker, for as long as it takes: never on a thread that others need.
-fn leave(consumer: Arc<StreamConsumer<Logs>>) -> tokio::sync::oneshot::Receiver<()> {
+fn leave(consumer: Arc<StreamConsumer<Membership>>) -> tokio::sync::oneshot::Receiver<()> {
     let (done, left) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         drop(consumer);
@@ -217,8 +234,36 @@ fn leave(consumer: Arc<StreamConsumer<Logs>>) -> tokio::sync::oneshot::Receiver<
     left
 }
 
-/// Says in the log what happens to a consumer.
-impl ConsumerContext for Logs {
+/// What happens to a member of a group.
+#[derive(Default)]
+struct Membership {
+    logs: Logs,
+    /// How often partitions were taken away or given. The protocol is the eager one: each time it is about all of them.
+    rebalances: AtomicU64,
+}
+
+impl Membership {
+    fn current(&self) -> u64 {
+        self.rebalances.load(Ordering::SeqCst)
+    }
+}
+
+impl ClientContext for Membership {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.logs.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.logs.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Membership {
+    // While a message is waited for, and before the next one is there.
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+        self.rebalances.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let partitions = |list: &TopicPartitionList| {
             list.elements().iter().map(TopicPartitionListElem::partition).collect::<Vec<_>>()

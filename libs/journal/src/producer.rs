@@ -45,10 +45,14 @@ struct Turns {
 
 impl Turns {
     fn current(&self) -> Option<i32> {
-        let partitions = u128::try_from(self.partitions.load(Ordering::Relaxed)).ok()?;
-        let turn = self.start.elapsed().as_millis() / LINGER.as_millis();
-        i32::try_from(turn.checked_rem(partitions)?).ok()
+        turn(self.start.elapsed(), self.partitions.load(Ordering::Relaxed))
     }
+}
+
+/// The partition whose turn it is after this time.
+fn turn(elapsed: Duration, partitions: i32) -> Option<i32> {
+    let turn = elapsed.as_millis() / LINGER.as_millis();
+    i32::try_from(turn.checked_rem(u128::try_from(partitions).ok()?)?).ok()
 }
 
 /// The queue to Kafka is full: nothing was sent. Wait for some deliveries, or leave the record in the outbox.
@@ -167,5 +171,19 @@ impl Future for Delivery {
         };
         self.lasting.replace_if_fatal(self.generation);
         Poll::Ready(Err(JournalError::Kafka { operation: Operation::Produce, cause }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_take_turns() {
+        let turns = |partitions| (0..8).map(|n| turn(LINGER * n, partitions)).collect::<Vec<_>>();
+        assert_eq!(turns(3), [0, 1, 2, 0, 1, 2, 0, 1].map(Some));
+        assert_eq!(turns(1), [Some(0); 8]);
+        assert_eq!(turns(0), [None; 8], "nobody knows how many there are");
+        assert_eq!(turn(LINGER / 2, 3), Some(0));
     }
 }

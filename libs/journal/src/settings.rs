@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::Metadata,
 };
@@ -105,6 +105,8 @@ impl Logs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl ConsumerContext for Logs {}
 
 impl ClientContext for Logs {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

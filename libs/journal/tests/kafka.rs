@@ -192,6 +192,36 @@ async fn the_lag_counts_what_the_group_has_not_committed() {
 }
 
 #[tokio::test]
+async fn a_batch_from_before_a_rebalance_takes_no_offset_back() {
+    let settings = topic(1).await;
+    let group = unique_name("group");
+    let lag = Lag::new(&settings, &group).unwrap();
+    write(&settings, 0..10).await;
+    let mut first = Consumer::new(&settings, &group).unwrap();
+    let old = take(&mut first, 10).await;
+    let committer = first.committer();
+
+    // Another member makes everyone begin anew, whoever has the partition then.
+    let mut second = Consumer::new(&settings, &group).unwrap();
+    let again = tokio::select! {
+        again = first.next_batch(1, LINGER) => again,
+        again = second.next_batch(1, LINGER) => again,
+    };
+    assert_eq!(again.unwrap().messages, old.messages[..1]);
+    second.close(Duration::from_secs(20)).await;
+    write(&settings, 10..20).await;
+    let mut offset = None;
+    while offset != Some(19) {
+        let batch = first.next_batch(20, LINGER).await.unwrap();
+        offset = batch.messages.last().map(|message| message.offset);
+        first.commit(&batch).await.unwrap();
+    }
+    assert_eq!(lag.measure(Duration::from_secs(20)).await.unwrap(), 0);
+    committer.commit(&old).await.unwrap();
+    assert_eq!(lag.measure(Duration::from_secs(20)).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_group_shares_the_partitions() {
     let settings = topic(4).await;
     let group = unique_name("group");

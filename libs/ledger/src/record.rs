@@ -165,7 +165,7 @@ fn by_event(records: &[IssuedRecord]) -> BTreeMap<(Uuid, &EventId), Vec<usize>> 
 
 /// The order in which the records of one event are inserted.
 ///
-/// Sorted by user: two consumers with overlapping batches then wait for each other in one direction only, and do not
+/// Sorted by user: two batches that overlap then wait for each other in one direction only, and do not
 /// deadlock. But a record that has its user or its coupon in common with an earlier one comes after all others, in the order
 /// of arrival, so that the earlier one wins.
 fn in_order(records: &[IssuedRecord], members: Vec<usize>) -> Vec<usize> {

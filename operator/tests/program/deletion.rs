@@ -84,6 +84,7 @@ async fn a_redis_that_is_away_does_not_hold_the_deletion_for_ever_and_what_it_gi
     stage.wait_gone("event").await?;
     let story = stage.story("event").await?;
     assert!(story.contains(&"LeftBehind".to_owned()), "{story:?}");
+    assert_ne!(stage.ledger.event(uid).await?, None, "the rows stay");
 
     redis.resume()?;
     assert_eq!(stage.ask("event", 0..10).await?, 10, "nobody could tell it that the event is over");

@@ -26,10 +26,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
     let (for_cargo, for_tests) = split(&options.cargo_test);
     let mut test = vec!["test", "--no-fail-fast"];
-    if !for_cargo.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
+    if for_cargo.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
+        // Else its feature is off for the crates that are named, and their programs are built anew without it.
+        test.extend(["-p", "failpoint"]);
+    } else {
         test.push("--workspace");
-        test.extend(cargo::FOR_TESTS);
     }
+    test.extend(cargo::FOR_TESTS);
     test.extend(for_cargo.iter().map(String::as_str));
     // The servers need not wait for the compiler.
     cargo::run(test.iter().copied().chain(["--no-run"]))?;
