@@ -23,7 +23,7 @@ COPY . .
 RUN arch=$(uname -m) \
     && target=$arch-unknown-linux-musl \
     && export "CC_${arch}_unknown_linux_musl=musl-gcc" \
-    && cargo auditable build --locked --profile image --target "$target" -p operator -p issuer -p consumer \
+    && cargo auditable build --locked --profile image --target "$target" -p couponry-operator -p couponry-issuer -p couponry-consumer \
     && mv "target/$target/image/couponry-operator" "target/$target/image/couponry-issuer" \
           "target/$target/image/couponry-consumer" / \
     && rm -rf target

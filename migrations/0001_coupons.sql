@@ -18,8 +18,11 @@ CREATE TABLE coupon_event (
     opened_at   timestamptz,
     -- The generation of the manifest that is followed: whoever knows an older one leaves the event alone.
     generation  bigint NOT NULL,
-    -- How often the stock was made anew. What was meant for an earlier edition has no effect, however late it comes.
-    edition     integer NOT NULL DEFAULT 0,
+    -- How often the stock was made anew. What was meant for an earlier stock epoch has no effect, however late it comes.
+    stock_epoch integer NOT NULL DEFAULT 0,
+    -- Issuances from before this time (Redis clock) that are not recorded yet are rejected: Redis may have issued their coupons to other
+    -- users since. Set when Redis lost data and is restored from the issuances.
+    record_cutoff timestamptz,
     -- When the operator first saw it: for people who look.
     created_at  timestamptz NOT NULL DEFAULT now()
 );

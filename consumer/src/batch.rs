@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use domain::{EventId, IssuedRecord, Uuid, record::UnreadableRecord};
-use journal::Message;
-use ledger::{Recording, Refusal};
-use stock::{Holding, Settlement, SettlementOutcome, Status};
+use couponry_domain::{EventName, IssuedRecord, Uuid, record::UnreadableRecord};
+use couponry_kafka::Message;
+use couponry_postgres::{Recording, Refusal};
+use couponry_redis::{Holding, Settlement, SettlementOutcome, Status};
 
 /// A message that can never be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) fn decode(messages: &[Message]) -> Decoded {
     decoded
 }
 
-/// What the ledger said about one record.
+/// What the database said about one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It knows what became of the record.
@@ -63,7 +63,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Consequences {
     /// What Redis is to be told, for each event.
-    pub(crate) settlements: BTreeMap<(EventId, Uuid), Vec<Settlement>>,
+    pub(crate) settlements: BTreeMap<(EventName, Uuid), Vec<Settlement>>,
     /// What goes to the dead letters, in the order of the batch.
     pub(crate) dead_letters: Vec<DeadLetter>,
     /// How many records are new.
@@ -127,7 +127,7 @@ fn outcome(verdict: Verdict) -> Option<SettlementOutcome> {
 
 #[cfg(test)]
 mod tests {
-    use domain::{Discount, DiscountType, record::VERSION_HEADER};
+    use couponry_domain::{Discount, DiscountType, record::VERSION_HEADER};
 
     use super::*;
 

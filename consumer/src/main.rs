@@ -10,13 +10,13 @@ mod watch;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use clap::Parser;
-use journal::{Consumer, DeadLetters, Lag};
-use ledger::Ledger;
+use couponry_kafka::{Consumer, DeadLetters, Lag};
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_runtime::{Health, monitor::MonitorArgs, telemetry::Telemetry};
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use prometheus_client::registry::Registry;
-use service::{Health, monitor::MonitorArgs, telemetry::Telemetry};
-use stock::Stock;
 
 use crate::{metrics::Metrics, pipeline::Pipeline, watch::Watch};
 
@@ -55,10 +55,10 @@ struct Config {
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     config.telemetry.init()?;
-    let shutdown = service::shutdown().context("cannot listen to signals")?;
+    let shutdown = couponry_runtime::shutdown().context("cannot listen to signals")?;
 
     let kafka = config.kafka;
-    let ledger = Ledger::open(&config.postgres)?;
+    let database = Database::open(&config.postgres)?;
     let stock = Stock::open(&config.redis)?;
     let dead_letters = DeadLetters::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
@@ -70,7 +70,7 @@ async fn main() -> anyhow::Result<()> {
     let watch = Watch {
         dead_letters: dead_letters.clone(),
         lag: Lag::new(&kafka, &config.kafka_group)?,
-        ledger: ledger.clone(),
+        database: database.clone(),
         stock: stock.clone(),
         metrics: metrics.clone(),
         health: health.clone(),
@@ -81,7 +81,7 @@ async fn main() -> anyhow::Result<()> {
         health.set(PIPELINE, Ok::<_, String>(()));
         let pipeline = Pipeline {
             dead_letters,
-            ledger,
+            database,
             stock,
             metrics,
             health,

@@ -10,12 +10,12 @@
 
 use std::{ops::Range, panic::resume_unwind, sync::Arc, time::Duration};
 
-use domain::IssuedRecord;
+use couponry_domain::IssuedRecord;
+use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message};
+use couponry_postgres::{Database, DatabaseError, Recording};
+use couponry_redis::{Loaded, Stock};
+use couponry_runtime::{CancellationToken, Health, patiently};
 use futures::future::join_all;
-use journal::{Batch, Committer, Consumer, DeadLetters, Message};
-use ledger::{Ledger, LedgerError, Recording};
-use service::{CancellationToken, Health, patiently};
-use stock::{Loaded, Stock};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 /// How long leaving the group may take at the end.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long to wait after Kafka had nothing but an error: short, since messages may be queued behind it.
+/// How long to wait after Kafka had nothing but an error: short, since messages may be available behind it.
 const AFTER_ERROR: Duration = Duration::from_millis(50);
 
 /// How many batches are under way side by side. Postgres has a process for each that is being recorded; while Redis is told of one,
@@ -37,7 +37,7 @@ const UNDER_WAY: usize = 2;
 /// The way of the records, and the servers on it.
 pub(crate) struct Pipeline {
     pub(crate) dead_letters: DeadLetters,
-    pub(crate) ledger: Ledger,
+    pub(crate) database: Database,
     pub(crate) stock: Stock,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
@@ -111,12 +111,12 @@ impl Pipeline {
         self.metrics.batch_messages.observe(batch.messages.len() as f64);
 
         let decoded = batch::decode(&batch.messages);
-        if failpoint::is_on("consumer.offsets-first") {
+        if couponry_failpoint::is_on("consumer.offsets-first") {
             committer.commit(&batch).await.ok();
-            failpoint::crash("consumer.after-offsets-first");
+            couponry_failpoint::crash("consumer.after-offsets-first");
         }
         let verdicts = self.record(&decoded.records).await?;
-        failpoint::crash("consumer.after-record");
+        couponry_failpoint::crash("consumer.after-record");
         let consequences = decoded.conclude(verdicts);
         self.metrics.recorded.inc_by(consequences.recorded);
         self.metrics.already_recorded.inc_by(consequences.already_recorded);
@@ -147,7 +147,7 @@ impl Pipeline {
                 self.metrics.coupons_returned.inc_by(settled.returned);
             }
         }
-        failpoint::crash("consumer.before-offsets");
+        couponry_failpoint::crash("consumer.before-offsets");
         // Without a commit the batch is merely done again.
         if let Err(error) = committer.commit(&batch).await {
             tracing::warn!(%error, "the batch may be read again");
@@ -177,11 +177,11 @@ impl Pipeline {
     }
 
     /// The inner error is about the data; all others are waited out, since other records would meet them as well.
-    async fn record_part(&self, records: &[IssuedRecord]) -> Result<Result<Vec<Recording>, LedgerError>, Interrupted> {
+    async fn record_part(&self, records: &[IssuedRecord]) -> Result<Result<Vec<Recording>, DatabaseError>, Interrupted> {
         if records.is_empty() {
             return Ok(Ok(Vec::new()));
         }
-        self.try_until_done("recording in Postgres", async || match self.ledger.record(records).await {
+        self.try_until_done("recording in Postgres", async || match self.database.record(records).await {
             Err(error) if error.is_about_data() => Ok(Err(error)),
             result => result.map(Ok),
         })

@@ -2,10 +2,10 @@
 
 use std::{fmt::Display, time::Duration};
 
-use journal::{DeadLetters, Lag};
-use ledger::Ledger;
-use service::{CancellationToken, Health, patiently};
-use stock::Stock;
+use couponry_kafka::{DeadLetters, Lag};
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_runtime::{CancellationToken, Health, patiently};
 
 use crate::{KAFKA, POSTGRES, REDIS, metrics::Metrics};
 
@@ -18,7 +18,7 @@ const POSTGRES_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Watch {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) lag: Lag,
-    pub(crate) ledger: Ledger,
+    pub(crate) database: Database,
     pub(crate) stock: Stock,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
@@ -59,7 +59,7 @@ impl Watch {
     }
 
     async fn postgres(&self) -> Result<(), String> {
-        let state = match tokio::time::timeout(POSTGRES_TIMEOUT, self.ledger.is_migrated()).await {
+        let state = match tokio::time::timeout(POSTGRES_TIMEOUT, self.database.is_migrated()).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err("its tables are not there yet: the operator makes them".to_owned()),
             Ok(Err(error)) => Err(error.to_string()),

@@ -3,8 +3,8 @@
 //! The API server has held the manifest to the rules, so the errors here are for objects that were stored under an older
 //! definition.
 
-use domain::{
-    CodeFormat, Discount, DiscountType, EventId, Share, Uuid, Window,
+use couponry_domain::{
+    CodeFormat, Discount, DiscountType, EventName, Share, Uuid, Window,
     allocation::{AllocationError, split},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -76,7 +76,7 @@ impl CouponEventSpec {
 impl CouponEvent {
     /// The name that clients send. None: the object has no name that the API server would give it.
     #[must_use]
-    pub fn event_id(&self) -> Option<EventId> {
+    pub fn event_id(&self) -> Option<EventName> {
         self.metadata.name.as_ref()?.parse().ok()
     }
 

@@ -46,9 +46,9 @@ use crate::{rules, status::CouponEventStatus};
         description = "How many coupons users have."
     ),
     printcolumn(
-        name = "Persisted",
+        name = "Recorded",
         type_ = "integer",
-        json_path = ".status.persisted",
+        json_path = ".status.recorded",
         description = "How many of them are recorded in Postgres."
     ),
     printcolumn(
@@ -59,9 +59,9 @@ use crate::{rules, status::CouponEventStatus};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
-        name = "Remaining",
+        name = "Available",
         type_ = "integer",
-        json_path = ".status.remaining",
+        json_path = ".status.available",
         description = "How many coupons are left for users.",
         priority = 1
     ),
@@ -247,10 +247,10 @@ pub struct CodeSpec {
 
     /// How many random letters and digits each code has, of 32 that cannot be confused (A-Z without I and O, and 2-9).
     #[serde(default = "default_length")]
-    #[schemars(with = "i64", range(min = domain::code::MIN_LENGTH, max = domain::code::MAX_LENGTH))]
+    #[schemars(with = "i64", range(min = couponry_domain::code::MIN_LENGTH, max = couponry_domain::code::MAX_LENGTH))]
     pub length: u8,
 }
 
 const fn default_length() -> u8 {
-    domain::code::MAX_LENGTH
+    couponry_domain::code::MAX_LENGTH
 }

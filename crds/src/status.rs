@@ -14,7 +14,7 @@ pub struct CouponEventStatus {
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, Preloaded, Open, Persisted, Stalled, Balanced, Durable, and with spec.scaling Scaled.
+    /// Ready, Preloaded, Open, Recorded, Stalled, Balanced, Durable, and with spec.scaling Scaled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -22,7 +22,7 @@ pub struct CouponEventStatus {
     /// How many coupons are loaded into Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
-    pub preloaded: Option<u64>,
+    pub loaded: Option<u64>,
 
     /// How many coupons users have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,12 +32,12 @@ pub struct CouponEventStatus {
     /// How many of the issued coupons are recorded in Postgres.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
-    pub persisted: Option<u64>,
+    pub recorded: Option<u64>,
 
     /// How many coupons are left for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
-    pub remaining: Option<u64>,
+    pub available: Option<u64>,
 
     /// Where all coupons are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ pub struct CouponEventStatus {
     pub finished_at: Option<Time>,
 }
 
-/// Where all coupons are. Once all are loaded: generated = queued + unrecorded + recorded + voided.
+/// Where all coupons are. Once all are loaded: generated = available + unrecorded + recorded + voided.
 #[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BalanceStatus {
@@ -70,7 +70,7 @@ pub struct BalanceStatus {
 
     /// How many wait in Redis for users.
     #[schemars(with = "i64")]
-    pub queued: u64,
+    pub available: u64,
 
     /// How many users have that are not recorded in Postgres yet.
     #[schemars(with = "i64")]
@@ -102,7 +102,7 @@ pub mod condition {
     /// Users get coupons now. Its reason is the event's state.
     pub const OPEN: &str = "Open";
     /// Everything issued is recorded in Postgres.
-    pub const PERSISTED: &str = "Persisted";
+    pub const RECORDED: &str = "Recorded";
     /// Something stands in the way; its message says what to do.
     pub const STALLED: &str = "Stalled";
 
@@ -114,7 +114,7 @@ pub mod condition {
     pub const SCALED: &str = "Scaled";
 
     /// All of them, in the order in which they are reported.
-    pub const ALL: [&str; 8] = [READY, PRELOADED, OPEN, PERSISTED, STALLED, BALANCED, DURABLE, SCALED];
+    pub const ALL: [&str; 8] = [READY, PRELOADED, OPEN, RECORDED, STALLED, BALANCED, DURABLE, SCALED];
 }
 
 /// The reasons of the conditions.
@@ -136,7 +136,7 @@ pub mod reason {
     /// Ended by `issuance: Closed`.
     pub const CLOSED: &str = "Closed";
 
-    // Ready, Preloaded, Persisted
+    // Ready, Preloaded, Recorded
 
     /// The stock is whole.
     pub const STOCK_COMPLETE: &str = "StockComplete";
@@ -147,9 +147,9 @@ pub mod reason {
     /// Nothing was issued yet.
     pub const NOTHING_ISSUED: &str = "NothingIssued";
     /// Issued coupons are on their way to Postgres.
-    pub const CATCHING_UP: &str = "CatchingUp";
+    pub const RECORDING: &str = "Recording";
     /// Everything issued is recorded.
-    pub const CAUGHT_UP: &str = "CaughtUp";
+    pub const ALL_RECORDED: &str = "AllRecorded";
 
     /// The event is over, and its coupons have left Redis.
     pub const RETIRED: &str = "Retired";
@@ -157,7 +157,7 @@ pub mod reason {
     // Balanced: this one, or DriftFound
 
     /// Every coupon is accounted for.
-    pub const ADDS_UP: &str = "AddsUp";
+    pub const COUNTS_MATCH: &str = "CountsMatch";
 
     // Durable: these, or BackendUnavailable
 
@@ -166,7 +166,7 @@ pub mod reason {
     /// A crash can lose some of it.
     pub const WRITES_MAY_BE_LOST: &str = "WritesMayBeLost";
     /// Redis does not say.
-    pub const SETTINGS_HIDDEN: &str = "SettingsHidden";
+    pub const SETTINGS_UNAVAILABLE: &str = "SettingsUnavailable";
 
     // Scaled
 
@@ -194,7 +194,7 @@ pub mod reason {
     // Stalled
 
     /// Nothing stands in the way.
-    pub const PROGRESSING: &str = "Progressing";
+    pub const NOT_STALLED: &str = "NotStalled";
     /// Redis, Postgres or Kafka does not answer.
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
     /// Redis has restarted, failed over or lost its data: nobody gets a coupon before it is known to be whole, or restored.
@@ -204,11 +204,11 @@ pub mod reason {
     /// The manifest was changed in a way that can no longer be followed.
     pub const CHANGE_NOT_POSSIBLE: &str = "ChangeNotPossible";
     /// The object cannot be read: it was stored under another definition.
-    pub const UNREADABLE: &str = "Unreadable";
+    pub const INVALID_OBJECT: &str = "InvalidObject";
     /// The preload failed for a reason that trying again will not cure.
     pub const PRELOAD_FAILED: &str = "PreloadFailed";
     /// Another event of the same name holds the keys in Redis.
-    pub const NAME_TAKEN: &str = "NameTaken";
+    pub const NAME_CONFLICT: &str = "NameConflict";
     /// The event is being deleted.
     pub const DELETING: &str = "Deleting";
 }

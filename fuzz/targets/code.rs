@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| domain::untrusted::read_name(text));
+fuzz_target!(|text: &str| couponry_domain::untrusted::read_name(text));

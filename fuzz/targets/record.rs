@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| domain::untrusted::read_message(bytes));
+fuzz_target!(|bytes: &[u8]| couponry_domain::untrusted::read_message(bytes));

@@ -11,5 +11,5 @@ thread_local! {
 }
 
 fuzz_target!(|body: &[u8]| {
-    let _ = RUNTIME.with(|runtime| runtime.block_on(issuer::read_issue_request(body.to_vec())));
+    let _ = RUNTIME.with(|runtime| runtime.block_on(couponry_issuer::read_issue_request(body.to_vec())));
 });

@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| stock::read_stored(text));
+fuzz_target!(|text: &str| couponry_redis::read_stored(text));

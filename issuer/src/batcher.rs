@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use domain::{EventId, UserId, code::CouponCode};
-use stock::{Acknowledge, IssueReply, Outcome, Stock};
+use couponry_domain::{EventName, UserId, code::CouponCode};
+use couponry_redis::{Acknowledge, IssueReply, Outcome, Stock};
 use tokio::{
     sync::{mpsc, oneshot},
     time,
@@ -41,10 +41,10 @@ struct Request {
 pub(crate) struct Batchers {
     batcher: Batcher,
     queues: Arc<Queues>,
-    max_waiting: usize,
+    max_queued_requests: usize,
 }
 
-type Queues = Mutex<HashMap<EventId, mpsc::Sender<Request>>>;
+type Queues = Mutex<HashMap<EventName, mpsc::Sender<Request>>>;
 
 #[derive(Clone)]
 struct Batcher {
@@ -62,15 +62,15 @@ impl Batchers {
         metrics: Metrics,
         sightings: Arc<Sightings>,
         max_batch: usize,
-        max_waiting: u32,
+        max_queued_requests: u32,
     ) -> Self {
-        let max_waiting = usize::try_from(max_waiting).unwrap_or(usize::MAX);
+        let max_queued_requests = usize::try_from(max_queued_requests).unwrap_or(usize::MAX);
         let batcher = Batcher { stock, relay, metrics, sightings, max_batch };
-        Self { batcher, queues: Arc::default(), max_waiting }
+        Self { batcher, queues: Arc::default(), max_queued_requests }
     }
 
     /// Asks for `user`'s coupon.
-    pub(crate) async fn ask(&self, event: &EventId, user: UserId) -> Answer {
+    pub(crate) async fn ask(&self, event: &EventName, user: UserId) -> Answer {
         let (answer, answered) = oneshot::channel();
         let mut request = Request { user, answer };
         loop {
@@ -84,12 +84,12 @@ impl Batchers {
         answered.await.unwrap_or(Answer::UnknownOutcome)
     }
 
-    fn queue(&self, event: &EventId) -> mpsc::Sender<Request> {
+    fn queue(&self, event: &EventName) -> mpsc::Sender<Request> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         match queues.entry(event.clone()) {
             Entry::Occupied(entry) if !entry.get().is_closed() => entry.get().clone(),
             entry => {
-                let (queue, requests) = mpsc::channel(self.max_waiting);
+                let (queue, requests) = mpsc::channel(self.max_queued_requests);
                 entry.insert_entry(queue.clone());
                 tokio::spawn(run(self.batcher.clone(), event.clone(), requests, self.queues.clone()));
                 queue
@@ -100,7 +100,7 @@ impl Batchers {
 
 /// Serves one event until nobody asks for it any more. An event that was never known to exist costs nothing once its requests
 /// are answered, also while Redis is away: anyone can think of names.
-async fn run(batcher: Batcher, event: EventId, mut requests: mpsc::Receiver<Request>, queues: Arc<Queues>) {
+async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Request>, queues: Arc<Queues>) {
     let mut batch = Vec::new();
     let mut known = false;
     loop {
@@ -127,7 +127,7 @@ async fn run(batcher: Batcher, event: EventId, mut requests: mpsc::Receiver<Requ
 impl Batcher {
     /// Answers the requests of `batch`, and leaves it empty. Whether there is such an event, as far as one knows: if nothing
     /// new is learned, `known`.
-    async fn serve(&self, event: &EventId, batch: &mut Vec<Request>, known: bool) -> bool {
+    async fn serve(&self, event: &EventName, batch: &mut Vec<Request>, known: bool) -> bool {
         // A client that left needs no coupon; it can come back.
         batch.retain(|request| !request.answer.is_closed());
         if batch.is_empty() {
@@ -138,7 +138,7 @@ impl Batcher {
         self.metrics.batch_users.observe(users.len() as f64);
         match self.stock.issue(event, &users).await {
             Ok(Some(reply)) => {
-                failpoint::crash("issuer.after-lua");
+                couponry_failpoint::crash("issuer.after-lua");
                 self.sightings.saw(event);
                 self.answer(event, &users, answers, reply);
                 true
@@ -159,7 +159,7 @@ impl Batcher {
         }
     }
 
-    fn answer(&self, event: &EventId, users: &[UserId], answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
+    fn answer(&self, event: &EventName, users: &[UserId], answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
         let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
         if acknowledge == Acknowledge::Redis {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
@@ -226,8 +226,8 @@ fn tell_all(answers: Vec<oneshot::Sender<Answer>>, what: impl Fn() -> Answer) {
 
 #[cfg(test)]
 mod tests {
+    use couponry_kafka::{KafkaSettings, Producer};
     use futures::future;
-    use journal::{KafkaSettings, Producer};
     use prometheus_client::registry::Registry;
     use tokio::time::Instant;
 

@@ -15,19 +15,19 @@ mod sweeper;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use backend::{KafkaSettings, RedisSettings};
 use clap::Parser;
-use domain::Uuid;
-use journal::Producer;
-use prometheus_client::registry::Registry;
-use service::{
+use couponry_domain::Uuid;
+use couponry_kafka::Producer;
+use couponry_redis::Stock;
+use couponry_runtime::{
     CancellationToken, Health,
     http::{self, Serving},
     monitor::MonitorArgs,
     patiently, problem,
     telemetry::Telemetry,
 };
-use stock::Stock;
+use couponry_settings::{KafkaSettings, RedisSettings};
+use prometheus_client::registry::Registry;
 use tokio::time;
 
 #[cfg(any(test, fuzzing))]
@@ -62,10 +62,10 @@ pub struct Config {
     max_batch: u16,
     /// How many requests of one event may wait for Redis; more are answered with 503.
     #[arg(long, env, default_value_t = 10_000, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    max_waiting: u32,
+    max_queued_requests: u32,
     /// How old an unconfirmed batch must be before another issuer sends it to Kafka as well.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
-    adopt_after_seconds: u32,
+    outbox_takeover_seconds: u32,
     /// How long a client may take to send a request's body; after that: 408.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     body_timeout_seconds: u32,
@@ -104,7 +104,7 @@ pub struct Config {
 /// Serves until it is told to end.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     config.telemetry.init()?;
-    let shutdown = service::shutdown().context("cannot listen to signals")?;
+    let shutdown = couponry_runtime::shutdown().context("cannot listen to signals")?;
 
     let stock = Stock::open(&config.redis)?;
     let producer = Producer::new(&config.kafka)?;
@@ -118,7 +118,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics.clone(),
         sightings.clone(),
         config.max_batch.into(),
-        config.max_waiting,
+        config.max_queued_requests,
     );
     // In this order: `shutdown` is asked for, from `stop` on nothing new is begun, and at the `end` nothing is shown any more.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
@@ -160,7 +160,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stock,
         relay: relay.clone(),
         sightings,
-        adopt_after: Duration::from_secs(config.adopt_after_seconds.into()),
+        adopt_after: Duration::from_secs(config.outbox_takeover_seconds.into()),
         metrics,
     };
     let sweeper = tokio::spawn(sweeper.run(stop.clone()));

@@ -4,5 +4,5 @@ use clap::Parser as _;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    issuer::run(issuer::Config::parse()).await
+    couponry_issuer::run(couponry_issuer::Config::parse()).await
 }

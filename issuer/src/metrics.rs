@@ -1,5 +1,6 @@
 //! What the issuer counts. No user and no coupon is ever in a label.
 
+use couponry_redis::Outcome;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -10,7 +11,6 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use stock::Outcome;
 
 use crate::batcher::Answer;
 
@@ -87,7 +87,7 @@ impl Metrics {
             entries_in_flight,
         } = metrics.clone();
         registry.register("requests", "Answered issue requests, by outcome", outcomes);
-        registry.register("identity_refused", "Requests whose user could not be believed, by reason", refusals);
+        registry.register("authentication_failures", "Requests whose user could not be believed, by reason", refusals);
         registry.register("rate_limited", "Requests refused with 429, by what was counted", limited);
         registry.register("rate_limit_keys", "Users and addresses that are remembered for a limit", limit_keys);
         registry.register("batch_users", "Users in one call to Redis", batch_users);
@@ -103,7 +103,7 @@ impl Metrics {
             "Issued records that Kafka did not confirm in time",
             records_unconfirmed,
         );
-        registry.register("outbox_adopted", "Outbox entries sent for another issuer", entries_adopted);
+        registry.register("outbox_taken_over", "Outbox entries sent for another issuer", entries_adopted);
         registry.register("outbox_in_flight", "Outbox entries on their way to Kafka", entries_in_flight);
         metrics
     }

@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-use domain::{EventId, IssuedRecord, Uuid};
-use journal::{Delivery, JournalError, Producer};
+use couponry_domain::{EventName, IssuedRecord, Uuid};
+use couponry_kafka::{Delivery, JournalError, Producer};
+use couponry_redis::{Acknowledge, Holding, OutboxEntry, Status, Stock};
 use prometheus_client::metrics::gauge::Gauge;
-use stock::{Acknowledge, Holding, OutboxEntry, Status, Stock};
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -42,7 +42,7 @@ pub(crate) struct Relay {
     metrics: Metrics,
 }
 
-type Entry = (EventId, String);
+type Entry = (EventName, String);
 
 /// The entries that this issuer is sending. Their number is bounded by the producer's queue.
 struct InFlight {
@@ -76,7 +76,7 @@ impl Relay {
     }
 
     /// Whether this issuer is sending the entry now.
-    pub(crate) fn is_sending(&self, event: &EventId, id: &str) -> bool {
+    pub(crate) fn is_sending(&self, event: &EventName, id: &str) -> bool {
         self.in_flight.lock().contains(&(event.clone(), id.to_owned()))
     }
 
@@ -84,7 +84,7 @@ impl Relay {
     /// goes on if the future is dropped.
     pub(crate) fn publish(
         &self,
-        event: &EventId,
+        event: &EventName,
         OutboxEntry { id, records }: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let entry = (event.clone(), id);
@@ -110,7 +110,7 @@ impl Relay {
     /// As [`Relay::publish`], for users who are told only then: they may ask again before the database has it.
     pub(crate) fn publish_confirmed(
         &self,
-        event: &EventId,
+        event: &EventName,
         entry: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let records: Vec<u64> = entry.records.iter().map(|record| self.known.record(record)).collect();
@@ -177,12 +177,12 @@ async fn delivered(deliveries: Vec<Delivery>) -> Result<(), JournalError> {
 async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {
     let mut confirmed = Vec::new();
     while receiver.recv_many(&mut confirmed, MAX_CONFIRMED).await > 0 {
-        let mut by_event: HashMap<&EventId, Vec<String>> = HashMap::new();
+        let mut by_event: HashMap<&EventName, Vec<String>> = HashMap::new();
         for (event, id) in &confirmed {
             by_event.entry(event).or_default().push(id.clone());
         }
         for (event, ids) in by_event {
-            failpoint::crash("issuer.before-outbox-deletion");
+            couponry_failpoint::crash("issuer.before-outbox-deletion");
             if let Err(error) = stock.confirm(event, &ids).await {
                 // Harmless: they are sent once more, and the database knows them already.
                 tracing::warn!(%error, %event, entries = ids.len(), "confirmed entries stay in the outbox");

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::EventId;
+use couponry_domain::EventName;
 
 /// How long an event is believed to be there after it was seen.
 const LATELY: Duration = Duration::from_mins(1);
@@ -15,11 +15,11 @@ const LATELY: Duration = Duration::from_mins(1);
 /// When each event was seen last: by the [`crate::sweeper`], which looks at every event each second, or when someone asked for a
 /// coupon. Only what there was gets in, so anyone's names take no room.
 #[derive(Default)]
-pub(crate) struct Sightings(Mutex<HashMap<EventId, Instant>>);
+pub(crate) struct Sightings(Mutex<HashMap<EventName, Instant>>);
 
 impl Sightings {
     /// The event is there.
-    pub(crate) fn saw(&self, event: &EventId) {
+    pub(crate) fn saw(&self, event: &EventName) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(event) {
             Some(last) => *last = Instant::now(),
@@ -28,7 +28,7 @@ impl Sightings {
     }
 
     /// Whether the event was there a moment ago.
-    pub(crate) fn saw_lately(&self, event: &EventId) -> bool {
+    pub(crate) fn saw_lately(&self, event: &EventName) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lately = all.get(event).is_some_and(|last| last.elapsed() < LATELY);
         if !lately {

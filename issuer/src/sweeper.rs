@@ -11,10 +11,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{EventId, Uuid};
+use couponry_domain::{EventName, Uuid};
+use couponry_redis::{CleanupIncomplete, Stock, StockError};
+use couponry_runtime::CancellationToken;
 use futures::future;
-use service::CancellationToken;
-use stock::{LeftBehind, Stock, StockError};
 use tokio::time;
 
 use crate::{metrics::Metrics, relay::Relay, sightings::Sightings};
@@ -50,7 +50,7 @@ impl Sweeper {
     }
 
     async fn round(&self, shutdown: &CancellationToken) -> Result<(), StockError> {
-        if failpoint::is_on("issuer.no-sweep") {
+        if couponry_failpoint::is_on("issuer.no-sweep") {
             return Ok(());
         }
         for event in self.stock.events().await? {
@@ -62,11 +62,11 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn sweep(&self, event: &EventId, shutdown: &CancellationToken) -> Result<(), StockError> {
+    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<(), StockError> {
         let mut last = None;
         while !shutdown.is_cancelled() && self.stock.sweep_as(event, self.id, LEASE).await? {
             let page = self.stock.left_behind(event, self.adopt_after, last.as_deref(), PAGE).await?;
-            let LeftBehind { entries: page, unreadable, last: seen } = page;
+            let CleanupIncomplete { entries: page, unreadable, last: seen } = page;
             if seen.is_none() {
                 break;
             }

@@ -2,14 +2,14 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
-use journal::TopicSettings;
-use service::{monitor::MonitorArgs, telemetry::Telemetry};
+use couponry_kafka::TopicSettings;
+use couponry_runtime::{monitor::MonitorArgs, telemetry::Telemetry};
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 
 use crate::{
     admin::AdminArgs,
-    inspect::{audit::Audit, check::Check, export::Export},
+    inspect::{check::Check, couponry_audit::Audit, export::Export},
     leader::LeaderArgs,
     scaling::ScalingArgs,
     verify::Verify,
@@ -56,7 +56,7 @@ pub(crate) struct Run {
     /// How long to wait, after Redis has restarted or changed, for what the issuers still have in their hands. Nobody gets a coupon
     /// in that time. Not shorter than the issuers' --answer-timeout-seconds.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS")]
-    pub(crate) redis_settle_seconds: u64,
+    pub(crate) redis_recovery_grace_seconds: u64,
     /// The consumer group that brings the records into Postgres.
     #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
     pub(crate) kafka_group: String,

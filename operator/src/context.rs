@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::CouponEvent;
+use couponry_crds::CouponEvent;
+use couponry_postgres::Database;
+use couponry_redis::Stock;
 use kube::{Api, core::DeserializeGuard, runtime::events::Recorder};
-use ledger::Ledger;
-use stock::Stock;
 
 use crate::{durability::DurabilityWatch, metrics::Metrics, reconcile::arrival::Arrivals, scaling::Scaling};
 
@@ -17,7 +17,7 @@ use crate::{durability::DurabilityWatch, metrics::Metrics, reconcile::arrival::A
 pub(crate) struct Context {
     /// The events of our namespace.
     pub(crate) events: Api<CouponEvent>,
-    pub(crate) ledger: Ledger,
+    pub(crate) database: Database,
     pub(crate) stock: Stock,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,

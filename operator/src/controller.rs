@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crds::CouponEvent;
+use couponry_crds::CouponEvent;
+use couponry_runtime::CancellationToken;
 use futures::StreamExt as _;
 use kube::{
     Api,
@@ -13,7 +14,6 @@ use kube::{
         watcher,
     },
 };
-use service::CancellationToken;
 
 use crate::{context::Context, reconcile::reconcile};
 

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::status::{condition, reason};
+use couponry_crds::status::{condition, reason};
+use couponry_redis::{Durability, DurabilitySettings, Stock};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use stock::{Durability, DurabilitySettings, Stock};
 use tokio::sync::Mutex;
 
 /// How long an answer of Redis is good for.
@@ -86,7 +86,7 @@ pub(crate) fn judge(found: &[Durability]) -> Promise {
     if found.is_empty() || found.iter().any(|one| one.settings.is_none()) {
         let message = "Redis does not tell its settings (CONFIG GET is refused): see to it that it has appendonly yes, \
                        appendfsync always and maxmemory-policy noeviction";
-        return Promise { status: "Unknown", reason: reason::SETTINGS_HIDDEN, message: message.to_owned() };
+        return Promise { status: "Unknown", reason: reason::SETTINGS_UNAVAILABLE, message: message.to_owned() };
     }
     let mut message = "appendfsync always: what users were told is on the disk of Redis".to_owned();
     if found.iter().any(|one| one.replicas > 0) {

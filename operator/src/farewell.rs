@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crds::CouponEvent;
+use couponry_crds::CouponEvent;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 

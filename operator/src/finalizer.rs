@@ -14,19 +14,19 @@
 
 use std::{future::Future, time::Duration};
 
-use crds::{CouponEvent, DeletionPolicy, status::reason};
-use domain::{EventId, Gate, Uuid};
+use couponry_crds::{CouponEvent, DeletionPolicy, status::reason};
+use couponry_domain::{EventName, Gate, Uuid};
+use couponry_redis::{Acknowledge, Opening};
 use kube::{
     ResourceExt as _,
     api::{ObjectMeta, Patch, PatchParams},
     runtime::controller::Action,
 };
 use serde_json::json;
-use stock::{Acknowledge, Opening};
 
 use crate::{
     context::Context,
-    notices::{self, LEFT_BEHIND, Notice},
+    notices::{self, CLEANUP_INCOMPLETE, Notice},
     reconcile::{
         Obstacle, ReconcileError, Reporter,
         observe::{Backlog, backlog},
@@ -102,21 +102,21 @@ pub(crate) async fn clean_up(
 }
 
 /// Closes the gate and sees what is still on its way.
-async fn drain(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventId) -> Result<Backlog, ReconcileError> {
+async fn drain(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventName) -> Result<Backlog, ReconcileError> {
     let window = event.spec.window();
     let generation = event.metadata.generation.unwrap_or_default();
     let closed =
-        Opening { gate: Gate::Closed, window, acknowledge: Acknowledge::Redis, generation, edition: 0, total: 0 };
+        Opening { gate: Gate::Closed, window, acknowledge: Acknowledge::Redis, generation, stock_epoch: 0, total: 0 };
     context.stock.set_gate(name, uid, &closed).await?;
-    backlog(&context.ledger, &context.stock, name, uid).await
+    backlog(&context.database, &context.stock, name, uid).await
 }
 
-async fn remove(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventId) -> Result<(), ReconcileError> {
+async fn remove(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventName) -> Result<(), ReconcileError> {
     // Postgres forgets last: as long as Redis may give coupons of the event, they can be recorded, and a later event of the name
     // knows whose they are, and makes room for itself.
     within(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await?;
     match event.spec.deletion_policy {
-        DeletionPolicy::Delete => within(async { Ok(context.ledger.delete_event(uid).await?) }).await,
+        DeletionPolicy::Delete => within(async { Ok(context.database.delete_event(uid).await?) }).await,
         DeletionPolicy::Retain => Ok(()),
     }
 }
@@ -145,7 +145,7 @@ async fn wait(event: CouponEvent, context: &Context, what: &str) -> Result<(), R
 
 async fn tell(event: &CouponEvent, context: &Context, what: String) {
     let note = format!("Deleted with something left behind: {what}");
-    notices::publish(&context.recorder, event, &[Notice::warning(LEFT_BEHIND, note)]).await;
+    notices::publish(&context.recorder, event, &[Notice::warning(CLEANUP_INCOMPLETE, note)]).await;
 }
 
 async fn take_off(event: &CouponEvent, context: &Context) -> Result<(), ReconcileError> {

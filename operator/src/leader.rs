@@ -17,6 +17,7 @@
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use clap::{ArgAction, Args};
+use couponry_runtime::CancellationToken;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -26,7 +27,6 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use service::CancellationToken;
 use tokio::{
     select,
     sync::watch,

@@ -26,15 +26,15 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use config::{Command, Migrate, Run};
 use context::{Context, Memory};
+use couponry_kafka::Lag;
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_runtime::{CancellationToken, Health};
 use durability::DurabilityWatch;
-use journal::Lag;
 use kube::{Api, client::ClientBuilder, runtime::events::Recorder};
-use ledger::Ledger;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
 use reconcile::arrival::Arrivals;
-use service::{CancellationToken, Health};
-use stock::Stock;
 
 /// How long Kubernetes may take to begin an answer. A connection whose other end has vanished gives no error of its own.
 const KUBERNETES_TIMEOUT: Duration = Duration::from_secs(20);
@@ -44,13 +44,13 @@ async fn main() -> anyhow::Result<ExitCode> {
     match config::read(std::env::args_os()).unwrap_or_else(|error| error.exit()).command {
         Command::Run(config) => {
             config.telemetry.init()?;
-            Box::pin(run(*config, service::shutdown().context("cannot listen to signals")?)).await?;
+            Box::pin(run(*config, couponry_runtime::shutdown().context("cannot listen to signals")?)).await?;
         }
         Command::Migrate(Migrate { postgres, telemetry }) => {
             telemetry.init()?;
-            let shutdown = service::shutdown().context("cannot listen to signals")?;
-            let ledger = Ledger::open(&postgres)?;
-            anyhow::ensure!(startup::migrate(&ledger, &shutdown).await, "ended before the tables were up to date");
+            let shutdown = couponry_runtime::shutdown().context("cannot listen to signals")?;
+            let database = Database::open(&postgres)?;
+            anyhow::ensure!(startup::migrate(&database, &shutdown).await, "ended before the tables were up to date");
         }
         Command::Audit(audit) => return Ok(inspect::answer(&audit.telemetry, Box::pin(audit.run())).await),
         Command::Export(export) => return Ok(inspect::answer(&export.telemetry, Box::pin(export.run())).await),
@@ -64,7 +64,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let ledger = Ledger::open(&config.postgres)?;
+    let database = Database::open(&config.postgres)?;
     let stock = Stock::open(&config.redis)?;
     let cluster =
         kube::Config::infer().await.context("no Kubernetes cluster is configured: set KUBECONFIG, or run in a pod")?;
@@ -75,7 +75,7 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
     let namespace = config.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let events = Api::namespaced(client.clone(), &namespace);
     let lag = Lag::new(&config.kafka, &config.kafka_group)?;
-    let arrivals = Arrivals::new(lag, Duration::from_secs(config.redis_settle_seconds));
+    let arrivals = Arrivals::new(lag, Duration::from_secs(config.redis_recovery_grace_seconds));
 
     let mut registry = Registry::with_prefix("couponry_operator");
     let metrics = Metrics::register(&mut registry);
@@ -85,12 +85,12 @@ async fn run(config: Run, shutdown: CancellationToken) -> anyhow::Result<()> {
     tracing::info!(namespace, monitor = %config.monitor.monitor_listen, "the operator starts");
 
     let kafka = (&config.kafka, &config.topics());
-    if let Some(findings) = startup::wait(&ledger, &stock, kafka, &events, &health, &shutdown).await {
-        let probe = startup::watch_stores(ledger.clone(), stock.clone(), health, shutdown.clone());
+    if let Some(findings) = startup::wait(&database, &stock, kafka, &events, &health, &shutdown).await {
+        let probe = startup::watch_stores(database.clone(), stock.clone(), health, shutdown.clone());
         let probe = tokio::spawn(probe);
         let context = Context {
             events,
-            ledger,
+            database,
             stock,
             recorder: Recorder::new(client.clone(), "couponry-operator".into()),
             metrics,

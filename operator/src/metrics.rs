@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use crds::{BalanceStatus, CouponEventStatus};
+use couponry_crds::{BalanceStatus, CouponEventStatus};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -42,10 +42,10 @@ const fn label(outcome: Outcome) -> &'static str {
 /// How many coupons of an event are in each state.
 fn by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 4] {
     [
-        ("preloaded", status.preloaded),
-        ("remaining", status.remaining),
+        ("loaded", status.loaded),
+        ("available", status.available),
         ("issued", status.issued),
-        ("persisted", status.persisted),
+        ("recorded", status.recorded),
     ]
 }
 
@@ -60,7 +60,7 @@ type OfEvent = Family<EventLabels, Gauge<u64, AtomicU64>>;
 #[derive(Clone, Default)]
 struct BalanceMetrics {
     generated: OfEvent,
-    queued: OfEvent,
+    available: OfEvent,
     unrecorded: OfEvent,
     recorded: OfEvent,
     voided: OfEvent,
@@ -70,10 +70,10 @@ struct BalanceMetrics {
 impl BalanceMetrics {
     /// Each with its name and what it counts.
     fn all(&self) -> [(&'static str, &'static str, &OfEvent); 6] {
-        let Self { generated, queued, unrecorded, recorded, voided, difference } = self;
+        let Self { generated, available, unrecorded, recorded, voided, difference } = self;
         [
             ("balance_generated", "Coupons of each event that were made, in Postgres", generated),
-            ("balance_queued", "Coupons of each event that wait in Redis for users", queued),
+            ("balance_available", "Coupons of each event that wait in Redis for users", available),
             ("balance_unrecorded", "Coupons that users have and Postgres has not recorded yet", unrecorded),
             ("balance_recorded", "Coupons that users have and Postgres has recorded", recorded),
             ("balance_voided", "Coupons that were taken back from a user and not given to anyone again", voided),
@@ -88,7 +88,7 @@ pub(crate) struct Metrics {
     coupons: Family<CouponLabels, Gauge<u64, AtomicU64>>,
     balance: BalanceMetrics,
     reconciliations: Family<OutcomeLabels, Counter>,
-    pub(crate) coupons_made: Counter,
+    pub(crate) coupons_generated: Counter,
     pub(crate) coupons_loaded: Counter,
     pub(crate) issuers_floor: Gauge,
     pub(crate) issuers_ready: Gauge,
@@ -103,12 +103,12 @@ impl Metrics {
             registry.register(name, help, family.clone());
         }
         let (floor, ready) = (metrics.issuers_floor.clone(), metrics.issuers_ready.clone());
-        registry.register("issuers_floor", "The least number of issuers that there must be now", floor);
+        registry.register("issuer_min_replicas", "The least number of issuers that there must be now", floor);
         registry.register("issuers_ready", "Issuers that are ready", ready);
-        registry.register("reconciliations", "Looks at an event, by how they ended", metrics.reconciliations.clone());
-        registry.register("coupons_made", "Coupons written to Postgres", metrics.coupons_made.clone());
+        registry.register("reconcile", "Looks at an event, by how they ended", metrics.reconciliations.clone());
+        registry.register("coupons_generated", "Coupons written to Postgres", metrics.coupons_generated.clone());
         registry.register("coupons_loaded", "Coupons copied from Postgres to Redis", metrics.coupons_loaded.clone());
-        registry.register("leader", "1 while this operator works, 0 while it stands by", metrics.leader.clone());
+        registry.register("is_leader", "1 while this operator works, 0 while it stands by", metrics.leader.clone());
         metrics
     }
 
@@ -135,8 +135,8 @@ impl Metrics {
             let labels = CouponLabels { event: event.to_owned(), state };
             self.coupons.get_or_create(&labels).set(count.unwrap_or_default());
         }
-        if let Some(BalanceStatus { generated, queued, unrecorded, recorded, voided }) = status.balance {
-            let counts = [generated, queued, unrecorded, recorded, voided, difference];
+        if let Some(BalanceStatus { generated, available, unrecorded, recorded, voided }) = status.balance {
+            let counts = [generated, available, unrecorded, recorded, voided, difference];
             for ((_, _, family), count) in self.balance.all().into_iter().zip(counts) {
                 family.get_or_create(&EventLabels { event: event.to_owned() }).set(count);
             }

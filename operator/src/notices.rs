@@ -3,7 +3,7 @@
 //! Each is derived from two reports that follow each other, and told by the operator whose report the API server took: once
 //! for each transition, however often it is looked at, and whoever else looks.
 
-use crds::{
+use couponry_crds::{
     CouponEvent, CouponEventStatus,
     status::{condition, reason},
 };
@@ -27,7 +27,7 @@ const RECOVERED: &str = "Recovered";
 const SCALING_UP: &str = "ScalingUp";
 const SCALED_UP: &str = "ScaledUp";
 /// What was left when an event had to be deleted without its backends.
-pub(crate) const LEFT_BEHIND: &str = "LeftBehind";
+pub(crate) const CLEANUP_INCOMPLETE: &str = "CleanupIncomplete";
 
 /// Something to tell about an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(crate) fn between(old: &CouponEventStatus, new: &CouponEventStatus, end: Opt
     let message = |type_: &str| new.condition(type_).map(|condition| condition.message.clone()).unwrap_or_default();
     let (was, is) = (reason(old, condition::OPEN), reason(new, condition::OPEN));
     let (work_before, work_now) = (reason(old, condition::PRELOADED), reason(new, condition::PRELOADED));
-    let preloaded = new.preloaded.unwrap_or_default();
+    let preloaded = new.loaded.unwrap_or_default();
 
     let mut notices = Vec::new();
     if work_now == reason::PRELOADING && work_before != reason::PRELOADING {

@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use anyhow::Context as _;
-use crds::CouponEvent;
-use journal::{Finding, KafkaSettings, TopicSettings};
+use couponry_crds::CouponEvent;
+use couponry_kafka::{Finding, KafkaSettings, TopicSettings};
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_runtime::{CancellationToken, Health, patiently};
 use kube::{Api, api::ListParams};
-use ledger::Ledger;
-use service::{CancellationToken, Health, patiently};
-use stock::Stock;
 
 pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REDIS: &str = "redis";
@@ -21,14 +21,14 @@ const MIGRATING: &str = "bringing the tables in Postgres up to date";
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Brings the tables up to date as soon as Postgres is there. False: the shutdown came first.
-pub(crate) async fn migrate(ledger: &Ledger, shutdown: &CancellationToken) -> bool {
-    patiently(MIGRATING, shutdown, async || ledger.migrate().await).await.is_some()
+pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -> bool {
+    patiently(MIGRATING, shutdown, async || database.migrate().await).await.is_some()
 }
 
 /// Waits for everything that the operator needs. None: the shutdown came first. Otherwise what it does not like about the
 /// topics.
 pub(crate) async fn wait(
-    ledger: &Ledger,
+    database: &Database,
     stock: &Stock,
     kafka: (&KafkaSettings, &TopicSettings),
     events: &Api<CouponEvent>,
@@ -37,10 +37,10 @@ pub(crate) async fn wait(
 ) -> Option<Vec<Finding>> {
     let (settings, topics) = kafka;
     let (postgres, redis, kafka, kubernetes) = tokio::join!(
-        patiently(MIGRATING, shutdown, async || noted(health, POSTGRES, ledger.migrate().await)),
+        patiently(MIGRATING, shutdown, async || noted(health, POSTGRES, database.migrate().await)),
         patiently("waiting for Redis", shutdown, async || noted(health, REDIS, stock.ping().await)),
         patiently("making the topics in Kafka", shutdown, async || {
-            noted(health, KAFKA, journal::topics::ensure(settings, topics).await)
+            noted(health, KAFKA, couponry_kafka::topics::ensure(settings, topics).await)
         }),
         patiently("waiting for Kubernetes", shutdown, async || noted(health, KUBERNETES, probe(events).await)),
     );
@@ -58,20 +58,20 @@ async fn probe(events: &Api<CouponEvent>) -> anyhow::Result<()> {
     match events.list_metadata(&ListParams::default().limit(1)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            anyhow::bail!("the definition of CouponEvent is not installed: apply {}", crds::DEFINITION_FILE)
+            anyhow::bail!("the definition of CouponEvent is not installed: apply {}", couponry_crds::DEFINITION_FILE)
         }
         Err(error) => Err(error).context("cannot list the CouponEvents"),
     }
 }
 
 /// Keeps the readiness up to date.
-pub(crate) async fn watch_stores(ledger: Ledger, stock: Stock, health: Health, shutdown: CancellationToken) {
+pub(crate) async fn watch_stores(database: Database, stock: Stock, health: Health, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = tokio::time::sleep(PROBE_INTERVAL) => {}
             () = shutdown.cancelled() => return,
         }
-        health.set(POSTGRES, ledger.ping().await);
+        health.set(POSTGRES, database.ping().await);
         health.set(REDIS, stock.ping().await);
     }
 }

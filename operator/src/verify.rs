@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use backend::Secret;
 use clap::Args;
-use crds::{CouponEvent, status::condition};
+use couponry_crds::{CouponEvent, status::condition};
+use couponry_runtime::telemetry::Telemetry;
+use couponry_settings::Secret;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, StatusCode, Uri,
@@ -21,7 +22,6 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
-use service::telemetry::Telemetry;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// How often something is looked at that is not there yet.
@@ -135,7 +135,7 @@ impl Verify {
         );
 
         self.wait(events, until, "recorded in Postgres", |event| {
-            event.status.as_ref().and_then(|status| status.persisted) == Some(1)
+            event.status.as_ref().and_then(|status| status.recorded) == Some(1)
         })
         .await?;
         tracing::info!("it is recorded in Postgres");

@@ -1,8 +1,8 @@
 //! What nobody should write to the topic, and someone does.
 
-use domain::{Coupon, Discount, IssuedRecord, Uuid, record::VERSION_HEADER};
-use journal::{Message, Producer};
-use stock::Status;
+use couponry_domain::{Coupon, Discount, IssuedRecord, Uuid, record::VERSION_HEADER};
+use couponry_kafka::{Message, Producer};
+use couponry_redis::Status;
 
 use crate::support::{TEN_PERCENT, World, user};
 
@@ -15,7 +15,7 @@ async fn what_can_never_be_recorded_becomes_a_dead_letter_and_the_rest_is_record
 
     // In Postgres, someone else has the coupon of user 10, and user 11 has another coupon.
     let before = [world.record("someone", &coupon_of(&refused[0])), world.record("user-11", &spare[0])];
-    world.ledger.record(&before).await.unwrap();
+    world.database.record(&before).await.unwrap();
     let two_hands = &refused[0];
     let two_coupons = &refused[1];
     let unknown_coupon = IssuedRecord { coupon: "SUMMER-AAAAAAAAAAAA".parse().unwrap(), ..refused[2].clone() };

@@ -1,6 +1,6 @@
 //! Servers that are not there at the start, or go away in the middle.
 
-use testbed::{Kafka, Postgres, Redis, shared};
+use couponry_testbed::{Kafka, Postgres, Redis, shared};
 
 use crate::support::{World, until};
 
@@ -22,7 +22,7 @@ async fn it_waits_for_every_server_and_says_for_which() {
     redis.restart().unwrap();
     postgres.restart().unwrap();
     consumer.not_ready_because("postgres: its tables are not there yet").await;
-    world.ledger.migrate().await.unwrap();
+    world.database.migrate().await.unwrap();
     kafka.restart().unwrap();
     consumer.not_ready_because(&format!("kafka: reaching Kafka: there is no topic {:?}", world.kafka.topic)).await;
     let missing = consumer.page("/readyz").unwrap().1;
@@ -47,7 +47,7 @@ async fn while_postgres_is_away_there_is_a_backlog_and_then_it_is_worked_off() {
     let postgres = Postgres::start().unwrap();
     let mut world = World::at(&shared::kafka(), &postgres.url(), &shared::redis());
     world.make_topics().await;
-    world.ledger.migrate().await.unwrap();
+    world.database.migrate().await.unwrap();
     world.make_event(3 * PART as u64).await;
     let consumer = world.consumer(&["--batch-size", "100"]);
 
@@ -82,10 +82,10 @@ async fn while_postgres_is_away_there_is_a_backlog_and_then_it_is_worked_off() {
 async fn while_redis_is_away_nothing_is_taken_for_done() {
     const COUNT: usize = 1_000;
     let redis = Redis::start().unwrap();
-    let database = testbed::Database::create().unwrap();
+    let database = couponry_testbed::Database::create().unwrap();
     let mut world = World::at(&shared::kafka(), &database.url(), &redis.url());
     world.make_topics().await;
-    world.ledger.migrate().await.unwrap();
+    world.database.migrate().await.unwrap();
     world.make_event(COUNT as u64).await;
     let records = world.issue(0..COUNT).await;
     let consumer = world.consumer(&["--batch-size", "100"]);
@@ -108,10 +108,10 @@ async fn while_redis_is_away_nothing_is_taken_for_done() {
 async fn when_kafka_comes_back_it_goes_on() {
     const PART: usize = 500;
     let kafka = Kafka::start().unwrap();
-    let database = testbed::Database::create().unwrap();
+    let database = couponry_testbed::Database::create().unwrap();
     let mut world = World::at(&kafka.brokers(), &database.url(), &shared::redis());
     world.make_topics().await;
-    world.ledger.migrate().await.unwrap();
+    world.database.migrate().await.unwrap();
     world.make_event(2 * PART as u64).await;
     let consumer = world.consumer(&[]);
     let mut records = world.issue(0..PART).await;

@@ -8,12 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{CodeFormat, Coupon, Discount, DiscountType, EventId, Gate, IssuedRecord, Lot, UserId, Uuid, Window};
+use couponry_domain::{
+    CodeFormat, Coupon, Discount, DiscountType, EventName, Gate, IssuedRecord, Lot, UserId, Uuid, Window,
+};
+use couponry_kafka::{KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics};
+use couponry_postgres::{Database, NewEvent};
+use couponry_redis::{Acknowledge, Holding, Opening, Stock};
+use couponry_testbed::{Database, ports, program::Running, shared, unique_name};
 use futures::{TryStreamExt as _, future::try_join_all};
-use journal::{KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics};
-use ledger::{Ledger, NewEvent};
-use stock::{Acknowledge, Holding, Opening, Stock};
-use testbed::{Database, ports, program::Running, shared, unique_name};
 
 pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
 
@@ -24,9 +26,9 @@ pub(crate) struct World {
     pub(crate) postgres: String,
     pub(crate) redis: String,
     pub(crate) prefix: String,
-    pub(crate) ledger: Ledger,
+    pub(crate) database: Database,
     pub(crate) stock: Stock,
-    pub(crate) event: EventId,
+    pub(crate) event: EventName,
     pub(crate) uid: Uuid,
     /// All coupons of the event, in their order.
     pub(crate) coupons: Vec<Coupon>,
@@ -41,7 +43,7 @@ impl World {
         let mut world = Self::at(&shared::kafka(), &database.url(), &shared::redis());
         world.database = Some(database);
         world.make_topics().await;
-        world.ledger.migrate().await.unwrap();
+        world.database.migrate().await.unwrap();
         world.make_event(count).await;
         world
     }
@@ -55,7 +57,7 @@ impl World {
             group: name,
             postgres: postgres.to_owned(),
             redis: redis.to_owned(),
-            ledger: Ledger::connect(postgres).unwrap(),
+            database: Database::connect(postgres).unwrap(),
             stock: Stock::connect(redis, &prefix).unwrap(),
             prefix,
             event: "summer".parse().unwrap(),
@@ -79,8 +81,8 @@ impl World {
             format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
             generation: 1,
         };
-        let event = self.ledger.register(&event).await.unwrap();
-        self.ledger.preload(&event, &lot, |_| {}).await.unwrap();
+        let event = self.database.register(&event).await.unwrap();
+        self.database.preload(&event, &lot, |_| {}).await.unwrap();
         self.coupons = lot.coupons(event.seed, event.format).collect();
         self.stock.prepare(&self.event, self.uid, 0).await.unwrap();
         let seen = self.stock.observe(&self.event).await.unwrap().unwrap();
@@ -93,7 +95,7 @@ impl World {
             window: Window::default(),
             acknowledge: Acknowledge::Redis,
             generation: 1,
-            edition: 0,
+            stock_epoch: 0,
             total: count,
         };
         self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
@@ -140,7 +142,7 @@ impl World {
     /// Starts a consumer; it may not be ready yet.
     pub(crate) fn consumer(&self, flags: &[&str]) -> Consumer {
         let monitor = ports::free().unwrap();
-        let running = testbed::program("couponry-consumer")
+        let running = couponry_testbed::program("couponry-consumer")
             .args(["--kafka-brokers", &self.kafka.brokers, "--kafka-topic", &self.kafka.topic])
             .args(["--kafka-group", &self.group, "--postgres-url", &self.postgres])
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
@@ -152,7 +154,7 @@ impl World {
     }
 
     pub(crate) async fn recorded(&self) -> usize {
-        usize::try_from(self.ledger.issued_count(self.uid).await.unwrap()).unwrap()
+        usize::try_from(self.database.issued_count(self.uid).await.unwrap()).unwrap()
     }
 
     pub(crate) async fn recorded_reaches(&self, count: usize) {
@@ -169,7 +171,7 @@ impl World {
 
     /// Who has which coupon in Postgres.
     pub(crate) async fn holders(&self) -> HashMap<String, String> {
-        let all: Vec<_> = self.ledger.issuances(self.uid).try_collect().await.unwrap();
+        let all: Vec<_> = self.database.issuances(self.uid).try_collect().await.unwrap();
         let holders: HashMap<_, _> =
             all.iter().map(|issuance| (issuance.user_id.to_string(), issuance.coupon.to_string())).collect();
         assert_eq!(holders.len(), all.len());

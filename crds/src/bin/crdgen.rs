@@ -1,5 +1,5 @@
 //! Prints the definition of the `CouponEvent` resource. `cargo xtask codegen` writes it to its file.
 
 fn main() {
-    print!("{}", crds::definition_yaml());
+    print!("{}", couponry_crds::definition_yaml());
 }

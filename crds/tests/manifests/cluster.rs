@@ -31,11 +31,11 @@ impl Cluster {
     /// Installs the definition (any number of tests may do that at once) and makes a namespace.
     pub(crate) async fn join() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let kubeconfig = Kubeconfig::read_from(testbed::shared::kubeconfig())?;
+        let kubeconfig = Kubeconfig::read_from(couponry_testbed::shared::kubeconfig())?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-        let definition = crds::definition();
+        let definition = couponry_crds::definition();
         let name = definition.name_any();
         definitions.patch(&name, &PatchParams::apply(USER).force(), &Patch::Apply(&definition)).await?;
         let established = await_condition(definitions, &name, conditions::is_crd_established());
@@ -67,7 +67,7 @@ impl Cluster {
         Api::namespaced_with(
             self.client.clone(),
             &self.namespace,
-            &kube::api::ApiResource::erase::<crds::CouponEvent>(&()),
+            &kube::api::ApiResource::erase::<couponry_crds::CouponEvent>(&()),
         )
     }
 

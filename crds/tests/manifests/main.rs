@@ -87,7 +87,7 @@ async fn the_api_server_fills_in_the_defaults() -> Result<()> {
 #[test]
 fn every_rule_has_a_manifest_that_breaks_it() {
     let mut rules = BTreeSet::new();
-    collect_messages(&serde_json::to_value(crds::definition()).unwrap(), &mut rules);
+    collect_messages(&serde_json::to_value(couponry_crds::definition()).unwrap(), &mut rules);
     let tried = REFUSED.iter().map(|case| case.message).chain(CHANGES.iter().filter_map(|case| case.refused));
     let tried: Vec<_> = tried.chain([NAME_TOO_LONG]).collect();
     assert!(rules.len() >= 12, "{rules:?}");

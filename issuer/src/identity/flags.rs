@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use axum::http::{HeaderName, Uri};
-use backend::Authorities;
+use couponry_settings::Authorities;
 
 /// Where the userId comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ mod source;
 mod verifier;
 
 use axum::http::{HeaderMap, HeaderName};
-use domain::UserId;
-use service::{CancellationToken, Health};
+use couponry_domain::UserId;
+use couponry_runtime::{CancellationToken, Health};
 
 pub(crate) use self::flags::IdentityArgs;
 use self::{
@@ -89,7 +89,7 @@ impl Identity {
 }
 
 fn checked(id: String) -> Result<UserId, Problem> {
-    id.try_into().map_err(|error: domain::identity::InvalidId| Problem::invalid(error.to_string()))
+    id.try_into().map_err(|error: couponry_domain::identity::InvalidId| Problem::invalid(error.to_string()))
 }
 
 fn in_header(name: &HeaderName, headers: &HeaderMap) -> Result<String, Refusal> {

@@ -6,7 +6,7 @@ use axum::{
     body::Bytes,
     http::{StatusCode, Uri},
 };
-use backend::Authorities;
+use couponry_settings::Authorities;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{

@@ -7,9 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, header};
+use couponry_runtime::{CancellationToken, Health};
 use jsonwebtoken::{Validation, errors::ErrorKind};
 use serde_json::{Map, Value};
-use service::{CancellationToken, Health};
 use tokio::{
     sync::{Notify, watch},
     time::{self, Instant},
@@ -166,7 +166,7 @@ impl Verifier {
         }
         let name = &self.user_claim;
         match claims.get(name) {
-            Some(Value::String(user)) => match domain::UserId::try_from(user.clone()) {
+            Some(Value::String(user)) => match couponry_domain::UserId::try_from(user.clone()) {
                 Ok(user) => Ok(user.into()),
                 Err(error) => {
                     Err(Refusal::new(Reason::User, format!("the token's claim `{name}` names no user: {error}")))

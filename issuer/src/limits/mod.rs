@@ -22,14 +22,14 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use domain::UserId;
+use couponry_domain::UserId;
+use couponry_runtime::{CancellationToken, Problem};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
     middleware::NoOpMiddleware,
 };
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-use service::{CancellationToken, Problem};
 use tokio::time;
 
 pub(crate) use self::flags::LimitArgs;
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(prefix("2001:db8:1:2:ffff::"), "2001:db8:1:2::");
     }
 
-    /// What a limit costs: `cargo test --release -p issuer --bin couponry-issuer -- --ignored --nocapture cost_of_a_limit`.
+    /// What a limit costs: `cargo test --release -p couponry-issuer --bin couponry-issuer -- --ignored --nocapture cost_of_a_limit`.
     #[test]
     #[ignore = "a measurement"]
     fn cost_of_a_limit() {

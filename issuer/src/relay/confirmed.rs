@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use domain::{IssuedRecord, Uuid, code::CouponCode};
+use couponry_domain::{IssuedRecord, Uuid, code::CouponCode};
 
 /// How many are remembered at least, once there were so many. A few megabytes at the most.
 const REMEMBERED: usize = 100_000;

@@ -1,7 +1,7 @@
 //! `/openapi.json`: what the routes say of themselves, with the rules for names, and who the user is at this issuer.
 
 use axum::http::HeaderName;
-use domain::identity::{MAX_EVENT_ID_BYTES, MAX_USER_ID_BYTES};
+use couponry_domain::identity::{MAX_EVENT_NAME_BYTES, MAX_USER_ID_BYTES};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
@@ -45,7 +45,7 @@ pub(crate) enum SignIn {
 pub(super) fn document(sign_in: &SignIn) -> Value {
     let mut document = serde_json::to_value(ApiDoc::openapi()).unwrap_or_default();
     // In characters, of which each is a byte at least: no schema can count bytes.
-    let event_id = json!({"maxLength": MAX_EVENT_ID_BYTES, "minLength": 1, "pattern": EVENT_ID});
+    let event_id = json!({"maxLength": MAX_EVENT_NAME_BYTES, "minLength": 1, "pattern": EVENT_ID});
     let user_id = json!({"maxLength": MAX_USER_ID_BYTES, "minLength": 1, "pattern": USER_ID});
     let rules = [("eventId", event_id), ("userId", user_id)];
     let body = "/components/schemas/IssueRequest";

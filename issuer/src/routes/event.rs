@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use domain::Verdict;
+use couponry_domain::Verdict;
+use couponry_redis::Observed;
 use serde::Serialize;
-use stock::Observed;
 use utoipa::ToSchema;
 
 use super::{App, Params, event_id, no_answer, timestamp};
@@ -50,7 +50,7 @@ impl EventState {
             Verdict::NotStarted => Self::NotStarted,
             Verdict::Ended => Self::Ended,
             Verdict::Paused => Self::Paused,
-            Verdict::Open if observed.queued == 0 => Self::SoldOut,
+            Verdict::Open if observed.available == 0 => Self::SoldOut,
             Verdict::Open => Self::Open,
         }
     }
@@ -83,6 +83,6 @@ pub(super) async fn event(
         start_time: observed.window.start.map(timestamp),
         end_time: observed.window.end.map(timestamp),
         total: observed.loaded,
-        remaining: observed.queued,
+        remaining: observed.available,
     }))
 }

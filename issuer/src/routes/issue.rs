@@ -5,8 +5,8 @@ use std::sync::Arc;
 #[cfg(any(test, fuzzing))]
 use axum::http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use axum::{Json, body::Body, extract::State, http::Request};
+use couponry_redis::{Holding, Outcome};
 use serde::{Deserialize, Serialize};
-use stock::{Holding, Outcome};
 use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
@@ -134,12 +134,16 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
 /// # Panics
 /// Outside of a runtime of tokio's.
 #[cfg(any(test, fuzzing))]
-pub async fn read_issue_request(body: Vec<u8>) -> Result<(Option<domain::UserId>, domain::EventId), Problem> {
+pub async fn read_issue_request(
+    body: Vec<u8>,
+) -> Result<(Option<couponry_domain::UserId>, couponry_domain::EventName), Problem> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let IssueRequest { user_id, event_id: event } =
         body::json(&headers, Body::from(body), std::time::Duration::MAX).await?;
-    let user =
-        user_id.map(domain::UserId::try_from).transpose().map_err(|error| Problem::invalid(error.to_string()))?;
+    let user = user_id
+        .map(couponry_domain::UserId::try_from)
+        .transpose()
+        .map_err(|error| Problem::invalid(error.to_string()))?;
     Ok((user, event_id(event)?))
 }
 
@@ -151,9 +155,9 @@ mod tests {
     fn the_answer_is_the_contract() {
         let holding = Holding {
             coupon: "SUMMER-7GK2M9QXW4TB".parse().unwrap(),
-            discount: domain::Discount { kind: domain::DiscountType::Percent, value: 10 },
+            discount: couponry_domain::Discount { kind: couponry_domain::DiscountType::Percent, value: 10 },
             issued_at: 1,
-            status: stock::Status::Pending,
+            status: couponry_redis::Status::Pending,
         };
         let json = |outcome: Outcome| serde_json::to_string(&IssueAnswer::try_from(outcome).unwrap()).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The HTTP endpoint. `docs/http-api.md` is its description for people, `/openapi.json` for machines.
+//! The HTTP endpoint. `docs/reference/http-api.md` is its description for people, `/openapi.json` for machines.
 
 mod document;
 mod event;
@@ -19,10 +19,10 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use domain::{EventId, identity::InvalidId};
+use couponry_domain::{EventName, identity::InvalidId};
+use couponry_redis::{Stock, StockError};
+use couponry_runtime::body;
 use serde::de::DeserializeOwned;
-use service::body;
-use stock::{Stock, StockError};
 
 pub(crate) use self::document::SignIn;
 use crate::{
@@ -86,13 +86,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
     }
 }
 
-fn event_id(text: String) -> Result<EventId, Problem> {
+fn event_id(text: String) -> Result<EventName, Problem> {
     text.try_into().map_err(|error: InvalidId| Problem::invalid(error.to_string()))
 }
 
 impl App {
     /// What the stock says of an event, if it is known to be all of it.
-    fn trusted<T>(&self, event: &EventId, found: Option<T>, is_verified: impl Fn(&T) -> bool) -> Result<T, Problem> {
+    fn trusted<T>(&self, event: &EventName, found: Option<T>, is_verified: impl Fn(&T) -> bool) -> Result<T, Problem> {
         match found {
             Some(found) if is_verified(&found) => Ok(found),
             Some(_) => Err(unverified()),
@@ -102,7 +102,7 @@ impl App {
     }
 }
 
-fn unknown_event(event: &EventId) -> Problem {
+fn unknown_event(event: &EventName) -> Problem {
     Problem::not_found(format!("there is no event {event}"))
 }
 

@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use domain::Uuid;
+use couponry_domain::Uuid;
 use tracing::{Instrument as _, Level, Span};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::HeaderMap};
+use couponry_redis::{Holding, Lookup, Status};
 use serde::Serialize;
-use stock::{Holding, Lookup, Status};
 use tokio::time;
 use utoipa::ToSchema;
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use axum::http::{Request, StatusCode};
-use domain::{Gate, Window};
+use couponry_domain::{Gate, Window};
+use couponry_redis::{Acknowledge, Loaded, Settlement, SettlementOutcome};
 use serde_json::json;
-use stock::{Acknowledge, Loaded, Settlement, SettlementOutcome};
 
 use crate::support::World;
 
@@ -49,9 +49,9 @@ async fn what_has_left_redis_is_gone_and_not_unknown() {
     world.stock.settle(&world.event, world.uid, &[settled]).await.unwrap();
     world.outbox_is_empty().await;
     world.gate(Gate::Closed, Window::default(), Acknowledge::Redis).await;
-    let edition = world.stock.observe(&world.event).await.unwrap().unwrap().edition;
+    let stock_epoch = world.stock.observe(&world.event).await.unwrap().unwrap().stock_epoch;
     let generation = i64::MAX >> 16;
-    let retired = world.stock.retire(&world.event, world.uid, edition, generation).await.unwrap();
+    let retired = world.stock.retire(&world.event, world.uid, stock_epoch, generation).await.unwrap();
     assert_eq!(retired, Loaded::Here(true));
 
     for user in ["u1", "u2"] {

@@ -1,4 +1,4 @@
-//! What somebody tries who means no good: `docs/security.md` names each of these.
+//! What somebody tries who means no good: `docs/operate/security.md` names each of these.
 
 use std::collections::HashSet;
 
@@ -64,7 +64,7 @@ async fn names_are_only_names_in_redis_and_json() {
     assert_eq!(holders.keys().map(ToString::to_string).collect::<HashSet<_>>(), expected);
     assert_eq!(world.users_in_kafka(names.len()).await, expected);
     assert_eq!(world.stock.events().await.unwrap(), std::slice::from_ref(&world.event));
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 20 - names.len() as u64);
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 20 - names.len() as u64);
 }
 
 #[tokio::test]
@@ -137,14 +137,14 @@ async fn what_is_not_one_clear_request_gives_no_coupon() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
         assert!(!answer.contains(r#""success""#), "{what}: {answer}");
     }
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10, "nothing was given");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
 
     // A length beside a coding: one of them was meant for another server. Nothing after it is read as a request.
     let hidden = format!("{start}{length}\r\n{body}");
     let both = format!("{start}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}");
     let answer = raw(issuer.listen, both.as_bytes()).await;
     assert!(!answer.contains(r#""success""#), "{answer}");
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10, "nothing was given");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn bad_requests_are_refused_with_their_reason() {
     let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1024])).take(100));
     assert_problem(&issuer.post(endless).await, 413, "16384 bytes");
 
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10, "nothing was given");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
 }
 
 #[tokio::test]

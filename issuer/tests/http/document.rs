@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use testbed::{programs, scratch::Scratch};
+use couponry_testbed::{programs, scratch::Scratch};
 use tokio::process::Command;
 
 use crate::{

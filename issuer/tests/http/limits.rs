@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
-use testbed::Redis;
+use couponry_testbed::Redis;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -72,7 +72,7 @@ async fn nobody_uses_up_the_limit_of_another() {
 #[tokio::test]
 async fn what_is_refused_never_reached_redis() {
     let redis = Redis::start().unwrap();
-    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(10).await;
+    let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(10).await;
     let flags = ["--rate-limit-per-user", RARE, "--rate-limit-per-user-burst", "2", "--answer-timeout-seconds", "1"];
     let issuer = world.ready_issuer(&flags).await;
     for _ in 0..2 {

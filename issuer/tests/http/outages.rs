@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use testbed::{Kafka, Redis};
+use couponry_testbed::{Kafka, Redis};
 use tokio::sync::Notify;
 
 use crate::support::{Answer, World, until};
@@ -47,8 +47,8 @@ async fn servers_that_are_not_there_at_the_start_are_waited_for() {
 #[tokio::test]
 async fn a_redis_that_dies_under_load_costs_nobody_a_coupon() {
     let redis = Redis::start().unwrap();
-    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(600).await;
-    let issuer = world.ready_issuer(&["--adopt-after-seconds", "1"]).await;
+    let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(600).await;
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     // New users go on asking until Redis has died, somebody felt it, and it is back.
     let (felt, back) = (Notify::new(), AtomicBool::new(false));
     let load = async {
@@ -99,8 +99,8 @@ async fn a_redis_that_dies_under_load_costs_nobody_a_coupon() {
 #[tokio::test]
 async fn a_frozen_redis_gives_503_and_the_retry_tells_the_truth() {
     let redis = Redis::start().unwrap();
-    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(20).await;
-    let issuer = world.ready_issuer(&["--adopt-after-seconds", "1"]).await;
+    let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(20).await;
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     redis.pause().unwrap();
     let answers = issuer.issue_all(0..10).await;
     answers.iter().for_each(assert_unknown);
@@ -113,14 +113,14 @@ async fn a_frozen_redis_gives_503_and_the_retry_tells_the_truth() {
     // Also the coupons of the call whose answer nobody heard.
     assert_eq!(world.users_in_kafka(10).await.len(), 10);
     world.outbox_is_empty().await;
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10);
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10);
 }
 
 /// The operator is not here: nobody looks whether Redis has lost something.
 #[tokio::test]
 async fn after_a_restart_of_redis_everyone_hears_503_until_somebody_has_looked() {
     let redis = Redis::start().unwrap();
-    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(20).await;
+    let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(20).await;
     let issuer = world.ready_issuer(&[]).await;
     assert!(issuer.issue_all(0..5).await.iter().all(Answer::succeeded));
     world.outbox_is_empty().await;
@@ -148,17 +148,17 @@ async fn after_a_restart_of_redis_everyone_hears_503_until_somebody_has_looked()
 #[tokio::test]
 async fn an_event_that_was_there_a_moment_ago_is_not_said_not_to_exist() {
     let redis = Redis::start().unwrap();
-    let world = World::on(redis.url(), testbed::shared::kafka()).await.open(20).await;
+    let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(20).await;
     let issuer = world.ready_issuer(&[]).await;
     assert!(issuer.issue("user-0").await.succeeded());
     // Once it has swept, it knows all events.
     world.outbox_is_empty().await;
     let sweeper = format!("{}couponSweeper:{{summer}}", world.prefix);
     until("it has looked around", async || {
-        testbed::redis::command(&redis.url(), &["EXISTS", &sweeper]).unwrap().contains(":1")
+        couponry_testbed::redis::command(&redis.url(), &["EXISTS", &sweeper]).unwrap().contains(":1")
     })
     .await;
-    testbed::redis::command(&redis.url(), &["FLUSHALL"]).unwrap();
+    couponry_testbed::redis::command(&redis.url(), &["FLUSHALL"]).unwrap();
     for _ in 0..3 {
         assert_unknown(&issuer.issue("user-0").await);
         assert_unknown(&issuer.get("/coupons/summer").await);

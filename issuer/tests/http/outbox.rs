@@ -7,9 +7,9 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use domain::{Gate, Window};
-use stock::Acknowledge;
-use testbed::Kafka;
+use couponry_domain::{Gate, Window};
+use couponry_redis::Acknowledge;
+use couponry_testbed::Kafka;
 
 use crate::support::{Answer, World, until};
 
@@ -17,7 +17,7 @@ use crate::support::{Answer, World, until};
 #[tokio::test]
 async fn what_a_killed_issuer_left_another_sends() {
     let kafka = Kafka::start().unwrap();
-    let world = World::on(testbed::shared::redis(), kafka.brokers()).await.open(500).await;
+    let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(500).await;
     let victim = world.ready_issuer(&[]).await;
     assert!(victim.issue_all(0..100).await.iter().all(Answer::succeeded));
     world.outbox_is_empty().await;
@@ -28,13 +28,13 @@ async fn what_a_killed_issuer_left_another_sends() {
     victim.running.kill9().unwrap();
     kafka.resume().unwrap();
 
-    let heir = world.ready_issuer(&["--adopt-after-seconds", "1"]).await;
+    let heir = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     let in_kafka = world.users_in_kafka(300).await;
     assert_eq!(in_kafka, (0..300).map(|i| format!("user-{i}")).collect::<HashSet<_>>());
     world.outbox_is_empty().await;
     println!("killed with {left} batches in the outbox: 300 told before, 300 in Kafka after");
     assert!(heir.metrics().await.lines().any(|line| {
-        line.strip_prefix("couponry_issuer_outbox_adopted_total ")
+        line.strip_prefix("couponry_issuer_outbox_taken_over_total ")
             .is_some_and(|count| count.parse::<u64>().unwrap() >= left)
     }));
 }
@@ -53,7 +53,7 @@ async fn an_issuer_that_is_told_to_end_sends_everything_first() {
 #[tokio::test]
 async fn nobody_is_told_before_kafka_has_it_when_the_event_wants_so() {
     let kafka = Kafka::start().unwrap();
-    let world = World::on(testbed::shared::redis(), kafka.brokers()).await.open(100).await;
+    let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
     let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1"]).await;
     // A broker that has just started may need longer than the answer timeout.
@@ -77,7 +77,7 @@ async fn nobody_is_told_before_kafka_has_it_when_the_event_wants_so() {
     .await;
     assert!(world.users_in_kafka(2).await.contains("u1"));
     world.outbox_is_empty().await;
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 98, "one coupon each");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 98, "one coupon each");
 }
 
 /// What this issuer knows to be in Kafka it does not send again.
@@ -85,9 +85,9 @@ async fn nobody_is_told_before_kafka_has_it_when_the_event_wants_so() {
 async fn asking_again_costs_no_record() {
     let world = World::shared().await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
-    let issuer = world.ready_issuer(&["--adopt-after-seconds", "3600"]).await;
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "3600"]).await;
     until("Kafka confirms", async || issuer.issue("u1").await.status == StatusCode::OK).await;
-    let before = journal::read_all(&world.kafka).await.unwrap().len();
+    let before = couponry_kafka::read_all(&world.kafka).await.unwrap().len();
     for _ in 0..5 {
         assert_eq!(issuer.issue("u1").await.reason(), "DUPLICATE");
         assert_eq!(issuer.get("/coupons/summer/users/u1").await.json["recorded"], false);
@@ -97,7 +97,7 @@ async fn asking_again_costs_no_record() {
     assert!(one.succeeded() != other.succeeded(), "{} {}", one.json, other.json);
     assert_eq!(one.coupon(), other.coupon());
     assert!(world.users_in_kafka(2).await.contains("u2"));
-    let after = journal::read_all(&world.kafka).await.unwrap();
+    let after = couponry_kafka::read_all(&world.kafka).await.unwrap();
     assert_eq!(after.iter().filter(|message| message.key.as_deref() == Some(b"u1")).count(), before);
 }
 
@@ -105,10 +105,10 @@ async fn asking_again_costs_no_record() {
 #[tokio::test]
 async fn nobody_sees_a_coupon_before_kafka_has_it_when_the_event_wants_so() {
     let kafka = Kafka::start().unwrap();
-    let world = World::on(testbed::shared::redis(), kafka.brokers()).await.open(100).await;
+    let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
     // Nobody sweeps: the look itself must see to it.
-    let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1", "--adopt-after-seconds", "3600"]).await;
+    let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1", "--outbox-takeover-seconds", "3600"]).await;
     kafka.pause().unwrap();
     world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
     let hidden = issuer.get("/coupons/summer/users/u1").await;
@@ -117,7 +117,7 @@ async fn nobody_sees_a_coupon_before_kafka_has_it_when_the_event_wants_so() {
     assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND, "nothing to wait for");
     kafka.resume().unwrap();
     until("it is shown", async || issuer.get("/coupons/summer/users/u1").await.status == StatusCode::OK).await;
-    let messages = journal::read_all(&world.kafka).await.unwrap();
+    let messages = couponry_kafka::read_all(&world.kafka).await.unwrap();
     assert!(messages.iter().any(|message| message.key.as_deref() == Some(b"u1")), "shown before");
 }
 
@@ -140,7 +140,7 @@ async fn what_cannot_be_swept_keeps_nothing_else_back() {
         world.stock.issue(&world.event, users).await.unwrap().unwrap();
     }
 
-    let issuer = world.ready_issuer(&["--adopt-after-seconds", "1"]).await;
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     assert_eq!(world.users_in_kafka(100).await.len(), 100);
     until("only what nobody can read is left", async || {
         world.stock.observe(&world.event).await.unwrap().unwrap().outbox == 120

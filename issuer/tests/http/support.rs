@@ -9,14 +9,14 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use domain::{CodeFormat, Discount, DiscountType, EventId, Gate, IssuedRecord, Lot, Seed, Uuid, Window};
+use couponry_domain::{CodeFormat, Discount, DiscountType, EventName, Gate, IssuedRecord, Lot, Seed, Uuid, Window};
+use couponry_kafka::{KafkaSettings, TopicSettings, topics};
+use couponry_redis::{Acknowledge, Loaded, Opening, Stock};
+use couponry_testbed::{ports, program::Running};
 use futures::future;
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use journal::{KafkaSettings, TopicSettings, topics};
 use serde_json::Value;
-use stock::{Acknowledge, Loaded, Opening, Stock};
-use testbed::{ports, program::Running};
 
 /// Where an event and its issuers live.
 pub(crate) struct World {
@@ -24,14 +24,14 @@ pub(crate) struct World {
     pub(crate) prefix: String,
     pub(crate) kafka: KafkaSettings,
     pub(crate) stock: Stock,
-    pub(crate) event: EventId,
+    pub(crate) event: EventName,
     pub(crate) uid: Uuid,
 }
 
 impl World {
     /// On the shared servers, with names of its own.
     pub(crate) async fn shared() -> Self {
-        Self::on(testbed::shared::redis(), testbed::shared::kafka()).await
+        Self::on(couponry_testbed::shared::redis(), couponry_testbed::shared::kafka()).await
     }
 
     pub(crate) async fn on(redis: String, brokers: String) -> Self {
@@ -70,14 +70,14 @@ impl World {
 
     pub(crate) async fn gate(&self, gate: Gate, window: Window, acknowledge: Acknowledge) {
         let total = self.stock.observe(&self.event).await.unwrap().unwrap().loaded;
-        let opening = Opening { gate, window, acknowledge, generation: 1, edition: 0, total };
+        let opening = Opening { gate, window, acknowledge, generation: 1, stock_epoch: 0, total };
         self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 
     /// Starts an issuer; it may not be ready yet.
     pub(crate) fn issuer(&self, flags: &[&str]) -> Issuer {
         let (listen, monitor) = (ports::free().unwrap(), ports::free().unwrap());
-        let running = testbed::program("couponry-issuer")
+        let running = couponry_testbed::program("couponry-issuer")
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
             .args(["--kafka-brokers", &self.kafka.brokers, "--kafka-topic", &self.kafka.topic])
             .args(["--listen", &format!("127.0.0.1:{listen}"), "--monitor-listen", &format!("127.0.0.1:{monitor}")])
@@ -100,7 +100,7 @@ impl World {
     pub(crate) async fn users_in_kafka(&self, count: usize) -> HashSet<String> {
         let mut users = HashSet::new();
         until("the records are in Kafka", async || {
-            let messages = journal::read_all(&self.kafka).await.unwrap();
+            let messages = couponry_kafka::read_all(&self.kafka).await.unwrap();
             users = messages
                 .iter()
                 .map(|message| {

@@ -11,8 +11,8 @@ use axum::{
     http::{Request, StatusCode},
     routing::get,
 };
+use couponry_testbed::ports;
 use serde_json::{Value, json};
-use testbed::ports;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
@@ -210,11 +210,11 @@ async fn tokens_that_prove_nothing_are_refused_with_the_reason() {
     let twice = issuer.send(twice, "/coupons/issue", r#"{"eventId":"summer"}"#).await;
     assert_refused(&twice, "two tokens", "more than one");
 
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().queued, 10, "nothing was given");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
     assert!(ask(&issuer, &good).await.succeeded());
     let metrics = issuer.metrics().await;
     for reason in ["expired", "algorithm", "signature", "unknown_key", "no_token", "malformed", "user", "audience"] {
-        let line = format!(r#"couponry_issuer_identity_refused_total{{reason="{reason}"}}"#);
+        let line = format!(r#"couponry_issuer_authentication_failures_total{{reason="{reason}"}}"#);
         assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
     }
 }

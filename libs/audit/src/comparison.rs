@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use domain::{Discount, UserId, code::CouponCode};
-use stock::Status;
+use couponry_domain::{Discount, UserId, code::CouponCode};
+use couponry_redis::Status;
 
 use crate::{Counts, Difference, Differences, Held, Place, prints::Prints};
 
@@ -45,7 +45,7 @@ pub struct Suspects {
     pub only_in_kafka: HashSet<Held>,
     /// Coupons that more than one user may hold in Redis.
     pub held_twice: HashSet<CouponCode>,
-    /// Coupons that were queued when the queue was read, and held later.
+    /// Coupons that were available when the queue was read, and held later.
     pub queued_and_held: HashMap<CouponCode, Discount>,
     /// Coupons that were seen twice in the queue.
     pub queued_twice: HashMap<CouponCode, Discount>,
@@ -103,7 +103,7 @@ impl Comparison {
     }
 
     /// Redis: a coupon that is left to give.
-    pub fn queued(&mut self, coupon: CouponCode, discount: Discount) {
+    pub fn available(&mut self, coupon: CouponCode, discount: Discount) {
         self.check_stocked(&coupon, discount, Place::Queue);
         match self.stock.mark(&(&coupon, discount), QUEUED) {
             Some(before) if before & QUEUED != 0 => {
@@ -112,7 +112,7 @@ impl Comparison {
                     suspects.queued_twice.insert(coupon, discount);
                 });
             }
-            _ => self.counts.queued += 1,
+            _ => self.counts.available += 1,
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use domain::{Discount, UserId, Uuid, code::CouponCode};
+use couponry_domain::{Discount, UserId, Uuid, code::CouponCode};
+use couponry_redis::Status;
 use serde::{Serialize, Serializer};
-use stock::Status;
 
 use crate::Held;
 
@@ -225,7 +225,7 @@ impl fmt::Display for Difference {
             }
             Self::QueuedTwice { coupon } => write!(f, "coupon {coupon} is more than once in the queue in Redis"),
             Self::Missing { coupon } => {
-                write!(f, "coupon {coupon} is in the stock in Postgres; in Redis it is neither queued nor held")
+                write!(f, "coupon {coupon} is in the stock in Postgres; in Redis it is neither available nor held")
             }
         }
     }

@@ -22,7 +22,7 @@ pub use difference::{Difference, Place};
 pub use report::{Counts, Differences, InFlight, Report, Verdict};
 pub use stores::{AuditError, Stores};
 
-use domain::{Discount, IssuedRecord, UserId, code::CouponCode};
+use couponry_domain::{Discount, IssuedRecord, UserId, code::CouponCode};
 
 /// One coupon in one user's hands, as a store has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,9 +44,9 @@ impl From<IssuedRecord> for Held {
     }
 }
 
-impl From<ledger::Issuance> for Held {
-    fn from(issuance: ledger::Issuance) -> Self {
-        let ledger::Issuance { user_id: user, coupon, discount, issued_at, recorded_at: _ } = issuance;
+impl From<couponry_postgres::Issuance> for Held {
+    fn from(issuance: couponry_postgres::Issuance) -> Self {
+        let couponry_postgres::Issuance { user_id: user, coupon, discount, issued_at, recorded_at: _ } = issuance;
         Self { user, coupon, discount, issued_at }
     }
 }
@@ -54,8 +54,8 @@ impl From<ledger::Issuance> for Held {
 impl Held {
     /// What Redis has of this user.
     #[must_use]
-    pub fn by(user: UserId, holding: &stock::Holding) -> Self {
-        let stock::Holding { coupon, discount, issued_at, status: _ } = holding;
+    pub fn by(user: UserId, holding: &couponry_redis::Holding) -> Self {
+        let couponry_redis::Holding { coupon, discount, issued_at, status: _ } = holding;
         Self { user, coupon: coupon.clone(), discount: *discount, issued_at: *issued_at }
     }
 }

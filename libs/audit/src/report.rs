@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{EventId, Uuid};
+use couponry_domain::{EventName, Uuid};
 use serde::Serialize;
 
 use crate::Difference;
@@ -30,10 +30,10 @@ pub struct Counts {
     pub unreadable: u64,
     /// Dead letters of the event: what can never be recorded.
     pub dead_letters: u64,
-    /// Whether the coupons have left Redis, since the event is over. Then `queued`, `held` and `voided` are what it had before.
+    /// Whether the coupons have left Redis, since the event is over. Then `available`, `held` and `voided` are what it had before.
     pub retired: bool,
     /// Coupons in the queue in Redis.
-    pub queued: u64,
+    pub available: u64,
     /// Users who hold a coupon by Redis.
     pub held: u64,
     /// Users who were told of a coupon that could not be recorded, and hold nothing.
@@ -85,7 +85,7 @@ impl Differences {
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The event's name.
-    pub event: EventId,
+    pub event: EventName,
     /// The event's uid.
     pub uid: Uuid,
     /// In one word.

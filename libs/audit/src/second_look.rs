@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use domain::{Coupon, Discount, EventId, UserId, Uuid, code::CouponCode};
+use couponry_domain::{Coupon, Discount, EventName, UserId, Uuid, code::CouponCode};
+use couponry_redis::{Holding, Observed, Status};
 use futures::TryStreamExt as _;
-use stock::{Holding, Observed, Status};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -25,7 +25,7 @@ const PAGE: usize = 5000;
 /// What is known after the first look.
 pub(crate) struct SecondLook<'a> {
     pub(crate) stores: &'a Stores,
-    pub(crate) name: &'a EventId,
+    pub(crate) name: &'a EventName,
     pub(crate) uid: Uuid,
     /// The event in Redis before it was read; None: it is not there.
     pub(crate) observed: Option<Observed>,
@@ -77,7 +77,7 @@ impl SecondLook<'_> {
             return Ok(());
         }
         let stores = self.stores;
-        let mut issuances = stores.ledger.issuances(self.uid);
+        let mut issuances = stores.database.issuances(self.uid);
         let mut missing = Vec::new();
         while let Some(issuance) = issuances.try_next().await? {
             let held = Held::from(issuance);
@@ -126,7 +126,7 @@ impl SecondLook<'_> {
 
         for page in not_stocked.chunks(PAGE) {
             let codes: Vec<CouponCode> = page.iter().map(|(coupon, ..)| coupon.clone()).collect();
-            let stocked = self.stores.ledger.coupons_with_codes(self.uid, &codes).await?;
+            let stocked = self.stores.database.coupons_with_codes(self.uid, &codes).await?;
             let stocked: HashMap<&str, Discount> = stocked.iter().map(|c| (c.code.as_str(), c.discount)).collect();
             for (coupon, discount, place) in page {
                 let (coupon, place, found) = (coupon.clone(), *place, *discount);
@@ -149,9 +149,9 @@ impl SecondLook<'_> {
                 }
             };
             self.stores.stock.each_issued(self.name, show).await?;
-            let queued = self.times_queued(queued_and_held).await?;
+            let available = self.times_queued(queued_and_held).await?;
             for (coupon, users) in users {
-                if queued.get(&coupon).is_some_and(|times| *times > 0)
+                if available.get(&coupon).is_some_and(|times| *times > 0)
                     && let Some(user) = users.first()
                 {
                     self.differs(Difference::QueuedAndHeld { coupon: coupon.clone(), user: user.clone() });
@@ -163,9 +163,9 @@ impl SecondLook<'_> {
         }
         // Coupons that are added while the queue is read move the others, and these are shown again.
         let loaded = self.loaded().await?;
-        let queued = self.times_queued(queued_twice).await?;
+        let available = self.times_queued(queued_twice).await?;
         let nothing_was_added = self.loaded().await? == loaded;
-        for (coupon, _) in queued.into_iter().filter(|(_, times)| *times > 1) {
+        for (coupon, _) in available.into_iter().filter(|(_, times)| *times > 1) {
             if nothing_was_added {
                 self.differs(Difference::QueuedTwice { coupon });
             } else {
@@ -180,7 +180,7 @@ impl SecondLook<'_> {
         Ok(self.stores.observe(self.name, self.uid).await?.map(|observed| observed.loaded))
     }
 
-    /// How often each of these coupons is queued now.
+    /// How often each of these coupons is available now.
     async fn times_queued(
         &self,
         coupons: impl IntoIterator<Item = (CouponCode, Discount)>,
@@ -212,7 +212,7 @@ impl SecondLook<'_> {
             return Ok(());
         }
         let stores = self.stores;
-        let mut coupons = stores.ledger.stock(self.uid);
+        let mut coupons = stores.database.stock(self.uid);
         let mut missing = Vec::new();
         while let Some(Coupon { ordinal, code, discount }) = coupons.try_next().await? {
             let coupon = readable(&code)?;
@@ -352,7 +352,7 @@ impl Now {
         } else {
             None
         };
-        let recorded = look.stores.ledger.issuances_about(look.uid, &users, &codes).await?;
+        let recorded = look.stores.database.issuances_about(look.uid, &users, &codes).await?;
         let recorded: Vec<Held> = recorded.into_iter().map(Held::from).collect();
         Ok(Self {
             by_user: recorded.iter().map(|held| (held.user.clone(), held.clone())).collect(),

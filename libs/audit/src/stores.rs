@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use domain::{Coupon, EventId, IssuedRecord, Uuid};
+use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
+use couponry_kafka::{History, JournalError, KafkaSettings, Lag, Message};
+use couponry_postgres::{Database, DatabaseError, StoredEvent};
+use couponry_redis::{Observed, Stock, StockError};
 use futures::TryStreamExt as _;
-use journal::{History, JournalError, KafkaSettings, Lag, Message};
-use ledger::{Ledger, LedgerError, StoredEvent};
-use stock::{Observed, Stock, StockError};
 
 use crate::{Difference, Held, Report, Verdict, comparison::Comparison, second_look::SecondLook};
 
@@ -22,7 +22,7 @@ pub struct Stores {
     /// Redis.
     pub stock: Stock,
     /// Postgres.
-    pub ledger: Ledger,
+    pub database: Database,
     /// Kafka.
     pub kafka: KafkaSettings,
     /// The consumer group that brings the records into Postgres.
@@ -34,7 +34,7 @@ pub struct Stores {
 pub enum AuditError {
     /// Postgres.
     #[error("Postgres: {0}")]
-    Ledger(#[from] LedgerError),
+    Database(#[from] DatabaseError),
     /// Redis.
     #[error("Redis: {0}")]
     Stock(#[from] StockError),
@@ -45,7 +45,7 @@ pub enum AuditError {
     #[error("Postgres has no event {name} with the uid {uid}{}", listed(others))]
     UnknownEvent {
         /// Its name.
-        name: EventId,
+        name: EventName,
         /// Its uid.
         uid: Uuid,
         /// The events of this name that Postgres has.
@@ -63,9 +63,9 @@ fn listed(uids: &[Uuid]) -> String {
 
 impl Stores {
     /// Compares what the stores hold of this event. What is on its way is looked at again for up to `patience`.
-    pub async fn audit(&self, name: &EventId, uid: Uuid, patience: Duration) -> Result<Report, AuditError> {
-        let Some(event) = self.ledger.event(uid).await? else {
-            let others = self.ledger.uids_of(name).await?;
+    pub async fn audit(&self, name: &EventName, uid: Uuid, patience: Duration) -> Result<Report, AuditError> {
+        let Some(event) = self.database.event(uid).await? else {
+            let others = self.database.uids_of(name).await?;
             return Err(AuditError::UnknownEvent { name: name.clone(), uid, others });
         };
         let mut notes = Vec::new();
@@ -76,7 +76,7 @@ impl Stores {
         match &observed {
             Some(observed) if observed.retired.is_some() => {
                 let counts = &mut comparison.counts;
-                (counts.retired, counts.queued, counts.held) = (true, observed.queued, observed.issued);
+                (counts.retired, counts.available, counts.held) = (true, observed.available, observed.issued);
                 notes.push("the coupons have left Redis, since the event is over".to_owned());
             }
             None if event.opened_at.is_some() => {
@@ -110,12 +110,12 @@ impl Stores {
     }
 
     async fn read_postgres(&self, event: &StoredEvent, comparison: &mut Comparison) -> Result<(), AuditError> {
-        let mut coupons = self.ledger.stock(event.uid);
+        let mut coupons = self.database.stock(event.uid);
         while let Some(Coupon { ordinal: _, code, discount }) = coupons.try_next().await? {
             comparison.stocked(&readable(&code)?, discount);
         }
         comparison.stock_ends();
-        let mut issuances = self.ledger.issuances(event.uid);
+        let mut issuances = self.database.issuances(event.uid);
         while let Some(issuance) = issuances.try_next().await? {
             comparison.recorded(&issuance.into());
         }
@@ -123,7 +123,7 @@ impl Stores {
         let (wanted, found) = (event.stock_len(), comparison.counts.stocked);
         if wanted != found {
             // Coupons that were added since the event was read are both in the stock and in the event.
-            let wanted = self.ledger.event(event.uid).await?.map_or(0, |event| event.stock_len());
+            let wanted = self.database.event(event.uid).await?.map_or(0, |event| event.stock_len());
             if wanted < found || wanted == event.stock_len() {
                 comparison.differences.add(Difference::StockSize { wanted, found });
             }
@@ -190,7 +190,7 @@ impl Stores {
         comparison: &mut Comparison,
     ) -> Result<Option<Observed>, AuditError> {
         let Some(observed) = self.observe(&event.name, event.uid).await? else { return Ok(None) };
-        self.stock.each_queued(&event.name, |coupon, discount| comparison.queued(coupon, discount)).await?;
+        self.stock.each_queued(&event.name, |coupon, discount| comparison.available(coupon, discount)).await?;
         self.stock
             .each_issued(&event.name, |user, holding| comparison.issued(Held::by(user, &holding), holding.status))
             .await?;
@@ -200,11 +200,11 @@ impl Stores {
     }
 
     /// The event as Redis has it, if it is this one.
-    pub(crate) async fn observe(&self, name: &EventId, uid: Uuid) -> Result<Option<Observed>, AuditError> {
+    pub(crate) async fn observe(&self, name: &EventName, uid: Uuid) -> Result<Option<Observed>, AuditError> {
         Ok(self.stock.observe(name).await?.filter(|observed| observed.uid == uid))
     }
 
-    async fn uid_in_redis(&self, name: &EventId) -> Result<Option<Uuid>, AuditError> {
+    async fn uid_in_redis(&self, name: &EventName) -> Result<Option<Uuid>, AuditError> {
         Ok(self.stock.observe(name).await?.map(|observed| observed.uid))
     }
 
@@ -217,13 +217,13 @@ impl Stores {
     }
 }
 
-pub(crate) fn readable(code: &str) -> Result<domain::code::CouponCode, LedgerError> {
-    code.parse().map_err(|error| LedgerError::Corrupt {
-        operation: ledger::Operation::ReadCoupons,
+pub(crate) fn readable(code: &str) -> Result<couponry_domain::code::CouponCode, DatabaseError> {
+    code.parse().map_err(|error| DatabaseError::Corrupt {
+        operation: couponry_postgres::Operation::ReadCoupons,
         what: format!("the coupon {code:?}: {error}"),
     })
 }
 
-fn decode(message: &Message) -> Result<IssuedRecord, domain::record::UnreadableRecord> {
+fn decode(message: &Message) -> Result<IssuedRecord, couponry_domain::record::UnreadableRecord> {
     IssuedRecord::decode(message.version(), &message.payload)
 }

@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-use audit::{Report, Stores, Verdict};
-use domain::{
+use couponry_audit::{Report, Stores, Verdict};
+use couponry_domain::{
     CodeFormat, Discount,
     DiscountType::{Amount, Percent},
-    EventId, Gate, IssuedRecord, Lot, UserId, Uuid, Window,
+    EventName, Gate, IssuedRecord, Lot, UserId, Uuid, Window,
 };
-use journal::{Consumer, DeadLetters, KafkaSettings, Producer, TopicSettings, topics};
-use ledger::{Ledger, NewEvent};
-use stock::{Acknowledge, Opening, Settlement, SettlementOutcome, Stock};
-use testbed::{Database, shared, unique_name};
+use couponry_kafka::{Consumer, DeadLetters, KafkaSettings, Producer, TopicSettings, topics};
+use couponry_postgres::{Database, NewEvent};
+use couponry_redis::{Acknowledge, Opening, Settlement, SettlementOutcome, Stock};
+use couponry_testbed::{Database, shared, unique_name};
 
 const GIVEN: usize = 60;
 const COUPONS: u64 = 100;
 
 /// Sends a command to the shared Redis.
 fn redis(words: &[&str]) {
-    testbed::redis::command(&shared::redis(), words).unwrap();
+    couponry_testbed::redis::command(&shared::redis(), words).unwrap();
 }
 
 /// An event with 60 of its 100 coupons given.
 struct Setting {
-    event: EventId,
+    event: EventName,
     uid: Uuid,
     prefix: String,
     database: Database,
@@ -38,32 +38,32 @@ impl Setting {
         let (prefix, database) = (format!("{name}:"), Database::create().unwrap());
         let kafka = KafkaSettings { brokers: shared::kafka(), topic: name.clone(), ..KafkaSettings::default() };
         let stock = Stock::connect(&shared::redis(), &prefix).unwrap();
-        let ledger = Ledger::connect(&database.url()).unwrap();
-        let (event, uid): (EventId, Uuid) = ("summer".parse().unwrap(), Uuid::new_v4());
+        let database = Database::connect(&database.url()).unwrap();
+        let (event, uid): (EventName, Uuid) = ("summer".parse().unwrap(), Uuid::new_v4());
 
         let topic = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&kafka, &topic).await.unwrap();
-        ledger.migrate().await.unwrap();
+        database.migrate().await.unwrap();
         let (policy_name, format) = ("Test".into(), CodeFormat::default());
         let new = NewEvent { uid, name: event.clone(), policy_name, format, generation: 1 };
-        let registered = ledger.register(&new).await.unwrap();
+        let registered = database.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let lot = Lot { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
-        ledger.preload(&registered, &lot, |_| ()).await.unwrap();
-        ledger.schedule_opening(&registered, 0).await.unwrap();
+        database.preload(&registered, &lot, |_| ()).await.unwrap();
+        database.schedule_opening(&registered, 0).await.unwrap();
         stock.prepare(&event, uid, 0).await.unwrap();
         let seen = stock.observe(&event).await.unwrap().unwrap();
         stock.adopt(&event, &seen, None).await.unwrap();
-        let coupons = ledger.coupons(uid, 0, 1000).await.unwrap();
+        let coupons = database.coupons(uid, 0, 1000).await.unwrap();
         stock.load(&event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
         let acknowledge = Acknowledge::Redis;
-        let opening = Opening { gate, window, acknowledge, generation: 1, edition: 0, total: COUPONS };
+        let opening = Opening { gate, window, acknowledge, generation: 1, stock_epoch: 0, total: COUPONS };
         stock.set_gate(&event, uid, &opening).await.unwrap();
 
         let users: Vec<UserId> = (0..GIVEN).map(|number| format!("u{number}").parse().unwrap()).collect();
         let records = stock.issue(&event, &users).await.unwrap().unwrap().outbox.unwrap().records;
-        let stores = Stores { stock, ledger, kafka, group: name };
+        let stores = Stores { stock, database, kafka, group: name };
         Self { event, uid, prefix, database, stores, records }
     }
 
@@ -72,7 +72,7 @@ impl Setting {
         let setting = Self::given().await;
         setting.send(&setting.records).await;
         setting.empty_outbox().await;
-        setting.stores.ledger.record(&setting.records).await.unwrap();
+        setting.stores.database.record(&setting.records).await.unwrap();
         setting.settle(&setting.records, &SettlementOutcome::Completed).await;
         setting.consume().await;
         setting
@@ -105,7 +105,7 @@ impl Setting {
     async fn consume(&self) {
         let Stores { kafka, group, .. } = &self.stores;
         let mut consumer = Consumer::new(kafka, group).unwrap();
-        let lag = journal::Lag::new(kafka, group).unwrap();
+        let lag = couponry_kafka::Lag::new(kafka, group).unwrap();
         while lag.measure(Duration::from_secs(30)).await.unwrap() > 0 {
             let batch = consumer.next_batch(1000, Duration::from_millis(50)).await.unwrap();
             consumer.commit(&batch).await.unwrap();
@@ -138,7 +138,7 @@ async fn stores_that_tell_one_story_are_ok() {
     let report = setting.audit().await;
     assert_eq!(report.verdict, Verdict::Ok, "{report:#?}");
     let counts = &report.counts;
-    assert_eq!((counts.stocked, counts.recorded, counts.queued, counts.held), (100, 60, 40, 60));
+    assert_eq!((counts.stocked, counts.recorded, counts.available, counts.held), (100, 60, 40, 60));
     assert_eq!((counts.sent, counts.sent_again, counts.dead_letters, counts.lag), (60, 2, 0, 0));
     assert!(counts.topic_is_whole && report.notes.is_empty(), "{report:#?}");
 }
@@ -154,7 +154,7 @@ async fn what_is_on_its_way_is_no_difference() {
     let in_kafka = setting.audit().await;
     assert_eq!((in_kafka.verdict, in_kafka.in_flight.coupons), (Verdict::Ok, 60), "{in_kafka:#?}");
     assert_eq!(in_kafka.counts.lag, 60);
-    setting.stores.ledger.record(&setting.records).await.unwrap();
+    setting.stores.database.record(&setting.records).await.unwrap();
     let in_postgres = setting.audit().await;
     assert_eq!((in_postgres.verdict, in_postgres.in_flight.coupons), (Verdict::Ok, 60), "{in_postgres:#?}");
 }
@@ -164,7 +164,7 @@ async fn what_was_lost_on_the_way_is_named_once_nothing_is_on_it() {
     let setting = Setting::given().await;
     setting.send(&setting.records[1..]).await;
     setting.empty_outbox().await;
-    setting.stores.ledger.record(&setting.records[2..]).await.unwrap();
+    setting.stores.database.record(&setting.records[2..]).await.unwrap();
     setting.settle(&setting.records[3..], &SettlementOutcome::Completed).await;
     setting.consume().await;
     let (kinds, words) = setting.differs().await;
@@ -222,7 +222,7 @@ async fn a_stock_that_is_not_the_one_that_was_made_is_named() {
     let record = &setting.records[0];
     redis(&["LPOP", &queue]);
     redis(&["RPUSH", &queue, "FORGED:PERCENT:10", &format!("{}:{}", record.coupon, record.discount)]);
-    let last = setting.stores.ledger.coupons(setting.uid, COUPONS - 1, 1).await.unwrap().remove(0);
+    let last = setting.stores.database.coupons(setting.uid, COUPONS - 1, 1).await.unwrap().remove(0);
     redis(&["RPUSH", &queue, &format!("{}:{}", last.code, last.discount)]);
     let (kinds, words) = setting.differs().await;
     assert_eq!(kinds, ["missing", "notStocked", "queuedAndHeld", "queuedTwice"], "{words}");
@@ -256,11 +256,11 @@ async fn what_was_refused_is_told_and_is_no_difference() {
     let (refused, good) = setting.records.split_first().unwrap();
     setting.send(&setting.records).await;
     setting.empty_outbox().await;
-    setting.stores.ledger.record(good).await.unwrap();
+    setting.stores.database.record(good).await.unwrap();
     setting.settle(good, &SettlementOutcome::Completed).await;
     setting.settle(std::slice::from_ref(refused), &SettlementOutcome::Cancelled { return_to_stock: true }).await;
-    let messages = journal::read_all(&setting.stores.kafka).await.unwrap();
-    let is_refused = |message: &&journal::Message| {
+    let messages = couponry_kafka::read_all(&setting.stores.kafka).await.unwrap();
+    let is_refused = |message: &&couponry_kafka::Message| {
         IssuedRecord::decode(message.version(), &message.payload).is_ok_and(|record| record == *refused)
     };
     let message = messages.iter().find(is_refused).unwrap();
@@ -269,7 +269,7 @@ async fn what_was_refused_is_told_and_is_no_difference() {
     setting.consume().await;
     let report = setting.audit().await;
     assert_eq!(report.verdict, Verdict::Ok, "{report:#?}");
-    assert_eq!((report.counts.dead_letters, report.counts.voided, report.counts.queued), (1, 1, 41));
+    assert_eq!((report.counts.dead_letters, report.counts.voided, report.counts.available), (1, 1, 41));
     let note = format!("dead letter (unknown_coupon): {} and coupon {}", refused.user_id, refused.coupon);
     assert!(report.notes.contains(&note), "{report:#?}");
 }

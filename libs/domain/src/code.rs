@@ -208,7 +208,7 @@ mod tests {
         let largest_stock = 10_000_000_u64;
         let keyspace = (ALPHABET.len() as u64).pow(u32::from(MIN_LENGTH));
         assert!(keyspace / largest_stock > 100_000_000, "{keyspace}");
-        // The numbers in docs/security.md.
+        // The numbers in docs/operate/security.md.
         assert_eq!((keyspace, 1 << 60), (1 << 50, (ALPHABET.len() as u64).pow(u32::from(MAX_LENGTH))));
     }
 

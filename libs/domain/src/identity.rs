@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_USER_ID_BYTES: usize = 256;
 
 /// Longest eventId: the longest name that Kubernetes allows a resource.
-pub const MAX_EVENT_ID_BYTES: usize = 253;
+pub const MAX_EVENT_NAME_BYTES: usize = 253;
 
 /// The user who asks: 1 to 256 bytes of UTF-8 without control characters, not beginning or ending with white space.
 ///
@@ -22,7 +22,7 @@ pub struct UserId(String);
 /// It becomes part of Redis keys, so nothing else may get through (braces would change the key's slot, colons its kind).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct EventId(String);
+pub struct EventName(String);
 
 /// Why a text is no id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum InvalidId {
     SpaceAroundUser,
     /// The eventId is no name of a Kubernetes resource.
     #[error(
-        "eventId is not the name of a CouponEvent: 1 to {MAX_EVENT_ID_BYTES} of a-z, 0-9, '-' and '.', \
+        "eventId is not the name of a CouponEvent: 1 to {MAX_EVENT_NAME_BYTES} of a-z, 0-9, '-' and '.', \
          beginning and ending with a letter or digit"
     )]
     Event,
@@ -65,7 +65,7 @@ impl TryFrom<String> for UserId {
     }
 }
 
-impl TryFrom<String> for EventId {
+impl TryFrom<String> for EventName {
     type Error = InvalidId;
 
     fn try_from(id: String) -> Result<Self, Self::Error> {
@@ -75,7 +75,7 @@ impl TryFrom<String> for EventId {
                 && edge(label.bytes().last())
                 && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
-        if id.len() <= MAX_EVENT_ID_BYTES && id.split('.').all(label) { Ok(Self(id)) } else { Err(InvalidId::Event) }
+        if id.len() <= MAX_EVENT_NAME_BYTES && id.split('.').all(label) { Ok(Self(id)) } else { Err(InvalidId::Event) }
     }
 }
 
@@ -112,7 +112,7 @@ macro_rules! text {
 }
 
 text!(UserId);
-text!(EventId);
+text!(EventName);
 
 #[cfg(test)]
 mod tests {
@@ -144,10 +144,10 @@ mod tests {
     #[test]
     fn events_are_named_as_kubernetes_names_them() {
         for id in ["summer", "summer-2026", "a.b", "1"] {
-            assert!(id.parse::<EventId>().is_ok(), "{id}");
+            assert!(id.parse::<EventName>().is_ok(), "{id}");
         }
         for id in ["", "{x}", "a:b", "Summer", "-a", "a-", "a..b", "a b", "ä", &"a".repeat(254)] {
-            assert_eq!(id.parse::<EventId>(), Err(InvalidId::Event), "{id}");
+            assert_eq!(id.parse::<EventName>(), Err(InvalidId::Event), "{id}");
         }
     }
 }

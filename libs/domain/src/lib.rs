@@ -15,7 +15,7 @@ pub mod window;
 pub use allocation::Share;
 pub use code::{CodeFormat, Seed};
 pub use discount::{Discount, DiscountType};
-pub use identity::{EventId, UserId};
+pub use identity::{EventName, UserId};
 pub use lot::{Coupon, Lot};
 pub use record::IssuedRecord;
 pub use uuid::Uuid;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     code::CouponCode,
     discount::{Discount, DiscountType},
-    identity::{EventId, UserId},
+    identity::{EventName, UserId},
 };
 
 /// The Kafka header that says how to read a record.
@@ -20,7 +20,7 @@ pub const VERSION: &str = "1";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedRecord {
     /// The `CouponEvent`'s name.
-    pub event_id: EventId,
+    pub event_id: EventName,
     /// The `CouponEvent`'s uid: an event made again under the same name is another event.
     pub event_uid: Uuid,
     /// Who has the coupon.
@@ -37,7 +37,7 @@ pub struct IssuedRecord {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
-    event_id: EventId,
+    event_id: EventName,
     event_uid: Uuid,
     user_id: UserId,
     coupon_key: std::borrow::Cow<'a, str>,

@@ -1,7 +1,7 @@
 //! What must hold whatever comes from outside. `cargo xtask fuzz` looks for a counterexample; the tests try its seeds, and so every
 //! counterexample that was found.
 
-use crate::{EventId, IssuedRecord, UserId, code::CouponCode};
+use crate::{EventName, IssuedRecord, UserId, code::CouponCode};
 
 /// Reads a text as every kind of name that comes over a wire.
 ///
@@ -17,7 +17,7 @@ pub fn read_name(text: &str) {
         assert_eq!(user.as_str(), text);
         assert!(!text.is_empty() && text.len() <= 256 && !text.contains(char::is_control));
     }
-    if let Ok(event) = text.parse::<EventId>() {
+    if let Ok(event) = text.parse::<EventName>() {
         assert_eq!(event.as_str(), text);
         // It goes between the braces of a Redis key.
         assert!(!text.is_empty() && text.len() <= 253 && !text.contains(['{', '}', ':']));

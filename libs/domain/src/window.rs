@@ -1,4 +1,4 @@
-//! When an event gives out coupons. Redis decides it, inside the atomic step, by these same rules (`libs/stock/src/lua/issue.lua`).
+//! When an event gives out coupons. Redis decides it, inside the atomic step, by these same rules (`adapters/redis/src/lua/issue.lua`).
 
 /// What the operator lets through. Redis keeps it in `couponMeta`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

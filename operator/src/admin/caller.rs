@@ -1,13 +1,13 @@
 //! Who asks, and whether they may: Kubernetes decides both.
 
 use axum::http::{HeaderMap, header};
-use crds::CouponEvent;
+use couponry_crds::CouponEvent;
+use couponry_runtime::Problem;
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
 use kube::{Api, Resource as _, api::PostParams};
-use service::Problem;
 
 use super::{Admin, answer};
 

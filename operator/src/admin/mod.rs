@@ -1,5 +1,5 @@
 //! The operator's own HTTP endpoint: [`preload`] makes a `CouponEvent` for a [`caller`] whom Kubernetes lets make one.
-//! `docs/http-api.md` is its description for people, `/openapi.json` for machines.
+//! `docs/reference/http-api.md` is its description for people, `/openapi.json` for machines.
 //!
 //! Every operator serves it, also one that stands by.
 
@@ -13,11 +13,11 @@ use axum::{
     routing::{get, post},
 };
 use clap::Args;
+use couponry_runtime::{CancellationToken, Problem, http};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject},
 };
-use service::{CancellationToken, Problem, http};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     task::JoinHandle,
@@ -63,7 +63,11 @@ impl AdminArgs {
         let Listen(Some(address)) = self.admin_listen else { return Ok(None) };
         let listener = http::bind("--admin-listen", address).await?;
         let admin = Admin {
-            events: Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<crds::CouponEvent>(&())),
+            events: Api::namespaced_with(
+                client.clone(),
+                namespace,
+                &ApiResource::erase::<couponry_crds::CouponEvent>(&()),
+            ),
             namespace: namespace.to_owned(),
             client,
             slots: Semaphore::new(CONCURRENCY),
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_resource_that_is_asked_for_is_ours() {
-        assert_eq!(crds::CouponEvent::group(&()), "couponry.dev");
-        assert_eq!(crds::CouponEvent::plural(&()), "couponevents");
+        assert_eq!(couponry_crds::CouponEvent::group(&()), "couponry.dev");
+        assert_eq!(couponry_crds::CouponEvent::plural(&()), "couponevents");
     }
 }

@@ -8,7 +8,8 @@ use axum::{
     extract::State,
     http::{Request, StatusCode},
 };
-use crds::{CouponEvent, CouponEventSpec};
+use couponry_crds::{CouponEvent, CouponEventSpec};
+use couponry_runtime::{Problem, body};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{ApiResource, DynamicObject, PostParams},
@@ -16,7 +17,6 @@ use kube::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service::{Problem, body};
 use utoipa::ToSchema;
 
 use super::{Admin, BODY_TIMEOUT, Refusal, answer, caller};

@@ -2,10 +2,10 @@
 
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
-use ::audit::{Counts, Report, Verdict};
 use clap::Args;
+use couponry_audit::{Counts, Report, Verdict};
+use couponry_runtime::telemetry::Telemetry;
 use jiff::Timestamp;
-use service::telemetry::Telemetry;
 
 use super::{
     EventArgs, Output, StoreArgs,
@@ -31,7 +31,7 @@ pub(crate) struct Audit {
 impl Audit {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let stores = self.stores.stores()?;
-        let uid = self.event.uid(&stores.ledger).await?;
+        let uid = self.event.uid(&stores.database).await?;
         let report = stores.audit(&self.event.event, uid, Duration::from_secs(self.wait)).await?;
         match self.output {
             Output::Text => print!("{}", text(&report, Timestamp::now())),
@@ -57,7 +57,7 @@ fn text(report: &Report, now: Timestamp) -> String {
         unreadable,
         dead_letters,
         retired,
-        queued,
+        available,
         held,
         voided,
         outbox,
@@ -73,7 +73,7 @@ fn text(report: &Report, now: Timestamp) -> String {
     let loaded = if *not_loaded > 0 { format!(", {} not loaded yet", n(not_loaded)) } else { String::new() };
     let voided = if *voided > 0 { format!(", {} voided", n(voided)) } else { String::new() };
     let before = if *retired { ", before they left" } else { "" };
-    line("Redis", format!("{} queued, {} held{voided}{loaded}{before}", n(queued), n(held)));
+    line("Redis", format!("{} available, {} held{voided}{loaded}{before}", n(available), n(held)));
     let oldest = in_flight.oldest.map_or_else(String::new, |at| format!(", the first issued {}", ago(at, now)));
     let way = format!("{} coupons{oldest}; {} batches in the outbox, lag {}", n(&in_flight.coupons), n(outbox), n(lag));
     line("on the way", way);

@@ -2,20 +2,20 @@
 
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
-use ::audit::Stores;
 use clap::Args;
-use crds::{
+use couponry_audit::Stores;
+use couponry_crds::{
     CouponEvent,
     status::{condition, reason},
 };
-use journal::{JournalError, KafkaSettings, Lag, TopicSettings};
+use couponry_kafka::{JournalError, KafkaSettings, Lag, TopicSettings};
+use couponry_runtime::telemetry::Telemetry;
 use kube::{
     Api, ResourceExt as _,
     api::ListParams,
     core::{DeserializeGuard, error_boundary::InvalidObject},
 };
 use serde::Serialize;
-use service::telemetry::Telemetry;
 
 use super::{
     Output, StoreArgs,
@@ -138,14 +138,14 @@ impl Check {
 async fn postgres(stores: &Stores) -> Vec<Finding> {
     const WHAT: &str = "Postgres";
     const TABLES: &str = "tables";
-    let version = match stores.ledger.schema_version().await {
+    let version = match stores.database.schema_version().await {
         Ok(version) => version,
         Err(error) => {
             let advice = "look at --postgres-url, its password and its certificate, and whether Postgres runs";
             return vec![Finding::new(Level::Fail, WHAT, error.to_string(), advice)];
         }
     };
-    let ledger::SchemaVersion { applied, known, missing } = version;
+    let couponry_postgres::SchemaVersion { applied, known, missing } = version;
     let tables = if missing > 0 {
         let found = format!("version {applied}; this operator needs {known}");
         Finding::new(Level::Fail, TABLES, found, "start the operator anew, or run `couponry-operator migrate`")
@@ -180,7 +180,7 @@ async fn redis(stores: &Stores) -> Vec<Finding> {
 
 async fn kafka(stores: &Stores, wanted: &TopicSettings) -> Vec<Finding> {
     const WHAT: &str = "Kafka";
-    let (differing, missing) = match journal::topics::inspect(&stores.kafka, wanted).await {
+    let (differing, missing) = match couponry_kafka::topics::inspect(&stores.kafka, wanted).await {
         Ok(found) => found,
         Err(error) => {
             let advice = "look at --kafka-brokers, the protocol and login, and whether the brokers run";
@@ -246,7 +246,7 @@ async fn dead_letters(stores: &Stores) -> Result<Finding, JournalError> {
 
 async fn definition(events: &Api<CouponEvent>) -> Finding {
     const WHAT: &str = "definition";
-    let apply = format!("kubectl apply --server-side -f {}", crds::DEFINITION_FILE);
+    let apply = format!("kubectl apply --server-side -f {}", couponry_crds::DEFINITION_FILE);
     match tokio::time::timeout(PATIENCE, drift(&events.clone().into_client())).await {
         Err(_) => Finding::new(Level::Fail, "Kubernetes", "no answer in time", ""),
         Ok(Err(error)) => Finding::new(Level::Fail, "Kubernetes", format!("{error:#}"), ""),

@@ -30,7 +30,7 @@ pub(super) async fn drift(client: &Client) -> anyhow::Result<Option<Drift>> {
         schemas.iter().find(|(name, _)| name.ends_with(".v1alpha1.CouponEvent")).map(|(_, schema)| schema)
     });
     let Some(installed) = installed else { return Ok(None) };
-    let ours = serde_json::to_value(crds::definition()).context("our definition is no JSON")?;
+    let ours = serde_json::to_value(couponry_crds::definition()).context("our definition is no JSON")?;
     let ours = ours.pointer("/spec/versions/0/schema/openAPIV3Schema").context("our definition has no schema")?;
     Ok(Some(compare(installed, ours)))
 }

@@ -6,12 +6,12 @@ use std::{
     process::ExitCode,
 };
 
-use backend::PostgresSettings;
 use clap::{Args, ValueEnum};
-use domain::Uuid;
+use couponry_domain::Uuid;
+use couponry_postgres::{CouponStatus, Issuance, Database};
+use couponry_runtime::telemetry::Telemetry;
+use couponry_settings::PostgresSettings;
 use futures::TryStreamExt as _;
-use ledger::{CouponStatus, Issuance, Ledger};
-use service::telemetry::Telemetry;
 
 use super::{EventArgs, words::time};
 
@@ -45,10 +45,10 @@ enum Rows {
 
 impl Export {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let ledger = Ledger::open(&self.postgres)?;
-        let uid = self.event.uid(&ledger).await?;
-        anyhow::ensure!(ledger.event(uid).await?.is_some(), "Postgres has no event with the uid {uid}");
-        match self.write(&ledger, uid, io::stdout().lock()).await {
+        let database = Database::open(&self.postgres)?;
+        let uid = self.event.uid(&database).await?;
+        anyhow::ensure!(database.event(uid).await?.is_some(), "Postgres has no event with the uid {uid}");
+        match self.write(&database, uid, io::stdout().lock()).await {
             // Who reads has enough: `export … | head`.
             Err(error) if is_broken_pipe(&error) => {}
             result => result?,
@@ -57,13 +57,13 @@ impl Export {
     }
 
     /// As RFC 4180 wants it: a header, commas, CRLF, quotes where they are needed.
-    async fn write(&self, ledger: &Ledger, uid: Uuid, to: impl Write) -> anyhow::Result<()> {
+    async fn write(&self, database: &Database, uid: Uuid, to: impl Write) -> anyhow::Result<()> {
         let mut csv =
             csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).buffer_capacity(BUFFER).from_writer(to);
         match self.rows {
             Rows::Coupons => {
                 csv.write_record(["couponKey", "discountType", "discountAmount", "issued", "userId", "issuedAt"])?;
-                let mut coupons = ledger.stock_with_holders(uid);
+                let mut coupons = database.stock_with_holders(uid);
                 while let Some(coupon) = coupons.try_next().await? {
                     let CouponStatus { ordinal: _, code, discount, holder } = coupon;
                     let amount = discount.value.to_string();
@@ -76,7 +76,7 @@ impl Export {
             Rows::Issuances => {
                 let header = ["userId", "couponKey", "discountType", "discountAmount", "issuedAt", "recordedAt"];
                 csv.write_record(header)?;
-                let mut issuances = ledger.issuances(uid);
+                let mut issuances = database.issuances(uid);
                 while let Some(issuance) = issuances.try_next().await? {
                     let Issuance { user_id, coupon, discount, issued_at, recorded_at } = issuance;
                     let amount = discount.value.to_string();

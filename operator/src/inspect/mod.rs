@@ -10,16 +10,16 @@ mod words;
 
 use std::process::ExitCode;
 
-use ::audit::Stores;
 use anyhow::Context as _;
-use backend::{KafkaSettings, PostgresSettings, RedisSettings};
 use clap::{Args, ValueEnum};
-use crds::CouponEvent;
-use domain::{EventId, Uuid};
+use couponry_audit::Stores;
+use couponry_crds::CouponEvent;
+use couponry_domain::{EventName, Uuid};
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_runtime::telemetry::Telemetry;
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use kube::{Api, Client};
-use ledger::Ledger;
-use service::telemetry::Telemetry;
-use stock::Stock;
 
 /// The exit code that says: it could not be found out.
 const COULD_NOT_LOOK: u8 = 2;
@@ -29,7 +29,7 @@ const COULD_NOT_LOOK: u8 = 2;
 pub(crate) struct EventArgs {
     /// The event: the name of its resource.
     #[arg(value_name = "EVENT")]
-    event: EventId,
+    event: EventName,
     /// The event's uid, when its resource is gone, or Kubernetes is not to be asked.
     #[arg(long, value_name = "UID")]
     uid: Option<Uuid>,
@@ -63,7 +63,7 @@ pub(crate) enum Output {
 
 impl EventArgs {
     /// The uid: as given, or that of the resource.
-    async fn uid(&self, ledger: &Ledger) -> anyhow::Result<Uuid> {
+    async fn uid(&self, database: &Database) -> anyhow::Result<Uuid> {
         if let Some(uid) = self.uid {
             return Ok(uid);
         }
@@ -73,7 +73,7 @@ impl EventArgs {
             return Ok(uid);
         }
         let event = &self.event;
-        match &ledger.uids_of(event).await?[..] {
+        match &database.uids_of(event).await?[..] {
             [] => anyhow::bail!("there is no event {event}, neither in the namespace {namespace} nor in Postgres"),
             uids => {
                 let uids: Vec<String> = uids.iter().map(Uuid::to_string).collect();
@@ -92,7 +92,7 @@ impl StoreArgs {
         self.kafka.check()?;
         Ok(Stores {
             stock: Stock::open(&self.redis)?,
-            ledger: Ledger::open(&self.postgres)?,
+            database: Database::open(&self.postgres)?,
             kafka: self.kafka.clone(),
             group: self.kafka_group.clone(),
         })

@@ -16,7 +16,7 @@ fn status(conditions: &[(&str, bool, &str)]) -> CouponEventStatus {
         status: if *holds { "True" } else { "False" }.to_owned(),
         type_: (*type_).to_owned(),
     });
-    CouponEventStatus { conditions: conditions.collect(), preloaded: Some(10), ..Default::default() }
+    CouponEventStatus { conditions: conditions.collect(), loaded: Some(10), ..Default::default() }
 }
 
 fn told(old: &CouponEventStatus, new: &CouponEventStatus) -> Vec<String> {
@@ -85,7 +85,7 @@ fn an_event_that_was_over_before_it_could_open_has_not_opened() {
 
 #[test]
 fn a_stall_is_told_once_with_its_words() {
-    let fine = status(&[("Stalled", false, "Progressing")]);
+    let fine = status(&[("Stalled", false, "NotStalled")]);
     let down = status(&[("Stalled", true, "BackendUnavailable")]);
     let lost = status(&[("Stalled", true, "RedisChanged")]);
     assert_eq!(between(&fine, &down, None), [Notice::warning("BackendUnavailable", "Stalled BackendUnavailable")]);
@@ -97,7 +97,7 @@ fn a_stall_is_told_once_with_its_words() {
 
 #[test]
 fn what_does_not_add_up_is_told_once() {
-    let fine = status(&[("Balanced", true, "AddsUp"), ("Stalled", false, "Progressing")]);
+    let fine = status(&[("Balanced", true, "CountsMatch"), ("Stalled", false, "NotStalled")]);
     let off = status(&[("Balanced", false, "DriftFound"), ("Stalled", true, "DriftFound")]);
     let unread = status(&[("Stalled", true, "DriftFound")]);
     assert_eq!(between(&fine, &off, None), [Notice::warning("DriftFound", "Balanced DriftFound")]);

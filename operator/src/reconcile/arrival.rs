@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::Uuid;
-use journal::{Lag, TopicEnd};
-use stock::Observed;
+use couponry_domain::Uuid;
+use couponry_kafka::{Lag, TopicEnd};
+use couponry_redis::Observed;
 
 /// How long each answer of Kafka may take.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@
 //! - What Postgres has recorded, Redis, asked later, has given.
 //! - What Redis knows to be recorded, Postgres, asked later, has recorded.
 
-use crds::{BalanceStatus, status::reason};
+use couponry_crds::{BalanceStatus, status::reason};
 
 use super::{Obstacle, Seen, Wanted};
 
@@ -19,7 +19,7 @@ use super::{Obstacle, Seen, Wanted};
 pub(crate) struct Balance {
     generated: u64,
     loaded: u64,
-    queued: u64,
+    available: u64,
     issued: u64,
     recorded: u64,
     /// How many Redis knew to be recorded, before Postgres was asked.
@@ -47,13 +47,13 @@ impl Balance {
     /// None: there are no two stocks to compare, or Redis has lost its own and is to be restored.
     pub(crate) fn of(wanted: &Wanted, seen: &Seen) -> Option<Self> {
         let stored = seen.stored.as_ref()?;
-        let own = seen.own(wanted).filter(|own| own.edition == stored.edition && own.is_verified)?;
+        let own = seen.own(wanted).filter(|own| own.stock_epoch == stored.stock_epoch && own.is_verified)?;
         Some(Self {
             generated: stored.stock_len(),
             loaded: own.loaded,
-            queued: own.queued,
+            available: own.available,
             issued: own.issued,
-            recorded: seen.persisted,
+            recorded: seen.recorded,
             known_recorded: seen.known_recorded,
             voided: own.voided,
         })
@@ -62,7 +62,7 @@ impl Balance {
     pub(crate) fn status(&self) -> BalanceStatus {
         BalanceStatus {
             generated: self.generated,
-            queued: self.queued,
+            available: self.available,
             unrecorded: self.issued.saturating_sub(self.recorded),
             recorded: self.recorded,
             voided: u64::try_from(self.voided).unwrap_or_default(),
@@ -76,16 +76,16 @@ impl Balance {
 
     /// How many loaded coupons Redis does not have any more; below zero: how many it has too many.
     fn missing(&self) -> i64 {
-        signed(self.loaded) - signed(self.queued) - signed(self.issued) - self.voided
+        signed(self.loaded) - signed(self.available) - signed(self.issued) - self.voided
     }
 
     /// What does not add up.
     pub(crate) fn difference(&self) -> Option<Difference> {
-        let Self { generated, loaded, queued, issued, recorded, known_recorded, voided } = *self;
+        let Self { generated, loaded, available, issued, recorded, known_recorded, voided } = *self;
         let missing = self.missing();
         let mut words = Vec::new();
         if missing != 0 {
-            let mut parts = vec![format!("{queued} to give"), format!("{issued} given")];
+            let mut parts = vec![format!("{available} to give"), format!("{issued} given")];
             if voided != 0 {
                 parts.push(format!("{voided} voided"));
             }
@@ -108,7 +108,7 @@ impl Balance {
         if doubled > 0 {
             let verb = if doubled == 1 { "is" } else { "are" };
             words.push(format!(
-                "Redis has loaded {loaded} coupons, {queued} are to give and {issued} given: {doubled} {verb} there twice"
+                "Redis has loaded {loaded} coupons, {available} are to give and {issued} given: {doubled} {verb} there twice"
             ));
         }
         if loaded > generated {
@@ -144,25 +144,25 @@ mod tests {
     use super::*;
 
     const WHOLE: Balance =
-        Balance { generated: 100, loaded: 100, queued: 60, issued: 40, recorded: 30, known_recorded: 20, voided: 0 };
+        Balance { generated: 100, loaded: 100, available: 60, issued: 40, recorded: 30, known_recorded: 20, voided: 0 };
 
     #[test]
     fn what_moves_adds_up() {
         for (what, balance) in [
-            ("before the first", Balance { queued: 100, issued: 0, recorded: 0, known_recorded: 0, ..WHOLE }),
+            ("before the first", Balance { available: 100, issued: 0, recorded: 0, known_recorded: 0, ..WHOLE }),
             ("on the way", WHOLE),
             ("all recorded", Balance { recorded: 40, known_recorded: 40, ..WHOLE }),
             ("recorded since Redis was asked", Balance { recorded: 40, known_recorded: 0, ..WHOLE }),
             ("voided", Balance { issued: 38, voided: 2, ..WHOLE }),
-            ("while it is loaded", Balance { loaded: 50, queued: 10, ..WHOLE }),
+            ("while it is loaded", Balance { loaded: 50, available: 10, ..WHOLE }),
         ] {
             assert_eq!(balance.difference(), None, "{what}");
             assert!(!balance.gives_too_much(), "{what}");
         }
         let shown = Balance { issued: 38, voided: 2, ..WHOLE }.status();
-        let expected = BalanceStatus { generated: 100, queued: 60, unrecorded: 8, recorded: 30, voided: 2 };
+        let expected = BalanceStatus { generated: 100, available: 60, unrecorded: 8, recorded: 30, voided: 2 };
         assert_eq!(shown, expected);
-        assert_eq!(shown.generated, shown.queued + shown.unrecorded + shown.recorded + shown.voided);
+        assert_eq!(shown.generated, shown.available + shown.unrecorded + shown.recorded + shown.voided);
     }
 
     #[test]
@@ -170,31 +170,31 @@ mod tests {
         let gone = "Redis was told that 20 coupons are recorded, Postgres has only 19 of these records";
         for (balance, coupons, too_much, words) in [
             (
-                Balance { generated: 100_000, loaded: 100_000, queued: 4000, issued: 95_990, ..WHOLE },
+                Balance { generated: 100_000, loaded: 100_000, available: 4000, issued: 95_990, ..WHOLE },
                 10,
                 false,
                 "Postgres has 100000 coupons, Redis has 4000 to give and 95990 given: 10 are nowhere",
             ),
             (
-                Balance { queued: 59, issued: 39, voided: 1, ..WHOLE },
+                Balance { available: 59, issued: 39, voided: 1, ..WHOLE },
                 1,
                 false,
                 "Postgres has 100 coupons, Redis has 59 to give, 39 given and 1 voided: 1 is nowhere",
             ),
             (
-                Balance { generated: 111, queued: 58, ..WHOLE },
+                Balance { generated: 111, available: 58, ..WHOLE },
                 2,
                 false,
                 "Postgres has 111 coupons, Redis has 58 to give, 40 given and 11 still to load: 2 are nowhere",
             ),
             (
-                Balance { queued: 61, ..WHOLE },
+                Balance { available: 61, ..WHOLE },
                 1,
                 true,
                 "Postgres has 100 coupons, Redis has 61 to give and 40 given: 1 is there twice",
             ),
             (
-                Balance { queued: 61, voided: -1, ..WHOLE },
+                Balance { available: 61, voided: -1, ..WHOLE },
                 1,
                 true,
                 "Redis has loaded 100 coupons, 61 are to give and 40 given: 1 is there twice",
@@ -213,7 +213,7 @@ mod tests {
             assert_eq!(balance.gives_too_much(), too_much, "{words}");
             assert!(difference.words.starts_with(&format!("{words}; set issuance to Paused")), "{}", difference.words);
         }
-        let both = Balance { queued: 59, recorded: 19, ..WHOLE }.difference().unwrap();
+        let both = Balance { available: 59, recorded: 19, ..WHOLE }.difference().unwrap();
         assert!(both.coupons == 2 && both.words.contains("nowhere; Redis was told"), "{both:?}");
     }
 }

@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Coupon, Lot, Uuid, Window};
-use ledger::{Ledger, LedgerError, NewEvent};
-use stock::Loaded;
+use couponry_domain::{Coupon, Lot, Uuid, Window};
+use couponry_postgres::{Database, DatabaseError, NewEvent};
+use couponry_redis::Loaded;
 use tokio::{
     sync::{mpsc, watch},
     time::{self, MissedTickBehavior},
@@ -50,17 +50,17 @@ pub(super) async fn execute(
     context: &Context,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ReconcileError> {
-    let Context { ledger, stock, .. } = context;
+    let Context { database, stock, .. } = context;
     let Wanted { uid, name, .. } = wanted;
-    failpoint::crash("operator.before-step");
+    couponry_failpoint::crash("operator.before-step");
     match step {
         Step::Register => {
             let Wanted { uid, name, policy_name, format, generation, .. } = wanted.clone();
-            ledger.register(&NewEvent { uid, name, policy_name, format, generation }).await?;
+            database.register(&NewEvent { uid, name, policy_name, format, generation }).await?;
         }
         Step::MakeStock(lot) => make_stock(&lot, wanted, seen, context, reporter).await?,
         Step::Prepare => {
-            stock.prepare(name, *uid, seen.stored()?.edition).await?;
+            stock.prepare(name, *uid, seen.stored()?.stock_epoch).await?;
         }
         Step::Adopt => {
             if let Some(own) = seen.own(wanted) {
@@ -69,8 +69,8 @@ pub(super) async fn execute(
         }
         Step::Recover => recover::recover(wanted, seen, context, reporter).await?,
         Step::Load { from, to } => load(from, to, wanted, seen, context, reporter).await?,
-        Step::ScheduleOpening { at } => unless_overtaken(ledger.schedule_opening(seen.stored()?, at).await)?,
-        Step::WithdrawOpening => ledger.withdraw_opening(*uid).await?,
+        Step::ScheduleOpening { at } => unless_overtaken(database.schedule_opening(seen.stored()?, at).await)?,
+        Step::WithdrawOpening => database.withdraw_opening(*uid).await?,
         Step::SetGate(opening) => {
             if let Loaded::Here(gate) = stock.set_gate(name, *uid, &opening).await? {
                 let Window { start, end } = opening.window;
@@ -80,24 +80,24 @@ pub(super) async fn execute(
         Step::CloseForeign(uid, opening) => {
             stock.set_gate(name, uid, &opening).await?;
         }
-        Step::RemoveEdition(edition) => {
-            let removed = stock.remove_edition(name, *uid, edition).await?;
-            tracing::info!(event = %name, edition, removed, "an earlier edition removed from Redis");
+        Step::RemoveStockEpoch(stock_epoch) => {
+            let removed = stock.remove_stock_epoch(name, *uid, stock_epoch).await?;
+            tracing::info!(event = %name, stock_epoch, removed, "an earlier stock epoch removed from Redis");
         }
         Step::RemoveForeign(uid) => {
             let removed = stock.remove(name, uid).await?;
             tracing::info!(event = %name, %uid, removed, "an earlier event removed from Redis");
         }
         Step::Retire => {
-            let retired = stock.retire(name, *uid, seen.stored()?.edition, wanted.generation).await?;
+            let retired = stock.retire(name, *uid, seen.stored()?.stock_epoch, wanted.generation).await?;
             tracing::info!(event = %name, ?retired, "the event is over: its coupons leave Redis");
         }
         Step::DiscardStock => {
-            ledger.discard_stock(seen.stored()?).await?;
+            database.discard_stock(seen.stored()?).await?;
             tracing::info!(event = %name, "coupons removed from Postgres, to be made anew");
         }
     }
-    failpoint::crash("operator.after-step");
+    couponry_failpoint::crash("operator.after-step");
     Ok(())
 }
 
@@ -110,7 +110,7 @@ async fn make_stock(
 ) -> Result<(), ReconcileError> {
     let begun = Instant::now();
     let (sender, done) = watch::channel(0);
-    let mut preload = pin!(context.ledger.preload(seen.stored()?, lot, move |made| {
+    let mut preload = pin!(context.database.preload(seen.stored()?, lot, move |made| {
         sender.send_replace(made);
     }));
     let mut ticks = time::interval(PROGRESS_INTERVAL);
@@ -127,7 +127,7 @@ async fn make_stock(
     };
     match preloaded {
         Ok(()) => {
-            context.metrics.coupons_made.inc_by(lot.len());
+            context.metrics.coupons_generated.inc_by(lot.len());
             tracing::info!(event = %wanted.name, coupons = lot.len(), seconds = begun.elapsed().as_secs_f32(), "coupons are in Postgres");
             Ok(())
         }
@@ -136,9 +136,9 @@ async fn make_stock(
 }
 
 /// That another operator was faster is no error: the next glance shows what is there.
-fn unless_overtaken(done: Result<(), LedgerError>) -> Result<(), ReconcileError> {
+fn unless_overtaken(done: Result<(), DatabaseError>) -> Result<(), ReconcileError> {
     match done {
-        Err(LedgerError::StockChanged { .. } | LedgerError::EditionChanged(_)) => Ok(()),
+        Err(DatabaseError::StockChanged { .. } | DatabaseError::StockEpochChanged(_)) => Ok(()),
         done => Ok(done?),
     }
 }
@@ -152,22 +152,22 @@ async fn load(
     context: &Context,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ReconcileError> {
-    let edition = seen.stored()?.edition;
+    let stock_epoch = seen.stored()?.stock_epoch;
     let begun = Instant::now();
     let mut said = begun;
     let mut next = from;
     let (sender, mut chunks) = mpsc::channel(READ_AHEAD);
     // Ends with the receiver.
-    tokio::spawn(read(context.ledger.clone(), wanted.uid, from..to, sender));
+    tokio::spawn(read(context.database.clone(), wanted.uid, from..to, sender));
     while let Some(chunk) = chunks.recv().await {
         let chunk = chunk?;
-        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, edition, &chunk).await? else {
+        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, stock_epoch, &chunk).await? else {
             return Ok(());
         };
         context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(chunk.len() as u64));
         let behind = next + chunk.len() as u64;
         next = loaded;
-        failpoint::crash("operator.after-chunk");
+        couponry_failpoint::crash("operator.after-chunk");
         if said.elapsed() > PROGRESS_INTERVAL {
             said = Instant::now();
             let progress = Progress::Working(copied(next, to));
@@ -185,7 +185,7 @@ async fn load(
 /// Sends the coupons of these ordinals in chunks, until there are no more, there is an error, or nobody wants them. What is read
 /// proves that Postgres has it: every number, none twice.
 async fn read(
-    ledger: Ledger,
+    database: Database,
     uid: Uuid,
     ordinals: Range<u64>,
     chunks: mpsc::Sender<Result<Vec<Coupon>, ReconcileError>>,
@@ -195,7 +195,7 @@ async fn read(
         let wished = u32::try_from(ordinals.end - next).unwrap_or(CHUNK).min(CHUNK);
         let expected = next..next + u64::from(wished);
         next = expected.end;
-        let chunk = ledger.coupons(uid, expected.start, wished).await.map_err(ReconcileError::from);
+        let chunk = database.coupons(uid, expected.start, wished).await.map_err(ReconcileError::from);
         let chunk = chunk.and_then(|chunk| {
             let found = chunk.iter().map(|coupon| Some(coupon.ordinal)).chain(iter::repeat(None));
             match expected.zip(found).find(|(expected, found)| Some(*expected) != *found) {

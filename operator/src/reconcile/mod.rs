@@ -21,11 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::{CouponEvent, status::reason};
+use couponry_crds::{CouponEvent, status::reason};
+use couponry_postgres::DatabaseError;
+use couponry_redis::{Observed, StockError};
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt as _, core::DeserializeGuard, runtime::controller::Action};
-use ledger::LedgerError;
-use stock::{Observed, StockError};
 
 pub(crate) use self::{
     balance::Balance,
@@ -57,7 +57,7 @@ const REFRESH_SHARE: u32 = 20;
 pub(crate) enum ReconcileError {
     /// Postgres failed, or refused.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Database(#[from] DatabaseError),
     /// Redis failed.
     #[error(transparent)]
     Stock(#[from] StockError),
@@ -87,12 +87,12 @@ impl ReconcileError {
     /// What to report about it; None: nothing, for the reason that there is nobody to report to.
     fn obstacle(&self) -> Option<Obstacle> {
         let reason = match self {
-            Self::Ledger(
-                LedgerError::Corrupt { .. } | LedgerError::InvalidCodeFormat(_) | LedgerError::AlreadyOpened(_),
+            Self::Database(
+                DatabaseError::Corrupt { .. } | DatabaseError::InvalidCodeFormat(_) | DatabaseError::AlreadyOpened(_),
             )
             | Self::NoEnd(_) => reason::PRELOAD_FAILED,
             Self::Stock(StockError::Unreadable { .. }) | Self::Gap(_) => reason::DRIFT_FOUND,
-            Self::Ledger(_) | Self::Stock(_) | Self::TooSlow => reason::BACKEND_UNAVAILABLE,
+            Self::Database(_) | Self::Stock(_) | Self::TooSlow => reason::BACKEND_UNAVAILABLE,
             Self::Kubernetes { .. } | Self::Outdated => return None,
         };
         Some(Obstacle { reason, message: self.to_string() })
@@ -214,7 +214,7 @@ fn next_look(wanted: &Wanted, seen: &Seen, is_active: bool) -> Duration {
     let Some(own) = seen.own(wanted) else { return IDLE };
     let Observed { window, now, issued, completed, outbox, .. } = own;
     let state = status::state(Some(own));
-    let is_flowing = *outbox > 0 || seen.persisted < *issued || completed < issued;
+    let is_flowing = *outbox > 0 || seen.recorded < *issued || completed < issued;
     let interval = if is_active || is_flowing || state == reason::OPEN { ACTIVE } else { IDLE };
     // A millisecond late, so that Redis's clock has passed it.
     let until = |time: i64| u64::try_from(time - now + 1).ok().filter(|wait| *wait > 0).map(Duration::from_millis);

@@ -1,9 +1,9 @@
 //! What the stores hold of an event. Reads only.
 
-use domain::EventId;
+use couponry_domain::EventName;
+use couponry_postgres::{Database, StoredEvent};
+use couponry_redis::{Observed, Stock};
 use k8s_openapi::jiff::Timestamp;
-use ledger::{Ledger, StoredEvent};
-use stock::{Observed, Stock};
 
 use super::{ReconcileError, Wanted, arrival::Arrival};
 use crate::context::Context;
@@ -16,7 +16,7 @@ pub(crate) struct Seen {
     /// How many coupons Redis knew to be recorded, before Postgres was asked.
     pub(crate) known_recorded: u64,
     /// How many issuances Postgres has.
-    pub(crate) persisted: u64,
+    pub(crate) recorded: u64,
     /// The event in Redis: this one, or another of its name.
     pub(crate) redis: Option<Observed>,
     /// If it is another: which one.
@@ -53,7 +53,7 @@ impl Seen {
     pub(crate) fn with_loaded(&self, loaded: u64) -> Self {
         let mut seen = self.clone();
         if let Some(redis) = &mut seen.redis {
-            redis.queued += loaded.saturating_sub(redis.loaded);
+            redis.available += loaded.saturating_sub(redis.loaded);
             redis.loaded = loaded;
         }
         seen
@@ -68,12 +68,12 @@ impl Seen {
 /// Looks at both stores, in an order that makes no false alarms while other programs go on: what Redis knows to be recorded was
 /// recorded before, what is recorded was issued before, what is loaded was stored before.
 pub(crate) async fn observe(context: &Context, wanted: &Wanted) -> Result<Seen, ReconcileError> {
-    let Context { ledger, stock, .. } = context;
+    let Context { database, stock, .. } = context;
     let before = stock.observe(&wanted.name).await?.filter(|before| before.uid == wanted.uid);
     let known_recorded = before.map_or(0, |before| before.completed);
-    let persisted = ledger.issued_count(wanted.uid).await?;
+    let recorded = database.issued_count(wanted.uid).await?;
     let mut redis = stock.observe(&wanted.name).await?;
-    let stored = ledger.event(wanted.uid).await?;
+    let stored = database.event(wanted.uid).await?;
     if redis.is_none() && stored.as_ref().is_some_and(|stored| stored.opened_at.is_some()) {
         // Another operator may have made and opened it in between. Only now its absence means something.
         redis = stock.observe(&wanted.name).await?;
@@ -93,30 +93,30 @@ pub(crate) async fn observe(context: &Context, wanted: &Wanted) -> Result<Seen, 
         }
     };
     let now = redis.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |redis| redis.now);
-    Ok(Seen { stored, known_recorded, persisted, redis, rival, arrival, now })
+    Ok(Seen { stored, known_recorded, recorded, redis, rival, arrival, now })
 }
 
 /// Asks Kubernetes itself who has the name, after the rival was seen in Redis: when it is we, the rival had it before us.
-async fn rival(context: &Context, wanted: &Wanted, other: domain::Uuid) -> Result<Rival, ReconcileError> {
+async fn rival(context: &Context, wanted: &Wanted, other: couponry_domain::Uuid) -> Result<Rival, ReconcileError> {
     let current = context.events.get_metadata_opt(wanted.name.as_str()).await.map_err(|source| {
         ReconcileError::Kubernetes { operation: "asking who has the name", source: Box::new(source) }
     })?;
     if current.and_then(|event| event.metadata.uid?.parse().ok()) != Some(wanted.uid) {
         return Ok(Rival::Later);
     }
-    Ok(if context.ledger.event(other).await?.is_some() { Rival::Earlier } else { Rival::Unknown })
+    Ok(if context.database.event(other).await?.is_some() { Rival::Earlier } else { Rival::Unknown })
 }
 
 /// How many batches wait for Kafka, and how many issued coupons for Postgres.
 pub(crate) async fn backlog(
-    ledger: &Ledger,
+    database: &Database,
     stock: &Stock,
-    name: &EventId,
-    uid: domain::Uuid,
+    name: &EventName,
+    uid: couponry_domain::Uuid,
 ) -> Result<Backlog, ReconcileError> {
     let Some(own) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else { return Ok(Backlog::default()) };
-    let persisted = ledger.issued_count(uid).await?;
-    Ok(Backlog { outbox: own.outbox, unrecorded: own.issued.saturating_sub(persisted) })
+    let recorded = database.issued_count(uid).await?;
+    Ok(Backlog { outbox: own.outbox, unrecorded: own.issued.saturating_sub(recorded) })
 }
 
 /// What is on its way from Redis to Postgres.

@@ -10,14 +10,14 @@
 //! # Caveats
 //! Between a glance and its step, another operator may act on another version of the manifest, and a step may arrive long after
 //! its operator is dead. Each step is therefore checked again where it takes effect: lots by their first ordinal, chunks by
-//! theirs, the gate by the count and the generation of the manifest, discarding by the opening, and all of them by the edition of
-//! the stock: to make it anew, the next edition is begun in Postgres before anything else.
+//! theirs, the gate by the count and the generation of the manifest, discarding by the opening, and all of them by the stock epoch of
+//! the stock: to make it anew, the next stock epoch is begun in Postgres before anything else.
 //! Who sees a newer generation than their own, or a later event of the same name, has been overtaken and leaves it alone.
 
-use crds::{Issuance, status::reason};
-use domain::{Discount, Gate, Lot, Uuid, Window};
-use ledger::StoredEvent;
-use stock::{Observed, Opening};
+use couponry_crds::{Issuance, status::reason};
+use couponry_domain::{Discount, Gate, Lot, Uuid, Window};
+use couponry_postgres::StoredEvent;
+use couponry_redis::{Observed, Opening};
 
 use super::{Balance, Rival, Seen, Wanted, arrival::Arrival, recover, status};
 
@@ -47,11 +47,11 @@ pub(crate) enum Step {
     SetGate(Opening),
     /// Close the gate of an earlier event of this name.
     CloseForeign(Uuid, Opening),
-    /// Remove the keys of an earlier edition of the stock from Redis.
-    RemoveEdition(u32),
+    /// Remove the keys of an earlier stock epoch from Redis.
+    RemoveStockEpoch(u32),
     /// Remove the keys of an earlier event of this name from Redis.
     RemoveForeign(Uuid),
-    /// Remove the coupons from Postgres, and begin the next edition.
+    /// Remove the coupons from Postgres, and begin the next stock epoch.
     DiscardStock,
     /// Take the coupons of an event that is over out of Redis.
     Retire,
@@ -97,7 +97,7 @@ fn is_to_retire(wanted: &Wanted, seen: &Seen) -> bool {
         reason::SOLD_OUT => own.window.end.is_none(),
         _ => false,
     };
-    let is_recorded = own.outbox == 0 && own.completed >= own.issued && seen.persisted >= own.issued;
+    let is_recorded = own.outbox == 0 && own.completed >= own.issued && seen.recorded >= own.issued;
     is_over
         && is_recorded
         && own.retired.is_none()
@@ -122,16 +122,16 @@ fn follow(wanted: &Wanted, seen: &Seen) -> Plan {
     if let Some(other) = other {
         return make_room(wanted, other, seen.rival);
     }
-    if let Some(own) = seen.redis.as_ref().filter(|own| own.edition != stored.edition) {
-        let is_earlier = own.edition < stored.edition && own.issued == 0 && stored.opened_at.is_none();
+    if let Some(own) = seen.redis.as_ref().filter(|own| own.stock_epoch != stored.stock_epoch) {
+        let is_earlier = own.stock_epoch < stored.stock_epoch && own.issued == 0 && stored.opened_at.is_none();
         return if is_earlier {
-            Plan::Do(Step::RemoveEdition(own.edition))
+            Plan::Do(Step::RemoveStockEpoch(own.stock_epoch))
         } else {
-            let (has, knows) = (own.edition, stored.edition);
+            let (has, knows) = (own.stock_epoch, stored.stock_epoch);
             stuck(
                 reason::DRIFT_FOUND,
                 format!(
-                    "Redis has edition {has} of the stock, Postgres edition {knows}: one of them was restored from a backup"
+                    "Redis has stock_epoch {has} of the stock, Postgres stock epoch {knows}: one of them was restored from a backup"
                 ),
             )
         };
@@ -153,7 +153,7 @@ fn follow(wanted: &Wanted, seen: &Seen) -> Plan {
 /// Redis has restarted or changed since it was known to be whole, and may have lost something; or it was only just prepared.
 fn unverified(stored: &StoredEvent, own: &Observed, seen: &Seen) -> Plan {
     let may_be_given =
-        stored.opened_at.is_some_and(|at| at <= seen.now + CLOCK_TOLERANCE) || own.issued > 0 || seen.persisted > 0;
+        stored.opened_at.is_some_and(|at| at <= seen.now + CLOCK_TOLERANCE) || own.issued > 0 || seen.recorded > 0;
     if !may_be_given || own.retired.is_some() {
         return Plan::Do(Step::Adopt);
     }
@@ -170,7 +170,7 @@ fn make_room(wanted: &Wanted, other: &Observed, rival: Option<Rival>) -> Plan {
     let uid = other.uid;
     if rival != Some(Rival::Earlier) {
         return stuck(
-            reason::NAME_TAKEN,
+            reason::NAME_CONFLICT,
             format!(
                 "Redis has another event named {} (uid {uid}) that this installation does not know: give each installation its \
                  own --redis-key-prefix, or remove the old keys",
@@ -180,11 +180,11 @@ fn make_room(wanted: &Wanted, other: &Observed, rival: Option<Rival>) -> Plan {
     }
     if other.gate != Gate::Closed {
         let window = other.window;
-        return Plan::Do(Step::CloseForeign(uid, opening(wanted, Gate::Closed, window, other.edition, other.loaded)));
+        return Plan::Do(Step::CloseForeign(uid, opening(wanted, Gate::Closed, window, other.stock_epoch, other.loaded)));
     }
     if other.outbox > 0 {
         return stuck(
-            reason::NAME_TAKEN,
+            reason::NAME_CONFLICT,
             format!(
                 "an earlier event of this name (uid {uid}) still has coupons on their way to Kafka: waiting for them"
             ),
@@ -228,7 +228,7 @@ fn before_opening(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>,
         return drift;
     }
     if wanted.issuance == Issuance::Paused {
-        return settle_gate(own, opening(wanted, Gate::Paused, wanted.window, stored.edition, len))
+        return settle_gate(own, opening(wanted, Gate::Paused, wanted.window, stored.stock_epoch, len))
             .unwrap_or(Plan::Rest);
     }
     Plan::Do(Step::ScheduleOpening { at: opens_at(wanted.window, now) })
@@ -245,11 +245,11 @@ fn waiting_for_start(wanted: &Wanted, stored: &StoredEvent, own: &Observed, at: 
         && own.loaded == len
         && wanted.whole_stock().is_ok_and(|target| same(&stored.stock, &target));
     if as_wanted {
-        return settle_gate(own, opening(wanted, Gate::Open, wanted.window, stored.edition, len)).unwrap_or(Plan::Rest);
+        return settle_gate(own, opening(wanted, Gate::Open, wanted.window, stored.stock_epoch, len)).unwrap_or(Plan::Rest);
     }
     if own.gate == Gate::Open {
         // With the window that is in force: the start must not come nearer than Postgres knows.
-        return Plan::Do(Step::SetGate(opening(wanted, Gate::Loading, own.window, stored.edition, len)));
+        return Plan::Do(Step::SetGate(opening(wanted, Gate::Loading, own.window, stored.stock_epoch, len)));
     }
     given_too_early(own).unwrap_or(Plan::Do(Step::WithdrawOpening))
 }
@@ -270,7 +270,7 @@ fn after_opening(wanted: &Wanted, stored: &StoredEvent, own: &Observed, seen: &S
     {
         return plan;
     }
-    let opening = opening_now(wanted, stored, own, own.issued > 0 || seen.persisted > 0);
+    let opening = opening_now(wanted, stored, own, own.issued > 0 || seen.recorded > 0);
     let start = opening.window.start;
     if let Some(plan) = settle_gate(own, opening) {
         return plan;
@@ -312,7 +312,7 @@ fn closed(wanted: &Wanted, stored: &StoredEvent, own: Option<&Observed>) -> Opti
             wanted,
             Gate::Closed,
             wanted.window,
-            stored.edition,
+            stored.stock_epoch,
             stored.stock_len(),
         )))),
     }
@@ -349,8 +349,8 @@ fn settle_gate(own: &Observed, opening: Opening) -> Option<Plan> {
     (!in_force).then_some(Plan::Do(Step::SetGate(opening)))
 }
 
-fn opening(wanted: &Wanted, gate: Gate, window: Window, edition: u32, total: u64) -> Opening {
-    Opening { gate, window, acknowledge: wanted.acknowledge, generation: wanted.generation, edition, total }
+fn opening(wanted: &Wanted, gate: Gate, window: Window, stock_epoch: u32, total: u64) -> Opening {
+    Opening { gate, window, acknowledge: wanted.acknowledge, generation: wanted.generation, stock_epoch, total }
 }
 
 /// What is to be in force when the opening is noted and its time has come. Where users may have got coupons, the start stays as it
@@ -369,7 +369,7 @@ pub(super) fn opening_now(wanted: &Wanted, stored: &StoredEvent, own: &Observed,
         Gate::Paused | Gate::Closed => own.window.start,
     };
     let window = Window { start, end: wanted.window.end };
-    opening(wanted, gate, window, stored.edition, stored.stock_len())
+    opening(wanted, gate, window, stored.stock_epoch, stored.stock_len())
 }
 
 /// From when on a gate that is opened now gives out coupons.

@@ -12,11 +12,11 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use crds::status::reason;
-use domain::{Coupon, Gate, UserId};
+use couponry_crds::status::reason;
+use couponry_domain::{Coupon, Gate, UserId};
+use couponry_postgres::{CouponStatus, DatabaseError, StoredEvent};
+use couponry_redis::{Holding, Loaded, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 use futures::TryStreamExt as _;
-use ledger::{CouponStatus, LedgerError, StoredEvent};
-use stock::{Holding, Loaded, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 
 use super::{
     Obstacle, Progress, ReconcileError, Reporter, Seen, Wanted, execute::PROGRESS_INTERVAL, plan::opening_now,
@@ -41,7 +41,7 @@ pub(super) async fn recover(
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ReconcileError> {
     let (Some(own), mut stored) = (seen.own(wanted), seen.stored()?.clone()) else { return Ok(()) };
-    if !is_whole(own, seen.persisted, &stored) {
+    if !is_whole(own, seen.recorded, &stored) {
         let missing = unrecorded(own, wanted, context).await?;
         if !missing.is_empty() {
             tracing::warn!(event = %wanted.name, users = missing.len(), "Redis has coupons with users whom Postgres does not know: sending them again");
@@ -52,7 +52,7 @@ pub(super) async fn recover(
     }
 
     let Some((recovery, since)) = begin(own, wanted, &mut stored, context, false).await? else { return Ok(()) };
-    let recorded = context.ledger.issued_count(own.uid).await?;
+    let recorded = context.database.issued_count(own.uid).await?;
     let Some(current) = context.stock.observe(&wanted.name).await? else { return Ok(()) };
     let recovered = if is_whole(&current, recorded, &stored) {
         Recovered { recovery, since, total: current.loaded }
@@ -82,7 +82,7 @@ pub(super) async fn recover(
 /// A top-up may still be on its way, but not where the gate is still to be set: there somebody was cut off while restoring, and
 /// until the rest was loaded users would be told that the event has not started.
 fn is_whole(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
-    let held = i128::from(redis.queued) + i128::from(redis.issued) + i128::from(redis.voided);
+    let held = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
     redis.completed == redis.issued
         && redis.issued == recorded
         && held == i128::from(redis.loaded)
@@ -107,7 +107,7 @@ async fn unrecorded(
     let mut missing = Vec::new();
     for page in held.chunks(PAGE) {
         let users: Vec<UserId> = page.iter().map(|(user, _)| user.clone()).collect();
-        let recorded = context.ledger.issuances_about(own.uid, &users, &[]).await?;
+        let recorded = context.database.issuances_about(own.uid, &users, &[]).await?;
         let recorded: HashMap<_, _> = recorded.into_iter().map(|one| (one.user_id, one.coupon)).collect();
         let is_known = |(user, holding): &&(UserId, Holding)| {
             holding.status == Status::Completed && recorded.get(user) == Some(&holding.coupon)
@@ -130,11 +130,11 @@ async fn begin(
         return Ok(None);
     };
     // Clocks of several servers differ.
-    let since = stored.sealed_before.map_or(recovery.begun_at, |sealed| recovery.begun_at.max(sealed + 1));
-    if !context.ledger.seal(stored, since).await? {
+    let since = stored.record_cutoff.map_or(recovery.begun_at, |sealed| recovery.begun_at.max(sealed + 1));
+    if !context.database.set_record_cutoff(stored, since).await? {
         return Ok(None);
     }
-    stored.sealed_before = Some(since);
+    stored.record_cutoff = Some(since);
     Ok(Some((recovery, since)))
 }
 
@@ -150,12 +150,12 @@ async fn restore(
     reporter: &mut Reporter<'_>,
 ) -> Result<Option<u64>, ReconcileError> {
     let of = stored.stock_len();
-    let mut coupons = context.ledger.stock_with_holders(own.uid).try_chunks(MAX_RESTORED);
+    let mut coupons = context.database.stock_with_holders(own.uid).try_chunks(MAX_RESTORED);
     let mut said = Instant::now();
     let mut next = 0;
     while let Some(chunk) = coupons.try_next().await.map_err(|error| error.1)? {
         let first = next;
-        let (mut queued, mut held) = (Vec::with_capacity(chunk.len()), Vec::new());
+        let (mut available, mut held) = (Vec::with_capacity(chunk.len()), Vec::new());
         for CouponStatus { ordinal, code: coupon, discount, holder } in chunk {
             if ordinal != next {
                 return Err(ReconcileError::Gap(next));
@@ -165,10 +165,10 @@ async fn restore(
                 Some((user, issued_at)) => {
                     held.push((user, Holding { coupon, discount, issued_at, status: Status::Completed }));
                 }
-                None => queued.push(Coupon { ordinal, code: coupon.to_string(), discount }),
+                None => available.push(Coupon { ordinal, code: coupon.to_string(), discount }),
             }
         }
-        let loaded = context.stock.restore(&wanted.name, own, recovery, first..next, &queued, &held).await?;
+        let loaded = context.stock.restore(&wanted.name, own, recovery, first..next, &available, &held).await?;
         if loaded != Loaded::Here(next) {
             return Ok(None);
         }
@@ -180,8 +180,8 @@ async fn restore(
     }
     // Fewer than the event had when it was seen; those that were added since are loaded like any others.
     if next < of {
-        return Err(LedgerError::Corrupt {
-            operation: ledger::Operation::ReadCoupons,
+        return Err(DatabaseError::Corrupt {
+            operation: couponry_postgres::Operation::ReadCoupons,
             what: format!("{next} of {of} coupons"),
         }
         .into());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crds::{CouponEvent, CouponEventStatus, status::condition};
+use couponry_crds::{CouponEvent, CouponEventStatus, status::condition};
 use kube::{
     Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},

@@ -1,15 +1,15 @@
 //! What to report about an event: computed from the last report and from what the stores hold, without a client.
 
-use crds::{
+use couponry_crds::{
     CouponEventStatus,
     status::{condition, reason},
 };
-use domain::{Gate, Verdict};
+use couponry_domain::{Gate, Verdict};
+use couponry_redis::Observed;
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use stock::Observed;
 
 use super::{Balance, Obstacle, Seen, Wanted};
 use crate::scaling::{Asked, Scaled};
@@ -75,7 +75,7 @@ pub(crate) fn report(
     let own = seen.own(wanted);
     let state = state(own);
     let issued = own.map_or(old.issued.unwrap_or_default(), |own| own.issued);
-    let caught_up = seen.persisted >= issued && own.is_none_or(|own| own.outbox == 0);
+    let caught_up = seen.recorded >= issued && own.is_none_or(|own| own.outbox == 0);
     let is_over = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
     let opened = own.is_some_and(|own| own.gate == Gate::Open);
     let opened_at = seen.stored.as_ref().and_then(|stored| stored.opened_at).filter(|at| opened && *at <= seen.now);
@@ -88,7 +88,7 @@ pub(crate) fn report(
             reason: state,
             message: describe(state).to_owned(),
         },
-        persisted(issued, caught_up),
+        recorded(issued, caught_up),
         stalled(progress),
     ];
     findings.extend(balance.map(|_| balanced(difference)));
@@ -107,10 +107,10 @@ pub(crate) fn report(
         observed_generation: Some(wanted.generation),
         conditions: conditions(&old.conditions, findings, stays, wanted.generation, now),
         balance: balance.as_ref().map(Balance::status).or(old.balance),
-        preloaded: Some(own.map_or(0, |own| own.loaded)),
+        loaded: Some(own.map_or(0, |own| own.loaded)),
         issued: Some(issued),
-        persisted: Some(seen.persisted),
-        remaining: Some(own.map_or(0, |own| own.queued)),
+        recorded: Some(seen.recorded),
+        available: Some(own.map_or(0, |own| own.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(seconds)),
         sold_out_at: first(old.sold_out_at.as_ref(), own.is_some_and(is_sold_out), now),
         finished_at: first(old.finished_at.as_ref(), is_over && caught_up, now),
@@ -150,7 +150,7 @@ pub(crate) fn is_transition(old: &CouponEventStatus, new: &CouponEventStatus) ->
         || (opened_at, sold_out_at, finished_at) != (&old.opened_at, &old.sold_out_at, &old.finished_at)
 }
 
-/// The event's state, as the reason of the condition Open. The same order as [`domain::Window::verdict`], but that a pause
+/// The event's state, as the reason of the condition Open. The same order as [`couponry_domain::Window::verdict`], but that a pause
 /// is told before the start as well.
 pub(crate) fn state(own: Option<&Observed>) -> &'static str {
     let Some(own) = own else { return reason::LOADING };
@@ -168,7 +168,7 @@ pub(crate) fn state(own: Option<&Observed>) -> &'static str {
 }
 
 fn is_sold_out(own: &Observed) -> bool {
-    own.gate != Gate::Loading && own.queued == 0 && own.loaded > 0
+    own.gate != Gate::Loading && own.available == 0 && own.loaded > 0
 }
 
 const fn describe(state: &'static str) -> &'static str {
@@ -228,18 +228,18 @@ fn work(seen: &Seen) -> &'static str {
     if opened && was_whole { reason::TOPPING_UP } else { reason::PRELOADING }
 }
 
-fn persisted(issued: u64, caught_up: bool) -> Finding {
+fn recorded(issued: u64, caught_up: bool) -> Finding {
     let (reason, message) = match (issued, caught_up) {
         (0, true) => (reason::NOTHING_ISSUED, "No coupon was issued yet"),
-        (_, true) => (reason::CAUGHT_UP, "Every issued coupon is recorded in Postgres"),
-        (_, false) => (reason::CATCHING_UP, "Issued coupons are on their way to Postgres"),
+        (_, true) => (reason::ALL_RECORDED, "Every issued coupon is recorded in Postgres"),
+        (_, false) => (reason::RECORDING, "Issued coupons are on their way to Postgres"),
     };
-    Finding { type_: condition::PERSISTED, holds: caught_up, reason, message: message.to_owned() }
+    Finding { type_: condition::RECORDED, holds: caught_up, reason, message: message.to_owned() }
 }
 
 fn balanced(difference: Option<&str>) -> Finding {
     let (reason, message) =
-        difference.map_or((reason::ADDS_UP, "Every coupon is accounted for"), |words| (reason::DRIFT_FOUND, words));
+        difference.map_or((reason::COUNTS_MATCH, "Every coupon is accounted for"), |words| (reason::DRIFT_FOUND, words));
     Finding { type_: condition::BALANCED, holds: difference.is_none(), reason, message: message.to_owned() }
 }
 
@@ -247,7 +247,7 @@ fn stalled(progress: &Progress) -> Finding {
     let (holds, reason, message) = match progress {
         Progress::Stuck(Obstacle { reason, message }) => (true, *reason, message.clone()),
         Progress::Working(_) | Progress::Settled => {
-            (false, reason::PROGRESSING, "Nothing stands in the way".to_owned())
+            (false, reason::NOT_STALLED, "Nothing stands in the way".to_owned())
         }
     };
     Finding { type_: condition::STALLED, holds, reason, message }

@@ -4,7 +4,7 @@
 //! be read: to close it because of what may be a slip of the pen would be worse than to leave it. Who wants it closed corrects the
 //! object, or deletes it.
 
-use crds::{CouponEvent, CouponEventSpec, DeletionPolicy, status::reason};
+use couponry_crds::{CouponEvent, CouponEventSpec, DeletionPolicy, status::reason};
 use kube::{
     Api,
     api::{ApiResource, DynamicObject},
@@ -88,11 +88,11 @@ async fn follow(invalid: &InvalidObject, context: &Context) -> Result<Action, Re
     );
     if has_status && event.status.is_none() {
         // To replace what nobody understands could forget that the event was opened.
-        notices::publish(&context.recorder, &event, &[Notice::warning(reason::UNREADABLE, message)]).await;
+        notices::publish(&context.recorder, &event, &[Notice::warning(reason::INVALID_OBJECT, message)]).await;
         return Ok(Action::await_change());
     }
     let generation = event.metadata.generation.unwrap_or_default();
-    Reporter::new(context, event).unavailable(generation, &Obstacle { reason: reason::UNREADABLE, message }).await?;
+    Reporter::new(context, event).unavailable(generation, &Obstacle { reason: reason::INVALID_OBJECT, message }).await?;
     Ok(Action::requeue(IDLE))
 }
 

@@ -1,14 +1,14 @@
 //! What the manifest of an event asks for, in the terms of the stores.
 
-use crds::{CouponEvent, InvalidSpec, Issuance};
-use domain::{CodeFormat, Discount, EventId, Share, Uuid, Window, allocation::split};
-use stock::Acknowledge;
+use couponry_crds::{CouponEvent, InvalidSpec, Issuance};
+use couponry_domain::{CodeFormat, Discount, EventName, Share, Uuid, Window, allocation::split};
+use couponry_redis::Acknowledge;
 
 /// What the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) uid: Uuid,
-    pub(crate) name: EventId,
+    pub(crate) name: EventName,
     pub(crate) generation: i64,
     pub(crate) policy_name: String,
     pub(crate) format: CodeFormat,
@@ -56,8 +56,8 @@ impl Wanted {
             window: spec.window(),
             issuance: spec.issuance,
             acknowledge: match spec.acknowledge {
-                crds::Acknowledge::Redis => Acknowledge::Redis,
-                crds::Acknowledge::Kafka => Acknowledge::Kafka,
+                couponry_crds::Acknowledge::Redis => Acknowledge::Redis,
+                couponry_crds::Acknowledge::Kafka => Acknowledge::Kafka,
             },
             retire_at: retire_at(event),
         })

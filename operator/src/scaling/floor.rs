@@ -1,6 +1,6 @@
 //! How many issuers there must be at least, now and from when on another number: from the manifests alone, without a client.
 
-use crds::{CouponEvent, Issuance, ScalingSpec, status::condition, status::reason};
+use couponry_crds::{CouponEvent, Issuance, ScalingSpec, status::condition, status::reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// What one event asks for. Times are in milliseconds since the epoch.
@@ -148,8 +148,11 @@ mod tests {
         }
         let own_times = event(&times.replace("{minReplicas: 8}", ""), "{}");
         assert!(
-            Demand::of(&CouponEvent { spec: crds::CouponEventSpec { scaling: None, ..own_times.spec }, ..own_times })
-                .is_none()
+            Demand::of(&CouponEvent {
+                spec: couponry_crds::CouponEventSpec { scaling: None, ..own_times.spec },
+                ..own_times
+            })
+            .is_none()
         );
     }
 }

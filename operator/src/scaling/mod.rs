@@ -16,7 +16,7 @@ use std::{
 };
 
 use clap::{Args, CommandFactory as _, error::ErrorKind};
-use crds::{CouponEvent, status::reason};
+use couponry_crds::{CouponEvent, status::reason};
 use k8s_openapi::{api::autoscaling::v2::HorizontalPodAutoscaler, jiff::Timestamp};
 use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
 

@@ -1,6 +1,6 @@
 //! Whether as many issuers are ready as an event asks for, and why not, in plain words: without a client.
 
-use crds::status::reason;
+use couponry_crds::status::reason;
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod},
     jiff::Timestamp,

@@ -1,8 +1,8 @@
 //! `POST /coupons/preload`, with tokens of real service accounts.
 
 use anyhow::{Context as _, Result, ensure};
+use couponry_testbed::{ports, program::Running, shared};
 use serde_json::{Value, json};
-use testbed::{ports, program::Running, shared};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,

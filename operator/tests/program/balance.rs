@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use crds::BalanceStatus;
-use domain::EventId;
-use stock::{Settlement, SettlementOutcome};
-use testbed::ports;
+use couponry_crds::BalanceStatus;
+use couponry_domain::EventName;
+use couponry_redis::{Settlement, SettlementOutcome};
+use couponry_testbed::ports;
 
 use crate::stage::{Stage, eventually, holds, message, monitor, reason};
 
@@ -27,10 +27,10 @@ async fn what_has_vanished_is_told_with_words_and_so_is_that_it_is_back() -> Res
         stage.wait(name, "open", |status| holds(status, "Open")).await?;
         assert_eq!(stage.ask(name, 0..10).await?, 10);
         stage.record_all(name).await?;
-        let status = stage.wait(name, "recorded", |status| status.persisted == Some(10)).await?;
-        let balance = BalanceStatus { generated: 100, queued: 90, unrecorded: 0, recorded: 10, voided: 0 };
+        let status = stage.wait(name, "recorded", |status| status.recorded == Some(10)).await?;
+        let balance = BalanceStatus { generated: 100, available: 90, unrecorded: 0, recorded: 10, voided: 0 };
         assert_eq!(status.balance, Some(balance));
-        assert_eq!((holds(&status, "Balanced"), reason(&status, "Balanced")), (true, "AddsUp"));
+        assert_eq!((holds(&status, "Balanced"), reason(&status, "Balanced")), (true, "CountsMatch"));
     }
 
     stage.lose_coupon("queue")?;
@@ -78,7 +78,7 @@ async fn voided_coupons_are_counted_also_when_their_users_get_others() -> Result
     stage.apply("event", SPEC)?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
     assert_eq!(stage.ask("event", 0..10).await?, 10);
-    let event: EventId = "event".parse()?;
+    let event: EventName = "event".parse()?;
     let given = stage.stock.scan_issued(&event).await?;
     let cancelled: Vec<_> = given
         .into_iter()
@@ -92,7 +92,7 @@ async fn voided_coupons_are_counted_also_when_their_users_get_others() -> Result
     stage.wait("event", "voided", |status| status.balance.is_some_and(|balance| balance.voided == 3)).await?;
     assert_eq!(stage.ask("event", 0..10).await?, 3, "who was cancelled may ask again");
     stage.record_all("event").await?;
-    let expected = BalanceStatus { generated: 100, queued: 87, unrecorded: 0, recorded: 10, voided: 3 };
+    let expected = BalanceStatus { generated: 100, available: 87, unrecorded: 0, recorded: 10, voided: 3 };
     let status = stage.wait("event", "recorded", |status| status.balance == Some(expected)).await?;
     assert!(holds(&status, "Balanced") && holds(&status, "Ready"), "{status:#?}");
     Ok(())
@@ -106,7 +106,7 @@ async fn a_busy_event_gives_no_false_alarm() -> Result<()> {
     let spec = "{policyName: p, totalCount: 200000, discounts: [{type: Amount, value: 1, count: 200000}]}";
     stage.apply("event", spec)?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
-    let event: EventId = "event".parse()?;
+    let event: EventName = "event".parse()?;
     let uid = stage.uid("event").await?;
     let begun = Instant::now();
     let (mut asked, mut differing) = (0u32, 0);
@@ -114,7 +114,7 @@ async fn a_busy_event_gives_no_false_alarm() -> Result<()> {
         let users: Vec<_> = (asked..asked + 50).map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
         asked += 50;
         let entry = stage.stock.issue(&event, &users).await?.and_then(|reply| reply.outbox).context("nothing given")?;
-        stage.ledger.record(&entry.records).await?;
+        stage.database.record(&entry.records).await?;
         let settlements: Vec<_> = entry
             .records
             .iter()
@@ -131,8 +131,8 @@ async fn a_busy_event_gives_no_false_alarm() -> Result<()> {
     }
     ensure!(asked > 500, "only {asked} users asked");
     assert_eq!(differing, 0, "a false alarm");
-    let status = stage.wait("event", "recorded", |status| status.persisted == Some(u64::from(asked))).await?;
+    let status = stage.wait("event", "recorded", |status| status.recorded == Some(u64::from(asked))).await?;
     let balance = status.balance.context("no balance")?;
-    assert_eq!(balance.generated, balance.queued + balance.unrecorded + balance.recorded + balance.voided);
+    assert_eq!(balance.generated, balance.available + balance.unrecorded + balance.recorded + balance.voided);
     stage.wait_story("event", &["Opened", "PreloadCompleted", "PreloadStarted"]).await
 }

@@ -46,7 +46,7 @@ async fn a_top_up_adds_to_an_event_that_is_sold_out() -> Result<()> {
 
     stage.apply("event", &BY_SHARES.replace("totalCount: 100", "totalCount: 111"))?;
     let open = stage.wait("event", "open again", |status| holds(status, "Open") && holds(status, "Ready")).await?;
-    assert_eq!((open.preloaded, open.issued, open.remaining), (Some(111), Some(100), Some(11)));
+    assert_eq!((open.loaded, open.issued, open.available), (Some(111), Some(100), Some(11)));
     assert_eq!(open.sold_out_at, None);
     // 11 more, 70 to 30 percent: 8 and 3.
     stage.check_stores("event", &[("PERCENT:10", 78), ("AMOUNT:5000", 33)]).await?;
@@ -82,12 +82,12 @@ async fn before_it_opens_everything_but_the_code_may_change() -> Result<()> {
     assert_eq!((reason(&first, "Open"), &first.opened_at), ("Scheduled", &None));
 
     stage.apply("event", &scheduled.replace("totalCount: 100", "totalCount: 50"))?;
-    stage.wait("event", "smaller", |status| holds(status, "Ready") && status.preloaded == Some(50)).await?;
+    stage.wait("event", "smaller", |status| holds(status, "Ready") && status.loaded == Some(50)).await?;
     stage.check_whole("event", &[("PERCENT:10", 35), ("AMOUNT:5000", 15)]).await?;
 
     let other = "{policyName: p, totalCount: 60, discounts: [{type: Percent, value: 99, count: 60}]}";
     stage.apply("event", &with(other, "startTime: '2099-01-01T00:00:00Z'"))?;
-    stage.wait("event", "other", |status| holds(status, "Ready") && status.preloaded == Some(60)).await?;
+    stage.wait("event", "other", |status| holds(status, "Ready") && status.loaded == Some(60)).await?;
     stage.check_whole("event", &[("PERCENT:99", 60)]).await?;
     assert_eq!(stage.ask("event", 0..1).await?, 0);
 

@@ -1,7 +1,7 @@
 //! What deleting an event leaves.
 
 use anyhow::Result;
-use testbed::Redis;
+use couponry_testbed::Redis;
 
 use crate::stage::{Stage, eventually, holds, reason};
 
@@ -29,7 +29,7 @@ async fn deleting_waits_for_what_users_were_told_and_keeps_the_rows() -> Result<
     stage.record_all("event").await?;
     stage.wait_gone("event").await?;
     assert_eq!(stage.stock.observe(&"event".parse()?).await?, None);
-    assert_eq!(stage.ledger.issued_count(uid).await?, 10);
+    assert_eq!(stage.database.issued_count(uid).await?, 10);
     assert_eq!(stage.coupons_in_postgres(uid).await?.len(), 100);
     Ok(())
 }
@@ -45,7 +45,7 @@ async fn with_the_policy_delete_the_rows_go_as_well() -> Result<()> {
     stage.record_all("event").await?;
     stage.delete("event")?;
     stage.wait_gone("event").await?;
-    assert_eq!(stage.ledger.event(uid).await?, None);
+    assert_eq!(stage.database.event(uid).await?, None);
     assert_eq!(stage.stock.observe(&"event".parse()?).await?, None);
 
     stage.apply("event", &spec(""))?;
@@ -65,14 +65,14 @@ async fn what_is_never_recorded_does_not_hold_the_deletion_for_ever() -> Result<
     stage.delete("event")?;
     stage.wait_gone("event").await?;
     let story = stage.story("event").await?;
-    assert!(story.contains(&"LeftBehind".to_owned()), "{story:?}");
+    assert!(story.contains(&"CleanupIncomplete".to_owned()), "{story:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_away_does_not_hold_the_deletion_for_ever_and_what_it_gives_can_be_recorded() -> Result<()> {
     let redis = Redis::start()?;
-    let database = testbed::Database::create()?;
+    let database = couponry_testbed::Database::create()?;
     let postgres = database.url();
     let stage = Stage::on(database, &redis.url(), &postgres).await?;
     let _operator = stage.operator()?;
@@ -83,13 +83,13 @@ async fn a_redis_that_is_away_does_not_hold_the_deletion_for_ever_and_what_it_gi
     stage.delete("event")?;
     stage.wait_gone("event").await?;
     let story = stage.story("event").await?;
-    assert!(story.contains(&"LeftBehind".to_owned()), "{story:?}");
-    assert_ne!(stage.ledger.event(uid).await?, None, "the rows stay");
+    assert!(story.contains(&"CleanupIncomplete".to_owned()), "{story:?}");
+    assert_ne!(stage.database.event(uid).await?, None, "the rows stay");
 
     redis.resume()?;
     assert_eq!(stage.ask("event", 0..10).await?, 10, "nobody could tell it that the event is over");
     stage.record_all_of("event", uid).await?;
-    assert_eq!(stage.ledger.issued_count(uid).await?, 10);
+    assert_eq!(stage.database.issued_count(uid).await?, 10);
 
     stage.apply("event", &spec(""))?;
     stage.wait("event", "open anew", |status| holds(status, "Open")).await?;

@@ -1,7 +1,7 @@
 //! What the operator says about the settings of Redis.
 
 use anyhow::{Result, ensure};
-use testbed::{Database, Redis, redis::command};
+use couponry_testbed::{Database, Redis, redis::command};
 
 use crate::stage::{Stage, holds, message};
 
@@ -35,8 +35,8 @@ async fn what_a_crash_of_redis_can_lose_is_said_and_looked_at_again() -> Result<
     stage.wait("event", "durable again", |status| holds(status, "Durable")).await?;
 
     command(&redis.url(), &["ACL", "SETUSER", "default", "-config"])?;
-    let hidden = |status: &crds::CouponEventStatus| {
-        status.condition("Durable").is_some_and(|found| found.status == "Unknown" && found.reason == "SettingsHidden")
+    let hidden = |status: &couponry_crds::CouponEventStatus| {
+        status.condition("Durable").is_some_and(|found| found.status == "Unknown" && found.reason == "SettingsUnavailable")
     };
     stage.wait("event", "not told any more", hidden).await?;
     assert_eq!(stage.ask("event", 0..10).await?, 10);

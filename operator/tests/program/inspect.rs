@@ -3,8 +3,8 @@
 use std::process::Output;
 
 use anyhow::Result;
+use couponry_testbed::{ports, shared};
 use serde_json::json;
-use testbed::{ports, shared};
 
 use crate::stage::{Stage, holds};
 
@@ -33,7 +33,7 @@ async fn an_audit_says_ok_or_what_differs_by_its_exit_code_too() -> Result<()> {
     stage.lose_coupon("event")?;
     let bad = stage.answer(&["audit", "event"], &[])?;
     assert_eq!(bad.status.code(), Some(1), "{}{}", out(&bad), err(&bad));
-    assert!(out(&bad).contains("in Redis it is neither queued nor held\nDIFFERS: 1 differences\n"), "{}", out(&bad));
+    assert!(out(&bad).contains("in Redis it is neither available nor held\nDIFFERS: 1 differences\n"), "{}", out(&bad));
     let json: serde_json::Value =
         serde_json::from_slice(&stage.answer(&["audit", "event", "-o", "json"], &[])?.stdout)?;
     assert_eq!((&json["verdict"], &json["differences"]["counts"]["missing"]), (&"DIFFERS".into(), &1.into()));

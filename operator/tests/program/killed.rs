@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use domain::{EventId, Gate};
-use stock::Observed;
+use couponry_domain::{EventName, Gate};
+use couponry_redis::Observed;
 use tokio::time::sleep;
 
 use crate::stage::{Stage, eventually};
@@ -41,7 +41,7 @@ const POINTS: [Point; 8] = [
 ];
 
 impl Point {
-    async fn is_reached(self, stage: &Stage, event: &EventId) -> Result<bool> {
+    async fn is_reached(self, stage: &Stage, event: &EventName) -> Result<bool> {
         let ask = |query: &str| Ok::<_, anyhow::Error>(stage.database.sql(query)? == "t");
         let loaded = async || Ok::<_, anyhow::Error>(stage.stock.observe(event).await?.map_or(0, |redis| redis.loaded));
         let stored = || ask("SELECT EXISTS (SELECT FROM discount_policy)");
@@ -65,16 +65,16 @@ impl Point {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_point_of_the_preload_it_goes_on_and_makes_exactly_the_coupons() -> Result<()> {
     let stage = Stage::new().await?;
-    stage.ledger.migrate().await?;
+    stage.database.migrate().await?;
     let operator = stage.operator()?;
     stage.apply("event", SPEC)?;
-    let event: EventId = "event".parse()?;
+    let event: EventName = "event".parse()?;
     let mut in_the_middle = 0;
     for point in POINTS {
         eventually(&format!("{point:?} is reached"), async || point.is_reached(&stage, &event).await).await?;
         operator.kill9()?;
         let uid = stage.uid("event").await?;
-        let stored = stage.ledger.event(uid).await?.map_or(0, |stored| stored.stock_len());
+        let stored = stage.database.event(uid).await?.map_or(0, |stored| stored.stock_len());
         let redis = stage.stock.observe(&event).await?;
         let (loaded, gate) =
             redis.as_ref().map_or((0, Gate::Loading), |Observed { loaded, gate, .. }| (*loaded, *gate));

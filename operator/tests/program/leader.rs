@@ -1,12 +1,12 @@
 //! Several operators, of which one works.
 
 use anyhow::{Context as _, Result, ensure};
+use couponry_testbed::{Kubernetes, ports, program::Running};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::{
     Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use testbed::{Kubernetes, ports, program::Running};
 
 use crate::stage::{Stage, eventually, holds, monitor};
 
@@ -44,7 +44,7 @@ impl Candidate {
 
 async fn leads(port: u16) -> Result<bool> {
     let metrics = monitor(port, "/metrics").await.unwrap_or_default().1;
-    Ok(metrics.lines().any(|line| line == "couponry_operator_leader 1"))
+    Ok(metrics.lines().any(|line| line == "couponry_operator_is_leader 1"))
 }
 
 /// Two operators, the first of which leads. Both are ready.
@@ -141,7 +141,7 @@ async fn a_leader_that_was_frozen_for_long_stands_by_and_doubles_nothing() -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_renew_stops_and_goes_on_when_it_can() -> Result<()> {
     let kubernetes = Kubernetes::start()?;
-    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &crds::definition_yaml())?;
+    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::definition_yaml())?;
     kubernetes.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])?;
     let stage = Stage::new().await?;
     kubernetes.kubectl(&["create", "namespace", stage.namespace()])?;

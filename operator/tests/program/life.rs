@@ -1,13 +1,13 @@
 //! An event in each of its states: the operator starts again, the event is deleted, its name is used again.
 
 use anyhow::{Context as _, Result, ensure};
-use crds::{CouponEvent, CouponEventStatus};
+use couponry_crds::{CouponEvent, CouponEventStatus};
+use couponry_testbed::{Kubernetes, ports, shared};
 use kube::{
     Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
-use testbed::{Kubernetes, ports, shared};
 
 use crate::stage::{Stage, eventually, holds, monitor, reason};
 
@@ -100,7 +100,7 @@ impl State {
     async fn wait(&self, stage: &Stage) -> Result<CouponEventStatus> {
         stage
             .wait(self.name, "in its state", |status| {
-                let is_counted = status.persisted == Some(self.asked.into()) && status.issued == status.persisted;
+                let is_counted = status.recorded == Some(self.asked.into()) && status.issued == status.recorded;
                 is_counted && reason(status, "Open") == self.open && reason(status, "Ready") == self.ready
             })
             .await
@@ -111,7 +111,7 @@ impl State {
 fn essence(status: &CouponEventStatus) -> Value {
     let conditions: Vec<_> =
         status.conditions.iter().map(|one| (&one.type_, &one.status, &one.reason, &one.message)).collect();
-    let counts = (status.preloaded, status.issued, status.persisted, status.remaining, status.balance);
+    let counts = (status.loaded, status.issued, status.recorded, status.available, status.balance);
     serde_json::json!([conditions, counts, status.opened_at, status.sold_out_at, status.finished_at])
 }
 
@@ -148,14 +148,14 @@ async fn in_every_state_the_operator_starts_again_and_the_event_is_deleted_and_m
         stage.delete(state.name)?;
         stage.wait_gone(state.name).await?;
         assert_eq!(stage.stock.observe(&state.name.parse()?).await?, None, "{}", state.name);
-        assert_eq!(stage.ledger.issued_count(uid).await?, u64::from(state.asked), "{}: its records stay", state.name);
+        assert_eq!(stage.database.issued_count(uid).await?, u64::from(state.asked), "{}: its records stay", state.name);
 
         stage.apply(state.name, &format!("{{{PLAIN}}}"))?;
         let anew = stage.wait(state.name, "open anew", |status| holds(status, "Open")).await?;
-        assert_eq!((anew.issued, anew.persisted, anew.remaining), (Some(0), Some(0), Some(10)), "{}", state.name);
+        assert_eq!((anew.issued, anew.recorded, anew.available), (Some(0), Some(0), Some(10)), "{}", state.name);
         ensure!(anew.sold_out_at.is_none() && anew.finished_at.is_none() && holds(&anew, "Balanced"), "{anew:#?}");
         stage.check_whole(state.name, &[("AMOUNT:1", 10)]).await?;
-        let old = stage.ledger.coupons(uid, 0, 100).await?;
+        let old = stage.database.coupons(uid, 0, 100).await?;
         let new = stage.coupons_in_postgres(stage.uid(state.name).await?).await?;
         ensure!(old.iter().all(|old| new.iter().all(|new| new.code != old.code)), "{}: an old code", state.name);
         assert_eq!(stage.ask(state.name, 0..3).await?, 3, "{}: whoever had one may have one again", state.name);
@@ -175,7 +175,7 @@ async fn an_event_is_deleted_while_its_coupons_are_made() -> Result<()> {
         stage.delete("event")?;
         stage.wait_gone("event").await?;
         assert_eq!(stage.stock.observe(&"event".parse()?).await?, None);
-        assert_eq!(stage.ledger.event(uid).await?, None);
+        assert_eq!(stage.database.event(uid).await?, None);
     }
     Ok(())
 }
@@ -205,7 +205,7 @@ async fn events_go_with_their_namespace() -> Result<()> {
 async fn an_object_of_an_older_definition_is_read() -> Result<()> {
     let kubernetes = Kubernetes::start()?;
     let stage = Stage::new().await?;
-    let mut older = serde_json::to_value(crds::definition())?;
+    let mut older = serde_json::to_value(couponry_crds::definition())?;
     let schema = older.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties").context("no schema")?;
     for gone in ["scaling", "ttlSecondsAfterFinished", "deletionPolicy"] {
         let spec = schema.pointer_mut("/spec/properties").and_then(Value::as_object_mut).context("no spec")?;
@@ -233,7 +233,7 @@ async fn an_object_of_an_older_definition_is_read() -> Result<()> {
     let events: Api<CouponEvent> = Api::namespaced(Client::try_from(config)?, namespace);
     let status = async || Ok::<_, anyhow::Error>(events.get("old").await?.status.unwrap_or_default());
     eventually("it is open", async || Ok(holds(&status().await?, "Open"))).await?;
-    kubernetes.kubectl_with(&apply, &crds::definition_yaml())?;
+    kubernetes.kubectl_with(&apply, &couponry_crds::definition_yaml())?;
     assert_eq!(stage.ask("old", 0..3).await?, 3);
     eventually("the new fields are there", async || {
         let balance = status().await?.balance;

@@ -1,7 +1,7 @@
 //! Servers that are not there: at the start, in the middle, and without their data.
 
 use anyhow::{Context as _, Result};
-use testbed::{Database, Kafka, Kubernetes, Postgres, Redis, ports, shared};
+use couponry_testbed::{Database, Kafka, Kubernetes, Postgres, Redis, ports, shared};
 
 use crate::stage::{Stage, eventually, holds, message, monitor, reason};
 
@@ -44,7 +44,7 @@ async fn it_waits_for_servers_that_are_not_there_and_says_for_which() -> Result<
     eventually("our own connection is back", async || Ok(stage.stock.ping().await.is_ok())).await?;
     stage.check_whole("event", &[("AMOUNT:1", 100)]).await?;
     let metrics = monitor(port, "/metrics").await.context("no answer")?.1;
-    assert!(metrics.contains("couponry_operator_coupons_made_total 100"), "{metrics}");
+    assert!(metrics.contains("couponry_operator_coupons_generated_total 100"), "{metrics}");
     operator.stop()
 }
 
@@ -62,7 +62,7 @@ async fn it_waits_for_the_definition() -> Result<()> {
     })
     .await?;
     assert!(operator.log().contains("the definition of CouponEvent is not installed"), "{}", operator.log());
-    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &crds::definition_yaml())?;
+    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::definition_yaml())?;
     eventually("it is ready", async || Ok(monitor(port, "/readyz").await.is_some_and(|(status, _)| status == 200)))
         .await
 }
@@ -71,7 +71,7 @@ async fn it_waits_for_the_definition() -> Result<()> {
 async fn migrate_only_migrates() -> Result<()> {
     let database = Database::create()?;
     let url = database.url();
-    let migrate = || testbed::program("couponry-operator").args(["migrate", "--postgres-url", &url]).start();
+    let migrate = || couponry_testbed::program("couponry-operator").args(["migrate", "--postgres-url", &url]).start();
     let both = [migrate()?, migrate()?];
     for one in both {
         assert!(one.process().wait()?.success(), "{}", one.log());
@@ -129,7 +129,7 @@ async fn a_postgres_that_goes_while_an_event_is_open_stops_nothing_but_the_opera
 /// How many looks at an event have failed.
 async fn failures(port: u16) -> Result<u64> {
     let metrics = monitor(port, "/metrics").await.context("no answer")?.1;
-    let failed = "couponry_operator_reconciliations_total{outcome=\"failed\"} ";
+    let failed = "couponry_operator_reconcile_total{outcome=\"failed\"} ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(failed));
     count.map_or(Ok(0), |count| count.parse().with_context(|| format!("{count} failures")))
 }
@@ -180,14 +180,14 @@ async fn a_redis_that_forgot_an_event_that_was_open_is_filled_with_what_is_recor
     stage.wait_ready("scheduled").await?;
     assert_eq!(stage.ask("open", 0..10).await?, 10);
     stage.record_all("open").await?;
-    stage.wait("open", "counted", |status| (status.issued, status.remaining) == (Some(10), Some(90))).await?;
+    stage.wait("open", "counted", |status| (status.issued, status.available) == (Some(10), Some(90))).await?;
     let held = stage.stock.scan_issued(&"open".parse()?).await?;
     for name in ["open", "scheduled"] {
         assert!(stage.stock.remove(&name.parse()?, stage.uid(name).await?).await?);
     }
     let lost = stage.wait("open", "stalled", |status| holds(status, "Stalled")).await?;
     assert_eq!([reason(&lost, "Stalled"), reason(&lost, "Open")], ["RedisChanged"; 2]);
-    assert_eq!((lost.issued, lost.remaining), (Some(10), Some(90)), "what an empty Redis says is not reported");
+    assert_eq!((lost.issued, lost.available), (Some(10), Some(90)), "what an empty Redis says is not reported");
     stage.wait("open", "open", |status| holds(status, "Open")).await?;
     let story = ["Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisChanged"];
     stage.wait_story("open", &story).await?;

@@ -17,10 +17,10 @@ async fn an_event_becomes_ready_with_exactly_its_coupons() -> Result<()> {
     let status = stage.wait("event", "open", |status| holds(status, "Ready") && holds(status, "Open")).await?;
     stage.check_whole("event", &[("PERCENT:10", 330), ("AMOUNT:10", 330), ("PERCENT:20", 340)]).await?;
     assert_eq!(
-        [status.preloaded, status.remaining, status.issued, status.persisted].map(Option::unwrap),
+        [status.loaded, status.available, status.issued, status.recorded].map(Option::unwrap),
         [1000, 1000, 0, 0]
     );
-    assert!(holds(&status, "Preloaded") && holds(&status, "Persisted") && !holds(&status, "Stalled"));
+    assert!(holds(&status, "Preloaded") && holds(&status, "Recorded") && !holds(&status, "Stalled"));
     assert!(status.opened_at.is_some());
     let uid = stage.uid("event").await?;
     let code = &stage.coupons_in_postgres(uid).await?[0].code;
@@ -28,7 +28,7 @@ async fn an_event_becomes_ready_with_exactly_its_coupons() -> Result<()> {
     stage.wait_story("event", &["Opened", "PreloadCompleted", "PreloadStarted"]).await?;
     let table = stage.table()?;
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["NAME", "READY", "STATE", "TOTAL", "ISSUED", "PERSISTED", "START", "AGE"]);
+    assert_eq!(lines[0], ["NAME", "READY", "STATE", "TOTAL", "ISSUED", "RECORDED", "START", "AGE"]);
     assert_eq!(lines[1][..6], ["event", "True", "Open", "1000", "0", "0"]);
     Ok(())
 }
@@ -41,14 +41,14 @@ async fn the_counts_follow_what_happens() -> Result<()> {
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
     assert_eq!(stage.ask("event", 0..3).await?, 3);
     let issued = stage.wait("event", "issuing", |status| status.issued == Some(3)).await?;
-    assert_eq!((issued.remaining, issued.persisted), (Some(2), Some(0)));
-    assert_eq!((holds(&issued, "Persisted"), reason(&issued, "Persisted")), (false, "CatchingUp"));
+    assert_eq!((issued.available, issued.recorded), (Some(2), Some(0)));
+    assert_eq!((holds(&issued, "Recorded"), reason(&issued, "Recorded")), (false, "Recording"));
     assert_eq!(stage.ask("event", 0..9).await?, 2);
     let sold_out = stage.wait("event", "sold out", |status| reason(status, "Open") == "SoldOut").await?;
     assert!(sold_out.sold_out_at.is_some() && sold_out.finished_at.is_none() && holds(&sold_out, "Ready"));
     stage.record_all("event").await?;
     let finished = stage.wait("event", "finished", |status| status.finished_at.is_some()).await?;
-    assert_eq!((finished.persisted, reason(&finished, "Persisted")), (Some(5), "CaughtUp"));
+    assert_eq!((finished.recorded, reason(&finished, "Recorded")), (Some(5), "AllRecorded"));
     stage.wait_story("event", &["Opened", "PreloadCompleted", "PreloadStarted", "SoldOut"]).await
 }
 

@@ -13,9 +13,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use domain::{EventId, Gate};
+use couponry_domain::{EventName, Gate};
+use couponry_testbed::{Database, Kafka, Redis, ports, program::Running, redis::command};
 use futures::{StreamExt as _, TryStreamExt as _, future};
-use testbed::{Database, Kafka, Redis, ports, program::Running, redis::command};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -61,7 +61,7 @@ impl Show {
         for _ in 0..2 {
             let port = ports::free()?;
             let issuer = stage.companion("couponry-issuer")?;
-            let issuer = issuer.args(["--listen", &format!("127.0.0.1:{port}"), "--adopt-after-seconds", "1"]);
+            let issuer = issuer.args(["--listen", &format!("127.0.0.1:{port}"), "--outbox-takeover-seconds", "1"]);
             issuers.push((issuer.start()?, port));
         }
         let consumer = stage.companion("couponry-consumer")?.args(["--postgres-url", &url]);
@@ -122,15 +122,15 @@ impl Show {
 
     /// What Postgres has, when everything has arrived.
     async fn recorded(&self) -> Result<BTreeMap<String, String>> {
-        let event: EventId = "event".parse()?;
+        let event: EventName = "event".parse()?;
         let uid = self.stage.uid("event").await?;
         eventually("everything is recorded", async || {
             let Some(redis) = self.stage.stock.observe(&event).await? else { return Ok(false) };
-            let recorded = self.stage.ledger.issued_count(uid).await?;
+            let recorded = self.stage.database.issued_count(uid).await?;
             Ok(redis.is_verified && redis.outbox == 0 && redis.completed == redis.issued && redis.issued == recorded)
         })
         .await?;
-        let issuances: Vec<_> = self.stage.ledger.issuances(uid).try_collect().await?;
+        let issuances: Vec<_> = self.stage.database.issuances(uid).try_collect().await?;
         Ok(issuances.into_iter().map(|one| (one.user_id.to_string(), one.coupon.to_string())).collect())
     }
 
@@ -144,7 +144,7 @@ impl Show {
         let begun = Instant::now();
         self.noticed().await?;
         self.stage
-            .wait("event", "open again", |status| holds(status, "Open") && reason(status, "Stalled") == "Progressing")
+            .wait("event", "open again", |status| holds(status, "Open") && reason(status, "Stalled") == "NotStalled")
             .await?;
         Ok(begun.elapsed())
     }
@@ -374,13 +374,13 @@ async fn killed_in_the_middle_of_restoring_another_operator_starts_over() -> Res
     let url = database.url();
     let stage = Stage::on(database, &redis.url(), &url).await?;
     // Restoring takes longer: an operator must not take over from another one that gets on.
-    let impatient = || stage.program(ports::free()?).args(["--redis-settle-seconds", "1"]).start();
+    let impatient = || stage.program(ports::free()?).args(["--redis-recovery-grace-seconds", "1"]).start();
     let operator = impatient()?;
     stage.apply("event", &spec(TOTAL, "Redis"))?;
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
     assert_eq!(stage.ask("event", 0..2000).await?, 2000);
     stage.record_all("event").await?;
-    let event: EventId = "event".parse()?;
+    let event: EventName = "event".parse()?;
     let before = stage.stock.scan_issued(&event).await?;
     let mut queue = stage.stock.scan_queue(&event).await?;
     command(&redis.url(), &["FLUSHALL"])?;

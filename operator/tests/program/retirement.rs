@@ -1,7 +1,7 @@
 //! Coupons that leave Redis some time after the end.
 
 use anyhow::{Context as _, Result, ensure};
-use domain::Gate;
+use couponry_domain::Gate;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::stage::{Stage, holds, message, reason};
@@ -46,7 +46,7 @@ async fn after_its_time_an_event_that_is_over_keeps_only_its_counts_in_redis() -
         let status = stage.wait(name, "retired", |status| reason(status, "Ready") == "Retired").await?;
         ensure!(holds(&status, "Ready") && holds(&status, "Balanced") && !holds(&status, "Stalled"), "{status:#?}");
         assert_eq!(reason(&status, "Open"), *state, "how it ended is still said");
-        assert_eq!((status.issued, status.persisted, status.remaining), (Some(4), Some(4), Some(*left)));
+        assert_eq!((status.issued, status.recorded, status.available), (Some(4), Some(4), Some(*left)));
         let finished = status.finished_at.context("not finished")?.0;
         ensure!(*name != "ended" || Timestamp::now() > end && finished >= end, "{finished}");
         assert_eq!(stage.keys_left(name)?, "1", "couponMeta stays");
@@ -63,7 +63,7 @@ async fn after_its_time_an_event_that_is_over_keeps_only_its_counts_in_redis() -
 
     let audited = stage.answer(&["audit", "ended"], &[])?;
     let audited = String::from_utf8_lossy(&audited.stdout);
-    ensure!(audited.contains("Redis      6 queued, 4 held, before they left\n"), "{audited}");
+    ensure!(audited.contains("Redis      6 available, 4 held, before they left\n"), "{audited}");
 
     // What is gone does not come back.
     stage.apply("sold-out", &spec(9, "ttlSecondsAfterFinished: 0"))?;

@@ -1,13 +1,13 @@
 //! Issuers that are ready before the crowd. This Kubernetes has no controllers: what they would write, the test writes.
 
 use anyhow::Result;
+use couponry_testbed::{ports, program::Running, shared};
 use k8s_openapi::{
     api::autoscaling::v2::HorizontalPodAutoscaler,
     jiff::{SignedDuration, Timestamp},
 };
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
-use testbed::{ports, program::Running, shared};
 
 use crate::stage::{Stage, eventually, holds, message, reason};
 

@@ -8,17 +8,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use crds::{CouponEvent, CouponEventStatus};
-use domain::{Coupon, EventId, Uuid};
+use couponry_crds::{CouponEvent, CouponEventStatus};
+use couponry_domain::{Coupon, EventName, Uuid};
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_testbed::{Database, database::unique_name, ports, program::Program, shared};
 use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, Client, Config,
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use ledger::Ledger;
-use stock::Stock;
-use testbed::{Database, database::unique_name, ports, program::Program, shared};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// What one test plays on.
 pub(crate) struct Stage {
     pub(crate) database: Database,
-    pub(crate) ledger: Ledger,
+    pub(crate) database: Database,
     pub(crate) stock: Stock,
     pub(crate) events: Api<CouponEvent>,
     stories: Api<Event>,
@@ -57,7 +57,10 @@ impl Stage {
 
     /// On a Redis or a Postgres that the test may stop.
     pub(crate) async fn on(database: Database, redis_url: &str, postgres_url: &str) -> Result<Self> {
-        shared::kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &crds::definition_yaml())?;
+        shared::kubectl_with(
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+            &couponry_crds::definition_yaml(),
+        )?;
         shared::kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])?;
         let namespace = unique_name("operator");
         shared::kubectl(&["create", "namespace", &namespace])?;
@@ -66,7 +69,7 @@ impl Stage {
         let client = Client::try_from(config)?;
         let prefix = format!("{namespace}-");
         Ok(Self {
-            ledger: Ledger::connect(postgres_url)?,
+            database: Database::connect(postgres_url)?,
             stock: Stock::connect(redis_url, &prefix)?,
             events: Api::namespaced(client.clone(), &namespace),
             stories: Api::namespaced(client, &namespace),
@@ -97,7 +100,7 @@ impl Stage {
     }
 
     fn program_for(&self, kubeconfig: impl Into<PathBuf>, monitor: u16, admin: &str) -> Program {
-        testbed::program("couponry-operator")
+        couponry_testbed::program("couponry-operator")
             .args(["--namespace", &self.namespace, "--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
             .args(["--postgres-url", &self.postgres_url, "--kafka-brokers", &self.brokers])
             .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1", "--kafka-group", &self.topic])
@@ -108,7 +111,7 @@ impl Stage {
 
     /// The issuer or the consumer of this stage, not started yet.
     pub(crate) fn companion(&self, name: &str) -> Result<Program> {
-        Ok(testbed::program(name)
+        Ok(couponry_testbed::program(name)
             .args(["--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
             .args(["--kafka-brokers", &self.brokers, "--kafka-topic", &self.topic])
             .args(["--monitor-listen", &format!("127.0.0.1:{}", ports::free()?)]))
@@ -127,7 +130,7 @@ impl Stage {
     }
 
     /// A running operator.
-    pub(crate) fn operator(&self) -> Result<testbed::program::Running> {
+    pub(crate) fn operator(&self) -> Result<couponry_testbed::program::Running> {
         self.program(ports::free()?).start()
     }
 
@@ -250,7 +253,7 @@ impl Stage {
     pub(crate) async fn coupons_in_postgres(&self, uid: Uuid) -> Result<Vec<Coupon>> {
         let mut all = Vec::new();
         loop {
-            let page = self.ledger.coupons(uid, all.len() as u64, 10_000).await?;
+            let page = self.database.coupons(uid, all.len() as u64, 10_000).await?;
             if page.is_empty() {
                 return Ok(all);
             }
@@ -262,9 +265,9 @@ impl Stage {
     /// code twice. For events of one lot.
     pub(crate) async fn check_whole(&self, name: &str, split: &[(&str, usize)]) -> Result<()> {
         let uid = self.uid(name).await?;
-        let stored = self.ledger.event(uid).await?.context("Postgres does not know the event")?;
+        let stored = self.database.event(uid).await?.context("Postgres does not know the event")?;
         let coupons = self.coupons_in_postgres(uid).await?;
-        let lot = domain::Lot { first_ordinal: 0, counts: stored.stock.clone() };
+        let lot = couponry_domain::Lot { first_ordinal: 0, counts: stored.stock.clone() };
         let expected: Vec<Coupon> = lot.coupons(stored.seed, stored.format.clone()).collect();
         ensure!(coupons == expected, "Postgres does not hold what follows from the seed");
         self.check_stores(name, split).await
@@ -272,7 +275,7 @@ impl Stage {
 
     /// Fails unless both stores hold the same coupons, so many of each discount, and no code twice.
     pub(crate) async fn check_stores(&self, name: &str, split: &[(&str, usize)]) -> Result<()> {
-        let event: EventId = name.parse()?;
+        let event: EventName = name.parse()?;
         let coupons = self.coupons_in_postgres(self.uid(name).await?).await?;
         let codes: BTreeSet<_> = coupons.iter().map(|coupon| &coupon.code).collect();
         ensure!(codes.len() == coupons.len(), "{} codes in {} coupons", codes.len(), coupons.len());
@@ -283,13 +286,13 @@ impl Stage {
         let split: BTreeMap<_, _> = split.iter().map(|(discount, count)| ((*discount).to_owned(), *count)).collect();
         ensure!(counted == split, "Postgres holds {counted:?}, expected {split:?}");
         let given = self.stock.scan_issued(&event).await?;
-        let queued = self.stock.scan_queue(&event).await?;
+        let available = self.stock.scan_queue(&event).await?;
         let mut in_redis: Vec<_> =
-            given.into_values().map(|holding| (holding.coupon, holding.discount)).chain(queued).collect();
+            given.into_values().map(|holding| (holding.coupon, holding.discount)).chain(available).collect();
         let mut in_postgres: Vec<_> = coupons
             .into_iter()
             .map(|coupon| Ok((coupon.code.parse()?, coupon.discount)))
-            .collect::<Result<_, domain::code::InvalidCode>>()?;
+            .collect::<Result<_, couponry_domain::code::InvalidCode>>()?;
         in_redis.sort();
         in_postgres.sort();
         ensure!(in_redis == in_postgres, "Redis has {} coupons, and not those of Postgres", in_redis.len());
@@ -303,7 +306,7 @@ impl Stage {
 
     /// Sends a command to Redis, as a person would, and returns the answer as the protocol has it.
     pub(crate) fn redis(&self, words: &[&str]) -> Result<String> {
-        testbed::redis::command(&self.redis_url, words)
+        couponry_testbed::redis::command(&self.redis_url, words)
     }
 
     /// Takes one coupon out of the queue, as nobody should.
@@ -317,7 +320,7 @@ impl Stage {
     pub(crate) async fn ask(&self, name: &str, users: std::ops::Range<u32>) -> Result<usize> {
         let users: Vec<_> = users.map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
         let reply = self.stock.issue(&name.parse()?, &users).await?.context("Redis does not know the event")?;
-        Ok(reply.outcomes.iter().filter(|outcome| matches!(outcome, stock::Outcome::Issued(_))).count())
+        Ok(reply.outcomes.iter().filter(|outcome| matches!(outcome, couponry_redis::Outcome::Issued(_))).count())
     }
 
     /// Does what the issuer and the consumer do with everything that was issued.
@@ -327,12 +330,12 @@ impl Stage {
 
     /// The same for an event whose object is gone.
     pub(crate) async fn record_all_of(&self, name: &str, uid: Uuid) -> Result<()> {
-        let event: EventId = name.parse()?;
+        let event: EventName = name.parse()?;
         let mut settlements = Vec::new();
         for (user, holding) in self.stock.scan_issued(&event).await? {
-            self.ledger.record(&[holding.record(&event, uid, &user)]).await?;
-            let outcome = stock::SettlementOutcome::Completed;
-            settlements.push(stock::Settlement { user, coupon: holding.coupon, outcome });
+            self.database.record(&[holding.record(&event, uid, &user)]).await?;
+            let outcome = couponry_redis::SettlementOutcome::Completed;
+            settlements.push(couponry_redis::Settlement { user, coupon: holding.coupon, outcome });
         }
         self.stock.settle(&event, uid, &settlements).await?;
         let left = self.stock.left_behind(&event, Duration::ZERO, None, 1000).await?.entries;

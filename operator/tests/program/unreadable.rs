@@ -1,9 +1,9 @@
 //! Objects that an older definition let in, and that no program can read.
 
 use anyhow::{Context as _, Result, ensure};
-use domain::Uuid;
+use couponry_domain::Uuid;
+use couponry_testbed::{Kubernetes, ports, program::Running};
 use serde_json::{Value, json};
-use testbed::{Kubernetes, ports, program::Running};
 
 use crate::stage::{Stage, eventually, monitor};
 
@@ -43,7 +43,7 @@ impl World {
 
     /// What is done here may write times that the present definition refuses.
     fn with_older_definition(&self, act: impl Fn() -> Result<()>) -> Result<()> {
-        let mut older = serde_json::to_value(crds::definition())?;
+        let mut older = serde_json::to_value(couponry_crds::definition())?;
         for time in ["startTime", "endTime"] {
             let field = format!("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{time}");
             let field = older.pointer_mut(&field).and_then(Value::as_object_mut).context("no time")?;
@@ -57,7 +57,7 @@ impl World {
             ensure!(begun.elapsed().as_secs() < 60, error);
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
-        self.define(&crds::definition_yaml())
+        self.define(&couponry_crds::definition_yaml())
     }
 
     fn create(&self, name: &str, more: &str) -> Result<()> {
@@ -129,7 +129,7 @@ async fn an_event_that_cannot_be_read_is_told_and_keeps_no_other_from_its_way() 
     let _operator = world.operator().await?;
     world.wait("good", "Open", "True", "Open").await?;
     for name in ["a-forever", "b-fine"] {
-        let message = world.wait(name, "Stalled", "True", "Unreadable").await?;
+        let message = world.wait(name, "Stalled", "True", "InvalidObject").await?;
         ensure!(message.starts_with("The object cannot be read: "), "{message}");
         ensure!(message.contains(&format!("Correct it with `kubectl edit ce {name}`, or delete it")), "{message}");
         assert_eq!(world.condition(name, "Ready")?[0], "False");
@@ -157,28 +157,28 @@ async fn an_open_event_that_becomes_unreadable_goes_on_says_so_and_can_be_delete
     let opened = world.get("event")?["status"]["openedAt"].clone();
     let uid = world.uid("event")?;
     world.with_older_definition(|| world.set_end("event", Some(FOREVER)))?;
-    let message = world.wait("event", "Stalled", "True", "Unreadable").await?;
+    let message = world.wait("event", "Stalled", "True", "InvalidObject").await?;
     ensure!(message.contains("if it was open it goes on as it was"), "{message}");
     assert_eq!(world.condition("event", "Open")?[0], "True");
     assert_eq!(world.get("event")?["status"]["openedAt"], opened, "what was known is kept");
     assert_eq!(world.stage.ask("event", 0..2).await?, 2);
     let story = world.kubectl(&["get", "events.events.k8s.io", "-o", "json"])?;
-    ensure!(story.contains(r#""Unreadable""#), "{story}");
+    ensure!(story.contains(r#""InvalidObject""#), "{story}");
 
     // Also to an operator that has never read it.
     operator.stop()?;
     operator.restart()?;
     world.set_end("event", None)?;
-    world.wait("event", "Stalled", "False", "Progressing").await?;
+    world.wait("event", "Stalled", "False", "NotStalled").await?;
     world.with_older_definition(|| world.set_end("event", Some(FOREVER)))?;
-    world.wait("event", "Stalled", "True", "Unreadable").await?;
+    world.wait("event", "Stalled", "True", "InvalidObject").await?;
 
     // Nobody records what was issued, and the deletion does not wait for ever; its policy is followed.
     world.kubectl(&["delete", "ce", "event", "--wait=false"])?;
     world.wait("event", "Stalled", "True", "Deleting").await?;
     world.wait_gone("event").await?;
     assert_eq!(world.stage.stock.observe(&"event".parse()?).await?, None);
-    assert_eq!(world.stage.ledger.event(uid).await?, None);
+    assert_eq!(world.stage.database.event(uid).await?, None);
     world.create("event", "")?;
     world.wait("event", "Open", "True", "Open").await?;
     Ok(())
@@ -193,7 +193,7 @@ async fn an_event_that_cannot_be_read_does_not_hold_its_namespace() -> Result<()
         world.wait(name, "Open", "True", "Open").await?;
     }
     world.with_older_definition(|| world.set_end("odd", Some(FOREVER)))?;
-    world.wait("odd", "Stalled", "True", "Unreadable").await?;
+    world.wait("odd", "Stalled", "True", "InvalidObject").await?;
     let namespace = world.stage.namespace();
     world.kubernetes.kubectl(&["delete", "namespace", namespace, "--wait=false"])?;
     operator.stop()?;

@@ -1,7 +1,7 @@
 //! `couponry-operator verify`, which `helm test` runs, with all three programs.
 
 use anyhow::{Context as _, Result};
-use testbed::ports;
+use couponry_testbed::ports;
 
 use crate::stage::Stage;
 

@@ -8,19 +8,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use backend::{KafkaSettings, PostgresSettings, RedisSettings};
-use domain::{Discount, EventId};
+use couponry_domain::{Discount, EventName};
+use couponry_loadgen::checker::{self, Class, Evidence, Report};
+use couponry_loadgen::history;
+use couponry_loadgen::progress::Kind;
+use couponry_loadgen::readers::{Backlog, Stores};
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use loadgen::checker::{self, Class, Evidence, Report};
-use loadgen::history;
-use loadgen::progress::Kind;
-use loadgen::readers::{Backlog, Stores};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The event: the name of its resource.
     #[arg(long)]
-    event: EventId,
+    event: EventName,
     /// What `run` wrote; may be given several times. All requests of the event must be in it.
     #[arg(long, required = true)]
     history: Vec<PathBuf>,
@@ -104,7 +104,7 @@ fn numbers(evidence: &Evidence, report: &Report) -> serde_json::Value {
     serde_json::json!({"requests": requests, "broken": broken})
 }
 
-async fn wait(stores: &Stores, event: &EventId, wait: Duration) -> Result<()> {
+async fn wait(stores: &Stores, event: &EventName, wait: Duration) -> Result<()> {
     // Without a terminal the bar draws nothing, so the end is said in a line of its own.
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("waiting for the consumers {bar:30} {human_pos}/{human_len}  {msg}")
@@ -132,7 +132,7 @@ async fn wait(stores: &Stores, event: &EventId, wait: Duration) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use domain::DiscountType;
+    use couponry_domain::DiscountType;
 
     use super::*;
 

@@ -16,8 +16,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use domain::code::CouponCode;
-use domain::{Discount, UserId, Window};
+use couponry_domain::code::CouponCode;
+use couponry_domain::{Discount, UserId, Window};
 
 use crate::history::Attempt;
 

@@ -1,6 +1,6 @@
 //! Who asks, in which order, and who asks more than once. All of it follows from a seed.
 
-use domain::UserId;
+use couponry_domain::UserId;
 use rand::rngs::ChaCha20Rng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};

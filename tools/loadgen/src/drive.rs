@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use bytes::Bytes;
-use domain::EventId;
+use couponry_domain::EventName;
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub struct Load {
     /// The issuers; a connection belongs to one of them, and an attempt that failed is repeated at the next one.
     pub targets: Vec<Target>,
     /// The event that is asked for coupons.
-    pub event: EventId,
+    pub event: EventName,
     /// Who asks.
     pub crowd: Crowd,
     /// How many requests are under way at the same time.
@@ -43,7 +43,7 @@ pub struct Load {
 impl Load {
     /// A load with the defaults of the program.
     #[must_use]
-    pub fn new(targets: Vec<Target>, event: EventId, crowd: Crowd) -> Self {
+    pub fn new(targets: Vec<Target>, event: EventName, crowd: Crowd) -> Self {
         Self {
             targets,
             event,

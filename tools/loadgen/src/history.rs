@@ -11,8 +11,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use domain::code::CouponCode;
-use domain::{Discount, DiscountType, UserId};
+use couponry_domain::code::CouponCode;
+use couponry_domain::{Discount, DiscountType, UserId};
 use serde::{Deserialize, Serialize};
 
 /// A request that is about to be sent.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use backend::{KafkaSettings, PostgresSettings, RedisSettings};
-use domain::{Coupon, EventId, IssuedRecord, Uuid};
+use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
+use couponry_kafka::{JournalError, Message};
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use futures::TryStreamExt as _;
-use journal::{JournalError, Message};
-use ledger::Ledger;
-use stock::Stock;
 use tokio::time::Instant;
 
 use crate::checker::{Holding, KafkaSide, PostgresSide, RedisSide, Status};
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The stores of an installation.
 pub struct Stores {
     stock: Stock,
-    ledger: Ledger,
+    database: Database,
     kafka: KafkaSettings,
 }
 
@@ -55,26 +55,26 @@ impl Stores {
     /// Outside of a Tokio runtime.
     pub fn connect(redis: &RedisSettings, postgres: &PostgresSettings, kafka: KafkaSettings) -> Result<Self> {
         kafka.check()?;
-        Ok(Self { stock: Stock::open(redis)?, ledger: Ledger::open(postgres)?, kafka })
+        Ok(Self { stock: Stock::open(redis)?, database: Database::open(postgres)?, kafka })
     }
 
     /// The uid of the event, as Redis knows it.
-    pub async fn uid(&self, event: &EventId) -> Result<Uuid> {
+    pub async fn uid(&self, event: &EventName) -> Result<Uuid> {
         let observed = self.stock.observe(event).await?;
         Ok(observed.with_context(|| format!("Redis knows no event {event}"))?.uid)
     }
 
     /// How far everything is.
-    pub async fn backlog(&self, event: &EventId) -> Result<Backlog> {
+    pub async fn backlog(&self, event: &EventName) -> Result<Backlog> {
         let observed = self.stock.observe(event).await?;
         let observed = observed.with_context(|| format!("Redis knows no event {event}"))?;
-        let recorded = self.ledger.issued_count(observed.uid).await?;
-        let stock::Observed { issued, completed, outbox, is_verified, .. } = observed;
+        let recorded = self.database.issued_count(observed.uid).await?;
+        let couponry_redis::Observed { issued, completed, outbox, is_verified, .. } = observed;
         Ok(Backlog { issued, recorded, completed, outbox, is_verified })
     }
 
     /// Waits until everything has arrived or the time is over, and says how far it came.
-    pub async fn caught_up(&self, event: &EventId, wait: Duration, mut seen: impl FnMut(Backlog)) -> Result<Backlog> {
+    pub async fn caught_up(&self, event: &EventName, wait: Duration, mut seen: impl FnMut(Backlog)) -> Result<Backlog> {
         let until = Instant::now() + wait;
         loop {
             let backlog = self.backlog(event).await?;
@@ -87,17 +87,17 @@ impl Stores {
     }
 
     /// What Redis holds of the event.
-    pub async fn redis(&self, event: &EventId) -> Result<RedisSide> {
+    pub async fn redis(&self, event: &EventName) -> Result<RedisSide> {
         let observed = self.stock.observe(event).await?;
         let observed = observed.with_context(|| format!("Redis knows no event {event}"))?;
         let queue = self.stock.scan_queue(event).await?;
         let issued = self.stock.scan_issued(event).await?;
         let issued = issued.into_iter().map(|(user, entry)| {
-            let stock::Holding { coupon, discount, issued_at, status } = entry;
+            let couponry_redis::Holding { coupon, discount, issued_at, status } = entry;
             let status = match status {
-                stock::Status::Pending => Status::Pending,
-                stock::Status::Completed => Status::Completed,
-                stock::Status::Cancelled => Status::Cancelled,
+                couponry_redis::Status::Pending => Status::Pending,
+                couponry_redis::Status::Completed => Status::Completed,
+                couponry_redis::Status::Cancelled => Status::Cancelled,
             };
             (Holding { user, coupon, discount, issued_at }, status)
         });
@@ -107,7 +107,7 @@ impl Stores {
     /// What Kafka holds of the event with this uid. What cannot be read is of no event, so of each.
     pub async fn kafka(&self, uid: Uuid) -> Result<KafkaSide> {
         let mut side = KafkaSide::default();
-        for message in journal::read_all(&self.kafka).await? {
+        for message in couponry_kafka::read_all(&self.kafka).await? {
             match decode(&message) {
                 Ok(record) if record.event_uid == uid => side.records.push(holding(record)),
                 Ok(_) => {}
@@ -115,7 +115,7 @@ impl Stores {
             }
         }
         let dead_letters = KafkaSettings { topic: self.kafka.dead_letter_topic(), ..self.kafka.clone() };
-        let dead_letters = match journal::read_all(&dead_letters).await {
+        let dead_letters = match couponry_kafka::read_all(&dead_letters).await {
             Err(JournalError::NoTopic(_)) => Vec::new(),
             other => other?,
         };
@@ -130,7 +130,7 @@ impl Stores {
         let mut coupons: Vec<Coupon> = Vec::new();
         loop {
             let from = coupons.last().map_or(0, |last| last.ordinal + 1);
-            let page = self.ledger.coupons(uid, from, PAGE).await?;
+            let page = self.database.coupons(uid, from, PAGE).await?;
             if page.is_empty() {
                 break;
             }
@@ -140,15 +140,15 @@ impl Stores {
             Ok((code.parse().with_context(|| format!("Postgres has the coupon {code:?}"))?, discount))
         };
         let coupons = coupons.into_iter().map(read).collect::<Result<_>>()?;
-        let issuances = self.ledger.issuances(uid).map_ok(|issuance| {
-            let ledger::Issuance { user_id: user, coupon, discount, issued_at, recorded_at: _ } = issuance;
+        let issuances = self.database.issuances(uid).map_ok(|issuance| {
+            let couponry_postgres::Issuance { user_id: user, coupon, discount, issued_at, recorded_at: _ } = issuance;
             Holding { user, coupon, discount, issued_at }
         });
         Ok(PostgresSide { coupons, issuances: issuances.try_collect().await? })
     }
 }
 
-fn decode(message: &Message) -> Result<IssuedRecord, domain::record::UnreadableRecord> {
+fn decode(message: &Message) -> Result<IssuedRecord, couponry_domain::record::UnreadableRecord> {
     IssuedRecord::decode(message.version(), &message.payload)
 }
 

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use domain::{EventId, UserId};
-use loadgen::client::Target;
-use loadgen::crowd::Crowd;
-use loadgen::drive::{Load, drive};
-use loadgen::history::{self, Entry, Pairing};
-use loadgen::progress::{self, Tally};
-use loadgen::summary::Summary;
+use couponry_domain::{EventName, UserId};
+use couponry_loadgen::client::Target;
+use couponry_loadgen::crowd::Crowd;
+use couponry_loadgen::drive::{Load, drive};
+use couponry_loadgen::history::{self, Entry, Pairing};
+use couponry_loadgen::progress::{self, Tally};
+use couponry_loadgen::summary::Summary;
 use tokio_util::sync::CancellationToken;
 
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     targets: Vec<Target>,
     /// The event: the name of its resource.
     #[arg(long)]
-    event: EventId,
+    event: EventName,
     /// How many users ask.
     #[arg(long, default_value_t = 120_000)]
     users: u32,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
-use domain::{Discount, UserId};
+use couponry_domain::{Discount, UserId};
 use hdrhistogram::Histogram;
 use indicatif::HumanCount;
 
@@ -151,7 +151,7 @@ mod tests {
         Attempt { invoked, finished, user, ask: 1, attempt: 1, target: "t".into(), outcome }
     }
 
-    fn coupon(reason: Option<Reason>, kind: domain::DiscountType, value: u32) -> Outcome {
+    fn coupon(reason: Option<Reason>, kind: couponry_domain::DiscountType, value: u32) -> Outcome {
         Outcome::Ok(Answer {
             success: reason.is_none(),
             reason,
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_run_is_summed_up() {
-        use domain::DiscountType::{Amount, Percent};
+        use couponry_domain::DiscountType::{Amount, Percent};
         let mut summary = Summary::default();
         for user in 0..3 {
             let at = user * 500_000;

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use domain::DiscountType::{Amount, Percent};
-use domain::{CodeFormat, Discount, EventId, Gate, IssuedRecord, Lot, UserId, Uuid, Window};
-use journal::{DeadLetters, KafkaSettings, Message, Producer, TopicSettings, topics};
-use ledger::{Ledger, NewEvent, Recording};
-use loadgen::history::{self, Answer, End, Entry, Invocation, Outcome, Problem};
-use stock::{Acknowledge, Opening, Settlement, SettlementOutcome, Stock};
-use testbed::{Database, shared, unique_name};
+use couponry_domain::DiscountType::{Amount, Percent};
+use couponry_domain::{CodeFormat, Discount, EventName, Gate, IssuedRecord, Lot, UserId, Uuid, Window};
+use couponry_kafka::{DeadLetters, KafkaSettings, Message, Producer, TopicSettings, topics};
+use couponry_loadgen::history::{self, Answer, End, Entry, Invocation, Outcome, Problem};
+use couponry_postgres::{Database, NewEvent, Recording};
+use couponry_redis::{Acknowledge, Opening, Settlement, SettlementOutcome, Stock};
+use couponry_testbed::{Database, shared, unique_name};
 
 /// What is left out, so that the check has something to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ enum Flaw {
 }
 
 struct Setting {
-    event: EventId,
+    event: EventName,
     uid: Uuid,
     prefix: String,
     database: Database,
@@ -49,8 +49,8 @@ impl Setting {
     /// Gives 60 of 100 coupons to users, and brings each through all the stores.
     async fn fill(&self, flaw: Flaw) {
         let stock = Stock::connect(&shared::redis(), &self.prefix).unwrap();
-        let ledger = Ledger::connect(&self.database.url()).unwrap();
-        self.make_stock(&stock, &ledger).await;
+        let database = Database::connect(&self.database.url()).unwrap();
+        self.make_stock(&stock, &database).await;
 
         let users: Vec<UserId> = (0..60).map(|number| format!("u{number}").parse().unwrap()).collect();
         let issued = stock.issue(&self.event, &users).await.unwrap().unwrap();
@@ -69,7 +69,7 @@ impl Setting {
         if flaw == Flaw::NotRecorded {
             records.pop();
         }
-        let recordings = ledger.record(&records).await.unwrap();
+        let recordings = database.record(&records).await.unwrap();
         assert!(recordings.iter().all(|recording| *recording == Recording::Recorded));
         if flaw == Flaw::NotSettled {
             records.pop();
@@ -82,30 +82,30 @@ impl Setting {
         let settlements: Vec<_> = records.iter().map(completed).collect();
         stock.settle(&self.event, self.uid, &settlements).await.unwrap();
         if flaw == Flaw::DeadLetter {
-            let messages: Vec<Message> = journal::read_all(&self.kafka).await.unwrap();
+            let messages: Vec<Message> = couponry_kafka::read_all(&self.kafka).await.unwrap();
             let dead = DeadLetters::new(&self.kafka).unwrap();
             dead.send(&messages[0], "unknown_coupon", "for the test").await.unwrap();
         }
     }
 
-    async fn make_stock(&self, stock: &Stock, ledger: &Ledger) {
+    async fn make_stock(&self, stock: &Stock, database: &Database) {
         let topic = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&self.kafka, &topic).await.unwrap();
-        ledger.migrate().await.unwrap();
+        database.migrate().await.unwrap();
         let (uid, name) = (self.uid, self.event.clone());
         let (policy_name, format) = ("Test".into(), CodeFormat::default());
         let new = NewEvent { uid, name, policy_name, format, generation: 1 };
-        let stored = ledger.register(&new).await.unwrap();
+        let stored = database.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let lot = Lot { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
-        ledger.preload(&stored, &lot, |_| ()).await.unwrap();
+        database.preload(&stored, &lot, |_| ()).await.unwrap();
         stock.prepare(&self.event, uid, 0).await.unwrap();
         let seen = stock.observe(&self.event).await.unwrap().unwrap();
         stock.adopt(&self.event, &seen, None).await.unwrap();
-        let coupons = ledger.coupons(uid, 0, 1000).await.unwrap();
+        let coupons = database.coupons(uid, 0, 1000).await.unwrap();
         stock.load(&self.event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
-        let opening = Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, edition: 0, total: 100 };
+        let opening = Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, stock_epoch: 0, total: 100 };
         stock.set_gate(&self.event, uid, &opening).await.unwrap();
     }
 
@@ -173,7 +173,7 @@ async fn stores_that_agree_pass() {
     assert_eq!(code, Some(0), "{text}");
     for part in [
         "the consumers have caught up: 60 issued, 60 recorded",
-        "40 queued + 60 issued = 100",
+        "40 available + 60 issued = 100",
         "60 sent (0 of them again), 60 recorded",
         "1 unknown: 0 users heard when asking again, 1 have a coupon unheard",
         "All 18 promises held.",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use testbed::{Postgres, Redis};
+use couponry_testbed::{Postgres, Redis};
 
 /// Set for the copy of this program that plays the parent.
 const PARENT: &str = "TESTBED_TEST_PARENT";

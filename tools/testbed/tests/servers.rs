@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use testbed::kubernetes::User;
-use testbed::{Kafka, Kubernetes, Postgres, Redis, programs};
+use couponry_testbed::kubernetes::User;
+use couponry_testbed::{Kafka, Kubernetes, Postgres, Redis, programs};
 
 /// Sends one inline command and returns the first line of the answer, or None when there is none in time.
 fn redis(redis: &Redis, command: &str, patience: Duration) -> Option<String> {
@@ -34,7 +34,7 @@ fn redis_comes_back_with_its_data_after_kill_9() {
         assert_eq!(redis(&server, "INCR counter", PATIENCE).unwrap(), format!(":{n}"));
     }
     server.kill9().unwrap();
-    assert!(!testbed::ports::accepts(server.port()));
+    assert!(!couponry_testbed::ports::accepts(server.port()));
     server.restart().unwrap();
     assert_eq!(redis(&server, "INCR counter", PATIENCE).unwrap(), ":101");
 }
@@ -65,9 +65,9 @@ fn kafka_serves_clients_again_after_kill_9() {
     let server = Kafka::start().unwrap();
     assert!(server.brokers().starts_with("127.0.0.1:"));
     server.kill9().unwrap();
-    assert!(!testbed::ports::accepts(server.port()));
+    assert!(!couponry_testbed::ports::accepts(server.port()));
     server.restart().unwrap();
-    assert!(testbed::ports::accepts(server.port()));
+    assert!(couponry_testbed::ports::accepts(server.port()));
 }
 
 #[test]

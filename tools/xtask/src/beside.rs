@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use couponry_testbed::progress::Step;
+use couponry_testbed::scratch::Scratch;
+use couponry_testbed::{Cluster, Kafka, Postgres, Redis, cluster, programs};
 use serde_json::json;
-use testbed::progress::Step;
-use testbed::scratch::Scratch;
-use testbed::{Cluster, Kafka, Postgres, Redis, cluster, programs};
 
 use crate::cargo;
 use crate::images::Images;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use anyhow::{Context, Result, bail};
-use testbed::process::Launch;
-use testbed::progress::Step;
-use testbed::{Process, programs};
+use couponry_testbed::process::Launch;
+use couponry_testbed::progress::Step;
+use couponry_testbed::{Process, programs};
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -30,7 +30,7 @@ pub(crate) fn built(profile: &str) -> Result<PathBuf> {
 }
 
 /// What tests build all programs with: the places where they can be made to end.
-pub(crate) const FOR_TESTS: [&str; 2] = ["--features", "failpoint/failpoints"];
+pub(crate) const FOR_TESTS: [&str; 2] = ["--features", "couponry-failpoint/failpoints"];
 
 /// Builds all our programs as the tests use them, and returns their directory.
 pub(crate) fn build_programs() -> Result<PathBuf> {

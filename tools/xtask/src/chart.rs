@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use testbed::process::Launch;
-use testbed::{Kubernetes, programs, shared};
+use couponry_testbed::process::Launch;
+use couponry_testbed::{Kubernetes, programs, shared};
 
 use crate::{cargo, signals};
 
@@ -18,7 +18,15 @@ pub(crate) struct Options {
 /// The chart's tests, with the API server as the only server: lint, schema, and a dry run of every variant.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     programs::install()?;
-    cargo::run(["build", "--package", "operator", "--package", "issuer", "--package", "consumer"])?;
+    cargo::run([
+        "build",
+        "--package",
+        "couponry-operator",
+        "--package",
+        "couponry-issuer",
+        "--package",
+        "couponry-consumer",
+    ])?;
     let kubernetes = Kubernetes::start()?;
     let tests = Launch::in_foreground("cargo test", cargo::program())
         .args(["test", "--package", "xtask", "--test", "chart"])

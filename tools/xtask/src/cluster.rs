@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Subcommand;
-use testbed::progress::Step;
-use testbed::{Cluster, cluster, programs};
+use couponry_testbed::progress::Step;
+use couponry_testbed::{Cluster, cluster, programs};
 
 use crate::beside::{self, Beside};
 use crate::images::{self, Images};

@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn crd() -> Result<String> {
     let output = Command::new(cargo::program())
-        .args(["run", "--quiet", "--package", "crds", "--bin", "crdgen"])
+        .args(["run", "--quiet", "--package", "couponry-crds", "--bin", "crdgen"])
         .current_dir(cargo::root())
         .stderr(Stdio::inherit())
         .output()

@@ -1,8 +1,8 @@
 //! The kind `CouponEvent` on an API server, and what its objects say.
 
 use anyhow::{Context, Result};
+use couponry_testbed::Kubernetes;
 use serde_json::{Value, json};
-use testbed::Kubernetes;
 
 use crate::{cargo, codegen};
 

@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use testbed::process::Launch;
-use testbed::programs;
+use couponry_testbed::process::Launch;
+use couponry_testbed::programs;
 
 use crate::{cargo, signals};
 

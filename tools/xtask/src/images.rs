@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use testbed::process::Launch;
-use testbed::{image, programs};
+use couponry_testbed::process::Launch;
+use couponry_testbed::{image, programs};
 
 use crate::cargo;
 
@@ -125,7 +125,7 @@ fn build_programs(dockerfile: &Path) -> Result<PathBuf> {
         .env("PATH", path)
         .env(format!("CC_{}", target.replace('-', "_")), "musl-gcc")
         .args(["auditable", "build", "--locked", "--profile", "image", "--target", &target])
-        .args(PARTS.iter().flat_map(|package| ["-p", package]));
+        .args(PARTS.iter().flat_map(|part| ["-p".to_owned(), format!("couponry-{part}")]));
     ensure!(cargo::in_foreground(build)?.success(), "cargo auditable build failed");
     let debug = cargo::built("debug")?;
     Ok(debug.with_file_name(target).join("image"))

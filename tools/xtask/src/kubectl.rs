@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use couponry_testbed::kubernetes;
 use serde_json::Value;
-use testbed::kubernetes;
 
 /// kubectl on one cluster and one namespace.
 #[derive(Clone, Debug)]

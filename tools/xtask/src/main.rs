@@ -114,9 +114,9 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn setup(options: &Setup) -> Result<ExitCode> {
-    testbed::programs::install()?;
+    couponry_testbed::programs::install()?;
     if options.cluster {
-        testbed::programs::install_cluster()?;
+        couponry_testbed::programs::install_cluster()?;
     }
     eprintln!("Everything is there.");
     Ok(ExitCode::SUCCESS)

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use testbed::program::{Program, Running};
-use testbed::{http, ports};
+use couponry_testbed::program::{Program, Running};
+use couponry_testbed::{http, ports};
 
 use crate::servers::Servers;
 

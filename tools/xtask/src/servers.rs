@@ -3,8 +3,8 @@
 use std::thread;
 
 use anyhow::{Result, anyhow};
-use testbed::progress::Step;
-use testbed::{Kafka, Kubernetes, Postgres, Redis};
+use couponry_testbed::progress::Step;
+use couponry_testbed::{Kafka, Kubernetes, Postgres, Redis};
 
 /// Dropping it stops them all.
 #[derive(Debug)]

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use testbed::process::Launch;
-use testbed::{Process, programs, shared};
+use couponry_testbed::process::Launch;
+use couponry_testbed::{Process, programs, shared};
 
 use crate::servers::Servers;
 use crate::{cargo, chaos, signals};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// What follows `--` goes to `cargo test`: `cargo xtask test -- -p stock` runs one crate's tests, and
+    /// What follows `--` goes to `cargo test`: `cargo xtask test -- -p couponry-redis` runs one crate's tests, and
     /// `cargo xtask test -- a_word -- --nocapture` those with a word in their names, with their output.
     #[arg(last = true)]
     cargo_test: Vec<String>,
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut test = vec!["test", "--no-fail-fast"];
     if for_cargo.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
         // Else its feature is off for the crates that are named, and their programs are built anew without it.
-        test.extend(["-p", "failpoint"]);
+        test.extend(["-p", "couponry-failpoint"]);
     } else {
         test.push("--workspace");
     }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn arguments_after_the_second_separator_are_for_the_test_programs() {
-        let args = ["-p", "stock", "--", "--nocapture"].map(String::from);
+        let args = ["-p", "couponry-redis", "--", "--nocapture"].map(String::from);
         assert_eq!(split(&args), (&args[..2], &args[2..]));
         assert_eq!(split(&args[..2]), (&args[..2], &[][..]));
     }

@@ -15,7 +15,7 @@ esac
 
 #[test]
 fn ctrl_c_stops_the_servers_and_removes_their_files() {
-    let scratch = testbed::scratch::Scratch::new("interrupt").unwrap();
+    let scratch = couponry_testbed::scratch::Scratch::new("interrupt").unwrap();
     let cargo = scratch.path().join("cargo");
     fs::write(&cargo, CARGO).unwrap();
     fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();

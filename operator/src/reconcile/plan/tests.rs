@@ -1,5 +1,5 @@
-use domain::{CodeFormat, DiscountType, Seed, Share};
-use stock::Acknowledge;
+use couponry_domain::{CodeFormat, DiscountType, Seed, Share};
+use couponry_redis::Acknowledge;
 
 use super::*;
 
@@ -40,10 +40,10 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
         generation: 1,
-        edition: 0,
+        stock_epoch: 0,
         stock,
         opened_at,
-        sealed_before: None,
+        record_cutoff: None,
     }
 }
 
@@ -51,13 +51,13 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
 fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
     Observed {
         uid: UID,
-        edition: 0,
+        stock_epoch: 0,
         gate,
         window: Window::default(),
         acknowledge: Acknowledge::Redis,
         generation: 1,
         loaded,
-        queued: loaded - issued,
+        available: loaded - issued,
         issued,
         completed: 0,
         cancelled: 0,
@@ -72,11 +72,11 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
 }
 
 fn seen(stored: Option<StoredEvent>, redis: Option<Observed>) -> Seen {
-    Seen { stored, known_recorded: 0, persisted: 0, redis, rival: None, arrival: None, now: NOW }
+    Seen { stored, known_recorded: 0, recorded: 0, redis, rival: None, arrival: None, now: NOW }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {
-    Plan::Do(Step::SetGate(Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, edition: 0, total }))
+    Plan::Do(Step::SetGate(Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, stock_epoch: 0, total }))
 }
 
 fn reason_of(plan: &Plan) -> &'static str {
@@ -144,12 +144,12 @@ fn an_event_with_a_start_to_come_is_armed_at_once_and_can_still_change() {
     }
     let fewer = Wanted { total: 9, ..scheduled };
     assert_eq!(plan(&fewer, &at(None, Gate::Loading, FROM_LATER)), Plan::Do(Step::DiscardStock));
-    let next = StoredEvent { edition: 1, ..stored(vec![], None) };
+    let next = StoredEvent { stock_epoch: 1, ..stored(vec![], None) };
     let earlier = redis(Gate::Loading, 10, 0);
-    assert_eq!(plan(&fewer, &seen(Some(next.clone()), Some(earlier.clone()))), Plan::Do(Step::RemoveEdition(0)));
+    assert_eq!(plan(&fewer, &seen(Some(next.clone()), Some(earlier.clone()))), Plan::Do(Step::RemoveStockEpoch(0)));
     let given = redis(Gate::Open, 10, 1);
     assert_eq!(reason_of(&plan(&fewer, &seen(Some(next), Some(given)))), reason::DRIFT_FOUND, "somebody has one");
-    let opened = StoredEvent { edition: 1, ..stored(whole.clone(), Some(NOW)) };
+    let opened = StoredEvent { stock_epoch: 1, ..stored(whole.clone(), Some(NOW)) };
     assert_eq!(reason_of(&plan(&fewer, &seen(Some(opened), Some(earlier)))), reason::DRIFT_FOUND);
 }
 
@@ -242,7 +242,7 @@ fn a_redis_that_has_changed_is_adopted_only_before_the_start_and_recovered_after
     };
     assert_eq!(plan(&wanted(10), &changed(None, 0)), Plan::Do(Step::Adopt));
     assert_eq!(plan(&wanted(10), &changed(Some(LATER), 0)), Plan::Do(Step::Adopt));
-    let recorded = Seen { persisted: 1, ..changed(Some(LATER), 0) };
+    let recorded = Seen { recorded: 1, ..changed(Some(LATER), 0) };
     for may_be_given in [changed(Some(NOW - 1), 0), changed(Some(NOW + CLOCK_TOLERANCE), 0), changed(None, 1), recorded]
     {
         let waiting = Seen { arrival: Some(Arrival::Awaited("one batch".into())), ..may_be_given.clone() };
@@ -268,17 +268,17 @@ fn a_redis_that_has_changed_is_adopted_only_before_the_start_and_recovered_after
 
 #[test]
 fn nothing_opens_that_does_not_add_up() {
-    let opened = |redis, persisted| Seen { persisted, ..seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis)) };
+    let opened = |redis, recorded| Seen { recorded, ..seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis)) };
     let whole = |gate| redis(gate, 10, 4);
     assert_eq!(plan(&wanted(10), &opened(whole(Gate::Paused), 4)), gate(Gate::Open, ALWAYS, 10));
-    for (what, redis, persisted) in [
+    for (what, redis, recorded) in [
         ("more is recorded than Redis knows", whole(Gate::Paused), 5),
         ("the same while it is loaded", whole(Gate::Loading), 5),
-        ("coupons have appeared", Observed { queued: 7, ..whole(Gate::Paused) }, 0),
+        ("coupons have appeared", Observed { available: 7, ..whole(Gate::Paused) }, 0),
         ("more is loaded than exists", redis(Gate::Paused, 11, 0), 0),
-        ("coupons have vanished while it was loaded", Observed { queued: 5, ..whole(Gate::Loading) }, 0),
+        ("coupons have vanished while it was loaded", Observed { available: 5, ..whole(Gate::Loading) }, 0),
     ] {
-        assert_eq!(reason_of(&plan(&wanted(10), &opened(redis, persisted))), reason::DRIFT_FOUND, "{what}");
+        assert_eq!(reason_of(&plan(&wanted(10), &opened(redis, recorded))), reason::DRIFT_FOUND, "{what}");
     }
     let fewer = Observed { loaded: 9, ..whole(Gate::Open) };
     assert_eq!(reason_of(&plan(&wanted(10), &opened(fewer, 4))), reason::DRIFT_FOUND, "it would be loaded twice");
@@ -288,7 +288,7 @@ fn nothing_opens_that_does_not_add_up() {
     let early = |redis| seen(Some(stored(counts(7, 3), None)), Some(redis));
     for (what, redis) in [
         ("given before it opened", redis(Gate::Loading, 10, 1)),
-        ("vanished before it opened", Observed { queued: 9, ..redis(Gate::Loading, 10, 0) }),
+        ("vanished before it opened", Observed { available: 9, ..redis(Gate::Loading, 10, 0) }),
         ("more than exist", redis(Gate::Loading, 11, 0)),
     ] {
         assert_eq!(reason_of(&plan(&wanted(10), &early(redis))), reason::DRIFT_FOUND, "{what}");
@@ -300,13 +300,13 @@ fn the_coupons_of_an_event_that_is_over_leave_redis_in_time() {
     let ended = Window { start: None, end: Some(NOW - 10) };
     let running = Window { start: None, end: Some(LATER) };
     let over = |window, gate, issued| Observed { window, completed: issued, ..redis(gate, 10, issued) };
-    let ask = |redis: Observed, persisted, retire_at| {
+    let ask = |redis: Observed, recorded, retire_at| {
         let window = redis.window;
-        let seen = Seen { persisted, ..seen(Some(stored(counts(7, 3), Some(NOW - 100))), Some(redis)) };
+        let seen = Seen { recorded, ..seen(Some(stored(counts(7, 3), Some(NOW - 100))), Some(redis)) };
         plan(&Wanted { window, retire_at, ..wanted(10) }, &seen)
     };
     let in_time = Some(NOW);
-    for (what, redis, persisted, at, expected) in [
+    for (what, redis, recorded, at, expected) in [
         ("ended", over(ended, Gate::Open, 4), 4, in_time, Plan::Do(Step::Retire)),
         ("closed", over(running, Gate::Closed, 4), 4, in_time, Plan::Do(Step::Retire)),
         ("sold out without an end", over(ALWAYS, Gate::Open, 10), 10, in_time, Plan::Do(Step::Retire)),
@@ -317,10 +317,10 @@ fn the_coupons_of_an_event_that_is_over_leave_redis_in_time() {
         ("not recorded", over(ended, Gate::Open, 4), 3, in_time, Plan::Rest),
         ("not told", Observed { completed: 3, ..over(ended, Gate::Open, 4) }, 4, in_time, Plan::Rest),
         ("on its way", Observed { outbox: 1, ..over(ended, Gate::Open, 4) }, 4, in_time, Plan::Rest),
-        ("not adding up", Observed { queued: 5, ..over(ended, Gate::Open, 4) }, 4, in_time, Plan::Rest),
+        ("not adding up", Observed { available: 5, ..over(ended, Gate::Open, 4) }, 4, in_time, Plan::Rest),
         ("done", Observed { retired: Some(Gate::Open), ..over(ended, Gate::Closed, 4) }, 4, in_time, Plan::Rest),
     ] {
-        assert_eq!(ask(redis, persisted, at), expected, "{what}");
+        assert_eq!(ask(redis, recorded, at), expected, "{what}");
     }
     let gone = Observed { retired: Some(Gate::Open), ..over(ended, Gate::Closed, 10) };
     let gone = seen(Some(stored(counts(7, 3), Some(NOW - 100))), Some(gone));
@@ -338,7 +338,7 @@ fn an_earlier_event_of_the_name_makes_room() {
         window: ALWAYS,
         acknowledge: Acknowledge::Redis,
         generation: 1,
-        edition: 0,
+        stock_epoch: 0,
         total: 10,
     };
     assert_eq!(
@@ -346,13 +346,13 @@ fn an_earlier_event_of_the_name_makes_room() {
         Plan::Do(Step::CloseForeign(OTHER, close))
     );
     let waiting = plan(&wanted(10), &with(earlier(Gate::Closed, 1), Rival::Earlier));
-    assert_eq!(reason_of(&waiting), reason::NAME_TAKEN, "what its users were told comes first");
+    assert_eq!(reason_of(&waiting), reason::NAME_CONFLICT, "what its users were told comes first");
     assert_eq!(
         plan(&wanted(10), &with(earlier(Gate::Closed, 0), Rival::Earlier)),
         Plan::Do(Step::RemoveForeign(OTHER))
     );
     let unknown = plan(&wanted(10), &with(earlier(Gate::Closed, 0), Rival::Unknown));
-    assert_eq!(reason_of(&unknown), reason::NAME_TAKEN, "another installation may be using it");
+    assert_eq!(reason_of(&unknown), reason::NAME_CONFLICT, "another installation may be using it");
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn who_was_overtaken_leaves_everything_alone() {
 #[test]
 fn a_redis_from_before_the_opening_is_not_opened_again() {
     let restored = redis(Gate::Loading, 10, 0);
-    let seen = Seen { persisted: 3, ..seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(restored)) };
+    let seen = Seen { recorded: 3, ..seen(Some(stored(counts(7, 3), Some(NOW - 1))), Some(restored)) };
     assert_eq!(reason_of(&plan(&wanted(10), &seen)), reason::DRIFT_FOUND);
 }
 

@@ -1,7 +1,7 @@
-use crds::Issuance;
-use domain::{CodeFormat, Discount, DiscountType, Seed, Share, Uuid, Window};
-use ledger::StoredEvent;
-use stock::Acknowledge;
+use couponry_crds::Issuance;
+use couponry_domain::{CodeFormat, Discount, DiscountType, Seed, Share, Uuid, Window};
+use couponry_postgres::StoredEvent;
+use couponry_redis::Acknowledge;
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn wanted() -> Wanted {
     }
 }
 
-fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) -> Seen {
+fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64) -> Seen {
     let stored = StoredEvent {
         uid: UID,
         name: "summer".parse().unwrap(),
@@ -33,22 +33,22 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
         generation: 3,
-        edition: 0,
+        stock_epoch: 0,
         stock: vec![(TEN_PERCENT, 10)],
         opened_at: Some(window.start.unwrap_or(NOW - 5000)),
-        sealed_before: None,
+        record_cutoff: None,
     };
     let redis = Observed {
         uid: UID,
-        edition: 0,
+        stock_epoch: 0,
         gate,
         window,
         acknowledge: Acknowledge::Redis,
         generation: 3,
         loaded,
-        queued: loaded - issued,
+        available: loaded - issued,
         issued,
-        completed: persisted,
+        completed: recorded,
         cancelled: 0,
         voided: 0,
         retired: None,
@@ -60,8 +60,8 @@ fn seen(gate: Gate, window: Window, loaded: u64, issued: u64, persisted: u64) ->
     };
     Seen {
         stored: Some(stored),
-        known_recorded: persisted,
-        persisted,
+        known_recorded: recorded,
+        recorded,
         redis: Some(redis),
         rival: None,
         arrival: None,
@@ -98,13 +98,13 @@ fn an_open_event() {
             "Ready True StockComplete",
             "Preloaded True StockComplete",
             "Open True Open",
-            "Persisted False CatchingUp",
-            "Stalled False Progressing",
-            "Balanced True AddsUp"
+            "Recorded False Recording",
+            "Stalled False NotStalled",
+            "Balanced True CountsMatch"
         ]
     );
     assert_eq!(status.observed_generation, Some(3));
-    let counts = [status.preloaded, status.issued, status.persisted, status.remaining];
+    let counts = [status.loaded, status.issued, status.recorded, status.available];
     assert_eq!(counts, [Some(10), Some(4), Some(3), Some(6)]);
     assert_eq!(status.opened_at, Some(Time(at(NOW - 5000))), "when it opened, not when we saw it");
 }
@@ -203,9 +203,9 @@ fn a_stall_says_what_to_do() {
             "Ready False BackendUnavailable",
             "Preloaded True StockComplete",
             "Open True Open",
-            "Persisted True CaughtUp",
+            "Recorded True AllRecorded",
             "Stalled True BackendUnavailable",
-            "Balanced True AddsUp"
+            "Balanced True CountsMatch"
         ]
     );
     assert_eq!(unknown.issued, Some(4), "the last counts stay");
@@ -229,7 +229,7 @@ fn remarks_about_the_servers_are_in_the_report() {
 fn the_balance_is_in_the_report() {
     let seen = seen(Gate::Open, ALWAYS, 10, 4, 3);
     let status = settled(&CouponEventStatus::default(), &seen);
-    let expected = crds::BalanceStatus { generated: 10, queued: 6, unrecorded: 1, recorded: 3, voided: 0 };
+    let expected = couponry_crds::BalanceStatus { generated: 10, available: 6, unrecorded: 1, recorded: 3, voided: 0 };
     assert_eq!(status.balance, Some(expected));
     let beside = Beside { difference: Some("1 is nowhere"), ..BESIDE };
     let differing = report(&status, &wanted(), &seen, &Progress::Settled, beside, at(NOW));
@@ -269,7 +269,7 @@ fn what_has_left_redis_stays_in_the_report() {
             marks(&new)[..3],
             ["Ready True Retired".into(), "Preloaded True Retired".into(), format!("Open False {state}")]
         );
-        let counts = |status: &CouponEventStatus| (status.issued, status.persisted, status.remaining, status.balance);
+        let counts = |status: &CouponEventStatus| (status.issued, status.recorded, status.available, status.balance);
         assert_eq!(counts(&new), counts(&old));
         assert_eq!((new.finished_at, new.sold_out_at), (old.finished_at, old.sold_out_at));
     }
@@ -282,10 +282,10 @@ fn while_redis_is_not_trusted_its_counts_are_not_reported() {
     wiped.redis.as_mut().unwrap().is_verified = false;
     let stuck = Progress::Stuck(super::super::recover::obstacle("waiting"));
     let changed = told(&open, &wiped, &stuck, at(NOW));
-    assert_eq!((changed.issued, changed.remaining, changed.preloaded), (Some(4), Some(6), Some(10)));
+    assert_eq!((changed.issued, changed.available, changed.loaded), (Some(4), Some(6), Some(10)));
     let marks = marks(&changed);
     for mark in
-        ["Ready False RedisChanged", "Open False RedisChanged", "Stalled True RedisChanged", "Persisted True CaughtUp"]
+        ["Ready False RedisChanged", "Open False RedisChanged", "Stalled True RedisChanged", "Recorded True AllRecorded"]
     {
         assert!(marks.iter().any(|one| one == mark), "{marks:?}");
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use domain::code::CouponCode;
-use domain::{Discount, UserId};
+use couponry_domain::code::CouponCode;
+use couponry_domain::{Discount, UserId};
 use indicatif::HumanCount;
 
 use super::{Class, Evidence, Finding, Holding};

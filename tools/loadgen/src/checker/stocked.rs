@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::code::CouponCode;
-use domain::{Discount, UserId};
+use couponry_domain::code::CouponCode;
+use couponry_domain::{Discount, UserId};
 use indicatif::HumanCount;
 use jiff::Timestamp;
 
@@ -161,29 +161,29 @@ pub(super) fn as_many_as_planned(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// What is queued and what is issued in Redis are together the stock, each coupon once.
+/// What is available and what is issued in Redis are together the stock, each coupon once.
 pub(super) fn same_set_in_redis(evidence: &Evidence) -> Finding {
-    let queued = evidence.redis.queue.iter().map(|(coupon, _)| coupon);
-    // A coupon that was taken back is either queued again or out of the game.
+    let available = evidence.redis.queue.iter().map(|(coupon, _)| coupon);
+    // A coupon that was taken back is either available again or out of the game.
     let issued = evidence.redis.issued.iter().filter(|(_, status)| *status != super::Status::Cancelled);
     let issued = issued.map(|(holding, _)| &holding.coupon);
     let mut finding = Finding::new(
         Class::Stock,
         "Redis has the same stock",
         format!(
-            "{} queued + {} issued = {}",
-            HumanCount(queued.clone().count() as u64),
+            "{} available + {} issued = {}",
+            HumanCount(available.clone().count() as u64),
             HumanCount(issued.clone().count() as u64),
             HumanCount(evidence.postgres.coupons.len() as u64),
         ),
     );
-    for coupon in repeated(queued.clone().chain(issued.clone())) {
+    for coupon in repeated(available.clone().chain(issued.clone())) {
         finding.break_with(|| format!("{coupon} is in Redis more than once"));
     }
-    let in_redis: BTreeSet<_> = queued.chain(issued).collect();
+    let in_redis: BTreeSet<_> = available.chain(issued).collect();
     let in_postgres: BTreeSet<_> = evidence.postgres.coupons.iter().map(|(coupon, _)| coupon).collect();
     for coupon in in_postgres.difference(&in_redis) {
-        finding.break_with(|| format!("{coupon} is neither queued nor issued in Redis"));
+        finding.break_with(|| format!("{coupon} is neither available nor issued in Redis"));
     }
     for coupon in in_redis.difference(&in_postgres) {
         finding.break_with(|| format!("{coupon} is in Redis, not in Postgres"));

@@ -1,6 +1,6 @@
 //! A good history passes; each way to break it is found by the finding that is there for it.
 
-use domain::DiscountType::{Amount, Percent};
+use couponry_domain::DiscountType::{Amount, Percent};
 
 use super::*;
 use crate::history::{Answer, Outcome, Problem, Reason};
@@ -72,7 +72,7 @@ fn unknown() -> Outcome {
     Outcome::Unknown(Problem { why: "no answer in time".into(), status: None })
 }
 
-/// Ten coupons, users 0 to 5 have those of their number, 6 to 9 are queued:
+/// Ten coupons, users 0 to 5 have those of their number, 6 to 9 are available:
 /// 0 to 2 were told; 3 was told when asking again; 4 never heard; 5 asked twice; 6 came too late.
 fn good() -> Evidence {
     let coupons: Vec<_> = (0..10).map(|number| (code(number), worth(number))).collect();
@@ -133,7 +133,7 @@ fn a_good_history_passes() {
     assert!(text.contains("All 18 promises held."), "{text}");
     assert!(text.contains("2 unknown: 1 users heard when asking again, 1 have a coupon unheard"));
     assert!(text.contains("7 sent (1 of them again), 6 recorded"), "{text}");
-    assert!(text.contains("4 queued + 6 issued = 10"), "{text}");
+    assert!(text.contains("4 available + 6 issued = 10"), "{text}");
 }
 
 #[test]

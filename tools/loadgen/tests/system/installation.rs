@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use backend::{KafkaSettings, PostgresSettings, RedisSettings};
-use domain::EventId;
-use loadgen::client::Target;
-use loadgen::readers::{Backlog, Stores};
-use testbed::program::{self, Running};
-use testbed::{Database, http, ports, programs, shared, unique_name};
+use couponry_domain::EventName;
+use couponry_loadgen::client::Target;
+use couponry_loadgen::readers::{Backlog, Stores};
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
+use couponry_testbed::program::{self, Running};
+use couponry_testbed::{Database, http, ports, programs, shared, unique_name};
 
 const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/couponevents.couponry.dev.yaml");
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -73,7 +73,7 @@ impl Installation {
             Stores::connect(&RedisSettings::at(&redis, &prefix), &PostgresSettings::at(&postgres), kafka).unwrap();
         let common = |program: &str| {
             let monitor = ports::free().unwrap();
-            let program = testbed::program(program)
+            let program = couponry_testbed::program(program)
                 .args(["--redis-url", &redis, "--redis-key-prefix", &prefix])
                 .args(["--kafka-brokers", &shared::kafka(), "--kafka-topic", &name])
                 .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--log-format", "text"]);
@@ -106,7 +106,7 @@ impl Installation {
     }
 
     /// Applies an event with two discounts, 70 and 30 percent, and waits until it is open.
-    pub(crate) fn apply(&self, event: &EventId, total: u64) {
+    pub(crate) fn apply(&self, event: &EventName, total: u64) {
         let manifest = format!(
             "apiVersion: couponry.dev/v1alpha1
 kind: CouponEvent
@@ -129,7 +129,7 @@ spec:
     }
 
     /// The key of the event's meta data in Redis.
-    pub(crate) fn meta(&self, event: &EventId) -> String {
+    pub(crate) fn meta(&self, event: &EventName) -> String {
         format!("{}:couponMeta:{{{event}}}", self.name)
     }
 

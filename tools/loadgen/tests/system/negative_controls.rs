@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::EventId;
-use loadgen::checker::{self, Class, Evidence, Report};
-use loadgen::crowd::Crowd;
-use loadgen::drive::{Load, gather_counted};
-use loadgen::history::Attempt;
-use loadgen::progress::{Kind, Tally};
-use testbed::{Redis, redis};
+use couponry_domain::EventName;
+use couponry_loadgen::checker::{self, Class, Evidence, Report};
+use couponry_loadgen::crowd::Crowd;
+use couponry_loadgen::drive::{Load, gather_counted};
+use couponry_loadgen::history::Attempt;
+use couponry_loadgen::progress::{Kind, Tally};
+use couponry_testbed::{Redis, redis};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ const TOTAL: u64 = 4000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts a load, and gives back what it counts and its history to come.
-fn ask(runtime: &Runtime, installation: &Installation, event: &EventId) -> (Arc<Tally>, JoinHandle<Vec<Attempt>>) {
+fn ask(runtime: &Runtime, installation: &Installation, event: &EventName) -> (Arc<Tally>, JoinHandle<Vec<Attempt>>) {
     let crowd = Crowd { users: 3000, ..Crowd::default() };
     let load = Load { connections: 32, ..Load::new(installation.targets.clone(), event.clone(), crowd) };
     let tally: Arc<Tally> = Arc::default();
@@ -34,7 +34,7 @@ fn ask(runtime: &Runtime, installation: &Installation, event: &EventId) -> (Arc<
 }
 
 /// What the checker says when all that still arrives has arrived.
-fn check(runtime: &Runtime, installation: &Installation, event: &EventId, history: Vec<Attempt>) -> Report {
+fn check(runtime: &Runtime, installation: &Installation, event: &EventName, history: Vec<Attempt>) -> Report {
     let stores = &installation.stores;
     let evidence = runtime.block_on(async {
         println!("at the end: {}", counts(stores.caught_up(event, PATIENCE, |_| ()).await.unwrap()));
@@ -68,7 +68,7 @@ fn without_the_outbox_what_a_dead_issuer_had_in_its_hands_is_lost() {
     let dying = "issuer.no-sweep=return;issuer.after-lua=20*off->return";
     let flaws = Flaws { issuers: [dying, "issuer.no-sweep=return"], ..Flaws::default() };
     let installation = Installation::start_with("no-outbox", &flaws);
-    let event: EventId = "summer".parse().unwrap();
+    let event: EventName = "summer".parse().unwrap();
     installation.apply(&event, TOTAL);
 
     let (_, history) = ask(&runtime, &installation, &event);
@@ -83,7 +83,7 @@ fn offsets_that_are_committed_before_the_transaction_lose_the_batch_of_a_dead_co
     let _entered = runtime.enter();
     let dying = "consumer.offsets-first=return;consumer.after-offsets-first=5*off->return";
     let installation = Installation::start_with("offsets-first", &Flaws { consumer: dying, ..Flaws::default() });
-    let event: EventId = "summer".parse().unwrap();
+    let event: EventName = "summer".parse().unwrap();
     installation.apply(&event, TOTAL);
 
     let (_, history) = ask(&runtime, &installation, &event);
@@ -100,7 +100,7 @@ fn a_redis_that_forgot_its_last_writes_and_is_believed_gives_coupons_twice() {
     let _entered = runtime.enter();
     let server = Redis::start_with(&["--appendfsync", "everysec"]).unwrap();
     let installation = Installation::start_with("rolled-back", &Flaws { redis: server.url(), ..Flaws::default() });
-    let event: EventId = "summer".parse().unwrap();
+    let event: EventName = "summer".parse().unwrap();
     installation.apply(&event, TOTAL);
 
     let (tally, history) = ask(&runtime, &installation, &event);

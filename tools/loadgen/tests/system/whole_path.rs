@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::DiscountType::{Amount, Percent};
-use domain::{Discount, EventId};
-use loadgen::checker::{self, Evidence};
-use loadgen::crowd::Crowd;
-use loadgen::drive::{Load, gather_counted};
-use loadgen::history::{Attempt, Outcome};
-use loadgen::progress::{Kind, Tally};
-use loadgen::readers::Backlog;
-use loadgen::summary::Summary;
+use couponry_domain::DiscountType::{Amount, Percent};
+use couponry_domain::{Discount, EventName};
+use couponry_loadgen::checker::{self, Evidence};
+use couponry_loadgen::crowd::Crowd;
+use couponry_loadgen::drive::{Load, gather_counted};
+use couponry_loadgen::history::{Attempt, Outcome};
+use couponry_loadgen::progress::{Kind, Tally};
+use couponry_loadgen::readers::Backlog;
+use couponry_loadgen::summary::Summary;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ impl Crowded {
 }
 
 /// Waits until everything has arrived, then checks everything.
-fn check(runtime: &Runtime, installation: &Installation, event: &EventId, total: u64, history: Vec<Attempt>) {
+fn check(runtime: &Runtime, installation: &Installation, event: &EventName, total: u64, history: Vec<Attempt>) {
     let stores = &installation.stores;
     let evidence = runtime.block_on(async {
         let backlog = stores.caught_up(event, ARRIVAL, |_| ()).await.unwrap();
@@ -75,7 +75,7 @@ fn everybody_gets_what_they_were_told() {
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
     let installation = Installation::start("whole-path");
-    let event: EventId = "summer".parse().unwrap();
+    let event: EventName = "summer".parse().unwrap();
     installation.apply(&event, TOTAL);
 
     let crowd = Crowd { users: 4000, ..Crowd::default() };
@@ -94,7 +94,7 @@ fn killed_programs_lose_nothing_and_give_nothing_twice() {
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
     let installation = Installation::start("whole-path-kills");
-    let event: EventId = "summer".parse().unwrap();
+    let event: EventName = "summer".parse().unwrap();
     installation.apply(&event, TOTAL);
     let backlog = || -> Backlog { runtime.block_on(installation.stores.backlog(&event)).unwrap() };
     let say = |what: &str| println!("{what}: {}", counts(backlog()));

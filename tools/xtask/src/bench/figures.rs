@@ -41,7 +41,7 @@ impl fmt::Display for Spread {
 /// `12,345`: for what is counted.
 pub(super) fn whole(number: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is rounded and not negative")]
-    testbed::progress::grouped(number.max(0.0).round() as u64)
+    couponry_testbed::progress::grouped(number.max(0.0).round() as u64)
 }
 
 /// A count as a number to reckon with.

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use testbed::program::{Program, Running};
-use testbed::progress::Step;
-use testbed::{Kafka, Process, http, ports, programs, redis};
+use couponry_testbed::program::{Program, Running};
+use couponry_testbed::progress::Step;
+use couponry_testbed::{Kafka, Process, http, ports, programs, redis};
 
 use super::figures::float;
 use super::load::{self, Load, Sample};
@@ -196,7 +196,7 @@ impl Installation {
         let begun = Instant::now();
         let args = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"];
         let url = self.servers.postgres.url();
-        let printed = testbed::process::output(&psql, &[&args[..], &[&url]].concat(), Some(script))?;
+        let printed = couponry_testbed::process::output(&psql, &[&args[..], &[&url]].concat(), Some(script))?;
         Ok((printed, begun.elapsed()))
     }
 }

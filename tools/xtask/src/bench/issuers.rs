@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use testbed::progress::Step;
+use couponry_testbed::progress::Step;
 
 use super::Options;
 use super::figures::{Spread, float, whole};

@@ -1,8 +1,8 @@
 //! Sales in full, and saying no, each against the control.
 
 use anyhow::{Context, Result};
-use testbed::progress::Step;
-use testbed::{process, programs, redis};
+use couponry_testbed::progress::Step;
+use couponry_testbed::{process, programs, redis};
 
 use super::Options;
 use super::figures::{Spread, float, whole};

@@ -1,7 +1,7 @@
 //! How long an answer takes, in an open loop, and how that grows with the load.
 
 use anyhow::{Context, Result};
-use testbed::progress::Step;
+use couponry_testbed::progress::Step;
 
 use super::Options;
 use super::figures::{Spread, float};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use couponry_testbed::process;
 use serde_json::Value;
-use testbed::process;
 
 use super::figures::float;
 use crate::cargo;

@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use testbed::progress::human;
+use couponry_testbed::progress::human;
 
 use crate::{cargo, signals};
 use installation::Installation;
@@ -61,9 +61,11 @@ enum Part {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    testbed::programs::install()?;
+    couponry_testbed::programs::install()?;
     eprintln!("building the programs");
-    let packages = ["operator", "issuer", "consumer", "bench"].into_iter().flat_map(|name| ["--package", name]);
+    let packages = ["couponry-operator", "couponry-issuer", "couponry-consumer", "couponry-bench"]
+        .into_iter()
+        .flat_map(|name| ["--package", name]);
     cargo::run(["build", "--release", "--bins"].into_iter().chain(packages))?;
     let begun = Instant::now();
     let installation = Installation::start()?;

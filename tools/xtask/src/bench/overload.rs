@@ -1,7 +1,7 @@
 //! Five times the load that an issuer can serve.
 
 use anyhow::Result;
-use testbed::progress::Step;
+use couponry_testbed::progress::Step;
 
 use super::Options;
 use super::figures::{Spread, float, whole};
@@ -21,8 +21,8 @@ const FEW: &str = "500";
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let rate = TIMES * highest(installation, options, table)?;
     row(installation, options, table, (&installation.issuer, ""), rate)?;
-    let strict = installation.another_issuer(&["--max-waiting", FEW])?;
-    row(installation, options, table, (&strict, &format!(", `--max-waiting {FEW}`")), rate)?;
+    let strict = installation.another_issuer(&["--max-queued-requests", FEW])?;
+    row(installation, options, table, (&strict, &format!(", `--max-queued-requests {FEW}`")), rate)?;
     strict.process.stop()
 }
 

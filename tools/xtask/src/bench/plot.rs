@@ -105,7 +105,7 @@ fn label(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use testbed::scratch::Scratch;
+    use couponry_testbed::scratch::Scratch;
 
     use super::*;
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testbed::progress::Step;
-use testbed::scratch::Scratch;
-use testbed::{Process, process::Launch, programs};
+use couponry_testbed::progress::Step;
+use couponry_testbed::scratch::Scratch;
+use couponry_testbed::{Process, process::Launch, programs};
 
 use super::Options;
 use super::figures::{Spread, float, whole};
@@ -154,7 +154,7 @@ fn preload(installation: &Installation, coupons: u64) -> Result<(f64, Control)> 
         push: push(installation, &scratch, &pushes)?.as_secs_f64(),
     };
     installation.psql("DROP TABLE control_coupon;\n")?;
-    testbed::redis::command(&installation.servers.redis.url(), &["UNLINK", "control-queue"])?;
+    couponry_testbed::redis::command(&installation.servers.redis.url(), &["UNLINK", "control-queue"])?;
     Ok((seconds, control))
 }
 

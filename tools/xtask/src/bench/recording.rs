@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use testbed::progress::Step;
+use couponry_testbed::progress::Step;
 
 use super::Options;
 use super::figures::{Spread, float, whole};

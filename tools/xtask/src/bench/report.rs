@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use testbed::programs;
+use couponry_testbed::programs;
 
 use super::table::Table;
 use super::{Options, plot};

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testbed::{Redis, Running, redis};
+use couponry_testbed::{Redis, Running, redis};
 
 use super::event::Event;
 use super::fault::{Fault, Kind, Part};

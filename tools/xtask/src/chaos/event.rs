@@ -1,8 +1,8 @@
 //! The `CouponEvent` of a round.
 
 use anyhow::Result;
+use couponry_testbed::Kubernetes;
 use serde_json::json;
-use testbed::Kubernetes;
 
 use crate::coupon_event::{condition, get, manifest};
 
@@ -45,7 +45,7 @@ impl Event {
         let is_current = event.pointer("/status/observedGeneration") == event.pointer("/metadata/generation");
         let holds = |kind: &str| condition(&event, kind).is_some_and(|c| c["status"] == "True");
         let sold_out = event.pointer("/status/soldOutAt").is_some();
-        Ok(is_current && event.pointer("/status/preloaded") == Some(&json!(self.total)) && (holds("Open") || sold_out))
+        Ok(is_current && event.pointer("/status/loaded") == Some(&json!(self.total)) && (holds("Open") || sold_out))
     }
 
     /// Takes it away: what it was is proven.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use testbed::toxiproxy::Toxic;
+use couponry_testbed::toxiproxy::Toxic;
 
 use super::dice::Dice;
 use super::links::{LINKS, Link};
@@ -135,7 +135,7 @@ fn crash_points(part: Part) -> &'static [&'static str] {
     match part {
         Part::Issuer => &["issuer.after-lua=5%return", "issuer.before-outbox-deletion=5%return"],
         Part::Consumer => &[
-            "ledger.before-record-commit=20%return",
+            "database.before-record-commit=20%return",
             "consumer.after-record=20%return",
             "consumer.before-offsets=20%return",
         ],
@@ -143,7 +143,7 @@ fn crash_points(part: Part) -> &'static [&'static str] {
             "operator.before-step=30%return",
             "operator.after-step=30%return",
             "operator.after-chunk=30%return",
-            "ledger.before-preload-commit=50%return",
+            "database.before-preload-commit=50%return",
         ],
     }
 }

@@ -4,9 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use testbed::kafka::Door;
-use testbed::toxiproxy::Toxic;
-use testbed::{Kafka, Toxiproxy, ports};
+use couponry_testbed::kafka::Door;
+use couponry_testbed::toxiproxy::Toxic;
+use couponry_testbed::{Kafka, Toxiproxy, ports};
 
 use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR};
 use crate::servers::Servers;

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use testbed::progress::human;
+use couponry_testbed::progress::human;
 
 use crate::{cargo, signals};
 use dice::Dice;
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    testbed::programs::install()?;
+    couponry_testbed::programs::install()?;
     cargo::build_programs()?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = options.seed.unwrap_or_else(|| Dice::new(u64::from(since_1970.subsec_nanos())).any() >> 32);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use testbed::Process;
-use testbed::process::Launch;
+use couponry_testbed::Process;
+use couponry_testbed::process::Launch;
 
 use super::dice::Dice;
 use super::event::Event;

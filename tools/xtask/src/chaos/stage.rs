@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use testbed::progress::Step;
-use testbed::{Process, programs};
+use couponry_testbed::progress::Step;
+use couponry_testbed::{Process, programs};
 
 use super::links::Links;
 use crate::programs::{CONSUMER, ISSUER, Node, OPERATOR};
@@ -110,7 +110,7 @@ impl Stage {
             ("FAKETIME_CACHE_DURATION", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
-        self.member(&format!("issuer {number}"), ISSUER, &["--adopt-after-seconds", "3"], &env)
+        self.member(&format!("issuer {number}"), ISSUER, &["--outbox-takeover-seconds", "3"], &env)
     }
 
     /// Sets the wall clock of an issuer to the real time and so many seconds.

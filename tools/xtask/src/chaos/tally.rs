@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use couponry_testbed::progress::grouped;
 use serde_json::Value;
-use testbed::progress::grouped;
 
 use super::fault::{Fault, KINDS};
 

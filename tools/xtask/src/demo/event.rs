@@ -4,9 +4,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use couponry_testbed::Kubernetes;
+use couponry_testbed::progress::{Step, grouped};
 use serde_json::Value;
-use testbed::Kubernetes;
-use testbed::progress::{Step, grouped};
 
 use super::programs::Programs;
 use crate::cargo;
@@ -60,7 +60,7 @@ impl Event {
         loop {
             programs.check()?;
             let event = get(kubernetes, NAME)?;
-            let preloaded = number(&event, "/status/preloaded").unwrap_or(0);
+            let preloaded = number(&event, "/status/loaded").unwrap_or(0);
             step.at(preloaded);
             if condition(&event, "Ready").is_some_and(|c| c["status"] == "True") {
                 step.done_with(&format!("{} coupons are made and loaded: the event is Ready", grouped(self.total)));
@@ -82,8 +82,8 @@ impl Event {
         let deadline = Instant::now() + patience;
         loop {
             let event = get(kubernetes, NAME)?;
-            let (issued, persisted) = (number(&event, "/status/issued"), number(&event, "/status/persisted"));
-            if issued.is_some_and(|issued| issued > 0) && issued == persisted {
+            let (issued, recorded) = (number(&event, "/status/issued"), number(&event, "/status/recorded"));
+            if issued.is_some_and(|issued| issued > 0) && issued == recorded {
                 return Ok(true);
             }
             if Instant::now() > deadline {

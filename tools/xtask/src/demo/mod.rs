@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use testbed::process::Launch;
-use testbed::progress::Step;
-use testbed::scratch::Scratch;
+use couponry_testbed::process::Launch;
+use couponry_testbed::progress::Step;
+use couponry_testbed::scratch::Scratch;
 
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
@@ -41,7 +41,7 @@ struct Demo {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    testbed::programs::install()?;
+    couponry_testbed::programs::install()?;
     eprintln!("building the programs");
     cargo::run(
         ["build", "--release"]

@@ -1,7 +1,7 @@
 //! The programs that the demo runs: an operator, two issuers, a consumer.
 
 use anyhow::{Result, bail};
-use testbed::progress::Step;
+use couponry_testbed::progress::Step;
 
 use crate::programs::{Addresses, CONSUMER, ISSUER, Node, OPERATOR};
 use crate::servers::Servers;

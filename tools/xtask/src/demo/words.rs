@@ -9,7 +9,7 @@ use super::{Demo, event};
 /// Prints the addresses, and lines to paste into another terminal.
 pub(super) fn go_on_by_hand(demo: &Demo) -> Result<()> {
     let Demo { programs, servers, .. } = demo;
-    let (_, kubectl) = testbed::programs::kubernetes().context("kubectl is gone")?;
+    let (_, kubectl) = couponry_testbed::programs::kubernetes().context("kubectl is gone")?;
     let issuers = programs.issuers();
     let issuer = issuers.first().context("no issuer runs")?;
     let name = event::NAME;

@@ -1,8 +1,8 @@
 //! What happens to an event in its life.
 
 use anyhow::{Result, ensure};
+use couponry_testbed::progress::Step;
 use serde_json::{Value, json};
-use testbed::progress::Step;
 
 use super::stage::Stage;
 
@@ -80,7 +80,7 @@ pub(super) fn failover(stage: &Stage) -> Result<()> {
     ensure!(second != first && !second.is_empty(), "{first} still leads");
     step.done_with(&format!("{second} leads, and the event is Ready"));
     let status = kubectl.get(&["couponevent/failover"])?["status"].clone();
-    ensure!(status["preloaded"] == 200_000, "{status}");
+    ensure!(status["loaded"] == 200_000, "{status}");
     kubectl.run(&["delete", "couponevent/failover", "--timeout=120s"]).map(drop)
 }
 

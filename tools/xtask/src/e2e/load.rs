@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use couponry_testbed::Process;
+use couponry_testbed::process::Launch;
+use couponry_testbed::progress::Step;
+use couponry_testbed::scratch::Scratch;
 use serde_json::Value;
-use testbed::Process;
-use testbed::process::Launch;
-use testbed::progress::Step;
-use testbed::scratch::Scratch;
 
 use super::life::manifest;
 use super::stage::Stage;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use testbed::progress::human;
+use couponry_testbed::progress::human;
 
 use crate::{beside, signals};
 use stage::Stage;

@@ -1,7 +1,7 @@
 //! The chart's life: install, upgrade, roll back, test, uninstall.
 
 use anyhow::{Context, Result, ensure};
-use testbed::progress::Step;
+use couponry_testbed::progress::Step;
 
 use super::stage::Stage;
 use crate::beside::{self, NAMESPACE, RELEASE};

@@ -1,7 +1,7 @@
 //! Restarts and upgrades while users ask.
 
 use anyhow::{Context, Result, ensure};
-use testbed::progress::Step;
+use couponry_testbed::progress::Step;
 
 use super::life::manifest;
 use super::load::Load;

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
+use couponry_testbed::progress::Step;
 use serde_json::json;
-use testbed::progress::Step;
 
 use super::life::with;
 use super::stage::Stage;

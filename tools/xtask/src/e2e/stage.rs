@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use testbed::Cluster;
-use testbed::progress::Step;
+use couponry_testbed::Cluster;
+use couponry_testbed::progress::Step;
 
 use crate::beside::{Beside, NAMESPACE};
 use crate::kubectl::Kubectl;
@@ -21,8 +21,8 @@ pub(super) struct Stage {
 impl Stage {
     /// Builds what is missing, and starts everything but Couponry itself.
     pub(super) fn build() -> Result<Self> {
-        testbed::programs::install()?;
-        testbed::programs::install_cluster()?;
+        couponry_testbed::programs::install()?;
+        couponry_testbed::programs::install_cluster()?;
         let images = images::build()?;
         let cluster = Cluster::start()?;
         let beside = Beside::start(&cluster, &images)?;
@@ -59,7 +59,7 @@ impl Stage {
 
     /// Checks the promises of an event against all answers that its users got.
     pub(super) fn check(&self, event: &str, total: u64, history: &Path) -> Result<()> {
-        let check = testbed::process::Launch::in_foreground("loadgen", self.program("loadgen"))
+        let check = couponry_testbed::process::Launch::in_foreground("loadgen", self.program("loadgen"))
             .clean_env()
             .args(["check", "--event", event, "--total", &total.to_string()])
             .args(["--history".as_ref(), history.as_os_str()])

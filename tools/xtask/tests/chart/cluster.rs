@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use couponry_testbed::database::unique_name;
+use couponry_testbed::{programs, shared};
 use serde_json::{Value, json};
-use testbed::database::unique_name;
-use testbed::{programs, shared};
 
 use crate::helm::{chart, helm, objects, pods, template, variants};
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use couponry_testbed::scratch::Scratch;
 use serde_json::Value;
-use testbed::scratch::Scratch;
 
 /// The namespace that everything is rendered for, unless a test has its own.
 pub(crate) const NAMESPACE: &str = "shop";
@@ -35,7 +35,7 @@ pub(crate) fn variants() -> Vec<(String, PathBuf)> {
 
 /// Runs Helm, away from the user's own settings: what it printed, or what it had against it.
 pub(crate) fn helm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<String, String> {
-    let program = testbed::programs::helm().filter(|program| program.is_file());
+    let program = couponry_testbed::programs::helm().filter(|program| program.is_file());
     let home = Scratch::new("helm").unwrap();
     let output = Command::new(program.expect("Helm is not there: run `cargo xtask setup`"))
         .args(args)

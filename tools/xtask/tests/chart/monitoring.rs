@@ -55,7 +55,7 @@ fn names(text: &str) -> BTreeSet<String> {
 fn every_alert_has_its_section_in_the_runbook() {
     let published = "metrics.prometheusRule.runbookUrl=https://docs.example.com/runbook";
     let objects = with(&[ON, &[published]].concat());
-    let runbook = fs::read_to_string(root().join("docs/runbook.md")).unwrap();
+    let runbook = fs::read_to_string(root().join("docs/operate/runbook.md")).unwrap();
     let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let rules = find(&objects, "PrometheusRule", "couponry")["spec"]["groups"][0]["rules"].as_array().unwrap();
     let mut alerts = BTreeSet::new();

@@ -58,9 +58,9 @@ fn every_flag_of_a_program_can_be_set() {
 
 #[test]
 fn large_numbers_arrive_as_they_are() {
-    let objects = with(&["issuer.maxWaiting=1000000", "issuer.keepAliveSeconds=4294967295"]);
+    let objects = with(&["issuer.maxQueuedRequests=1000000", "issuer.keepAliveSeconds=4294967295"]);
     let issuer = environment(find(&objects, "Deployment", "couponry-issuer"));
-    for (variable, value) in [("MAX_WAITING", "1000000"), ("KEEP_ALIVE_SECONDS", "4294967295")] {
+    for (variable, value) in [("MAX_QUEUED_REQUESTS", "1000000"), ("KEEP_ALIVE_SECONDS", "4294967295")] {
         assert!(issuer.contains(&(variable.to_owned(), value.into())), "{issuer:?}");
     }
 }
@@ -85,7 +85,7 @@ fn the_test_runs_a_command_that_there_is() {
 }
 
 fn help(program: &str, args: &[&str]) -> String {
-    let path = testbed::shared::program(program);
+    let path = couponry_testbed::shared::program(program);
     let output = Command::new(Path::new(&path)).args(args).env_clear().output().unwrap();
     assert!(output.status.success(), "{program} {args:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

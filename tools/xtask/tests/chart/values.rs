@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use couponry_testbed::scratch::Scratch;
 use serde_json::{Map, Value, json};
-use testbed::scratch::Scratch;
 
 use crate::helm::{NAMESPACE, chart, find, helm, objects, template, variants, with};
 

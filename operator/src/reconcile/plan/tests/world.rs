@@ -58,8 +58,8 @@ impl World {
         });
         let arrival = redis.as_ref().filter(|redis| !redis.is_verified).map(|_| Arrival::Complete);
         // What was on its way has arrived, where somebody waits for it.
-        let persisted = if arrival.is_some() { self.told } else { 0 };
-        Seen { stored: self.stored.clone(), known_recorded: 0, persisted, redis, rival: None, arrival, now: self.now }
+        let recorded = if arrival.is_some() { self.told } else { 0 };
+        Seen { stored: self.stored.clone(), known_recorded: 0, recorded, redis, rival: None, arrival, now: self.now }
     }
 
     /// What the stores do, with what they refuse.
@@ -81,8 +81,8 @@ impl World {
                 }
             }
             Step::Prepare => {
-                let edition = self.stored.as_ref().unwrap().edition;
-                let new = Observed { generation: 0, edition, server: String::new(), ..redis(Gate::Loading, 0, 0) };
+                let stock_epoch = self.stored.as_ref().unwrap().stock_epoch;
+                let new = Observed { generation: 0, stock_epoch, server: String::new(), ..redis(Gate::Loading, 0, 0) };
                 self.redis.get_or_insert(new);
             }
             Step::Adopt => {
@@ -91,10 +91,10 @@ impl World {
             }
             Step::Recover => {
                 let loaded = self.stored.as_ref().unwrap().stock_len();
-                let (issued, queued) = (self.told, loaded - self.told);
+                let (issued, available) = (self.told, loaded - self.told);
                 let server = self.server.to_string();
                 let redis = self.redis.as_mut().unwrap();
-                *redis = Observed { loaded, queued, issued, completed: issued, server, ..redis.clone() };
+                *redis = Observed { loaded, available, issued, completed: issued, server, ..redis.clone() };
             }
             Step::Load { from, to } => {
                 let redis = self.redis.as_mut().unwrap();
@@ -102,7 +102,7 @@ impl World {
                 // A part of it, as when the operator is killed in the middle.
                 let chunk = (to - from).min(7);
                 redis.loaded += chunk;
-                redis.queued += chunk;
+                redis.available += chunk;
             }
             Step::ScheduleOpening { at } => {
                 let event = self.stored.as_mut().unwrap();
@@ -110,28 +110,28 @@ impl World {
             }
             Step::WithdrawOpening => {
                 let event = self.stored.as_mut().unwrap();
-                assert!(event.opened_at.is_some_and(|at| at > self.now), "the ledger refuses it: {event:?}");
+                assert!(event.opened_at.is_some_and(|at| at > self.now), "the database refuses it: {event:?}");
                 event.opened_at = None;
             }
             Step::SetGate(opening) => {
                 let redis = self.redis.as_mut().unwrap();
                 let leaves_loading = redis.gate == Gate::Loading && matches!(opening.gate, Gate::Open | Gate::Paused);
                 assert!(
-                    !leaves_loading || (redis.loaded == opening.total && redis.queued + redis.issued == opening.total),
+                    !leaves_loading || (redis.loaded == opening.total && redis.available + redis.issued == opening.total),
                     "Redis refuses it: {redis:?}, {opening:?}"
                 );
                 let gate = if redis.gate == Gate::Closed { Gate::Closed } else { opening.gate };
                 let Opening { window, acknowledge, generation, .. } = opening;
                 *redis = Observed { gate, window, acknowledge, generation, ..redis.clone() };
             }
-            Step::RemoveEdition(edition) => {
-                assert_eq!(self.redis.take().map(|redis| redis.edition), Some(edition));
+            Step::RemoveStockEpoch(stock_epoch) => {
+                assert_eq!(self.redis.take().map(|redis| redis.stock_epoch), Some(stock_epoch));
             }
             Step::DiscardStock => {
                 let event = self.stored.as_mut().unwrap();
-                assert_eq!(event.opened_at, None, "the ledger refuses it");
+                assert_eq!(event.opened_at, None, "the database refuses it");
                 event.stock.clear();
-                event.edition += 1;
+                event.stock_epoch += 1;
             }
             Step::CloseForeign(..) | Step::RemoveForeign(_) => unreachable!("there is no other event"),
             Step::Retire => unreachable!("no manifest asks for it"),
@@ -141,10 +141,10 @@ impl World {
     fn ask(&mut self, users: u64) {
         if let Some(redis) = &mut self.redis
             && redis.server == self.server.to_string()
-            && redis.window.verdict(redis.gate, self.now) == domain::Verdict::Open
+            && redis.window.verdict(redis.gate, self.now) == couponry_domain::Verdict::Open
         {
-            let given = users.min(redis.queued);
-            redis.queued -= given;
+            let given = users.min(redis.available);
+            redis.available -= given;
             redis.issued += given;
             self.told += given;
         }
@@ -154,7 +154,7 @@ impl World {
         let opened_at = self.stored.as_ref().and_then(|event| event.opened_at);
         let len = self.stored.as_ref().map_or(0, StoredEvent::stock_len);
         if let Some(redis) = &self.redis {
-            let is_current = self.stored.as_ref().is_some_and(|event| event.edition == redis.edition);
+            let is_current = self.stored.as_ref().is_some_and(|event| event.stock_epoch == redis.stock_epoch);
             assert!(redis.loaded <= len || !is_current, "Redis has coupons that Postgres has not");
             if redis.gate == Gate::Open {
                 let opens_at = opened_at.expect("Postgres knows before the gate opens");
@@ -195,7 +195,7 @@ proptest! {
                     world.server += 1;
                     if let Some(redis) = &mut world.redis {
                         let lost = coupons.min(redis.issued);
-                        (redis.issued, redis.queued) = (redis.issued - lost, redis.queued + lost);
+                        (redis.issued, redis.available) = (redis.issued - lost, redis.available + lost);
                     }
                 }
                 Happening::Steps(steps) => {

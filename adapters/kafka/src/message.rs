@@ -1,0 +1,59 @@
+//! A message as it is on the topic.
+
+use std::panic::{self, AssertUnwindSafe};
+
+use couponry_domain::record::VERSION_HEADER;
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
+
+/// A message as it is on the topic: anything that anyone wrote there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The partition it is in.
+    pub partition: i32,
+    /// Its place in the partition.
+    pub offset: i64,
+    /// The userId, in records of ours.
+    pub key: Option<Vec<u8>>,
+    /// The value; empty also when there is none.
+    pub payload: Vec<u8>,
+    /// All headers in order. A name may come more than once.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Message {
+    /// The value of the last header of this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().rev().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// The schema version, as [`couponry_domain::IssuedRecord::decode`] wants it.
+    #[must_use]
+    pub fn version(&self) -> Option<&[u8]> {
+        self.header(VERSION_HEADER)
+    }
+}
+
+impl From<&BorrowedMessage<'_>> for Message {
+    fn from(message: &BorrowedMessage<'_>) -> Self {
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            payload: message.payload().unwrap_or_default().to_vec(),
+            headers: message.headers().map_or_else(Vec::new, readable),
+        }
+    }
+}
+
+/// The headers without those that rdkafka cannot read: it panics at a name that is not UTF-8. Anyone may write one, and a
+/// consumer that ended there would end at the same message again after every start.
+fn readable(headers: &BorrowedHeaders) -> Vec<(String, Option<Vec<u8>>)> {
+    let read = |index| {
+        let header = headers.try_get(index)?;
+        Some((header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+    };
+    (0..headers.count())
+        .filter_map(|index| panic::catch_unwind(AssertUnwindSafe(|| read(index))).ok().flatten())
+        .collect()
+}

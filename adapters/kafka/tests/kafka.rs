@@ -1,0 +1,337 @@
+//! The journal on a real Kafka.
+
+use std::{collections::HashSet, time::Duration};
+
+use couponry_domain::{Discount, DiscountType, IssuedRecord};
+use couponry_kafka::{
+    Batch, Consumer, DeadLetters, JournalError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics,
+};
+use couponry_testbed::{shared, unique_name};
+use futures::future::{join_all, try_join_all};
+use uuid::Uuid;
+
+const LINGER: Duration = Duration::from_millis(50);
+
+fn settings() -> KafkaSettings {
+    KafkaSettings::at(shared::kafka(), unique_name("journal"))
+}
+
+fn wanted(partitions: i32) -> TopicSettings {
+    TopicSettings { partitions, replication: 1, min_insync_replicas: 1, retention: Some(Duration::from_hours(24)) }
+}
+
+async fn topic(partitions: i32) -> KafkaSettings {
+    let settings = settings();
+    assert_eq!(topics::ensure(&settings, &wanted(partitions)).await.unwrap(), []);
+    settings
+}
+
+fn record(n: usize) -> IssuedRecord {
+    IssuedRecord {
+        event_id: "summer".parse().unwrap(),
+        event_uid: Uuid::from_u128(1),
+        user_id: format!("user {n} é").parse().unwrap(),
+        coupon: format!("SUMMER-{n}").parse().unwrap(),
+        discount: Discount { kind: DiscountType::Percent, value: 10 },
+        issued_at: 1_796_083_200_000,
+    }
+}
+
+async fn write(settings: &KafkaSettings, range: std::ops::Range<usize>) {
+    let producer = Producer::new(settings).unwrap();
+    try_join_all(range.map(|n| producer.send(&record(n)).unwrap())).await.unwrap();
+}
+
+fn decode(message: &Message) -> IssuedRecord {
+    IssuedRecord::decode(message.version(), &message.payload).unwrap()
+}
+
+/// Takes batches until there were `count` messages.
+async fn take(consumer: &mut Consumer, count: usize) -> Batch {
+    let mut taken = Batch::default();
+    while taken.messages.len() < count {
+        let batch = consumer.next_batch(count - taken.messages.len(), LINGER).await.unwrap();
+        taken.messages.extend(batch.messages);
+    }
+    taken
+}
+
+fn users(batch: &Batch) -> HashSet<String> {
+    batch.messages.iter().map(|message| decode(message).user_id.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_topic_is_made_once_when_many_want_it() {
+    let settings = settings();
+    let wanted = wanted(3);
+    for made in join_all((0..4).map(|_| topics::ensure(&settings, &wanted))).await {
+        assert_eq!(made.unwrap(), []);
+    }
+    assert_eq!(topics::ensure(&settings, &wanted).await.unwrap(), []);
+    // Three partitions for the records, one for the dead letters.
+    write(&settings, 0..50).await;
+    let partitions: HashSet<_> = read_all(&settings).await.unwrap().iter().map(|m| m.partition).collect();
+    assert_eq!(partitions, HashSet::from([0, 1, 2]));
+}
+
+#[tokio::test]
+async fn an_existing_topic_is_looked_at_and_left_alone() {
+    let settings = topic(2).await;
+    let wanted = TopicSettings {
+        partitions: 4,
+        replication: 2,
+        min_insync_replicas: 2,
+        retention: Some(Duration::from_hours(48)),
+    };
+    for _ in 0..2 {
+        let findings = topics::ensure(&settings, &wanted).await.unwrap();
+        let said: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        let (topic, dead) = (&settings.topic, settings.dead_letter_topic());
+        assert_eq!(
+            said,
+            [
+                format!("topic {topic}: partitions is 2, expected 4"),
+                format!("topic {topic}: replication is 1, expected 2"),
+                format!("topic {topic}: min.insync.replicas is 1, expected 2"),
+                format!("topic {topic}: retention.ms is 86400000, expected 172800000"),
+                format!("topic {dead}: replication is 1, expected 2"),
+                format!("topic {dead}: min.insync.replicas is 1, expected 2"),
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_topic_on_more_brokers_than_there_are_is_an_error_that_says_what_to_change() {
+    let settings = settings();
+    let error = topics::ensure(&settings, &TopicSettings { replication: 3, ..wanted(1) }).await.unwrap_err();
+    let words = format!(
+        "making a topic: {:?} is to be on 3 brokers, but Kafka has 1: start more brokers, or lower --kafka-replication \
+         (and --kafka-min-insync-replicas, which cannot be more)",
+        settings.topic
+    );
+    assert_eq!(error.to_string(), words);
+}
+
+#[tokio::test]
+async fn records_are_keyed_by_user_and_say_their_version() {
+    let settings = topic(4).await;
+    write(&settings, 0..100).await;
+    write(&settings, 0..100).await;
+    let messages = read_all(&settings).await.unwrap();
+    assert_eq!(messages.len(), 200);
+    let mut places = HashSet::new();
+    for message in &messages {
+        let record = decode(message);
+        assert_eq!(message.key.as_deref(), Some(record.user_id.as_str().as_bytes()));
+        assert_eq!(message.headers, [("schema-version".to_owned(), Some(b"1".to_vec()))]);
+        places.insert((record.user_id, message.partition));
+    }
+    assert_eq!(places.len(), 100, "a user's records are all in one partition");
+}
+
+#[tokio::test]
+async fn a_consumer_goes_on_after_the_last_commit() {
+    let settings = topic(2).await;
+    write(&settings, 0..300).await;
+    let group = unique_name("group");
+
+    let mut first = Consumer::new(&settings, &group).unwrap();
+    first.ping(Duration::from_secs(20)).await.unwrap();
+    let committed = take(&mut first, 100).await;
+    first.commit(&committed).await.unwrap();
+    let lost = take(&mut first, 100).await;
+    first.close(Duration::from_secs(20)).await;
+
+    let mut second = Consumer::new(&settings, &group).unwrap();
+    let rest = take(&mut second, 200).await;
+    second.commit(&rest).await.unwrap();
+    assert!(users(&lost).is_subset(&users(&rest)));
+    assert!(users(&committed).is_disjoint(&users(&rest)));
+    assert_eq!(users(&committed).len() + users(&rest).len(), 300);
+    let more = tokio::time::timeout(Duration::from_millis(500), second.next_batch(1, LINGER)).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_wait_loses_no_message() {
+    let settings = topic(1).await;
+    write(&settings, 0..50).await;
+    let mut consumer = Consumer::new(&settings, &unique_name("group")).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 50 {
+        // Dropped in the middle of collecting most of the time.
+        let wait = consumer.next_batch(1000, Duration::from_millis(7));
+        if let Ok(batch) = tokio::time::timeout(Duration::from_millis(5), wait).await {
+            seen.extend(batch.unwrap().messages.iter().map(|message| message.offset));
+        } else if let Ok(batch) = tokio::time::timeout(Duration::from_millis(20), consumer.next_batch(10, LINGER)).await
+        {
+            seen.extend(batch.unwrap().messages.iter().map(|message| message.offset));
+        }
+    }
+    assert_eq!(seen, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_lag_counts_what_the_group_has_not_committed() {
+    let settings = topic(2).await;
+    let group = unique_name("group");
+    let lag = Lag::new(&settings, &group).unwrap();
+    let measure = || async { lag.measure(Duration::from_secs(20)).await.unwrap() };
+    assert_eq!(measure().await, 0);
+    write(&settings, 0..100).await;
+    assert_eq!(measure().await, 100);
+    let mut consumer = Consumer::new(&settings, &group).unwrap();
+    for left in [60, 20] {
+        let taken = take(&mut consumer, 40).await;
+        consumer.commit(&taken).await.unwrap();
+        assert_eq!(measure().await, left);
+    }
+    consumer.close(Duration::from_secs(20)).await;
+    assert_eq!(measure().await, 20);
+}
+
+#[tokio::test]
+async fn a_batch_from_before_a_rebalance_takes_no_offset_back() {
+    let settings = topic(1).await;
+    let group = unique_name("group");
+    let lag = Lag::new(&settings, &group).unwrap();
+    write(&settings, 0..10).await;
+    let mut first = Consumer::new(&settings, &group).unwrap();
+    let old = take(&mut first, 10).await;
+    let committer = first.committer();
+
+    // Another member makes everyone begin anew, whoever has the partition then.
+    let mut second = Consumer::new(&settings, &group).unwrap();
+    let again = tokio::select! {
+        again = first.next_batch(1, LINGER) => again,
+        again = second.next_batch(1, LINGER) => again,
+    };
+    assert_eq!(again.unwrap().messages, old.messages[..1]);
+    second.close(Duration::from_secs(20)).await;
+    write(&settings, 10..20).await;
+    let mut offset = None;
+    while offset != Some(19) {
+        let batch = first.next_batch(20, LINGER).await.unwrap();
+        offset = batch.messages.last().map(|message| message.offset);
+        first.commit(&batch).await.unwrap();
+    }
+    assert_eq!(lag.measure(Duration::from_secs(20)).await.unwrap(), 0);
+    committer.commit(&old).await.unwrap();
+    assert_eq!(lag.measure(Duration::from_secs(20)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_group_shares_the_partitions() {
+    let settings = topic(4).await;
+    let group = unique_name("group");
+    let mut consumers = [Consumer::new(&settings, &group).unwrap(), Consumer::new(&settings, &group).unwrap()];
+    let mut seen = [HashSet::new(), HashSet::new()];
+    let mut sent = 0;
+    // Written until both have got something: joining a group takes its time.
+    while seen.iter().any(HashSet::is_empty) || seen.iter().map(HashSet::len).sum::<usize>() < sent {
+        if seen.iter().any(HashSet::is_empty) {
+            write(&settings, sent..sent + 40).await;
+            sent += 40;
+        }
+        for (consumer, seen) in consumers.iter_mut().zip(&mut seen) {
+            if let Ok(batch) = tokio::time::timeout(Duration::from_millis(200), consumer.next_batch(100, LINGER)).await
+            {
+                let batch = batch.unwrap();
+                seen.extend(users(&batch));
+                consumer.commit(&batch).await.unwrap();
+            }
+        }
+    }
+    assert!(seen[0].union(&seen[1]).count() == sent);
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_the_message_and_says_why() {
+    let settings = topic(2).await;
+    let letters = DeadLetters::new(&settings).unwrap();
+    letters.ping(Duration::from_secs(20)).await.unwrap();
+    let garbage = Message {
+        partition: 1,
+        offset: 17,
+        key: Some(vec![0xff, 0]),
+        payload: b"\x00garbage\xff".to_vec(),
+        headers: vec![("schema-version".into(), Some(b"9".to_vec())), ("empty".into(), None)],
+    };
+    letters.send(&garbage, "unreadable", "no issued record").await.unwrap();
+    let huge = Message { key: None, payload: vec![7; 3_000_000], headers: Vec::new(), ..garbage.clone() };
+    letters.send(&huge, "unreadable", "too long").await.unwrap();
+
+    let dead = read_all(&KafkaSettings { topic: settings.dead_letter_topic(), ..settings.clone() }).await.unwrap();
+    let [first, second] = dead.as_slice() else { panic!("{} dead letters", dead.len()) };
+    assert_eq!((&first.key, &first.payload), (&garbage.key, &garbage.payload));
+    assert_eq!(first.headers[..2], garbage.headers[..]);
+    let header = |message: &Message, name| String::from_utf8(message.header(name).unwrap().to_vec()).unwrap();
+    assert_eq!(header(first, "reason"), "unreadable");
+    assert_eq!(header(first, "detail"), "no issued record");
+    assert_eq!(header(first, "source-topic"), settings.topic);
+    assert_eq!((header(first, "source-partition"), header(first, "source-offset")), ("1".into(), "17".into()));
+    assert_eq!(header(second, "original-bytes"), "3000000");
+    assert_eq!(second.payload, vec![7; 65536]);
+}
+
+#[tokio::test]
+async fn every_dead_letter_fits() {
+    let settings = topic(1).await;
+    let letters = DeadLetters::new(&settings).unwrap();
+    let small = Message { partition: 0, offset: 1, key: None, payload: b"garbage".to_vec(), headers: Vec::new() };
+    // The cut would fall into the middle of a character.
+    letters.send(&small, "unreadable", &format!("x{}", "é".repeat(1_000_000))).await.unwrap();
+    let huge_key = Message { key: Some(vec![b'k'; 2_000_000]), ..small.clone() };
+    letters.send(&huge_key, "unreadable", "why").await.unwrap();
+    let headers = vec![("h".repeat(500_000), Some(vec![0xff; 900_000])), ("empty".into(), None)];
+    letters.send(&Message { headers, ..small.clone() }, "unreadable", "why").await.unwrap();
+    let headers = (0..20_000).map(|i| (format!("header-{i}"), Some(vec![b'x'; 90]))).collect();
+    letters.send(&Message { headers, ..small.clone() }, "unreadable", "why").await.unwrap();
+
+    let dead = read_all(&KafkaSettings { topic: settings.dead_letter_topic(), ..settings.clone() }).await.unwrap();
+    let [detail, key, header, many] = dead.as_slice() else { panic!("{} dead letters", dead.len()) };
+    assert!(dead.iter().all(|letter| letter.payload == small.payload && letter.header("reason").is_some()));
+    assert_eq!(detail.header("detail"), Some(format!("x{}…", "é".repeat(511)).as_bytes()));
+    assert_eq!(key.key, Some(vec![b'k'; 1024]));
+    assert_eq!(header.headers[0], (format!("{}…", "h".repeat(1024)), Some(vec![0xff; 1024])));
+    assert_eq!(header.headers[1], ("empty".to_owned(), None));
+    assert_eq!((many.headers[31].0.as_str(), many.headers[32].0.as_str()), ("header-31", "reason"));
+    assert!(dead[1..].iter().all(|letter| letter.header("original-bytes") == Some(b"7")));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_and_blocks_nobody() {
+    let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
+    let producer = Producer::new(&nowhere).unwrap();
+    let pending = producer.send(&record(1)).unwrap();
+    let error = producer.ping(Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.to_string().starts_with("reaching Kafka: "), "{error}");
+    assert!(producer.flush(Duration::from_millis(100)).await.is_err());
+    assert!(futures::future::FutureExt::now_or_never(pending).is_none());
+    let consumer = Consumer::new(&nowhere, "group").unwrap();
+    assert!(consumer.ping(Duration::from_secs(1)).await.is_err());
+    consumer.close(Duration::from_secs(20)).await;
+    assert!(read_all(&nowhere).await.is_err());
+
+    let missing = settings();
+    let producer = Producer::new(&missing).unwrap();
+    assert!(matches!(producer.ping(Duration::from_secs(20)).await, Err(JournalError::NoTopic(_))));
+    let consumer = Consumer::new(&missing, &unique_name("group")).unwrap();
+    assert!(matches!(consumer.ping(Duration::from_secs(20)).await, Err(JournalError::NoTopic(_))));
+    let letters = DeadLetters::new(&missing).unwrap();
+    assert!(matches!(letters.ping(Duration::from_secs(20)).await, Err(JournalError::NoTopic(_))));
+    assert!(matches!(read_all(&missing).await, Err(JournalError::NoTopic(_))));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_said_at_once() {
+    let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
+    let producer = Producer::new(&nowhere).unwrap();
+    let mut sent = 0;
+    while producer.send(&record(1)).is_ok() {
+        sent += 1;
+        assert!(sent < 1_000_000, "it takes everything");
+    }
+    assert!(sent > 1000);
+}

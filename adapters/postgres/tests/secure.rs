@@ -1,0 +1,58 @@
+//! A Postgres with TLS and users.
+
+use couponry_postgres::Database;
+use couponry_settings::{Authorities, PostgresSettings};
+use couponry_testbed::{Authority, Database, Postgres};
+
+fn authorities(authority: &Authority) -> Authorities {
+    Authorities::read(authority.path().to_str().unwrap()).unwrap()
+}
+
+async fn refused(settings: PostgresSettings) -> String {
+    let error = Database::open(&settings).unwrap().ping().await.unwrap_err().to_string();
+    assert!(!error.contains("s3cret"), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn tls_and_the_documented_user_are_enough_and_nothing_less_is() {
+    let (authority, stranger) = (Authority::new().unwrap(), Authority::new().unwrap());
+    let server = Postgres::start_tls(&authority).unwrap();
+    let admin = Database::create_on(&server.url()).unwrap();
+    let documented = include_str!("../../../docs/operate/backends.md");
+    let documented = documented.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
+    for statement in documented.replace("PASSWORD 'PASSWORD'", "PASSWORD 's3cret'").split_terminator(";\n") {
+        admin.sql(statement).unwrap();
+    }
+
+    let good = PostgresSettings {
+        password: Some("s3cret".into()),
+        authorities: Some(authorities(&authority)),
+        ..PostgresSettings::at(&format!(
+            "postgres://couponry:other@localhost:{}/couponry?sslmode=disable",
+            server.port()
+        ))
+    };
+    let database = Database::open(&good).unwrap();
+    database.migrate().await.unwrap();
+    assert!(database.is_migrated().await.unwrap());
+    let tls =
+        admin.sql("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'couponry'");
+    assert_eq!(tls.unwrap(), "t");
+
+    let error = refused(PostgresSettings { password: Some("s3cret2".into()), ..good.clone() }).await;
+    assert!(error.contains("password authentication failed"), "{error}");
+    let error = refused(PostgresSettings { authorities: Some(authorities(&stranger)), ..good.clone() }).await;
+    assert!(error.contains("invalid peer certificate"), "{error}");
+    let at = |mode: &str| format!("postgres://couponry@localhost:{}/couponry?sslmode={mode}", server.port());
+    let without = |mode: &str| PostgresSettings { url: at(mode).as_str().into(), authorities: None, ..good.clone() };
+    let error = refused(without("verify-full")).await;
+    assert!(error.contains("UnknownIssuer"), "{error}");
+    let error = refused(without("disable")).await;
+    assert!(error.contains("no encryption"), "{error}");
+    Database::open(&without("prefer")).unwrap().ping().await.unwrap();
+
+    let plain = Postgres::start().unwrap();
+    let error = refused(PostgresSettings { url: plain.url().as_str().into(), ..good }).await;
+    assert!(error.contains("TLS"), "{error}");
+}

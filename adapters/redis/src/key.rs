@@ -1,0 +1,45 @@
+//! Where an event lives in Redis.
+
+use couponry_domain::EventName;
+
+/// The set of all events, outside of any event's hash slot.
+pub(crate) fn events(prefix: &str) -> String {
+    format!("{prefix}couponEvents")
+}
+
+/// The keys of one event. The braces are literal: they make the eventId the hash tag of a Redis Cluster.
+pub(crate) struct EventKeys {
+    pub(crate) meta: String,
+    pub(crate) queue: String,
+    pub(crate) issued: String,
+    pub(crate) outbox: String,
+    pub(crate) sweeper: String,
+}
+
+impl EventKeys {
+    pub(crate) fn new(prefix: &str, event: &EventName) -> Self {
+        let key = |kind: &str| format!("{prefix}coupon{kind}:{{{event}}}");
+        Self {
+            meta: key("Meta"),
+            queue: key("Queue"),
+            issued: key("Issued"),
+            outbox: key("Outbox"),
+            sweeper: key("Sweeper"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_the_contract() {
+        let keys = EventKeys::new("test-", &"summer".parse().unwrap());
+        assert_eq!(keys.meta, "test-couponMeta:{summer}");
+        assert_eq!(keys.queue, "test-couponQueue:{summer}");
+        assert_eq!(keys.issued, "test-couponIssued:{summer}");
+        assert_eq!(keys.outbox, "test-couponOutbox:{summer}");
+        assert_eq!(events("test-"), "test-couponEvents");
+    }
+}

@@ -1,0 +1,108 @@
+//! A Redis Cluster.
+
+use std::time::{Duration, Instant};
+
+use couponry_domain::{EventName, Gate, Uuid, Window};
+use couponry_redis::{Outcome, RedisSettings, Stock, StockError};
+use couponry_testbed::{RedisCluster, redis::command};
+
+use crate::{
+    story,
+    support::{adopt, coupons, opening, users},
+};
+
+/// Names whose keys are on the first, the second and the third of three nodes.
+const ON_EACH_NODE: [&str; 3] = ["b", "c", "a"];
+
+async fn open(stock: &Stock, id: &EventName, uid: Uuid) {
+    stock.prepare(id, uid, 0).await.unwrap();
+    adopt(stock, id).await;
+    stock.load(id, uid, 0, &coupons(0, 100)).await.unwrap();
+    stock.set_gate(id, uid, &opening(Gate::Open, Window::default(), 100)).await.unwrap();
+}
+
+async fn until_done<T>(mut call: impl AsyncFnMut() -> Result<T, StockError>) -> T {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        match call().await {
+            Ok(done) => return done,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_live_on_a_cluster_through_its_changes() {
+    let mut cluster = RedisCluster::start(3, &[]).unwrap();
+    cluster.add_replica(&[]).unwrap();
+    for node in cluster.nodes() {
+        let mut rule = vec!["ACL".to_owned(), "SETUSER".to_owned()];
+        rule.extend(story::acl_rule("s3cret", "coupon*"));
+        command(&node.url(), &rule.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    }
+    let settings = RedisSettings {
+        cluster: true,
+        username: Some("couponry".into()),
+        password: Some("s3cret".into()),
+        // One node is enough to find the others, and one that is away does no harm.
+        ..RedisSettings::at(&format!("redis://127.0.0.1:1,{}", cluster.nodes()[1].url()), "")
+    };
+    let stock = Stock::open(&settings).unwrap();
+    for name in ON_EACH_NODE {
+        story::tell(&stock, name).await;
+    }
+    assert_eq!(stock.durability().await.unwrap().len(), 3);
+
+    let wrong = Stock::open(&RedisSettings { password: Some("s3cret2".into()), ..settings.clone() }).unwrap();
+    let error = wrong.ping().await.unwrap_err().to_string();
+    assert!(error.to_lowercase().contains("password") && !error.contains("s3cret"), "{error}");
+    let error =
+        Stock::connect(&cluster.nodes()[0].url(), "").unwrap().prepare(&"c".parse().unwrap(), Uuid::new_v4(), 0).await;
+    assert!(error.unwrap_err().to_string().contains("--redis-cluster"));
+
+    let events: Vec<(EventName, Uuid)> =
+        ON_EACH_NODE.iter().map(|name| (name.parse().unwrap(), Uuid::new_v4())).collect();
+    for (id, uid) in &events {
+        open(&stock, id, *uid).await;
+        assert!(stock.issue(id, &users(0..10)).await.unwrap().is_some());
+    }
+
+    // A slot moves while it is used.
+    let (id, _) = &events[0];
+    let slot = command(&cluster.nodes()[0].url(), &["CLUSTER", "KEYSLOT", id.as_str()]).unwrap();
+    let slot = slot.trim().trim_start_matches(':').to_owned();
+    cluster.move_slot(&slot, 0, 2).unwrap();
+    // Another node has it now: nobody gets a coupon before somebody has looked.
+    let reply = until_done(async || stock.issue(id, &users(10..20)).await).await.unwrap();
+    assert_eq!(reply.outcomes, vec![Outcome::Unverified; 10]);
+    adopt(&stock, id).await;
+    let reply = stock.issue(id, &users(10..20)).await.unwrap().unwrap();
+    assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Issued(_))), "{:?}", reply.outcomes);
+    cluster.move_slot(&slot, 2, 0).unwrap();
+
+    // A master is killed, and its replica takes over.
+    let (id, _) = &events[0];
+    let confirmed = Instant::now();
+    while !command(&cluster.nodes()[3].url(), &["INFO", "replication"]).unwrap().contains("master_link_status:up") {
+        assert!(confirmed.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    adopt(&stock, id).await;
+    cluster.nodes()[0].kill9().unwrap();
+    let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
+    assert_eq!(reply.outcomes, vec![Outcome::Unverified; 15], "a replica may lag");
+    adopt(&stock, id).await;
+    let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
+    assert_eq!(reply.outcomes.len(), 15);
+    for (i, outcome) in reply.outcomes.iter().enumerate() {
+        let is_known = matches!(outcome, Outcome::Duplicate(_));
+        assert!(matches!(outcome, Outcome::Issued(_)) || is_known, "{outcome:?}");
+        assert!(is_known || i >= 5, "user {} had a coupon already", i + 15);
+    }
+    for (id, uid) in &events {
+        let seen = until_done(async || stock.observe(id).await).await.unwrap();
+        assert_eq!(seen.available + seen.issued, 100);
+        assert!(until_done(async || stock.remove(id, *uid).await).await);
+    }
+}

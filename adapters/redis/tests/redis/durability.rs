@@ -1,0 +1,61 @@
+//! What Redis says about how it keeps its data.
+
+use couponry_redis::{Durability, DurabilitySettings, Stock};
+use couponry_testbed::{Redis, redis::command};
+
+fn safe() -> Durability {
+    Durability {
+        is_master: true,
+        appends: Some(true),
+        settings: Some(DurabilitySettings {
+            appendfsync: "always".to_owned(),
+            maxmemory_policy: "noeviction".to_owned(),
+            min_replicas_to_write: 0,
+        }),
+        ..Durability::default()
+    }
+}
+
+#[tokio::test]
+async fn settings_are_told_as_they_are_now() {
+    let redis = Redis::start().unwrap();
+    let stock = Stock::connect(&redis.url(), "").unwrap();
+    assert_eq!(stock.durability().await.unwrap(), [safe()]);
+    for (setting, value) in [
+        ("appendonly", "no"),
+        ("appendfsync", "everysec"),
+        ("maxmemory-policy", "allkeys-lru"),
+        ("min-replicas-to-write", "1"),
+    ] {
+        command(&redis.url(), &["CONFIG", "SET", setting, value]).unwrap();
+    }
+    let found = stock.durability().await.unwrap();
+    let settings = DurabilitySettings {
+        appendfsync: "everysec".to_owned(),
+        maxmemory_policy: "allkeys-lru".to_owned(),
+        min_replicas_to_write: 1,
+    };
+    assert_eq!(found, [Durability { appends: Some(false), settings: Some(settings), ..safe() }]);
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_ask_for_settings_hears_what_else_there_is() {
+    let redis = Redis::start().unwrap();
+    command(&redis.url(), &["ACL", "SETUSER", "default", "-config"]).unwrap();
+    let stock = Stock::connect(&redis.url(), "").unwrap();
+    assert_eq!(stock.durability().await.unwrap(), [Durability { settings: None, ..safe() }]);
+}
+
+#[tokio::test]
+async fn replicas_are_counted_and_say_that_they_are_some() {
+    let master = Redis::start().unwrap();
+    let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]).unwrap();
+    let stock = Stock::connect(&master.url(), "").unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
+    while stock.durability().await.unwrap() != [Durability { replicas: 1, ..safe() }] {
+        assert!(std::time::Instant::now() < deadline, "the replica does not come: {}", master.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let stock = Stock::connect(&replica.url(), "").unwrap();
+    assert!(!stock.durability().await.unwrap()[0].is_master);
+}
