@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use couponry_testbed::process::Launch;
 use couponry_testbed::{Kubernetes, programs, shared};
 
 use crate::{cargo, signals};
@@ -28,10 +27,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "couponry-consumer",
     ])?;
     let kubernetes = Kubernetes::start()?;
-    let tests = Launch::in_foreground("cargo test", cargo::program())
+    let tests = cargo::launch("cargo test")
         .args(["test", "--package", "xtask", "--test", "chart"])
         .args(options.filter.as_deref())
-        .dir(cargo::root())
         .env(shared::KUBECONFIG, kubernetes.kubeconfig())
         .env(shared::BIN, cargo::built("debug")?);
     let status = cargo::in_foreground(tests)?;

@@ -40,12 +40,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn crd() -> Result<String> {
-    let output = Command::new(cargo::program())
-        .args(["run", "--quiet", "--package", "couponry-crds", "--bin", "crdgen"])
-        .current_dir(cargo::root())
+    cargo::run(["build", "--quiet", "--package", "couponry-crds", "--bin", "crdgen"])?;
+    let generator = cargo::built("debug")?.join("crdgen");
+    let output = Command::new(&generator)
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot run cargo")?;
+        .with_context(|| format!("cannot run {}", generator.display()))?;
     ensure!(output.status.success(), "the generator of the CRD failed ({})", output.status);
     String::from_utf8(output.stdout).context("the generator of the CRD printed something that is not UTF-8")
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         // What is found goes into the first directory; the second is only read.
         let (corpus, seeds) = (fuzz.join("corpus").join(&target), fuzz.join("seeds").join(&target));
         fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
-        let launch = Launch::in_foreground("cargo fuzz", &rustup)
+        let launch = cargo::as_typed_by_user(Launch::in_foreground("cargo fuzz", &rustup))
             .args(["run", "nightly"])
             .args([cargo_fuzz.as_os_str(), "fuzz".as_ref(), "run".as_ref(), "--target-dir".as_ref()])
             .args([cargo::built("fuzz")?.into_os_string(), OsString::from(&target), corpus.into(), seeds.into()])

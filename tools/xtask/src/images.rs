@@ -113,16 +113,8 @@ fn build_programs(dockerfile: &Path) -> Result<PathBuf> {
     add_target(&target)?;
     let auditable = auditable(dockerfile)?;
     eprintln!("building the programs for {target} (many minutes the first time)");
-    let path = std::env::join_paths(
-        auditable
-            .parent()
-            .map(Path::to_owned)
-            .into_iter()
-            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
-    )?;
-    let build = Launch::in_foreground("cargo auditable", cargo::program())
-        .dir(cargo::root())
-        .env("PATH", path)
+    let build = cargo::launch("cargo auditable")
+        .env("PATH", cargo::path_with(&auditable)?)
         .env(format!("CC_{}", target.replace('-', "_")), "musl-gcc")
         .args(["auditable", "build", "--locked", "--profile", "image", "--target", &target])
         .args(PARTS.iter().flat_map(|part| ["-p".to_owned(), format!("couponry-{part}")]));

@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;
     let color = if io::stdout().is_terminal() { "always" } else { "auto" };
     let tests = Process::start(
-        Launch::into_pipe("cargo test", cargo::program(), writer)
+        cargo::as_typed_by_user(Launch::into_pipe("cargo test", cargo::program(), writer))
             .args(test)
             .args(for_tests.iter().cloned())
             .dir(cargo::root())

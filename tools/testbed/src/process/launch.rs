@@ -19,6 +19,7 @@ pub struct Launch {
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    removed_env: Vec<OsString>,
     clean_env: bool,
     dir: Option<PathBuf>,
     user: Option<String>,
@@ -72,6 +73,7 @@ impl Launch {
             program,
             args: Vec::new(),
             env: Vec::new(),
+            removed_env: Vec::new(),
             clean_env: false,
             dir: None,
             user: None,
@@ -91,6 +93,13 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// Hides these variables of our own environment from the child.
+    #[must_use]
+    pub fn remove_env(mut self, keys: impl IntoIterator<Item = OsString>) -> Self {
+        self.removed_env.extend(keys);
         self
     }
 
@@ -155,6 +164,9 @@ impl Launch {
             ];
             command.env_clear();
             command.envs(KEPT.iter().filter_map(|key| Some((key, std::env::var_os(key)?))));
+        }
+        for key in &self.removed_env {
+            command.env_remove(key);
         }
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.dir {
