@@ -1,4 +1,4 @@
-{{- /* The Service and the StatefulSet of an embedded server: one pod, one volume. Takes
+{{- /* Service and StatefulSet of an embedded server: one pod, one volume. Argument:
        (dict "root" $ "component" NAME "port" PORT "headless" BOOL "user" ID "data" PATH "config" YAML
              "container" YAML "volumes" YAML "mounts" YAML "grace" SECONDS). */}}
 {{- define "couponry.embedded" -}}
@@ -14,7 +14,7 @@ metadata:
   labels: {{- include "couponry.labels" . | nindent 4 }}
 spec:
   {{- if .headless }}
-  # Its name is the address of the pod itself: the server reaches itself by it, too, also while it is not ready yet.
+  # The server connects to itself through this name, also before it is ready.
   clusterIP: None
   publishNotReadyAddresses: true
   {{- end }}
@@ -79,7 +79,7 @@ spec:
         resources: {requests: {storage: {{ $values.storage.size }}}}
 {{- end }}
 
-{{- /* The Secret that has an embedded server's password: the user's, or ours. Takes (dict "root" $ "component" NAME). */}}
+{{- /* The Secret with an embedded server's password: existingSecret, or the chart's own. Argument: (dict "root" $ "component" NAME). */}}
 {{- define "couponry.embedded.secret" -}}
 {{- $existing := (get .root.Values .component).embedded.existingSecret }}
 {{- if $existing.name }}

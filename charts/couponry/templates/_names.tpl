@@ -1,4 +1,4 @@
-{{- /* The name of the release's objects: the release's name, with the chart's unless that is in it already. */}}
+{{- /* Prefix of the objects' names: the release's name, followed by the chart's name unless the release's name contains it. */}}
 {{- define "couponry.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
@@ -16,12 +16,12 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* The name of an object of the whole cluster: two releases in two namespaces must not share it. */}}
+{{- /* Name of a cluster-scoped object, unique across releases in different namespaces. */}}
 {{- define "couponry.clusterName" -}}
 {{- printf "%s-%s" .Release.Namespace (include "couponry.fullname" .) }}
 {{- end }}
 
-{{- /* What never changes of the labels. A Deployment's selector cannot. Takes (dict "root" $ "component" NAME). */}}
+{{- /* The labels that never change, because a Deployment's selector is immutable. Argument: (dict "root" $ "component" NAME). */}}
 {{- define "couponry.selector" -}}
 app.kubernetes.io/name: {{ include "couponry.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -41,7 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
-{{- /* [registry/]repository then @digest or :tag. Takes (dict "root" $ "image" VALUES). */}}
+{{- /* [registry/]repository followed by @digest or :tag. Argument: (dict "root" $ "image" VALUES). */}}
 {{- define "couponry.image" -}}
 {{- $registry := default .root.Values.image.registry .image.registry }}
 {{- $name := ternary (printf "%s/%s" $registry .image.repository) .image.repository (ne $registry "") }}
@@ -52,7 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
-{{- /* The ServiceAccount of a program. Takes (dict "root" $ "component" NAME "values" PROGRAM). */}}
+{{- /* Name of a program's ServiceAccount. Argument: (dict "root" $ "component" NAME "values" PROGRAM). */}}
 {{- define "couponry.serviceAccount" -}}
 {{- if .values.serviceAccount.create }}
 {{- default (printf "%s-%s" (include "couponry.fullname" .root) .component) .values.serviceAccount.name }}
@@ -61,7 +61,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
-{{- /* Where the Prometheus rules and the dashboard look: one installation has a namespace of its own. */}}
+{{- /* Link to an alert's section of the published runbook. Argument: (dict "root" $ "alert" NAME). */}}
 {{- define "couponry.runbook" -}}
 {{- with .root.Values.metrics.prometheusRule.runbookUrl }}
 runbook_url: {{ printf "%s#%s" . (lower $.alert) | quote }}

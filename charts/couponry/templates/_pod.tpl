@@ -1,4 +1,4 @@
-{{- /* What the pod and its container may do: nothing. Passes Pod Security "restricted". Takes the user's id. */}}
+{{- /* Security contexts of pod and container, as Pod Security "restricted" requires. Argument: the user id. */}}
 {{- define "couponry.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ . }}
@@ -14,14 +14,14 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* A pod's labels. Without versions: an upgrade that changes nothing of a pod does not restart it. */}}
+{{- /* Labels of a pod. They contain no version, so that an upgrade without changes to a pod does not restart it. */}}
 {{- define "couponry.podLabels" -}}
 {{- $labels := dict "app.kubernetes.io/part-of" "couponry" "couponry.dev/monitored" "true" }}
 {{- $labels = merge (include "couponry.selector" . | fromYaml) $labels .root.Values.commonLabels (default dict .values.podLabels) }}
 {{- toYaml $labels }}
 {{- end }}
 
-{{- /* Where the pod runs. Takes (dict "root" $ "component" NAME "values" VALUES). */}}
+{{- /* Scheduling of a pod. Argument: (dict "root" $ "component" NAME "values" VALUES). */}}
 {{- define "couponry.scheduling" -}}
 {{- with .values.priorityClassName }}
 priorityClassName: {{ . }}
@@ -48,7 +48,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{- /* The Deployment of a program. Takes
+{{- /* Deployment of a program. Argument:
        (dict "root" $ "component" NAME "values" PROGRAM "env" YAML "ports" YAML "replicas" BOOL "grace" SECONDS "args" LIST
              "apiToken" BOOL "volumes" YAML "mounts" YAML). */}}
 {{- define "couponry.deployment" -}}
@@ -80,7 +80,7 @@ spec:
     spec:
       serviceAccountName: {{ include "couponry.serviceAccount" . }}
       automountServiceAccountToken: {{ .apiToken }}
-      # A Service's name must not become an environment variable that one of our flags reads.
+      # Service environment variables could collide with those of the program's flags.
       enableServiceLinks: false
       {{- with $root.Values.imagePullSecrets }}
       imagePullSecrets: {{- toYaml . | nindent 8 }}
@@ -110,7 +110,7 @@ spec:
             {{- with .ports }}
             {{- . | nindent 12 }}
             {{- end }}
-          # Alive is who answers; what a program waits for shows in its readiness.
+          # Liveness does not depend on Redis, Postgres or Kafka; readiness does.
           startupProbe:
             httpGet: {path: /livez, port: monitor}
             periodSeconds: 1
@@ -137,7 +137,7 @@ spec:
       {{- end }}
 {{- end }}
 
-{{- /* Changes whenever the password of an embedded server does, so that the programs are started anew. */}}
+{{- /* Restarts the programs when the password of an embedded server changes. */}}
 {{- define "couponry.checksums" -}}
 {{- if include "couponry.embedded.passwords" . }}
 checksum/passwords: {{ include "couponry.embedded.passwords" . | sha256sum }}

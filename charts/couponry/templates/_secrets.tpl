@@ -1,34 +1,34 @@
-{{- /* A line for each Secret that the values name and the namespace lacks; nothing when no cluster can be asked. */}}
+{{- /* One line per Secret that the values refer to and the namespace does not contain. Empty without a connection to a cluster. */}}
 {{- define "couponry.missingSecrets" -}}
-{{- $there := lookup "v1" "Secret" .Release.Namespace "" }}
-{{- if $there }}
-{{- $names := list }}
-{{- range $there.items }}{{ $names = append $names .metadata.name }}{{ end }}
-{{- $wanted := dict }}
+{{- $secrets := lookup "v1" "Secret" .Release.Namespace "" }}
+{{- if $secrets }}
+{{- $existing := list }}
+{{- range $secrets.items }}{{ $existing = append $existing .metadata.name }}{{ end }}
+{{- $required := dict }}
 {{- range $server := list "redis" "postgres" "kafka" }}
 {{- $values := get $.Values $server }}
-{{- include "couponry.namedSecrets" (dict "place" (printf "%s.%s" $server $values.mode) "values" (get $values $values.mode) "wanted" $wanted) }}
+{{- include "couponry.namedSecrets" (dict "path" (printf "%s.%s" $server $values.mode) "values" (get $values $values.mode) "required" $required) }}
 {{- end }}
 {{- if eq .Values.issuer.userIdentity "jwt" }}
-{{- include "couponry.namedSecrets" (dict "place" "issuer.jwt" "values" .Values.issuer.jwt "wanted" $wanted) }}
+{{- include "couponry.namedSecrets" (dict "path" "issuer.jwt" "values" .Values.issuer.jwt "required" $required) }}
 {{- end }}
 {{- $lines := list }}
-{{- range $place, $name := $wanted }}
-{{- if not (has $name $names) }}{{ $lines = append $lines (printf "  %s (%s)" $name $place) }}{{ end }}
+{{- range $path, $name := $required }}
+{{- if not (has $name $existing) }}{{ $lines = append $lines (printf "  %s (%s)" $name $path) }}{{ end }}
 {{- end }}
 {{- join "\n" $lines }}
 {{- end }}
 {{- end }}
 
-{{- /* Puts the Secrets that are named in these values into `wanted`, by their place. */}}
+{{- /* Collects the names of the Secrets in `values` into the dict `required`, keyed by the path of the value. */}}
 {{- define "couponry.namedSecrets" -}}
 {{- range $key, $value := .values }}
-{{- $place := printf "%s.%s" $.place $key }}
+{{- $path := printf "%s.%s" $.path $key }}
 {{- if kindIs "map" $value }}
-{{- if and (eq $key "existingSecret") $value.name }}{{ $_ := set $.wanted $place $value.name }}{{ end }}
-{{- include "couponry.namedSecrets" (dict "place" $place "values" $value "wanted" $.wanted) }}
+{{- if and (eq $key "existingSecret") $value.name }}{{ $_ := set $.required $path $value.name }}{{ end }}
+{{- include "couponry.namedSecrets" (dict "path" $path "values" $value "required" $.required) }}
 {{- else if and (eq $key "secretName") $value }}
-{{- $_ := set $.wanted $place $value }}
+{{- $_ := set $.required $path $value }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -1,5 +1,5 @@
-{{- /* Where the servers are, for the programs: environment, volumes and mounts. The environment and not arguments, so that
-       `kubectl exec` of another command in the same pod finds them too. Secrets are files, and their flags say @/path. */}}
+{{- /* Connection settings of the servers: environment, volumes and mounts. Environment variables instead of arguments, so that
+       commands run with `kubectl exec` in the same pod use them too. Secrets are mounted as files and referred to as @/path. */}}
 
 {{- define "couponry.redis.env" -}}
 {{- $redis := .Values.redis }}
@@ -67,12 +67,13 @@
 - {name: KAFKA_TOPIC, value: {{ $topic.name | quote }}}
 {{- end }}
 
-{{- /* Whether (dict "secretName" "configMapName" "key") names a file. */}}
+{{- /* Not empty if (dict "secretName" "configMapName" "key") refers to a Secret or ConfigMap. */}}
 {{- define "couponry.hasFile" -}}
 {{- if or .secretName .configMapName }}yes{{ end }}
 {{- end }}
 
-{{- /* A volume with one file, which only its pod's group may read (288 is 0440). Takes (dict "name" VOLUME "from" (dict "secretName" "configMapName" "key") "file" NAME). */}}
+{{- /* Volume with one file, readable by the pod's group only (288 is 0440). Argument:
+       (dict "name" VOLUME "from" (dict "secretName" "configMapName" "key") "file" NAME). */}}
 {{- define "couponry.fileVolume" -}}
 - name: {{ .name }}
   {{- if .from.secretName }}
@@ -87,8 +88,8 @@
   {{- end }}
 {{- end }}
 
-{{- /* The files that the servers' environment names, as a list of (dict "name" "from" "file"): a volume and a mount for each,
-       below /etc/couponry. Takes (dict "root" $ "servers" (list "redis" ...)). */}}
+{{- /* The files that the environment refers to, as a list of (dict "name" "from" "file"); each is a volume mounted below
+       /etc/couponry. Argument: (dict "root" $ "servers" (list "redis" ...)). */}}
 {{- define "couponry.files" -}}
 {{- $root := .root }}
 {{- $files := list }}
@@ -139,8 +140,8 @@
 {{- end }}
 {{- end }}
 
-{{- /* The passwords of the embedded servers that are not in an existing Secret, as data of a Secret. Made of what does not
-       change, so that each rendering gives the same. */}}
+{{- /* Passwords of the embedded servers without an existingSecret, as data of a Secret. Derived from constants, so that every
+       rendering yields the same ones. */}}
 {{- define "couponry.embedded.passwords" -}}
 {{- $root := . }}
 {{- range list "redis" "postgres" }}
