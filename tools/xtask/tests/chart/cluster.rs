@@ -1,4 +1,4 @@
-//! What a real API server says to what the chart renders.
+//! A real API server accepts the rendered objects.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::helm::{chart, helm, objects, pods, template, variants};
 
-/// A namespace that takes only pods that are as restricted as can be.
+/// A namespace that enforces Pod Security `restricted`.
 fn namespace() -> String {
     let name = unique_name("chart");
     shared::kubectl(&["create", "namespace", &name]).unwrap();
@@ -18,12 +18,12 @@ fn namespace() -> String {
     name
 }
 
-/// The kinds of others that the chart has objects of.
-fn install_kinds() {
+/// Installs the CRDs of the Prometheus Operator and the Gateway API.
+fn install_third_party_crds() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
-        for kinds in [&programs::PROMETHEUS_OPERATOR, &programs::GATEWAY_API] {
-            for file in kinds.find().expect("they are not there: run `cargo xtask setup`") {
+        for crds in [&programs::PROMETHEUS_OPERATOR, &programs::GATEWAY_API] {
+            for file in crds.find().expect("third-party CRDs are not installed: run `cargo xtask setup`") {
                 let file = file.to_str().unwrap();
                 shared::kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file]).unwrap();
                 shared::kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", file]).unwrap();
@@ -48,69 +48,69 @@ fn dry_run(namespace: &str, manifest: &str) -> Result<String, String> {
 }
 
 #[test]
-fn the_api_server_takes_every_variant() {
-    install_kinds();
+fn api_server_accepts_every_variant() {
+    install_third_party_crds();
     let namespace = namespace();
     for (name, values) in variants() {
         let manifest = template(&chart(), &namespace, &["--values", values.to_str().unwrap()]).unwrap();
-        let told = dry_run(&namespace, &manifest).unwrap_or_else(|told| panic!("{name}: {told}"));
-        assert_eq!(told.lines().count(), objects(&manifest).len(), "{name}: {told}");
+        let output = dry_run(&namespace, &manifest).unwrap_or_else(|output| panic!("{name}: {output}"));
+        assert_eq!(output.lines().count(), objects(&manifest).len(), "{name}: {output}");
     }
 }
 
-/// For a Deployment whose pods break the rules of Pod Security there is only a warning, so the pods themselves are tried.
+/// For a Deployment, Pod Security only warns, so this test submits the pods themselves.
 #[test]
-fn pod_security_takes_every_pod() {
+fn pod_security_accepts_every_pod() {
     let namespace = namespace();
     for (name, values) in variants() {
         let rendered = objects(&template(&chart(), &namespace, &["--values", values.to_str().unwrap()]).unwrap());
         for (owner, template) in pods(&rendered) {
-            let told = dry_run(&namespace, &pod(&owner, template).to_string());
-            assert!(told.is_ok(), "{name}: {owner}: {told:?}");
+            let output = dry_run(&namespace, &pod(&owner, template).to_string());
+            assert!(output.is_ok(), "{name}: {owner}: {output:?}");
         }
     }
 }
 
-/// The test above can fail.
+/// Proves that the test above can fail.
 #[test]
-fn pod_security_refuses_a_pod_that_may_more() {
+fn pod_security_rejects_root_pod() {
     let namespace = namespace();
     let (_, values) = &variants()[0];
     let rendered = objects(&template(&chart(), &namespace, &["--values", values.to_str().unwrap()]).unwrap());
     let (owner, template) = pods(&rendered)[0].clone();
     let mut pod = pod(&owner, template);
     pod["spec"]["securityContext"]["runAsNonRoot"] = json!(false);
-    let told = dry_run(&namespace, &pod.to_string()).unwrap_err();
-    assert!(told.contains("violates PodSecurity \"restricted"), "{told}");
+    let output = dry_run(&namespace, &pod.to_string()).unwrap_err();
+    assert!(output.contains("violates PodSecurity \"restricted"), "{output}");
 }
 
-/// What Helm says after an installation, with these values.
+/// The notes that Helm prints after an installation with these values.
 fn notes(namespace: &str, sets: &[&str]) -> String {
     let chart = chart();
     let mut args = vec!["install", "couponry", chart.to_str().unwrap(), "--dry-run=server", "--namespace", namespace];
-    // The definition is there already, and not Helm's.
+    // Another test may have installed the CRD without Helm.
     for set in [&["crds.enabled=false"], sets].concat() {
         args.extend(["--set", set]);
     }
     let kubeconfig = shared::kubeconfig();
     args.extend(["--kubeconfig", kubeconfig.to_str().unwrap()]);
-    let told = helm(args).unwrap();
-    told.split_once("NOTES:").expect(&told).1.to_owned()
+    let output = helm(args).unwrap();
+    output.split_once("NOTES:").expect(&output).1.to_owned()
 }
 
 #[test]
-fn the_notes_are_commands_that_can_be_pasted() {
+fn notes_contain_valid_shell_commands() {
     let namespace = namespace();
     for sets in
         [&[][..], &["ingress.enabled=true", "ingress.hosts={a.example.com}"], &["issuer.userIdentity=header:X-User"]]
     {
         let notes = notes(&namespace, sets);
-        let script = notes.split_once("Make an event:\n").expect(&notes).1;
-        let (script, _) = script.split_once("Watch it:").expect(&notes);
-        let script = script.replace("Ask for a coupon:", "");
-        let checked = Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
-        // Where a text has no end, bash only warns.
-        assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}\n{script}");
+        let script = notes.split_once("Create an event:\n").expect(&notes).1;
+        let (script, _) = script.split_once("Watch the events:").expect(&notes);
+        let script = script.replace("Request a coupon:", "");
+        let syntax_check = Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
+        // An unterminated here-document is only a warning.
+        assert!(syntax_check.status.success() && syntax_check.stderr.is_empty(), "{syntax_check:?}\n{script}");
         let (_, text) = script.split_once("<<'EOF'\n").expect(&script);
         let (event, _) = text.split_once("\nEOF\n").expect(&script);
         let event: Value = serde_yaml::from_str(event).unwrap();
@@ -119,12 +119,12 @@ fn the_notes_are_commands_that_can_be_pasted() {
 }
 
 #[test]
-fn the_notes_name_the_secrets_that_are_not_there() {
+fn notes_list_missing_secrets() {
     let namespace = namespace();
     let external =
         ["redis.mode=external", "redis.external.url=rediss://r:1", "redis.external.existingSecret.name=login"];
     let sets = [&external[..], &["redis.external.ca.secretName=authority"]].concat();
-    assert!(!notes(&namespace, &[]).contains("MISSING"), "it names none");
+    assert!(!notes(&namespace, &[]).contains("MISSING"), "no Secret is required");
     let both = notes(&namespace, &sets);
     assert!(
         both.contains("  authority (redis.external.ca.secretName)\n  login (redis.external.existingSecret)"),
@@ -138,7 +138,7 @@ fn the_notes_name_the_secrets_that_are_not_there() {
 
 fn pod(name: &str, template: &Value) -> Value {
     let mut spec = template["spec"].clone();
-    // Nobody has made the claims of a StatefulSet.
+    // The volume claims of a StatefulSet do not exist here.
     if let Some(volumes) = spec["volumes"].as_array_mut()
         && !volumes.iter().any(|volume| volume["name"] == "data")
     {
@@ -148,27 +148,28 @@ fn pod(name: &str, template: &Value) -> Value {
 }
 
 #[test]
-fn the_operator_may_what_it_does_and_nothing_else() {
-    let mut scaled = MAY.to_vec();
+fn operator_role_grants_only_required_permissions() {
+    let mut scaled = PERMISSIONS.to_vec();
     scaled.extend([
         "apps deployments couponry-issuer: get",
         "autoscaling horizontalpodautoscalers : create",
         "autoscaling horizontalpodautoscalers couponry-issuer: get,patch",
     ]);
-    let mut unscaled = MAY.to_vec();
+    let mut unscaled = PERMISSIONS.to_vec();
     unscaled.extend([
         "autoscaling horizontalpodautoscalers : list",
         "autoscaling horizontalpodautoscalers couponry-issuer: delete",
     ]);
-    for (set, mut may) in [("issuer.autoscaling.enabled=true", scaled), ("issuer.autoscaling.enabled=false", unscaled)]
+    for (set, mut expected) in
+        [("issuer.autoscaling.enabled=true", scaled), ("issuer.autoscaling.enabled=false", unscaled)]
     {
-        may.sort_unstable();
-        assert_eq!(rights_of_the_operator(set), may, "{set}");
+        expected.sort_unstable();
+        assert_eq!(operator_permissions(set), expected, "{set}");
     }
 }
 
-/// What the API server itself says that its account may.
-fn rights_of_the_operator(set: &str) -> Vec<String> {
+/// Permissions of the operator's ServiceAccount, according to the API server.
+fn operator_permissions(set: &str) -> Vec<String> {
     let namespace = namespace();
     let sets = ["--set", set, "--set", "operator.admin.enabled=true"];
     let rendered = objects(&template(&chart(), &namespace, &sets).unwrap());
@@ -181,30 +182,30 @@ fn rights_of_the_operator(set: &str) -> Vec<String> {
     }
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace}});
     let user = format!("--as=system:serviceaccount:{namespace}:couponry-operator");
-    let told =
+    let output =
         shared::kubectl_with(&["create", "--validate=false", &user, "-o", "json", "-f", "-"], &review.to_string())
             .unwrap();
-    let told: Value = serde_json::from_str(&told).unwrap();
-    let mut may: Vec<String> = Vec::new();
-    for rule in told["status"]["resourceRules"].as_array().unwrap() {
+    let output: Value = serde_json::from_str(&output).unwrap();
+    let mut permissions: Vec<String> = Vec::new();
+    for rule in output["status"]["resourceRules"].as_array().unwrap() {
         let words = |field: &str| {
             let words = rule[field].as_array().into_iter().flatten().map(|word| word.as_str().unwrap());
             words.collect::<Vec<_>>().join(",")
         };
-        // What everybody may: ask who they are and what they may.
+        // Permissions of every authenticated user.
         if !["authorization.k8s.io", "authentication.k8s.io"].contains(&words("apiGroups").as_str()) {
             let line =
                 format!("{} {} {}: {}", words("apiGroups"), words("resources"), words("resourceNames"), words("verbs"));
             let line = line.replace(&namespace, "NAMESPACE");
-            may.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+            permissions.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
         }
     }
-    may.sort();
-    may
+    permissions.sort();
+    permissions
 }
 
-/// Group, resource, name if it must be that one, verbs: what it may in any case.
-const MAY: &[&str] = &[
+/// Group, resource, resource name if restricted, and verbs that are granted in any case.
+const PERMISSIONS: &[&str] = &[
     "coordination.k8s.io leases : create",
     "coordination.k8s.io leases couponry-operator: get,update",
     "couponry.dev couponevents : get,list,watch,patch,create",

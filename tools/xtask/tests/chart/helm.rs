@@ -1,4 +1,4 @@
-//! Helm, and what it renders.
+//! Runs Helm and parses its output.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,20 +8,20 @@ use std::process::Command;
 use couponry_testbed::scratch::Scratch;
 use serde_json::Value;
 
-/// The namespace that everything is rendered for, unless a test has its own.
+/// Default namespace for rendering.
 pub(crate) const NAMESPACE: &str = "shop";
 
-/// The workspace's root.
+/// Root of the workspace.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// The chart's directory.
+/// Directory of the chart.
 pub(crate) fn chart() -> PathBuf {
     root().join("charts/couponry")
 }
 
-/// The values of each variant that is tried, by name.
+/// Name and values file of each variant in `ci/`.
 pub(crate) fn variants() -> Vec<(String, PathBuf)> {
     let mut variants: Vec<_> = fs::read_dir(chart().join("ci"))
         .unwrap()
@@ -33,11 +33,11 @@ pub(crate) fn variants() -> Vec<(String, PathBuf)> {
     variants
 }
 
-/// Runs Helm, away from the user's own settings: what it printed, or what it had against it.
+/// Runs Helm, isolated from the user's configuration. `Err` contains its output.
 pub(crate) fn helm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<String, String> {
     let program = couponry_testbed::programs::helm().filter(|program| program.is_file());
     let home = Scratch::new("helm").unwrap();
-    let output = Command::new(program.expect("Helm is not there: run `cargo xtask setup`"))
+    let output = Command::new(program.expect("Helm is not installed: run `cargo xtask setup`"))
         .args(args)
         .env("KUBECONFIG", home.path().join("none"))
         .envs(["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"].map(|name| (name, home.path())))
@@ -47,24 +47,24 @@ pub(crate) fn helm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stdout) + &text(&output.stderr)) }
 }
 
-/// Renders a release `couponry` of the chart in this directory, with more arguments.
+/// Renders a release `couponry` of the chart in this directory with additional arguments.
 pub(crate) fn template(chart: &Path, namespace: &str, args: &[&str]) -> Result<String, String> {
     let release = ["template", "couponry", chart.to_str().unwrap(), "--namespace", namespace];
     helm(release.into_iter().chain(args.iter().copied()))
 }
 
-/// The objects of a variant.
+/// The objects rendered with this values file.
 pub(crate) fn variant(values: &Path) -> Vec<Value> {
     objects(&template(&chart(), NAMESPACE, &["--values", values.to_str().unwrap()]).unwrap())
 }
 
-/// The objects with these values set.
+/// The objects rendered with these values (`--set`).
 pub(crate) fn with(sets: &[&str]) -> Vec<Value> {
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     objects(&template(&chart(), NAMESPACE, &sets).unwrap())
 }
 
-/// The objects in a stream of YAML.
+/// The objects of a YAML stream.
 pub(crate) fn objects(text: &str) -> Vec<Value> {
     serde_yaml::Deserializer::from_str(text)
         .map(|document| <Value as serde::Deserialize>::deserialize(document).unwrap())
@@ -72,14 +72,14 @@ pub(crate) fn objects(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The object of this kind and name.
+/// The only object of this kind and name.
 pub(crate) fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let found: Vec<_> = objects.iter().filter(|it| it["kind"] == kind && it["metadata"]["name"] == name).collect();
     assert_eq!(found.len(), 1, "{kind} {name}");
     found[0]
 }
 
-/// The pods that the objects are or lead to: the name of the object, and the pod's metadata and spec.
+/// Pods and pod templates with the name of their object.
 pub(crate) fn pods(objects: &[Value]) -> Vec<(String, &Value)> {
     let pod = |object: &Value| match object["kind"].as_str() {
         Some("Deployment" | "StatefulSet") => Some("/spec/template"),

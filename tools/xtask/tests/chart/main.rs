@@ -1,4 +1,4 @@
-//! The chart: what it refuses, what it renders, and whether a real API server takes it.
+//! The Helm chart: validation of values, rendered objects, and acceptance by a real API server.
 
 mod cluster;
 mod helm;

@@ -1,4 +1,4 @@
-//! Alerts and the dashboard speak of metrics that there are, and each alert has its page.
+//! Alerts and the dashboard: referenced metrics exist, and each alert has a section in the runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,27 +10,27 @@ use crate::helm::{chart, find, root, with};
 const ON: &[&str] = &["metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true"];
 
 #[test]
-fn every_metric_that_is_asked_for_exists() {
+fn alerts_and_dashboard_reference_only_exported_metrics() {
     let objects = with(ON);
     let rules = find(&objects, "PrometheusRule", "couponry").to_string();
     let dashboard = find(&objects, "ConfigMap", "couponry-dashboard")["data"]["couponry.json"].as_str().unwrap();
-    let kept = fs::read_to_string(chart().join("files/dashboard.json")).unwrap();
+    let file = fs::read_to_string(chart().join("files/dashboard.json")).unwrap();
     let json: Value = serde_json::from_str(dashboard).unwrap();
-    assert_eq!(json, serde_json::from_str::<Value>(&kept).unwrap());
+    assert_eq!(json, serde_json::from_str::<Value>(&file).unwrap());
 
-    let registered = registered();
-    let asked: BTreeSet<String> = names(&rules).into_iter().chain(names(dashboard)).collect();
-    assert!(asked.len() > 15, "{asked:?}");
-    for name in asked {
+    let exported = exported();
+    let referenced: BTreeSet<String> = names(&rules).into_iter().chain(names(dashboard)).collect();
+    assert!(referenced.len() > 15, "{referenced:?}");
+    for name in referenced {
         let suffixes = ["_total", "_bucket", "_sum", "_count", ""];
-        let known =
-            suffixes.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(|base| registered.contains(base));
-        assert!(known, "no program has the metric {name}: {registered:?}");
+        let known = suffixes.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(|base| exported.contains(base));
+        assert!(known, "no program exports {name}: {exported:?}");
     }
 }
 
-/// Everything that is a name in the sources of the metrics, as the name of a metric, without the endings of the text format.
-fn registered() -> BTreeSet<String> {
+/// Names of the exported metrics without the suffixes of the text format: every string literal in the metrics modules that
+/// looks like a name.
+fn exported() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for program in ["operator", "issuer", "consumer"] {
         let source = fs::read_to_string(root().join(program).join("src/metrics.rs")).unwrap();
@@ -52,7 +52,7 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_alert_has_its_section_in_the_runbook() {
+fn every_alert_has_a_runbook_section() {
     let published = "metrics.prometheusRule.runbookUrl=https://docs.example.com/runbook";
     let objects = with(&[ON, &[published]].concat());
     let runbook = fs::read_to_string(root().join("docs/operate/runbook.md")).unwrap();
@@ -63,15 +63,15 @@ fn every_alert_has_its_section_in_the_runbook() {
         let alert = rule["alert"].as_str().unwrap();
         let url = rule["annotations"]["runbook_url"].as_str().unwrap();
         assert_eq!(url, format!("https://docs.example.com/runbook#{}", alert.to_lowercase()));
-        for needed in ["summary", "description"] {
-            assert!(rule["annotations"][needed].is_string(), "{alert} has no {needed}");
+        for required in ["summary", "description"] {
+            assert!(rule["annotations"][required].is_string(), "{alert} has no {required}");
         }
         assert!(rule["labels"]["severity"].is_string(), "{alert}");
         alerts.insert(alert);
     }
     assert_eq!(alerts, sections);
 
-    // Nobody has published it for the user: no alert then leads to a page that is not there.
+    // Without a published runbook, alerts must not link to one.
     let unpublished = find(&with(ON), "PrometheusRule", "couponry")["spec"]["groups"][0]["rules"].clone();
     for rule in unpublished.as_array().unwrap() {
         assert_eq!(rule["annotations"].get("runbook_url"), None, "{}", rule["alert"]);

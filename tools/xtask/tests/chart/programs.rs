@@ -1,4 +1,4 @@
-//! The chart says to the programs what they understand.
+//! Environment variables and arguments in the chart match the flags of the programs.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::helm::{find, pods, variant, variants, with};
 use crate::rendered::environment;
 
 #[test]
-fn every_variable_is_a_flag_of_its_program() {
+fn every_environment_variable_is_a_flag_of_its_program() {
     for (name, values) in variants() {
         let objects = variant(&values);
         for (program, command) in
@@ -22,11 +22,11 @@ fn every_variable_is_a_flag_of_its_program() {
                 })
                 .unwrap();
             for (variable, value) in environment(workload) {
-                // The user's own.
+                // Set through extraEnv.
                 if ["RUST_BACKTRACE", "TOKEN"].contains(&variable.as_str()) {
                     continue;
                 }
-                // The operator's other commands, which run in its pod, read it.
+                // Read by other commands of the operator that run in its pod.
                 let known = ["=", "]"].iter().any(|end| help.contains(&format!("[env: {variable}{end}")))
                     || (program == "operator" && variable == "KAFKA_GROUP");
                 assert!(known, "{name}: {program} has no flag for {variable}={value}");
@@ -36,7 +36,7 @@ fn every_variable_is_a_flag_of_its_program() {
 }
 
 #[test]
-fn every_flag_of_a_program_can_be_set() {
+fn every_flag_is_set_by_some_variant() {
     let variants: Vec<_> = variants().into_iter().map(|(_, values)| variant(&values)).collect();
     for (program, command) in [("operator", &["run", "--help"][..]), ("issuer", &["--help"]), ("consumer", &["--help"])]
     {
@@ -57,7 +57,7 @@ fn every_flag_of_a_program_can_be_set() {
 }
 
 #[test]
-fn large_numbers_arrive_as_they_are() {
+fn large_numbers_are_rendered_without_exponent() {
     let objects = with(&["issuer.maxQueuedRequests=1000000", "issuer.keepAliveSeconds=4294967295"]);
     let issuer = environment(find(&objects, "Deployment", "couponry-issuer"));
     for (variable, value) in [("MAX_QUEUED_REQUESTS", "1000000"), ("KEEP_ALIVE_SECONDS", "4294967295")] {
@@ -66,7 +66,7 @@ fn large_numbers_arrive_as_they_are() {
 }
 
 #[test]
-fn the_test_runs_a_command_that_there_is() {
+fn helm_test_uses_existing_command_and_flags() {
     let objects = with(&["issuer.userIdentity=header:X-User"]);
     let (_, pod) = pods(&objects).into_iter().find(|(name, _)| name == "couponry-test").unwrap();
     let args: Vec<&str> =
@@ -80,8 +80,8 @@ fn the_test_runs_a_command_that_there_is() {
     assert!(args.contains(&"--issuer-url=http://couponry-issuer:8080"), "{args:?}");
     assert_eq!(service["spec"]["ports"][0]["port"], 8080);
 
-    let untestable = with(&["issuer.userIdentity=jwt", "issuer.jwt.jwksUrl=https://login.example.com/keys"]);
-    assert!(!pods(&untestable).iter().any(|(name, _)| name == "couponry-test"), "there is no token");
+    let without_token = with(&["issuer.userIdentity=jwt", "issuer.jwt.jwksUrl=https://login.example.com/keys"]);
+    assert!(!pods(&without_token).iter().any(|(name, _)| name == "couponry-test"), "rendered without a token");
 }
 
 fn help(program: &str, args: &[&str]) -> String {

@@ -1,4 +1,4 @@
-//! What the chart makes of its values.
+//! Objects rendered from the values.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::helm::{NAMESPACE, chart, find, pods, root, template, variant, variants, with};
 
 #[test]
-fn rendering_twice_gives_the_same_bytes() {
+fn rendering_is_deterministic() {
     for (name, values) in variants() {
         let render = || template(&chart(), NAMESPACE, &["--values", values.to_str().unwrap()]).unwrap();
         assert!(render() == render(), "{name}");
@@ -15,7 +15,7 @@ fn rendering_twice_gives_the_same_bytes() {
 }
 
 #[test]
-fn an_autoscaler_owns_the_replicas_alone() {
+fn replicas_with_autoscaling_are_unset() {
     let fixed = with(&[]);
     for program in ["couponry-operator", "couponry-issuer", "couponry-consumer"] {
         assert_eq!(find(&fixed, "Deployment", program)["spec"]["replicas"], 2, "{program}");
@@ -25,14 +25,14 @@ fn an_autoscaler_owns_the_replicas_alone() {
         assert_eq!(find(&scaled, "Deployment", program)["spec"].get("replicas"), None, "{program}");
     }
     let autoscalers: Vec<_> = scaled.iter().filter(|it| it["kind"] == "HorizontalPodAutoscaler").collect();
-    assert_eq!(autoscalers.len(), 1, "the issuer's is made by the operator");
+    assert_eq!(autoscalers.len(), 1, "the operator creates that of the issuer");
     assert_eq!(autoscalers[0]["spec"]["scaleTargetRef"]["name"], "couponry-consumer");
     let operator = environment(find(&scaled, "Deployment", "couponry-operator"));
     assert!(operator.contains(&("ISSUER_DEPLOYMENT".into(), json!("couponry-issuer"))), "{operator:?}");
 }
 
 #[test]
-fn the_operator_may_delete_its_autoscaler_once_it_is_off() {
+fn operator_with_autoscaling_disabled_may_delete_its_autoscaler() {
     let verbs = |objects: &[Value]| -> Vec<(Value, Value)> {
         let rules = find(objects, "Role", "couponry-operator")["rules"].as_array().unwrap();
         let of_autoscalers = rules.iter().filter(|rule| rule["resources"] == json!(["horizontalpodautoscalers"]));
@@ -45,7 +45,7 @@ fn the_operator_may_delete_its_autoscaler_once_it_is_off() {
 }
 
 #[test]
-fn limits_are_off_unless_asked_for() {
+fn rate_limits_by_default_are_disabled() {
     let limits = |sets: &[&str]| {
         let issuer = environment(find(&with(sets), "Deployment", "couponry-issuer"));
         issuer.into_iter().filter(|(key, _)| key.starts_with("RATE_LIMIT")).collect::<Vec<_>>()
@@ -63,19 +63,19 @@ fn limits_are_off_unless_asked_for() {
 }
 
 #[test]
-fn the_definition_is_the_generated_one_and_stays() {
+fn crd_is_the_generated_one_and_kept_on_uninstall() {
     let generated = fs::read_to_string(root().join("crds/couponevents.couponry.dev.yaml")).unwrap();
-    let kept = fs::read_to_string(chart().join("files/couponevents.couponry.dev.yaml")).unwrap();
-    assert!(kept == generated, "the chart's definition has drifted: run `cargo xtask codegen`");
+    let copy = fs::read_to_string(chart().join("files/couponevents.couponry.dev.yaml")).unwrap();
+    assert!(copy == generated, "the chart's copy of the CRD is outdated: run `cargo xtask codegen`");
 
-    let definition = |sets: &[&str]| find(&with(sets), "CustomResourceDefinition", "couponevents.couponry.dev").clone();
-    let rendered = definition(&[]);
+    let crd = |sets: &[&str]| find(&with(sets), "CustomResourceDefinition", "couponevents.couponry.dev").clone();
+    let rendered = crd(&[]);
     let generated: Value = serde_yaml::from_str(&generated).unwrap();
-    // The generator writes 12.0 where Helm writes 12.
+    // crdgen writes 12.0, Helm writes 12.
     assert_eq!(as_numbers(&rendered["spec"]), as_numbers(&generated["spec"]));
-    let policy = |definition: &Value| definition["metadata"]["annotations"]["helm.sh/resource-policy"].clone();
+    let policy = |crd: &Value| crd["metadata"]["annotations"]["helm.sh/resource-policy"].clone();
     assert_eq!(policy(&rendered), "keep");
-    assert_eq!(policy(&definition(&["crds.keep=false"])), Value::Null);
+    assert_eq!(policy(&crd(&["crds.keep=false"])), Value::Null);
     assert!(!with(&["crds.enabled=false"]).iter().any(|it| it["kind"] == "CustomResourceDefinition"));
 }
 
@@ -89,7 +89,7 @@ fn as_numbers(value: &Value) -> Value {
 }
 
 #[test]
-fn view_edit_and_admin_get_what_their_names_say() {
+fn aggregated_cluster_roles_grant_verbs_of_view_edit_and_admin() {
     let objects = with(&[]);
     for (role, verbs) in [
         ("view", &["get", "list", "watch"][..]),
@@ -111,20 +111,20 @@ fn view_edit_and_admin_get_what_their_names_say() {
 }
 
 #[test]
-fn nothing_is_of_the_whole_cluster_but_what_must_be() {
+fn only_crd_and_cluster_roles_are_cluster_scoped() {
     for (name, values) in variants() {
         for object in variant(&values) {
             let kind = object["kind"].as_str().unwrap();
-            let of_the_cluster = ["CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"].contains(&kind);
+            let is_cluster_scoped = ["CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"].contains(&kind);
             let namespace = &object["metadata"]["namespace"];
-            assert_eq!(namespace.is_null(), of_the_cluster, "{name}: {kind} {}", object["metadata"]["name"]);
+            assert_eq!(namespace.is_null(), is_cluster_scoped, "{name}: {kind} {}", object["metadata"]["name"]);
         }
     }
-    assert!(!with(&[]).iter().any(|it| it["kind"] == "ClusterRoleBinding"), "the admin API is off");
+    assert!(!with(&[]).iter().any(|it| it["kind"] == "ClusterRoleBinding"), "the admin API is disabled");
 }
 
 #[test]
-fn every_container_may_do_as_little_as_it_can() {
+fn every_container_has_least_privileges_and_resources() {
     for (name, values) in variants() {
         let objects = variant(&values);
         let pods = pods(&objects);
@@ -150,20 +150,20 @@ fn every_container_may_do_as_little_as_it_can() {
 }
 
 #[test]
-fn a_pod_that_ends_has_time_to_drain() {
+fn issuer_grace_period_exceeds_drain() {
     for (name, values) in variants() {
         let objects = variant(&values);
         let (_, pod) = pods(&objects).into_iter().find(|(pod, _)| pod.ends_with("-issuer")).unwrap();
         let environment = environment(&json!({"spec": {"template": pod}}));
         let drain = environment.iter().find(|(key, _)| key == "DRAIN_SECONDS").unwrap().1.as_str().unwrap();
         let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
-        // What is under way, and its way to Kafka.
+        // 30 s for requests in flight and 20 s for sending their records to Kafka.
         assert!(grace >= drain.parse::<u64>().unwrap() + 50, "{name}: {grace} s for {drain} s");
     }
 }
 
 #[test]
-fn a_changed_password_or_setting_restarts_who_reads_it() {
+fn changed_password_or_setting_restarts_affected_pods_only() {
     let before = with(&[]);
     let annotations = |objects: &[Value], pod: &str| {
         let (_, template) = pods(objects).into_iter().find(|(name, _)| name == pod).unwrap();
@@ -179,7 +179,7 @@ fn a_changed_password_or_setting_restarts_who_reads_it() {
     assert_eq!(annotations(&before, "couponry-issuer"), annotations(&tuned, "couponry-issuer"));
 }
 
-/// The variables of a workload's first container that have a value.
+/// Environment variables of a workload's first container.
 pub(crate) fn environment(workload: &Value) -> Vec<(String, Value)> {
     let variables = workload.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).unwrap();
     variables.iter().map(|it| (it["name"].as_str().unwrap().to_owned(), it["value"].clone())).collect()

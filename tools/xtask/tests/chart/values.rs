@@ -1,4 +1,4 @@
-//! What the chart's values may be.
+//! Validation of the chart's values.
 
 use std::fs;
 use std::path::Path;
@@ -9,15 +9,15 @@ use serde_json::{Map, Value, json};
 use crate::helm::{NAMESPACE, chart, find, helm, objects, template, variants, with};
 
 #[test]
-fn lint_has_nothing_against_any_variant() {
+fn lint_accepts_every_variant() {
     for (name, values) in variants() {
-        let told = helm(["lint", "--strict", chart().to_str().unwrap(), "--values", values.to_str().unwrap()]);
-        assert!(told.is_ok(), "{name}: {told:?}");
+        let output = helm(["lint", "--strict", chart().to_str().unwrap(), "--values", values.to_str().unwrap()]);
+        assert!(output.is_ok(), "{name}: {output:?}");
     }
 }
 
-/// What a user wrote, and what the answer must name.
-const REFUSED: &[(&[&str], &str)] = &[
+/// Values, and the part of the error message that must be present.
+const INVALID: &[(&[&str], &str)] = &[
     (&["issuer.replica=3"], "at '/issuer': additional properties 'replica' not allowed"),
     (&["opreator.replicas=3"], "additional properties 'opreator' not allowed"),
     (&["ingress.hostname=x"], "at '/ingress': additional properties 'hostname' not allowed"),
@@ -36,46 +36,46 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["redis.external.url=redis://a:1\\,b:1"], "redis.external.url must begin with redis://"),
     (&["postgres.external.url=postgres://u:secret@host/db"], "postgres.external.existingSecret.name"),
     (&["postgres.external.url=postgres://u@host/db?password=secret"], "postgres.external.existingSecret.name"),
-    (&["postgres.external.url=u@host/db"], "write postgres://user@host:port/database"),
-    (&["postgres.external.url=postgres://host/db"], "write postgres://user@host:port/database"),
+    (&["postgres.external.url=u@host/db"], "use postgres://user@host:port/database"),
+    (&["postgres.external.url=postgres://host/db"], "use postgres://user@host:port/database"),
     (&["kafka.external.securityProtocol=tls"], "/kafka/external/securityProtocol"),
     (&["redis.mode=external"], "redis.external.url is empty"),
     (&["postgres.mode=external"], "postgres.external.url is empty"),
     (&["kafka.mode=external"], "kafka.external.brokers is empty"),
-    (&["redis.mode=external", "redis.external.url=redis://a:1\\,redis://b:1"], "only a Redis Cluster"),
+    (&["redis.mode=external", "redis.external.url=redis://a:1\\,redis://b:1"], "this requires a Redis Cluster"),
     (&["redis.mode=external", "redis.external.url=redis://a:1", "redis.external.ca.secretName=x"], "rediss://"),
     (&["redis.mode=external", "redis.external.url=redis://a:1", "redis.external.username=x"], "existingSecret"),
     (
         &["kafka.mode=external", "kafka.external.brokers=a:1", "kafka.external.securityProtocol=sasl_ssl"],
-        "needs kafka.external.sasl.username",
+        "requires kafka.external.sasl.username",
     ),
     (&["kafka.mode=external", "kafka.external.brokers=a:1", "kafka.external.ca.secretName=x"], "is plaintext"),
-    (&["kafka.topic.minInsyncReplicas=2"], "nothing could ever be written"),
-    (&["issuer.userIdentity=jwt"], "needs issuer.jwt.jwksUrl"),
-    (&["issuer.jwt.jwks.secretName=a", "issuer.jwt.jwks.configMapName=b"], "keep one"),
-    (&["consumer.autoscaling.minReplicas=9"], "consumer.autoscaling.minReplicas is more than maxReplicas"),
+    (&["kafka.topic.minInsyncReplicas=2"], "every write would fail"),
+    (&["issuer.userIdentity=jwt"], "requires issuer.jwt.jwksUrl"),
+    (&["issuer.jwt.jwks.secretName=a", "issuer.jwt.jwks.configMapName=b"], "remove one"),
+    (&["consumer.autoscaling.minReplicas=9"], "consumer.autoscaling.minReplicas exceeds maxReplicas"),
     (&["httpRoute.enabled=true"], "httpRoute.parentRefs is empty"),
 ];
 
 #[test]
-fn what_cannot_work_is_refused_by_name() {
-    for (sets, named) in REFUSED {
+fn invalid_values_are_rejected_with_their_name() {
+    for (sets, named) in INVALID {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        let told = template(&chart(), NAMESPACE, &sets).expect_err(&format!("{sets:?} was taken"));
-        assert!(told.contains(named), "{sets:?}: {told}");
-        assert!(!told.contains("secret@") && !told.contains("=secret"), "{told}");
+        let output = template(&chart(), NAMESPACE, &sets).expect_err(&format!("{sets:?} was accepted"));
+        assert!(output.contains(named), "{sets:?}: {output}");
+        assert!(!output.contains("secret@") && !output.contains("=secret"), "{output}");
     }
 }
 
 #[test]
-fn every_level_of_the_logs_is_taken() {
-    for level in ["error", "off", "info\\,stock=debug", "warn\\,a::b=trace\\,info"] {
+fn log_level_accepts_levels_and_lists() {
+    for level in ["error", "off", "info\\,couponry_redis=debug", "warn\\,a::b=trace\\,info"] {
         with(&[&format!("log.level={level}")]);
     }
 }
 
-/// Maps whose keys are the user's own.
-const FREE: &[&str] = &[
+/// Maps with arbitrary keys.
+const OPEN_MAPS: &[&str] = &[
     "labels",
     "commonLabels",
     "podLabels",
@@ -88,60 +88,59 @@ const FREE: &[&str] = &[
 ];
 
 #[test]
-fn a_typo_is_refused_wherever_it_is() {
+fn unknown_value_at_any_level_is_rejected() {
     let mut values: Value = serde_yaml::from_str(&read(&chart().join("values.yaml"))).unwrap();
-    let mut places = Vec::new();
-    misspell(&mut values, "", &mut places);
-    assert!(places.len() > 50, "{places:?}");
+    let mut paths = Vec::new();
+    misspell(&mut values, "", &mut paths);
+    assert!(paths.len() > 50, "{paths:?}");
     let scratch = Scratch::new("typos").unwrap();
     let file = scratch.path().join("values.yaml");
     fs::write(&file, values.to_string()).unwrap();
-    let told = template(&chart(), NAMESPACE, &["--values", file.to_str().unwrap()]).unwrap_err();
-    for place in places {
-        let line = format!("at '{place}': additional properties 'typo' not allowed");
-        assert!(told.contains(&line), "{place}: {told}");
+    let output = template(&chart(), NAMESPACE, &["--values", file.to_str().unwrap()]).unwrap_err();
+    for path in paths {
+        let line = format!("at '{path}': additional properties 'typo' not allowed");
+        assert!(output.contains(&line), "{path}: {output}");
     }
 }
 
-fn misspell(value: &mut Value, place: &str, places: &mut Vec<String>) {
+fn misspell(value: &mut Value, path: &str, paths: &mut Vec<String>) {
     let Value::Object(map) = value else { return };
-    for (key, inner) in map.iter_mut().filter(|(key, _)| !FREE.contains(&key.as_str())) {
-        misspell(inner, &format!("{place}/{key}"), places);
+    for (key, inner) in map.iter_mut().filter(|(key, _)| !OPEN_MAPS.contains(&key.as_str())) {
+        misspell(inner, &format!("{path}/{key}"), paths);
     }
     map.insert("typo".into(), json!(1));
-    places.push(place.to_owned());
+    paths.push(path.to_owned());
 }
 
 #[test]
-fn every_value_that_can_be_set_is_in_the_reference() {
+fn every_value_of_the_schema_is_documented_in_values_yaml() {
     let values: Value = serde_yaml::from_str(&read(&chart().join("values.yaml"))).unwrap();
     let schema: Value = serde_json::from_str(&read(&chart().join("values.schema.json"))).unwrap();
     compare(&schema, &schema, &values, "");
 }
 
-fn compare(schema: &Value, root: &Value, values: &Value, place: &str) {
+fn compare(schema: &Value, root: &Value, values: &Value, path: &str) {
     let schema = match schema["$ref"].as_str() {
         Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
         None => schema,
     };
     let (Some(properties), Some(values)) = (schema["properties"].as_object(), values.as_object()) else { return };
     for (key, inner) in properties {
-        // A parent chart's words, and what has no default.
-        if ["/global", "/enabled"].contains(&format!("{place}/{key}").as_str()) || key == "claims" || values.is_empty()
-        {
+        // Values of a parent chart, and values without a default.
+        if ["/global", "/enabled"].contains(&format!("{path}/{key}").as_str()) || key == "claims" || values.is_empty() {
             continue;
         }
-        let value = values.get(key).unwrap_or_else(|| panic!("{place}/{key} is not in values.yaml"));
-        compare(inner, root, value, &format!("{place}/{key}"));
+        let value = values.get(key).unwrap_or_else(|| panic!("{path}/{key} is not in values.yaml"));
+        compare(inner, root, value, &format!("{path}/{key}"));
     }
 }
 
 #[test]
-fn it_lives_inside_a_parent_chart() {
+fn chart_as_dependency_renders_and_validates() {
     let parent = Parent::new();
     let rendered = parent.render(&json!({
         "global": {"imageRegistry": "registry.example.com", "anything": {"goes": true}},
-        "ours": 1,
+        "unrelated": 1,
         "couponry": {"enabled": true, "issuer": {"replicas": 3}},
     }));
     let rendered = objects(&rendered.unwrap());
@@ -151,11 +150,11 @@ fn it_lives_inside_a_parent_chart() {
     let off = parent.render(&json!({"couponry": {"enabled": false}})).unwrap();
     assert_eq!(objects(&off), Vec::<Value>::new());
 
-    let told = parent.render(&json!({"couponry": {"enabled": true, "issuer": {"replica": 3}}})).unwrap_err();
-    assert!(told.contains("additional properties 'replica' not allowed"), "{told}");
+    let output = parent.render(&json!({"couponry": {"enabled": true, "issuer": {"replica": 3}}})).unwrap_err();
+    assert!(output.contains("additional properties 'replica' not allowed"), "{output}");
 }
 
-/// A chart that has ours as a part.
+/// A chart that has this chart as a dependency.
 struct Parent {
     scratch: Scratch,
 }
@@ -164,17 +163,17 @@ impl Parent {
     fn new() -> Self {
         let scratch = Scratch::new("parent").unwrap();
         let dir = scratch.path();
-        let about = json!({
+        let metadata = json!({
             "apiVersion": "v2", "name": "parent", "version": "1.0.0",
             "dependencies": [{"name": "couponry", "version": "*", "condition": "couponry.enabled"}],
         });
-        fs::write(dir.join("Chart.yaml"), about.to_string()).unwrap();
+        fs::write(dir.join("Chart.yaml"), metadata.to_string()).unwrap();
         copy(&chart(), &dir.join("charts/couponry"));
         Self { scratch }
     }
 
     fn render(&self, values: &Value) -> Result<String, String> {
-        let file = self.scratch.path().join("their-values.yaml");
+        let file = self.scratch.path().join("parent-values.yaml");
         fs::write(&file, values.to_string()).unwrap();
         template(self.scratch.path(), NAMESPACE, &["--values", file.to_str().unwrap()])
     }
@@ -194,26 +193,26 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn the_variant_with_all_options_has_none_left_off() {
+fn all_options_variant_enables_every_switch() {
     let defaults: Value = serde_yaml::from_str(&read(&chart().join("values.yaml"))).unwrap();
     let set: Value = serde_yaml::from_str(&read(&chart().join("ci/all-options-values.yaml"))).unwrap();
     let mut off = Vec::new();
     switches(defaults.as_object().unwrap(), "", &mut off);
-    for place in off {
-        // The external servers have a variant of their own.
-        if place.contains("/external/") {
+    for path in off {
+        // Covered by the external-tls variant.
+        if path.contains("/external/") {
             continue;
         }
-        assert_eq!(set.pointer(&place), Some(&json!(true)), "{place} is off");
+        assert_eq!(set.pointer(&path), Some(&json!(true)), "{path} is off");
     }
 }
 
-/// The places of all switches that are off.
-fn switches(values: &Map<String, Value>, place: &str, off: &mut Vec<String>) {
+/// Paths of all switches that are off.
+fn switches(values: &Map<String, Value>, path: &str, off: &mut Vec<String>) {
     for (key, value) in values {
         match value {
-            Value::Bool(false) => off.push(format!("{place}/{key}")),
-            Value::Object(inner) => switches(inner, &format!("{place}/{key}"), off),
+            Value::Bool(false) => off.push(format!("{path}/{key}")),
+            Value::Object(inner) => switches(inner, &format!("{path}/{key}"), off),
             _ => {}
         }
     }
