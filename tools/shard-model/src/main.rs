@@ -1,44 +1,53 @@
-//! Prints the numbers of `docs/adr/0018-shards.md`.
+//! Prints the tables of `docs/adr/0018-shards.md`.
 
 use couponry_shard_model::{
     exactness::{Flaw, Tally, run},
-    throughput::{Findings, Setting, most_on_a_node, simulate},
+    throughput::{Measurements, Scenario, most_on_a_node, simulate},
 };
 
-/// Runs of the first model, unless the first argument says how many.
+/// Default number of runs of the exactness model; the first argument overrides it.
 const SEEDS: u64 = 10_000;
-const SETTING: Setting =
-    Setting { shards: 16, issuers: 100, rate: 1e6, requests: 2_000_000, stock: 1_000_000, heat: 0.0, low_water: 0 };
+const SCENARIO: Scenario = Scenario {
+    shards: 16,
+    issuers: 100,
+    rate: 1e6,
+    requests: 2_000_000,
+    stock: 1_000_000,
+    hot_share: 0.0,
+    low_water_mark: 0,
+};
 
 fn main() -> Result<(), String> {
     println!("1,000,000 requests per second for two seconds, 1,000,000 coupons, 100 issuers\n");
     head("shards");
     for shards in [1, 2, 4, 8, 16, 32, 64] {
-        row(shards, &Setting { shards, ..SETTING });
+        row(shards, &Scenario { shards, ..SCENARIO });
     }
-    println!("\n16 shards, by the number of issuers\n");
+    println!("\n16 shards, by issuers\n");
     head("issuers");
     for issuers in [10, 25, 50, 100, 200, 400] {
-        row(issuers, &Setting { issuers, ..SETTING });
+        row(issuers, &Scenario { issuers, ..SCENARIO });
     }
-    println!("\n16 shards, 100 issuers, by the number of coupons\n");
+    println!("\n16 shards, 100 issuers, by coupons\n");
     head("coupons");
     for stock in [1000, 10_000, 100_000, 1_000_000] {
-        row(stock, &Setting { stock, requests: stock + 500_000, ..SETTING });
+        row(stock, &Scenario { stock, requests: stock + 500_000, ..SCENARIO });
     }
     println!(
-        "\n16 shards, 100 issuers, 5 % more of all requests for one shard, by the stock at which a shard is brought more\n"
+        "\n16 shards, 100 issuers, 5 % of all requests in addition for one shard, by the low-water mark of a shard\n"
     );
-    head("low water");
-    for low_water in [0, 1000, 10_000] {
-        row(low_water, &Setting { heat: 0.05, low_water, ..SETTING });
+    head("low-water mark");
+    for low_water_mark in [0, 1000, 10_000] {
+        row(low_water_mark, &Scenario { hot_share: 0.05, low_water_mark, ..SCENARIO });
     }
     println!("\n16 shards, 100 issuers, by requests per second\n");
     head("rate");
     for rate in [100_000_u32, 250_000, 500_000, 1_000_000, 2_000_000] {
-        row(rate, &Setting { rate: f64::from(rate), ..SETTING });
+        row(rate, &Scenario { rate: f64::from(rate), ..SCENARIO });
     }
-    println!("\n| shards on as many nodes | most on one node, tag `event/shard` | placed tag |\n|---|---|---|");
+    println!(
+        "\n| shards and nodes | most shards on one node, tag `event/shard` | with the chosen tag |\n|---|---|---|"
+    );
     for shards in [2, 4, 8, 16, 32] {
         let (plain, placed) = most_on_a_node("summer", shards, shards);
         println!("| {shards} | {plain} | {placed} |");
@@ -49,40 +58,40 @@ fn main() -> Result<(), String> {
     for seed in 0..seeds {
         sum += run(seed, Flaw::None)?;
     }
-    println!("\nNothing lost or doubled in {seeds} runs: {sum:?}");
+    println!("\nNo invariant was violated in {seeds} runs: {sum:?}");
     Ok(())
 }
 
 fn head(name: &str) {
     println!(
-        "| {name} | users per call | Redis busy | given p50, p99 (ms) | refused p50, p99 (ms) | transfers | coupons moved \
-         | refused after a wait | given after a wait | end (ms) |"
+        "| {name} | users per call | Redis busy | issued p50, p99 (ms) | sold out p50, p99 (ms) | transfers | coupons moved \
+         | sold out after a retry | issued after a retry | SOLD_OUT known after (ms) |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
 }
 
-fn row(name: impl std::fmt::Display, setting: &Setting) {
-    let Findings {
-        batch,
+fn row(name: impl std::fmt::Display, scenario: &Scenario) {
+    let Measurements {
+        mean_batch,
         utilisation,
-        given_p50,
-        given_p99,
-        refused_p50,
-        refused_p99,
-        moves,
-        moved,
-        refused,
-        held_back,
-        rescued,
-        end_game,
-        left,
-    } = simulate(setting, 1);
-    assert_eq!(left, 0, "coupons that nobody got");
+        issued_p50,
+        issued_p99,
+        sold_out_p50,
+        sold_out_p99,
+        transfers,
+        coupons_moved,
+        sold_out,
+        sold_out_after_wait,
+        issued_after_wait,
+        sold_out_delay,
+        unissued,
+    } = simulate(scenario, 1);
+    assert_eq!(unissued, 0, "coupons that were not issued");
     let busy = utilisation * 100.0;
-    let share =
-        100.0 * f64::from(u32::try_from(held_back).unwrap_or(0)) / f64::from(u32::try_from(refused).unwrap_or(1));
+    let share = 100.0 * f64::from(u32::try_from(sold_out_after_wait).unwrap_or(0))
+        / f64::from(u32::try_from(sold_out).unwrap_or(1));
     println!(
-        "| {name} | {batch:.1} | {busy:.0} % | {given_p50:.1}, {given_p99:.1} | {refused_p50:.1}, {refused_p99:.1} | {moves} | {moved} \
-         | {share:.2} % | {rescued} | {end_game:.1} |"
+        "| {name} | {mean_batch:.1} | {busy:.0} % | {issued_p50:.1}, {issued_p99:.1} | {sold_out_p50:.1}, {sold_out_p99:.1} | {transfers} | {coupons_moved} \
+         | {share:.2} % | {issued_after_wait} | {sold_out_delay:.1} |"
     );
 }

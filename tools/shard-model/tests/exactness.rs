@@ -1,24 +1,24 @@
-//! The design keeps its promises, and the invariants see when it would not.
+//! The design violates no invariant, and the invariants detect each removed part of it.
 
 use couponry_shard_model::exactness::{Flaw, Tally, run};
 
 const SEEDS: u64 = 1500;
 
 #[test]
-fn moving_stock_loses_no_coupon_and_gives_none_twice() {
+fn transfers_with_faults_violate_no_invariant() {
     let mut sum = Tally::default();
     for seed in 0..SEEDS {
-        sum += run(seed, Flaw::None).unwrap_or_else(|what| panic!("{what}"));
+        sum += run(seed, Flaw::None).unwrap_or_else(|error| panic!("{error}"));
     }
-    let Tally { recorded, moves, late, forgotten, recoveries, returned, sold_out } = sum;
-    // What never happened was not tried.
+    let Tally { recorded, transfers, late, data_losses, recoveries, returned, sold_out } = sum;
+    // A kind of action that never took place was not tested.
     for (what, count) in [
         ("coupons recorded", recorded),
-        ("transfers", moves),
+        ("transfers", transfers),
         ("late calls", late),
-        ("shards that forgot", forgotten),
+        ("shards that lost data", data_losses),
         ("recoveries", recoveries),
-        ("coupons that came back", returned),
+        ("coupons returned to a queue", returned),
         ("answers SOLD_OUT", sold_out),
     ] {
         assert!(count > 100, "{count} {what}");
@@ -26,47 +26,47 @@ fn moving_stock_loses_no_coupon_and_gives_none_twice() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_run() {
+fn run_with_same_seed_is_identical() {
     assert_eq!(run(7, Flaw::None), run(7, Flaw::None));
 }
 
-/// What the invariants say of the first run in which the flaw shows.
-fn found(flaw: Flaw) -> String {
-    (0..SEEDS).find_map(|seed| run(seed, flaw).err()).unwrap_or_else(|| panic!("{flaw:?} was not found"))
+/// The first violation with this flaw.
+fn first_violation(flaw: Flaw) -> String {
+    (0..SEEDS).find_map(|seed| run(seed, flaw).err()).unwrap_or_else(|| panic!("{flaw:?} was not detected"))
 }
 
 #[test]
-fn a_taker_that_does_not_compare_the_number_doubles_coupons() {
-    let what = found(Flaw::NoNumber);
-    assert!(what.contains("in 2 places"), "{what}");
+fn missing_transfer_number_duplicates_coupons() {
+    let violation = first_violation(Flaw::NoTransferNumber);
+    assert!(violation.contains("in 2 places"), "{violation}");
 }
 
 #[test]
-fn a_mover_that_forgets_the_transit_first_loses_coupons() {
-    let what = found(Flaw::ForgetFirst);
-    assert!(what.contains("in 0 places"), "{what}");
+fn transit_record_deleted_first_loses_coupons() {
+    let violation = first_violation(Flaw::DeleteTransitFirst);
+    assert!(violation.contains("in 0 places"), "{violation}");
 }
 
 #[test]
-fn a_transfer_from_before_a_recovery_doubles_coupons() {
-    let what = found(Flaw::NoEpoch);
-    assert!(what.contains("in 2 places") || what.contains("to be given again"), "{what}");
+fn missing_epoch_duplicates_coupons() {
+    let violation = first_violation(Flaw::NoEpoch);
+    assert!(violation.contains("in 2 places") || violation.contains("is available again"), "{violation}");
 }
 
 #[test]
-fn a_shard_that_is_restored_to_what_was_dealt_to_it_loses_or_doubles_coupons() {
-    let what = found(Flaw::ByDealAlone);
-    assert!(what.contains("places") || what.contains("to be given again"), "{what}");
+fn restore_without_moves_loses_or_duplicates_coupons() {
+    let violation = first_violation(Flaw::IgnoreMoves);
+    assert!(violation.contains("places") || violation.contains("is available again"), "{violation}");
 }
 
 #[test]
-fn a_single_look_at_each_shard_does_not_prove_that_all_are_dry() {
-    let what = found(Flaw::OneLook);
-    assert!(what.contains("SOLD_OUT"), "{what}");
+fn single_observation_returns_wrong_sold_out() {
+    let violation = first_violation(Flaw::SingleObservation);
+    assert!(violation.contains("SOLD_OUT"), "{violation}");
 }
 
 #[test]
-fn a_mark_that_never_ends_denies_coupons_that_came_back() {
-    let what = found(Flaw::LastingMark);
-    assert!(what.contains("SOLD_OUT"), "{what}");
+fn sold_out_without_expiry_denies_returned_coupons() {
+    let violation = first_violation(Flaw::NoSoldOutExpiry);
+    assert!(violation.contains("SOLD_OUT"), "{violation}");
 }

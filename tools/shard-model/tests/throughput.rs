@@ -1,28 +1,35 @@
-//! The model of the crowd counts right.
+//! The throughput model accounts for every request and coupon.
 
-use couponry_shard_model::throughput::{Setting, simulate};
+use couponry_shard_model::throughput::{Scenario, simulate};
 
-const SETTING: Setting =
-    Setting { shards: 8, issuers: 20, rate: 1e6, requests: 120_000, stock: 60_000, heat: 0.05, low_water: 500 };
+const SCENARIO: Scenario = Scenario {
+    shards: 8,
+    issuers: 20,
+    rate: 1e6,
+    requests: 120_000,
+    stock: 60_000,
+    hot_share: 0.05,
+    low_water_mark: 500,
+};
 
 #[test]
-fn everyone_is_answered_and_every_coupon_is_given() {
+fn simulation_answers_every_request_and_issues_every_coupon() {
     for (seed, shards) in [(1, 1), (2, 2), (3, 8), (4, 13)] {
-        let found = simulate(&Setting { shards, ..SETTING }, seed);
-        assert_eq!((found.left, found.refused), (0, 60_000), "{shards} shards");
-        assert!(found.moves > 0 || shards != 8, "nothing was moved to the shard with more users");
-        assert!(found.held_back <= found.refused && found.given_p50 <= found.given_p99, "{found:?}");
+        let result = simulate(&Scenario { shards, ..SCENARIO }, seed);
+        assert_eq!((result.unissued, result.sold_out), (0, 60_000), "{shards} shards");
+        assert!(result.transfers > 0 || shards != 8, "no coupon was moved to the shard with more users");
+        assert!(result.sold_out_after_wait <= result.sold_out && result.issued_p50 <= result.issued_p99, "{result:?}");
     }
 }
 
 #[test]
-fn fewer_issuers_make_a_full_shard_answer_sooner() {
-    let control = simulate(&SETTING, 1);
-    let found = simulate(&Setting { issuers: 5, ..SETTING }, 1);
-    assert!(found.given_p50 < control.given_p50, "{found:?} {control:?}");
+fn fewer_issuers_reduce_latency_of_busy_shard() {
+    let control = simulate(&SCENARIO, 1);
+    let result = simulate(&Scenario { issuers: 5, ..SCENARIO }, 1);
+    assert!(result.issued_p50 < control.issued_p50, "{result:?} {control:?}");
 }
 
 #[test]
-fn the_same_seed_gives_the_same_numbers() {
-    assert_eq!(format!("{:?}", simulate(&SETTING, 1)), format!("{:?}", simulate(&SETTING, 1)));
+fn simulation_with_same_seed_is_identical() {
+    assert_eq!(format!("{:?}", simulate(&SCENARIO, 1)), format!("{:?}", simulate(&SCENARIO, 1)));
 }

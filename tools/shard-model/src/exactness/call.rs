@@ -1,8 +1,8 @@
-//! Calls to a shard. Each may be carried out late, twice, or without its caller ever hearing of it.
+//! Calls to a shard. The simulation may execute a call late or twice, or lose its reply.
 
 use super::{
     Flaw,
-    shard::{Coupon, Glance, Issued, Restored, Shard, ShardId, Time, Transfer, User, Words},
+    shard::{Coupon, FrozenState, IssueResult, Observation, RestoredState, Shard, ShardId, Time, Transfer, User},
 };
 
 #[derive(Clone, Debug)]
@@ -11,24 +11,24 @@ pub(super) enum Call {
     Confirm(ShardId, u64),
     Settle { shard: ShardId, user: User, coupon: Coupon, is_recorded: bool },
     Load { shard: ShardId, first: usize, coupons: Vec<Coupon> },
-    Look(ShardId),
-    Mark { shard: ShardId, server: u64, until: Time },
-    Give { giver: ShardId, taker: ShardId, epoch: u64, count: usize },
-    Take(Transfer),
-    Forget(Transfer),
-    Begin { shard: ShardId, server: u64, token: u64 },
+    Observe(ShardId),
+    AllowSoldOut { shard: ShardId, replication_id: u64, until: Time },
+    Send { source: ShardId, target: ShardId, epoch: u64, count: usize },
+    Receive(Transfer),
+    DeleteTransit(Transfer),
+    BeginRecovery { shard: ShardId, replication_id: u64, recovery_id: u64 },
     Freeze(ShardId, u64),
-    Resolve { shard: ShardId, epoch: u64, verdicts: Vec<(Transfer, bool)> },
-    Thaw(ShardId, u64),
-    Restore { shard: ShardId, server: u64, token: u64, anew: Restored },
-    Adopt { shard: ShardId, server: u64, token: u64, since: Time },
+    Resolve { shard: ShardId, epoch: u64, resolutions: Vec<(Transfer, bool)> },
+    Unfreeze(ShardId, u64),
+    Restore { shard: ShardId, replication_id: u64, recovery_id: u64, state: RestoredState },
+    MarkVerified { shard: ShardId, replication_id: u64, recovery_id: u64, min_issued_at: Time },
 }
 
 pub(super) enum Reply {
-    Issued(Option<Issued>),
-    Look(Option<Glance>),
-    Given(Option<Transfer>),
-    Words(Option<Words>),
+    Issued(Option<IssueResult>),
+    Observed(Option<Observation>),
+    Sent(Option<Transfer>),
+    Frozen(Option<FrozenState>),
     Done(bool),
 }
 
@@ -39,39 +39,45 @@ impl Call {
             | Self::Confirm(shard, _)
             | Self::Settle { shard, .. }
             | Self::Load { shard, .. }
-            | Self::Look(shard)
-            | Self::Mark { shard, .. }
-            | Self::Give { giver: shard, .. }
-            | Self::Begin { shard, .. }
+            | Self::Observe(shard)
+            | Self::AllowSoldOut { shard, .. }
+            | Self::Send { source: shard, .. }
+            | Self::BeginRecovery { shard, .. }
             | Self::Freeze(shard, _)
             | Self::Resolve { shard, .. }
-            | Self::Thaw(shard, _)
+            | Self::Unfreeze(shard, _)
             | Self::Restore { shard, .. }
-            | Self::Adopt { shard, .. } => *shard,
-            Self::Take(transfer) => transfer.taker,
-            Self::Forget(transfer) => transfer.giver,
+            | Self::MarkVerified { shard, .. } => *shard,
+            Self::Receive(transfer) => transfer.target,
+            Self::DeleteTransit(transfer) => transfer.source,
         }
     }
 
     pub(super) fn execute(&self, shard: &mut Shard, now: Time, next_entry: &mut u64, flaw: Flaw) -> Reply {
         match self {
             Self::Issue(_, users) => return Reply::Issued(shard.issue(users, now, next_entry)),
-            Self::Look(_) => return Reply::Look(shard.look(now)),
-            Self::Give { taker, epoch, count, .. } => return Reply::Given(shard.give(*taker, *epoch, *count)),
-            Self::Freeze(_, epoch) => return Reply::Words(shard.freeze(*epoch)),
-            Self::Begin { server, token, .. } => return Reply::Done(shard.begin(*server, *token)),
-            Self::Take(transfer) => return Reply::Done(shard.take(transfer, flaw)),
-            Self::Resolve { epoch, verdicts, .. } => return Reply::Done(shard.resolve(*epoch, verdicts)),
-            Self::Thaw(_, epoch) => return Reply::Done(shard.thaw(*epoch)),
-            Self::Restore { server, token, anew, .. } => {
-                return Reply::Done(shard.restore(*server, *token, anew));
+            Self::Observe(_) => return Reply::Observed(shard.observe(now)),
+            Self::Send { target, epoch, count, .. } => return Reply::Sent(shard.send(*target, *epoch, *count)),
+            Self::Freeze(_, epoch) => return Reply::Frozen(shard.freeze(*epoch)),
+            Self::BeginRecovery { replication_id, recovery_id, .. } => {
+                return Reply::Done(shard.begin_recovery(*replication_id, *recovery_id));
             }
-            Self::Adopt { server, token, since, .. } => return Reply::Done(shard.adopt(*server, *token, *since)),
+            Self::Receive(transfer) => return Reply::Done(shard.receive(transfer, flaw)),
+            Self::Resolve { epoch, resolutions, .. } => return Reply::Done(shard.resolve(*epoch, resolutions)),
+            Self::Unfreeze(_, epoch) => return Reply::Done(shard.unfreeze(*epoch)),
+            Self::Restore { replication_id, recovery_id, state, .. } => {
+                return Reply::Done(shard.restore(*replication_id, *recovery_id, state));
+            }
+            Self::MarkVerified { replication_id, recovery_id, min_issued_at, .. } => {
+                return Reply::Done(shard.mark_verified(*replication_id, *recovery_id, *min_issued_at));
+            }
             Self::Confirm(_, entry) => drop(shard.outbox.remove(entry)),
             Self::Settle { user, coupon, is_recorded, .. } => shard.settle(*user, *coupon, *is_recorded),
             Self::Load { first, coupons, .. } => shard.load(*first, coupons),
-            Self::Mark { server, until, .. } => shard.mark(*server, *until),
-            Self::Forget(Transfer { taker, epoch, number, .. }) => shard.forget(*taker, *epoch, *number),
+            Self::AllowSoldOut { replication_id, until, .. } => shard.allow_sold_out(*replication_id, *until),
+            Self::DeleteTransit(Transfer { target, epoch, number, .. }) => {
+                shard.delete_transit(*target, *epoch, *number);
+            }
         }
         Reply::Done(true)
     }

@@ -1,88 +1,95 @@
-//! What must hold at any time. Nothing here is known to any process of the design.
+//! The invariants. They read the state of all processes at once, which no process of the design can do.
 
-use super::{LEASE, shard::User, world::World};
+use super::{
+    SOLD_OUT_TTL,
+    shard::{Shard, User},
+    simulation::Simulation,
+};
 
-impl World {
-    /// Each coupon is in one place, and with the user who is recorded to have it.
+impl Simulation {
+    /// Each coupon is in exactly one place, and with the user it is recorded for.
     pub(super) fn check(&mut self) -> Result<(), String> {
         let mut places = vec![0_u8; self.database.stock];
-        let mut is_dry = true;
+        let mut all_empty = true;
         for shard in &self.shards {
-            if !shard.is_whole() {
-                is_dry = false;
+            if !shard.is_verified() {
+                all_empty = false;
                 continue;
             }
-            is_dry &= shard.queue.is_empty();
+            all_empty &= shard.queue.is_empty();
             for &coupon in &shard.queue {
                 places[coupon] += 1;
                 if let Some(user) = self.database.holder.get(&coupon) {
-                    return Err(format!("coupon {coupon} of user {user} is to be given again"));
+                    return Err(format!("coupon {coupon} of user {user} is available again"));
                 }
             }
-            for (user, holding) in &shard.issued {
-                places[holding.coupon] += 1;
-                if self.database.holder.get(&holding.coupon).is_some_and(|holder| holder != user) {
-                    return Err(format!("coupon {} is with user {user} and recorded for another", holding.coupon));
+            for (user, issuance) in &shard.issued {
+                places[issuance.coupon] += 1;
+                if self.database.holder.get(&issuance.coupon).is_some_and(|holder| holder != user) {
+                    return Err(format!(
+                        "coupon {} is issued to user {user} but recorded for another",
+                        issuance.coupon
+                    ));
                 }
             }
-            for transfer in shard.pending.values() {
-                let taker = &self.shards[transfer.taker];
-                if taker.is_whole() && !taker.has_taken(transfer) {
-                    is_dry = false;
+            for transfer in shard.in_transit.values() {
+                let target = &self.shards[transfer.target];
+                if target.is_verified() && !target.has_received(transfer) {
+                    all_empty = false;
                     transfer.coupons.iter().for_each(|&coupon| places[coupon] += 1);
                 }
             }
-            for coupon in self.database.dealt(shard.id, shard.loaded) {
+            for coupon in self.database.assigned_coupons(shard.id, shard.loaded) {
                 places[coupon] += 1;
             }
         }
-        if is_dry {
-            self.last_dry = Some(self.now);
+        if all_empty {
+            self.last_all_empty = Some(self.now);
         }
-        let all_are_whole = self.shards.iter().all(super::shard::Shard::is_whole);
-        match places.iter().position(|&places| places > 1 || (places == 0 && all_are_whole)) {
+        let all_verified = self.shards.iter().all(Shard::is_verified);
+        match places.iter().position(|&places| places > 1 || (places == 0 && all_verified)) {
             Some(coupon) => Err(format!("coupon {coupon} is in {} places", places[coupon])),
             None => Ok(()),
         }
     }
 
-    /// A user is told of a coupon.
-    pub(super) fn told(&mut self, user: User, coupon: usize) -> Result<(), String> {
-        // What can never be recorded is taken back (CANCEL): the one thing that is.
-        let is_void = |coupon| self.database.refused.contains(&(user, coupon));
-        if is_void(coupon) {
+    /// A user receives an answer with a coupon.
+    pub(super) fn record_answer(&mut self, user: User, coupon: usize) -> Result<(), String> {
+        // An issuance which can never be recorded is withdrawn (status CANCEL). Nothing else may be.
+        let is_rejected = |coupon| self.database.rejected.contains(&(user, coupon));
+        if is_rejected(coupon) {
             return Ok(());
         }
-        match self.told.get(&user) {
-            Some(&earlier) if earlier != coupon && !is_void(earlier) => {
-                Err(format!("user {user} was told of coupon {earlier}, and then of {coupon}"))
+        match self.answers.get(&user) {
+            Some(&earlier) if earlier != coupon && !is_rejected(earlier) => {
+                Err(format!("user {user} received coupon {earlier}, and later {coupon}"))
             }
             _ => {
-                self.told.insert(user, coupon);
+                self.answers.insert(user, coupon);
                 Ok(())
             }
         }
     }
 
-    /// A user is told that nothing is left.
-    pub(super) fn told_sold_out(&mut self, user: User) -> Result<(), String> {
+    /// A user receives the answer `SOLD_OUT`.
+    pub(super) fn record_sold_out(&mut self, user: User) -> Result<(), String> {
         self.tally.sold_out += 1;
-        match self.last_dry {
-            Some(dry) if dry + LEASE >= self.now => Ok(()),
-            _ => Err(format!("user {user} was told SOLD_OUT, but some shard had a coupon all the time")),
+        match self.last_all_empty {
+            Some(at) if at + SOLD_OUT_TTL >= self.now => Ok(()),
+            _ => Err(format!("user {user} received SOLD_OUT, but coupons were available")),
         }
     }
 
-    /// Everything is healed, and nobody wants a coupon any more.
+    /// At the end of a run, all coupons and all answers are recorded.
     pub(super) fn check_end(&self) -> Result<(), String> {
         let (recorded, stock) = (self.database.holder.len(), self.database.stock);
         if recorded != stock {
             return Err(format!("{recorded} of {stock} coupons are recorded"));
         }
-        for (user, coupon) in &self.told {
+        for (user, coupon) in &self.answers {
             let is_recorded = self.database.recorded.get(user).is_some_and(|record| record.coupon == *coupon);
-            if !is_recorded && !self.database.refused.contains(&(*user, *coupon)) {
-                return Err(format!("user {user} was told of coupon {coupon}, which is not recorded"));
+            if !is_recorded && !self.database.rejected.contains(&(*user, *coupon)) {
+                return Err(format!("user {user} received coupon {coupon}, which is not recorded"));
             }
         }
         Ok(())

@@ -1,43 +1,35 @@
-//! Batches: a call to a shard, then Kafka, then the answers (`acknowledge: Kafka`).
+//! Steps of an issuer with `acknowledge: Kafka`: a batch goes to its shard, then to Kafka, then answers its users.
 
 use std::collections::BTreeSet;
 
 use super::{
-    shard::{Issued, Outcome, Record, ShardId},
-    world::World,
+    call::Call,
+    shard::{IssueOutcome, IssueResult, Record, ShardId},
+    simulation::{Batch, Simulation},
 };
 
-/// A batch that Redis has answered.
-pub(super) struct Batch {
-    pub(super) shard: ShardId,
-    records: Vec<Record>,
-    entry: Option<u64>,
-    is_sent: bool,
-    /// Whether its users still wait.
-    pub(super) is_awaited: bool,
-}
-
-impl World {
-    /// What Redis answered to a batch. Who gets no coupon is told at once.
-    pub(super) fn answered(&mut self, shard: ShardId, issued: Issued) -> Result<(), String> {
+impl Simulation {
+    /// Handles the reply to a batch. Users without a coupon are answered at once.
+    pub(super) fn handle_issue_result(&mut self, shard: ShardId, result: IssueResult) -> Result<(), String> {
         let mut records = Vec::new();
-        for (user, outcome) in issued.outcomes {
+        for (user, outcome) in result.outcomes {
             match outcome {
-                Outcome::Issued(holding) | Outcome::Duplicate(holding) => {
-                    records.push(Record { user, coupon: holding.coupon, issued_at: holding.issued_at });
+                IssueOutcome::Issued(issuance) | IssueOutcome::Duplicate(issuance) => {
+                    records.push(Record { user, coupon: issuance.coupon, issued_at: issuance.issued_at });
                 }
-                Outcome::SoldOut => self.told_sold_out(user)?,
-                Outcome::Wait => {}
+                IssueOutcome::SoldOut => self.record_sold_out(user)?,
+                IssueOutcome::Wait => {}
             }
         }
         if !records.is_empty() {
-            self.batches.push(Batch { shard, records, entry: issued.entry, is_sent: false, is_awaited: true });
+            self.batches.push(Batch { shard, records, entry: result.entry, is_sent: false, is_awaited: true });
         }
         Ok(())
     }
 
-    /// One step of a batch: to Kafka, then to the users and out of the outbox.
-    pub(super) fn go_on(&mut self, index: usize) -> Result<(), String> {
+    /// One step of a batch: first its records go to Kafka; then its users are answered and the outbox entry is
+    /// confirmed.
+    pub(super) fn advance_batch(&mut self, index: usize) -> Result<(), String> {
         if !self.batches[index].is_sent {
             self.batches[index].is_sent = true;
             let records = self.batches[index].records.clone();
@@ -47,17 +39,17 @@ impl World {
         let batch = self.batches.swap_remove(index);
         if batch.is_awaited {
             for record in &batch.records {
-                self.told(record.user, record.coupon)?;
+                self.record_answer(record.user, record.coupon)?;
             }
         }
         if let Some(entry) = batch.entry {
-            self.call(super::call::Call::Confirm(batch.shard, entry));
+            self.call(Call::Confirm(batch.shard, entry));
         }
         Ok(())
     }
 
-    /// Who waits for an answer from these shards has given up by now.
-    pub(super) fn expire_answers(&mut self, shards: &BTreeSet<ShardId>) {
+    /// The users of all batches of these shards have timed out.
+    pub(super) fn expire_batches(&mut self, shards: &BTreeSet<ShardId>) {
         for batch in self.batches.iter_mut().filter(|batch| shards.contains(&batch.shard)) {
             batch.is_awaited = false;
         }

@@ -1,17 +1,18 @@
-//! Whether moving stock between shards keeps the promises, tried in thousands of small events.
+//! Tests the transfer protocol for lost and duplicated coupons, in thousands of small random events.
 //!
-//! A run draws a world from its seed: shards, issuers with batches under way, movers, operators, the consumers. Each step lets one
-//! of them do one thing. Any call may be carried out late, twice, or unheard; any process may end between two steps; a shard may
-//! go back to an earlier state, or to nothing. After each step the invariants are looked at:
+//! A run draws its parameters from a seed: shards, issuers with pending batches, movers, operators, consumers. In
+//! each step one of them performs one action. Any call may be executed late or twice, or lose its reply; any process
+//! may stop between two steps; a shard may return to an earlier state, or lose all data. The invariants are checked
+//! after each step:
 //!
-//! - each coupon is in one place: to be loaded, in one queue, on its way, or with one user;
-//! - no two records name one coupon or one user, and what a user was told is never taken back;
-//! - `SOLD_OUT` is said only if all shards were dry at one instant, at most a lease before.
+//! - each coupon is in exactly one place: not yet loaded, in one queue, in one transfer, or issued to one user;
+//! - no two records have the same coupon or the same user, and an answer with a coupon is never withdrawn;
+//! - `SOLD_OUT` is returned only if all shards were empty at one instant, at most `SOLD_OUT_TTL` steps ago.
 //!
-//! At the end everything is healed, and new users of only some shards ask, until each hears `SOLD_OUT`: then every coupon must be
-//! recorded.
+//! At the end faults stop, and new users of some of the shards send requests until they receive `SOLD_OUT`. By then
+//! every coupon must be recorded.
 //!
-//! [`Flaw`]s break the design on purpose. The same invariants must find each of them.
+//! A [`Flaw`] removes one part of the design. The invariants must detect each of them.
 
 mod call;
 mod database;
@@ -19,48 +20,49 @@ mod invariants;
 mod issuer;
 mod mover;
 mod operator;
+mod recovery;
 mod shard;
-mod world;
+mod simulation;
 
-use world::World;
+pub use simulation::run;
 
-/// For how long a shard may say `SOLD_OUT` after it was found that all are dry (steps).
-const LEASE: u64 = 120;
+/// How long a shard may return `SOLD_OUT` after all shards were seen empty (steps).
+const SOLD_OUT_TTL: u64 = 120;
 
-/// What is left out of the design.
+/// The part which is removed from the design.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flaw {
-    /// Nothing.
+    /// None.
     #[default]
     None,
-    /// The taker does not compare the number of a transfer.
-    NoNumber,
-    /// The transit record goes before the taker has the coupons.
-    ForgetFirst,
-    /// A shard takes what was on its way before a recovery.
+    /// The target does not compare the number of a transfer.
+    NoTransferNumber,
+    /// The transit record is deleted before the target has the coupons.
+    DeleteTransitFirst,
+    /// A shard receives transfers that started before a recovery.
     NoEpoch,
-    /// A shard that forgot is restored to what was dealt to it, as if nothing had been moved.
-    ByDealAlone,
-    /// `SOLD_OUT` after a single look at each shard.
-    OneLook,
-    /// `SOLD_OUT` for ever, once it was found.
-    LastingMark,
+    /// A shard is restored to its initial share, without the coupons moved since.
+    IgnoreMoves,
+    /// `SOLD_OUT` is allowed after a single observation of each shard.
+    SingleObservation,
+    /// `SOLD_OUT` is allowed forever once it was allowed.
+    NoSoldOutExpiry,
 }
 
-/// What happened in a run.
+/// Counts over a run, to show that each kind of action took place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Coupons recorded.
+    /// Recorded coupons.
     pub recorded: usize,
-    /// Transfers that arrived.
-    pub moves: usize,
-    /// Calls that were carried out late or twice.
+    /// Received transfers.
+    pub transfers: usize,
+    /// Calls executed late or twice.
     pub late: usize,
-    /// Shards that forgot.
-    pub forgotten: usize,
-    /// Recoveries that were begun.
+    /// Shards that lost data.
+    pub data_losses: usize,
+    /// Started recoveries.
     pub recoveries: usize,
-    /// Coupons that came back.
+    /// Coupons returned to the queue.
     pub returned: usize,
     /// Answers `SOLD_OUT`.
     pub sold_out: usize,
@@ -68,21 +70,13 @@ pub struct Tally {
 
 impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
-        let Self { recorded, moves, late, forgotten, recoveries, returned, sold_out } = other;
+        let Self { recorded, transfers, late, data_losses, recoveries, returned, sold_out } = other;
         self.recorded += recorded;
-        self.moves += moves;
+        self.transfers += transfers;
         self.late += late;
-        self.forgotten += forgotten;
+        self.data_losses += data_losses;
         self.recoveries += recoveries;
         self.returned += returned;
         self.sold_out += sold_out;
     }
-}
-
-/// Runs one event.
-///
-/// # Errors
-/// What was broken, and at which step.
-pub fn run(seed: u64, flaw: Flaw) -> Result<Tally, String> {
-    World::new(seed, flaw).run().map_err(|what| format!("seed {seed}: {what}"))
 }

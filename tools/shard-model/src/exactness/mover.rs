@@ -1,111 +1,125 @@
-//! Who moves stock to shards that are dry, and finds out that nothing is left. It may end after any step; another one goes on
-//! from what the shards say.
+//! The mover transfers stock to empty shards and allows `SOLD_OUT` when all shards are empty. It may stop after any
+//! step; another one continues from the transit records.
 
 use super::{
-    Flaw, LEASE,
+    Flaw, SOLD_OUT_TTL,
     call::{Call, Reply},
-    shard::{Glance, Transfer},
+    shard::{Observation, Transfer},
 };
 
 #[derive(Default)]
 pub(super) struct Mover {
-    /// What is to be done, the last one first.
+    /// Pending tasks; the last one is next.
     tasks: Vec<Task>,
-    glances: Vec<Option<Glance>>,
-    /// The glances of the round before, when all shards were dry in it.
-    before: Option<Vec<Glance>>,
+    observations: Vec<Option<Observation>>,
+    /// The observations of the previous round, if all shards were empty in it.
+    before: Option<Vec<Observation>>,
 }
 
 enum Task {
-    Give { giver: usize, taker: usize, epoch: u64, count: usize },
-    Take(Transfer),
-    Forget(Transfer),
-    Mark { shard: usize, server: u64, until: u64 },
+    Send { source: usize, target: usize, epoch: u64, count: usize },
+    Receive(Transfer),
+    DeleteTransit(Transfer),
+    AllowSoldOut { shard: usize, replication_id: u64, until: u64 },
 }
 
 impl Mover {
     /// The next call.
     pub(super) fn next(&self) -> Call {
         match self.tasks.last() {
-            None => Call::Look(self.glances.len()),
-            Some(Task::Give { giver, taker, epoch, count }) => {
-                Call::Give { giver: *giver, taker: *taker, epoch: *epoch, count: *count }
+            None => Call::Observe(self.observations.len()),
+            Some(Task::Send { source, target, epoch, count }) => {
+                Call::Send { source: *source, target: *target, epoch: *epoch, count: *count }
             }
-            Some(Task::Take(transfer)) => Call::Take(transfer.clone()),
-            Some(Task::Forget(transfer)) => Call::Forget(transfer.clone()),
-            Some(Task::Mark { shard, server, until }) => Call::Mark { shard: *shard, server: *server, until: *until },
+            Some(Task::Receive(transfer)) => Call::Receive(transfer.clone()),
+            Some(Task::DeleteTransit(transfer)) => Call::DeleteTransit(transfer.clone()),
+            Some(Task::AllowSoldOut { shard, replication_id, until }) => {
+                Call::AllowSoldOut { shard: *shard, replication_id: *replication_id, until: *until }
+            }
         }
     }
 
-    /// Goes on with the answer to it.
-    pub(super) fn hear(&mut self, reply: Reply, shards: usize, flaw: Flaw) {
+    /// Handles the reply to the call of [`Self::next`].
+    pub(super) fn handle_reply(&mut self, reply: Reply, shards: usize, flaw: Flaw) {
         match (self.tasks.pop(), reply) {
-            (None, Reply::Look(glance)) => {
-                self.glances.push(glance);
-                if self.glances.len() == shards {
+            (None, Reply::Observed(observation)) => {
+                self.observations.push(observation);
+                if self.observations.len() == shards {
                     self.decide(flaw);
                 }
             }
-            (Some(Task::Give { .. }), Reply::Given(Some(transfer))) => {
-                let (take, forget) = (Task::Take(transfer.clone()), Task::Forget(transfer));
-                self.tasks.extend(if flaw == Flaw::ForgetFirst { [take, forget] } else { [forget, take] });
+            (Some(Task::Send { .. }), Reply::Sent(Some(transfer))) => {
+                let (receive, delete_transit) = (Task::Receive(transfer.clone()), Task::DeleteTransit(transfer));
+                self.tasks.extend(if flaw == Flaw::DeleteTransitFirst {
+                    [receive, delete_transit]
+                } else {
+                    [delete_transit, receive]
+                });
             }
-            // Not taken: so it must not be forgotten either.
-            (Some(Task::Take(_)), Reply::Done(false)) if flaw != Flaw::ForgetFirst => drop(self.tasks.pop()),
+            // The coupons were not received, so the transit record must stay.
+            (Some(Task::Receive(_)), Reply::Done(false)) if flaw != Flaw::DeleteTransitFirst => drop(self.tasks.pop()),
             _ => {}
         }
     }
 
     fn decide(&mut self, flaw: Flaw) {
-        let glances = std::mem::take(&mut self.glances);
+        let observations = std::mem::take(&mut self.observations);
         let before = self.before.take();
-        let pending: Vec<&Transfer> = glances.iter().flatten().flat_map(|glance| &glance.pending).collect();
-        for &transfer in &pending {
-            self.tasks.extend([Task::Forget(transfer.clone()), Task::Take(transfer.clone())]);
+        let in_transit: Vec<&Transfer> =
+            observations.iter().flatten().flat_map(|observation| &observation.in_transit).collect();
+        for &transfer in &in_transit {
+            self.tasks.extend([Task::DeleteTransit(transfer.clone()), Task::Receive(transfer.clone())]);
         }
-        let mut queued: Vec<usize> = glances.iter().map(|glance| glance.as_ref().map_or(0, |g| g.queued)).collect();
+        let mut queued: Vec<usize> =
+            observations.iter().map(|observation| observation.as_ref().map_or(0, |o| o.queued)).collect();
         let mean = queued.iter().sum::<usize>() / queued.len();
-        for (taker, glance) in glances.iter().enumerate() {
-            let is_thirsty = glance.as_ref().is_some_and(|glance| glance.is_wanted && glance.queued == 0);
-            if !is_thirsty || pending.iter().any(|transfer| transfer.taker == taker) {
+        for (target, observation) in observations.iter().enumerate() {
+            let needs_stock = observation
+                .as_ref()
+                .is_some_and(|observation| observation.has_waiting_users && observation.queued == 0);
+            if !needs_stock || in_transit.iter().any(|transfer| transfer.target == target) {
                 continue;
             }
-            // From those that have more than the mean, down to it, until the taker has as much, and one coupon at least. So nothing
-            // goes back and forth while nobody asks.
-            let mut wants = mean.max(1);
-            for (giver, has) in queued.iter_mut().enumerate() {
-                let Some(Some(Glance { epoch, .. })) = glances.get(giver) else { continue };
-                let count = has.saturating_sub(mean).min(wants);
-                if count > 0 && giver != taker {
-                    self.tasks.push(Task::Give { giver, taker, epoch: *epoch, count });
-                    (*has, wants) = (*has - count, wants - count);
+            // Coupons come from shards above the mean, down to the mean, until the target reaches it; at least one
+            // coupon. So nothing moves back and forth while no users wait.
+            let mut wanted = mean.max(1);
+            for (source, has) in queued.iter_mut().enumerate() {
+                let Some(Some(Observation { epoch, .. })) = observations.get(source) else { continue };
+                let count = has.saturating_sub(mean).min(wanted);
+                if count > 0 && source != target {
+                    self.tasks.push(Task::Send { source, target, epoch: *epoch, count });
+                    (*has, wanted) = (*has - count, wanted - count);
                 }
             }
         }
-        // A shard that is not known to be whole may hold anything.
-        let Some(now) = glances.into_iter().collect::<Option<Vec<Glance>>>() else { return };
-        if !self.tasks.is_empty() || now.iter().any(|glance| glance.queued > 0) {
+        // An unverified shard may hold any coupons.
+        let Some(now) = observations.into_iter().collect::<Option<Vec<Observation>>>() else { return };
+        if !self.tasks.is_empty() || now.iter().any(|observation| observation.queued > 0) {
             return;
         }
         match before {
-            // Nothing came in between: so there was an instant at which all of them were dry.
-            Some(before) if is_same(&before, &now) => self.mark(&before, flaw),
-            _ if flaw == Flaw::OneLook => self.mark(&now, flaw),
+            // No stock arrived between the rounds, so there was an instant at which all shards were empty.
+            Some(before) if is_same(&before, &now) => self.allow_sold_out(&before, flaw),
+            _ if flaw == Flaw::SingleObservation => self.allow_sold_out(&now, flaw),
             _ => self.before = Some(now),
         }
     }
 
-    fn mark(&mut self, glances: &[Glance], flaw: Flaw) {
-        let lease = if flaw == Flaw::LastingMark { u64::MAX / 2 } else { LEASE };
-        self.tasks.extend(glances.iter().enumerate().map(|(shard, glance)| Task::Mark {
+    fn allow_sold_out(&mut self, observations: &[Observation], flaw: Flaw) {
+        let ttl = if flaw == Flaw::NoSoldOutExpiry { u64::MAX / 2 } else { SOLD_OUT_TTL };
+        self.tasks.extend(observations.iter().enumerate().map(|(shard, observation)| Task::AllowSoldOut {
             shard,
-            server: glance.server,
-            // From before the look, by the shard's own clock: a mark that comes late is worth less, and then nothing.
-            until: glance.now + lease,
+            replication_id: observation.replication_id,
+            // The time is from before the observation, by the shard's own clock: a late call allows less time, or
+            // none.
+            until: observation.now + ttl,
         }));
     }
 }
 
-fn is_same(before: &[Glance], now: &[Glance]) -> bool {
-    before.iter().zip(now).all(|(b, n)| (b.server, b.epoch, b.arrivals) == (n.server, n.epoch, n.arrivals))
+fn is_same(before: &[Observation], now: &[Observation]) -> bool {
+    before
+        .iter()
+        .zip(now)
+        .all(|(b, n)| (b.replication_id, b.epoch, b.arrivals) == (n.replication_id, n.epoch, n.arrivals))
 }

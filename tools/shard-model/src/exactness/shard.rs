@@ -1,4 +1,4 @@
-//! One shard: what its Redis holds of the event. Each method is one atomic script.
+//! The Redis data of one shard. Each method is one atomic script.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,10 +7,10 @@ use super::Flaw;
 pub(super) type ShardId = usize;
 pub(super) type Coupon = usize;
 pub(super) type User = usize;
-/// Steps since the beginning of the run.
+/// Steps since the start of the run.
 pub(super) type Time = u64;
 
-/// What Kafka is told of one coupon.
+/// The Kafka record of one issuance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) user: User,
@@ -19,114 +19,113 @@ pub(super) struct Record {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Holding {
+pub(super) struct Issuance {
     pub(super) coupon: Coupon,
     pub(super) issued_at: Time,
     pub(super) is_recorded: bool,
 }
 
-/// Coupons on their way. Epoch, giver, taker and number make it unique.
+/// Coupons in transit. Identified by epoch, source, target and number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Transfer {
-    pub(super) giver: ShardId,
-    pub(super) taker: ShardId,
+    pub(super) source: ShardId,
+    pub(super) target: ShardId,
     pub(super) epoch: u64,
     pub(super) number: u64,
     pub(super) coupons: Vec<Coupon>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Outcome {
-    Issued(Holding),
-    Duplicate(Holding),
+pub(super) enum IssueOutcome {
+    Issued(Issuance),
+    Duplicate(Issuance),
     SoldOut,
-    /// The shard is dry, and it is not known whether another one has something.
+    /// The shard is empty; other shards may have coupons.
     Wait,
 }
 
-pub(super) struct Issued {
-    pub(super) outcomes: Vec<(User, Outcome)>,
-    /// The entry of the outbox.
+pub(super) struct IssueResult {
+    pub(super) outcomes: Vec<(User, IssueOutcome)>,
+    /// The id of the outbox entry.
     pub(super) entry: Option<u64>,
 }
 
-/// What a mover sees of a shard.
+/// The fields of a shard which the mover reads.
 #[derive(Clone, Debug)]
-pub(super) struct Glance {
-    pub(super) server: u64,
+pub(super) struct Observation {
+    pub(super) replication_id: u64,
     pub(super) epoch: u64,
-    /// How often stock came in. The same twice: none came in between.
+    /// Number of times stock arrived. If it is equal in two observations, none arrived in between.
     pub(super) arrivals: u64,
     pub(super) queued: usize,
-    pub(super) is_wanted: bool,
-    pub(super) pending: Vec<Transfer>,
+    pub(super) has_waiting_users: bool,
+    pub(super) in_transit: Vec<Transfer>,
     pub(super) now: Time,
 }
 
-/// What a shard that is known to be whole says in a recovery of others.
+/// The fields of a verified shard which the recovery of other shards reads.
 #[derive(Clone, Debug)]
-pub(super) struct Words {
-    /// For coupons that were moved: whether they are this shard's.
+pub(super) struct FrozenState {
+    /// For each coupon that was ever moved: whether this shard owns it now.
     pub(super) moved: BTreeMap<Coupon, bool>,
-    pub(super) pending: Vec<Transfer>,
-    /// The last transfer from each shard, with its epoch.
-    pub(super) taken: BTreeMap<ShardId, (u64, u64)>,
+    pub(super) in_transit: Vec<Transfer>,
+    /// The epoch and number of the last transfer received from each shard.
+    pub(super) received: BTreeMap<ShardId, (u64, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shard {
     pub(super) id: ShardId,
-    /// Which Redis this is. Another one after each restart.
-    pub(super) server: u64,
-    /// The Redis that is known to be whole.
-    pub(super) adopted: u64,
-    pub(super) token: u64,
+    /// Changes with each restart of Redis.
+    pub(super) replication_id: u64,
+    /// The replication id under which the data was last verified.
+    pub(super) verified_replication_id: u64,
+    pub(super) recovery_id: u64,
     pub(super) epoch: u64,
     is_frozen: bool,
     pub(super) queue: VecDeque<Coupon>,
-    pub(super) issued: BTreeMap<User, Holding>,
+    pub(super) issued: BTreeMap<User, Issuance>,
     pub(super) outbox: BTreeMap<u64, Vec<Record>>,
-    pub(super) pending: BTreeMap<ShardId, Transfer>,
+    pub(super) in_transit: BTreeMap<ShardId, Transfer>,
     sent: BTreeMap<ShardId, (u64, u64)>,
-    pub(super) taken: BTreeMap<ShardId, (u64, u64)>,
+    pub(super) received: BTreeMap<ShardId, (u64, u64)>,
     moved: BTreeMap<Coupon, bool>,
-    /// How many of the coupons that were dealt to it are loaded.
+    /// How many of its assigned coupons are loaded.
     pub(super) loaded: usize,
     arrivals: u64,
-    since: Time,
+    min_issued_at: Time,
     sold_out_until: Time,
-    is_wanted: bool,
+    has_waiting_users: bool,
 }
 
 impl Shard {
-    pub(super) fn new(id: ShardId, server: u64) -> Self {
-        Self { id, server, adopted: server, epoch: 1, ..Self::default() }
+    pub(super) fn new(id: ShardId, replication_id: u64) -> Self {
+        Self { id, replication_id, verified_replication_id: replication_id, epoch: 1, ..Self::default() }
     }
 
-    /// Whether it is known to be whole.
-    pub(super) fn is_whole(&self) -> bool {
-        self.adopted == self.server
+    pub(super) fn is_verified(&self) -> bool {
+        self.verified_replication_id == self.replication_id
     }
 
-    pub(super) fn issue(&mut self, users: &[User], now: Time, next_entry: &mut u64) -> Option<Issued> {
-        if !self.is_whole() {
+    pub(super) fn issue(&mut self, users: &[User], now: Time, next_entry: &mut u64) -> Option<IssueResult> {
+        if !self.is_verified() {
             return None;
         }
-        let issued_at = now.max(self.since);
+        let issued_at = now.max(self.min_issued_at);
         let (mut outcomes, mut records) = (Vec::new(), Vec::new());
         for &user in users {
-            let outcome = if let Some(holding) = self.issued.get(&user) {
-                Outcome::Duplicate(*holding)
+            let outcome = if let Some(issuance) = self.issued.get(&user) {
+                IssueOutcome::Duplicate(*issuance)
             } else if let Some(coupon) = self.queue.pop_front() {
-                let holding = Holding { coupon, issued_at, is_recorded: false };
-                self.issued.insert(user, holding);
+                let issuance = Issuance { coupon, issued_at, is_recorded: false };
+                self.issued.insert(user, issuance);
                 records.push(Record { user, coupon, issued_at });
-                Outcome::Issued(holding)
+                IssueOutcome::Issued(issuance)
             } else if now < self.sold_out_until {
-                Outcome::SoldOut
+                IssueOutcome::SoldOut
             } else {
-                self.is_wanted = true;
-                Outcome::Wait
+                self.has_waiting_users = true;
+                IssueOutcome::Wait
             };
             outcomes.push((user, outcome));
         }
@@ -135,16 +134,16 @@ impl Shard {
             self.outbox.insert(*next_entry, records);
             *next_entry
         });
-        Some(Issued { outcomes, entry })
+        Some(IssueResult { outcomes, entry })
     }
 
-    /// Puts coupons into a transit record. What is in one already goes first.
-    pub(super) fn give(&mut self, taker: ShardId, epoch: u64, count: usize) -> Option<Transfer> {
-        if !self.is_whole() || self.is_frozen || epoch != self.epoch {
+    /// Moves coupons from the queue to a transit record. An existing transit record is returned instead.
+    pub(super) fn send(&mut self, target: ShardId, epoch: u64, count: usize) -> Option<Transfer> {
+        if !self.is_verified() || self.is_frozen || epoch != self.epoch {
             return None;
         }
-        if let Some(pending) = self.pending.get(&taker) {
-            return Some(pending.clone());
+        if let Some(in_transit) = self.in_transit.get(&target) {
+            return Some(in_transit.clone());
         }
         let rest = self.queue.len() - count.min(self.queue.len());
         let coupons: Vec<Coupon> = self.queue.split_off(rest).into();
@@ -152,157 +151,165 @@ impl Shard {
             return None;
         }
         self.moved.extend(coupons.iter().map(|&coupon| (coupon, false)));
-        let number = last(&self.sent, taker, epoch) + 1;
-        self.sent.insert(taker, (epoch, number));
-        let transfer = Transfer { giver: self.id, taker, epoch, number, coupons };
-        self.pending.insert(taker, transfer.clone());
+        let number = last(&self.sent, target, epoch) + 1;
+        self.sent.insert(target, (epoch, number));
+        let transfer = Transfer { source: self.id, target, epoch, number, coupons };
+        self.in_transit.insert(target, transfer.clone());
         Some(transfer)
     }
 
-    /// Whether the coupons are here now, or were before.
-    pub(super) fn take(&mut self, transfer: &Transfer, flaw: Flaw) -> bool {
-        let Transfer { giver, taker: _, epoch, number, coupons } = transfer;
-        if !self.is_whole() || (*epoch != self.epoch && flaw != Flaw::NoEpoch) {
+    /// Whether the coupons are in this shard, from this call or an earlier one.
+    pub(super) fn receive(&mut self, transfer: &Transfer, flaw: Flaw) -> bool {
+        let Transfer { source, target: _, epoch, number, coupons } = transfer;
+        if !self.is_verified() || (*epoch != self.epoch && flaw != Flaw::NoEpoch) {
             return false;
         }
-        if *number <= last(&self.taken, *giver, *epoch) && flaw != Flaw::NoNumber {
+        if *number <= last(&self.received, *source, *epoch) && flaw != Flaw::NoTransferNumber {
             return true;
         }
-        self.taken.insert(*giver, (*epoch, *number));
+        self.received.insert(*source, (*epoch, *number));
         self.moved.extend(coupons.iter().map(|&coupon| (coupon, true)));
         self.queue.extend(coupons);
-        self.stock_came();
+        self.stock_arrived();
         true
     }
 
-    pub(super) fn forget(&mut self, taker: ShardId, epoch: u64, number: u64) {
-        if self.pending.get(&taker).is_some_and(|pending| (pending.epoch, pending.number) == (epoch, number)) {
-            self.pending.remove(&taker);
+    pub(super) fn delete_transit(&mut self, target: ShardId, epoch: u64, number: u64) {
+        if self
+            .in_transit
+            .get(&target)
+            .is_some_and(|in_transit| (in_transit.epoch, in_transit.number) == (epoch, number))
+        {
+            self.in_transit.remove(&target);
         }
     }
 
-    pub(super) fn look(&self, now: Time) -> Option<Glance> {
-        self.is_whole().then(|| Glance {
-            server: self.server,
+    pub(super) fn observe(&self, now: Time) -> Option<Observation> {
+        self.is_verified().then(|| Observation {
+            replication_id: self.replication_id,
             epoch: self.epoch,
             arrivals: self.arrivals,
             queued: self.queue.len(),
-            is_wanted: self.is_wanted,
-            pending: self.pending.values().cloned().collect(),
+            has_waiting_users: self.has_waiting_users,
+            in_transit: self.in_transit.values().cloned().collect(),
             now,
         })
     }
 
-    /// Allows to say `SOLD_OUT` until then, by this shard's clock.
-    pub(super) fn mark(&mut self, server: u64, until: Time) {
-        if self.is_whole() && self.server == server {
+    /// Allows `SOLD_OUT` until this time, by the shard's own clock.
+    pub(super) fn allow_sold_out(&mut self, replication_id: u64, until: Time) {
+        if self.is_verified() && self.replication_id == replication_id {
             self.sold_out_until = self.sold_out_until.max(until);
-            self.is_wanted = false;
+            self.has_waiting_users = false;
         }
     }
 
-    /// Notes that a coupon is recorded, or puts it back when it never can be.
+    /// Marks an issuance as recorded, or returns its coupon to the queue if it was rejected.
     pub(super) fn settle(&mut self, user: User, coupon: Coupon, is_recorded: bool) {
-        let pending = |holding: &&mut Holding| holding.coupon == coupon && !holding.is_recorded;
-        let Some(holding) = self.issued.get_mut(&user).filter(pending) else { return };
+        let unrecorded = |issuance: &&mut Issuance| issuance.coupon == coupon && !issuance.is_recorded;
+        let Some(issuance) = self.issued.get_mut(&user).filter(unrecorded) else { return };
         if is_recorded {
-            holding.is_recorded = true;
+            issuance.is_recorded = true;
         } else {
             self.issued.remove(&user);
             self.queue.push_back(coupon);
-            self.stock_came();
+            self.stock_arrived();
         }
     }
 
     pub(super) fn load(&mut self, first: usize, coupons: &[Coupon]) {
-        if self.is_whole() && self.loaded == first {
+        if self.is_verified() && self.loaded == first {
             self.loaded += coupons.len();
             self.queue.extend(coupons);
-            self.stock_came();
+            self.stock_arrived();
         }
     }
 
-    /// Stops transfers, and begins another epoch: whatever is on its way from an older one comes too late.
-    pub(super) fn freeze(&mut self, epoch: u64) -> Option<Words> {
+    /// Stops transfers and starts a new epoch: transfers of older epochs are no longer received.
+    pub(super) fn freeze(&mut self, epoch: u64) -> Option<FrozenState> {
         let is_new = epoch > self.epoch || (self.is_frozen && epoch == self.epoch);
-        if !self.is_whole() || !is_new {
+        if !self.is_verified() || !is_new {
             return None;
         }
         (self.is_frozen, self.epoch) = (true, epoch);
-        let pending = self.pending.values().cloned().collect();
-        Some(Words { moved: self.moved.clone(), pending, taken: self.taken.clone() })
+        let in_transit = self.in_transit.values().cloned().collect();
+        Some(FrozenState { moved: self.moved.clone(), in_transit, received: self.received.clone() })
     }
 
-    /// Ends transfers of an older epoch: the coupons come back, or are the taker's.
-    pub(super) fn resolve(&mut self, epoch: u64, verdicts: &[(Transfer, bool)]) -> bool {
-        if !self.is_whole() || !self.is_frozen || self.epoch != epoch {
+    /// Ends transfers of an older epoch: the coupons go back to this shard, or belong to the target.
+    pub(super) fn resolve(&mut self, epoch: u64, resolutions: &[(Transfer, bool)]) -> bool {
+        if !self.is_verified() || !self.is_frozen || self.epoch != epoch {
             return false;
         }
-        for (transfer, comes_back) in verdicts {
-            if self.pending.get(&transfer.taker) != Some(transfer) {
+        for (transfer, is_returned) in resolutions {
+            if self.in_transit.get(&transfer.target) != Some(transfer) {
                 continue;
             }
-            self.pending.remove(&transfer.taker);
-            if *comes_back {
+            self.in_transit.remove(&transfer.target);
+            if *is_returned {
                 self.moved.extend(transfer.coupons.iter().map(|&coupon| (coupon, true)));
                 self.queue.extend(&transfer.coupons);
-                self.stock_came();
+                self.stock_arrived();
             }
         }
         true
     }
 
-    pub(super) fn thaw(&mut self, epoch: u64) -> bool {
-        let is_meant = self.is_whole() && self.epoch == epoch;
-        if is_meant {
+    pub(super) fn unfreeze(&mut self, epoch: u64) -> bool {
+        let is_current = self.is_verified() && self.epoch == epoch;
+        if is_current {
             self.is_frozen = false;
         }
-        is_meant
+        is_current
     }
 
-    /// A recovery begins. What an earlier one sends has no effect any more.
-    pub(super) fn begin(&mut self, server: u64, token: u64) -> bool {
-        let is_meant = !self.is_whole() && self.server == server && token >= self.token;
-        if is_meant {
-            self.token = token;
+    /// Starts a recovery. Calls of earlier recoveries are stale from then on.
+    pub(super) fn begin_recovery(&mut self, replication_id: u64, recovery_id: u64) -> bool {
+        let is_current =
+            !self.is_verified() && self.replication_id == replication_id && recovery_id >= self.recovery_id;
+        if is_current {
+            self.recovery_id = recovery_id;
         }
-        is_meant
+        is_current
     }
 
-    /// Makes it anew from what Postgres has.
-    pub(super) fn restore(&mut self, server: u64, token: u64, anew: &Restored) -> bool {
-        if self.is_whole() || self.server != server || token != self.token {
+    /// Replaces all data with the state from Postgres.
+    pub(super) fn restore(&mut self, replication_id: u64, recovery_id: u64, state: &RestoredState) -> bool {
+        if self.is_verified() || self.replication_id != replication_id || recovery_id != self.recovery_id {
             return false;
         }
-        let Restored { queue, issued, loaded } = anew.clone();
-        *self = Self { id: self.id, server, token, queue: queue.into(), issued, loaded, ..Self::default() };
+        let RestoredState { queue, issued, loaded } = state.clone();
+        *self =
+            Self { id: self.id, replication_id, recovery_id, queue: queue.into(), issued, loaded, ..Self::default() };
         true
     }
 
-    pub(super) fn adopt(&mut self, server: u64, token: u64, since: Time) -> bool {
-        let is_meant = !self.is_whole() && self.server == server && self.token == token;
-        if is_meant {
-            (self.adopted, self.epoch, self.since) = (server, token, since);
+    pub(super) fn mark_verified(&mut self, replication_id: u64, recovery_id: u64, min_issued_at: Time) -> bool {
+        let is_current =
+            !self.is_verified() && self.replication_id == replication_id && self.recovery_id == recovery_id;
+        if is_current {
+            (self.verified_replication_id, self.epoch, self.min_issued_at) =
+                (replication_id, recovery_id, min_issued_at);
         }
-        is_meant
+        is_current
     }
 
-    /// Whether these coupons have come.
-    pub(super) fn has_taken(&self, transfer: &Transfer) -> bool {
-        last(&self.taken, transfer.giver, transfer.epoch) >= transfer.number
+    /// Whether the transfer was received.
+    pub(super) fn has_received(&self, transfer: &Transfer) -> bool {
+        last(&self.received, transfer.source, transfer.epoch) >= transfer.number
     }
 
-    fn stock_came(&mut self) {
+    fn stock_arrived(&mut self) {
         self.arrivals += 1;
-        (self.is_wanted, self.sold_out_until) = (false, 0);
+        (self.has_waiting_users, self.sold_out_until) = (false, 0);
     }
 }
 
-/// What a shard is restored to.
+/// The data a shard is restored to.
 #[derive(Clone, Debug)]
-pub(super) struct Restored {
+pub(super) struct RestoredState {
     pub(super) queue: Vec<Coupon>,
-    pub(super) issued: BTreeMap<User, Holding>,
+    pub(super) issued: BTreeMap<User, Issuance>,
     pub(super) loaded: usize,
 }
 

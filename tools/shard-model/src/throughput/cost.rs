@@ -1,30 +1,34 @@
-//! What a call costs a core of Redis: measured on a noisy machine with two cores, AOF with `everysec`. Read them as ratios.
+//! CPU time of Redis for each call, measured on a noisy machine with two cores and AOF `everysec`. Use it for ratios
+//! only.
 
-/// A call that gives coupons: users in it, and users per second with such calls back to back.
-const GIVING: [(f64, f64); 4] = [(1.0, 20e3), (8.0, 63e3), (32.0, 152e3), (128.0, 184e3)];
-/// A call that finds the stock used up.
-const REFUSING: [(f64, f64); 2] = [(1.0, 55e3), (32.0, 557e3)];
-/// The deletion of an outbox entry (µs). Assumed.
+/// Calls that issue coupons: users per call, and users per second with consecutive calls.
+const ISSUE: [(f64, f64); 4] = [(1.0, 20e3), (8.0, 63e3), (32.0, 152e3), (128.0, 184e3)];
+/// The same for calls that return `SOLD_OUT`.
+const SOLD_OUT: [(f64, f64); 2] = [(1.0, 55e3), (32.0, 557e3)];
+/// Deletion of an outbox entry (µs). Assumed.
 pub(super) const CONFIRM: f64 = 5.0;
-/// A look at a shard by the mover (µs). Assumed: like a call that refuses one user.
-pub(super) const LOOK: f64 = 18.0;
+/// Observation of a shard by the mover (µs). Assumed: like a call that returns one `SOLD_OUT`.
+pub(super) const OBSERVE: f64 = 18.0;
 
-/// What a call takes (µs) that gives `given` coupons and refuses `refused` users.
-pub(super) fn call(given: usize, refused: usize) -> f64 {
-    match (given, refused) {
-        (0, refused) => interpolate(&REFUSING, real(refused)),
-        (given, 0) => interpolate(&GIVING, real(given)) + CONFIRM,
-        // The call is there already: only what another user adds.
-        (given, refused) => call(given, 0) + interpolate(&REFUSING, real(refused + 1)) - interpolate(&REFUSING, 1.0),
+/// CPU time (µs) of a call that issues `issued` coupons and returns `SOLD_OUT` to `sold_out` users.
+pub(super) fn call(issued: usize, sold_out: usize) -> f64 {
+    match (issued, sold_out) {
+        (0, sold_out) => interpolate(&SOLD_OUT, float(sold_out)),
+        (issued, 0) => interpolate(&ISSUE, float(issued)) + CONFIRM,
+        // Only the cost of the additional users, not of another call.
+        (issued, sold_out) => {
+            call(issued, 0) + interpolate(&SOLD_OUT, float(sold_out + 1)) - interpolate(&SOLD_OUT, 1.0)
+        }
     }
 }
 
-/// What it takes (µs) to put coupons into a transit record, or out of it. Assumed: half of what giving them one by one costs.
+/// CPU time (µs) to write coupons to a transit record, or to read them from it. Assumed: half of the cost of issuing
+/// them.
 pub(super) fn transfer(coupons: usize) -> f64 {
-    LOOK + 2.5 * real(coupons)
+    OBSERVE + 2.5 * float(coupons)
 }
 
-/// Linear in the duration of a call between what was measured, and beyond it like its last part.
+/// Interpolates the duration of a call linearly; beyond the measured range it continues the last segment.
 fn interpolate(measured: &[(f64, f64)], users: f64) -> f64 {
     let duration = |(users, rate): (f64, f64)| users / rate * 1e6;
     let mut parts = measured.windows(2).map(|part| (part[0], part[1]));
@@ -34,7 +38,7 @@ fn interpolate(measured: &[(f64, f64)], users: f64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-pub(super) fn real(count: usize) -> f64 {
+pub(super) fn float(count: usize) -> f64 {
     count as f64
 }
 
@@ -43,10 +47,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_measured_comes_out() {
+    fn call_at_measured_size_has_measured_cost() {
         for (users, rate) in [(1, 20e3), (8, 63e3), (32, 152e3), (128, 184e3)] {
-            let found = real(users) / (call(users, 0) - CONFIRM) * 1e6;
-            assert!((found / rate - 1.0).abs() < 1e-9, "{users}: {found}");
+            let rate_found = float(users) / (call(users, 0) - CONFIRM) * 1e6;
+            assert!((rate_found / rate - 1.0).abs() < 1e-9, "{users}: {rate_found}");
         }
         assert!((32.0 / call(0, 32) * 1e6 / 557e3 - 1.0).abs() < 1e-9);
         assert!(call(10, 5) > call(10, 0) && call(300, 0) > call(128, 0));

@@ -1,64 +1,64 @@
-//! How a crowd fares with several shards: a discrete-event model with the costs that were measured.
+//! Latency and load of an event with several shards: a discrete-event model with measured costs.
 //!
-//! Requests come at random (Poisson) to random issuers, for users that are spread over the shards by their hash. An issuer has one
-//! call under way to each shard, and collects meanwhile; a shard is one core that serves one call after the other. Whoever finds
-//! their shard dry is asked for again until the mover has brought coupons, or has found that all shards are dry.
+//! Requests arrive at random (Poisson) at random issuers; a hash assigns each user to a shard. An issuer has one call
+//! in progress to each shard and collects requests meanwhile. A shard is one core which executes one call at a time.
+//! A request whose shard is empty is retried until the mover has transferred coupons, or has found all shards empty.
 //!
-//! Not in the model: HTTP, TLS, the issuers' own work, Kafka, the consumers' settlements.
+//! Not modelled: HTTP, TLS, the CPU time of issuers, Kafka, and the calls of the consumers.
 
 mod cost;
 mod placement;
-mod queueing;
+mod simulation;
 
 pub use placement::{most_on_a_node, tag};
-pub use queueing::simulate;
+pub use simulation::simulate;
 
-/// What is simulated.
+/// Parameters of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// Shards, each a core of Redis.
+pub struct Scenario {
+    /// Shards; each is one core of Redis.
     pub shards: usize,
     /// Issuers.
     pub issuers: usize,
     /// Requests per second.
     pub rate: f64,
-    /// Requests in all.
+    /// Number of requests.
     pub requests: usize,
-    /// Coupons.
+    /// Number of coupons.
     pub stock: usize,
-    /// The share of requests that come for the first shard, beside its part of the others.
-    pub heat: f64,
-    /// A shard with fewer coupons than this is brought more before it is dry.
-    pub low_water: usize,
+    /// Share of the requests which go to the first shard in addition to its hash share.
+    pub hot_share: f64,
+    /// A shard with fewer coupons receives a transfer before it is empty.
+    pub low_water_mark: usize,
 }
 
-/// What came out.
+/// Results of a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Findings {
-    /// Users in a call, on average, while there are coupons.
-    pub batch: f64,
-    /// Share of the time in which a core of Redis works, while there are coupons and requests come.
+pub struct Measurements {
+    /// Mean users per call while coupons are available.
+    pub mean_batch: f64,
+    /// Mean utilisation of a Redis core while coupons are available.
     pub utilisation: f64,
-    /// Half of the users who got a coupon heard of it within this time (milliseconds).
-    pub given_p50: f64,
-    /// The same for 99 of 100.
-    pub given_p99: f64,
-    /// Half of those who got none heard of it within this time (milliseconds).
-    pub refused_p50: f64,
-    /// The same for 99 of 100.
-    pub refused_p99: f64,
-    /// Transfers.
-    pub moves: usize,
-    /// Coupons that were moved.
-    pub moved: usize,
-    /// Users who heard `SOLD_OUT`.
-    pub refused: usize,
-    /// How many of them found their shard dry before it was known that all are.
-    pub held_back: usize,
-    /// Users who got a coupon after they had found their shard dry.
-    pub rescued: usize,
-    /// From the first shard that was dry until it was known that all are (milliseconds).
-    pub end_game: f64,
-    /// Coupons that nobody got.
-    pub left: usize,
+    /// Median latency of requests that received a coupon (ms).
+    pub issued_p50: f64,
+    /// 99th percentile of the same (ms).
+    pub issued_p99: f64,
+    /// Median latency of requests that received `SOLD_OUT` (ms).
+    pub sold_out_p50: f64,
+    /// 99th percentile of the same (ms).
+    pub sold_out_p99: f64,
+    /// Number of transfers.
+    pub transfers: usize,
+    /// Number of transferred coupons.
+    pub coupons_moved: usize,
+    /// Requests that received `SOLD_OUT`.
+    pub sold_out: usize,
+    /// How many of them were retried first.
+    pub sold_out_after_wait: usize,
+    /// Requests that received a coupon after a retry.
+    pub issued_after_wait: usize,
+    /// From the first empty shard until all shards were known to be empty (ms).
+    pub sold_out_delay: f64,
+    /// Coupons that were not issued.
+    pub unissued: usize,
 }

@@ -1,4 +1,4 @@
-//! All that takes part in a run, and what happens next.
+//! All processes of a run, and the choice of the next action.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,8 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use super::{
     Flaw, Tally,
     call::{Call, Reply},
-    database::{Database, Recording},
-    issuer::Batch,
+    database::{Database, RecordResult},
     mover::Mover,
     operator::Operator,
     shard::{Record, Shard, ShardId, Time, User},
@@ -16,37 +15,55 @@ use super::{
 
 /// Steps with faults.
 const STEPS: u64 = 500;
-/// Steps in which a healed event must come to its end.
-const PATIENCE: u64 = 20_000;
-/// States of a shard that it may go back to.
+/// The step by which the event must be sold out and recorded.
+const MAX_STEPS: u64 = 20_000;
+/// How many earlier states of a shard are kept to roll back to.
 const HISTORY: usize = 12;
 
-pub(super) struct World {
+/// A batch that was executed by its shard.
+pub(super) struct Batch {
+    pub(super) shard: ShardId,
+    pub(super) records: Vec<Record>,
+    pub(super) entry: Option<u64>,
+    pub(super) is_sent: bool,
+    /// Whether its users have not timed out.
+    pub(super) is_awaited: bool,
+}
+
+pub(super) struct Simulation {
     pub(super) now: Time,
     pub(super) flaw: Flaw,
     pub(super) shards: Vec<Shard>,
     pub(super) database: Database,
     pub(super) batches: Vec<Batch>,
-    pub(super) told: BTreeMap<User, usize>,
-    /// When all shards were dry the last time.
-    pub(super) last_dry: Option<Time>,
+    pub(super) answers: BTreeMap<User, usize>,
+    /// The last step at which all shards were empty.
+    pub(super) last_all_empty: Option<Time>,
     pub(super) tally: Tally,
     rng: ChaCha8Rng,
-    /// What the clock of each shard's machine is ahead.
+    /// Clock offset of each shard.
     offsets: Vec<Time>,
     history: Vec<VecDeque<Shard>>,
-    /// Calls that are still to be carried out, though nobody waits for them.
+    /// Calls to be executed later, after their caller has timed out.
     late: Vec<Call>,
     movers: Vec<Mover>,
-    operators: Vec<Operator>,
+    pub(super) operators: Vec<Operator>,
     has_faults: bool,
-    next_server: u64,
+    next_replication_id: u64,
     next_entry: u64,
     next_user: User,
 }
 
-impl World {
-    pub(super) fn new(seed: u64, flaw: Flaw) -> Self {
+/// Runs one event.
+///
+/// # Errors
+/// The violated invariant and the step.
+pub fn run(seed: u64, flaw: Flaw) -> Result<Tally, String> {
+    Simulation::new(seed, flaw).run().map_err(|error| format!("seed {seed}: {error}"))
+}
+
+impl Simulation {
+    fn new(seed: u64, flaw: Flaw) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let count = rng.random_range(2..=5);
         Self {
@@ -55,8 +72,8 @@ impl World {
             shards: (0..count).map(|id| Shard::new(id, 1 + id as u64)).collect(),
             database: Database::new(count, rng.random_range(4..25)),
             batches: Vec::new(),
-            told: BTreeMap::new(),
-            last_dry: None,
+            answers: BTreeMap::new(),
+            last_all_empty: None,
             tally: Tally::default(),
             offsets: (0..count).map(|_| rng.random_range(0..50)).collect(),
             history: vec![VecDeque::new(); count],
@@ -64,25 +81,28 @@ impl World {
             movers: vec![Mover::default(), Mover::default()],
             operators: vec![Operator::default(), Operator::default()],
             has_faults: true,
-            next_server: 100,
+            next_replication_id: 100,
             next_entry: 0,
             next_user: 100_000,
             rng,
         }
     }
 
-    pub(super) fn run(mut self) -> Result<Tally, String> {
-        let heat = self.rng.random_range(0..self.shards.len());
+    fn run(mut self) -> Result<Tally, String> {
+        let hot_shard = self.rng.random_range(0..self.shards.len());
         for _ in 0..STEPS {
-            self.step(heat).and_then(|()| self.check()).map_err(|what| format!("step {}: {what}", self.now))?;
+            self.step(hot_shard).and_then(|()| self.check()).map_err(|error| format!("step {}: {error}", self.now))?;
         }
         self.has_faults = false;
-        let asks: Vec<ShardId> = (0..self.shards.len()).filter(|&shard| shard == heat || self.rng.random()).collect();
-        let told = self.tally.sold_out;
-        while !self.is_over() || self.tally.sold_out == told {
-            self.heal(&asks).and_then(|()| self.check()).map_err(|what| format!("step {}: {what}", self.now))?;
-            if self.now > PATIENCE {
-                return Err(format!("the sale does not end: {} recorded", self.database.holder.len()));
+        let active_shards: Vec<ShardId> =
+            (0..self.shards.len()).filter(|&shard| shard == hot_shard || self.rng.random()).collect();
+        let sold_out = self.tally.sold_out;
+        while !self.is_over() || self.tally.sold_out == sold_out {
+            self.step_without_faults(&active_shards)
+                .and_then(|()| self.check())
+                .map_err(|error| format!("step {}: {error}", self.now))?;
+            if self.now > MAX_STEPS {
+                return Err(format!("not sold out in time: {} coupons recorded", self.database.holder.len()));
             }
         }
         self.check_end()?;
@@ -90,19 +110,19 @@ impl World {
         Ok(self.tally)
     }
 
-    /// One thing happens. More users are of the shard `heat` than of the others.
-    fn step(&mut self, heat: ShardId) -> Result<(), String> {
+    /// One action, with faults. The shard `hot_shard` has more users than the others.
+    fn step(&mut self, hot_shard: ShardId) -> Result<(), String> {
         self.now += 1;
         let shard = self.rng.random_range(0..self.shards.len());
         match self.rng.random_range(0..967) {
             0..200 => {
-                let shard = if self.rng.random_ratio(2, 3) { heat } else { shard };
+                let shard = if self.rng.random_ratio(2, 3) { hot_shard } else { shard };
                 let users = (0..self.rng.random_range(1..4))
                     .map(|_| shard + self.shards.len() * self.rng.random_range(0..30))
                     .collect::<std::collections::BTreeSet<User>>();
-                return self.ask(shard, users.into_iter().collect());
+                return self.issue(shard, users.into_iter().collect());
             }
-            200..350 => return self.proceed(),
+            200..350 => return self.advance_some_batch(),
             350..620 => {
                 let mover = self.rng.random_range(0..self.movers.len());
                 self.step_mover(mover);
@@ -117,22 +137,22 @@ impl World {
             920..932 => self.deliver_late(),
             932..952 => self.end_process(),
             952..959 => self.database.stock += self.rng.random_range(1..6),
-            _ => self.lose(shard),
+            _ => self.lose_data(shard),
         }
         Ok(())
     }
 
-    /// One thing happens that ends what was begun; new users of the shards `asks` come.
-    fn heal(&mut self, asks: &[ShardId]) -> Result<(), String> {
+    /// One action without faults that completes pending work, or a new user of one of the shards `active_shards`.
+    fn step_without_faults(&mut self, active_shards: &[ShardId]) -> Result<(), String> {
         self.now += 1;
         let shard = self.rng.random_range(0..self.shards.len());
         match self.rng.random_range(0..12) {
             0 => {
-                let shard = asks[self.rng.random_range(0..asks.len())];
+                let shard = active_shards[self.rng.random_range(0..active_shards.len())];
                 self.next_user += 1;
-                return self.ask(shard, vec![shard + self.shards.len() * self.next_user]);
+                return self.issue(shard, vec![shard + self.shards.len() * self.next_user]);
             }
-            1 => return self.proceed(),
+            1 => return self.advance_some_batch(),
             2..6 => self.step_mover(0),
             6 => return self.consume(),
             7 => self.sweep(shard),
@@ -143,22 +163,22 @@ impl World {
         Ok(())
     }
 
-    /// Everyone who asks hears `SOLD_OUT` by now, and all has arrived.
+    /// All coupons are issued and recorded, and nothing is pending.
     fn is_over(&self) -> bool {
-        let is_quiet = |shard: &Shard| {
-            shard.is_whole()
+        let is_idle = |shard: &Shard| {
+            shard.is_verified()
                 && shard.outbox.is_empty()
-                && shard.pending.is_empty()
-                && shard.loaded == self.database.dealt(shard.id, 0).len()
+                && shard.in_transit.is_empty()
+                && shard.loaded == self.database.assigned_coupons(shard.id, 0).len()
         };
-        self.shards.iter().all(is_quiet)
+        self.shards.iter().all(is_idle)
             && self.late.is_empty()
             && self.batches.is_empty()
             && self.database.offset == self.database.topic.len()
-            && self.last_dry == Some(self.now)
+            && self.last_all_empty == Some(self.now)
     }
 
-    /// Carries out a call, unless it is late. None: the caller hears nothing.
+    /// Executes a call, or defers it. `None`: the caller receives no reply.
     pub(super) fn call(&mut self, call: Call) -> Option<Reply> {
         let fate = if self.has_faults { self.rng.random_range(0..100) } else { 99 };
         if fate < 3 {
@@ -175,15 +195,15 @@ impl World {
     fn execute(&mut self, call: &Call) -> Reply {
         let (id, now) = (call.shard(), self.clock(call.shard()));
         let shard = &mut self.shards[id];
-        if self.has_faults && !matches!(call, Call::Look(_)) && self.rng.random() {
+        if self.has_faults && !matches!(call, Call::Observe(_)) && self.rng.random() {
             let history = &mut self.history[id];
             history.push_back(shard.clone());
             if history.len() > HISTORY {
                 history.pop_front();
             }
         }
-        if let Call::Take(transfer) = call {
-            self.tally.moves += usize::from(shard.is_whole() && !shard.has_taken(transfer));
+        if let Call::Receive(transfer) = call {
+            self.tally.transfers += usize::from(shard.is_verified() && !shard.has_received(transfer));
         }
         call.execute(shard, now, &mut self.next_entry, self.flaw)
     }
@@ -192,19 +212,19 @@ impl World {
         self.now + self.offsets[shard]
     }
 
-    fn ask(&mut self, shard: ShardId, users: Vec<User>) -> Result<(), String> {
+    fn issue(&mut self, shard: ShardId, users: Vec<User>) -> Result<(), String> {
         match self.call(Call::Issue(shard, users)) {
-            Some(Reply::Issued(Some(issued))) => self.answered(shard, issued),
+            Some(Reply::Issued(Some(result))) => self.handle_issue_result(shard, result),
             _ => Ok(()),
         }
     }
 
-    fn proceed(&mut self) -> Result<(), String> {
+    fn advance_some_batch(&mut self) -> Result<(), String> {
         match self.batches.len() {
             0 => Ok(()),
             batches => {
                 let index = self.rng.random_range(0..batches);
-                self.go_on(index)
+                self.advance_batch(index)
             }
         }
     }
@@ -213,20 +233,12 @@ impl World {
         let call = self.movers[index].next();
         let (shards, flaw) = (self.shards.len(), self.flaw);
         match self.call(call) {
-            Some(reply) => self.movers[index].hear(reply, shards, flaw),
+            Some(reply) => self.movers[index].handle_reply(reply, shards, flaw),
             None => self.movers[index] = Mover::default(),
         }
     }
 
-    fn step_operator(&mut self, index: usize) {
-        let before = self.database.attempt;
-        let mut operator = std::mem::take(&mut self.operators[index]);
-        operator.step(self);
-        self.operators[index] = operator;
-        self.tally.recoveries += usize::from(self.database.attempt > before);
-    }
-
-    /// The consumers read the next record, or an earlier one again.
+    /// The consumers read the next record, or repeat an earlier one.
     fn consume(&mut self) -> Result<(), String> {
         let end = self.database.topic.len();
         let is_repeated = self.has_faults && end > 0 && self.rng.random_ratio(1, 8);
@@ -236,11 +248,11 @@ impl World {
             self.database.offset += 1;
         }
         let Record { user, coupon, issued_at: _ } = record;
-        let is_refused = self.has_faults && self.rng.random_ratio(1, 25);
-        let is_recorded = match self.database.record(record, is_refused)? {
-            Recording::TooLate => return Ok(()),
-            Recording::Recorded => true,
-            Recording::Refused => false,
+        let is_rejected = self.has_faults && self.rng.random_ratio(1, 25);
+        let is_recorded = match self.database.record(record, is_rejected)? {
+            RecordResult::BeforeCutoff => return Ok(()),
+            RecordResult::Recorded => true,
+            RecordResult::Rejected => false,
         };
         self.tally.returned += usize::from(!is_recorded);
         let shard = user % self.shards.len();
@@ -248,7 +260,7 @@ impl World {
         Ok(())
     }
 
-    /// Some issuer sends what another one left.
+    /// An issuer sends a pending outbox entry of another one.
     fn sweep(&mut self, shard: ShardId) {
         if let Some((&entry, records)) = self.shards[shard].outbox.first_key_value() {
             self.database.topic.extend(records);
@@ -256,10 +268,10 @@ impl World {
         }
     }
 
-    /// Loads some of what exists and is not loaded.
+    /// Loads the next assigned coupons.
     fn load(&mut self, shard: ShardId) {
         let first = self.shards[shard].loaded;
-        let mut coupons = self.database.dealt(shard, first);
+        let mut coupons = self.database.assigned_coupons(shard, first);
         coupons.truncate(self.rng.random_range(1..6));
         if !coupons.is_empty() {
             self.call(Call::Load { shard, first, coupons });
@@ -275,7 +287,7 @@ impl World {
         }
     }
 
-    /// An issuer with its batches, a mover or an operator ends.
+    /// An issuer with its batches, a mover or an operator stops.
     fn end_process(&mut self) {
         match self.rng.random_range(0..4) {
             0 => {
@@ -285,15 +297,15 @@ impl World {
             index @ 1..3 => self.movers[index - 1] = Mover::default(),
             _ => {
                 let index = self.rng.random_range(0..self.operators.len());
-                self.operators[index].end();
+                self.operators[index] = Operator::default();
             }
         }
     }
 
-    /// A Redis starts again without its last writes, or with nothing.
-    fn lose(&mut self, shard: ShardId) {
-        self.tally.forgotten += 1;
-        self.next_server += 1;
+    /// Redis restarts without its last writes, or without any data.
+    fn lose_data(&mut self, shard: ShardId) {
+        self.tally.data_losses += 1;
+        self.next_replication_id += 1;
         let history = &mut self.history[shard];
         let back = self.rng.random_range(0..=HISTORY + 2);
         let mut state = match history.len().checked_sub(back) {
@@ -305,22 +317,22 @@ impl World {
             None => Shard::default(),
         };
         state.id = shard;
-        state.server = self.next_server;
+        state.replication_id = self.next_replication_id;
         self.shards[shard] = state;
     }
 
-    /// Puts into the outbox once more what this shard says was given and Postgres does not know.
+    /// Adds the issuances which Postgres does not have to the outbox again.
     pub(super) fn resend(&mut self, shard: ShardId) {
-        let lost = &mut self.shards[shard];
-        let promised = lost.issued.iter().filter(|(user, holding)| {
-            !holding.is_recorded && !self.database.refused.contains(&(**user, holding.coupon))
+        let unverified = &mut self.shards[shard];
+        let promised = unverified.issued.iter().filter(|(user, issuance)| {
+            !issuance.is_recorded && !self.database.rejected.contains(&(**user, issuance.coupon))
         });
         let records: Vec<Record> = promised
-            .map(|(&user, holding)| Record { user, coupon: holding.coupon, issued_at: holding.issued_at })
+            .map(|(&user, issuance)| Record { user, coupon: issuance.coupon, issued_at: issuance.issued_at })
             .collect();
         if !records.is_empty() {
             self.next_entry += 1;
-            lost.outbox.insert(self.next_entry, records);
+            unverified.outbox.insert(self.next_entry, records);
         }
     }
 }
