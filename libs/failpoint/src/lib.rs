@@ -1,29 +1,29 @@
-//! Places at which tests make a program end, or do the wrong thing: where a signal from outside rarely hits.
+//! Failpoints: named places in the code where a test can end the process or inject a wrong action.
 //!
-//! They are there only with the feature `failpoints`, with which `cargo xtask` builds the programs for tests. What is released
-//! is built without it. The environment variable `FAILPOINTS` then says which are on, and how often, in the words of the crate
-//! `fail`: `FAILPOINTS='issuer.after-lua=5%return;consumer.before-commit=1*return'`. The actions that mean something
-//! here are `return`, it is on, and `panic`.
+//! They exist only with the feature `failpoints`, which `cargo xtask` enables for the programs under test and which
+//! no release enables. The environment variable `FAILPOINTS` then configures them in the syntax of the crate `fail`:
+//! `FAILPOINTS='issuer.after-lua=5%return;consumer.before-commit=1*return'`. The supported actions are `return` (the
+//! failpoint is active) and `panic`.
 
-/// Ends the process at once, as kill -9 would, if this point is on.
+/// Aborts the process, as kill -9 would, if this failpoint is active.
 pub fn crash(point: &str) {
     if is_on(point) {
-        eprintln!("failpoint {point}: ending");
+        eprintln!("failpoint {point}: aborting");
         std::process::abort();
     }
 }
 
-/// Whether the program is to do here what it must not do.
+/// Whether this failpoint is active.
 #[must_use]
 #[cfg(feature = "failpoints")]
 pub fn is_on(point: &str) -> bool {
     static READ: std::sync::Once = std::sync::Once::new();
-    // For as long as the process lives, the environment decides.
+    // Dropping the scenario would reset the failpoints.
     READ.call_once(|| std::mem::forget(fail::FailScenario::setup()));
     fail::eval(point, |_| ()).is_some()
 }
 
-/// Whether the program is to do here what it must not do: never.
+/// Whether this failpoint is active: never.
 #[must_use]
 #[cfg(not(feature = "failpoints"))]
 pub const fn is_on(_point: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Reading the body of a request from a client that may be slow, wrong or hostile.
+//! Reads JSON request bodies, with limits on size and time.
 
 use std::time::Duration;
 
@@ -10,43 +10,44 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time;
 
-use crate::Problem;
+use crate::problem::Problem;
 
-/// Far more than any request of ours has.
+/// Far larger than any valid request.
 const MAX_BYTES: usize = 16 * 1024;
-/// A client that sends even more is cut off.
+/// A larger body is not read to its end.
 const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 
-/// Reads the JSON body of a request with these headers. It must be there within `timeout`.
+/// Reads the JSON body of a request with these headers. The body must arrive within `timeout`.
 pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, timeout: Duration) -> Result<T, Problem> {
     if !is_json(headers) {
-        return Err(Problem::not_json("send the header `Content-Type: application/json`"));
+        return Err(Problem::unsupported_media_type("the header `Content-Type: application/json` is required"));
     }
     let bytes = match time::timeout(timeout, read(body)).await {
         Ok(Ok(Some(bytes))) => bytes,
-        Ok(Ok(None)) => return Err(Problem::too_large(format!("the body may have {MAX_BYTES} bytes"))),
+        Ok(Ok(None)) => return Err(Problem::too_large(format!("the body must not be larger than {MAX_BYTES} bytes"))),
         Ok(Err(error)) => return Err(Problem::invalid(format!("cannot read the body: {error}"))),
-        Err(_) => return Err(Problem::slow(format!("the body did not come within {timeout:?}"))),
+        Err(_) => return Err(Problem::request_timeout(format!("the body was not received within {timeout:?}"))),
     };
-    parse(&bytes).map_err(|error| Problem::invalid(format!("the body is not what /openapi.json asks for: {error}")))
+    parse(&bytes).map_err(|error| Problem::invalid(format!("the body is not valid (see /openapi.json): {error}")))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     match bytes.trim_ascii_start().first() {
         Some(b'{') => {}
         None => return Err("it is empty, expected an object".to_owned()),
-        // Serde would take an array as the fields in their order; nobody was promised that.
+        // Serde would also accept an array of the field values, which is not part of the API.
         Some(_) => return Err("expected an object".to_owned()),
     }
-    // Read again where it fails, to learn in which field: what is good does not pay for that.
+    // A failed parse is repeated to find the name of the field, so that valid requests do not pay for the path
+    // tracking.
     serde_json::from_slice(bytes).map_err(|error| {
-        let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes));
-        again.err().map_or_else(|| error.to_string(), |named| named.to_string())
+        let with_path = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes));
+        with_path.err().map_or_else(|| error.to_string(), |with_path| with_path.to_string())
     })
 }
 
-/// The whole body, or None when it is too large. Most clients look for an answer only when they have sent all, so what is
-/// too much is read as well, and forgotten, up to a limit.
+/// The complete body, or None if it is too large. Most clients read the response only after they have sent the
+/// complete body, so the rest of an oversized body is read and discarded, up to a limit.
 async fn read(mut body: Body) -> Result<Option<Vec<u8>>, axum::Error> {
     let (mut bytes, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -75,11 +76,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_field_that_is_wrong_is_named() {
+    fn parse_of_invalid_field_names_the_field() {
         #[derive(Debug, serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Body {
-            #[expect(dead_code, reason = "it is only read")]
+            #[expect(dead_code, reason = "it is only deserialized")]
             user_id: String,
         }
         let error = |body: &str| parse::<Body>(body.as_bytes()).unwrap_err();
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_known_by_its_type() {
+    fn content_type_of_json_is_recognized() {
         let with = |value: &'static str| {
             is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]))
         };

@@ -1,46 +1,52 @@
-//! Which of the servers that a process needs are there.
+//! Readiness of a process: the state of the dependencies that it needs.
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    error::Error,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The state of each server that a process needs. Cheap to clone; all clones show the same.
+use crate::error_chain::error_chain;
+
+/// The state of each dependency of a process. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>);
 
 impl Health {
-    /// Nothing is ready yet.
+    /// No dependency is ready yet.
     #[must_use]
-    pub fn new(needs: &[&'static str]) -> Self {
-        Self(Arc::new(Mutex::new(needs.iter().map(|need| (*need, Err("not reached yet".to_owned()))).collect())))
+    pub fn new(dependencies: &[&'static str]) -> Self {
+        let pending = dependencies.iter().map(|dependency| (*dependency, Err("not reached yet".to_owned())));
+        Self(Arc::new(Mutex::new(pending.collect())))
     }
 
-    /// Says how a server is; what changed is logged.
-    pub fn set<E: fmt::Display>(&self, need: &'static str, state: Result<(), E>) {
-        let state = state.map_err(|error| error.to_string());
+    /// Sets the state of a dependency and logs a change.
+    pub fn set<'a, E>(&self, dependency: &'static str, state: Result<(), E>)
+    where
+        E: Into<Box<dyn Error + Send + Sync + 'a>>,
+    {
+        let state = state.map_err(error_chain);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.insert(need, state.clone());
+        let before = all.insert(dependency, state.clone());
         drop(all);
         match (before, state) {
             (Some(Ok(())), Ok(())) | (Some(Err(_)), Err(_)) => {}
-            (_, Ok(())) => tracing::info!("{need} is there"),
-            (_, Err(error)) => tracing::warn!(%error, "{need} is not there"),
+            (_, Ok(())) => tracing::info!(dependency, "dependency is available"),
+            (_, Err(error)) => tracing::warn!(dependency, error, "dependency is not available"),
         }
     }
 
-    /// Never ready again, for this reason.
+    /// Makes the process permanently unready, for this reason.
     pub fn end(&self, reason: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert("this process", Err(reason.to_owned()));
     }
 
-    /// What is missing: each server with its reason. Empty when the process is ready.
+    /// The dependencies that are not available, each with the reason. Empty when the process is ready.
     #[must_use]
     pub fn missing(&self) -> Vec<(&'static str, String)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(|(need, state)| Some((*need, state.clone().err()?))).collect()
+        all.iter().filter_map(|(dependency, state)| Some((*dependency, state.clone().err()?))).collect()
     }
 }
 
@@ -49,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_only_when_everything_is_there() {
+    fn health_is_ready_only_when_all_dependencies_are_available() {
         let health = Health::new(&["redis", "kafka"]);
         assert_eq!(health.missing().len(), 2);
         health.set("redis", Ok::<_, String>(()));

@@ -1,12 +1,12 @@
-//! Serving HTTP so that a slow client holds nothing but its own connection, and a shutdown breaks no answer.
+//! HTTP server which slow clients cannot block and whose shutdown interrupts no response.
 //!
 //! # Shutdown
-//! A proxy in front learns late that we end, and it sends requests into the connections that it keeps. So there are two steps:
-//! while we are *draining*, everything is served as before, but each answer says `Connection: close`, and the next request
-//! comes over another connection, to somebody else. When the *stop* comes, nothing new is accepted, and what is under way is
-//! finished.
+//! A proxy notices the shutdown late, and it reuses the connections that it keeps open. So there are two phases.
+//! While the server is *draining*, it serves requests as before, but each response has the header `Connection:
+//! close`, so the next request arrives over another connection, at another replica. After the *stop*, the server
+//! accepts no connections and finishes the requests in progress.
 
-mod pace;
+mod head_timeout;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,66 +15,66 @@ use axum::{
     extract::ConnectInfo,
     http::{HeaderValue, Request, header},
 };
-use hyper::{body::Incoming, couponry_runtime::Service as _, server::conn::http1};
+use hyper::{body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
-    couponry_runtime::TowerToHyperService,
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
 };
 use tokio::{
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
-use self::pace::Paced;
-use crate::CancellationToken;
+use self::head_timeout::HeadTimeoutStream;
 
-/// How long an unused connection is kept when nobody says otherwise: longer than Envoy (one hour) and any other proxy keeps one.
-/// Who lets go first must be the proxy, or it sends a request into a connection that is just being closed.
+/// Default keep-alive timeout of an idle connection: longer than that of Envoy (one hour) and of other proxies. The
+/// proxy must close an idle connection first, otherwise it may send a request over a connection that is being closed.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(4000);
-/// How many connections there may be when nobody says otherwise. One takes up to [`MAX_HEAD`] for a head, and as much again for
-/// a body: all of them some 320 MB at the worst, and some 50 MB while they wait.
+/// Default maximum number of connections. Each buffers up to [`MAX_HEAD`] for the head of a request and as much again
+/// for the body: about 320 MB for all in the worst case, about 50 MB while they are idle.
 pub const MAX_CONNECTIONS: usize = 5000;
-/// Longer than nginx and most others let through. More is answered with 431.
+/// More than nginx and most other proxies accept. A longer head is rejected with 431.
 const MAX_HEAD: usize = 32 * 1024;
-/// How often it is said that there are too many connections.
-const SAY_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the answers under way may take after the stop.
+/// Minimum interval between warnings that the connection limit is reached.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the requests in progress may take after the stop.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why a port could not be served.
+/// A port cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {flag} {address}: {source}")]
+#[error("cannot listen on {flag} {address}")]
 pub struct ServeError {
     flag: &'static str,
     address: SocketAddr,
     source: std::io::Error,
 }
 
-/// Takes the port that `flag` names.
+/// Binds the address that was set with `flag`.
 pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError { flag, address, source })
 }
 
-/// How a port is served.
+/// An HTTP server.
 #[derive(Clone, Debug)]
-pub struct Serving {
-    /// How long a connection may be without a request.
+pub struct HttpServer {
+    /// Keep-alive timeout of an idle connection.
     pub keep_alive: Duration,
-    /// How many connections there may be; more wait until one ends.
+    /// Maximum number of connections. Further connections wait until one is closed.
     pub max_connections: usize,
-    /// Whether requests know the address that they come from, as [`ConnectInfo`].
+    /// Whether requests carry the address of the peer as [`ConnectInfo`].
     pub with_peers: bool,
-    /// From then on clients are sent away after each answer.
+    /// When cancelled, each response closes its connection.
     pub draining: CancellationToken,
-    /// From then on nobody is let in.
+    /// When cancelled, no connection is accepted any more.
     pub stop: CancellationToken,
 }
 
-/// Serves `router` until the shutdown, then lets the answers under way finish.
+/// Serves `router` until the shutdown, then finishes the requests in progress.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    Serving {
+    HttpServer {
         keep_alive: KEEP_ALIVE,
         max_connections: MAX_CONNECTIONS,
         with_peers: false,
@@ -85,8 +85,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     .await;
 }
 
-impl Serving {
-    /// Serves `router` until the stop, then lets the answers under way finish.
+impl HttpServer {
+    /// Serves `router` until the stop, then finishes the requests in progress.
     pub async fn run(self, listener: TcpListener, router: Router) {
         let Self { keep_alive, max_connections, with_peers, draining, stop } = self;
         let router = TowerToHyperService::new(router);
@@ -101,77 +101,77 @@ impl Serving {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Most likely no file descriptors are left: give the connections time to end.
+                    // Most likely the process is out of file descriptors: wait until connections are closed.
                     tracing::warn!(%error, "cannot accept a connection");
                     time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            // Answers are small and complete: waiting to fill a packet would only delay them.
+            // Responses are small and complete; Nagle's algorithm would only delay them.
             let _ = stream.set_nodelay(true);
-            let (stream, turn) = Paced::new(stream);
-            // A token of its own: asking the common one for every answer would make the connections wait for each other.
+            let (stream, phase) = HeadTimeoutStream::new(stream);
+            // A token per connection: checking a shared token for every response would contend on its lock.
             let draining = draining.child_token();
             let router = router.clone();
-            let answer = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-                turn.begin();
+            let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                phase.begin_request();
                 if with_peers {
                     request.extensions_mut().insert(ConnectInfo(peer));
                 }
-                let (turn, draining, answer) = (turn.clone(), draining.clone(), router.call(request));
+                let (phase, draining, response) = (phase.clone(), draining.clone(), router.call(request));
                 async move {
-                    let mut answer = answer.await;
-                    turn.end();
-                    if let Ok(answer) = &mut answer
+                    let mut response = response.await;
+                    phase.end_request();
+                    if let Ok(response) = &mut response
                         && draining.is_cancelled()
                     {
-                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     }
-                    answer
+                    response
                 }
             });
-            // hyper has one clock from the last answer to the end of the next head; the pace of the head itself is ours.
+            // hyper has one timeout from the last response to the end of the next head; HeadTimeoutStream limits the
+            // head itself.
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(keep_alive)
                 .max_buf_size(MAX_HEAD)
-                .serve_connection(TokioIo::new(stream), answer);
+                .serve_connection(TokioIo::new(stream), service);
             let watched = graceful.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = watched.await {
-                    tracing::debug!(%error, "a connection broke");
+                    tracing::debug!(%error, "connection failed");
                 }
                 drop(slot);
             });
         }
         drop(listener);
         if time::timeout(FINISH_TIMEOUT, graceful.shutdown()).await.is_err() {
-            tracing::warn!("connections were still busy {FINISH_TIMEOUT:?} after the stop, and are cut");
+            tracing::warn!(timeout = ?FINISH_TIMEOUT, "connections are aborted, their requests did not end in time");
         }
     }
 }
 
-/// Places for connections.
+/// Limits the number of connections.
 struct Slots {
     free: Arc<Semaphore>,
-    /// When it was said that there are none.
-    said: Option<Instant>,
+    last_warning: Option<Instant>,
 }
 
 impl Slots {
     fn new(count: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))), said: None }
+        Self { free: Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))), last_warning: None }
     }
 
-    /// A place for one more connection, as soon as there is one.
+    /// Waits for a slot for one more connection.
     async fn next(&mut self) -> Option<OwnedSemaphorePermit> {
         if let Ok(slot) = self.free.clone().try_acquire_owned() {
             return Some(slot);
         }
-        // Every new connection comes by here while there are too many.
-        if self.said.is_none_or(|said| said.elapsed() > SAY_INTERVAL) {
-            tracing::warn!("there are as many connections as there may be: new ones wait");
-            self.said = Some(Instant::now());
+        // Reached by every new connection while the limit is exceeded.
+        if self.last_warning.is_none_or(|last| last.elapsed() > WARN_INTERVAL) {
+            tracing::warn!("connection limit reached, new connections wait");
+            self.last_warning = Some(Instant::now());
         }
         self.free.clone().acquire_owned().await.ok()
     }

@@ -1,51 +1,26 @@
-//! What every process of ours needs, whatever it does: [`telemetry`], [`health`] and the [`monitor`] endpoint that shows it,
-//! [`http`] serving that slow clients cannot hold, with JSON requests read by [`body`] and errors told as [`problem`]s,
-//! [`patience`] with servers that are not there yet,
-//! and a [`shutdown`] signal.
+//! What every long-running program of the workspace needs: logs and traces ([`telemetry`]), [`health`] and the
+//! [`monitor`] endpoint that publishes it, an HTTP server ([`http`]) that slow clients cannot block, JSON request
+//! bodies ([`body`]) and error responses ([`problem`]), retries at startup ([`retry`]) and graceful [`shutdown`].
 
 pub mod body;
+mod error_chain;
 pub mod health;
 pub mod http;
 pub mod monitor;
-pub mod patience;
+mod otlp;
 pub mod problem;
+pub mod retry;
+pub mod shutdown;
 pub mod telemetry;
 
-use std::io;
-
+pub use error_chain::error_chain;
 pub use health::Health;
-pub use patience::patiently;
 pub use problem::Problem;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+pub use retry::retry_until_ok;
+pub use shutdown::shutdown;
 pub use tokio_util::sync::CancellationToken;
 
-/// A sixth of an issuer's own time went into taking and giving back memory with glibc's allocator, and musl's, which our images would
-/// have, has one lock for all threads ([ADR 0019](../../../docs/adr/0019-costs.md)).
+/// An issuer spent a sixth of its CPU time allocating memory with glibc's allocator; musl's, which the images would
+/// use, has one lock for all threads ([ADR 0019](../../../docs/adr/0019-costs.md)).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// A token that is cancelled when the process is told to end (SIGTERM or SIGINT). A second signal ends the process at once.
-///
-/// # Errors
-/// When the signal handlers cannot be installed.
-pub fn shutdown() -> io::Result<CancellationToken> {
-    let token = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let told = token.clone();
-    tokio::spawn(async move {
-        let signal = either(&mut terminate, &mut interrupt).await;
-        tracing::info!(signal, "shutting down");
-        told.cancel();
-        let signal = either(&mut terminate, &mut interrupt).await;
-        tracing::warn!(signal, "told again: ending without waiting");
-        std::process::exit(130);
-    });
-    Ok(token)
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    }
-}

@@ -1,4 +1,4 @@
-//! The port that Kubernetes and Prometheus look at: `/livez`, `/readyz`, `/metrics`.
+//! The monitoring endpoint for Kubernetes probes and Prometheus: `/livez`, `/readyz`, `/metrics`.
 
 use std::{fmt::Write, net::SocketAddr, sync::Arc};
 
@@ -10,20 +10,21 @@ use axum::{
 };
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
-use crate::{CancellationToken, Health, http};
+use crate::{health::Health, http};
 
-/// Where a process shows how it is.
+/// Flags of the monitoring endpoint.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Monitoring")]
 pub struct MonitorArgs {
-    /// Address of /livez, /readyz and /metrics.
+    /// Listen address of /livez, /readyz and /metrics.
     #[arg(long, env, default_value = "0.0.0.0:9090", value_name = "ADDRESS:PORT")]
     pub monitor_listen: SocketAddr,
 }
 
 impl MonitorArgs {
-    /// Serves until the shutdown. Bound when this returns.
+    /// Serves the endpoint until the shutdown. The port is bound when this returns.
     pub async fn start(
         &self,
         health: Health,
@@ -50,8 +51,8 @@ fn readiness(health: &Health) -> Response {
         return "ok\n".into_response();
     }
     let mut body = String::new();
-    for (need, reason) in missing {
-        let _ = writeln!(body, "{need}: {reason}");
+    for (dependency, reason) in missing {
+        let _ = writeln!(body, "{dependency}: {reason}");
     }
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }

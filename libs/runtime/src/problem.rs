@@ -1,4 +1,4 @@
-//! Errors over HTTP: problem details, RFC 9457.
+//! HTTP error responses as problem details (RFC 9457).
 
 use std::time::Duration;
 
@@ -10,28 +10,28 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How long a client should wait before it asks again when nothing else was said, in seconds.
-const RETRY_AFTER: u64 = 1;
+/// `Retry-After` of a 503 response without a more specific value, in seconds.
+const DEFAULT_RETRY_AFTER: u64 = 1;
 
-/// Why a request was not answered (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// What kind of problem it is.
+    /// The kind of problem.
     #[schema(example = "urn:couponry:problem:invalid-request")]
     r#type: &'static str,
-    /// The same in words.
+    /// A summary of the kind of problem.
     #[schema(example = "Invalid request")]
     title: &'static str,
-    /// The HTTP status.
+    /// The HTTP status code.
     #[schema(example = 400)]
     status: u16,
-    /// What to change, or what to do now.
+    /// What is wrong with this request, and how to correct it.
     #[schema(example = "userId is empty")]
     detail: String,
-    /// Says how to sign in.
+    /// The header `WWW-Authenticate`.
     #[serde(skip)]
     challenge: Option<&'static str>,
-    /// Says when to ask again, in seconds.
+    /// The header `Retry-After`, in seconds.
     #[serde(skip)]
     retry_after: Option<u64>,
 }
@@ -43,56 +43,57 @@ macro_rules! problems {
             #[must_use]
             pub fn $name(detail: impl Into<String>) -> Self {
                 let r#type = concat!("urn:couponry:problem:", $urn);
-                Self { r#type, title: $title, status: $status.as_u16(), detail: detail.into(), challenge: None, retry_after: None }
+                let (title, status, detail) = ($title, $status.as_u16(), detail.into());
+                Self { r#type, title, status, detail, challenge: None, retry_after: None }
             })*
         }
     };
 }
 
 problems! {
-    /// The request cannot be read or names what cannot be.
+    /// The request is malformed or contains an invalid name.
     invalid: StatusCode::BAD_REQUEST, "invalid-request", "Invalid request";
-    /// Nobody knows who asks.
-    unauthorized: StatusCode::UNAUTHORIZED, "unauthorized", "Not signed in";
-    /// Who asks is known, and may not.
-    forbidden: StatusCode::FORBIDDEN, "forbidden", "Not allowed";
-    /// There is no such event, user or page.
+    /// The request is not authenticated.
+    unauthorized: StatusCode::UNAUTHORIZED, "unauthorized", "Authentication required";
+    /// The authenticated user lacks a permission.
+    forbidden: StatusCode::FORBIDDEN, "forbidden", "Permission denied";
+    /// The event, user or path does not exist.
     not_found: StatusCode::NOT_FOUND, "not-found", "Not found";
-    /// It was there, and will not come back.
-    gone: StatusCode::GONE, "gone", "No longer here";
-    /// The page is not asked for in this way.
-    method: StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed";
-    /// The client took too long to send its request.
-    slow: StatusCode::REQUEST_TIMEOUT, "request-timeout", "Request took too long";
-    /// Something else is there already.
-    conflict: StatusCode::CONFLICT, "conflict", "Already there";
-    /// The body is too big.
-    too_large: StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Request too large";
-    /// The body is not declared to be JSON.
-    not_json: StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not JSON";
-    /// The request can be read, and breaks a rule.
-    refused: StatusCode::UNPROCESSABLE_ENTITY, "refused", "Breaks a rule";
-    /// Somebody asks more often than they may. Certainly nothing was done.
-    too_often: StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests";
-    /// The outcome is not known, or the service is too busy. The client should ask again.
-    unavailable: StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again";
+    /// The resource was removed permanently.
+    gone: StatusCode::GONE, "gone", "No longer available";
+    /// The path does not support this method.
+    method_not_allowed: StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed";
+    /// The request was not received in time.
+    request_timeout: StatusCode::REQUEST_TIMEOUT, "request-timeout", "Request timeout";
+    /// The request conflicts with an existing resource.
+    conflict: StatusCode::CONFLICT, "conflict", "Conflict";
+    /// The request body is too large.
+    too_large: StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Request body too large";
+    /// The request body is not declared as JSON.
+    unsupported_media_type: StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type";
+    /// The request is well-formed but violates a validation rule.
+    unprocessable: StatusCode::UNPROCESSABLE_ENTITY, "refused", "Validation failed";
+    /// A rate limit was exceeded. The request was not processed.
+    too_many_requests: StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests";
+    /// The outcome is unknown, or the service is overloaded. The client should retry.
+    unavailable: StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable";
 }
 
 impl Problem {
-    /// The HTTP status.
+    /// The HTTP status code.
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.status
     }
 
-    /// Adds the header `WWW-Authenticate`, which says how to sign in: visible characters and spaces only.
+    /// Adds the header `WWW-Authenticate`. The challenge must consist of visible ASCII characters and spaces.
     #[must_use]
     pub const fn with_challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = Some(challenge);
         self
     }
 
-    /// Adds the header `Retry-After`: the client should wait that long, in whole seconds that are rounded up.
+    /// Adds the header `Retry-After`, rounded up to seconds.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
@@ -107,7 +108,7 @@ impl IntoResponse for Problem {
         let mut response = (status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        let default = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER);
+        let default = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(DEFAULT_RETRY_AFTER);
         if let Some(seconds) = self.retry_after.or(default) {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -1,22 +1,38 @@
-//! Logs, set up once at the start of a process.
+//! Logs on standard error and, optionally, traces to an OpenTelemetry collector.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
+use axum::http::Uri;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{EnvFilter, Layer, Registry, filter::FilterFn, fmt, layer::SubscriberExt as _};
 
-/// How a process logs.
+use crate::otlp;
+
+/// How long the last spans may take to be exported at the end of the process.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Flags of logging and tracing.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Logs")]
-pub struct Telemetry {
-    /// What to log: a level (error, warn, info, debug, trace), or a list such as `info,stock=debug`.
+#[command(next_help_heading = "Logs and traces")]
+pub struct TelemetryArgs {
+    /// Log filter: a level (error, warn, info, debug, trace), or a list such as `info,couponry_redis=debug`.
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
-    /// `text` for people, `json` for machines.
+    /// Log format: `text` for people, `json` for machines.
     #[arg(long, env = "LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,
+    /// Base URL of the OpenTelemetry collector that receives spans (OTLP over HTTP): `http://HOST:4318`. Off by
+    /// default. The standard variables `OTEL_TRACES_SAMPLER` and `OTEL_RESOURCE_ATTRIBUTES` apply.
+    #[arg(long, env, value_name = "URL", value_parser = otlp::parse_endpoint)]
+    pub otlp_endpoint: Option<Uri>,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// One readable line.
@@ -25,57 +41,95 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why logging could not be set up.
+/// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
-    #[error("--log {filter:?} is no filter: {source}")]
+    /// The filter is malformed.
+    #[error("--log {filter:?} is not a valid filter")]
     Filter {
-        /// What was given.
+        /// The value of the flag.
         filter: String,
-        /// What is wrong with it.
+        /// The parser's error.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// A part of the filter has no level. `EnvFilter` takes a mistyped level for the name of a module, and then logs nothing else.
+    /// A directive of the filter has no level. `EnvFilter` would take a misspelled level for a module name and log
+    /// nothing else.
     #[error(
-        "--log {filter:?}: {part:?} is no level: write error, warn, info, debug, trace or off, for one module MODULE=LEVEL"
+        "--log {filter:?}: {directive:?} is not a valid level: use error, warn, info, debug, trace or off, or \
+         MODULE=LEVEL for one module"
     )]
     NoLevel {
-        /// What was given.
+        /// The value of the flag.
         filter: String,
-        /// The part of it.
-        part: String,
+        /// The directive without a level.
+        directive: String,
     },
-    /// It was set up already.
-    #[error("logging is already set up: {0}")]
-    Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The exporter of spans could not be created.
+    #[error("--otlp-endpoint: cannot create the exporter")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// A subscriber exists already.
+    #[error("cannot install the subscriber of logs")]
+    Subscriber(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-impl Telemetry {
-    /// Sends the process's logs to standard error in the chosen form.
-    pub fn init(&self) -> Result<(), TelemetryError> {
-        let filter = filter(&self.log)?;
-        let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-        match self.log_format {
-            LogFormat::Text => tracing::subscriber::set_global_default(lines.finish())?,
-            LogFormat::Json => tracing::subscriber::set_global_default(lines.json().flatten_event(true).finish())?,
+/// Flushes the spans that are not exported yet when it is dropped. Must be dropped inside of a multi-threaded tokio
+/// runtime.
+#[derive(Debug)]
+#[must_use = "spans are lost if it is dropped before the end of the process"]
+pub struct TelemetryGuard(Option<SdkTracerProvider>);
+
+impl Drop for TelemetryGuard {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|provider| provider.shutdown_with_timeout(FLUSH_TIMEOUT)) {
+            tracing::warn!(%error, "cannot export the last spans");
         }
-        Ok(())
     }
 }
 
-/// Reads a filter in which every part says a level.
-fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
-    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    if let Some(part) = parts.iter().find(|part| !has_level(part)) {
-        return Err(TelemetryError::NoLevel { filter: text.to_owned(), part: (*part).to_owned() });
+impl TelemetryArgs {
+    /// Installs the logs of the process and, with --otlp-endpoint, the export of spans as the service `service`.
+    pub fn init(&self, service: &'static str) -> Result<TelemetryGuard, TelemetryError> {
+        let filter = parse_filter(&self.log)?;
+        let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+        let lines = match self.log_format {
+            LogFormat::Text => lines.boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        };
+        let Some(endpoint) = &self.otlp_endpoint else {
+            install(Registry::default().with(lines).with(filter))?;
+            return Ok(TelemetryGuard(None));
+        };
+        let provider = otlp::provider(endpoint, service)?;
+        let spans = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(service))
+            .with_filter(FilterFn::new(is_exported).with_max_level_hint(LevelFilter::DEBUG));
+        install(Registry::default().with(lines.with_filter(filter)).with(spans))?;
+        Ok(TelemetryGuard(Some(provider)))
     }
-    EnvFilter::try_new(parts.join(",")).map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
 }
 
-fn has_level(part: &str) -> bool {
-    // An equals sign may also be inside of a span's braces.
-    let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+fn install(subscriber: impl Subscriber + Send + Sync) -> Result<(), TelemetryError> {
+    Ok(tracing::subscriber::set_global_default(subscriber)?)
+}
+
+/// Spans of the workspace's own crates, with the warnings and errors in them.
+fn is_exported(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("couponry") && (metadata.is_span() || *metadata.level() <= Level::WARN)
+}
+
+/// Parses a filter in which every directive has a level.
+fn parse_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    if let Some(directive) = directives.iter().find(|directive| !has_level(directive)) {
+        return Err(TelemetryError::NoLevel { filter: text.to_owned(), directive: (*directive).to_owned() });
+    }
+    EnvFilter::try_new(directives.join(","))
+        .map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
+}
+
+fn has_level(directive: &str) -> bool {
+    // The braces of a span may contain an equals sign as well.
+    let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
     level.trim().parse::<LevelFilter>().is_ok()
 }
 
@@ -84,20 +138,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_of_a_filter_has_a_level() {
-        for good in
+    fn filter_with_a_directive_without_level_is_rejected() {
+        for valid in
             ["info", "WARN", "off", "", "info,stock=debug", "info, stock=debug,", "a::b=trace", "[span{a=1}]=info,warn"]
         {
-            assert!(filter(good).is_ok(), "{good:?}: {:?}", filter(good));
+            assert!(parse_filter(valid).is_ok(), "{valid:?}: {:?}", parse_filter(valid));
         }
-        for (bad, part) in [
+        for (invalid, directive) in [
             ("verbose", "verbose"),
             ("info,stock", "stock"),
             ("stock=loud", "stock=loud"),
             ("[span{a=1}]", "[span{a=1}]"),
         ] {
-            let told = filter(bad).unwrap_err().to_string();
-            assert!(told.contains(&format!("{part:?} is no level: write error, warn, info")), "{bad:?}: {told}");
+            let error = parse_filter(invalid).unwrap_err().to_string();
+            let expected = format!("{directive:?} is not a valid level: use error, warn, info");
+            assert!(error.contains(&expected), "{invalid:?}: {error}");
         }
     }
 }

@@ -1,17 +1,23 @@
-//! Where Kafka is.
+//! Connection settings of Kafka.
 
 use std::path::PathBuf;
 
-use crate::{Authorities, Secret, SettingsError, ensure};
+use secrecy::SecretString;
 
-/// Where Kafka is, and which topic the records are on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+use crate::{
+    ca_certificates::CaCertificates,
+    error::{SettingsError, ensure},
+    secret::parse_secret,
+};
+
+/// Connection settings of Kafka, with the topic of the issued records.
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaSettings {
-    /// Kafka's bootstrap servers: host:port, several separated by commas.
+    /// Bootstrap servers of Kafka, separated by commas.
     #[arg(id = "kafka_brokers", long = "kafka-brokers", env = "KAFKA_BROKERS", value_name = "HOST:PORT,...")]
     pub brokers: String,
-    /// The topic of the issued records. What can never be recorded goes to `<TOPIC>.dlq`.
+    /// Topic of the issued records. The dead-letter topic is `<TOPIC>.dlq`.
     #[arg(
         id = "kafka_topic",
         long = "kafka-topic",
@@ -20,7 +26,7 @@ pub struct KafkaSettings {
         value_name = "TOPIC"
     )]
     pub topic: String,
-    /// What the brokers' listener speaks.
+    /// Protocol of the brokers' listener.
     #[arg(
         id = "kafka_security_protocol",
         long = "kafka-security-protocol",
@@ -31,11 +37,16 @@ pub struct KafkaSettings {
         value_name = "PROTOCOL"
     )]
     pub protocol: SecurityProtocol,
-    /// PEM file with the authorities that the brokers' certificates may come from. Without it: the public ones (Mozilla's
-    /// list).
-    #[arg(id = "kafka_ca_file", long = "kafka-ca-file", env = "KAFKA_CA_FILE", value_name = "PATH", value_parser = Authorities::read)]
-    pub authorities: Option<Authorities>,
-    /// How to log in, with a protocol that begins with `sasl`.
+    /// PEM file with CA certificates to verify the brokers with. Default: the public CAs (Mozilla's list).
+    #[arg(
+        id = "kafka_ca_file",
+        long = "kafka-ca-file",
+        env = "KAFKA_CA_FILE",
+        value_name = "PATH",
+        value_parser = CaCertificates::read
+    )]
+    pub ca_certificates: Option<CaCertificates>,
+    /// SASL mechanism, required by the protocols `sasl_...`.
     #[arg(
         id = "kafka_sasl_mechanism",
         long = "kafka-sasl-mechanism",
@@ -45,13 +56,27 @@ pub struct KafkaSettings {
         value_name = "MECHANISM"
     )]
     pub mechanism: Option<SaslMechanism>,
-    /// The user to log in as. `@PATH` reads it from a file.
-    #[arg(id = "kafka_sasl_username", long = "kafka-sasl-username", env = "KAFKA_SASL_USERNAME", value_name = "USER", value_parser = Secret::parse, hide_env_values = true)]
-    pub username: Option<Secret>,
-    /// The user's password. `@PATH` reads it from a file.
-    #[arg(id = "kafka_sasl_password", long = "kafka-sasl-password", env = "KAFKA_SASL_PASSWORD", value_name = "PASSWORD", value_parser = Secret::parse, hide_env_values = true)]
-    pub password: Option<Secret>,
-    /// PEM file with a certificate to show to the brokers, where they ask for one, and those of its issuers.
+    /// SASL user name. `@PATH` reads it from a file.
+    #[arg(
+        id = "kafka_sasl_username",
+        long = "kafka-sasl-username",
+        env = "KAFKA_SASL_USERNAME",
+        value_name = "USER",
+        value_parser = parse_secret,
+        hide_env_values = true
+    )]
+    pub username: Option<SecretString>,
+    /// SASL password. `@PATH` reads it from a file.
+    #[arg(
+        id = "kafka_sasl_password",
+        long = "kafka-sasl-password",
+        env = "KAFKA_SASL_PASSWORD",
+        value_name = "PASSWORD",
+        value_parser = parse_secret,
+        hide_env_values = true
+    )]
+    pub password: Option<SecretString>,
+    /// PEM file with the client certificate and its intermediate certificates, for mutual TLS.
     #[arg(
         id = "kafka_client_cert_file",
         long = "kafka-client-cert-file",
@@ -59,7 +84,7 @@ pub struct KafkaSettings {
         value_name = "PATH"
     )]
     pub client_certificate: Option<PathBuf>,
-    /// PEM file with the certificate's private key, not encrypted.
+    /// PEM file with the private key of the client certificate, not encrypted.
     #[arg(
         id = "kafka_client_key_file",
         long = "kafka-client-key-file",
@@ -69,40 +94,40 @@ pub struct KafkaSettings {
     pub client_key: Option<PathBuf>,
 }
 
-/// What a listener of Kafka speaks.
+/// The protocol of a Kafka listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum SecurityProtocol {
-    /// Neither TLS nor a login.
+    /// Neither TLS nor authentication.
     #[default]
     #[value(name = "plaintext")]
     Plaintext,
     /// TLS.
     #[value(name = "ssl")]
     Ssl,
-    /// A login, without TLS.
+    /// SASL authentication without TLS.
     #[value(name = "sasl_plaintext")]
     SaslPlaintext,
-    /// A login over TLS.
+    /// SASL authentication over TLS.
     #[value(name = "sasl_ssl")]
     SaslSsl,
 }
 
-/// How to log in to Kafka.
+/// A SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SaslMechanism {
-    /// The password itself is sent, so over TLS if anyone could listen.
+    /// Sends the password itself: use it only over TLS.
     #[value(name = "PLAIN")]
     Plain,
-    /// The password is proven.
+    /// Proves the password without sending it.
     #[value(name = "SCRAM-SHA-256")]
     ScramSha256,
-    /// The password is proven.
+    /// Proves the password without sending it.
     #[value(name = "SCRAM-SHA-512")]
     ScramSha512,
 }
 
 impl SecurityProtocol {
-    /// Kafka's own name for it.
+    /// The value of the Kafka client setting.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -113,21 +138,21 @@ impl SecurityProtocol {
         }
     }
 
-    /// Whether it is over TLS.
+    /// Whether the protocol uses TLS.
     #[must_use]
     pub const fn is_tls(self) -> bool {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
 
-    /// Whether it has a login.
+    /// Whether the protocol authenticates with SASL.
     #[must_use]
-    pub const fn has_login(self) -> bool {
+    pub const fn is_sasl(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
 }
 
 impl SaslMechanism {
-    /// Kafka's own name for it.
+    /// The value of the Kafka client setting.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -139,7 +164,7 @@ impl SaslMechanism {
 }
 
 impl KafkaSettings {
-    /// A Kafka at this address that needs nothing else.
+    /// Settings of a Kafka that only needs these addresses.
     #[must_use]
     pub fn at(brokers: impl Into<String>, topic: impl Into<String>) -> Self {
         Self { brokers: brokers.into(), topic: topic.into(), ..Self::default() }
@@ -151,28 +176,30 @@ impl KafkaSettings {
         format!("{}.dlq", self.topic)
     }
 
-    /// Whether the settings fit together.
+    /// Rejects settings that contradict each other.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let login = [self.mechanism.is_some(), self.username.is_some(), self.password.is_some()];
-        if self.protocol.has_login() {
+        let credentials = [self.mechanism.is_some(), self.username.is_some(), self.password.is_some()];
+        if self.protocol.is_sasl() {
             ensure(
-                login == [true; 3],
-                "--kafka-security-protocol sasl_... needs --kafka-sasl-mechanism, --kafka-sasl-username and --kafka-sasl-password",
+                credentials == [true; 3],
+                "--kafka-security-protocol sasl_... requires --kafka-sasl-mechanism, --kafka-sasl-username and \
+                 --kafka-sasl-password",
             )?;
         } else {
             ensure(
-                login == [false; 3],
-                "--kafka-sasl-... is given, but without a login: --kafka-security-protocol must be sasl_ssl or sasl_plaintext",
+                credentials == [false; 3],
+                "--kafka-sasl-... requires SASL: --kafka-security-protocol must be sasl_ssl or sasl_plaintext",
             )?;
         }
-        let certificates = [self.authorities.is_some(), self.client_certificate.is_some(), self.client_key.is_some()];
+        let certificates =
+            [self.ca_certificates.is_some(), self.client_certificate.is_some(), self.client_key.is_some()];
         ensure(
             self.protocol.is_tls() || certificates == [false; 3],
-            "--kafka-ca-file or --kafka-client-... is given, but without TLS: --kafka-security-protocol must be ssl or sasl_ssl",
+            "--kafka-ca-file and --kafka-client-... require TLS: --kafka-security-protocol must be ssl or sasl_ssl",
         )?;
         ensure(
             self.client_certificate.is_some() == self.client_key.is_some(),
-            "--kafka-client-cert-file and --kafka-client-key-file need each other",
+            "--kafka-client-cert-file and --kafka-client-key-file must be set together",
         )
     }
 }
@@ -182,23 +209,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_together_is_named() {
+    fn contradicting_settings_are_rejected_with_the_flag() {
         let bare = KafkaSettings::at("k:9092", "t");
         assert_eq!(bare.check(), Ok(()));
         let sasl = KafkaSettings {
             protocol: SecurityProtocol::SaslSsl,
             mechanism: Some(SaslMechanism::ScramSha512),
-            username: Some(Secret::from("u")),
-            password: Some(Secret::from("secret")),
+            username: Some("u".into()),
+            password: Some("secret".into()),
             ..bare.clone()
         };
         assert_eq!(sasl.check(), Ok(()));
         assert!(!format!("{sasl:?}").contains("secret"), "{sasl:?}");
-        let refused = |settings: KafkaSettings| settings.check().unwrap_err().to_string();
-        assert!(refused(KafkaSettings { mechanism: None, ..sasl.clone() }).contains("--kafka-sasl-mechanism"));
-        assert!(refused(KafkaSettings { protocol: SecurityProtocol::Ssl, ..sasl.clone() }).contains("sasl_ssl"));
+        let error = |settings: KafkaSettings| settings.check().unwrap_err().to_string();
+        assert!(error(KafkaSettings { mechanism: None, ..sasl.clone() }).contains("--kafka-sasl-mechanism"));
+        assert!(error(KafkaSettings { protocol: SecurityProtocol::Ssl, ..sasl.clone() }).contains("sasl_ssl"));
         let key = KafkaSettings { client_key: Some("key".into()), ..bare };
-        assert!(refused(key.clone()).contains("without TLS"));
-        assert!(refused(KafkaSettings { protocol: SecurityProtocol::Ssl, ..key }).contains("need each other"));
+        assert!(error(key.clone()).contains("require TLS"));
+        assert!(error(KafkaSettings { protocol: SecurityProtocol::Ssl, ..key }).contains("set together"));
     }
 }

@@ -1,34 +1,20 @@
-//! Where Redis, Postgres and Kafka are, and how to log in there.
+//! Connection settings of Redis, Postgres and Kafka: addresses, credentials, TLS.
 //!
-//! Each server has one settings type. It is a group of flags, the same in every program, and it is what `stock`, `database` and
-//! `journal` connect with. What is wrong with it is told at the start, by flag; none of it can get into a log.
+//! Each server has one settings type, which is a group of command-line flags, the same in every program, and which
+//! the adapters connect with. Invalid settings are reported at startup with the name of the flag. Secrets are
+//! redacted in debug output.
 
-mod authorities;
+mod ca_certificates;
+mod error;
 mod kafka;
 mod postgres;
 mod redis;
 mod secret;
 
-pub use authorities::{Authorities, AuthoritiesError};
+pub use ca_certificates::{CaCertificates, CaCertificatesError};
+pub use error::SettingsError;
 pub use kafka::{KafkaSettings, SaslMechanism, SecurityProtocol};
 pub use postgres::PostgresSettings;
 pub use redis::RedisSettings;
-pub use secret::{Secret, SecretError};
-
-/// Settings that do not fit together. The text says which flag to change.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SettingsError(String);
-
-impl SettingsError {
-    /// An error with this text, in which nothing may be secret.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
-/// Fails with the text when the condition does not hold.
-fn ensure(holds: bool, text: &str) -> Result<(), SettingsError> {
-    if holds { Ok(()) } else { Err(SettingsError::new(text)) }
-}
+pub use secrecy::{ExposeSecret, SecretString};
+pub use secret::{SecretError, parse_secret};

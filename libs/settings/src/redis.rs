@@ -1,30 +1,68 @@
-//! Where Redis is.
+//! Connection settings of Redis.
 
-use crate::{Authorities, Secret, SettingsError, ensure};
+use secrecy::{ExposeSecret as _, SecretString};
 
-/// Where Redis is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+use crate::{
+    ca_certificates::CaCertificates,
+    error::{SettingsError, ensure},
+    secret::parse_secret,
+};
+
+/// Connection settings of Redis.
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Redis")]
 pub struct RedisSettings {
-    /// Address of Redis: `redis://[user:password@]host[:port][/database]`, or `rediss://...` to speak TLS. `@PATH` reads it
+    /// URL of Redis: `redis://[user:password@]host[:port][/database]`, or `rediss://...` for TLS. `@PATH` reads it
     /// from a file.
     ///
-    /// With --redis-cluster several addresses may be given, separated by commas: nodes to ask for the others.
-    #[arg(id = "redis_url", long = "redis-url", env = "REDIS_URL", value_name = "URL", value_parser = Secret::parse, hide_env_values = true)]
-    pub url: Secret,
-    /// The ACL user, instead of the one in the URL. `@PATH` reads it from a file.
-    #[arg(id = "redis_username", long = "redis-username", env = "REDIS_USERNAME", value_name = "USER", value_parser = Secret::parse, hide_env_values = true)]
-    pub username: Option<Secret>,
-    /// The password, instead of the one in the URL. `@PATH` reads it from a file.
-    #[arg(id = "redis_password", long = "redis-password", env = "REDIS_PASSWORD", value_name = "PASSWORD", value_parser = Secret::parse, hide_env_values = true)]
-    pub password: Option<Secret>,
-    /// PEM file with the authorities that Redis's certificate may come from. Without it: the public ones (Mozilla's list).
-    #[arg(id = "redis_ca_file", long = "redis-ca-file", env = "REDIS_CA_FILE", value_name = "PATH", value_parser = Authorities::read)]
-    pub authorities: Option<Authorities>,
-    /// The address is that of a Redis Cluster.
-    #[arg(id = "redis_cluster", long = "redis-cluster", env = "REDIS_CLUSTER", value_parser = clap::builder::BoolishValueParser::new())]
+    /// With --redis-cluster, a comma-separated list of URLs: seed nodes from which the others are discovered.
+    #[arg(
+        id = "redis_url",
+        long = "redis-url",
+        env = "REDIS_URL",
+        value_name = "URL",
+        value_parser = parse_secret,
+        hide_env_values = true
+    )]
+    pub url: SecretString,
+    /// ACL user, overrides the one in the URL. `@PATH` reads it from a file.
+    #[arg(
+        id = "redis_username",
+        long = "redis-username",
+        env = "REDIS_USERNAME",
+        value_name = "USER",
+        value_parser = parse_secret,
+        hide_env_values = true
+    )]
+    pub username: Option<SecretString>,
+    /// Password, overrides the one in the URL. `@PATH` reads it from a file.
+    #[arg(
+        id = "redis_password",
+        long = "redis-password",
+        env = "REDIS_PASSWORD",
+        value_name = "PASSWORD",
+        value_parser = parse_secret,
+        hide_env_values = true
+    )]
+    pub password: Option<SecretString>,
+    /// PEM file with CA certificates to verify the server with. Default: the public CAs (Mozilla's list).
+    #[arg(
+        id = "redis_ca_file",
+        long = "redis-ca-file",
+        env = "REDIS_CA_FILE",
+        value_name = "PATH",
+        value_parser = CaCertificates::read
+    )]
+    pub ca_certificates: Option<CaCertificates>,
+    /// The URL is that of a Redis Cluster.
+    #[arg(
+        id = "redis_cluster",
+        long = "redis-cluster",
+        env = "REDIS_CLUSTER",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
     pub cluster: bool,
-    /// Put before every key, so that several installations can share a Redis.
+    /// Prefix of every key, so that several installations can share a Redis.
     #[arg(
         id = "redis_key_prefix",
         long = "redis-key-prefix",
@@ -36,34 +74,34 @@ pub struct RedisSettings {
 }
 
 impl RedisSettings {
-    /// A Redis at this address that needs nothing else.
+    /// Settings of a Redis that only needs this URL.
     #[must_use]
     pub fn at(url: &str, key_prefix: &str) -> Self {
-        Self { url: Secret::from(url), key_prefix: key_prefix.to_owned(), ..Self::default() }
+        Self { url: url.into(), key_prefix: key_prefix.to_owned(), ..Self::default() }
     }
 
-    /// Whether the address asks for TLS.
+    /// Whether the URL requires TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        self.url.reveal().starts_with("rediss://")
+        self.url.expose_secret().starts_with("rediss://")
     }
 
-    /// Whether the settings fit together.
+    /// Rejects settings that contradict each other.
     pub fn check(&self) -> Result<(), SettingsError> {
         ensure(
-            self.authorities.is_none() || self.is_tls(),
-            "--redis-ca-file is given, but --redis-url does not begin with rediss://: without TLS no certificate is looked at",
+            self.ca_certificates.is_none() || self.is_tls(),
+            "--redis-ca-file requires TLS: --redis-url must begin with rediss://",
         )?;
         ensure(
-            !self.url.reveal().contains('#'),
-            "--redis-url may not have a part after #: a server's certificate is always verified",
+            !self.url.expose_secret().contains('#'),
+            "--redis-url must not have a fragment (#): certificate verification cannot be disabled",
         )?;
-        // A name without a password would not even be sent.
-        let has_password = self.password.is_some() || self.url.reveal().contains('@');
-        ensure(self.username.is_none() || has_password, "--redis-username needs --redis-password")?;
+        // The client would not send a user name without a password.
+        let has_password = self.password.is_some() || self.url.expose_secret().contains('@');
+        ensure(self.username.is_none() || has_password, "--redis-username requires --redis-password")?;
         ensure(
             !self.key_prefix.contains(['{', '}']),
-            "--redis-key-prefix may not contain braces: those in the keys say which keys stay together in a cluster",
+            "--redis-key-prefix must not contain braces: they delimit the hash tag of a key in a cluster",
         )
     }
 }
@@ -73,15 +111,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_together_is_named() {
+    fn contradicting_settings_are_rejected_with_the_flag() {
         let settings = RedisSettings::at("redis://r:6379", "");
         assert_eq!(settings.check(), Ok(()));
-        let refused = |settings: RedisSettings| settings.check().unwrap_err().to_string();
-        let user = Some(Secret::from("couponry"));
-        assert!(refused(RedisSettings { username: user.clone(), ..settings.clone() }).contains("--redis-password"));
-        let both = RedisSettings { username: user, password: Some(Secret::from("p")), ..settings.clone() };
+        let error = |settings: RedisSettings| settings.check().unwrap_err().to_string();
+        let user = Some("couponry".into());
+        assert!(error(RedisSettings { username: user.clone(), ..settings.clone() }).contains("--redis-password"));
+        let both = RedisSettings { username: user, password: Some("p".into()), ..settings };
         assert_eq!(both.check(), Ok(()));
-        assert!(refused(RedisSettings::at("rediss://r#insecure", "")).contains("always verified"));
-        assert!(refused(RedisSettings::at("redis://r", "{a}")).contains("--redis-key-prefix"));
+        assert!(error(RedisSettings::at("rediss://r#insecure", "")).contains("cannot be disabled"));
+        assert!(error(RedisSettings::at("redis://r", "{a}")).contains("--redis-key-prefix"));
     }
 }

@@ -1,77 +1,56 @@
-//! Secrets as values of flags: given as they are, or kept in a file.
+//! Secrets as values of flags, given directly or read from a file.
 
-use std::{fmt, fs};
+use std::fs;
 
-/// A value that must not get into a log. On the command line or in the environment `@PATH` means: what the file PATH holds,
-/// without white space around it.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+use secrecy::SecretString;
 
-impl Secret {
-    /// The secret itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// The value parser for clap.
-    pub fn parse(value: &str) -> Result<Self, SecretError> {
-        let Some(path) = value.strip_prefix('@') else { return Ok(Self(value.to_owned())) };
-        let held =
-            fs::read_to_string(path).map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })?;
-        match held.trim() {
-            "" => Err(SecretError::Empty { path: path.to_owned() }),
-            secret => Ok(Self(secret.to_owned())),
-        }
+/// The value parser for clap. On the command line and in the environment `@PATH` means the content of the file PATH,
+/// without surrounding white space.
+pub fn parse_secret(value: &str) -> Result<SecretString, SecretError> {
+    let Some(path) = value.strip_prefix('@') else { return Ok(value.into()) };
+    let content = fs::read_to_string(path).map_err(|source| SecretError::Read { path: path.to_owned(), source })?;
+    match content.trim() {
+        "" => Err(SecretError::Empty { path: path.to_owned() }),
+        secret => Ok(secret.into()),
     }
 }
 
-impl From<&str> for Secret {
-    fn from(secret: &str) -> Self {
-        Self(secret.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// Why a secret's file gives none.
+/// A secret cannot be read from its file.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read.
-    #[error("cannot read the secret's file {path}: {source}")]
-    Unreadable {
-        /// Which file.
+    #[error("cannot read the secret file {path}")]
+    Read {
+        /// The file.
         path: String,
-        /// Why not.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// The file has nothing in it.
-    #[error("the secret's file {path} is empty")]
+    /// The file is empty.
+    #[error("the secret file {path} is empty")]
     Empty {
-        /// Which file.
+        /// The file.
         path: String,
     },
 }
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     #[test]
-    fn given_or_from_a_file_but_never_shown() {
-        assert_eq!(Secret::parse("redis://x").unwrap().reveal(), "redis://x");
+    fn secret_is_a_literal_value_or_the_content_of_a_file() {
+        assert_eq!(parse_secret("redis://x").unwrap().expose_secret(), "redis://x");
         let path = std::env::temp_dir().join(format!("secret-{}", std::process::id()));
         fs::write(&path, "redis://y\n").unwrap();
-        let secret = Secret::parse(&format!("@{}", path.display())).unwrap();
-        assert_eq!(secret.reveal(), "redis://y");
-        assert_eq!(format!("{secret:?}"), "Secret(..)");
+        let secret = parse_secret(&format!("@{}", path.display())).unwrap();
+        assert_eq!(secret.expose_secret(), "redis://y");
+        assert!(!format!("{secret:?}").contains("redis"));
         fs::write(&path, " \n").unwrap();
-        assert!(Secret::parse(&format!("@{}", path.display())).unwrap_err().to_string().ends_with("is empty"));
+        assert!(parse_secret(&format!("@{}", path.display())).unwrap_err().to_string().ends_with("is empty"));
         fs::remove_file(&path).unwrap();
-        assert!(Secret::parse(&format!("@{}", path.display())).is_err());
+        assert!(parse_secret(&format!("@{}", path.display())).is_err());
     }
 }

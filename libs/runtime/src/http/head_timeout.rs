@@ -1,5 +1,5 @@
-//! How long the head of a request may take, once it has begun. The time before it is hyper's matter, that of the body up to who
-//! reads it.
+//! Limits the time between the first byte of a request and the end of its head. hyper limits the idle time before it,
+//! and the handler limits the body.
 
 use std::{
     io,
@@ -18,80 +18,80 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// How long a client may take from the first byte of a request to the end of its head.
+/// From the first byte of a request to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client that has just connected may take to the end of its first head. From then on the connection is worth keeping.
+/// From the connection to the end of the first head. The keep-alive timeout applies only after the first request.
 const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Whose turn it is on a connection. Counts up: even while the client is to ask, odd while we are to answer.
+/// The phase of a connection as a counter: even while it waits for a request, odd while a request is processed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turn(Arc<AtomicU32>);
+pub(super) struct ConnectionPhase(Arc<AtomicU32>);
 
-impl Turn {
-    /// A request is there.
-    pub(super) fn begin(&self) {
+impl ConnectionPhase {
+    /// The head of a request was received.
+    pub(super) fn begin_request(&self) {
         self.0.fetch_or(1, Ordering::Relaxed);
     }
 
-    /// It has its answer.
-    pub(super) fn end(&self) {
+    /// The response is complete.
+    pub(super) fn end_request(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The number of the turn while it is the client's.
-    fn of_client(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|turn| turn % 2 == 0)
+    /// The counter while the connection waits for a request.
+    fn waiting(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|phase| phase % 2 == 0)
     }
 }
 
-/// A connection that ends, as if the client had closed it, when the head of a request takes too long.
-pub(super) struct Paced<S = TcpStream> {
+/// A connection that reports end-of-file when the head of a request is not received in time.
+pub(super) struct HeadTimeoutStream<S = TcpStream> {
     stream: S,
-    turn: Turn,
-    /// The turn in which a request has begun to arrive. The first begins with the connection.
+    phase: ConnectionPhase,
+    /// The phase in which the first byte of a request was received. The first phase begins with the connection.
     begun: Option<u32>,
-    /// Runs in that turn. Most heads come at once, and need none.
+    /// The timer of that phase. Most heads are received at once and need none.
     timer: Option<(u32, Pin<Box<Sleep>>)>,
 }
 
-impl<S> Paced<S> {
-    /// Tell the turn of each request's beginning and end.
-    pub(super) fn new(stream: S) -> (Self, Turn) {
-        let turn = Turn::default();
-        (Self { stream, turn: turn.clone(), begun: Some(0), timer: None }, turn)
+impl<S> HeadTimeoutStream<S> {
+    /// The phase must be notified of the begin and end of each request.
+    pub(super) fn new(stream: S) -> (Self, ConnectionPhase) {
+        let phase = ConnectionPhase::default();
+        (Self { stream, phase: phase.clone(), begun: Some(0), timer: None }, phase)
     }
 
-    /// Whether the client, of whom nothing has come, has taken too long.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(turn) = self.begun.filter(|begun| self.turn.of_client() == Some(*begun)) else { return Poll::Pending };
+    /// Whether the timeout has expired. Called while no data is available.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(phase) = self.begun.filter(|begun| self.phase.waiting() == Some(*begun)) else { return Poll::Pending };
         match &mut self.timer {
-            Some((of, timer)) if *of == turn => timer.as_mut().poll(cx),
+            Some((of, timer)) if *of == phase => timer.as_mut().poll(cx),
             timer => {
-                let timeout = if turn == 0 { FIRST_TIMEOUT } else { HEAD_TIMEOUT };
-                timer.insert((turn, Box::pin(sleep(timeout)))).1.as_mut().poll(cx)
+                let timeout = if phase == 0 { FIRST_TIMEOUT } else { HEAD_TIMEOUT };
+                timer.insert((phase, Box::pin(sleep(timeout)))).1.as_mut().poll(cx)
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeoutStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() {
-            // Nothing read and no error: the end.
-            return self.poll_late(cx).map(Ok);
+            // A read without data and without error means end-of-file.
+            return self.poll_timeout(cx).map(Ok);
         }
         if buffer.filled().len() > before {
-            // What comes while we are to answer belongs to the body.
-            self.begun = self.turn.of_client();
+            // Data received while a request is processed belongs to its body.
+            self.begun = self.phase.waiting();
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -129,28 +129,28 @@ mod tests {
     const LONG: Duration = Duration::from_hours(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_begun_head_must_end_soon() {
+    async fn incomplete_head_closes_the_connection_after_30_seconds() {
         let (mut client, server) = duplex(100);
-        let (mut server, turn) = Paced::new(server);
-        turn.begin();
-        turn.end();
+        let (mut server, phase) = HeadTimeoutStream::new(server);
+        phase.begin_request();
+        phase.end_request();
         for _ in 0..2 {
-            assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "nothing has begun");
+            assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "no request has begun");
             client.write_all(b"POST ").await.unwrap();
             let start = Instant::now();
             assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 5);
             assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 0);
             assert_eq!(start.elapsed().as_secs(), 30);
-            turn.begin();
-            turn.end();
+            phase.begin_request();
+            phase.end_request();
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fresh_connection_must_bring_a_request_soon() {
+    async fn connection_without_a_request_closes_after_60_seconds() {
         for begins in [false, true] {
             let (mut client, server) = duplex(100);
-            let (mut server, _turn) = Paced::new(server);
+            let (mut server, _phase) = HeadTimeoutStream::new(server);
             let start = Instant::now();
             if begins {
                 client.write_all(b"POST ").await.unwrap();
@@ -162,16 +162,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_waits_for_its_answer_is_not_late() {
+    async fn client_that_waits_for_its_response_has_no_timeout() {
         let (mut client, server) = duplex(100);
-        let (mut server, turn) = Paced::new(server);
+        let (mut server, phase) = HeadTimeoutStream::new(server);
         client.write_all(b"POST ").await.unwrap();
         assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 5);
-        turn.begin();
+        phase.begin_request();
         client.write_all(b"body").await.unwrap();
         assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 4);
         assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err());
-        turn.end();
-        assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "the body was no beginning of a head");
+        phase.end_request();
+        assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "the body does not begin a head");
     }
 }
