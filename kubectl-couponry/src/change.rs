@@ -1,4 +1,4 @@
-//! `pause`, `resume`, `close` and `topup`: each a change of the manifest, and then a look at what came of it.
+//! `pause`, `resume`, `close` and `topup`: each patches the spec and waits until the operator has applied the change.
 
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
@@ -8,6 +8,7 @@ use couponry_crds::{
     CouponEvent, Issuance,
     status::{CouponEventStatus, condition, reason},
 };
+use indicatif::HumanCount;
 use kube::{
     ResourceExt as _,
     api::{Patch, PatchParams},
@@ -16,19 +17,18 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{Cluster, event_name, readable},
-    view::{self, grouped},
+    cluster::{Cluster, event_name, parsed},
+    view,
 };
 
-const POLL: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often a change is made again because someone else was faster.
-const ATTEMPTS: u32 = 5;
+/// Maximum number of attempts to patch after conflicts with concurrent changes.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// Whether to wait until the operator has followed.
 #[derive(Debug, Args)]
 struct Waiting {
-    /// Do not wait until the operator has followed.
+    /// Do not wait until the operator has applied the change.
     #[arg(long)]
     no_wait: bool,
     /// How long to wait for the operator.
@@ -38,7 +38,7 @@ struct Waiting {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pause {
-    /// The event.
+    /// Name of the event.
     #[arg(value_parser = event_name)]
     name: String,
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub(crate) struct Pause {
 
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
-    /// The event.
+    /// Name of the event.
     #[arg(value_parser = event_name)]
     name: String,
     #[command(flatten)]
@@ -56,10 +56,10 @@ pub(crate) struct Resume {
 
 #[derive(Debug, Args)]
 pub(crate) struct Close {
-    /// The event.
+    /// Name of the event.
     #[arg(value_parser = event_name)]
     name: String,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
@@ -68,13 +68,13 @@ pub(crate) struct Close {
 
 #[derive(Debug, Args)]
 pub(crate) struct Topup {
-    /// The event.
+    /// Name of the event.
     #[arg(value_parser = event_name)]
     name: String,
-    /// How many coupons to add.
+    /// Number of coupons to add.
     #[arg(value_name = "N", required_unless_present = "to", value_parser = clap::value_parser!(u64).range(1..))]
     add: Option<u64>,
-    /// How many coupons the event is to have in all, instead of how many to add.
+    /// New totalCount, instead of the number of coupons to add.
     #[arg(long, value_name = "TOTAL", conflicts_with = "add")]
     to: Option<u64>,
     #[command(flatten)]
@@ -85,11 +85,11 @@ impl Pause {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
         let change = |event: &CouponEvent| match event.spec.issuance {
-            Issuance::Closed => bail!("{name} is closed: it gives out no coupons any more"),
+            Issuance::Closed => bail!("the event {name} is closed and cannot be paused"),
             Issuance::Auto | Issuance::Paused => Ok(json!({"issuance": "Paused"})),
         };
         let event = patch(cluster, &name, change).await?;
-        let is_done = |status: &CouponEventStatus| !holds(status, condition::OPEN);
+        let is_done = |status: &CouponEventStatus| !is_true(status, condition::OPEN);
         waiting.wait(cluster, event, "paused", is_done).await
     }
 }
@@ -98,11 +98,11 @@ impl Resume {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
         let change = |event: &CouponEvent| match event.spec.issuance {
-            Issuance::Closed => bail!("{name} is closed, which is final: it cannot be resumed"),
+            Issuance::Closed => bail!("the event {name} is closed and cannot be resumed"),
             Issuance::Auto | Issuance::Paused => Ok(json!({"issuance": "Auto"})),
         };
         let event = patch(cluster, &name, change).await?;
-        let is_done = |status: &CouponEventStatus| why(status, condition::OPEN) != reason::PAUSED;
+        let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) != reason::PAUSED;
         waiting.wait(cluster, event, "resumed", is_done).await
     }
 }
@@ -115,28 +115,26 @@ impl Close {
             confirm(&event)?;
         }
         let event = patch(cluster, &name, |_| Ok(json!({"issuance": "Closed"}))).await?;
-        let is_done = |status: &CouponEventStatus| why(status, condition::OPEN) == reason::CLOSED;
+        let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) == reason::CLOSED;
         waiting.wait(cluster, event, "closed", is_done).await
     }
 }
 
-/// Closing is final, so a mere `y` is not enough.
+/// Closing is permanent, so the user must type the event's name instead of `y`.
 fn confirm(event: &CouponEvent) -> anyhow::Result<()> {
     let name = event.name_any();
-    let left = event
-        .status
-        .as_ref()
-        .and_then(|status| status.available)
-        .map_or_else(String::new, |left| format!(" {} coupons that nobody has stay unused.", grouped(left)));
+    let available = event.status.as_ref().and_then(|status| status.available);
+    let unused =
+        available.map_or_else(String::new, |count| format!(" {} coupons will not be issued.", HumanCount(count)));
     if !console::user_attended() {
-        let message = format!("closing {name} is final; say --yes\n");
+        let message = format!("closing {name} is permanent: confirm with --yes\n");
         bail!(clap::Error::raw(ErrorKind::MissingRequiredArgument, message));
     }
-    print!("Closing {name} is final: it cannot be opened again.{left}\nType its name to close it: ");
-    std::io::stdout().flush().context("cannot ask")?;
+    print!("Closing {name} is permanent: it cannot be reopened.{unused}\nType the event's name to confirm: ");
+    std::io::stdout().flush().context("cannot write to standard output")?;
     let mut typed = String::new();
-    std::io::stdin().read_line(&mut typed).context("cannot read the answer")?;
-    ensure!(typed.trim() == name, "not closed");
+    std::io::stdin().read_line(&mut typed).context("cannot read the confirmation")?;
+    ensure!(typed.trim() == name, "not confirmed: {name} was not closed");
     Ok(())
 }
 
@@ -145,42 +143,42 @@ impl Topup {
         let Self { name, add, to, waiting } = self;
         let change = |event: &CouponEvent| {
             let old = event.spec.total_count;
-            let new = to.or_else(|| old.checked_add(add?)).context("that is too many")?;
-            ensure!(new > old, "{name} has {} coupons already; a top-up adds to them", grouped(old));
-            ensure!(event.spec.issuance != Issuance::Closed, "{name} is closed: it gives out no coupons any more");
+            let new = to.or_else(|| old.checked_add(add?)).context("the new totalCount is too large")?;
+            ensure!(new > old, "{name} already has {} coupons: a top-up must increase this number", HumanCount(old));
+            ensure!(event.spec.issuance != Issuance::Closed, "the event {name} is closed and cannot be topped up");
             if event.spec.discounts.iter().any(|discount| discount.count.is_some()) {
-                bail!("{}", by_count(event, new));
+                bail!("{}", topup_by_counts_instructions(event, new));
             }
             Ok(json!({"totalCount": new}))
         };
         let event = patch(cluster, &name, change).await?;
         let total = event.spec.total_count;
         let is_done = |status: &CouponEventStatus| {
-            holds(status, condition::PRELOADED) && status.loaded.is_some_and(|loaded| loaded >= total)
+            is_true(status, condition::PRELOADED) && status.loaded.is_some_and(|loaded| loaded >= total)
         };
-        waiting.wait(cluster, event, &format!("topped up to {} coupons", grouped(total)), is_done).await
+        waiting.wait(cluster, event, &format!("topped up to {} coupons", HumanCount(total)), is_done).await
     }
 }
 
-/// Where the manifest says how many coupons there are of each discount, only its author knows which to raise.
-fn by_count(event: &CouponEvent, new: u64) -> String {
+/// An event with a count per discount does not determine which count a top-up raises.
+fn topup_by_counts_instructions(event: &CouponEvent, new: u64) -> String {
     let name = event.name_any();
     let more = new.saturating_sub(event.spec.total_count);
     let discounts: Vec<String> = event
         .spec
         .discounts
         .iter()
-        .map(|discount| format!("{} has {}", discount.discount(), grouped(discount.count.unwrap_or(0))))
+        .map(|discount| format!("{} of {}", HumanCount(discount.count.unwrap_or(0)), discount.discount()))
         .collect();
     format!(
-        "{name} says how many coupons there are of each discount ({}). Raise the count of one or more of them by {} in all, and \
-         totalCount to {new}, in one change: kubectl edit ce {name}",
+        "{name} has a count for each discount ({}). Raise one or more counts by {} in total, and totalCount to {new}, in one \
+         change: kubectl edit ce {name}",
         discounts.join(", "),
-        grouped(more)
+        HumanCount(more)
     )
 }
 
-/// Changes the spec as it is now, also when someone else changes it at the same time.
+/// Patches the spec. After a conflict with a concurrent change, computes the patch again.
 async fn patch(
     cluster: &Cluster,
     name: &str,
@@ -191,15 +189,15 @@ async fn patch(
         let event = cluster.event(name).await?;
         let patch = json!({"metadata": {"resourceVersion": event.metadata.resource_version}, "spec": change(&event)?});
         match cluster.events().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(event) => return readable(event),
-            Err(kube::Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => attempt += 1,
+            Ok(event) => return parsed(event),
+            Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => attempt += 1,
             Err(error) => return Err(cluster.explain(error, "patch")),
         }
     }
 }
 
 impl Waiting {
-    /// Waits until the operator has followed, and says what came of it.
+    /// Waits until the operator has applied the change, and prints the resulting status.
     async fn wait(
         self,
         cluster: &Cluster,
@@ -209,42 +207,44 @@ impl Waiting {
     ) -> anyhow::Result<ExitCode> {
         let (name, generation) = (event.name_any(), event.metadata.generation);
         if self.no_wait {
-            println!("{name} will be {done} when the operator has followed");
+            println!("the change of {name} is stored; it takes effect when the operator has applied it");
             return Ok(ExitCode::SUCCESS);
         }
         let until = Instant::now() + Duration::from_secs(self.timeout);
         loop {
             let event = cluster.event(&name).await?;
             let status = event.status.clone().unwrap_or_default();
-            let is_seen = status.observed_generation >= generation;
-            if is_seen && is_done(&status) {
+            let is_observed = status.observed_generation >= generation;
+            if is_observed && is_done(&status) {
                 println!("{name} is {done}");
-                println!("{}", view::line(&event));
+                println!("{}", view::summary(&event));
                 return Ok(ExitCode::SUCCESS);
             }
             if Instant::now() >= until {
                 let timeout = self.timeout;
-                if !is_seen {
+                if !is_observed {
                     bail!(
-                        "the change of {name} is stored, and no operator has followed it after {timeout} s: look whether one \
-                         runs (kubectl couponry check)"
+                        "the change of {name} is stored, but no operator has observed it within {timeout} s: verify that an \
+                         operator is running (kubectl couponry check)"
                     );
                 }
                 let stalled = status.condition(condition::STALLED).filter(|stalled| stalled.status == "True");
                 match stalled {
-                    Some(stalled) => bail!("{name} is not {done} after {timeout} s: {}", view::plain(&stalled.message)),
-                    None => bail!("{name} is not {done} after {timeout} s: {}", view::line(&event)),
+                    Some(stalled) => {
+                        bail!("{name} is not {done} after {timeout} s: {}", view::sanitize(&stalled.message))
+                    }
+                    None => bail!("{name} is not {done} after {timeout} s: {}", view::summary(&event)),
                 }
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-fn holds(status: &CouponEventStatus, type_: &str) -> bool {
+fn is_true(status: &CouponEventStatus, type_: &str) -> bool {
     status.condition(type_).is_some_and(|condition| condition.status == "True")
 }
 
-fn why<'a>(status: &'a CouponEventStatus, type_: &str) -> &'a str {
+fn reason_of<'a>(status: &'a CouponEventStatus, type_: &str) -> &'a str {
     status.condition(type_).map_or("", |condition| &condition.reason)
 }

@@ -1,4 +1,4 @@
-//! The way to Kubernetes, and what its refusals mean.
+//! The connection to Kubernetes, and error messages that say what to do.
 
 use std::path::PathBuf;
 
@@ -12,27 +12,27 @@ use kube::{
     core::DeserializeGuard,
 };
 
-use crate::view::plain;
+use crate::view::sanitize;
 
-/// Names that are as similar as this are worth a question.
-const SIMILAR: f64 = 0.7;
+/// Minimum similarity of a name suggested for an unknown one.
+const MIN_SIMILARITY: f64 = 0.7;
 
-/// Which cluster, and which of its namespaces.
+/// The cluster and the namespace.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster")]
 pub(crate) struct ClusterArgs {
-    /// The kubeconfig. Without it: what KUBECONFIG names, or ~/.kube/config.
+    /// Path of the kubeconfig. Default: KUBECONFIG, or ~/.kube/config.
     #[arg(long, global = true, value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig. Without it: its current one.
+    /// Context of the kubeconfig. Default: the current context.
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
-    /// The namespace. Without it: that of the context.
+    /// Namespace of the events. Default: the namespace of the context.
     #[arg(long, short, global = true, value_name = "NAME", value_parser = namespace_name)]
     namespace: Option<String>,
 }
 
-/// A namespace of a cluster.
+/// A namespace of a connected cluster.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) namespace: String,
@@ -47,7 +47,7 @@ impl ClusterArgs {
             None => Config::from_kubeconfig(&options).await,
         };
         let config = config.context("cannot read the kubeconfig")?;
-        let client = Client::try_from(config).context("cannot speak to Kubernetes as it is configured")?;
+        let client = Client::try_from(config).context("cannot create a Kubernetes client")?;
         let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
         Ok(Cluster { client, namespace })
     }
@@ -58,77 +58,77 @@ impl Cluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The event of this name.
+    /// Fetches the event of this name.
     pub(crate) async fn event(&self, name: &str) -> anyhow::Result<CouponEvent> {
         match self.events().get_opt(name).await {
-            Ok(Some(event)) => readable(event),
-            Ok(None) => Err(self.no_event(name).await),
+            Ok(Some(event)) => parsed(event),
+            Ok(None) => Err(self.not_found(name).await),
             Err(error) => Err(self.explain(error, "get")),
         }
     }
 
-    /// Why there is no event of this name.
-    async fn no_event(&self, name: &str) -> anyhow::Error {
+    /// Error for an unknown name, with a suggestion if a similar event exists.
+    async fn not_found(&self, name: &str) -> anyhow::Error {
         let namespace = &self.namespace;
         let events = match self.events().list_metadata(&ListParams::default()).await {
             Ok(events) => events,
-            // It is more likely that this is why.
+            // The CRD is not installed.
             Err(error) if is_not_found(&error) => return self.explain(error, "list"),
-            Err(_) => return anyhow!("there is no event {name:?} in the namespace {namespace}"),
+            Err(_) => return anyhow!("event {name:?} not found in the namespace {namespace}"),
         };
         let names = events.iter().map(ResourceExt::name_any);
         match closest(name, names) {
-            Some(other) => anyhow!("there is no event {name:?} in the namespace {namespace}; did you mean {other:?}?"),
+            Some(other) => anyhow!("event {name:?} not found in the namespace {namespace}; did you mean {other:?}?"),
             None if events.items.is_empty() => {
                 anyhow!(
-                    "there is no event {name:?}: the namespace {namespace} has no events; choose another one with -n"
+                    "event {name:?} not found: the namespace {namespace} has no events; select another namespace with -n"
                 )
             }
-            None => anyhow!("there is no event {name:?} in the namespace {namespace}"),
+            None => anyhow!("event {name:?} not found in the namespace {namespace}"),
         }
     }
 
-    /// What went wrong when this was done to the events.
+    /// Adds to an error of the API server what to do about it. `verb` is the verb of the request.
     pub(crate) fn explain(&self, error: kube::Error, verb: &str) -> anyhow::Error {
         let namespace = &self.namespace;
-        match &error {
-            error if is_not_found(error) => anyhow!(
-                "the cluster knows no CouponEvents: install Couponry, or its definition with \
+        match error {
+            error if is_not_found(&error) => anyhow!(
+                "the cluster has no CRD for CouponEvents: install Couponry, or apply the CRD with \
                  `kubectl apply --server-side -f {}`",
-                couponry_crds::DEFINITION_FILE
+                couponry_crds::CRD_FILE
             ),
             kube::Error::Api(status) if status.code == 403 => anyhow!(
-                "you may not {verb} the events of the namespace {namespace}; a Role with this rule is wanted: \
+                "not allowed to {verb} events in the namespace {namespace}: this requires a Role with the rule \
                  {{apiGroups: [couponry.dev], resources: [couponevents], verbs: [{verb}]}}"
             ),
-            kube::Error::Api(status) if status.code == 401 => anyhow!("the cluster does not know you: log in again"),
-            kube::Error::Api(status) => anyhow!("{}", plain(&status.message)),
-            kube::Error::Service(cause) => {
-                // Its causes say which of the many ways to fail it was.
-                let causes = anyhow!("{cause:?}");
-                anyhow::Error::new(error).context(format!("the cluster does not answer ({causes})"))
+            kube::Error::Api(status) if status.code == 401 => {
+                anyhow!("the API server rejected the credentials: log in again")
             }
-            _ => anyhow::Error::new(error).context(format!("cannot {verb} the events of the namespace {namespace}")),
+            kube::Error::Api(status) => anyhow!("{}", sanitize(&status.message)),
+            kube::Error::Service(cause) => anyhow!(cause).context("cannot reach the Kubernetes API server"),
+            error => {
+                anyhow::Error::new(error).context(format!("cannot {verb} the events of the namespace {namespace}"))
+            }
         }
     }
 }
 
-/// The event, unless it cannot be read: then why, and what to do.
-pub(crate) fn readable(DeserializeGuard(read): DeserializeGuard<CouponEvent>) -> anyhow::Result<CouponEvent> {
-    read.map_err(|invalid| {
+/// The event, or an error if the object does not match the schema, such as one created under an older CRD.
+pub(crate) fn parsed(DeserializeGuard(event): DeserializeGuard<CouponEvent>) -> anyhow::Result<CouponEvent> {
+    event.map_err(|invalid| {
         let name = invalid.metadata.name.as_deref().unwrap_or_default();
-        let error = plain(&invalid.error);
-        anyhow!("the event {name} cannot be read: {error}; correct it with `kubectl edit ce {name}`, or delete it")
+        let error = sanitize(&invalid.error);
+        anyhow!("the event {name} is not valid: {error}; correct it with `kubectl edit ce {name}`, or delete it")
     })
 }
 
-/// The name of an event, as Kubernetes has them. Others would be taken for a part of its paths.
+/// Parses the name of an event. Other characters could change the path of the request.
 pub(crate) fn event_name(name: &str) -> Result<String, String> {
     let rule = "lower-case letters, digits, '-' and '.', at most 253, with a letter or digit at both ends";
     if name.len() <= 253 && name.split('.').all(is_label) { Ok(name.to_owned()) } else { Err(format!("use {rule}")) }
 }
 
-/// The name of a namespace.
+/// Parses the name of a namespace.
 fn namespace_name(name: &str) -> Result<String, String> {
     let rule = "lower-case letters, digits and '-', at most 63, with a letter or digit at both ends";
     if name.len() <= 63 && is_label(name) { Ok(name.to_owned()) } else { Err(format!("use {rule}")) }
@@ -146,10 +146,10 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// The name that was probably meant.
+/// The most similar name.
 fn closest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let rated = names.map(|other| (strsim::jaro_winkler(name, &other), other));
-    rated.filter(|(rate, _)| *rate > SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
+    rated.filter(|(rate, _)| *rate > MIN_SIMILARITY).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_understood() {
+    fn closest_of_misspelled_name_returns_similar_name() {
         let names = || ["summer", "winter-2026", "spring"].into_iter().map(str::to_owned);
         assert_eq!(closest("sumer", names()).as_deref(), Some("summer"));
         assert_eq!(closest("winter-2025", names()).as_deref(), Some("winter-2026"));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_not_asked_for() {
+    fn names_with_invalid_characters_or_length_are_rejected() {
         let long = "x".repeat(254);
         for name in ["", " ", "a b", "p3/status", "..", "a..b", "-a", "a-", "A", "여름", "a?watch=true", "a%2f", &long]
         {

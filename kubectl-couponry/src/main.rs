@@ -1,11 +1,11 @@
-//! `kubectl couponry`: watches, changes and inspects coupon events.
+//! `kubectl couponry`: shows, changes and inspects coupon events.
 //!
-//! [`status`] shows events with what [`view`] and [`table`] make of them, [`change`] changes them, [`inside`] runs the
-//! operator's own commands in its pod. [`cluster`] is the way to Kubernetes, and says what its refusals mean.
+//! [`status`] shows events, using [`view`] and [`table`]; [`change`] changes them; [`exec`] runs commands of the
+//! operator in its pod. [`cluster`] connects to Kubernetes and translates its errors.
 
 mod change;
 mod cluster;
-mod inside;
+mod exec;
 mod status;
 mod table;
 mod view;
@@ -13,15 +13,21 @@ mod view;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cluster::ClusterArgs;
+
+use crate::{
+    change::{Close, Pause, Resume, Topup},
+    cluster::{ClusterArgs, event_name},
+    status::Status,
+};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, or healthy; 1 not done, or `audit` and `check` found something; 2 wrong usage, or it could not be found out.";
+Exit codes: 0 success; 1 the command failed, or `check` or `audit` found a problem; 2 invalid usage, or `check`, `audit` or `export` \
+could not run.";
 
-/// The exit code that says: it could not be found out.
-const COULD_NOT_LOOK: u8 = 2;
+/// Exit code of `check`, `audit` and `export` if they could not run.
+const NOT_RUN: u8 = 2;
 
-/// Watches, changes and inspects coupon events.
+/// Shows, changes and inspects coupon events.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-couponry", bin_name = "kubectl couponry", version, after_help = EXIT_CODES, max_term_width = 120)]
 struct Cli {
@@ -33,31 +39,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows how far an event is: coupons, window, conditions. Without a name: a table of all events.
-    Status(status::Status),
-    /// Holds an event: nobody gets a coupon until it is resumed.
-    Pause(change::Pause),
-    /// Lets a paused event go on.
-    Resume(change::Resume),
-    /// Ends an event for good: nobody gets a coupon any more, and it cannot be opened again.
-    Close(change::Close),
+    /// Shows coupon counts, window and conditions of an event. Without a name: a table of all events.
+    Status(Status),
+    /// Suspends issuing until the event is resumed.
+    Pause(Pause),
+    /// Resumes a paused event.
+    Resume(Resume),
+    /// Ends an event permanently. A closed event cannot be reopened.
+    Close(Close),
     /// Adds coupons to an event, also while it is open.
-    Topup(change::Topup),
-    /// Looks whether the installation is healthy: servers, settings, definition, lag, events. Runs in the operator's pod.
+    Topup(Topup),
+    /// Checks the installation: servers, settings, CRD, consumer lag, pods and events. Runs in the operator's pod.
     Check {
-        /// How to say it.
-        #[arg(long, short, value_enum, default_value = "text", value_name = "FORM")]
+        /// Output format.
+        #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
         output: Output,
     },
-    /// Compares what Redis, Kafka and Postgres hold of an event. Runs in the operator's pod.
+    /// Compares the coupons and issuances of an event in Redis, Kafka and Postgres. Runs in the operator's pod.
     Audit {
-        /// The event.
-        #[arg(value_parser = cluster::event_name)]
+        /// Name of the event.
+        #[arg(value_parser = event_name)]
         name: String,
-        /// How to say it.
-        #[arg(long, short, value_enum, default_value = "text", value_name = "FORM")]
+        /// Output format.
+        #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
         output: Output,
-        /// How long to wait for what is on its way from Redis to Postgres.
+        /// How long to wait for records in flight from Redis to Postgres.
         #[arg(long, default_value_t = 30, value_name = "SECONDS")]
         wait: u64,
         #[command(flatten)]
@@ -65,16 +71,16 @@ enum Command {
     },
     /// Writes the coupons or the issuances of an event as CSV. Runs in the operator's pod.
     Export {
-        /// The event.
-        #[arg(value_parser = cluster::event_name)]
+        /// Name of the event.
+        #[arg(value_parser = event_name)]
         name: String,
-        /// Which rows.
+        /// Rows to export.
         #[arg(value_enum)]
         rows: Rows,
-        /// Write to this file, which appears when all is in it. Without it: to standard output.
+        /// Output file; it is created only after the export has completed. Default: standard output.
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// Put an apostrophe before every userId that a spreadsheet would take for a formula.
+        /// Prefix a userId with an apostrophe if a spreadsheet would interpret it as a formula.
         #[arg(long)]
         for_spreadsheets: bool,
         #[command(flatten)]
@@ -84,41 +90,47 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct DeletedEvent {
-    /// The uid of an event whose resource is gone.
+    /// UID of an event whose resource is deleted.
     #[arg(long, value_name = "UID")]
     uid: Option<String>,
 }
 
-/// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people.
+    /// Human-readable text.
     Text,
     /// One JSON value.
     Json,
 }
 
-/// What can be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Rows {
-    /// Every coupon, in the order in which they are given, with who has it.
+    /// All coupons with their holders, in the order in which they are issued.
     Coupons,
-    /// Every recorded issuance, in no order.
+    /// All recorded issuances, unordered.
     Issuances,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Of these, 1 would say that something was found.
-    let is_question = matches!(cli.command, Command::Check { .. } | Command::Audit { .. } | Command::Export { .. });
+    let runs_in_pod = matches!(cli.command, Command::Check { .. } | Command::Audit { .. } | Command::Export { .. });
     run(cli).await.unwrap_or_else(|error| {
         let error = match error.downcast::<clap::Error>() {
             Ok(usage) => usage.exit(),
             Err(error) => error,
         };
-        eprintln!("{} {error:#}", console::style("Error:").red().bold().for_stderr());
-        if is_question { ExitCode::from(COULD_NOT_LOOK) } else { ExitCode::FAILURE }
+        eprintln!("{} {}", console::style("Error:").red().bold().for_stderr(), chain(&error));
+        if runs_in_pod { ExitCode::from(NOT_RUN) } else { ExitCode::FAILURE }
+    })
+}
+
+/// The error and its causes in one line. Skips a cause which the previous text contains: errors of `kube` include
+/// theirs.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
     })
 }
 
@@ -130,12 +142,12 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(resume) => resume.run(&cluster).await,
         Command::Close(close) => close.run(&cluster).await,
         Command::Topup(topup) => topup.run(&cluster).await,
-        Command::Check { output } => inside::run(&cluster, &["check", "--output", output.name()], None).await,
+        Command::Check { output } => exec::run(&cluster, &["check", "--output", output.name()], None).await,
         Command::Audit { name, output, wait, event } => {
             let wait = wait.to_string();
             let mut args = vec!["audit", &name, "--output", output.name(), "--wait", &wait];
             args.extend(event.args());
-            inside::run(&cluster, &args, None).await
+            exec::run(&cluster, &args, None).await
         }
         Command::Export { name, rows, output, for_spreadsheets, event } => {
             let rows = match rows {
@@ -145,7 +157,7 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             let mut args = vec!["export", &name, rows];
             args.extend(event.args());
             args.extend(for_spreadsheets.then_some("--for-spreadsheets"));
-            inside::run(&cluster, &args, output.as_deref()).await
+            exec::run(&cluster, &args, output.as_deref()).await
         }
     }
 }
@@ -172,7 +184,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flags_fit_together() {
+    fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn error_chain_skips_repeated_causes() {
+        let error = anyhow::anyhow!("no such file").context("cannot read x: no such file").context("cannot connect");
+        assert_eq!(chain(&error), "cannot connect: cannot read x: no such file");
     }
 }

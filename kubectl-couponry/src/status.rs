@@ -1,4 +1,4 @@
-//! `status`.
+//! `kubectl couponry status`.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -23,23 +23,25 @@ use kube::{
 };
 
 use crate::{
-    cluster::{Cluster, event_name, readable},
+    cluster::{Cluster, event_name, parsed},
     table::table,
-    view::{self, grouped, state_word},
+    view,
 };
 
-/// How often countdowns are drawn anew.
-const TICK: Duration = Duration::from_secs(1);
+const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
+
+const HEADINGS: [&str; 8] = ["NAME", "READY", "STATE", "TOTAL", "ISSUED", "RECORDED", "AVAILABLE", "NEXT"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The event. Without it: all events.
+    /// Name of the event. Default: all events.
     #[arg(value_parser = event_name)]
     name: Option<String>,
-    /// Go on showing it until it is deleted, or Ctrl-C. Where the output is no terminal: a line for each change.
+    /// Update the display until the event is deleted, or Ctrl-C. If standard output is not a terminal, print a line
+    /// per change.
     #[arg(long, short, requires = "name")]
     watch: bool,
-    /// The events of all namespaces.
+    /// List the events of all namespaces.
     #[arg(long, short = 'A', conflicts_with = "name")]
     all_namespaces: bool,
 }
@@ -47,13 +49,13 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         match &self.name {
-            None => all(cluster, self.all_namespaces).await?,
+            None => list(cluster, self.all_namespaces).await?,
             Some(name) => {
                 let event = cluster.event(name).await?;
                 if self.watch {
                     watch(cluster, event).await?;
                 } else {
-                    for line in view::lines(&event, Timestamp::now()) {
+                    for line in view::details(&event, Timestamp::now()) {
                         println!("{line}");
                     }
                 }
@@ -63,61 +65,67 @@ impl Status {
     }
 }
 
-async fn all(cluster: &Cluster, everywhere: bool) -> anyhow::Result<()> {
-    let events = if everywhere { Api::all(cluster.client.clone()) } else { cluster.events() };
-    let events: Vec<DeserializeGuard<CouponEvent>> =
-        events.list(&ListParams::default()).await.map_err(|error| cluster.explain(error, "list"))?.items;
+async fn list(cluster: &Cluster, all_namespaces: bool) -> anyhow::Result<()> {
+    let api = if all_namespaces { Api::all(cluster.client.clone()) } else { cluster.events() };
+    let events = api.list(&ListParams::default()).await.map_err(|error| cluster.explain(error, "list"))?.items;
     if events.is_empty() {
-        let place = if everywhere { "the cluster".to_owned() } else { format!("the namespace {}", cluster.namespace) };
-        eprintln!("There are no events in {place}.");
+        let scope =
+            if all_namespaces { "the cluster".to_owned() } else { format!("the namespace {}", cluster.namespace) };
+        eprintln!("No events found in {scope}.");
         return Ok(());
     }
-    let mut heads = vec!["NAME", "READY", "STATE", "TOTAL", "ISSUED", "RECORDED", "AVAILABLE", "NEXT"];
-    if everywhere {
-        heads.insert(0, "NAMESPACE");
-    }
-    let rows = events.iter().map(|guard| {
-        let mut row = guard.0.as_ref().map_or_else(|invalid| unreadable(&invalid.metadata), row);
-        if everywhere {
-            row.insert(0, guard.namespace().unwrap_or_default());
-        }
-        row
-    });
-    let rows: Vec<_> = rows.collect();
-    print!("{}", table(&heads, &rows));
+    print!("{}", events_table(&events, all_namespaces, Timestamp::now()));
     Ok(())
 }
 
-/// `status NAME` says why.
-fn unreadable(metadata: &ObjectMeta) -> Vec<String> {
+fn events_table(events: &[DeserializeGuard<CouponEvent>], all_namespaces: bool, now: Timestamp) -> String {
+    let mut headings = HEADINGS.to_vec();
+    if all_namespaces {
+        headings.insert(0, "NAMESPACE");
+    }
+    let rows: Vec<_> = events
+        .iter()
+        .map(|guard| {
+            let mut row =
+                guard.0.as_ref().map_or_else(|invalid| invalid_row(&invalid.metadata), |event| row(event, now));
+            if all_namespaces {
+                row.insert(0, guard.namespace().unwrap_or_default());
+            }
+            row
+        })
+        .collect();
+    table(&headings, &rows)
+}
+
+/// An object that does not match the current schema. `status NAME` prints the reason.
+fn invalid_row(metadata: &ObjectMeta) -> Vec<String> {
     let unknown = || "-".to_owned();
     let name = metadata.name.clone().unwrap_or_default();
     let state = reason::INVALID_OBJECT.to_owned();
     vec![name, unknown(), state, unknown(), unknown(), unknown(), unknown(), String::new()]
 }
 
-fn row(event: &CouponEvent) -> Vec<String> {
+fn row(event: &CouponEvent, now: Timestamp) -> Vec<String> {
     let status = event.status.clone().unwrap_or_default();
-    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
     let ready = status.condition(condition::READY).map_or("-", |ready| &ready.status).to_owned();
     vec![
         event.name_any(),
         ready,
-        state_word(event),
-        grouped(event.spec.total_count),
-        number(status.issued),
-        number(status.recorded),
-        number(status.available),
-        next(event, Timestamp::now()),
+        view::state(event),
+        view::count(Some(event.spec.total_count)),
+        view::count(status.issued),
+        view::count(status.recorded),
+        view::count(status.available),
+        next_transition(event, now),
     ]
 }
 
-/// What the clock does next.
-fn next(event: &CouponEvent, now: Timestamp) -> String {
+/// Time until the event starts or ends.
+fn next_transition(event: &CouponEvent, now: Timestamp) -> String {
     let times = [("starts in", &event.spec.start_time), ("ends in", &event.spec.end_time)];
     let next = times.into_iter().find_map(|(what, at)| {
         let left = at.as_ref()?.0.duration_since(now);
-        left.is_positive().then(|| format!("{what} {}", view::span(left)))
+        left.is_positive().then(|| format!("{what} {}", view::duration(left)))
     });
     next.unwrap_or_default()
 }
@@ -126,28 +134,28 @@ async fn watch(cluster: &Cluster, event: CouponEvent) -> anyhow::Result<()> {
     let name = event.name_any();
     let mut screen = if Term::stdout().is_term() { Some(Screen::default()) } else { None };
     let mut current = event;
-    let mut said = String::new();
-    let changes = watcher(cluster.events(), watcher::Config::default().fields(&format!("metadata.name={name}")));
-    let mut changes = changes.default_backoff().boxed();
+    let mut printed = String::new();
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut changes = watcher(cluster.events(), config).default_backoff().boxed();
     loop {
         if let Some(screen) = &mut screen {
-            screen.draw(&view::lines(&current, Timestamp::now()));
+            screen.draw(&view::details(&current, Timestamp::now()));
         } else {
-            let line = view::line(&current);
-            if line != said {
+            let line = view::summary(&current);
+            if line != printed {
                 println!("{}  {line}", Timestamp::now().strftime("%H:%M:%S"));
-                said = line;
+                printed = line;
             }
         }
         let change = tokio::select! {
             change = changes.try_next() => change,
-            // Countdowns go on.
-            () = tokio::time::sleep(TICK) => continue,
+            // Redraws the countdowns.
+            () = tokio::time::sleep(REDRAW_INTERVAL) => continue,
         };
         match change {
-            Ok(Some(Event::Apply(event) | Event::InitApply(event))) => current = readable(event)?,
-            Ok(Some(Event::Delete(_))) => bail!("{name} was deleted"),
-            Ok(None) => bail!("the watch of {name} has ended"),
+            Ok(Some(Event::Apply(event) | Event::InitApply(event))) => current = parsed(event)?,
+            Ok(Some(Event::Delete(_))) => bail!("the event {name} was deleted"),
+            Ok(None) => bail!("the watch of the event {name} ended"),
             Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) => {
                 if let kube::Error::Api(status) = &error
                     && status.code == 403
@@ -155,13 +163,13 @@ async fn watch(cluster: &Cluster, event: CouponEvent) -> anyhow::Result<()> {
                     return Err(cluster.explain(error, "watch"));
                 }
             }
-            // After an error, it is watched again by itself.
+            // The watcher restarts after an error.
             Ok(Some(Event::Init | Event::InitDone)) | Err(_) => {}
         }
     }
 }
 
-/// Some lines of the terminal that are drawn again and again.
+/// Redraws a block of lines on the terminal.
 #[derive(Default)]
 struct Screen {
     all: MultiProgress,
@@ -186,5 +194,56 @@ impl Screen {
             line.set_message(text.clone());
             line.tick();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: &str = "
+- apiVersion: couponry.dev/v1alpha1
+  kind: CouponEvent
+  metadata: {name: summer, namespace: shop}
+  spec:
+    policyName: Summer sale
+    totalCount: 100000
+    discounts: [{type: Percent, value: 10, allocationPercentage: 100}]
+    endTime: '2026-12-02T00:00:00Z'
+  status:
+    loaded: 100000
+    issued: 50000
+    recorded: 49000
+    available: 50000
+    conditions:
+      - {type: Ready, status: 'True', reason: StockComplete, message: '', lastTransitionTime: '2026-12-01T00:00:00Z'}
+      - {type: Open, status: 'True', reason: Open, message: '', lastTransitionTime: '2026-12-01T00:00:00Z'}
+- apiVersion: couponry.dev/v1alpha1
+  kind: CouponEvent
+  metadata: {name: new, namespace: shop}
+  spec:
+    policyName: Not observed yet
+    totalCount: 10
+    discounts: [{type: Amount, value: 1, count: 10}]
+    startTime: '2026-12-01T02:00:00Z'
+- apiVersion: couponry.dev/v1alpha1
+  kind: CouponEvent
+  metadata: {name: odd, namespace: shop}
+  spec: {policyName: Invalid, totalCount: many, discounts: []}
+";
+
+    fn rendered(all_namespaces: bool) -> String {
+        let events: Vec<DeserializeGuard<CouponEvent>> = serde_yaml::from_str(EVENTS).unwrap();
+        events_table(&events, all_namespaces, "2026-12-01T01:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn events_table_shows_counts_state_and_next_transition() {
+        insta::assert_snapshot!(rendered(false), @"");
+    }
+
+    #[test]
+    fn events_table_of_all_namespaces_has_namespace_column() {
+        insta::assert_snapshot!(rendered(true), @"");
     }
 }

@@ -1,5 +1,5 @@
-//! The plugin against a real API server, and a real operator where it waits for one. What it runs in the operator's pod needs a
-//! node: `cargo xtask e2e` has one.
+//! The plugin against a real API server, with a real operator where it waits for one. Commands in the operator's pod
+//! require a node and are tested by `cargo xtask e2e`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -21,24 +21,24 @@ fn plugin(kubeconfig: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Standard output of a call that succeeds.
-fn said(output: &Output) -> String {
+/// Standard output of a successful call.
+fn stdout(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     out.into_owned()
 }
 
-/// Standard error of a call that fails.
-fn refused(output: &Output) -> String {
-    ended(output, 1)
+/// Standard error of a call with exit code 1.
+fn failure(output: &Output) -> String {
+    stderr(output, 1)
 }
 
-/// Standard error of a call that was used wrongly, or could not find out.
-fn unanswered(output: &Output) -> String {
-    ended(output, 2)
+/// Standard error of a call with exit code 2: invalid usage, or a command that could not run.
+fn not_run(output: &Output) -> String {
+    stderr(output, 2)
 }
 
-fn ended(output: &Output, code: i32) -> String {
+fn stderr(output: &Output, code: i32) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{out}{err}");
     err.into_owned()
@@ -50,7 +50,7 @@ fn manifest(namespace: &str, name: &str, spec: &str) -> String {
     )
 }
 
-/// A namespace with an operator of its own.
+/// A namespace with its own operator.
 struct Installation {
     namespace: String,
     operator: Running,
@@ -60,11 +60,8 @@ struct Installation {
 impl Installation {
     fn start() -> Self {
         let namespace = unique_name("plugin");
-        shared::kubectl_with(
-            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
-            &couponry_crds::definition_yaml(),
-        )
-        .unwrap();
+        shared::kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &couponry_crds::crd_yaml())
+            .unwrap();
         shared::kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])
             .unwrap();
         shared::kubectl(&["create", "namespace", &namespace]).unwrap();
@@ -92,22 +89,22 @@ impl Installation {
         self.command(args).output().unwrap()
     }
 
-    /// Waits until `status` shows this.
+    /// Waits until the output of `status` contains this text.
     fn wait(&self, name: &str, part: &str) -> String {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
-            let shown = said(&self.run(&["status", name]));
+            let shown = stdout(&self.run(&["status", name]));
             if shown.contains(part) {
                 return shown;
             }
-            assert!(begun.elapsed() < DEADLINE, "{part:?} is not in\n{shown}\n{}", self.operator.log());
+            assert!(started.elapsed() < DEADLINE, "{part:?} is not in\n{shown}\n{}", self.operator.log());
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 }
 
 #[test]
-fn an_event_is_watched_paused_resumed_topped_up_and_closed() {
+fn commands_on_running_event_change_its_status() {
     let installation = Installation::start();
     installation.apply("summer", BY_SHARES);
     let shown = installation.wait("summer", "state      Open");
@@ -120,48 +117,53 @@ fn an_event_is_watched_paused_resumed_topped_up_and_closed() {
     let mut until = |part: &str| lines.by_ref().map(Result::unwrap).find(|line| line.contains(part)).unwrap();
     assert!(until("summer  Open").contains("available 100"));
 
-    let paused = said(&installation.run(&["pause", "summer"]));
+    let paused = stdout(&installation.run(&["pause", "summer"]));
     assert!(paused.starts_with("summer is paused\nsummer  Paused"), "{paused}");
     until("summer  Paused");
-    let resumed = said(&installation.run(&["resume", "summer"]));
+    let resumed = stdout(&installation.run(&["resume", "summer"]));
     assert!(resumed.starts_with("summer is resumed\nsummer  Open"), "{resumed}");
-    let more = said(&installation.run(&["topup", "summer", "50"]));
-    assert!(more.starts_with("summer is topped up to 150 coupons\n"), "{more}");
-    assert!(more.contains("loaded 150/150"), "{more}");
-    assert!(refused(&installation.run(&["topup", "summer", "--to", "120"])).contains("has 150 coupons already"));
+    let topped_up = stdout(&installation.run(&["topup", "summer", "50"]));
+    assert!(topped_up.starts_with("summer is topped up to 150 coupons\n"), "{topped_up}");
+    assert!(topped_up.contains("loaded 150/150"), "{topped_up}");
+    assert!(failure(&installation.run(&["topup", "summer", "--to", "120"])).contains("already has 150 coupons"));
     until("loaded 150/150");
 
-    assert!(unanswered(&installation.run(&["close", "summer"])).contains("closing summer is final; say --yes"));
-    assert!(said(&installation.run(&["close", "summer", "--yes"])).starts_with("summer is closed\nsummer  Closed"));
-    assert!(refused(&installation.run(&["resume", "summer"])).contains("closed, which is final"));
-    assert!(refused(&installation.run(&["pause", "summer"])).contains("summer is closed"));
+    assert!(
+        not_run(&installation.run(&["close", "summer"])).contains("closing summer is permanent: confirm with --yes")
+    );
+    assert!(stdout(&installation.run(&["close", "summer", "--yes"])).starts_with("summer is closed\nsummer  Closed"));
+    assert!(failure(&installation.run(&["resume", "summer"])).contains("summer is closed and cannot be resumed"));
+    assert!(failure(&installation.run(&["pause", "summer"])).contains("summer is closed"));
 
-    let table = said(&installation.run(&["status"]));
+    let table = stdout(&installation.run(&["status"]));
     let cells: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(cells[..4], ["summer", "True", "Closed", "150"], "{table}");
-    let everywhere = said(&installation.run(&["status", "-A"]));
-    assert!(everywhere.starts_with("NAMESPACE") && everywhere.contains(&installation.namespace), "{everywhere}");
+    let all_namespaces = stdout(&installation.run(&["status", "-A"]));
+    assert!(
+        all_namespaces.starts_with("NAMESPACE") && all_namespaces.contains(&installation.namespace),
+        "{all_namespaces}"
+    );
 
     shared::kubectl(&["delete", "ce", "summer", "--namespace", &installation.namespace]).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(1));
 }
 
 #[test]
-fn an_event_by_counts_says_how_to_top_it_up() {
+fn topup_of_event_with_counts_prints_instructions() {
     let installation = Installation::start();
     let spec = "{policyName: p, totalCount: 10, discounts: [{type: Amount, value: 9, count: 7}, {type: Percent, value: 10, count: 3}]}";
     installation.apply("counted", spec);
-    let advice = refused(&installation.run(&["topup", "counted", "5"]));
-    assert!(advice.contains("(AMOUNT:9 has 7, PERCENT:10 has 3)"), "{advice}");
-    assert!(advice.contains("by 5 in all, and totalCount to 15"), "{advice}");
-    assert!(advice.contains("kubectl edit ce counted"), "{advice}");
+    let error = failure(&installation.run(&["topup", "counted", "5"]));
+    assert!(error.contains("(7 of AMOUNT:9, 3 of PERCENT:10)"), "{error}");
+    assert!(error.contains("by 5 in total, and totalCount to 15"), "{error}");
+    assert!(error.contains("kubectl edit ce counted"), "{error}");
 }
 
 #[test]
-fn an_event_that_cannot_be_read_is_named_and_hides_no_other() {
+fn invalid_event_is_reported_and_others_are_shown() {
     let kubernetes = Kubernetes::start().unwrap();
     let run = |args: &[&str]| plugin(kubernetes.kubeconfig(), args).output().unwrap();
-    let mut older = serde_json::to_value(couponry_crds::definition()).unwrap();
+    let mut older = serde_json::to_value(couponry_crds::crd()).unwrap();
     let end = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/endTime";
     *older.pointer_mut(end).unwrap() = serde_json::json!({"type": "string"});
     let rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations";
@@ -170,68 +172,74 @@ fn an_event_that_cannot_be_read_is_named_and_hides_no_other() {
     kubernetes
         .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])
         .unwrap();
-    let odd = BY_SHARES.replace("totalCount", "endTime: '9999-12-31T23:59:59Z', totalCount");
-    for (name, spec) in [("forever", odd.as_str()), ("summer", BY_SHARES)] {
+    let unsupported = BY_SHARES.replace("totalCount", "endTime: '9999-12-31T23:59:59Z', totalCount");
+    for (name, spec) in [("forever", unsupported.as_str()), ("summer", BY_SHARES)] {
         kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest("default", name, spec)).unwrap();
     }
-    let table = said(&run(&["status"]));
+    let table = stdout(&run(&["status"]));
     let state = |line: usize| table.lines().nth(line).unwrap().split_whitespace().nth(2).unwrap();
     assert_eq!((state(1), state(2)), ("InvalidObject", "Unknown"), "{table}");
     for args in [&["status", "forever"][..], &["pause", "forever"]] {
-        let why = refused(&run(args));
-        assert!(why.contains("the event forever cannot be read: ") && why.contains("kubectl edit ce forever"), "{why}");
+        let error = failure(&run(args));
+        assert!(
+            error.contains("the event forever is not valid: ") && error.contains("kubectl edit ce forever"),
+            "{error}"
+        );
     }
-    assert!(said(&run(&["status", "summer"])).contains("Summer sale"));
-    assert!(refused(&run(&["status", "sumer"])).contains("did you mean"));
+    assert!(stdout(&run(&["status", "summer"])).contains("Summer sale"));
+    assert!(failure(&run(&["status", "sumer"])).contains("did you mean"));
 }
 
 #[test]
-fn what_is_missing_or_forbidden_is_said() {
+fn missing_or_forbidden_resources_are_reported() {
     let eve = User { token: "eve-token", name: "eve", groups: &["system:authenticated"] };
     let kubernetes = Kubernetes::start_with(&[eve]).unwrap();
     let run = |args: &[&str]| plugin(kubernetes.kubeconfig(), args).output().unwrap();
 
     for args in [&["status"][..], &["status", "summer"], &["pause", "summer"]] {
-        assert!(refused(&run(args)).contains("the cluster knows no CouponEvents: install Couponry"), "{args:?}");
+        assert!(failure(&run(args)).contains("the cluster has no CRD for CouponEvents: install Couponry"), "{args:?}");
     }
-    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::definition_yaml()).unwrap();
+    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::crd_yaml()).unwrap();
     kubernetes
         .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])
         .unwrap();
-    let none = run(&["status"]);
-    assert_eq!(said(&none), "");
-    assert_eq!(String::from_utf8_lossy(&none.stderr), "There are no events in the namespace default.\n");
-    assert!(refused(&run(&["status", "summer"])).contains("the namespace default has no events"));
+    let empty = run(&["status"]);
+    assert_eq!(stdout(&empty), "");
+    assert_eq!(String::from_utf8_lossy(&empty.stderr), "No events found in the namespace default.\n");
+    assert!(failure(&run(&["status", "summer"])).contains("the namespace default has no events"));
 
     kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest("default", "summer", BY_SHARES)).unwrap();
     for name in ["summer/status", "a b", "", "summer?watch=true"] {
         for command in ["status", "pause", "audit"] {
-            let wrong = unanswered(&run(&[command, name]));
-            assert!(wrong.contains(&format!("invalid value '{name}'")) || name.is_empty(), "{wrong}");
-            assert!(wrong.contains("lower-case letters, digits") || name.is_empty(), "{wrong}");
+            let error = not_run(&run(&[command, name]));
+            assert!(error.contains(&format!("invalid value '{name}'")) || name.is_empty(), "{error}");
+            assert!(error.contains("lower-case letters, digits") || name.is_empty(), "{error}");
         }
     }
-    assert!(unanswered(&run(&["status", "-n", "a b"])).contains("lower-case letters, digits"));
+    assert!(not_run(&run(&["status", "-n", "a b"])).contains("lower-case letters, digits"));
 
-    let slip = refused(&run(&["pause", "sumer"]));
-    assert!(slip.contains(r#"there is no event "sumer" in the namespace default; did you mean "summer"?"#), "{slip}");
-    let shown = said(&run(&["status", "summer"]));
-    assert!(shown.contains("no operator has seen it yet"), "{shown}");
-    let alone = refused(&run(&["pause", "summer", "--timeout", "1"]));
-    assert!(alone.contains("no operator has followed it after 1 s"), "{alone}");
-    assert!(said(&run(&["resume", "summer", "--no-wait"])).contains("when the operator has followed"));
+    let misspelled = failure(&run(&["pause", "sumer"]));
+    assert!(
+        misspelled.contains(r#"event "sumer" not found in the namespace default; did you mean "summer"?"#),
+        "{misspelled}"
+    );
+    let shown = stdout(&run(&["status", "summer"]));
+    assert!(shown.contains("no operator has observed this event yet"), "{shown}");
+    let timed_out = failure(&run(&["pause", "summer", "--timeout", "1"]));
+    assert!(timed_out.contains("no operator has observed it within 1 s"), "{timed_out}");
+    assert!(stdout(&run(&["resume", "summer", "--no-wait"])).contains("when the operator has applied it"));
     for args in [&["check"][..], &["audit", "summer"], &["export", "summer", "coupons"]] {
-        let nobody = unanswered(&run(args));
-        assert!(nobody.contains("there is no operator in the namespace default"), "{nobody}");
+        let error = not_run(&run(args));
+        assert!(error.contains("no operator found in the namespace default"), "{error}");
     }
 
     let kubeconfig = std::fs::read_to_string(kubernetes.kubeconfig()).unwrap();
-    let hers = kubernetes.kubeconfig().with_file_name("eve");
-    std::fs::write(&hers, kubeconfig.replace("admin-token", eve.token)).unwrap();
-    let forbidden = refused(&plugin(&hers, &["status", "summer"]).output().unwrap());
+    let kubeconfig_of_eve = kubernetes.kubeconfig().with_file_name("eve");
+    std::fs::write(&kubeconfig_of_eve, kubeconfig.replace("admin-token", eve.token)).unwrap();
+    let forbidden = failure(&plugin(&kubeconfig_of_eve, &["status", "summer"]).output().unwrap());
     assert!(forbidden.contains("{apiGroups: [couponry.dev], resources: [couponevents], verbs: [get]}"), "{forbidden}");
-    let forbidden = unanswered(&plugin(&hers, &["check"]).output().unwrap());
+    let forbidden = not_run(&plugin(&kubeconfig_of_eve, &["check"]).output().unwrap());
     assert!(forbidden.contains("resources: [pods/exec]"), "{forbidden}");
-    let nowhere = refused(&run(&["--context", "nowhere", "status"]));
-    assert!(nowhere.contains("nowhere"), "{nowhere}");
+    let unknown_context = failure(&run(&["--context", "nowhere", "status"]));
+    assert!(unknown_context.contains("nowhere"), "{unknown_context}");
 }

@@ -1,0 +1,318 @@
+//! Runs commands of the operator in its pod, where the connection settings of the servers are.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use console::Color;
+use indicatif::{ProgressBar, ProgressStyle};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
+use kube::{
+    Api, ResourceExt as _,
+    api::{AttachParams, ListParams},
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::cluster::Cluster;
+
+/// Path of the operator in its image.
+const PROGRAM: &str = "/couponry-operator";
+const OPERATOR_LABELS: &str = "app.kubernetes.io/part-of=couponry,app.kubernetes.io/component=operator";
+/// Annotation of a pod with the name of its default container.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+const BUFFER_SIZE: usize = 64 * 1024;
+
+/// Runs a command of the operator and returns its exit code. Its output goes to standard output, or to `file` if it
+/// succeeds.
+pub(crate) async fn run(cluster: &Cluster, args: &[&str], file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let (pod, container) = find_operator(cluster, &pods).await?;
+    let command: Vec<&str> = std::iter::once(PROGRAM).chain(args.iter().copied()).collect();
+    let mut params = AttachParams::default().stdin(false).stdout(true).stderr(true).max_stdout_buf_size(BUFFER_SIZE);
+    params.container = container;
+    let mut process = pods.exec(&pod, command, &params).await.map_err(|error| match error {
+        kube::Error::Api(status) if status.code == 403 => forbidden(cluster),
+        // A rejected upgrade contains the status code only in its text.
+        kube::Error::UpgradeConnection(cause) if cause.to_string().contains("403") => forbidden(cluster),
+        error => anyhow::Error::new(error).context(format!("cannot run a command in the pod {pod}")),
+    })?;
+    let (out, err) =
+        process.stdout().zip(process.stderr()).context("the connection to the pod has no output stream")?;
+    let status = process.take_status().context("the connection to the pod has no status stream")?;
+
+    let mut sink = Sink::new(file)?;
+    let progress = progress(args, file.is_some());
+    let code = stream_output(&mut sink, out, err, status, &progress).await;
+    progress.finish_and_clear();
+    sink.finish(matches!(code, Ok(0)))?;
+    match code {
+        Ok(code) => Ok(ExitCode::from(code)),
+        // The reader closed the pipe: `export … | head`.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies the output of the command until it ends, and returns its exit code. A failed write returns at once: without
+/// a reader the command would block on its output and never end.
+async fn stream_output(
+    sink: &mut Sink,
+    out: impl AsyncRead + Unpin,
+    err: impl AsyncRead + Unpin,
+    status: impl Future<Output = Option<Status>>,
+    progress: &ProgressBar,
+) -> anyhow::Result<u8> {
+    let stderr_and_status = async {
+        let ((), status) = tokio::join!(copy_to_stderr(err), status);
+        Ok(status)
+    };
+    let ((), status) = tokio::try_join!(sink.copy_from(out, progress), stderr_and_status)?;
+    exit_code(status.as_ref())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn forbidden(cluster: &Cluster) -> anyhow::Error {
+    anyhow!(
+        "not allowed to run commands in the operator's pod in the namespace {}: this requires a Role with the rules \
+         {{apiGroups: [\"\"], resources: [pods], verbs: [list]}} and \
+         {{apiGroups: [\"\"], resources: [pods/exec], verbs: [get, create]}}",
+        cluster.namespace
+    )
+}
+
+/// Name and default container of a running pod of the operator, preferably a Ready one.
+async fn find_operator(cluster: &Cluster, pods: &Api<Pod>) -> anyhow::Result<(String, Option<String>)> {
+    let namespace = &cluster.namespace;
+    let found = pods.list(&ListParams::default().labels(OPERATOR_LABELS)).await.map_err(|error| match error {
+        kube::Error::Api(status) if status.code == 403 => forbidden(cluster),
+        error => cluster.explain(error, "list"),
+    })?;
+    ensure!(
+        !found.items.is_empty(),
+        "no operator found in the namespace {namespace}: no pod has the labels {OPERATOR_LABELS}; select another namespace with -n"
+    );
+    let Some(pod) = preferred(&found.items) else {
+        let pods: Vec<String> = found.iter().map(|pod| format!("{} is {}", pod.name_any(), phase(pod))).collect();
+        bail!("no operator is running in the namespace {namespace}: {}", pods.join(", "));
+    };
+    if !is_ready(pod) {
+        eprintln!("no operator is Ready in the namespace {namespace}: using {}, which is running", pod.name_any());
+    }
+    Ok((pod.name_any(), pod.annotations().get(DEFAULT_CONTAINER).cloned()))
+}
+
+/// A running pod, preferably a Ready one.
+fn preferred(pods: &[Pod]) -> Option<&Pod> {
+    let is_running = |pod: &&Pod| phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none();
+    let mut running = pods.iter().filter(is_running);
+    running.clone().find(|pod| is_ready(pod)).or_else(|| running.next())
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+/// The exit code reported by the container runtime.
+fn exit_code(status: Option<&Status>) -> anyhow::Result<u8> {
+    let status = status.context("lost the connection to the pod: the result of the command is unknown")?;
+    if status.status.as_deref() == Some("Success") {
+        return Ok(0);
+    }
+    let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+    let code = causes.into_iter().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
+    let code = code.and_then(|cause| cause.message.as_deref()?.parse::<u8>().ok());
+    code.with_context(|| format!("the command failed: {}", status.message.as_deref().unwrap_or("no reason reported")))
+}
+
+/// Shown only while writing to a file, when the terminal has no other output.
+fn progress(args: &[&str], to_file: bool) -> ProgressBar {
+    let bar = if to_file { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bytes} {bytes_per_sec}") {
+        bar.set_style(style);
+    }
+    bar.set_message(args.join(" "));
+    bar
+}
+
+/// Destination of the command's standard output.
+enum Sink {
+    Terminal,
+    Pipe,
+    /// Written to a temporary file, which is renamed when it is complete.
+    File {
+        file: File,
+        temporary: PathBuf,
+        path: PathBuf,
+    },
+}
+
+impl Sink {
+    fn new(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else {
+            return Ok(if console::user_attended() { Self::Terminal } else { Self::Pipe });
+        };
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".part");
+        let temporary = PathBuf::from(temporary);
+        let file = File::create(&temporary).with_context(|| format!("cannot write {}", temporary.display()))?;
+        Ok(Self::File { file, temporary, path: path.to_owned() })
+    }
+
+    async fn copy_from(&mut self, mut from: impl AsyncRead + Unpin, progress: &ProgressBar) -> anyhow::Result<()> {
+        let mut buffer = vec![0; BUFFER_SIZE];
+        let mut line = Vec::new();
+        loop {
+            let count = from.read(&mut buffer).await.context("cannot read the output of the command")?;
+            if count == 0 {
+                self.write(&colored(&line))?;
+                return self.flush();
+            }
+            progress.inc(count as u64);
+            match self {
+                Self::Terminal => {
+                    for byte in &buffer[..count] {
+                        line.push(*byte);
+                        if *byte == b'\n' {
+                            self.write(&colored(&line))?;
+                            line.clear();
+                        }
+                    }
+                }
+                Self::Pipe | Self::File { .. } => self.write(&buffer[..count])?,
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Terminal | Self::Pipe => io::stdout().write_all(bytes).context("cannot write to standard output"),
+            Self::File { file, temporary, .. } => {
+                file.write_all(bytes).with_context(|| format!("cannot write {}", temporary.display()))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Terminal | Self::Pipe => io::stdout().flush().context("cannot write to standard output"),
+            Self::File { .. } => Ok(()),
+        }
+    }
+
+    /// Keeps or removes the file.
+    fn finish(self, keep: bool) -> anyhow::Result<()> {
+        let Self::File { file, temporary, path } = self else { return Ok(()) };
+        drop(file);
+        if keep {
+            fs::rename(&temporary, &path).with_context(|| format!("cannot write {}", path.display()))
+        } else {
+            fs::remove_file(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))
+        }
+    }
+}
+
+async fn copy_to_stderr(mut from: impl AsyncRead + Unpin) {
+    let mut buffer = vec![0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if io::stderr().write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Colors the result at the beginning of a line.
+fn colored(line: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(line);
+    let colors = [
+        ("OK", Color::Green),
+        ("WARN", Color::Yellow),
+        ("UNCERTAIN", Color::Yellow),
+        ("FAIL", Color::Red),
+        ("DIFFERS", Color::Red),
+        ("  ✗", Color::Red),
+    ];
+    for (word, color) in colors {
+        if let Some(rest) = text.strip_prefix(word) {
+            return format!("{}{rest}", console::style(word).fg(color)).into_bytes();
+        }
+    }
+    line.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
+    use serde_json::json;
+
+    use super::*;
+
+    /// The error of a command that prints into this file without end and never reports a status.
+    async fn error_of_endless_output(file: File) -> anyhow::Error {
+        let mut sink = Sink::File { file, temporary: "temporary".into(), path: "path".into() };
+        let (stderr, _open) = tokio::io::duplex(1);
+        let progress = ProgressBar::hidden();
+        let streamed = stream_output(&mut sink, tokio::io::repeat(b'x'), stderr, pending(), &progress);
+        let deadline = std::time::Duration::from_mins(1);
+        tokio::time::timeout(deadline, streamed).await.expect("must not wait for the command").unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn stream_output_with_failing_sink_returns_error() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let closed = error_of_endless_output(File::from(std::os::fd::OwnedFd::from(writer))).await;
+        assert!(is_broken_pipe(&closed), "{closed:#}");
+        let full = error_of_endless_output(File::options().write(true).open("/dev/full").unwrap()).await;
+        assert!(!is_broken_pipe(&full) && format!("{full:#}").contains("No space left"), "{full:#}");
+    }
+
+    #[test]
+    fn ready_pod_is_preferred() {
+        let pod = |name: &str, phase: &str, ready: &str| -> Pod {
+            let status = json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
+            serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap()
+        };
+        let (new, old) = (pod("new", "Running", "False"), pod("old", "Running", "True"));
+        let name = |pods: &[Pod]| preferred(pods).map(Pod::name_any);
+        assert_eq!(name(&[new.clone(), old]).as_deref(), Some("old"));
+        assert_eq!(name(&[pod("pending", "Pending", "False"), new]).as_deref(), Some("new"));
+        assert_eq!(name(&[pod("pending", "Pending", "False")]), None);
+    }
+
+    #[test]
+    fn exit_code_is_that_of_the_command() {
+        let cause =
+            StatusCause { reason: Some("ExitCode".into()), message: Some("2".into()), ..StatusCause::default() };
+        let details = StatusDetails { causes: Some(vec![cause]), ..StatusDetails::default() };
+        let failed = Status { status: Some("Failure".into()), details: Some(details), ..Status::default() };
+        assert_eq!(exit_code(Some(&failed)).unwrap(), 2);
+        let done = Status { status: Some("Success".into()), ..Status::default() };
+        assert_eq!(exit_code(Some(&done)).unwrap(), 0);
+        let not_started = Status { message: Some("no such file".into()), ..failed.clone() };
+        let not_started = Status { details: None, ..not_started };
+        assert!(exit_code(Some(&not_started)).unwrap_err().to_string().contains("no such file"));
+        assert!(exit_code(None).is_err());
+    }
+
+    #[test]
+    fn colored_line_keeps_its_text() {
+        for line in ["OK    Postgres  answers\n", "FAIL  x\n", "  ✗ coupon\n", "other\n"] {
+            let text = String::from_utf8(colored(line.as_bytes())).unwrap();
+            assert_eq!(console::strip_ansi_codes(&text), line);
+        }
+    }
+}
