@@ -1,11 +1,11 @@
 //! A Postgres with TLS and users.
 
 use couponry_postgres::Database;
-use couponry_settings::{Authorities, PostgresSettings};
-use couponry_testbed::{Authority, Database, Postgres};
+use couponry_settings::{CaCertificates, PostgresSettings};
+use couponry_testbed::{CertificateAuthority, Database, Postgres};
 
-fn authorities(authority: &Authority) -> Authorities {
-    Authorities::read(authority.path().to_str().unwrap()).unwrap()
+fn ca_certificates(authority: &CertificateAuthority) -> CaCertificates {
+    CaCertificates::read(authority.path().to_str().unwrap()).unwrap()
 }
 
 async fn refused(settings: PostgresSettings) -> String {
@@ -16,7 +16,7 @@ async fn refused(settings: PostgresSettings) -> String {
 
 #[tokio::test]
 async fn tls_and_the_documented_user_are_enough_and_nothing_less_is() {
-    let (authority, stranger) = (Authority::new().unwrap(), Authority::new().unwrap());
+    let (authority, stranger) = (CertificateAuthority::new().unwrap(), CertificateAuthority::new().unwrap());
     let server = Postgres::start_tls(&authority).unwrap();
     let admin = Database::create_on(&server.url()).unwrap();
     let documented = include_str!("../../../docs/operate/backends.md");
@@ -27,7 +27,7 @@ async fn tls_and_the_documented_user_are_enough_and_nothing_less_is() {
 
     let good = PostgresSettings {
         password: Some("s3cret".into()),
-        authorities: Some(authorities(&authority)),
+        ca_certificates: Some(ca_certificates(&authority)),
         ..PostgresSettings::at(&format!(
             "postgres://couponry:other@localhost:{}/couponry?sslmode=disable",
             server.port()
@@ -42,10 +42,10 @@ async fn tls_and_the_documented_user_are_enough_and_nothing_less_is() {
 
     let error = refused(PostgresSettings { password: Some("s3cret2".into()), ..good.clone() }).await;
     assert!(error.contains("password authentication failed"), "{error}");
-    let error = refused(PostgresSettings { authorities: Some(authorities(&stranger)), ..good.clone() }).await;
+    let error = refused(PostgresSettings { ca_certificates: Some(ca_certificates(&stranger)), ..good.clone() }).await;
     assert!(error.contains("invalid peer certificate"), "{error}");
     let at = |mode: &str| format!("postgres://couponry@localhost:{}/couponry?sslmode={mode}", server.port());
-    let without = |mode: &str| PostgresSettings { url: at(mode).as_str().into(), authorities: None, ..good.clone() };
+    let without = |mode: &str| PostgresSettings { url: at(mode).as_str().into(), ca_certificates: None, ..good.clone() };
     let error = refused(without("verify-full")).await;
     assert!(error.contains("UnknownIssuer"), "{error}");
     let error = refused(without("disable")).await;

@@ -1,4 +1,4 @@
-//! A database of one's own on a `PostgreSQL` that others use too.
+//! A temporary database on a shared `PostgreSQL` server.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use crate::process::output;
-use crate::{programs, shared};
+use crate::programs::locate::{postgres_bin, require};
+use crate::shared;
 
-/// An empty database; dropped with everything in it on drop, also while programs are connected to it.
+/// An empty database. Dropping it drops the database, even while programs are connected to it.
 #[derive(Debug)]
 pub struct Database {
     server: String,
@@ -16,7 +17,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Makes one on the shared server.
+    /// Creates a database on the shared server.
     ///
     /// # Panics
     /// Outside of `cargo xtask test`.
@@ -24,7 +25,7 @@ impl Database {
         Self::create_on(&shared::postgres())
     }
 
-    /// Makes one on the server with this URL, which ends in the name of a database.
+    /// Creates a database on the server with this URL, which ends in the name of a database.
     pub fn create_on(server: &str) -> Result<Self> {
         let database = Self { server: server.to_owned(), name: unique_name("test").replace('-', "_") };
         psql(server, &format!("CREATE DATABASE {}", database.name))?;
@@ -38,7 +39,7 @@ impl Database {
         format!("{host}/{}", self.name)
     }
 
-    /// Runs statements in it and returns what they print: rows as lines, columns separated by `|`.
+    /// Runs statements and returns their output: rows as lines, columns separated by `|`.
     pub fn sql(&self, statements: &str) -> Result<String> {
         psql(&self.url(), statements)
     }
@@ -46,12 +47,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // The server may be gone already, and its data with it.
+        // An error means that the server, and with it the database, is already gone.
         let _ = psql(&self.server, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
     }
 }
 
-/// A name that no other test has, in this run or another: for a database, a key prefix, a topic or a namespace.
+/// A name which no other test uses, in this run or another: for a database, a key prefix, a topic or a namespace.
 #[must_use]
 pub fn unique_name(label: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -61,7 +62,7 @@ pub fn unique_name(label: &str) -> String {
 }
 
 fn psql(url: &str, statements: &str) -> Result<String> {
-    let psql = programs::need(programs::postgres_bin(), "PostgreSQL")?.join("psql");
+    let psql = require(postgres_bin(), "PostgreSQL")?.join("psql");
     let printed = output(&psql, &["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url, "-c", statements], None);
-    Ok(printed.with_context(|| format!("in the database {url}"))?.trim_end().to_owned())
+    Ok(printed.with_context(|| format!("psql failed on {url}"))?.trim_end().to_owned())
 }

@@ -1,32 +1,33 @@
-//! Just enough HTTP to ask a program on this machine how it is.
+//! A minimal HTTP client for the health checks of programs on this machine.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-/// Status code and body of `GET path` on this loopback port, or None when there is no answer.
+/// Status code and body of `GET path` on this loopback port, or None without a response.
 #[must_use]
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     get_at((Ipv4Addr::LOCALHOST, port), path)
 }
 
-/// Status code and body of `POST path` with a JSON body on this loopback port, or None when there is no answer.
+/// Status code and body of `POST path` with a JSON body on this loopback port, or None without a response.
 #[must_use]
 pub fn post(port: u16, path: &str, json: &str) -> Option<(u16, String)> {
-    let about = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
-    ask((Ipv4Addr::LOCALHOST, port), &format!("POST {path}"), &about, json)
+    let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
+    request((Ipv4Addr::LOCALHOST, port), &format!("POST {path}"), &headers, json)
 }
 
-/// The same of another address.
+/// Status code and body of `GET path` at this address, or None without a response.
 #[must_use]
 pub fn get_at(address: (Ipv4Addr, u16), path: &str) -> Option<(u16, String)> {
-    ask(address, &format!("GET {path}"), "", "")
+    request(address, &format!("GET {path}"), "", "")
 }
 
-fn ask(address: (Ipv4Addr, u16), what: &str, headers: &str, body: &str) -> Option<(u16, String)> {
-    let request = format!("{what} HTTP/1.1\r\nHost: {}\r\n{headers}Connection: close\r\n\r\n{body}", address.0);
-    let answer = exchange(address, &request).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
+fn request(address: (Ipv4Addr, u16), method_and_path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
+    let request =
+        format!("{method_and_path} HTTP/1.1\r\nHost: {}\r\n{headers}Connection: close\r\n\r\n{body}", address.0);
+    let response = exchange(address, &request).ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
@@ -34,9 +35,9 @@ fn exchange(address: (Ipv4Addr, u16), request: &str) -> std::io::Result<String> 
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }
 
 #[cfg(test)]
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_and_body_are_read() {
+    fn get_returns_status_and_body_or_none_without_server() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = std::thread::spawn(move || {

@@ -1,16 +1,17 @@
-//! Images, made by buildah without any daemon.
+//! Container images, built by buildah without a daemon.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::programs;
+use crate::programs::command::{run, tool};
+use crate::programs::locate::{buildah, require};
 use crate::scratch::Scratch;
 
-/// An image that is not made yet.
+/// The build of an image.
 #[derive(Debug, Clone)]
-#[must_use = "nothing is made before `save`"]
+#[must_use = "only `save` builds the image"]
 pub struct Build {
     dockerfile: PathBuf,
     context: PathBuf,
@@ -18,17 +19,17 @@ pub struct Build {
 }
 
 impl Build {
-    /// From this Dockerfile, with the files of the directory `context`.
+    /// A build from this Dockerfile, with the files of the directory `context`.
     pub fn new(dockerfile: &Path, context: &Path) -> Self {
         Self { dockerfile: dockerfile.to_owned(), context: context.to_owned(), options: Vec::new() }
     }
 
-    /// Makes this stage of the Dockerfile instead of its last one.
+    /// Builds this stage of the Dockerfile instead of the last one.
     pub fn target(self, stage: &str) -> Self {
         self.option("--target", stage)
     }
 
-    /// Sets one of the Dockerfile's arguments.
+    /// Sets an argument of the Dockerfile.
     pub fn argument(self, name: &str, value: &str) -> Self {
         self.option("--build-arg", &format!("{name}={value}"))
     }
@@ -38,18 +39,18 @@ impl Build {
         self
     }
 
-    /// Makes it and writes it to `archive`, in the format of `docker save`. `name` is its whole name, with registry
-    /// and tag. It has the layout of a build on an empty machine: buildah keeps its own storage nowhere else.
+    /// Builds the image and writes it to `archive`, in the format of `docker save`. `name` is the full name, with
+    /// registry and tag. The storage of buildah is temporary, so no build depends on an earlier one.
     pub fn save(self, name: &str, archive: &Path) -> Result<()> {
-        let buildah = programs::need(programs::buildah(), "buildah")?;
+        let buildah = require(buildah(), "buildah")?;
         let storage = Scratch::new("buildah")?;
         let dir = storage.path();
         let buildah = |log: PathBuf| {
-            programs::tool(&buildah, log)
+            tool(&buildah, log)
                 .args(["--storage-driver=vfs".into(), format!("--root={}", dir.join("storage").display())])
                 .args([format!("--runroot={}", dir.join("run").display())])
         };
-        programs::run(&format!("making the image {name}"), |log| {
+        run(&format!("building the image {name}"), |log| {
             buildah(log)
                 .args(["bud", "--quiet", "--isolation", "chroot", "--tag", name, "--file"])
                 .args([self.dockerfile])
@@ -57,15 +58,13 @@ impl Build {
                 .args([self.context])
         })?;
         if archive.exists() {
-            // buildah adds to an archive, and then refuses to.
+            // buildah fails if the archive exists.
             std::fs::remove_file(archive)?;
         }
         let to = format!("docker-archive:{}:{name}", archive.display());
-        programs::run(&format!("writing {}", archive.display()), |log| {
-            buildah(log).args(["push", "--quiet", name, &to])
-        })?;
+        run(&format!("writing {}", archive.display()), |log| buildah(log).args(["push", "--quiet", name, &to]))?;
         if !archive.is_file() {
-            bail!("buildah push wrote no {}", archive.display());
+            bail!("buildah push did not write {}", archive.display());
         }
         Ok(())
     }

@@ -1,16 +1,22 @@
-//! A Kafka broker of one's own.
+//! A dedicated Kafka broker.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::process::{Launch, Process, log_in, output, signals};
+use crate::certificate_authority::CertificateAuthority;
+use crate::ports;
+use crate::process::{Launch, Process, log_in, signals};
+use crate::programs::kafka::jars;
+use crate::programs::locate::{java, require};
 use crate::scratch::Scratch;
-use crate::{Authority, ports, programs};
 
-/// One node that is broker and controller. Topics are never made by merely naming them.
+/// One node which is broker and controller. Automatic creation of topics is disabled.
 #[derive(Debug)]
 pub struct Kafka {
     process: Process,
@@ -21,16 +27,16 @@ pub struct Kafka {
 
 signals!(Kafka);
 
-/// A way to a Kafka that leads through a proxy.
+/// A listener of a Kafka behind a proxy.
 #[derive(Debug, Clone, Copy)]
-pub struct Door {
-    /// Where the proxy listens.
+pub struct ProxiedListener {
+    /// The port of the proxy, which Kafka advertises.
     pub proxy: u16,
-    /// Where Kafka listens for the proxy.
+    /// The port on which Kafka listens for the proxy.
     pub listen: u16,
 }
 
-/// A Kafka whose users log in.
+/// A Kafka with authentication.
 #[derive(Debug)]
 pub struct SecureKafka {
     kafka: Kafka,
@@ -39,19 +45,19 @@ pub struct SecureKafka {
 }
 
 impl SecureKafka {
-    /// The listener without TLS, as of any [`Kafka`].
+    /// The listener without TLS and authentication.
     #[must_use]
     pub fn plaintext(&self) -> String {
         self.kafka.brokers()
     }
 
-    /// The listener with TLS and a login.
+    /// The listener with TLS and SASL.
     #[must_use]
     pub fn login(&self) -> String {
         format!("127.0.0.1:{}", self.login)
     }
 
-    /// The listener with TLS that asks for a certificate.
+    /// The listener with TLS and client certificates.
     #[must_use]
     pub fn mutual(&self) -> String {
         format!("127.0.0.1:{}", self.mutual)
@@ -59,41 +65,40 @@ impl SecureKafka {
 }
 
 impl Kafka {
-    /// Starts it and waits until it serves clients.
+    /// Starts it and waits until it is ready for clients.
     pub fn start() -> Result<Self> {
         Self::start_on(Ipv4Addr::LOCALHOST)
     }
 
-    /// Starts it for clients who reach it at this address of the machine, and at no other.
+    /// Starts it for clients which reach it at this address of the machine only.
     pub fn start_on(host: Ipv4Addr) -> Result<Self> {
         Self::start_with(host, "", &[], &[])
     }
 
-    /// Starts one that compiles its code as well as it can, as for a long life. The others begin sooner, and cost more.
-    pub fn start_for_long() -> Result<Self> {
+    /// Starts it with all compiler optimizations of the JVM: it starts slower and uses less CPU afterwards.
+    pub fn start_optimized() -> Result<Self> {
         Self::start_with(Ipv4Addr::LOCALHOST, "", &[], &["-XX:TieredStopAtLevel=4", "-Xmx1g"])
     }
 
-    /// Starts it for clients who reach it through proxies as well: for each proxy's port, Kafka listens on another port, and
-    /// tells whoever comes there to go on through that proxy.
-    pub fn start_behind(doors: &[Door]) -> Result<Self> {
-        let join = |of: fn(&Door) -> String| doors.iter().map(of).collect::<String>();
+    /// Starts it with an additional listener for each proxy: it advertises the port of the proxy.
+    pub fn start_behind(listeners: &[ProxiedListener]) -> Result<Self> {
+        let join = |of: fn(&ProxiedListener) -> String| listeners.iter().map(of).collect::<String>();
         let settings = format!(
             "listeners=CLIENTS://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}}{}
 advertised.listeners=CLIENTS://127.0.0.1:{{port}}{}
 listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT{}
 ",
-            join(|Door { proxy, listen }| format!(",PROXY{proxy}://127.0.0.1:{listen}")),
-            join(|Door { proxy, .. }| format!(",PROXY{proxy}://127.0.0.1:{proxy}")),
-            join(|Door { proxy, .. }| format!(",PROXY{proxy}:PLAINTEXT")),
+            join(|ProxiedListener { proxy, listen }| format!(",PROXY{proxy}://127.0.0.1:{listen}")),
+            join(|ProxiedListener { proxy, .. }| format!(",PROXY{proxy}://127.0.0.1:{proxy}")),
+            join(|ProxiedListener { proxy, .. }| format!(",PROXY{proxy}:PLAINTEXT")),
         );
         Self::start_with(Ipv4Addr::LOCALHOST, &settings, &[], &[])
     }
 
-    /// Starts it with two further listeners: one with TLS and a login (SCRAM-SHA-512 or PLAIN), one with TLS that asks clients
-    /// for a certificate.
-    pub fn start_secure(authority: &Authority, user: &str, password: &str) -> Result<SecureKafka> {
-        let certificate = authority.certify("kafka")?;
+    /// Starts it with two additional listeners: one with TLS and SASL (SCRAM-SHA-512 or PLAIN), one with TLS and client
+    /// certificates.
+    pub fn start_secure(authority: &CertificateAuthority, user: &str, password: &str) -> Result<SecureKafka> {
+        let certificate = authority.issue("kafka")?;
         let (login, mutual) = (ports::free()?, ports::free()?);
         let settings = format!(
             "listeners=CLIENTS://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}},LOGIN://127.0.0.1:{login},MUTUAL://127.0.0.1:{mutual}
@@ -116,10 +121,10 @@ ssl.truststore.location={}
         Ok(SecureKafka { kafka, login, mutual })
     }
 
-    /// Further settings win.
+    /// Starts it; additional settings take precedence.
     fn start_with(host: Ipv4Addr, settings: &str, format_args: &[&str], jvm_args: &[&str]) -> Result<Self> {
-        let java = programs::need(programs::java(), "java")?;
-        let jars = programs::need(programs::kafka_jars(), "Kafka")?;
+        let java = require(java(), "java")?;
+        let jars = require(jars(), "Kafka")?;
         ports::retry(|| {
             let scratch = Scratch::new("kafka")?;
             let (port, controller) = (ports::free()?, ports::free()?);
@@ -135,14 +140,14 @@ ssl.truststore.location={}
         })
     }
 
-    /// Starts it again on the same port and data, and waits until it serves clients.
+    /// Restarts it on the same port and data, and waits until it is ready for clients.
     pub fn restart(&self) -> Result<()> {
-        self.process.start_again()?;
+        self.process.restart()?;
         self.wait()
     }
 
     fn wait(&self) -> Result<()> {
-        // The port alone is not enough: it accepts before the broker has read its logs.
+        // The port accepts connections before the broker has loaded its logs, so the log is checked too.
         let started = || self.process.log_since_start().contains("Kafka Server started");
         self.process.wait_ready(|| started() && ports::accepts_at((self.host, self.port)))
     }
@@ -153,7 +158,7 @@ ssl.truststore.location={}
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The port that it listens on.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -179,7 +184,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-# A first consumer need not wait for fifty partitions, nor for a second consumer.
+# The first consumer starts without waiting for fifty partitions or for a second consumer.
 offsets.topic.num.partitions=4
 transaction.state.log.num.partitions=4
 group.initial.rebalance.delay.ms=0
@@ -191,26 +196,26 @@ group.initial.rebalance.delay.ms=0
     Ok(path)
 }
 
-/// A cluster needs an id before its first start.
+/// Formats the storage directory, which assigns the id of the cluster.
 fn format(java: &Path, jars: &Path, dir: &Path, config: &Path, further: &[&str]) -> Result<()> {
-    let openssl = programs::need(programs::openssl(), "openssl")?;
-    // Kafka's ids are 16 bytes in the alphabet of URLs.
-    let id = output(&openssl, &["rand", "-base64", "16"], None)?;
-    let id = id.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
-    // An id that begins with a dash would be taken for an option.
-    let id = id.replacen('-', "A", usize::from(id.starts_with('-')));
+    // A cluster id is 16 bytes in the URL-safe alphabet of base64.
+    let mut id = [0; 16];
+    File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut id)).context("cannot read /dev/urandom")?;
+    // With this bit clear the text does not start with a dash, which would mark an option.
+    id[0] &= 0x7f;
+    let id = URL_SAFE_NO_PAD.encode(id);
     let launch = jvm(java, jars, "Kafka's storage tool", log_in(dir, "format")?)
         .args(["kafka.tools.StorageTool", "format", "-t", &id, "-c"])
         .args([config.as_os_str()])
         .args(further.iter().copied());
     let tool = Process::start(launch)?;
     let status = tool.wait()?;
-    ensure!(status.success(), "Kafka's storage tool ended with {status}; it printed:\n{}", tool.log_tail());
+    ensure!(status.success(), "Kafka's storage tool failed ({status}); its output:\n{}", tool.log_tail());
     Ok(())
 }
 
 fn jvm(java: &Path, jars: &Path, name: &str, log: PathBuf) -> Launch {
-    // Small and quick to start: a test waits for it.
+    // Tests wait for the start, so memory and compilation are limited.
     Launch::new(name, java, log)
         .args(["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
         .args(["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"])

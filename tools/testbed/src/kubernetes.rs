@@ -1,6 +1,5 @@
-//! A Kubernetes API server of one's own: etcd and kube-apiserver, no nodes and no controllers.
+//! A dedicated Kubernetes API server: etcd and kube-apiserver, without nodes and controllers.
 
-use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,16 +8,20 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::process::{Launch, Process, log_in, output};
+use crate::certificate_authority::generate_key;
+use crate::kubectl::{kubectl, write_kubeconfig};
+use crate::ports;
+use crate::process::{Launch, Process, log_in};
+use crate::programs::kubernetes::find;
+use crate::programs::locate::{etcd, require};
 use crate::scratch::Scratch;
-use crate::{ports, programs};
 
 const ADMIN: &str = "admin-token";
 
-/// A user who authenticates with a fixed token.
+/// A user who authenticates with a static token.
 #[derive(Debug, Clone, Copy)]
 pub struct User<'a> {
-    /// What the user sends as bearer token.
+    /// The bearer token.
     pub token: &'a str,
     /// The user's name, for RBAC.
     pub name: &'a str,
@@ -26,10 +29,10 @@ pub struct User<'a> {
     pub groups: &'a [&'a str],
 }
 
-/// An API server with RBAC, and the etcd behind it.
+/// An API server with RBAC, and its etcd.
 #[derive(Debug)]
 pub struct Kubernetes {
-    // Stopped in this order: the API server would wait for an etcd that is gone.
+    // Dropped in this order: without etcd the API server would delay its shutdown.
     api_server: Process,
     etcd: Process,
     port: u16,
@@ -43,10 +46,10 @@ impl Kubernetes {
         Self::start_with(&[])
     }
 
-    /// Starts it with users beside the administrator. They may do nothing until a role is bound to them.
+    /// Starts it with additional users, who have no permissions until a role is bound to them.
     pub fn start_with(users: &[User]) -> Result<Self> {
-        let etcd = programs::need(programs::etcd(), "etcd")?;
-        let (api_server, _) = programs::need(programs::kubernetes(), "kube-apiserver")?;
+        let etcd = require(etcd(), "etcd")?;
+        let (api_server, _) = require(find(), "kube-apiserver")?;
         ports::retry(|| {
             let scratch = Scratch::new("kubernetes")?;
             let dir = scratch.path();
@@ -67,7 +70,7 @@ impl Kubernetes {
         })
     }
 
-    /// Stops both in order; their data stay for [`Kubernetes::restart`].
+    /// Stops both gracefully; [`Kubernetes::restart`] keeps their data.
     pub fn stop(&self) -> Result<()> {
         self.api_server.stop()?;
         self.etcd.stop()
@@ -79,33 +82,33 @@ impl Kubernetes {
         self.etcd.kill9()
     }
 
-    /// SIGSTOP to the API server: it keeps its connections and answers nothing.
+    /// SIGSTOP to the API server: it keeps its connections and does not respond.
     pub fn pause(&self) -> Result<()> {
         self.api_server.pause()
     }
 
-    /// SIGCONT: undoes [`Kubernetes::pause`].
+    /// SIGCONT: ends [`Kubernetes::pause`].
     pub fn resume(&self) -> Result<()> {
         self.api_server.resume()
     }
 
-    /// Starts both again on the same port and data, and waits until the API server is ready.
+    /// Restarts both on the same port and data, and waits until the API server is ready.
     pub fn restart(&self) -> Result<()> {
-        self.etcd.start_again()?;
-        self.api_server.start_again()?;
+        self.etcd.restart()?;
+        self.api_server.restart()?;
         self.wait()
     }
 
     fn wait(&self) -> Result<()> {
         let certificate = self.scratch.path().join("certificates/apiserver.crt");
         self.api_server.wait_ready(|| certificate.exists() && ports::accepts(self.port))?;
-        // It made its certificate and the authority behind it at its first start; both are in this file.
-        let authority = fs::read(&certificate).with_context(|| format!("cannot read {}", certificate.display()))?;
-        write_kubeconfig(&self.kubeconfig, &self.url(), &authority, ADMIN)?;
+        // The API server generates its certificate and the CA certificate at its first start; both are in this file.
+        let ca = fs::read(&certificate).with_context(|| format!("cannot read {}", certificate.display()))?;
+        write_kubeconfig(&self.kubeconfig, "testbed", &self.url(), &ca, "admin", &json!({"token": ADMIN}))?;
         self.api_server.wait_ready(|| {
             let ready = self.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer == "ok");
             if !ready {
-                // Each question is a process, and all processors are busy with what it asks about.
+                // Each check starts a process, which competes with the API server for the CPU.
                 std::thread::sleep(Duration::from_millis(200));
             }
             ready
@@ -118,13 +121,13 @@ impl Kubernetes {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// A kubeconfig of the administrator.
+    /// The kubeconfig of the administrator.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// Runs kubectl as the administrator and returns what it printed.
+    /// Runs kubectl as the administrator and returns its output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         kubectl(&self.kubeconfig, args, None)
     }
@@ -134,39 +137,31 @@ impl Kubernetes {
         kubectl(&self.kubeconfig, args, Some(input))
     }
 
-    /// Everything that the API server printed.
+    /// The log of the API server.
     #[must_use]
     pub fn log(&self) -> String {
         self.api_server.log()
     }
 }
 
-/// Runs our kubectl on the API server of this kubeconfig, whatever the user's own environment says.
-pub fn kubectl(kubeconfig: &Path, args: &[&str], input: Option<&str>) -> Result<String> {
-    let (_, kubectl) = programs::need(programs::kubernetes(), "kubectl")?;
-    let mut all = vec!["--kubeconfig".as_ref(), kubeconfig.as_os_str()];
-    // Its cache would otherwise go to the user's home, under a port that another server will have.
-    let cache = kubeconfig.with_file_name("kubectl-cache");
-    all.extend(["--cache-dir".as_ref(), cache.as_os_str()]);
-    all.extend(args.iter().map(OsStr::new));
-    output(&kubectl, &all, input)
-}
-
 fn api_server_launch(program: &Path, dir: &Path, users: &[User], port: u16, etcd: &str) -> Result<Launch> {
-    let key = dir.join("service-account.key");
-    let openssl = programs::need(programs::openssl(), "openssl")?;
-    output(&openssl, &["genrsa".as_ref(), "-out".as_ref(), key.as_os_str(), "2048".as_ref()], None)?;
-    let tokens = dir.join("tokens.csv");
-    fs::write(&tokens, token_file(users)).with_context(|| format!("cannot write {}", tokens.display()))?;
+    let write = |name: &str, text: String| {
+        let path = dir.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    let key = generate_key()?;
+    write("service-account.key", key.serialize_pem())?;
+    write("service-account.pub", key.public_key_pem())?;
+    write("tokens.csv", token_file(users))?;
     let file = |flag: &str, name: &str| format!("--{flag}={}", dir.join(name).display());
     Ok(Launch::new("kube-apiserver", program, log_in(dir, "kube-apiserver")?)
         .args([format!("--etcd-servers={etcd}"), format!("--secure-port={port}")])
         .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
         .args([file("cert-dir", "certificates"), file("token-auth-file", "tokens.csv")])
-        .args([file("service-account-key-file", "service-account.key")])
+        .args([file("service-account-key-file", "service-account.pub")])
         .args([file("service-account-signing-key-file", "service-account.key")])
         .args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"])
-        // No controller runs that would make the service accounts which this plugin demands.
+        // This plugin requires service accounts, and no controller runs which would create them.
         .args(["--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.96.0.0/16"]))
 }
 
@@ -178,45 +173,6 @@ fn token_file(users: &[User]) -> String {
     text
 }
 
-fn write_kubeconfig(path: &Path, server: &str, authority: &[u8], token: &str) -> Result<()> {
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "testbed", "cluster": {"server": server, "certificate-authority-data": base64(authority)}}],
-        "users": [{"name": "admin", "user": {"token": token}}],
-        "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "admin", "namespace": "default"}}],
-        "current-context": "testbed",
-    });
-    fs::write(path, format!("{config:#}\n")).with_context(|| format!("cannot write {}", path.display()))
-}
-
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let index = (group >> (18 - 6 * digit)) & 63;
-            text.push(if digit <= chunk.len() { ALPHABET[index as usize].into() } else { '=' });
-        }
-    }
-    text
-}
-
 fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_pads_to_groups_of_four() {
-        let cases =
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
-        for (plain, encoded) in cases {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
 }

@@ -1,24 +1,27 @@
-//! Starts, stops, kills and pauses the real servers that the tests and the demo run on.
+//! Starts, stops, kills and pauses the servers on which the tests and the demo run.
 //!
-//! Every server runs on loopback, on free ports, with its data in a scratch directory that goes away with it.
-//! Nothing outlives the process that started it: not when a value is dropped, not on Ctrl-C, and not when that
-//! process is killed with -9 (see [`process`]).
+//! All servers are the real programs. They listen on free loopback ports, with their data in a temporary directory. No
+//! process outlives the process which started it: not after a drop, not after Ctrl-C, and not after SIGKILL (see
+//! [`process`]).
 //!
-//! - Tests that share servers take them from [`shared`]; `cargo xtask test` starts those once for the whole run.
-//! - Tests that kill or pause a server start their own: [`Redis::start`], [`Postgres::start`], [`Kafka::start`],
+//! - Tests which share servers use [`shared`]; `cargo xtask test` starts these once for a test run.
+//! - Tests which kill or pause a server start their own: [`Redis::start`], [`Postgres::start`], [`Kafka::start`],
 //!   [`Kubernetes::start`].
-//! - [`Cluster::start`] is for what takes a whole Kubernetes, with pods and an ingress.
-//! - [`Database::create`] and [`unique_name`] give each test what it does not share.
-//! - [`Toxiproxy::start`] stands between clients and servers, and spoils connections.
-//! - [`program()`] runs one of our own programs, with the same signals.
+//! - [`Cluster::start`] starts a Kubernetes cluster with pods and an ingress.
+//! - [`Database::create`] and [`unique_name`] isolate tests from each other.
+//! - [`Toxiproxy::start`] starts a proxy which injects faults into connections.
+//! - [`program()`] runs a program of Couponry.
 
-pub mod authority;
+pub mod certificate_authority;
+pub mod cleanup_guard;
 pub mod cluster;
 pub mod database;
 pub mod http;
 pub mod image;
 pub mod kafka;
+pub mod kubectl;
 pub mod kubernetes;
+pub mod path;
 pub mod ports;
 pub mod postgres;
 pub mod process;
@@ -30,9 +33,8 @@ pub mod redis_cluster;
 pub mod scratch;
 pub mod shared;
 pub mod toxiproxy;
-pub mod undo;
 
-pub use authority::{Authority, Certificate};
+pub use certificate_authority::{Certificate, CertificateAuthority};
 pub use cluster::Cluster;
 pub use database::{Database, unique_name};
 pub use kafka::Kafka;

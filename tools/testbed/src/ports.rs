@@ -1,8 +1,8 @@
 //! Free loopback ports.
 //!
-//! Asking the kernel for any port and closing it again is a race: the port comes from the range that every outgoing
-//! connection draws from, and test programs run side by side. So ports come from below that range, in turn, from a
-//! counter in a file that all processes of this user share: none is handed out a second time before all others were.
+//! A port which the kernel assigns is from the range of outgoing connections, so it may be taken again before the server
+//! binds it. Ports are therefore allocated below that range, in turn, from a counter in a file which all processes of
+//! this user share: no port is allocated twice before all others were.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail};
 const FIRST: u16 = 20_000;
 const LAST: u16 = 31_999;
 
-/// A port on 127.0.0.1 that nothing listens on and that no other test of this user is given soon.
+/// Allocates a port on 127.0.0.1 on which nothing listens and which no other test of this user gets soon.
 pub fn free() -> Result<u16> {
     let path = std::env::temp_dir().join(format!("couponry-ports-{}", rustix::process::getuid().as_raw()));
-    let failed = || format!("cannot draw a port from {}", path.display());
+    let failed = || format!("cannot allocate a port from {}", path.display());
     let mut counter =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).with_context(failed)?;
     counter.lock().with_context(failed)?;
@@ -28,7 +28,7 @@ pub fn free() -> Result<u16> {
             return Ok(last);
         }
     }
-    bail!("no port of {FIRST}..{LAST} is free")
+    bail!("all ports of {FIRST}..{LAST} are in use")
 }
 
 fn read(counter: &mut File) -> std::io::Result<u16> {
@@ -48,7 +48,7 @@ pub(crate) fn accepts_at(address: (Ipv4Addr, u16)) -> bool {
     TcpStream::connect(address).is_ok()
 }
 
-/// Runs `start`, and again with other ports when a port was taken between its choice and its use.
+/// Runs `start`, and again with other ports if a port was taken between its allocation and its use.
 pub(crate) fn retry<T>(start: impl Fn() -> Result<T>) -> Result<T> {
     let mut result = start();
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! A `PostgreSQL` server of one's own.
+//! A dedicated `PostgreSQL` server.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, chown};
@@ -7,14 +7,16 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use crate::certificate_authority::{Certificate, CertificateAuthority};
+use crate::ports;
 use crate::process::{Launch, OnStop, Process, log_in, output, signals};
+use crate::programs::locate::{postgres_bin, require};
 use crate::scratch::Scratch;
-use crate::{Authority, Certificate, ports, programs};
 
-/// `PostgreSQL` does not run as root; Debian's package makes this user.
+/// `PostgreSQL` refuses to run as root; Debian's package creates this user.
 const USER: &str = "postgres";
 
-/// A `PostgreSQL` that anyone on this machine may use as superuser `postgres`, with `fsync` on.
+/// A `PostgreSQL` with `fsync` on. Every local connection has superuser access as `postgres`.
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
@@ -26,29 +28,28 @@ pub struct Postgres {
 signals!(Postgres);
 
 impl Postgres {
-    /// Makes a database cluster, starts it and waits until it accepts connections.
+    /// Creates a database cluster, starts the server and waits until it accepts connections.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
-    /// Starts it with further settings, which win: `&["synchronous_commit=off"]`.
+    /// Starts it with additional settings, which take precedence: `&["synchronous_commit=off"]`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST, settings)
     }
 
-    /// Starts it for clients beyond this machine's loopback, who reach it at this address of the machine. Whoever can
-    /// reach it is believed.
+    /// Starts it for clients which reach it at this address of the machine too. They are not authenticated.
     pub fn start_on(host: Ipv4Addr) -> Result<Self> {
         Self::start_at(host, &[&format!("listen_addresses=127.0.0.1,{host}")])
     }
 
     fn start_at(host: Ipv4Addr, settings: &[&str]) -> Result<Self> {
-        let bin = programs::need(programs::postgres_bin(), "PostgreSQL")?;
+        let bin = require(postgres_bin(), "PostgreSQL")?;
         ports::retry(|| {
             let scratch = Scratch::new("postgres")?;
             let user = rustix::process::geteuid().is_root().then_some(USER);
             let data = scratch.path().join("data");
-            make_dir(&data, user)?;
+            create_dir(&data, user)?;
             init(&bin, &scratch, &data, user)?;
             if !host.is_loopback() {
                 let rules = data.join("pg_hba.conf");
@@ -62,7 +63,7 @@ impl Postgres {
                 .on_stop(OnStop::Interrupt)
                 .args(["-D".as_ref(), data.as_os_str()])
                 .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"])
-                // Its sockets live in its own directory: the usual one is the system's.
+                // The default directory of the sockets belongs to the system's server.
                 .args(["-c", &format!("unix_socket_directories={}", data.display())]);
             for setting in settings {
                 launch = launch.args(["-c", setting]);
@@ -73,13 +74,13 @@ impl Postgres {
         })
     }
 
-    /// Starts it with TLS. Everyone but `postgres` must use it and log in (SCRAM).
-    pub fn start_tls(authority: &Authority) -> Result<Self> {
-        let Certificate { certificate, key, .. } = authority.certify("postgres")?;
+    /// Starts it with TLS. All users except `postgres` must use TLS and authenticate (SCRAM).
+    pub fn start_tls(authority: &CertificateAuthority) -> Result<Self> {
+        let Certificate { certificate, key, .. } = authority.issue("postgres")?;
         let rules = key.with_file_name("pg_hba.conf");
         std::fs::write(&rules, "host all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")?;
         if rustix::process::geteuid().is_root() {
-            give_to(&key, USER)?;
+            change_owner(&key, USER)?;
         }
         Self::start_with(&[
             "ssl=on",
@@ -89,20 +90,20 @@ impl Postgres {
         ])
     }
 
-    /// Stops it at once, as `pg_ctl stop -m immediate` does: nothing is brought to an end, and the next start recovers.
+    /// Stops it as `pg_ctl stop -m immediate` does: without a checkpoint, so the next start runs crash recovery.
     pub fn stop_immediately(&self) -> Result<()> {
         self.process.signal(Signal::QUIT)?;
         self.process.wait().map(drop)
     }
 
-    /// Starts it again on the same port and data, and waits until it accepts connections.
+    /// Restarts it on the same port and data, and waits until it accepts connections.
     pub fn restart(&self) -> Result<()> {
-        self.process.start_again()?;
+        self.process.restart()?;
         self.wait()
     }
 
     fn wait(&self) -> Result<()> {
-        let is_ready = programs::need(programs::postgres_bin(), "PostgreSQL")?.join("pg_isready");
+        let is_ready = require(postgres_bin(), "PostgreSQL")?.join("pg_isready");
         let port = self.port.to_string();
         self.process.wait_ready(|| output(&is_ready, &["-q", "-h", "127.0.0.1", "-p", &port], None).is_ok())
     }
@@ -113,30 +114,30 @@ impl Postgres {
         format!("postgres://postgres@{}:{}/postgres", self.host, self.port)
     }
 
-    /// The port that it listens on.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where its data are.
+    /// The directory of its data.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.scratch.path()
     }
 }
 
-fn make_dir(path: &Path, user: Option<&str>) -> Result<()> {
-    let failed = || format!("cannot make {}", path.display());
+fn create_dir(path: &Path, user: Option<&str>) -> Result<()> {
+    let failed = || format!("cannot create {}", path.display());
     std::fs::DirBuilder::new().mode(0o700).create(path).with_context(failed)?;
-    user.map_or(Ok(()), |user| give_to(path, user))
+    user.map_or(Ok(()), |user| change_owner(path, user))
 }
 
-fn give_to(path: &Path, user: &str) -> Result<()> {
+fn change_owner(path: &Path, user: &str) -> Result<()> {
     let [uid, gid] = ["-u", "-g"].map(|which| output("id".as_ref(), &[which, user], None));
     let number = |text: Result<String>| -> Result<u32> { Ok(text?.trim().parse()?) };
     chown(path, Some(number(uid)?), Some(number(gid)?))
-        .with_context(|| format!("cannot give {} to {user}", path.display()))
+        .with_context(|| format!("cannot change the owner of {} to {user}", path.display()))
 }
 
 fn init(bin: &Path, scratch: &Scratch, data: &Path, user: Option<&str>) -> Result<()> {
@@ -145,10 +146,10 @@ fn init(bin: &Path, scratch: &Scratch, data: &Path, user: Option<&str>) -> Resul
         .user(user)
         .args(["-D".as_ref(), data.as_os_str()])
         .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
-        // Nothing is in it yet that a crash of the machine could lose.
+        // The new cluster has no data which a crash of the machine could lose.
         .args(["--no-sync", "--no-instructions"]);
     let initdb = Process::start(launch)?;
     let status = initdb.wait()?;
-    ensure!(status.success(), "initdb ended with {status}; it printed:\n{}", initdb.log_tail());
+    ensure!(status.success(), "initdb failed ({status}); its output:\n{}", initdb.log_tail());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One of our own programs under test.
+//! A program of Couponry under test.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,25 +9,25 @@ use crate::process::{Launch, Process, log_in, signals};
 use crate::scratch::Scratch;
 use crate::shared;
 
-/// A program that is not started yet. It sees nothing of our environment but PATH, HOME and the like.
+/// A program which is not started yet. Of our environment it inherits only `PATH`, `HOME` and the like.
 #[derive(Debug, Clone)]
-#[must_use = "nothing runs before `start`"]
+#[must_use = "only `start` starts it"]
 pub struct Program {
     path: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
 }
 
-/// One of our built programs, such as `couponry-issuer`.
+/// A built program, such as `couponry-issuer`.
 ///
 /// # Panics
-/// Outside of `cargo xtask test`, which builds them.
+/// Outside of `cargo xtask test`, which builds the programs.
 pub fn program(name: &str) -> Program {
     Program::at(shared::program(name))
 }
 
 impl Program {
-    /// The program in this file.
+    /// The program at this path.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), args: Vec::new(), env: Vec::new() }
     }
@@ -50,7 +50,7 @@ impl Program {
         self
     }
 
-    /// Starts it and returns at once.
+    /// Starts it without waiting for it.
     pub fn start(self) -> Result<Running> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let scratch = Scratch::new(&name)?;
@@ -75,17 +75,17 @@ pub struct Running {
 signals!(Running);
 
 impl Running {
-    /// Starts it again with the same arguments, after [`Running::kill9`] or [`Running::stop`].
+    /// Restarts it with the same arguments, after [`Running::kill9`] or [`Running::stop`].
     pub fn restart(&self) -> Result<()> {
-        self.process.start_again()
+        self.process.restart()
     }
 
-    /// The same, with a further environment for this time.
+    /// Restarts it with additional environment variables for this run only.
     pub fn restart_with(&self, env: &[(String, String)]) -> Result<()> {
-        self.process.start_again_with(env)
+        self.process.restart_with(env)
     }
 
-    /// Waits until `ready` says so. Fails with the end of the log when the program ends before, or after three minutes.
+    /// Waits until `ready` returns true. Fails with the end of the log if the program ends first, or after three minutes.
     pub fn wait_ready(&self, ready: impl FnMut() -> bool) -> Result<()> {
         self.process.wait_ready(ready)
     }

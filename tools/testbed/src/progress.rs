@@ -1,4 +1,4 @@
-//! Says what takes long: a spinner on a terminal, plain lines elsewhere.
+//! Progress of long steps: a spinner on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -9,7 +9,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// One step of a longer work. It ends with a line that says how long it took; dropped before, it leaves none.
+/// A step of a longer task. It ends with a line that has its duration; a step which is dropped prints no such line.
 #[derive(Debug)]
 pub struct Step {
     what: String,
@@ -24,13 +24,13 @@ enum Display {
 }
 
 impl Step {
-    /// Starts a step without a known length.
+    /// Starts a step of unknown length.
     #[must_use]
     pub fn start(what: impl Into<String>) -> Self {
         Self::with_bar(what.into(), None)
     }
 
-    /// Starts a step of `total` parts, which are reported by [`Step::at`].
+    /// Starts a step of `total` parts; [`Step::at`] reports the progress.
     #[must_use]
     pub fn start_of(total: u64, what: impl Into<String>) -> Self {
         Self::with_bar(what.into(), Some(total))
@@ -55,7 +55,7 @@ impl Step {
             let label = what.clone();
             let reminder = std::thread::spawn(move || {
                 while ended.recv_timeout(REMINDER) == Err(RecvTimeoutError::Timeout) {
-                    eprintln!("  still {label}, {}", human(since.elapsed()));
+                    eprintln!("  still {label}, {}", format_duration(since.elapsed()));
                 }
             });
             Display::Plain { done, reminder }
@@ -72,14 +72,14 @@ impl Step {
 
     /// Ends the step with the line `✓ what (time)`.
     pub fn done(self) {
-        let line = format!("✓ {} ({})", self.what, human(self.since.elapsed()));
+        let line = format!("✓ {} ({})", self.what, format_duration(self.since.elapsed()));
         self.close();
         eprintln!("{line}");
     }
 
-    /// Ends the step with a line of its own words, `✓ result (time)`.
+    /// Ends the step with the line `✓ result (time)`.
     pub fn done_with(self, result: &str) {
-        let line = format!("✓ {result} ({})", human(self.since.elapsed()));
+        let line = format!("✓ {result} ({})", format_duration(self.since.elapsed()));
         self.close();
         eprintln!("{line}");
     }
@@ -95,9 +95,9 @@ impl Step {
     }
 }
 
-/// A duration as people say it: `0.4s`, `12s`, `2m30s`.
+/// Formats a duration for people: `0.4s`, `12s`, `2m30s`.
 #[must_use]
-pub fn human(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..10 => format!("{:.1}s", duration.as_secs_f64()),
@@ -106,22 +106,22 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
-/// A number as people write it: `100,000`.
+/// Formats a number with separators: `100,000`.
 #[must_use]
-pub fn grouped(number: u64) -> String {
+pub fn format_count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::human;
+    use super::format_duration;
     use std::time::Duration;
 
     #[test]
-    fn durations_read_like_speech() {
-        assert_eq!(human(Duration::from_millis(440)), "0.4s");
-        assert_eq!(human(Duration::from_secs(12)), "12s");
-        assert_eq!(human(Duration::from_secs(150)), "2m30s");
-        assert_eq!(human(Duration::from_secs(3601)), "60m01s");
+    fn duration_is_formatted_by_its_magnitude() {
+        assert_eq!(format_duration(Duration::from_millis(440)), "0.4s");
+        assert_eq!(format_duration(Duration::from_secs(12)), "12s");
+        assert_eq!(format_duration(Duration::from_secs(150)), "2m30s");
+        assert_eq!(format_duration(Duration::from_secs(3601)), "60m01s");
     }
 }

@@ -1,4 +1,4 @@
-//! A Redis server of one's own.
+//! A dedicated Redis server.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::ports;
 use crate::process::{Launch, Process, log_in, signals};
+use crate::programs::locate::{redis_server, require};
 use crate::scratch::Scratch;
-use crate::{ports, programs};
 
-/// Where it keeps its append-only files, as nothing else was said.
+/// The default directory of the append-only files.
 const FILES: &str = "appendonlydir";
 
-/// A Redis that loses no acknowledged write when it is killed: append-only file, synced before each answer.
+/// A Redis which loses no acknowledged write when it is killed: the append-only file is synced before each reply.
 #[derive(Debug)]
 pub struct Redis {
     process: Process,
@@ -27,23 +28,23 @@ pub struct Redis {
 signals!(Redis);
 
 impl Redis {
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it replies to commands.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
-    /// Starts it with further settings, which win: `&["--appendfsync", "everysec"]`.
+    /// Starts it with additional settings, which take precedence: `&["--appendfsync", "everysec"]`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST, settings)
     }
 
-    /// Starts it for clients beyond this machine's loopback, who reach it at this address of the machine.
+    /// Starts it for clients which reach it at this address of the machine instead of loopback.
     pub fn start_on(host: Ipv4Addr) -> Result<Self> {
         Self::start_at(host, &["--bind", "127.0.0.1", &host.to_string(), "--protected-mode", "no"])
     }
 
     fn start_at(host: Ipv4Addr, settings: &[&str]) -> Result<Self> {
-        let program = programs::need(programs::redis_server(), "redis-server")?;
+        let program = require(redis_server(), "redis-server")?;
         ports::retry(|| {
             let scratch = Scratch::new("redis")?;
             let port = ports::free()?;
@@ -58,18 +59,18 @@ impl Redis {
         })
     }
 
-    /// Starts it again on the same port and data, and waits until it answers.
+    /// Restarts it on the same port and data, and waits until it replies to commands.
     pub fn restart(&self) -> Result<()> {
-        self.process.start_again()?;
+        self.process.restart()?;
         self.wait()
     }
 
-    /// Copies what it would come back with after a crash to the directory `to`, which must not exist.
+    /// Copies the files which a restart after a crash would read to the directory `to`, which must not exist.
     pub fn back_up(&self, to: &Path) -> Result<()> {
         copy(&self.scratch.path().join(FILES), to)
     }
 
-    /// Kills it, and starts it again with what [`Redis::back_up`] has copied: it has forgotten all that came later.
+    /// Kills it, and restarts it with the files of [`Redis::back_up`]: all later writes are lost.
     pub fn roll_back(&self, backup: &Path) -> Result<()> {
         self.kill9()?;
         let files = self.scratch.path().join(FILES);
@@ -79,7 +80,7 @@ impl Redis {
     }
 
     fn wait(&self) -> Result<()> {
-        self.process.wait_ready(|| answers_ping(self.port).unwrap_or(false))
+        self.process.wait_ready(|| replies_to_ping(self.port).unwrap_or(false))
     }
 
     /// `redis://HOST:PORT`, with 127.0.0.1 unless it was started on another address.
@@ -88,20 +89,20 @@ impl Redis {
         format!("redis://{}:{}", self.host, self.port)
     }
 
-    /// The port that it listens on.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where its data are.
+    /// The directory of its data.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.scratch.path()
     }
 }
 
-/// Copies the files of a directory. What is written meanwhile may be missing, or cut off at the end of a file.
+/// Copies the files of a directory. Concurrent writes may be missing or truncated in the copy.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let failed = || format!("cannot copy {} to {}", from.display(), to.display());
     fs::create_dir(to).with_context(failed)?;
@@ -112,10 +113,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Sends one command to the Redis at `url` (`redis://HOST:PORT`), as a person with `redis-cli` would, and returns its answer as
-/// the protocol has it. Fails when the answer is an error.
+/// Sends one command to the Redis at `url` (`redis://HOST:PORT`) and returns the reply in the encoding of the protocol.
+/// Fails if the reply is an error.
 pub fn command(url: &str, words: &[&str]) -> Result<String> {
-    let server = url.strip_prefix("redis://").with_context(|| format!("{url} is no address of a Redis"))?;
+    let server = url.strip_prefix("redis://").with_context(|| format!("{url} is not a valid Redis URL"))?;
     let mut stream = TcpStream::connect(server).with_context(|| format!("cannot reach the Redis at {url}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut request = Vec::new();
@@ -123,21 +124,21 @@ pub fn command(url: &str, words: &[&str]) -> Result<String> {
     for word in words {
         write!(request, "${}\r\n{word}\r\n", word.len())?;
     }
-    // After this Redis closes the connection, so that the answer has an end.
+    // QUIT makes Redis close the connection, which ends the reply.
     request.extend(b"QUIT\r\n");
     stream.write_all(&request)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(|| format!("no answer to {words:?}"))?;
-    ensure!(!answer.starts_with('-'), "{words:?}: {answer}");
-    Ok(answer.strip_suffix("+OK\r\n").unwrap_or(&answer).to_owned())
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).with_context(|| format!("no reply to {words:?}"))?;
+    ensure!(!reply.starts_with('-'), "{words:?} failed: {reply}");
+    Ok(reply.strip_suffix("+OK\r\n").unwrap_or(&reply).to_owned())
 }
 
-/// While it still reads its file, Redis answers with an error.
-fn answers_ping(port: u16) -> std::io::Result<bool> {
+/// While Redis loads its files, it replies with an error.
+fn replies_to_ping(port: u16) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(b"PING\r\n")?;
-    let mut answer = [0; 5];
-    stream.read_exact(&mut answer)?;
-    Ok(&answer == b"+PONG")
+    let mut reply = [0; 5];
+    stream.read_exact(&mut reply)?;
+    Ok(&reply == b"+PONG")
 }

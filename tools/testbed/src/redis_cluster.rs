@@ -1,25 +1,25 @@
-//! A Redis Cluster of one's own.
+//! A dedicated Redis Cluster.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::redis::command;
-use crate::{Redis, ports};
+use crate::ports;
+use crate::redis::{Redis, command};
 
 const SLOTS: usize = 16_384;
-/// How long the nodes may take to agree.
-const AGREE_WITHIN: Duration = Duration::from_mins(1);
+/// How long the nodes may take to agree on a configuration.
+const AGREEMENT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Masters that share the slots evenly, and perhaps a replica of the first.
+/// Masters with equal shares of the slots, and optional replicas of the first.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Redis>,
 }
 
 impl RedisCluster {
-    /// Starts so many masters with these further settings, and waits until the cluster is whole.
+    /// Starts this number of masters with additional settings, and waits until all slots are served.
     pub fn start(masters: usize, settings: &[&str]) -> Result<Self> {
         let cluster = Self { nodes: (0..masters).map(|_| node(settings)).collect::<Result<_>>()? };
         for (i, node) in cluster.nodes.iter().enumerate() {
@@ -33,7 +33,7 @@ impl RedisCluster {
         Ok(cluster)
     }
 
-    /// Adds a replica of the first master, which takes over when that is killed.
+    /// Adds a replica of the first master. It is promoted if that master is killed.
     pub fn add_replica(&mut self, settings: &[&str]) -> Result<()> {
         let replica = node(settings)?;
         self.meet(&replica)?;
@@ -60,18 +60,18 @@ impl RedisCluster {
         self.nodes.iter().map(Redis::url).collect::<Vec<_>>().join(",")
     }
 
-    /// Waits until every node that runs says that all slots are served.
+    /// Waits until every running node reports that all slots are served.
     pub fn wait(&self) -> Result<()> {
-        let is_whole = |node: &Redis| {
+        let serves_all_slots = |node: &Redis| {
             let Ok(info) = command(&node.url(), &["CLUSTER", "INFO"]) else { return false };
             info.contains("cluster_state:ok") && info.contains(&format!("cluster_slots_ok:{SLOTS}"))
         };
         let running = |node: &&Redis| ports::accepts(node.port());
-        until("the cluster is whole", || self.nodes.iter().filter(running).all(is_whole))
+        until("all slots are served", || self.nodes.iter().filter(running).all(serves_all_slots))
     }
 
-    /// Moves a slot with its keys from one master to another, and waits until every node knows. A node that did not would refuse
-    /// to vote for the replica of the new owner.
+    /// Moves a slot with its keys from one master to another, and waits until every node has the new configuration: a node
+    /// with the old one would not vote for a replica of the new owner.
     pub fn move_slot(&self, slot: &str, from: usize, to: usize) -> Result<()> {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let (source_id, target_id) = (id(source)?, id(target)?);
@@ -101,20 +101,20 @@ impl RedisCluster {
 }
 
 fn id(node: &Redis) -> Result<String> {
-    let answer = command(&node.url(), &["CLUSTER", "MYID"])?;
-    Ok(answer.lines().nth(1).unwrap_or_default().to_owned())
+    let reply = command(&node.url(), &["CLUSTER", "MYID"])?;
+    Ok(reply.lines().nth(1).unwrap_or_default().to_owned())
 }
 
-/// Which slots each node of the cluster has, and since which change, as this node knows it.
+/// The slots and the configuration epoch of each node of the cluster, according to this node.
 fn view(node: &Redis) -> Option<Vec<String>> {
     let nodes = command(&node.url(), &["CLUSTER", "NODES"]).ok()?;
     // ID ADDRESS FLAGS MASTER PING-SENT PONG-RECEIVED CONFIG-EPOCH LINK-STATE SLOT...
-    let has_and_since = |line: &str| {
+    let slots_and_epoch = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         Some([&[*words.first()?, words.get(6)?], words.get(8..)?].concat().join(" "))
     };
-    // The first line is the length of the answer.
-    let mut view: Vec<String> = nodes.lines().skip(1).filter_map(has_and_since).collect();
+    // The first line is the length of the reply.
+    let mut view: Vec<String> = nodes.lines().skip(1).filter_map(slots_and_epoch).collect();
     view.sort();
     Some(view)
 }
@@ -122,14 +122,14 @@ fn view(node: &Redis) -> Option<Vec<String>> {
 fn node(settings: &[&str]) -> Result<Redis> {
     let bus = ports::free()?.to_string();
     let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus];
-    let at_once = ["--repl-diskless-sync-delay", "0"];
-    Redis::start_with(&[&own[..], &at_once, settings].concat())
+    let no_delay = ["--repl-diskless-sync-delay", "0"];
+    Redis::start_with(&[&own[..], &no_delay, settings].concat())
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
-    let deadline = Instant::now() + AGREE_WITHIN;
+    let deadline = Instant::now() + AGREEMENT_TIMEOUT;
     while !holds() {
-        ensure!(Instant::now() < deadline, "not true after {AGREE_WITHIN:?}: {what}");
+        ensure!(Instant::now() < deadline, "timed out after {AGREEMENT_TIMEOUT:?}: {what}");
         sleep(Duration::from_millis(100));
     }
     Ok(())

@@ -1,8 +1,8 @@
-//! Directories that go away with the process that made them.
+//! Temporary directories which end with the process that created them.
 //!
-//! A process that is killed with -9 cannot remove its directory. So each one holds a lock for as long as its owner
-//! lives, and the next owner to come removes those that nobody holds. Set `COUPONRY_KEEP_SCRATCH=1` to look at one
-//! afterwards.
+//! A process which is killed with -9 cannot remove its directory. So the owner of each directory holds a lock on a file
+//! in it, and the next process removes the directories without a lock holder. `COUPONRY_KEEP_SCRATCH=1` keeps the
+//! directories.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -13,46 +13,46 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::undo::Undo;
+use crate::cleanup_guard::CleanupGuard;
 
 const PREFIX: &str = "couponry-scratch-";
 const LOCK: &str = ".in-use";
 
-/// A fresh, empty directory; removed with everything in it on drop.
+/// A new, empty directory. Dropping it removes the directory with its contents.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
     _in_use: File,
-    _undo: Undo,
+    _cleanup: CleanupGuard,
 }
 
 impl Scratch {
-    /// Makes a directory; `label` is part of its name.
+    /// Creates a directory; `label` is part of its name.
     pub fn new(label: &str) -> Result<Self> {
-        static SWEEP: Once = Once::new();
+        static REMOVE_ABANDONED: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        SWEEP.call_once(sweep);
+        REMOVE_ABANDONED.call_once(remove_abandoned);
         loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = std::env::temp_dir().join(format!("{PREFIX}{label}-{}-{n}", std::process::id()));
-            // Others may pass through but not list: PostgreSQL runs as a user of its own when we are root.
+            // Search permission for all: PostgreSQL runs as its own user if this process is root.
             match DirBuilder::new().mode(0o711).create(&path) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(e) => return Err(e).with_context(|| format!("cannot make {}", path.display())),
+                Err(e) => return Err(e).with_context(|| format!("cannot create {}", path.display())),
             }
-            // A sweep of another process may come between the three steps; then take another name.
+            // Another process may remove the directory between these steps; then another name is used.
             let Ok(lock) = File::create(path.join(LOCK)) else { continue };
             if lock.try_lock().is_err() || !path.join(LOCK).exists() {
                 continue;
             }
-            let doomed = path.clone();
-            let undo = Undo::new(move || remove(&doomed));
-            return Ok(Self { path, _in_use: lock, _undo: undo });
+            let removed = path.clone();
+            let cleanup = CleanupGuard::new(move || remove(&removed));
+            return Ok(Self { path, _in_use: lock, _cleanup: cleanup });
         }
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -61,12 +61,12 @@ impl Scratch {
 
 fn remove(path: &Path) {
     if std::env::var_os("COUPONRY_KEEP_SCRATCH").is_some() {
-        // Without its lock file no sweep takes it.
+        // A directory without a lock file is never removed.
         let _ = fs::remove_file(path.join(LOCK));
         eprintln!("kept {}", path.display());
         return;
     }
-    // A server's helper process may still write its last file while we remove.
+    // A child of a server may still write its last file during the removal.
     for _ in 0..3 {
         match fs::remove_dir_all(path) {
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
@@ -75,8 +75,8 @@ fn remove(path: &Path) {
     }
 }
 
-/// Removes the directories whose owners are gone.
-fn sweep() {
+/// Removes the directories whose owners have ended.
+fn remove_abandoned() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX)) {
         if let Ok(lock) = File::open(entry.path().join(LOCK))

@@ -1,20 +1,20 @@
-//! The servers that `cargo xtask test` starts once for the whole run.
+//! The servers which `cargo xtask test` starts once for a test run.
 //!
-//! Tests run side by side on them: each takes its own database, key prefix, topic and namespace, and none stops them.
+//! Tests use them concurrently: each has its own database, key prefix, topic and namespace, and none stops a server.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// Holds the URL of the shared Redis.
+/// The environment variable with the URL of the shared Redis.
 pub const REDIS: &str = "COUPONRY_TEST_REDIS";
-/// Holds the URL of the shared `PostgreSQL`, as its superuser.
+/// The environment variable with the URL of the shared `PostgreSQL`, as its superuser.
 pub const POSTGRES: &str = "COUPONRY_TEST_POSTGRES";
-/// Holds the address of the shared Kafka.
+/// The environment variable with the address of the shared Kafka.
 pub const KAFKA: &str = "COUPONRY_TEST_KAFKA";
-/// Holds the path of a kubeconfig for the shared API server, as its administrator.
+/// The environment variable with the path of an administrator's kubeconfig for the shared API server.
 pub const KUBECONFIG: &str = "COUPONRY_TEST_KUBECONFIG";
-/// Holds the directory with our built programs.
+/// The environment variable with the directory of the built programs.
 pub const BIN: &str = "COUPONRY_TEST_BIN";
 
 /// `redis://127.0.0.1:PORT`.
@@ -44,7 +44,7 @@ pub fn kafka() -> String {
     variable(KAFKA)
 }
 
-/// The path of the API server's kubeconfig.
+/// The path of the kubeconfig for the API server.
 ///
 /// # Panics
 /// Outside of `cargo xtask test`.
@@ -53,12 +53,12 @@ pub fn kubeconfig() -> PathBuf {
     variable(KUBECONFIG).into()
 }
 
-/// Runs kubectl on the shared API server and returns what it printed.
+/// Runs kubectl on the shared API server and returns its output.
 ///
 /// # Panics
 /// Outside of `cargo xtask test`.
 pub fn kubectl(args: &[&str]) -> Result<String> {
-    crate::kubernetes::kubectl(&kubeconfig(), args, None)
+    crate::kubectl::kubectl(&kubeconfig(), args, None)
 }
 
 /// Runs kubectl with `input` as its standard input, for `kubectl apply -f -`.
@@ -66,20 +66,20 @@ pub fn kubectl(args: &[&str]) -> Result<String> {
 /// # Panics
 /// Outside of `cargo xtask test`.
 pub fn kubectl_with(args: &[&str], input: &str) -> Result<String> {
-    crate::kubernetes::kubectl(&kubeconfig(), args, Some(input))
+    crate::kubectl::kubectl(&kubeconfig(), args, Some(input))
 }
 
-/// The path of one of our built programs, such as `couponry-issuer`.
+/// The path of a built program, such as `couponry-issuer`.
 ///
 /// # Panics
 /// Outside of `cargo xtask test`.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let path = PathBuf::from(variable(BIN)).join(name);
-    assert!(path.is_file(), "{} is not there: run `cargo xtask test`, which builds it", path.display());
+    assert!(path.is_file(), "{} does not exist: run `cargo xtask test`, which builds it", path.display());
     path
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: this test needs servers; run `cargo xtask test`"))
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; this test needs servers: run `cargo xtask test`"))
 }

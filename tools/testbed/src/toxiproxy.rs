@@ -1,4 +1,4 @@
-//! A TCP proxy that spoils connections on demand: Toxiproxy.
+//! Toxiproxy: a TCP proxy which injects faults into connections on demand.
 
 use std::time::Duration;
 
@@ -6,11 +6,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::process::{Launch, OnStop, Process, log_in};
-use crate::programs::TOXIPROXY;
+use crate::programs::go::TOXIPROXY;
+use crate::programs::locate::require;
 use crate::scratch::Scratch;
-use crate::{http, ports, programs};
+use crate::{http, ports};
 
-/// A running proxy with any number of links.
+/// A running Toxiproxy with any number of proxied connections.
 #[derive(Debug)]
 pub struct Toxiproxy {
     process: Process,
@@ -18,25 +19,25 @@ pub struct Toxiproxy {
     _scratch: Scratch,
 }
 
-/// What can be wrong with a link.
+/// A fault of a proxied connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Toxic {
     /// Connections are closed, and new ones are refused.
     Cut,
-    /// Everything that the server says comes this much later, give or take a half.
+    /// Responses of the server are delayed by this time, plus or minus a half.
     Delayed(Duration),
-    /// Nothing goes through, in either direction, and nobody is told: the other end is gone without a word.
+    /// No data are forwarded in either direction, and the connection stays open.
     HalfOpen,
-    /// What clients ask is done, but no answer comes back.
+    /// Requests reach the server, but responses are dropped.
     Unanswered,
-    /// So many kilobytes go through in a second, in each direction.
+    /// The bandwidth in each direction, in kilobytes per second.
     Slow(u32),
 }
 
 impl Toxiproxy {
-    /// Starts it and waits until it takes orders.
+    /// Starts it and waits until its API is ready.
     pub fn start() -> Result<Self> {
-        let program = programs::need(TOXIPROXY.find(), "Toxiproxy")?;
+        let program = require(TOXIPROXY.find(), "Toxiproxy")?;
         ports::retry(|| {
             let scratch = Scratch::new("toxiproxy")?;
             let port = ports::free()?;
@@ -50,30 +51,30 @@ impl Toxiproxy {
         })
     }
 
-    /// From now on, whoever connects to the loopback port `listen` reaches `upstream`.
-    pub fn link(&self, name: &str, listen: u16, upstream: u16) -> Result<()> {
+    /// Forwards connections to the loopback port `listen` to the loopback port `upstream`.
+    pub fn add_proxy(&self, name: &str, listen: u16, upstream: u16) -> Result<()> {
         let proxy = json!({
             "name": name,
             "listen": format!("127.0.0.1:{listen}"),
             "upstream": format!("127.0.0.1:{upstream}"),
             "enabled": true,
         });
-        self.order("/proxies", &proxy)
+        self.post("/proxies", &proxy)
     }
 
-    /// Spoils a link, with the connections that it has and those to come.
-    pub fn spoil(&self, name: &str, toxic: Toxic) -> Result<()> {
+    /// Injects a fault into the existing and the future connections of a proxy.
+    pub fn inject(&self, name: &str, toxic: Toxic) -> Result<()> {
         let add = |kind: &str, stream: &str, attributes: Value| {
             let toxic = json!({"type": kind, "stream": stream, "attributes": attributes});
-            self.order(&format!("/proxies/{name}/toxics"), &toxic)
+            self.post(&format!("/proxies/{name}/toxics"), &toxic)
         };
         match toxic {
-            Toxic::Cut => self.order(&format!("/proxies/{name}"), &json!({"enabled": false})),
+            Toxic::Cut => self.post(&format!("/proxies/{name}"), &json!({"enabled": false})),
             Toxic::Delayed(time) => {
                 let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 add("latency", "downstream", json!({"latency": millis, "jitter": millis / 2}))
             }
-            // With a timeout of 0, data vanish until the toxic is removed; then the connections are closed.
+            // With a timeout of 0, data are dropped until the toxic is removed; then the connections are closed.
             Toxic::HalfOpen => {
                 add("timeout", "upstream", json!({"timeout": 0}))?;
                 add("timeout", "downstream", json!({"timeout": 0}))
@@ -86,15 +87,15 @@ impl Toxiproxy {
         }
     }
 
-    /// Makes every link whole again.
-    pub fn heal(&self) -> Result<()> {
-        self.order("/reset", &json!({}))
+    /// Removes all faults.
+    pub fn reset(&self) -> Result<()> {
+        self.post("/reset", &json!({}))
     }
 
-    fn order(&self, path: &str, body: &Value) -> Result<()> {
-        let (status, answer) =
-            http::post(self.port, path, &body.to_string()).with_context(|| format!("Toxiproxy is gone: {path}"))?;
-        ensure!(status < 300, "Toxiproxy refuses {path} {body}: {status} {answer}");
+    fn post(&self, path: &str, body: &Value) -> Result<()> {
+        let response = http::post(self.port, path, &body.to_string());
+        let (status, text) = response.with_context(|| format!("no response from Toxiproxy to POST {path}"))?;
+        ensure!(status < 300, "Toxiproxy rejected POST {path} {body}: {status} {text}");
         Ok(())
     }
 }

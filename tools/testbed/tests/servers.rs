@@ -1,4 +1,4 @@
-//! Each server starts, is killed, comes back with what it had, and can be paused.
+//! Start, kill, restart and pause of each server.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use couponry_testbed::kubernetes::User;
 use couponry_testbed::{Kafka, Kubernetes, Postgres, Redis, programs};
 
-/// Sends one inline command and returns the first line of the answer, or None when there is none in time.
-fn redis(redis: &Redis, command: &str, patience: Duration) -> Option<String> {
+/// Sends one inline command and returns the first line of the reply, or None after the timeout.
+fn redis(redis: &Redis, command: &str, timeout: Duration) -> Option<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port())).unwrap();
-    stream.set_read_timeout(Some(patience)).unwrap();
+    stream.set_read_timeout(Some(timeout)).unwrap();
     stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
-    let mut answer = [0; 256];
-    let length = stream.read(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer[..length]).lines().next()?.to_owned())
+    let mut reply = [0; 256];
+    let length = stream.read(&mut reply).ok()?;
+    Some(String::from_utf8_lossy(&reply[..length]).lines().next()?.to_owned())
 }
 
 fn psql(postgres: &Postgres, sql: &str) -> String {
@@ -25,31 +25,31 @@ fn psql(postgres: &Postgres, sql: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[test]
-fn redis_comes_back_with_its_data_after_kill_9() {
+fn redis_after_sigkill_has_its_data() {
     let server = Redis::start().unwrap();
     for n in 1..=100 {
-        assert_eq!(redis(&server, "INCR counter", PATIENCE).unwrap(), format!(":{n}"));
+        assert_eq!(redis(&server, "INCR counter", TIMEOUT).unwrap(), format!(":{n}"));
     }
     server.kill9().unwrap();
     assert!(!couponry_testbed::ports::accepts(server.port()));
     server.restart().unwrap();
-    assert_eq!(redis(&server, "INCR counter", PATIENCE).unwrap(), ":101");
+    assert_eq!(redis(&server, "INCR counter", TIMEOUT).unwrap(), ":101");
 }
 
 #[test]
-fn a_paused_redis_answers_nothing_until_it_is_resumed() {
+fn paused_redis_replies_only_after_resume() {
     let server = Redis::start_with(&["--appendfsync", "everysec"]).unwrap();
     server.pause().unwrap();
     assert_eq!(redis(&server, "PING", Duration::from_millis(300)), None);
     server.resume().unwrap();
-    assert_eq!(redis(&server, "PING", PATIENCE).unwrap(), "+PONG");
+    assert_eq!(redis(&server, "PING", TIMEOUT).unwrap(), "+PONG");
 }
 
 #[test]
-fn postgres_comes_back_with_its_data_after_kill_9() {
+fn postgres_after_sigkill_has_its_data() {
     let server = Postgres::start().unwrap();
     psql(&server, "create table t as select * from generate_series(1, 1000) as n");
     server.kill9().unwrap();
@@ -61,7 +61,7 @@ fn postgres_comes_back_with_its_data_after_kill_9() {
 }
 
 #[test]
-fn kafka_serves_clients_again_after_kill_9() {
+fn kafka_after_sigkill_accepts_clients() {
     let server = Kafka::start().unwrap();
     assert!(server.brokers().starts_with("127.0.0.1:"));
     server.kill9().unwrap();
@@ -71,7 +71,7 @@ fn kafka_serves_clients_again_after_kill_9() {
 }
 
 #[test]
-fn the_api_server_knows_its_users_and_keeps_its_objects() {
+fn api_server_authenticates_users_and_keeps_objects_after_sigkill() {
     let clerk = User { token: "clerk-token", name: "clerk", groups: &["clerks"] };
     let server = Kubernetes::start_with(&[clerk]).unwrap();
     server.kubectl(&["create", "configmap", "note", "--from-literal=kept=yes"]).unwrap();

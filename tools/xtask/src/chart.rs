@@ -6,26 +6,19 @@ use anyhow::Result;
 use clap::Args;
 use couponry_testbed::{Kubernetes, programs, shared};
 
+use crate::programs::{CONSUMER, ISSUER, OPERATOR};
 use crate::{cargo, signals};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Only the tests with this in their names.
+    /// Run only tests whose names contain this text.
     filter: Option<String>,
 }
 
-/// The chart's tests, with the API server as the only server: lint, schema, and a dry run of every variant.
+/// Runs the tests of the chart with an API server as the only server.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     programs::install()?;
-    cargo::run([
-        "build",
-        "--package",
-        "couponry-operator",
-        "--package",
-        "couponry-issuer",
-        "--package",
-        "couponry-consumer",
-    ])?;
+    cargo::run(["build"].into_iter().chain([OPERATOR, ISSUER, CONSUMER].iter().flat_map(|name| ["--package", name])))?;
     let kubernetes = Kubernetes::start()?;
     let tests = cargo::launch("cargo test")
         .args(["test", "--package", "xtask", "--test", "chart"])
@@ -33,6 +26,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         .env(shared::KUBECONFIG, kubernetes.kubeconfig())
         .env(shared::BIN, cargo::built("debug")?);
     let status = cargo::in_foreground(tests)?;
-    signals::yield_to_shutdown();
+    signals::wait_for_shutdown();
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(101) })
 }

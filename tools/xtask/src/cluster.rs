@@ -9,23 +9,23 @@ use clap::Subcommand;
 use couponry_testbed::progress::Step;
 use couponry_testbed::{Cluster, cluster, programs};
 
-use crate::beside::{self, Beside};
+use crate::cluster_backends::{self, ClusterBackends};
 use crate::images::{self, Images};
 use crate::signals;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Starts a cluster, says how to use it, and keeps it up until Ctrl-C.
+    /// Start a cluster, print how to use it, and run until Ctrl-C.
     Up {
-        /// Gives the node these images: archives as `cargo xtask images` writes them.
+        /// Image archives to import, as written by `cargo xtask images`.
         #[arg(long, value_name = "ARCHIVE")]
         import: Vec<PathBuf>,
-        /// Also builds and imports this workspace's images, starts Redis, Postgres and Kafka beside the cluster, and prints the
-        /// commands that install the chart with them.
+        /// Also build and import the images of this workspace, start Redis, PostgreSQL and Kafka outside of the cluster,
+        /// and print the commands which install the chart.
         #[arg(long)]
         servers: bool,
     },
-    /// Removes what a cluster has left behind whose owner was killed with -9. The next `up` does so too.
+    /// Remove the remains of a cluster whose owner was killed with SIGKILL. The next `up` does this too.
     Down,
 }
 
@@ -33,16 +33,16 @@ pub(crate) fn run(action: &Action) -> Result<ExitCode> {
     match action {
         Action::Up { import, servers } => up(import, *servers),
         Action::Down => {
-            let step = Step::start("removing what is left of a cluster");
+            let step = Step::start("removing the remains of a cluster");
             cluster::remove()?;
-            step.done_with("nothing is left of a cluster");
+            step.done_with("no cluster remains");
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
 fn up(archives: &[PathBuf], servers: bool) -> Result<ExitCode> {
-    let images = if servers { Some(images()?) } else { None };
+    let images = if servers { Some(build_images()?) } else { None };
     programs::install_cluster()?;
     let cluster = Cluster::start()?;
     for archive in archives {
@@ -50,20 +50,19 @@ fn up(archives: &[PathBuf], servers: bool) -> Result<ExitCode> {
         cluster.import(archive)?;
         step.done();
     }
-    let beside = images.map(|images| Beside::start(&cluster, &images)).transpose()?;
-    beside::say_how_to_go_on(&cluster);
-    if let Some(beside) = &beside {
-        beside.say_how_to_install(&cluster);
+    let backends = images.map(|images| ClusterBackends::start(&cluster, &images)).transpose()?;
+    cluster_backends::print_cluster_access(&cluster);
+    if let Some(backends) = &backends {
+        backends.print_install_commands(&cluster);
     }
-    signals::are_expected();
+    signals::set_expected();
     loop {
         cluster.check()?;
         std::thread::sleep(Duration::from_millis(500));
     }
 }
 
-/// The programs that the servers and the images need, and the images.
-fn images() -> Result<Images> {
+fn build_images() -> Result<Images> {
     programs::install()?;
     images::build()
 }

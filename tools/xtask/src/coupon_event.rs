@@ -1,4 +1,4 @@
-//! The kind `CouponEvent` on an API server, and what its objects say.
+//! The CRD `CouponEvent` and its objects on an API server.
 
 use anyhow::{Context, Result};
 use couponry_testbed::Kubernetes;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{cargo, codegen};
 
 /// Applies the CRD and waits until the API server serves it.
-pub(crate) fn define(kubernetes: &Kubernetes) -> Result<()> {
+pub(crate) fn apply_crd(kubernetes: &Kubernetes) -> Result<()> {
     let crd = cargo::root().join(codegen::CRD);
     kubernetes.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
     let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
@@ -32,13 +32,13 @@ pub(crate) fn manifest(name: &str, policy_name: &str, total: u64, acknowledge: &
     })
 }
 
-/// The event of this name.
+/// Returns the event of this name.
 pub(crate) fn get(kubernetes: &Kubernetes, name: &str) -> Result<Value> {
     let json = kubernetes.kubectl(&["get", "couponevent", name, "-o", "json"])?;
-    serde_json::from_str(&json).context("kubectl printed something that is not JSON")
+    serde_json::from_str(&json).context("the output of kubectl is not valid JSON")
 }
 
-/// The number at this place of an event.
+/// The number at this JSON pointer of an event.
 pub(crate) fn number(event: &Value, pointer: &str) -> Option<u64> {
     event.pointer(pointer)?.as_u64()
 }

@@ -12,29 +12,28 @@ use couponry_testbed::programs;
 
 use crate::{cargo, signals};
 
-/// The version of cargo-fuzz.
 const CARGO_FUZZ: &str = "0.13.1";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Only this reader. Without it: all, one after the other.
+    /// Fuzz only this target. Default: all, one after the other.
     target: Option<Target>,
 
-    /// How long each of them is tried.
+    /// The duration for each target.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     minutes: u32,
 }
 
-/// What reads bytes from outside: `fuzz/targets`.
+/// A parser of external data: `fuzz/targets`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Target {
-    /// The codes of coupons, and the names of users and events.
+    /// Codes of coupons, and names of users and events.
     Code,
-    /// The messages on the topic.
+    /// Records on the topic.
     Record,
     /// The body of `POST /coupons/issue`.
     Request,
-    /// What Redis holds.
+    /// Values in Redis.
     Stored,
 }
 
@@ -52,9 +51,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for target in options.target.as_ref().map_or(all, std::slice::from_ref) {
         let target = target.name();
         let fuzz = cargo::root().join("fuzz");
-        // What is found goes into the first directory; the second is only read.
+        // New inputs are added to the first directory; the second one is not changed.
         let (corpus, seeds) = (fuzz.join("corpus").join(&target), fuzz.join("seeds").join(&target));
-        fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+        fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
         let launch = cargo::as_typed_by_user(Launch::in_foreground("cargo fuzz", &rustup))
             .args(["run", "nightly"])
             .args([cargo_fuzz.as_os_str(), "fuzz".as_ref(), "run".as_ref(), "--target-dir".as_ref()])
@@ -63,31 +62,31 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             .args(["-print_final_stats=1"])
             .dir(cargo::root());
         let status = cargo::in_foreground(launch)?;
-        signals::yield_to_shutdown();
+        signals::wait_for_shutdown();
         if !status.success() {
             bail!(
-                "{target} does not build, or something broke it: then the input is in fuzz/artifacts/{target}. Copy it into \
-                 fuzz/seeds/{target}, and `cargo xtask test` fails until it is mended"
+                "fuzzing {target} failed. A failing input is in fuzz/artifacts/{target}: copy it to fuzz/seeds/{target}, so that \
+                 `cargo xtask test` reproduces the failure"
             );
         }
-        println!("{target}: nothing broke it in {} min", options.minutes);
+        println!("{target}: no failures in {} min", options.minutes);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// rustup, if it has the compiler that fuzzing takes: only a nightly one can watch which way a program goes.
+/// rustup, if it has a nightly compiler: coverage instrumentation is not available in a stable one.
 fn rustup_with_nightly() -> Result<PathBuf> {
     let Some(rustup) = programs::on_path("rustup") else {
-        bail!("fuzzing takes a nightly compiler, and rustup to choose it: install it as https://rustup.rs says");
+        bail!("fuzzing requires a nightly compiler and rustup, which selects it: see https://rustup.rs");
     };
-    let asked = Command::new(&rustup)
+    let version = Command::new(&rustup)
         .args(["run", "nightly", "rustc", "--version"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .context("cannot run rustup")?;
-    if !asked.success() {
-        bail!("fuzzing takes a nightly compiler; type: rustup toolchain install nightly --profile minimal");
+    if !version.success() {
+        bail!("fuzzing requires a nightly compiler: run `rustup toolchain install nightly --profile minimal`");
     }
     Ok(rustup)
 }
@@ -97,14 +96,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_is_offered_and_has_seeds() {
+    fn every_fuzz_target_is_an_option_and_has_seeds() {
         let fuzz = cargo::root().join("fuzz");
-        let mut there: Vec<_> = fs::read_dir(fuzz.join("targets")).unwrap().map(|file| file.unwrap().path()).collect();
-        there.sort();
-        let there: Vec<_> = there.iter().map(|file| file.file_stem().unwrap().to_str().unwrap()).collect();
-        let offered: Vec<_> = Target::value_variants().iter().map(|target| target.name()).collect();
-        assert_eq!(there, offered);
-        for target in offered {
+        let mut targets: Vec<_> =
+            fs::read_dir(fuzz.join("targets")).unwrap().map(|file| file.unwrap().path()).collect();
+        targets.sort();
+        let targets: Vec<_> = targets.iter().map(|file| file.file_stem().unwrap().to_str().unwrap()).collect();
+        let options: Vec<_> = Target::value_variants().iter().map(|target| target.name()).collect();
+        assert_eq!(targets, options);
+        for target in options {
             assert!(fs::read_dir(fuzz.join("seeds").join(&target)).unwrap().next().is_some(), "{target}");
         }
     }

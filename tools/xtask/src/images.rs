@@ -1,4 +1,4 @@
-//! `cargo xtask images`: the programs as images, without Docker.
+//! `cargo xtask images`: builds the images without Docker.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,45 +13,45 @@ use crate::cargo;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The images' tag.
+    /// The tag of the images.
     #[arg(long, default_value = VERSION, value_name = "TAG")]
     tag: String,
 }
 
-/// The version of every program, and so of its image.
+/// The version of all programs.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The parts of Couponry that have an image.
-const PARTS: [&str; 3] = ["operator", "issuer", "consumer"];
+/// The programs which have an image.
+const COMPONENTS: [&str; 3] = ["operator", "issuer", "consumer"];
 
-/// The linker section that `cargo auditable` writes.
-const LIST_OF_PARTS: &[u8] = b".dep-v0";
+/// The linker section with the list of dependencies which `cargo auditable` writes.
+const AUDITABLE_SECTION: &[u8] = b".dep-v0";
 
-/// All images, and the programs that try them.
+/// All images, and the directory of all programs.
 #[derive(Debug)]
 pub(crate) struct Images {
     images: Vec<Image>,
     programs: PathBuf,
 }
 
-/// An image in a file.
+/// An image as an archive.
 #[derive(Debug)]
 struct Image {
-    /// Its whole name, such as `docker.io/couponry/issuer:0.1.0`.
+    /// Its full name, such as `docker.io/couponry/issuer:0.1.0`.
     name: String,
     /// The archive, in the format of `docker save`.
     archive: PathBuf,
-    /// The one program in it.
+    /// The program in it.
     program: PathBuf,
 }
 
 impl Images {
-    /// One archive for each image, in the format of `docker save`.
+    /// The archives of the images, in the format of `docker save`.
     pub(crate) fn archives(&self) -> impl Iterator<Item = &Path> {
         self.images.iter().map(|image| image.archive.as_path())
     }
 
-    /// The directory of all programs as the tests use them: `loadgen` and `kubectl-couponry`, which have no image.
+    /// The directory of all programs as the tests use them, for those without an image (`loadgen`, `kubectl-couponry`).
     pub(crate) fn programs(&self) -> &Path {
         &self.programs
     }
@@ -61,15 +61,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let images = build_as(&options.tag)?;
     println!("\n{:<44} {:>9} {:>9}", "image", "program", "archive");
     for Image { name, archive, program } in images {
-        let (size, whole) = (size(&program)?, size(&archive)?);
-        println!("{name:<44} {:>9} {:>9}   {}", megabytes(size), megabytes(whole), archive.display());
+        let (program, size) = (size(&program)?, size(&archive)?);
+        println!("{name:<44} {:>9} {:>9}   {}", megabytes(program), megabytes(size), archive.display());
     }
     println!("\nFor Docker: docker load --input FILE. For a cluster: cargo xtask cluster up --import FILE");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the programs for this machine's kind of processor and makes their images, with their version as tag.
-/// Builds all other programs too, as the tests do, which then are there already.
+/// Builds the images for the architecture of this machine, with the version as tag, and all programs as the tests use them.
 pub(crate) fn build() -> Result<Images> {
     Ok(Images { images: build_as(VERSION)?, programs: cargo::build_programs()? })
 }
@@ -79,25 +78,25 @@ fn build_as(tag: &str) -> Result<Vec<Image>> {
     let root = cargo::root();
     let dockerfile = root.join("Dockerfile");
     let programs = build_programs(&dockerfile)?;
-    let home = programs.ancestors().nth(2).context("the programs are in no target directory")?.join("images");
-    // buildah reads its whole context: it gets the programs and nothing else.
+    let home = programs.ancestors().nth(2).context("cannot determine the target directory")?.join("images");
+    // buildah reads its complete context, so the context has only the programs.
     let context = home.join("programs");
-    fs::create_dir_all(&context).with_context(|| format!("cannot make {}", context.display()))?;
+    fs::create_dir_all(&context).with_context(|| format!("cannot create {}", context.display()))?;
     let revision = revision(&root);
-    let make = |part: &str| {
-        let file = format!("couponry-{part}");
-        let (from, program) = (programs.join(&file), context.join(&file));
-        fs::copy(&from, &program).with_context(|| format!("cannot copy {}", from.display()))?;
-        let listed = fs::read(&program)?.windows(LIST_OF_PARTS.len()).any(|bytes| bytes == LIST_OF_PARTS);
-        ensure!(listed, "{} does not say what it is made of", program.display());
-        Ok((program, home.join(format!("{part}.tar"))))
+    let copy = |component: &str| {
+        let file = format!("couponry-{component}");
+        let (source, program) = (programs.join(&file), context.join(&file));
+        fs::copy(&source, &program).with_context(|| format!("cannot copy {}", source.display()))?;
+        let is_auditable = fs::read(&program)?.windows(AUDITABLE_SECTION.len()).any(|bytes| bytes == AUDITABLE_SECTION);
+        ensure!(is_auditable, "{} has no list of its dependencies", program.display());
+        Ok((program, home.join(format!("{component}.tar"))))
     };
-    // The Dockerfile copies all of them.
-    let files = PARTS.iter().map(|part| make(part)).collect::<Result<Vec<_>>>()?;
-    let images = PARTS.iter().zip(files).map(|(part, (program, archive))| {
-        let name = format!("docker.io/couponry/{part}:{tag}");
+    // The Dockerfile copies all programs, so all are copied to the context before the first build.
+    let files = COMPONENTS.iter().map(|component| copy(component)).collect::<Result<Vec<_>>>()?;
+    let images = COMPONENTS.iter().zip(files).map(|(component, (program, archive))| {
+        let name = format!("docker.io/couponry/{component}:{tag}");
         image::Build::new(&dockerfile, &context)
-            .target(part)
+            .target(component)
             .argument("PROGRAMS", "prebuilt")
             .argument("VERSION", tag)
             .argument("REVISION", &revision)
@@ -112,18 +111,18 @@ fn build_programs(dockerfile: &Path) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     add_target(&target)?;
     let auditable = auditable(dockerfile)?;
-    eprintln!("building the programs for {target} (many minutes the first time)");
+    eprintln!("building the programs for {target} (takes several minutes the first time)");
     let build = cargo::launch("cargo auditable")
         .env("PATH", cargo::path_with(&auditable)?)
         .env(format!("CC_{}", target.replace('-', "_")), "musl-gcc")
         .args(["auditable", "build", "--locked", "--profile", "image", "--target", &target])
-        .args(PARTS.iter().flat_map(|part| ["-p".to_owned(), format!("couponry-{part}")]));
+        .args(COMPONENTS.iter().flat_map(|component| ["-p".to_owned(), format!("couponry-{component}")]));
     ensure!(cargo::in_foreground(build)?.success(), "cargo auditable build failed");
     let debug = cargo::built("debug")?;
     Ok(debug.with_file_name(target).join("image"))
 }
 
-/// Gets Rust's own library for this target, where rustup is what brought Rust.
+/// Installs the standard library of this target if rustup manages the toolchain.
 fn add_target(target: &str) -> Result<()> {
     let Some(rustup) = programs::on_path("rustup") else { return Ok(()) };
     let add = Launch::in_foreground("rustup", rustup).dir(cargo::root()).args(["--quiet", "target", "add", target]);
@@ -131,7 +130,7 @@ fn add_target(target: &str) -> Result<()> {
     Ok(())
 }
 
-/// `cargo-auditable` in the version that the Dockerfile names, kept beside the other programs.
+/// `cargo-auditable` in the version of the Dockerfile.
 fn auditable(dockerfile: &Path) -> Result<PathBuf> {
     let text = fs::read_to_string(dockerfile).with_context(|| format!("cannot read {}", dockerfile.display()))?;
     let version = text.lines().find_map(|line| line.strip_prefix("ARG AUDITABLE_VERSION="));
@@ -139,7 +138,7 @@ fn auditable(dockerfile: &Path) -> Result<PathBuf> {
     cargo::tool("cargo-auditable", version)
 }
 
-/// The commit, where there is one to name.
+/// The current commit, or `unknown`.
 fn revision(root: &Path) -> String {
     let git = std::process::Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root).output();
     let answer =
@@ -148,7 +147,7 @@ fn revision(root: &Path) -> String {
 }
 
 fn size(file: &Path) -> Result<u64> {
-    Ok(file.metadata().with_context(|| format!("cannot measure {}", file.display()))?.len())
+    Ok(file.metadata().with_context(|| format!("cannot read the size of {}", file.display()))?.len())
 }
 
 fn megabytes(bytes: u64) -> String {

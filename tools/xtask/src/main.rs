@@ -1,11 +1,11 @@
-//! The project's commands: demo, test, bench, fuzz, chaos, e2e, chart, images, cluster, codegen, setup.
+//! The commands of the project: demo, test, bench, fuzz, chaos, e2e, chart, images, cluster, codegen, setup.
 
 mod bench;
-mod beside;
 mod cargo;
 mod chaos;
 mod chart;
 mod cluster;
+mod cluster_backends;
 mod codegen;
 mod coupon_event;
 mod demo;
@@ -23,23 +23,23 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// For `--help`: what all commands have in common.
+/// The part of `--help` which applies to all commands.
 const ABOUT: &str = "\
-Couponry's own commands.
+The commands of the project.
 
-Every server that they need (Redis, PostgreSQL, Kafka, etcd and kube-apiserver) is a real one, started on a free port \
-of 127.0.0.1 with its data in a scratch directory, and stopped again at the end, also on Ctrl-C. What is missing on \
-this machine is installed first: Debian packages as root by apt-get, the API server from Go modules, Kafka by Maven, \
-Schemathesis from the Python package index. The last three are kept in ${XDG_CACHE_HOME:-~/.cache}/couponry, so that \
-it happens once. `images` and `cluster` need more of them.
+The servers (Redis, PostgreSQL, Kafka, etcd and kube-apiserver) are the real programs. They are started on free ports \
+of 127.0.0.1 with their data in a temporary directory, and stopped at the end, also after Ctrl-C. Missing programs are \
+installed first: Debian packages with apt-get (requires root), kube-apiserver from Go modules, Kafka with Maven, and \
+Schemathesis from PyPI. Built and downloaded programs are cached in ${XDG_CACHE_HOME:-~/.cache}/couponry. `images` and \
+`cluster` require more programs.
 
 Environment:
-  XDG_CACHE_HOME          where to keep what is built and fetched
-  KUBEBUILDER_ASSETS      a directory with kube-apiserver, kubectl and etcd to use instead
-  TMPDIR                  where the scratch directories are
-  COUPONRY_KEEP_SCRATCH   when set, they are kept, with the servers' logs";
+  XDG_CACHE_HOME          directory of the cache
+  KUBEBUILDER_ASSETS      directory with kube-apiserver, kubectl and etcd to use instead
+  TMPDIR                  parent of the temporary directories
+  COUPONRY_KEEP_SCRATCH   if set, temporary directories and the logs in them are kept";
 
-/// Couponry's own commands.
+/// The commands of the project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", long_about = ABOUT)]
 struct Cli {
@@ -49,45 +49,45 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a whole coupon event: starts everything, sells out `examples/summer.yaml`, and proves the promises.
+    /// Run a coupon event from preload to sold out, and check the guarantees.
     Demo(demo::Options),
-    /// Runs every test, on servers that are started once for the whole run.
+    /// Run all tests, on servers which are started once.
     Test(test::Options),
-    /// Measures how fast it is, against controls in the same run, and writes `docs/benchmarks.md`.
+    /// Measure performance against controls in the same run, and write `docs/benchmarks.md`.
     Bench(bench::Options),
-    /// Looks for bytes that break what reads bytes from outside (needs a nightly compiler).
+    /// Fuzz the parsers of external data (requires a nightly compiler).
     Fuzz(fuzz::Options),
-    /// Breaks everything at random while users ask, and checks that every promise holds.
+    /// Inject random faults under load, and check that the guarantees hold.
     Chaos(chaos::Options),
-    /// Installs the chart on a whole cluster, and does there what users and operators do (needs root).
+    /// Install the chart on a cluster, and test the operations of users and administrators (requires root).
     E2e(e2e::Options),
-    /// Runs the chart's tests alone: lint, schema, and every variant against a real API server.
+    /// Run only the tests of the chart: lint, schema, and a dry run of all variants on an API server.
     Chart(chart::Options),
-    /// Writes what is generated from code: the CRD's YAML, also for the chart.
+    /// Write the files which are generated from code: the CRD and the reference documentation.
     Codegen(codegen::Options),
-    /// Makes the images of the three programs in `target/images`, without Docker.
+    /// Build the images of all programs in `target/images`, without Docker.
     Images(images::Options),
-    /// A whole Kubernetes on this machine, with pods and an ingress, for work by hand (needs root).
+    /// Run a Kubernetes cluster with pods and an ingress on this machine (requires root).
     Cluster {
-        /// What to do with it.
+        /// The operation.
         #[command(subcommand)]
         action: cluster::Action,
     },
-    /// Installs the programs that the other commands need, and does nothing else.
+    /// Install the programs which the other commands need.
     Setup(Setup),
 }
 
 #[derive(Debug, clap::Args)]
 struct Setup {
-    /// Also what a whole cluster and the images need; some twenty minutes of building, once.
+    /// Also install what clusters and images need; the first build takes about twenty minutes.
     #[arg(long)]
     cluster: bool,
 }
 
 fn main() -> ExitCode {
     let result = signals::handle().and_then(|()| run(Cli::parse().command));
-    // After Ctrl-C, errors are only its consequences, and the exit belongs to the signal's thread.
-    signals::yield_to_shutdown();
+    // After a signal, errors are consequences of the shutdown, and the thread of the signal exits.
+    signals::wait_for_shutdown();
     match result {
         Ok(code) => code,
         Err(e) => {
@@ -118,6 +118,6 @@ fn setup(options: &Setup) -> Result<ExitCode> {
     if options.cluster {
         couponry_testbed::programs::install_cluster()?;
     }
-    eprintln!("Everything is there.");
+    eprintln!("All programs are installed.");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! Couponry's own programs as processes.
+//! The programs of Couponry as processes.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ pub(crate) const OPERATOR: &str = "couponry-operator";
 pub(crate) const ISSUER: &str = "couponry-issuer";
 pub(crate) const CONSUMER: &str = "couponry-consumer";
 
-/// All of them.
+/// All programs.
 pub(crate) const NAMES: [&str; 3] = [OPERATOR, ISSUER, CONSUMER];
 
-/// Where a program finds the servers.
+/// The addresses of the servers.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     pub(crate) redis: String,
@@ -40,14 +40,14 @@ impl From<&Servers> for Addresses {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) process: Running,
-    /// Where it answers `/readyz` and `/metrics`.
+    /// The port of `/readyz` and `/metrics`.
     pub(crate) monitor: u16,
-    /// Where it answers clients.
+    /// The port for clients, if it has one.
     pub(crate) listen: Option<u16>,
 }
 
 impl Node {
-    /// Starts one of [`NAMES`] from the directory `bin` and returns at once. The arguments come after ours.
+    /// Starts one of [`NAMES`] from the directory `bin` without waiting for it. `args` follow the default arguments.
     pub(crate) fn start(
         bin: &Path,
         (name, program): (&str, &str),
@@ -62,7 +62,7 @@ impl Node {
             .args(["--kafka-brokers", &servers.kafka])
             .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--log-format", "text"]);
         if let Some(port) = listen {
-            // Nobody is in front who would have to notice the end.
+            // No load balancer needs time to remove it.
             launch = launch.args(["--listen", &format!("127.0.0.1:{port}"), "--drain-seconds", "0"]);
         } else {
             launch = launch.args(["--postgres-url", &servers.postgres]);
@@ -78,12 +78,12 @@ impl Node {
         Ok(Self { name: name.to_owned(), process: launch.start()?, monitor, listen })
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it reports that it is ready.
     pub(crate) fn wait_ready(&self) -> Result<()> {
         self.process.wait_ready(|| http::get(self.monitor, "/readyz").is_some_and(|(status, _)| status == 200))
     }
 
-    /// Where clients ask it, when it answers clients.
+    /// The URL for clients, if it has one.
     pub(crate) fn url(&self) -> Option<String> {
         Some(format!("http://127.0.0.1:{}", self.listen?))
     }

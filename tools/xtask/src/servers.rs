@@ -1,4 +1,4 @@
-//! One of each server.
+//! One instance of each server.
 
 use std::thread;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use couponry_testbed::progress::Step;
 use couponry_testbed::{Kafka, Kubernetes, Postgres, Redis};
 
-/// Dropping it stops them all.
+/// Redis, `PostgreSQL`, Kafka and the Kubernetes API server. Dropping it stops them.
 #[derive(Debug)]
 pub(crate) struct Servers {
     pub(crate) redis: Redis,
@@ -16,12 +16,12 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Starts them side by side and waits until each is ready.
+    /// Starts them concurrently and waits until each is ready.
     pub(crate) fn start() -> Result<Self> {
         Self::start_with(Kafka::start)
     }
 
-    /// The same, with a Kafka of another kind.
+    /// Like [`Servers::start`], with a specific Kafka.
     pub(crate) fn start_with(kafka: impl FnOnce() -> Result<Kafka> + Send) -> Result<Self> {
         let step = Step::start("starting Redis, PostgreSQL, Kafka and the Kubernetes API server");
         let servers = thread::scope(|scope| {
@@ -36,11 +36,11 @@ impl Servers {
                 kubernetes: join(kubernetes)?,
             })
         })?;
-        step.done_with("Redis, PostgreSQL, Kafka and the Kubernetes API server are up");
+        step.done_with("Redis, PostgreSQL, Kafka and the Kubernetes API server are ready");
         Ok(servers)
     }
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().map_err(|_| anyhow!("a thread that started a server panicked"))?
+    thread.join().map_err(|_| anyhow!("a thread which started a server panicked"))?
 }

@@ -1,27 +1,27 @@
-//! Ctrl-C, SIGTERM and a closed terminal: stop everything that was started, then exit.
+//! SIGINT, SIGTERM and SIGHUP: run all registered cleanups, then exit.
 
 use std::process::exit;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use anyhow::{Context, Result};
-use couponry_testbed::undo;
+use couponry_testbed::cleanup_guard;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// What a shell reports for a program that Ctrl-C ended.
+/// The exit code which shells report for a program that SIGINT ended.
 const INTERRUPTED: i32 = 130;
 
 static EXIT_CODE: AtomicI32 = AtomicI32::new(INTERRUPTED);
 
-/// From now on a signal stops everything. A second one does not wait for that: the kernel then kills what is left.
+/// Installs the handler. A second signal exits without waiting for the cleanups; the kernel then kills the children.
 pub(crate) fn handle() -> Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot listen for signals")?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot install a signal handler")?;
     std::thread::spawn(move || {
         let mut signals = signals.forever();
         signals.next();
         std::thread::spawn(|| {
-            eprintln!("\nstopping");
-            undo::undo_all();
+            eprintln!("\nshutting down");
+            cleanup_guard::run_all();
             exit(EXIT_CODE.load(Ordering::SeqCst));
         });
         signals.next();
@@ -30,14 +30,14 @@ pub(crate) fn handle() -> Result<()> {
     Ok(())
 }
 
-/// From now on a signal is the way in which the command is meant to end.
-pub(crate) fn are_expected() {
+/// Makes a signal the normal end of the command: it exits with 0.
+pub(crate) fn set_expected() {
     EXIT_CODE.store(0, Ordering::SeqCst);
 }
 
-/// Never returns when a signal has come.
-pub(crate) fn yield_to_shutdown() {
-    while undo::is_closing() {
+/// Blocks forever after a signal was received; otherwise returns at once.
+pub(crate) fn wait_for_shutdown() {
+    while cleanup_guard::is_shutting_down() {
         std::thread::park();
     }
 }

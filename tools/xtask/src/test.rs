@@ -14,8 +14,8 @@ use crate::{cargo, chaos, signals};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// What follows `--` goes to `cargo test`: `cargo xtask test -- -p couponry-redis` runs one crate's tests, and
-    /// `cargo xtask test -- a_word -- --nocapture` those with a word in their names, with their output.
+    /// Arguments of `cargo test`: `cargo xtask test -- -p couponry-redis` runs the tests of one crate, and `cargo xtask
+    /// test -- text -- --nocapture` the tests whose names contain a text, with their output.
     #[arg(last = true)]
     cargo_test: Vec<String>,
 }
@@ -27,18 +27,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (for_cargo, for_tests) = split(&options.cargo_test);
     let mut test = vec!["test", "--no-fail-fast"];
     if for_cargo.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
-        // Else its feature is off for the crates that are named, and their programs are built anew without it.
+        // Without this package the feature would be disabled for the selected crates, and their programs rebuilt.
         test.extend(["-p", "couponry-failpoint"]);
     } else {
         test.push("--workspace");
     }
     test.extend(cargo::FOR_TESTS);
     test.extend(for_cargo.iter().map(String::as_str));
-    // The servers need not wait for the compiler.
+    // Compiled before the servers start, so that they do not run idle.
     cargo::run(test.iter().copied().chain(["--no-run"]))?;
 
     let servers = Servers::start()?;
-    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+    let (reader, writer) = io::pipe().context("cannot create a pipe")?;
     let color = if io::stdout().is_terminal() { "always" } else { "auto" };
     let tests = Process::start(
         cargo::as_typed_by_user(Launch::into_pipe("cargo test", cargo::program(), writer))
@@ -54,14 +54,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     )?;
     let echo = std::thread::spawn(move || Tally::echo(reader));
     let status = tests.wait()?;
-    // The pipe ends when its last writer is gone, and the process value holds one.
+    // The pipe ends when its last writer is closed, and `tests` has one.
     drop(tests);
-    let tally = echo.join().ok().context("the thread that reads the tests' output panicked")?;
+    let tally = echo.join().ok().context("the thread which reads the output of the tests panicked")?;
     drop(servers);
-    signals::yield_to_shutdown();
+    signals::wait_for_shutdown();
     tally.print();
     if options.cargo_test.is_empty() {
-        println!("\nbreaking everything once, as `cargo xtask chaos --once` does");
+        println!("\nrunning every fault once, as `cargo xtask chaos --once` does");
         let kept = chaos::once()?;
         println!("{}", if kept { "chaos: every promise held" } else { "chaos: promises were BROKEN" });
         if !kept {
@@ -71,12 +71,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(101) })
 }
 
-/// Arguments for Cargo, and those for the test programs with the `--` that leads them.
+/// Splits into the arguments of Cargo, and those of the test programs with the leading `--`.
 fn split(args: &[String]) -> (&[String], &[String]) {
     args.split_at(args.iter().position(|arg| arg == "--").unwrap_or(args.len()))
 }
 
-/// How many tests of which kind ended how, from what `cargo test` prints.
+/// The numbers of tests by kind and result, from the output of `cargo test`.
 #[derive(Debug, Default)]
 struct Tally {
     kind: &'static str,
@@ -91,19 +91,19 @@ struct Counts {
 }
 
 impl Tally {
-    /// Passes the output on and counts.
+    /// Prints the output and counts the results.
     fn echo(output: impl Read) -> Self {
         let mut tally = Self::default();
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
             println!("{line}");
-            tally.note(&line);
+            tally.count(&line);
         }
         tally
     }
 
-    fn note(&mut self, line: &str) {
-        // Colours may stand between the words, so the words are sought one by one.
+    fn count(&mut self, line: &str) {
+        // There may be color codes between the words, so each word is searched separately.
         if line.contains("Running") && line.contains(" unittests ") {
             self.kind = "unit";
         } else if line.contains("Running") && line.contains(" tests/") {
@@ -136,7 +136,7 @@ mod tests {
     use super::{Tally, split};
 
     #[test]
-    fn tests_are_counted_by_kind() {
+    fn output_of_cargo_test_is_counted_by_kind() {
         let output = "\u{1b}[1m\u{1b}[92m     Running\u{1b}[0m unittests src/lib.rs (target/debug/deps/a-1)\n\
                       test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n     \
                       Running tests/b.rs (target/debug/deps/b-1)\n\
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_after_the_second_separator_are_for_the_test_programs() {
+    fn arguments_after_second_separator_belong_to_test_programs() {
         let args = ["-p", "couponry-redis", "--", "--nocapture"].map(String::from);
         assert_eq!(split(&args), (&args[..2], &args[2..]));
         assert_eq!(split(&args[..2]), (&args[..2], &[][..]));

@@ -1,12 +1,12 @@
 //! A Redis with TLS and users.
 
 use couponry_redis::{RedisSettings, Stock};
-use couponry_testbed::{Authority, Redis, ports, redis::command};
+use couponry_testbed::{CertificateAuthority, Redis, ports, redis::command};
 
 use crate::story;
 
-fn authorities(authority: &Authority) -> couponry_settings::Authorities {
-    couponry_settings::Authorities::read(authority.path().to_str().unwrap()).unwrap()
+fn ca_certificates(authority: &CertificateAuthority) -> couponry_settings::CaCertificates {
+    couponry_settings::CaCertificates::read(authority.path().to_str().unwrap()).unwrap()
 }
 
 async fn refused(settings: RedisSettings) -> String {
@@ -17,8 +17,8 @@ async fn refused(settings: RedisSettings) -> String {
 
 #[tokio::test]
 async fn tls_and_an_acl_user_are_enough_and_nothing_less_is() {
-    let (authority, stranger) = (Authority::new().unwrap(), Authority::new().unwrap());
-    let certificate = authority.certify("redis").unwrap();
+    let (authority, stranger) = (CertificateAuthority::new().unwrap(), CertificateAuthority::new().unwrap());
+    let certificate = authority.issue("redis").unwrap();
     let (port, ca) = (ports::free().unwrap(), authority.path());
     let [cert, key, ca] = [&certificate.certificate, &certificate.key, &ca].map(|path| path.to_str().unwrap());
     let port = port.to_string();
@@ -43,7 +43,7 @@ async fn tls_and_an_acl_user_are_enough_and_nothing_less_is() {
         username: Some("couponry".into()),
         // Those of the flags win.
         password: Some("s3cret".into()),
-        authorities: Some(authorities(&authority)),
+        ca_certificates: Some(ca_certificates(&authority)),
         ..RedisSettings::at(&format!("rediss://nobody:nothing@localhost:{port}"), "shop:")
     };
     let stock = Stock::open(&good).unwrap();
@@ -58,9 +58,9 @@ async fn tls_and_an_acl_user_are_enough_and_nothing_less_is() {
     let late = Stock::open(&wrong_password).unwrap();
     let error = late.ping().await.unwrap_err().to_string();
     assert!(error.contains("check --redis-username and --redis-password") && !error.contains("s3cret"), "{error}");
-    let error = refused(RedisSettings { authorities: Some(authorities(&stranger)), ..good.clone() }).await;
+    let error = refused(RedisSettings { ca_certificates: Some(ca_certificates(&stranger)), ..good.clone() }).await;
     assert!(error.contains("--redis-ca-file"), "{error}");
-    let error = refused(RedisSettings { authorities: None, ..good.clone() }).await;
+    let error = refused(RedisSettings { ca_certificates: None, ..good.clone() }).await;
     assert!(error.contains("UnknownIssuer"), "{error}");
     let plain = RedisSettings::at(&format!("redis://127.0.0.1:{port}"), "");
     assert!(refused(plain).await.contains("Redis may want TLS"));

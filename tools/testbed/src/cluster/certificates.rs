@@ -1,76 +1,78 @@
-//! Who is who in the cluster: certificates of its servers and users, and kubeconfigs.
+//! The certificates of servers and users of the cluster, and kubeconfigs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::network::NODE;
-use crate::kubernetes::base64;
-use crate::process::output;
-use crate::{Authority, Certificate, programs};
+use crate::certificate_authority::{Certificate, CertificateAuthority, generate_key};
+use crate::kubectl::write_kubeconfig;
 
-/// The cluster's authority, and the key that signs the tokens of service accounts.
+/// The certificate authority of the cluster, and the keys of service account tokens.
 #[derive(Debug)]
 pub(super) struct Identities {
-    authority: Authority,
-    tokens: PathBuf,
+    authority: CertificateAuthority,
+    token_key: PathBuf,
+    token_public_key: PathBuf,
 }
 
 impl Identities {
-    /// New ones; the key for tokens is in `dir`.
+    /// Generates the authority, and the keys of tokens in `dir`.
     pub(super) fn new(dir: &Path) -> Result<Self> {
-        let tokens = dir.join("service-account.key");
-        let openssl = programs::need(programs::openssl(), "openssl")?;
-        output(&openssl, &["genrsa".as_ref(), "-out".as_ref(), tokens.as_os_str(), "2048".as_ref()], None)?;
-        Ok(Self { authority: Authority::new()?, tokens })
+        let write = |name: &str, text: String| -> Result<PathBuf> {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(path)
+        };
+        let key = generate_key()?;
+        Ok(Self {
+            authority: CertificateAuthority::new()?,
+            token_key: write("service-account.key", key.serialize_pem())?,
+            token_public_key: write("service-account.pub", key.public_key_pem())?,
+        })
     }
 
-    /// The certificate that all trust.
+    /// The CA certificate.
     pub(super) fn authority(&self) -> PathBuf {
         self.authority.path()
     }
 
-    /// The key that signs the tokens of service accounts.
+    /// The key which signs the tokens of service accounts.
     pub(super) fn token_key(&self) -> &Path {
-        &self.tokens
+        &self.token_key
     }
 
-    /// A certificate for a server at these addresses and names, such as `IP:127.0.0.1,DNS:localhost`.
-    pub(super) fn server(&self, name: &str, addresses: &str) -> Result<Certificate> {
-        self.authority.issue(name, &format!("/CN={name}"), addresses)
+    /// The key which verifies the tokens of service accounts.
+    pub(super) fn token_public_key(&self) -> &Path {
+        &self.token_public_key
     }
 
-    /// A certificate for a user of this group.
+    /// Issues a certificate for a server at these addresses and DNS names.
+    pub(super) fn server(&self, name: &str, addresses: &[&str]) -> Result<Certificate> {
+        self.authority.issue_for(name, name, None, addresses)
+    }
+
+    /// Issues a certificate for a user of this group.
     pub(super) fn user(&self, user: &str, group: &str) -> Result<Certificate> {
-        // A certificate must name something, and no server is called that.
-        self.authority.issue(&user.replace(':', "-"), &format!("/O={group}/CN={user}"), "DNS:user.invalid")
+        self.authority.issue_for(&user.replace(':', "-"), user, Some(group), &[])
     }
 
     /// Writes a kubeconfig for a user of this group.
     pub(super) fn kubeconfig(&self, path: &Path, user: &str, group: &str) -> Result<()> {
         let Certificate { certificate, key, .. } = self.user(user, group)?;
-        let data = |file: &Path| -> Result<String> {
-            Ok(base64(&fs::read(file).with_context(|| format!("cannot read {}", file.display()))?))
-        };
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": CONTEXT, "cluster": {
-                "server": format!("https://{NODE}:6443"),
-                "certificate-authority-data": data(&self.authority())?,
-            }}],
-            "users": [{"name": user, "user": {
-                "client-certificate-data": data(&certificate)?,
-                "client-key-data": data(&key)?,
-            }}],
-            "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": user, "namespace": "default"}}],
-            "current-context": CONTEXT,
+        let read = |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        let auth = json!({
+            "client-certificate-data": STANDARD.encode(read(&certificate)?),
+            "client-key-data": STANDARD.encode(read(&key)?),
         });
-        fs::write(path, format!("{config:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+        let (server, ca) = (format!("https://{NODE}:6443"), read(&self.authority())?);
+        write_kubeconfig(path, CONTEXT, &server, &ca, user, &auth)
     }
 }
 
-/// What every kubeconfig calls the cluster.
+/// The context of every kubeconfig.
 pub(super) const CONTEXT: &str = "couponry-node";

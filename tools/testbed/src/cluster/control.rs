@@ -1,4 +1,4 @@
-//! The control plane: etcd, the API server, the controllers and the scheduler.
+//! The control plane: etcd, the API server, the controller manager and the scheduler.
 
 use std::path::Path;
 
@@ -7,12 +7,13 @@ use anyhow::Result;
 use super::certificates::Identities;
 use super::network::{self, API_SERVICE, NODE, SERVICES};
 use crate::process::{Launch, Process};
-use crate::programs;
+use crate::programs::kubernetes;
+use crate::programs::locate::{etcd, require};
 
 const ETCD: &str = "http://127.0.0.1:2379";
 
 pub(super) fn start_etcd(dir: &Path) -> Result<Process> {
-    let program = programs::need(programs::etcd(), "etcd")?;
+    let program = require(etcd(), "etcd")?;
     Process::start(
         network::launch("etcd", &program, dir)?
             .args(["--data-dir".as_ref(), dir.join("etcd").as_os_str()])
@@ -22,14 +23,15 @@ pub(super) fn start_etcd(dir: &Path) -> Result<Process> {
 }
 
 pub(super) fn start_api_server(dir: &Path, identities: &Identities) -> Result<Process> {
-    let (program, _) = programs::need(programs::kubernetes(), "kube-apiserver")?;
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(|n| format!("DNS:{n}"));
-    let addresses = format!("{},IP:127.0.0.1,IP:{NODE},IP:{API_SERVICE}", names.join(","));
+    let (program, _) = require(kubernetes::find(), "kube-apiserver")?;
+    let (node, service) = (NODE.to_string(), API_SERVICE.to_string());
+    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let addresses = [&names[..], &["127.0.0.1", &node, &service]].concat();
     let server = identities.server("kube-apiserver", &addresses)?;
-    // It speaks to the kubelet as one, and passes requests on to metrics-server as the other.
+    // The client certificates for the kubelet and for metrics-server.
     let kubelet_client = identities.user("kubelet-client", "system:masters")?;
     let proxy = identities.user("front-proxy", "none")?;
-    let (authority, token_key) = (identities.authority(), identities.token_key());
+    let authority = identities.authority();
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     Process::start(
         network::launch("kube-apiserver", &program, dir)?
@@ -41,10 +43,10 @@ pub(super) fn start_api_server(dir: &Path, identities: &Identities) -> Result<Pr
             .args([file("kubelet-client-certificate", &kubelet_client.certificate)])
             .args([file("kubelet-client-key", &kubelet_client.key)])
             .args(["--kubelet-preferred-address-types=InternalIP"])
-            .args([file("service-account-key-file", token_key)])
-            .args([file("service-account-signing-key-file", token_key)])
+            .args([file("service-account-key-file", identities.token_public_key())])
+            .args([file("service-account-signing-key-file", identities.token_key())])
             .args(["--service-account-issuer=https://kubernetes.default.svc"])
-            // What an API server of somebody else, such as metrics-server, needs to trust this one.
+            // Aggregated API servers, such as metrics-server, authenticate this API server with these settings.
             .args([
                 file("requestheader-client-ca-file", &authority),
                 "--requestheader-allowed-names=front-proxy".into(),
@@ -55,7 +57,7 @@ pub(super) fn start_api_server(dir: &Path, identities: &Identities) -> Result<Pr
     )
 }
 
-/// The controllers and the scheduler, once the API server is ready.
+/// Starts the controller manager and the scheduler. The API server must be ready.
 pub(super) fn start_controllers(dir: &Path, identities: &Identities) -> Result<Vec<Process>> {
     let controllers = with_kubeconfig("kube-controller-manager", dir, identities)?
         .args([
@@ -63,16 +65,16 @@ pub(super) fn start_controllers(dir: &Path, identities: &Identities) -> Result<V
             format!("--root-ca-file={}", identities.authority().display()),
         ])
         .args(["--use-service-account-credentials", "--leader-elect=false"])
-        // An autoscaler is to be seen at work in a minute, not in the usual five.
+        // Autoscalers react within a minute instead of the default of five.
         .args(["--horizontal-pod-autoscaler-sync-period=5s", "--horizontal-pod-autoscaler-initial-readiness-delay=5s"])
         .args(["--horizontal-pod-autoscaler-cpu-initialization-period=15s"]);
     let scheduler = with_kubeconfig("kube-scheduler", dir, identities)?.args(["--leader-elect=false"]);
     Ok(vec![Process::start(controllers)?, Process::start(scheduler)?])
 }
 
-/// A program of Kubernetes that acts as the user of its name.
+/// A program of Kubernetes with a kubeconfig for the user of the same name.
 fn with_kubeconfig(name: &str, dir: &Path, identities: &Identities) -> Result<Launch> {
-    let program = programs::need(programs::node_program(name), name)?;
+    let program = require(kubernetes::node_program(name), name)?;
     let kubeconfig = dir.join(format!("{name}.kubeconfig"));
     identities.kubeconfig(&kubeconfig, &format!("system:{name}"), "none")?;
     Ok(network::launch(name, &program, dir)?.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]))

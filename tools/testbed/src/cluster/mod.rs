@@ -1,25 +1,26 @@
-//! A whole Kubernetes of one node, with pods, Services, names, an ingress and measurements.
+//! A Kubernetes cluster of one node, with pods, Services, DNS, an ingress and resource metrics.
 //!
-//! Everything is real: etcd, the API server, the controllers and the scheduler, containerd, the kubelet and kube-proxy,
-//! `CoreDNS`, Contour with Envoy, and metrics-server.
+//! All programs are real: etcd, the API server, the controller manager and the scheduler, containerd, the kubelet and
+//! kube-proxy, `CoreDNS`, Contour with Envoy, and metrics-server.
 //!
 //! # Network
-//! All of it runs in one network namespace with one link to the host, and in no other way does it touch the host's
-//! network. The host reaches the node at [`NODE`], pods and Services at their own addresses; pods reach the host at
-//! [`HOST`], where a server must listen that they are to use. There is no way out to any other network, so every image
-//! that a pod runs must be [imported](Cluster::import) first. Nothing enforces `NetworkPolicy`.
+//! The cluster runs in a network namespace with one link to the host. The host reaches the node at [`NODE`], and pods and
+//! Services at their own addresses; pods reach servers which listen on [`HOST`]. There is no route to other networks, so
+//! images must be [imported](Cluster::import). `NetworkPolicy` is not enforced.
 //!
-//! # Its end
-//! It needs root, and there is one at a time on a machine. Dropping the [`Cluster`] or a signal removes it with its
-//! containers, mounts and cgroups, as [`crate::process`] promises for its programs. When its owner is killed with -9
-//! the programs die with it, and the next cluster removes what is left.
+//! # Guarantees
+//! Dropping the [`Cluster`] or a signal removes it with its containers, mounts and cgroups. After SIGKILL of the owner the
+//! kernel kills the programs (see [`crate::process`]), and the next cluster removes the rest.
+//!
+//! # Assumptions
+//! The owner runs as root. A machine has at most one cluster.
 
 mod addons;
 mod certificates;
+mod cleanup;
 mod control;
-mod network;
+pub(crate) mod network;
 mod node;
-mod ruins;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -29,18 +30,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cleanup_guard::CleanupGuard;
+use crate::kubectl;
 use crate::process::{Process, output};
+use crate::programs::go::HELM;
+use crate::programs::locate::require;
 use crate::progress::Step;
 use crate::scratch::Scratch;
-use crate::undo::Undo;
-use crate::{kubernetes, programs};
 use certificates::Identities;
 
 pub use network::{HOST, NODE, PODS, SERVICES};
 
-/// How long each part may take to get ready. Generous: the machines are shared.
-const READY: Duration = Duration::from_mins(3);
-/// Held by the owner of the machine's cluster.
+/// How long each program may take to become ready. Generous, because machines are shared.
+const READY_TIMEOUT: Duration = Duration::from_mins(3);
+/// Locked by the owner of the cluster.
 const LOCK: &str = "/run/couponry-node.lock";
 
 /// A running cluster. Dropping it removes it.
@@ -48,94 +51,94 @@ const LOCK: &str = "/run/couponry-node.lock";
 pub struct Cluster {
     processes: Vec<Process>,
     kubeconfig: PathBuf,
-    // The cluster is removed once its own programs are stopped, and then the next one may come.
-    _removed: Undo,
+    // Dropped after the programs and before the lock.
+    _cleanup: CleanupGuard,
     identities: Identities,
     scratch: Scratch,
     _lock: File,
 }
 
 impl Cluster {
-    /// Starts it and waits until pods can run, names are answered and the ingress takes requests.
+    /// Starts it and waits until the node, DNS and the ingress are ready.
     pub fn start() -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
-            bail!("a cluster needs root: it makes network namespaces, mounts and cgroups");
+            bail!("a cluster requires root permissions for network namespaces, mounts and cgroups");
         }
         let lock = lock()?;
         let step = Step::start("starting a Kubernetes cluster");
-        ruins::remove();
+        cleanup::remove();
         let scratch = Scratch::new("cluster")?;
-        let removed = Undo::new(ruins::remove);
+        let guard = CleanupGuard::new(cleanup::remove);
         let kubeconfig = scratch.path().join("kubeconfig");
         let identities = Identities::new(scratch.path())?;
         let processes = Vec::new();
-        let mut cluster = Self { processes, kubeconfig, _removed: removed, identities, scratch, _lock: lock };
+        let mut cluster = Self { processes, kubeconfig, _cleanup: guard, identities, scratch, _lock: lock };
         cluster.start_all()?;
-        step.done_with("a Kubernetes cluster is up, with an ingress and measurements");
+        step.done_with("the Kubernetes cluster is ready");
         Ok(cluster)
     }
 
     fn start_all(&mut self) -> Result<()> {
         let dir = self.scratch.path().to_owned();
-        network::make()?;
-        node::make_state()?;
+        network::create()?;
+        node::create_state_dir()?;
         self.identities.kubeconfig(&self.kubeconfig, "admin", "system:masters")?;
         self.processes.push(control::start_etcd(&dir)?);
         self.processes.push(control::start_api_server(&dir, &self.identities)?);
         self.processes.push(node::start_containerd(&dir)?);
-        self.wait("containerd", node::has_containerd)?;
+        self.wait("containerd", node::containerd_is_ready)?;
         node::import_pause()?;
         self.wait("the API server", || self.kubectl(&["get", "--raw", "/readyz"]).is_ok())?;
         self.processes.extend(control::start_controllers(&dir, &self.identities)?);
         self.processes.push(node::start_kubelet(&dir, &self.identities)?);
         self.processes.push(node::start_proxy(&dir, &self.kubeconfig)?);
         self.processes.push(addons::start_dns(&dir, &self.kubeconfig)?);
-        self.processes.push(addons::start_metrics(self, &dir)?);
-        self.processes.extend(addons::start_ingress(self, &dir)?);
+        self.processes.push(addons::start_metrics(&self.kubeconfig, &dir)?);
+        self.processes.extend(addons::start_ingress(&self.kubeconfig, &dir)?);
         let ready = ["wait", "--for=condition=Ready", "--timeout=1s", "node", node::NAME];
         self.wait("the node", || self.kubectl(&ready).is_ok())?;
-        self.wait("CoreDNS", addons::has_names)?;
-        self.wait("Envoy", addons::has_ingress)?;
-        // A controller makes it; before, no pod of the namespace is let in.
+        self.wait("CoreDNS", addons::dns_is_ready)?;
+        self.wait("Envoy", addons::ingress_is_ready)?;
+        // Pods are rejected until a controller has created it.
         self.wait("the service account of pods", || self.kubectl(&["get", "serviceaccount", "default"]).is_ok())
     }
 
-    /// Waits until `ready` says so. Fails when one of the cluster's own programs ends before.
+    /// Waits until `ready` returns true. Fails if a program of the cluster ends first.
     fn wait(&self, what: &str, ready: impl Fn() -> bool) -> Result<()> {
-        let deadline = Instant::now() + READY;
+        let deadline = Instant::now() + READY_TIMEOUT;
         while !ready() {
             self.check()?;
             if Instant::now() > deadline {
                 bail!(
-                    "{what} is not ready after {READY:?}; COUPONRY_KEEP_SCRATCH=1 keeps the logs in {}",
+                    "{what} is not ready after {READY_TIMEOUT:?}; COUPONRY_KEEP_SCRATCH=1 keeps the logs in {}",
                     self.logs().display()
                 );
             }
-            // Most questions are a process, and all processors are busy with what they ask about.
+            // Most checks start a process, which competes with the cluster for the CPU.
             std::thread::sleep(Duration::from_millis(200));
         }
         Ok(())
     }
 
-    /// A kubeconfig of the administrator.
+    /// The kubeconfig of the administrator.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// Runs kubectl as the administrator and returns what it printed.
+    /// Runs kubectl as the administrator and returns its output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        kubernetes::kubectl(&self.kubeconfig, args, None)
+        kubectl::kubectl(&self.kubeconfig, args, None)
     }
 
     /// Runs kubectl with `input` as its standard input, for `kubectl apply -f -`.
     pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
-        kubernetes::kubectl(&self.kubeconfig, args, Some(input))
+        kubectl::kubectl(&self.kubeconfig, args, Some(input))
     }
 
-    /// Runs helm as the administrator and returns what it printed. It knows no repository but the files of this machine.
+    /// Runs helm as the administrator and returns its output. No chart repositories are configured.
     pub fn helm(&self, args: &[&str]) -> Result<String> {
-        let helm = programs::need(programs::HELM.find(), "helm")?;
+        let helm = require(HELM.find(), "helm")?;
         let kubeconfig = format!("--kubeconfig={}", self.kubeconfig.display());
         let own = |flag: &str, name: &str| format!("--{flag}={}", self.scratch.path().join(name).display());
         let fixed = [
@@ -148,37 +151,37 @@ impl Cluster {
         output(&helm, &all, None)
     }
 
-    /// Gives the node an image: an archive in the format of `docker save`.
+    /// Imports an image: an archive in the format of `docker save`.
     pub fn import(&self, archive: &Path) -> Result<()> {
         node::import(archive).with_context(|| format!("cannot import {}", archive.display()))
     }
 
-    /// Kills the programs of a pod with -9. The kubelet starts them again unless the pod is deleted.
+    /// Sends SIGKILL to the processes of a pod. The kubelet restarts the containers unless the pod is deleted.
     pub fn kill9(&self, pod: &str) -> Result<()> {
-        ensure!(ruins::kill9(pod) > 0, "nothing runs in the pod {pod}");
+        ensure!(cleanup::kill9(pod) > 0, "the pod {pod} has no processes");
         Ok(())
     }
 
-    /// `http://NODE:PORT`, where Envoy takes requests for every Ingress (class `contour`) and every `HTTPRoute` of the
-    /// Gateway `ingress` in the namespace `ingress`. Which one a request means, its Host header says.
+    /// `http://NODE:PORT`, where Envoy accepts requests for every Ingress (class `contour`) and every `HTTPRoute` of the
+    /// Gateway `ingress` in the namespace `ingress`. The Host header selects the route.
     #[must_use]
     pub fn ingress_url(&self) -> String {
         format!("http://{NODE}:{}", addons::INGRESS_PORT)
     }
 
-    /// Where pods reach servers that run on this host and listen there.
+    /// The address on which servers of this host must listen for pods.
     #[must_use]
     pub fn host_address(&self) -> Ipv4Addr {
         HOST
     }
 
-    /// The directory with the logs of the cluster's own programs, `NAME.log`.
+    /// The directory with the logs of the programs of the cluster, `NAME.log`.
     #[must_use]
     pub fn logs(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// Fails with the end of its log when one of the cluster's own programs has ended.
+    /// Fails with the end of the log if a program of the cluster has ended.
     pub fn check(&self) -> Result<()> {
         for process in &self.processes {
             if let Some(status) = process.exited()? {
@@ -187,30 +190,12 @@ impl Cluster {
         }
         Ok(())
     }
-
-    /// How a namespace is: its pods, what Kubernetes says of them, and the end of what each of them printed.
-    #[must_use]
-    pub fn account(&self, namespace: &str) -> String {
-        let ask = |args: &[&str]| {
-            let answer = self.kubectl(&[&["--namespace", namespace], args].concat());
-            let answer = answer.unwrap_or_else(|e| format!("{e:#}"));
-            format!("$ kubectl {}\n{}\n\n", args.join(" "), answer.trim_end())
-        };
-        let mut text = ask(&["get", "all", "--output=wide"]);
-        text += &ask(&["get", "events", "--sort-by=.lastTimestamp"]);
-        let pods = self.kubectl(&["--namespace", namespace, "get", "pods", "--output=name"]).unwrap_or_default();
-        for pod in pods.lines() {
-            text += &ask(&["logs", "--all-containers", "--tail=30", "--prefix=false", pod]);
-            text += &ask(&["logs", "--all-containers", "--tail=30", "--previous", pod]);
-        }
-        text
-    }
 }
 
-/// Removes what a cluster has left behind whose owner was killed. Fails while one is up.
+/// Removes the remains of a cluster whose owner was killed. Fails while a cluster runs.
 pub fn remove() -> Result<()> {
     let _lock = lock()?;
-    ruins::remove();
+    cleanup::remove();
     Ok(())
 }
 
@@ -221,7 +206,7 @@ fn lock() -> Result<File> {
     if lock.try_lock().is_err() {
         let mut owner = String::new();
         let _ = lock.read_to_string(&mut owner);
-        bail!("there is a cluster on this machine already, of process {}; only one can be", owner.trim());
+        bail!("process {} already runs a cluster, and a machine can have only one", owner.trim());
     }
     lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).with_context(failed)?;
     Ok(lock)

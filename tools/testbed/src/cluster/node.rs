@@ -7,18 +7,20 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::certificates::Identities;
+use super::cleanup::{CGROUP, STATE, hierarchies};
 use super::network::{self, NODE, PODS};
-use super::ruins::{CGROUP, STATE, hierarchies};
+use crate::path::on_path;
 use crate::process::{Process, output};
-use crate::programs;
+use crate::programs::locate::{CNI_PLUGINS, require};
+use crate::programs::{kubernetes, pause};
 
-/// The node's name.
+/// The name of the node.
 pub(super) const NAME: &str = "node";
 
 pub(super) fn start_containerd(dir: &Path) -> Result<Process> {
-    let program = programs::need(programs::on_path("containerd"), "containerd")?;
+    let program = require(on_path("containerd"), "containerd")?;
     let cni = dir.join("cni");
-    fs::create_dir(&cni).with_context(|| format!("cannot make {}", cni.display()))?;
+    fs::create_dir(&cni).with_context(|| format!("cannot create {}", cni.display()))?;
     write_json(&cni.join("10-node.conflist"), &pod_network())?;
     let config = dir.join("containerd.toml");
     write(&config, &containerd_config(&cni))?;
@@ -26,14 +28,14 @@ pub(super) fn start_containerd(dir: &Path) -> Result<Process> {
     Process::start(containerd)
 }
 
-/// Whether containerd takes commands.
-pub(super) fn has_containerd() -> bool {
+/// Whether containerd is ready.
+pub(super) fn containerd_is_ready() -> bool {
     ctr(&["version"]).is_ok()
 }
 
-/// Makes the image of every pod's sandbox known to the node.
+/// Imports the image of pod sandboxes.
 pub(super) fn import_pause() -> Result<()> {
-    import(&programs::need(programs::pause_image(), "the image of a pod's sandbox")?)
+    import(&require(pause::find(), "the image of pod sandboxes")?)
 }
 
 fn socket() -> String {
@@ -41,7 +43,7 @@ fn socket() -> String {
 }
 
 fn containerd_config(cni: &Path) -> String {
-    // restrict_oom_score_adj: inside of a container, root may not protect a process from the kernel's memory killer.
+    // restrict_oom_score_adj: root in a container may not lower the OOM score of a process.
     format!(
         r#"version = 2
 root = "{STATE}/containerd"
@@ -61,14 +63,14 @@ state = "{STATE}/run"
     conf_dir = "{cni}"
 "#,
         socket = socket(),
-        pause = programs::PAUSE_IMAGE,
-        plugins = programs::CNI_PLUGINS,
+        pause = pause::IMAGE,
+        plugins = CNI_PLUGINS,
         cni = cni.display(),
     )
 }
 
-/// Each pod has a link of its own to the node. A bridge would carry packets from pod to pod past the rules that
-/// rewrite a Service's address, unless the host's kernel is told otherwise.
+/// Each pod has a point-to-point link to the node. Packets on a bridge would bypass the iptables rules of Services, unless
+/// a setting of the kernel of the host is changed.
 fn pod_network() -> Value {
     json!({
         "cniVersion": "0.4.0",
@@ -89,14 +91,14 @@ fn pod_network() -> Value {
     })
 }
 
-/// Makes the image of this archive known to the node.
+/// Imports the image of this archive.
 pub(super) fn import(archive: &Path) -> Result<()> {
-    let path = archive.to_str().with_context(|| format!("{} is no UTF-8", archive.display()))?;
+    let path = archive.to_str().with_context(|| format!("{} is not valid UTF-8", archive.display()))?;
     ctr(&["--namespace", "k8s.io", "images", "import", path]).map(drop)
 }
 
 fn ctr(args: &[&str]) -> Result<String> {
-    let program = programs::need(programs::on_path("ctr"), "ctr")?;
+    let program = require(on_path("ctr"), "ctr")?;
     let socket = socket();
     output(&program, &[&["--address", &socket], args].concat(), None)
 }
@@ -104,13 +106,13 @@ fn ctr(args: &[&str]) -> Result<String> {
 pub(super) fn start_kubelet(dir: &Path, identities: &Identities) -> Result<Process> {
     for hierarchy in hierarchies() {
         let cgroup = hierarchy.join(CGROUP);
-        fs::create_dir_all(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
+        fs::create_dir_all(&cgroup).with_context(|| format!("cannot create {}", cgroup.display()))?;
     }
     let kubeconfig = dir.join("kubelet.kubeconfig");
     identities.kubeconfig(&kubeconfig, &format!("system:node:{NAME}"), "system:nodes")?;
     let config = dir.join("kubelet.json");
     write_json(&config, &kubelet_config(&identities.authority()))?;
-    let program = programs::need(programs::node_program("kubelet"), "kubelet")?;
+    let program = require(kubernetes::node_program("kubelet"), "kubelet")?;
     Process::start(
         network::launch("kubelet", &program, dir)?
             .args(["--config".as_ref(), config.as_os_str(), "--kubeconfig".as_ref(), kubeconfig.as_os_str()])
@@ -137,9 +139,9 @@ fn kubelet_config(authority: &Path) -> Value {
         "containerRuntimeEndpoint": format!("unix://{}", socket()),
         "failCgroupV1": false,
         "failSwapOn": false,
-        // The machine's own names are none of a pod's business, and would differ from one machine to the next.
+        // The DNS settings of the host do not apply to pods, and differ between machines.
         "resolvConf": "",
-        // No image could be fetched again, and a disk that is nearly full is the machine's usual state.
+        // Images cannot be pulled again, so a nearly full disk must not remove them.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi"},
         "podLogsDir": format!("{STATE}/logs"),
@@ -147,7 +149,7 @@ fn kubelet_config(authority: &Path) -> Value {
 }
 
 pub(super) fn start_proxy(dir: &Path, kubeconfig: &Path) -> Result<Process> {
-    let program = programs::need(programs::node_program("kube-proxy"), "kube-proxy")?;
+    let program = require(kubernetes::node_program("kube-proxy"), "kube-proxy")?;
     let config = dir.join("kube-proxy.json");
     write_json(
         &config,
@@ -158,7 +160,7 @@ pub(super) fn start_proxy(dir: &Path, kubeconfig: &Path) -> Result<Process> {
             "clientConnection": {"kubeconfig": kubeconfig},
             "hostnameOverride": NAME,
             "clusterCIDR": PODS,
-            // These limits are the host's, not the namespace's.
+            // These limits belong to the host and must not be changed.
             "conntrack": {"maxPerCore": 0, "min": 0},
         }),
     )?;
@@ -166,7 +168,7 @@ pub(super) fn start_proxy(dir: &Path, kubeconfig: &Path) -> Result<Process> {
     Process::start(proxy)
 }
 
-/// Writes JSON, which those who read YAML read too.
+/// Writes JSON, which YAML parsers accept too.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
     write(path, &format!("{value:#}\n"))
 }
@@ -175,9 +177,9 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Makes the directory that everything is mounted in.
-pub(super) fn make_state() -> Result<PathBuf> {
+/// Creates the directory of all mounts.
+pub(super) fn create_state_dir() -> Result<PathBuf> {
     let dir = PathBuf::from(STATE);
-    fs::create_dir_all(dir.join("kubelet")).with_context(|| format!("cannot make {STATE}"))?;
+    fs::create_dir_all(dir.join("kubelet")).with_context(|| format!("cannot create {STATE}"))?;
     Ok(dir)
 }

@@ -1,4 +1,4 @@
-//! Short-lived programs that help a server to start.
+//! Short-lived helper programs.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs a short-lived helper program and returns what it printed.
+/// Runs a short-lived program and returns its output.
 pub fn output(program: &Path, args: &[impl AsRef<OsStr>], stdin: Option<&str>) -> Result<String> {
     let described = || {
         let args: Vec<_> = args.iter().map(|a| a.as_ref().to_string_lossy()).collect();

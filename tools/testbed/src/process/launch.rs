@@ -1,4 +1,4 @@
-//! How a child is started, and what stopping it means.
+//! The command line, environment, output and stop signal of a child.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -10,9 +10,9 @@ use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, Result, bail};
 
-use crate::programs;
+use crate::path::on_path;
 
-/// What to start, and how to stop it.
+/// The description of a child process.
 #[derive(Debug, Clone)]
 pub struct Launch {
     name: String,
@@ -27,42 +27,42 @@ pub struct Launch {
     output: Output,
 }
 
-/// Where the child's words go.
+/// The destination of the output of a child.
 #[derive(Debug, Clone)]
 enum Output {
-    /// Into this file. The child is in the background, in a process group of its own.
+    /// This file. The child runs in the background, in its own process group.
     Log(PathBuf),
-    /// To our own terminal, whose Ctrl-C it gets too.
+    /// Our terminal. The child receives its Ctrl-C too.
     Terminal,
-    /// Through us to the terminal, whose Ctrl-C it gets too.
+    /// A pipe to this process. The child receives Ctrl-C of our terminal too.
     Pipe(Arc<PipeWriter>),
 }
 
-/// What stopping means for a child.
+/// How a child is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnStop {
-    /// SIGTERM, and SIGKILL after a while.
+    /// SIGTERM, and SIGKILL after a timeout.
     Terminate,
-    /// SIGINT, and SIGKILL after a while: `PostgreSQL` waits for its clients on SIGTERM.
+    /// SIGINT, and SIGKILL after a timeout: after SIGTERM `PostgreSQL` would wait for its clients.
     Interrupt,
-    /// SIGKILL at once: for what has nothing to lose.
+    /// SIGKILL, for programs without data to save.
     Kill,
-    /// Let it finish, whatever happens to us: a package manager must not be cut off in the middle.
+    /// Wait until it ends, also after a signal: a package manager must not be interrupted.
     Finish,
 }
 
 impl Launch {
-    /// `name` is for messages; everything that the child prints is appended to `log`.
+    /// `name` is for messages; the output of the child is appended to `log`.
     pub fn new(name: &str, program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
         Self::with_output(name, program.into(), Output::Log(log.into()))
     }
 
-    /// A child that shares our terminal, such as a compiler that shows its own progress.
+    /// A child which shares our terminal, such as a compiler which prints its progress.
     pub fn in_foreground(name: &str, program: impl Into<PathBuf>) -> Self {
         Self::with_output(name, program.into(), Output::Terminal)
     }
 
-    /// Like [`Launch::in_foreground`], but what it prints goes into `pipe`, for us to read and pass on.
+    /// Like [`Launch::in_foreground`], but the output is written to `pipe`.
     pub fn into_pipe(name: &str, program: impl Into<PathBuf>, pipe: PipeWriter) -> Self {
         Self::with_output(name, program.into(), Output::Pipe(Arc::new(pipe)))
     }
@@ -96,36 +96,36 @@ impl Launch {
         self
     }
 
-    /// Hides these variables of our own environment from the child.
+    /// Removes these environment variables.
     #[must_use]
     pub fn remove_env(mut self, keys: impl IntoIterator<Item = OsString>) -> Self {
         self.removed_env.extend(keys);
         self
     }
 
-    /// Hides our own environment from the child, except what any program needs (PATH, HOME and the like): a user's own
-    /// `KUBECONFIG` or `REDIS_URL` must not reach a program under test.
+    /// Removes all environment variables except those which any program needs (`PATH`, `HOME` and the like): the user's
+    /// `KUBECONFIG` or `REDIS_URL` must not affect a program under test.
     #[must_use]
     pub fn clean_env(mut self) -> Self {
         self.clean_env = true;
         self
     }
 
-    /// Runs it in this directory.
+    /// Sets the working directory.
     #[must_use]
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
-    /// Runs it as this user and the group of the same name (only root can).
+    /// Runs it as this user and the group of the same name (requires root).
     #[must_use]
     pub fn user(mut self, user: Option<&str>) -> Self {
         self.user = user.map(str::to_owned);
         self
     }
 
-    /// What stopping it means.
+    /// Sets how it is stopped.
     #[must_use]
     pub fn on_stop(mut self, on_stop: OnStop) -> Self {
         self.on_stop = on_stop;
@@ -133,7 +133,7 @@ impl Launch {
     }
 
     pub(super) fn command(&self) -> Result<Command> {
-        static SETPRIV: LazyLock<Option<PathBuf>> = LazyLock::new(|| programs::on_path("setpriv"));
+        static SETPRIV: LazyLock<Option<PathBuf>> = LazyLock::new(|| on_path("setpriv"));
         let mut command = match (&*SETPRIV, &self.user) {
             (Some(setpriv), user) => {
                 let mut command = Command::new(setpriv);
@@ -147,7 +147,7 @@ impl Launch {
                 command
             }
             (None, None) => Command::new(&self.program),
-            (None, Some(user)) => bail!("{} must run as user {user}, which needs setpriv (util-linux)", self.name),
+            (None, Some(user)) => bail!("running {} as user {user} requires setpriv (util-linux)", self.name),
         };
         if self.clean_env {
             const KEPT: [&str; 10] = [

@@ -1,20 +1,22 @@
-//! A child process with its log and its signals.
+//! Child processes with their logs and signals.
 //!
 //! # Guarantees
-//! A child never outlives us. Dropping its [`Process`] stops it, [`crate::undo::undo_all`] stops it after a signal,
-//! and if we are killed with -9 the kernel kills it, because it is started through `setpriv --pdeathsig KILL`.
+//! A child never outlives its parent. Dropping its [`Process`] stops it, [`crate::cleanup_guard::run_all`] stops it after
+//! a signal, and after SIGKILL of the parent the kernel kills it, because it is started through
+//! `setpriv --pdeathsig KILL`.
 //!
-//! # How
-//! - The kernel ties that last signal to the *thread* that started the child. A test's thread, or one that serves
-//!   blocking calls, may end long before the process. So one thread, which lives as long as the process, starts them
-//!   all, and callers need not care.
-//! - Each child has its own process group: Ctrl-C in a terminal reaches only us, and we stop the children in order.
-//! - A signal goes to the child and to everything below it: `PostgreSQL` is many processes, and stopping only the first
-//!   would leave its clients served.
+//! # Implementation
+//! - The kernel sends the parent-death signal when the *thread* which started the child ends. The thread of a test or of
+//!   a blocking call may end long before the process, so one thread which lives as long as the process starts all
+//!   children.
+//! - Each child has its own process group: Ctrl-C in a terminal reaches only the parent, which stops the children in
+//!   order.
+//! - A signal is sent to the child and to all its descendants: `PostgreSQL` has one process per connection, and a signal
+//!   to the first process only would not affect the others.
 //!
 //! # Caveats
-//! Without `setpriv` (it is part of Debian's base system) a killed parent leaves its children behind. What a child
-//! starts itself is not covered by the kernel's promise: it must notice that its parent is gone, as `PostgreSQL` does.
+//! Without `setpriv` (part of Debian's base system) children outlive a killed parent. The parent-death signal does not
+//! cover the children of a child: they must detect the death of their parent, as `PostgreSQL` does.
 
 mod helper;
 mod launch;
@@ -30,41 +32,41 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 
-use crate::undo::{self, Undo};
+use crate::cleanup_guard::{self, CleanupGuard};
 use tree::{family, is_alive, send};
 pub use usage::Usage;
 
 pub use helper::output;
 pub use launch::{Launch, OnStop};
 
-/// How long a child may take after its stop signal before it is killed.
-const GRACE: Duration = Duration::from_secs(15);
-/// How long a server may take to get ready. Generous: the machines are shared.
-const READY: Duration = Duration::from_mins(3);
-const POLL: Duration = Duration::from_millis(50);
-/// Lines of the log that an error shows.
-const TAIL: usize = 25;
+/// The time between the stop signal and SIGKILL.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a server may take to become ready. Generous, because machines are shared.
+const READY_TIMEOUT: Duration = Duration::from_mins(3);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The number of log lines in an error message.
+const TAIL_LINES: usize = 25;
 
 /// A child process. Dropping it stops it.
 #[derive(Debug)]
 pub struct Process {
     launch: Launch,
     state: Arc<Mutex<State>>,
-    _undo: Undo,
+    _cleanup: CleanupGuard,
 }
 
 #[derive(Debug, Default)]
 struct State {
     child: Option<Child>,
-    /// Where the log of the present child begins.
-    log_from: u64,
+    /// The offset in the log at which the output of the current child starts.
+    log_offset: u64,
 }
 
 impl Process {
-    /// Starts it; whether it gets anywhere is for [`Process::wait_ready`] to see.
+    /// Starts it. [`Process::wait_ready`] waits until it is ready.
     pub fn start(launch: Launch) -> Result<Self> {
         let state = Arc::<Mutex<State>>::default();
-        let undo = Undo::new({
+        let cleanup = CleanupGuard::new({
             let (state, on_stop) = (state.clone(), launch.stopping());
             move || {
                 if let Some(child) = &mut lock(&state).child {
@@ -72,29 +74,29 @@ impl Process {
                 }
             }
         });
-        let process = Self { launch, state, _undo: undo };
-        process.start_again()?;
+        let process = Self { launch, state, _cleanup: cleanup };
+        process.restart()?;
         Ok(process)
     }
 
-    /// Starts it anew, as it was started first: same arguments, same data, same ports. It must not be running.
-    pub fn start_again(&self) -> Result<()> {
-        self.start_again_with(&[])
+    /// Starts it again with the same arguments, data and ports. It must not be running.
+    pub fn restart(&self) -> Result<()> {
+        self.restart_with(&[])
     }
 
-    /// The same, with a further environment for this time.
-    pub fn start_again_with(&self, env: &[(String, String)]) -> Result<()> {
+    /// Restarts it with additional environment variables for this run only.
+    pub fn restart_with(&self, env: &[(String, String)]) -> Result<()> {
         let name = self.name();
-        if undo::is_closing() {
-            bail!("{name} is not started: we are stopping");
+        if cleanup_guard::is_shutting_down() {
+            bail!("{name} is not started during the shutdown");
         }
         let mut state = lock(&self.state);
         if let Some(child) = &mut state.child
             && child.try_wait()?.is_none()
         {
-            bail!("{name} is running already");
+            bail!("{name} is already running");
         }
-        state.log_from = self.launch.log().and_then(|log| log.metadata().ok()).map_or(0, |m| m.len());
+        state.log_offset = self.launch.log().and_then(|log| log.metadata().ok()).map_or(0, |m| m.len());
         let mut command = self.launch.command()?;
         command.envs(env.iter().map(|(key, value)| (key, value)));
         let child =
@@ -103,9 +105,9 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until `ready` says so. Fails with the end of the log when the process ends before, or after three minutes.
+    /// Waits until `ready` returns true. Fails with the end of the log if the process ends first, or after three minutes.
     pub fn wait_ready(&self, mut ready: impl FnMut() -> bool) -> Result<()> {
-        let deadline = Instant::now() + READY;
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Some(status) = self.exited()? {
                 bail!("{} ended before it was ready ({status}); its log:\n{}", self.name(), self.log_tail());
@@ -114,24 +116,24 @@ impl Process {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{} is not ready after {READY:?}; its log:\n{}", self.name(), self.log_tail());
+                bail!("{} is not ready after {READY_TIMEOUT:?}; its log:\n{}", self.name(), self.log_tail());
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
-            // Not Child::wait: that would hold the lock that a handler of Ctrl-C needs.
+            // Child::wait would hold the lock which the handler of Ctrl-C needs.
             if let Some(status) = self.exited()? {
                 return Ok(status);
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// How it ended, or None while it runs.
+    /// Its exit status, or None while it runs.
     pub fn exited(&self) -> Result<Option<ExitStatus>> {
         match &mut lock(&self.state).child {
             Some(child) => child.try_wait().with_context(|| format!("cannot wait for {}", self.name())),
@@ -139,7 +141,7 @@ impl Process {
         }
     }
 
-    /// Stops it as its owner would (SIGTERM, then SIGKILL after 15 seconds), and waits for its end.
+    /// Stops it (SIGTERM, then SIGKILL after 15 seconds), and waits until it ends.
     pub fn stop(&self) -> Result<()> {
         match &mut lock(&self.state).child {
             Some(child) => stop(child, self.launch.stopping()).with_context(|| format!("cannot stop {}", self.name())),
@@ -147,7 +149,7 @@ impl Process {
         }
     }
 
-    /// SIGKILL: it ends at whatever instant it is in. Returns once it and everything below it are gone.
+    /// Sends SIGKILL. Returns after it and all its descendants have ended.
     pub fn kill9(&self) -> Result<()> {
         match &mut lock(&self.state).child {
             Some(child) => kill(child).with_context(|| format!("cannot kill {}", self.name())),
@@ -155,22 +157,22 @@ impl Process {
         }
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing, like a machine that hangs.
+    /// Sends SIGSTOP: it keeps its connections and does not respond.
     pub fn pause(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// SIGCONT: undoes [`Process::pause`].
+    /// Sends SIGCONT: ends [`Process::pause`].
     pub fn resume(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// SIGINT: what Ctrl-C sends.
+    /// Sends SIGINT, as Ctrl-C does.
     pub fn interrupt(&self) -> Result<()> {
         self.signal(Signal::INT)
     }
 
-    /// Sends a signal to the process and to everything below it.
+    /// Sends a signal to the process and to all its descendants.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let mut state = lock(&self.state);
         let Some(child) = state.child.as_mut() else { bail!("{} was never started", self.name()) };
@@ -189,9 +191,9 @@ impl Process {
         lock(&self.state).child.as_ref().map(Child::id)
     }
 
-    /// What it has used since it was started last; nothing of what it has started itself.
+    /// The resources which it has used since its last start, without its children.
     pub fn usage(&self) -> Result<Usage> {
-        let pid = self.pid().with_context(|| format!("{} does not run", self.name()))?;
+        let pid = self.pid().with_context(|| format!("{} is not running", self.name()))?;
         Usage::of(pid)
     }
 
@@ -201,62 +203,62 @@ impl Process {
         self.launch.name()
     }
 
-    /// Where its log is; None when it prints to our terminal.
+    /// The path of its log; None if it prints to our terminal.
     #[must_use]
     pub fn log_path(&self) -> Option<&Path> {
         self.launch.log()
     }
 
-    /// Everything that it printed, also before it was started again.
+    /// Its complete output, also of earlier runs.
     #[must_use]
     pub fn log(&self) -> String {
         read_lossy(self.launch.log(), 0)
     }
 
-    /// What it printed since it was last started.
+    /// Its output since its last start.
     #[must_use]
     pub fn log_since_start(&self) -> String {
-        read_lossy(self.launch.log(), lock(&self.state).log_from)
+        read_lossy(self.launch.log(), lock(&self.state).log_offset)
     }
 
-    /// The last lines that it printed.
+    /// The last lines of its output.
     #[must_use]
     pub fn log_tail(&self) -> String {
         tail(&self.log())
     }
 }
 
-/// The signals of a [`Process`], for a type that has one in its field `process` and knows how it gets ready.
+/// Implements the signals of a [`Process`] for a type with a field `process`.
 macro_rules! signals {
     ($type:ty) => {
         impl $type {
-            /// Stops it in order and waits for its end; its data stay for `restart`.
+            /// Stops it gracefully and waits until it ends; `restart` keeps its data.
             pub fn stop(&self) -> anyhow::Result<()> {
                 self.process.stop()
             }
 
-            /// SIGKILL: it ends at whatever instant it is in.
+            /// Sends SIGKILL and waits until it ends.
             pub fn kill9(&self) -> anyhow::Result<()> {
                 self.process.kill9()
             }
 
-            /// SIGSTOP: it keeps its connections and answers nothing, like a machine that hangs.
+            /// Sends SIGSTOP: it keeps its connections and does not respond.
             pub fn pause(&self) -> anyhow::Result<()> {
                 self.process.pause()
             }
 
-            /// SIGCONT: undoes `pause`.
+            /// Sends SIGCONT: ends `pause`.
             pub fn resume(&self) -> anyhow::Result<()> {
                 self.process.resume()
             }
 
-            /// Everything that it printed.
+            /// Its complete output.
             #[must_use]
             pub fn log(&self) -> String {
                 self.process.log()
             }
 
-            /// Its process, for whatever else.
+            /// Its process.
             #[must_use]
             pub fn process(&self) -> &$crate::Process {
                 &self.process
@@ -269,7 +271,7 @@ pub(crate) use signals;
 /// The last lines of a log.
 pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 fn read_lossy(path: Option<&Path>, from: u64) -> String {
@@ -278,22 +280,22 @@ fn read_lossy(path: Option<&Path>, from: u64) -> String {
     String::from_utf8_lossy(&bytes[from..]).into_owned()
 }
 
-/// Starts a child from the thread that lives as long as this process.
+/// Starts a child from the thread which lives as long as this process.
 fn spawn(command: Command) -> std::io::Result<Child> {
-    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
-    static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
-        let (orders, inbox) = mpsc::channel::<Order>();
+    type Request = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static SPAWNER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
+        let (sender, requests) = mpsc::channel::<Request>();
         std::thread::spawn(move || {
-            for (mut command, reply) in inbox {
+            for (mut command, reply) in requests {
                 let _ = reply.send(command.spawn());
             }
         });
-        orders
+        sender
     });
-    let gone = || std::io::Error::other("the thread that starts processes is gone");
-    let (reply, answer) = mpsc::channel();
+    let gone = || std::io::Error::other("the thread which starts processes has ended");
+    let (reply, result) = mpsc::channel();
     SPAWNER.send((command, reply)).map_err(|_| gone())?;
-    answer.recv().map_err(|_| gone())?
+    result.recv().map_err(|_| gone())?
 }
 
 fn stop(child: &mut Child, on_stop: OnStop) -> std::io::Result<()> {
@@ -306,20 +308,20 @@ fn stop(child: &mut Child, on_stop: OnStop) -> std::io::Result<()> {
         OnStop::Kill => return kill(child),
         OnStop::Finish => return child.wait().map(drop),
     };
-    let below = family(child);
+    let descendants = family(child);
     send(Pid::from_child(child), signal);
-    for &pid in &below {
-        // It may be paused, and would then not hear the signal.
+    for &pid in &descendants {
+        // A paused process handles signals only after SIGCONT.
         send(pid, Signal::CONT);
     }
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + STOP_TIMEOUT;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
             return kill(child);
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL_INTERVAL);
     }
-    for pid in below.into_iter().filter(|&pid| is_alive(pid)) {
+    for pid in descendants.into_iter().filter(|&pid| is_alive(pid)) {
         send(pid, Signal::KILL);
     }
     Ok(())
@@ -334,10 +336,10 @@ fn kill(child: &mut Child) -> std::io::Result<()> {
         send(pid, Signal::KILL);
     }
     child.wait()?;
-    // Its successor may need what they hold: PostgreSQL does not start while an old backend has its shared memory.
-    let deadline = Instant::now() + GRACE;
+    // PostgreSQL does not start while a process of its predecessor is attached to the shared memory.
+    let deadline = Instant::now() + STOP_TIMEOUT;
     while family.iter().any(|&pid| is_alive(pid)) && Instant::now() < deadline {
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
@@ -346,9 +348,9 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes a log file's directory and hands back its path.
+/// Creates an empty log file and returns its path.
 pub(crate) fn log_in(dir: &Path, name: &str) -> Result<PathBuf> {
     let path = dir.join(format!("{name}.log"));
-    File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     Ok(path)
 }

@@ -1,11 +1,11 @@
-//! A process and everything below it.
+//! A process and its descendants.
 
 use std::fs;
 use std::process::Child;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The child, its children, and so on, parents first.
+/// The child and its descendants, parents first.
 pub(super) fn family(child: &Child) -> Vec<Pid> {
     let processes: Vec<(i32, i32)> = fs::read_dir("/proc")
         .into_iter()
@@ -33,12 +33,12 @@ pub(super) fn is_alive(pid: Pid) -> bool {
 /// State letter and parent of a process.
 fn stat(pid: i32) -> Option<(char, i32)> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before stands in parentheses and may hold anything, parentheses too.
+    // The name of the program is in parentheses, and may contain parentheses.
     let mut fields = line.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
 pub(super) fn send(pid: Pid, signal: Signal) {
-    // It may have ended by itself in the meantime, which is as good.
+    // An error means that the process has ended.
     let _ = kill_process(pid, signal);
 }

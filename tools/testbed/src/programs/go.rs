@@ -1,30 +1,33 @@
-//! Programs that are built from Go modules.
+//! Programs and files from Go modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::cache::{cache, create_atomically};
+use super::command::{run, tool};
+use crate::path::{is_executable, on_path};
 use crate::process::Launch;
 
-/// A program that one `go install` builds.
+/// A program which one `go install` builds.
 #[derive(Debug)]
 pub struct GoProgram {
-    /// The command's name.
+    /// The name of the program.
     name: &'static str,
-    /// The module, as its `go.mod` calls itself.
+    /// The path of the module.
     module: &'static str,
-    /// Where in the module the command is; empty at its top.
+    /// The path of the package in the module; empty for the root.
     package: &'static str,
     /// Without the leading v.
     version: &'static str,
-    /// What the linker writes into it, as name and value.
+    /// Variables which the linker sets, as name and value.
     stamps: &'static [(&'static str, &'static str)],
-    /// Files of the module that are kept beside the program, with the names that they get.
+    /// Files of the module which are copied to the directory of the program, with their new names.
     files: &'static [(&'static str, &'static str)],
 }
 
-/// Answers the names of Services.
+/// The DNS server for Services.
 pub static COREDNS: GoProgram = GoProgram {
     name: "coredns",
     module: "github.com/coredns/coredns",
@@ -34,13 +37,13 @@ pub static COREDNS: GoProgram = GoProgram {
     files: &[],
 };
 
-/// Installs charts.
+/// Helm.
 pub static HELM: GoProgram = GoProgram {
     name: "helm",
     module: "helm.sh/helm/v3",
     package: "/cmd/helm",
     version: "3.22.0",
-    // Without these `helm template` and `helm lint` believe in a Kubernetes of years ago.
+    // The defaults of `helm template` and `helm lint` are an old Kubernetes.
     stamps: &[
         ("helm.sh/helm/v3/internal/version.version", "v3.22.0"),
         ("helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor", "1"),
@@ -51,7 +54,7 @@ pub static HELM: GoProgram = GoProgram {
     files: &[],
 };
 
-/// Turns Ingresses and `HTTPRoute`s into Envoy's configuration.
+/// The ingress controller: it translates Ingresses and `HTTPRoute`s to the configuration of Envoy.
 pub static CONTOUR: GoProgram = GoProgram {
     name: "contour",
     module: "github.com/projectcontour/contour",
@@ -61,7 +64,7 @@ pub static CONTOUR: GoProgram = GoProgram {
     files: &[("examples/contour/01-crds.yaml", "crds.yaml"), ("examples/gateway/00-crds.yaml", "gateway-crds.yaml")],
 };
 
-/// Measures pods for `kubectl top` and for autoscalers.
+/// The resource metrics of pods, for `kubectl top` and for autoscalers.
 pub static METRICS_SERVER: GoProgram = GoProgram {
     name: "metrics-server",
     module: "sigs.k8s.io/metrics-server",
@@ -71,7 +74,7 @@ pub static METRICS_SERVER: GoProgram = GoProgram {
     files: &[],
 };
 
-/// Spoils connections on demand.
+/// A TCP proxy which injects faults.
 pub static TOXIPROXY: GoProgram = GoProgram {
     name: "toxiproxy",
     module: "github.com/Shopify/toxiproxy/v2",
@@ -85,40 +88,41 @@ impl GoProgram {
     /// The built program.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
-        self.file(self.name).filter(|file| super::is_program(file))
+        self.file(self.name).filter(|file| is_executable(file))
     }
 
-    /// A file that is kept beside it.
+    /// A file in its directory.
     #[must_use]
     pub fn file(&self, name: &str) -> Option<PathBuf> {
         Some(self.home().ok()?.join(name))
     }
 
     fn home(&self) -> Result<PathBuf> {
-        Ok(super::cache()?.join(format!("{}-{}", self.name, self.version)))
+        Ok(cache()?.join(format!("{}-{}", self.name, self.version)))
     }
 
     /// Builds it into the cache.
     pub(super) fn build(&self) -> Result<()> {
         let Self { name, module, package, version, stamps, files } = self;
-        super::make_whole(&self.home()?, |dir| {
+        create_atomically(&self.home()?, |dir| {
             let flags = stamps.iter().flat_map(|(name, value)| [" -X ", name, "=", value]).collect::<String>();
-            super::run(&format!("building {name} {version} (minutes, once)"), |log| {
+            run(&format!("building {name} {version} (minutes, once)"), |log| {
                 command(dir, log)
                     .env("GOBIN", dir)
                     .args(["install", "-trimpath", "-ldflags", &format!("-s -w{flags}")])
                     .args([format!("{module}{package}@v{version}")])
             })?;
-            // Go names it after its directory.
+            // Go names the program after its package.
             if let Some(built) = package.rsplit('/').next().filter(|built| !built.is_empty() && built != name) {
-                fs::rename(dir.join(built), dir.join(name)).with_context(|| format!("no {built} was built"))?;
+                fs::rename(dir.join(built), dir.join(name))
+                    .with_context(|| format!("go install did not build {built}"))?;
             }
             if files.is_empty() { Ok(()) } else { copy_files(dir, name, module, version, files) }
         })
     }
 }
 
-/// Files of a module of which no program is wanted.
+/// Files of a module without a program.
 #[derive(Debug)]
 pub struct GoFiles {
     name: &'static str,
@@ -127,7 +131,7 @@ pub struct GoFiles {
     files: &'static [(&'static str, &'static str)],
 }
 
-/// The kinds of the Prometheus Operator that our chart has objects of.
+/// The CRDs of the Prometheus Operator which the chart uses.
 pub static PROMETHEUS_OPERATOR: GoFiles = GoFiles {
     name: "prometheus-operator",
     module: "github.com/prometheus-operator/prometheus-operator",
@@ -138,7 +142,7 @@ pub static PROMETHEUS_OPERATOR: GoFiles = GoFiles {
     ],
 };
 
-/// The kind of the Gateway API that our chart has an object of.
+/// The CRD of the Gateway API which the chart uses.
 pub static GATEWAY_API: GoFiles = GoFiles {
     name: "gateway-api",
     module: "sigs.k8s.io/gateway-api",
@@ -147,7 +151,7 @@ pub static GATEWAY_API: GoFiles = GoFiles {
 };
 
 impl GoFiles {
-    /// The files, when they are there.
+    /// The files, if all are present.
     #[must_use]
     pub fn find(&self) -> Option<Vec<PathBuf>> {
         let home = self.home().ok()?;
@@ -156,44 +160,40 @@ impl GoFiles {
     }
 
     fn home(&self) -> Result<PathBuf> {
-        Ok(super::cache()?.join(format!("{}-{}", self.name, self.version)))
+        Ok(cache()?.join(format!("{}-{}", self.name, self.version)))
     }
 
     /// Copies them into the cache.
-    pub(super) fn fetch(&self) -> Result<()> {
-        super::make_whole(&self.home()?, |dir| copy_files(dir, self.name, self.module, self.version, self.files))
+    pub(super) fn download(&self) -> Result<()> {
+        create_atomically(&self.home()?, |dir| copy_files(dir, self.name, self.module, self.version, self.files))
     }
 }
 
 fn copy_files(dir: &Path, name: &str, module: &str, version: &str, files: &[(&str, &str)]) -> Result<()> {
-    let described = super::run(&format!("fetching the files of {name} {version}"), |log| {
+    let described = run(&format!("downloading the files of {name} {version}"), |log| {
         command(dir, log).args(["mod", "download", "-json", &format!("{module}@v{version}")])
     })?;
     let source = Path::new(described_path(&described, "Dir")?);
     for (from, to) in files {
         let from = source.join(from);
-        // Not a copy of the file itself: that would be read-only, as all of Go's cache is.
+        // fs::copy would keep the read-only mode of Go's module cache.
         let text = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
         fs::write(dir.join(to), text).with_context(|| format!("cannot write {to}"))?;
     }
     Ok(())
 }
 
-/// The `go` command in this directory, free of what the user has set for other work.
+/// The `go` command in this directory, without the settings of the user.
 pub(super) fn command(dir: &Path, log: PathBuf) -> Launch {
-    let go = super::on_path("go").unwrap_or_else(|| "go".into());
-    super::tool(&go, log)
-        .dir(dir)
-        .env("CGO_ENABLED", "0")
-        .env("GOWORK", "off")
-        .env("GOFLAGS", "-mod=mod -buildvcs=false")
+    let go = on_path("go").unwrap_or_else(|| "go".into());
+    tool(&go, log).dir(dir).env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-mod=mod -buildvcs=false")
 }
 
-/// A path from what `go mod download -json` printed.
+/// A path in the output of `go mod download -json`.
 pub(super) fn described_path<'a>(described: &'a str, field: &str) -> Result<&'a str> {
     let start = format!("\"{field}\": \"");
     described
         .lines()
         .find_map(|line| line.trim().strip_prefix(&start)?.strip_suffix("\","))
-        .with_context(|| format!("go mod download named no {field}: {described}"))
+        .with_context(|| format!("the output of go mod download has no {field}: {described}"))
 }

@@ -1,29 +1,34 @@
-//! Kafka, as jars from Maven.
+//! Kafka, from Maven Central.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-/// The broker's version.
+use super::cache::{cache, create_atomically};
+use super::command::{run, tool};
+use crate::path::on_path;
+
+/// The version of the broker.
 pub const VERSION: &str = "4.4.0";
 
-pub(super) fn find() -> Option<PathBuf> {
+/// The directory with the jars.
+pub(crate) fn jars() -> Option<PathBuf> {
     Some(home().ok()?.join("libs")).filter(|libs| libs.is_dir())
 }
 
 fn home() -> Result<PathBuf> {
-    Ok(super::cache()?.join(format!("kafka-{VERSION}")))
+    Ok(cache()?.join(format!("kafka-{VERSION}")))
 }
 
-pub(super) fn fetch() -> Result<()> {
-    let mvn = super::on_path("mvn").context("there is no mvn")?;
-    super::make_whole(&home()?, |dir| {
+pub(super) fn download() -> Result<()> {
+    let mvn = on_path("mvn").context("mvn is not installed")?;
+    create_atomically(&home()?, |dir| {
         let pom = dir.join("pom.xml");
         fs::write(&pom, include_str!("kafka-pom.xml").replace("KAFKA_VERSION", VERSION))
             .with_context(|| format!("cannot write {}", pom.display()))?;
-        super::run(&format!("fetching Kafka {VERSION}"), |log| {
-            super::tool(&mvn, log)
+        run(&format!("downloading Kafka {VERSION}"), |log| {
+            tool(&mvn, log)
                 .args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory=libs"])
                 .dir(dir)
         })

@@ -1,4 +1,4 @@
-//! The programs of Kubernetes, built from Go modules: what every test needs, and what makes a whole node.
+//! The programs of Kubernetes, built from Go modules.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -7,31 +7,36 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::cache::{cache, create_atomically};
+use super::command::run;
 use super::go;
+use crate::path::is_executable;
 
-/// The version of both, without the leading v.
+/// The version of Kubernetes, without the leading v.
 pub const VERSION: &str = "1.36.3";
 
 const COMMANDS: [&str; 2] = ["kube-apiserver", "kubectl"];
 
-/// What a whole cluster needs beside them.
+/// Required by a cluster in addition.
 const NODE_COMMANDS: [&str; 4] = ["kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
 
-/// How users of other API server tests point to their binaries.
+/// The established variable for the directory of existing binaries.
 fn assets() -> Option<OsString> {
     std::env::var_os("KUBEBUILDER_ASSETS")
 }
 
-/// A program in the directory that `KUBEBUILDER_ASSETS` names.
+/// A program in the directory `KUBEBUILDER_ASSETS`.
 pub(super) fn asset(name: &str) -> Option<PathBuf> {
     program_in(&assets()?, name)
 }
 
-pub(super) fn find() -> Option<(PathBuf, PathBuf)> {
+/// kube-apiserver and kubectl: from `KUBEBUILDER_ASSETS` if it has both, else from the cache.
+#[must_use]
+pub fn find() -> Option<(PathBuf, PathBuf)> {
     find_in(assets().as_deref(), home().ok().as_deref())
 }
 
-/// Both programs from `assets`, the value of `KUBEBUILDER_ASSETS`, or else both from `home`, where we build them.
+/// Both programs from `assets`, the value of `KUBEBUILDER_ASSETS`, or else both from `home`.
 fn find_in(assets: Option<&OsStr>, home: Option<&Path>) -> Option<(PathBuf, PathBuf)> {
     let [api_server, kubectl] = COMMANDS;
     let both_in = |dir: &OsStr| Some((program_in(dir, api_server)?, program_in(dir, kubectl)?));
@@ -40,15 +45,11 @@ fn find_in(assets: Option<&OsStr>, home: Option<&Path>) -> Option<(PathBuf, Path
 
 fn program_in(dir: &OsStr, name: &str) -> Option<PathBuf> {
     let file = Path::new(dir).join(name);
-    Some(file).filter(|file| !dir.is_empty() && super::is_program(file))
-}
-
-pub(super) fn is_built() -> bool {
-    find().is_some()
+    Some(file).filter(|file| !dir.is_empty() && is_executable(file))
 }
 
 fn home() -> Result<PathBuf> {
-    Ok(super::cache()?.join(format!("kubernetes-{VERSION}")))
+    Ok(cache()?.join(format!("kubernetes-{VERSION}")))
 }
 
 pub(super) fn build() -> Result<()> {
@@ -56,11 +57,11 @@ pub(super) fn build() -> Result<()> {
 }
 
 fn node_home() -> Result<PathBuf> {
-    Ok(super::cache()?.join(format!("kubernetes-node-{VERSION}")))
+    Ok(cache()?.join(format!("kubernetes-node-{VERSION}")))
 }
 
 /// One of [`NODE_COMMANDS`].
-pub(super) fn node_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn node_program(name: &str) -> Option<PathBuf> {
     program_in(node_home().ok()?.as_os_str(), name)
 }
 
@@ -73,27 +74,27 @@ pub(super) fn build_node() -> Result<()> {
 }
 
 fn build_commands(home: &Path, commands: &[&str]) -> Result<()> {
-    super::make_whole(home, |dir| {
+    create_atomically(home, |dir| {
         let source = dir.join("source");
-        fs::create_dir(&source).with_context(|| format!("cannot make {}", source.display()))?;
+        fs::create_dir(&source).with_context(|| format!("cannot create {}", source.display()))?;
         let go = |args: &[&str], log: PathBuf| go::command(&source, log).args(args.iter().copied());
         let module = format!("k8s.io/kubernetes@v{VERSION}");
-        let described = super::run(&format!("fetching the modules of Kubernetes {VERSION}"), |log| {
+        let described = run(&format!("downloading the modules of Kubernetes {VERSION}"), |log| {
             go(&["mod", "download", "-json", &module], log)
         })?;
-        let theirs = read(Path::new(go::described_path(&described, "GoMod")?))?;
-        write(&source.join("go.mod"), &our_module(&theirs)?)?;
+        let go_mod = read(Path::new(go::described_path(&described, "GoMod")?))?;
+        write(&source.join("go.mod"), &wrapper_module(&go_mod)?)?;
         write(&source.join("tools.go"), &tools(commands))?;
-        super::run("resolving what they depend on", |log| go(&["mod", "tidy"], log))?;
+        run("resolving the dependencies of Kubernetes", |log| go(&["mod", "tidy"], log))?;
         for command in commands {
             let stamp = "-X k8s.io/component-base/version.git";
-            let (major, minor) = VERSION.split_once('.').context("a version has dots")?;
+            let (major, minor) = VERSION.split_once('.').context("the version of Kubernetes has no dot")?;
             let minor = minor.split('.').next().unwrap_or_default();
             let flags = format!(
                 "-s -w {stamp}Version=v{VERSION} {stamp}Major={major} {stamp}Minor={minor} {stamp}TreeState=clean"
             );
             let (output, package) = (format!("../{command}"), format!("k8s.io/kubernetes/cmd/{command}"));
-            super::run(&format!("building {command} {VERSION} (minutes, once)"), |log| {
+            run(&format!("building {command} {VERSION} (minutes, once)"), |log| {
                 go(&["build", "-trimpath", "-ldflags", &flags, "-o", &output, &package], log)
             })?;
         }
@@ -101,10 +102,10 @@ fn build_commands(home: &Path, commands: &[&str]) -> Result<()> {
     })
 }
 
-/// A module of our own that requires Kubernetes. Its go.mod replaces its parts by folders beside it, which a module
-/// that requires it does not have; here each is replaced by the published module of the same release.
-fn our_module(kubernetes: &str) -> Result<String> {
-    let release = VERSION.strip_prefix("1.").context("a release of Kubernetes begins with 1.")?;
+/// The go.mod of a module which requires Kubernetes. Kubernetes replaces its parts by local directories, and a module
+/// which requires it does not inherit that; here each part is replaced by the published module of the same release.
+fn wrapper_module(kubernetes: &str) -> Result<String> {
+    let release = VERSION.strip_prefix("1.").context("the version of Kubernetes does not start with 1.")?;
     let mut module = String::from("module couponry.dev/testbed\n\n");
     for line in kubernetes.lines().filter(|l| l.starts_with("go ") || l.starts_with("godebug ")) {
         let _ = writeln!(module, "{line}");
@@ -116,13 +117,13 @@ fn our_module(kubernetes: &str) -> Result<String> {
         let _ = writeln!(module, "\t{part} => {part} v0.{release}");
     }
     if module.len() == before {
-        bail!("Kubernetes {VERSION} has no parts to replace; its go.mod has changed");
+        bail!("the go.mod of Kubernetes {VERSION} replaces no local directories");
     }
     module.push_str(")\n");
     Ok(module)
 }
 
-/// Go keeps in go.mod only what some file imports.
+/// `go mod tidy` removes requirements which no file imports.
 fn tools(commands: &[&str]) -> String {
     let imports = commands.iter().flat_map(|name| ["\t_ \"k8s.io/kubernetes/cmd/", name, "\"\n"]).collect::<String>();
     format!("//go:build tools\n\npackage testbed\n\nimport (\n{imports})\n")
@@ -140,42 +141,42 @@ fn write(path: &Path, text: &str) -> Result<()> {
 mod tests {
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    use super::{COMMANDS, Path, find_in, fs, our_module};
+    use super::{COMMANDS, Path, find_in, fs, wrapper_module};
     use crate::scratch::Scratch;
 
-    fn put(dir: &Path, program: &str) {
+    fn create_program(dir: &Path, program: &str) {
         fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(dir.join(program)).unwrap();
     }
 
     #[test]
-    fn the_programs_of_the_user_are_taken_when_both_are_there() {
+    fn programs_of_user_are_used_if_both_are_present() {
         let (theirs, ours) = (Scratch::new("assets").unwrap(), Scratch::new("home").unwrap());
         let (assets, home) = (Some(theirs.path().as_os_str()), Some(ours.path()));
         let [api_server, kubectl] = COMMANDS;
         let both_in = |scratch: &Scratch| Some((scratch.path().join(api_server), scratch.path().join(kubectl)));
-        assert_eq!(find_in(assets, home), None, "nothing is there");
+        assert_eq!(find_in(assets, home), None, "no programs exist");
 
-        put(ours.path(), api_server);
-        put(ours.path(), kubectl);
-        put(theirs.path(), api_server);
-        assert_eq!(find_in(assets, home), both_in(&ours), "a pair is never mixed");
+        create_program(ours.path(), api_server);
+        create_program(ours.path(), kubectl);
+        create_program(theirs.path(), api_server);
+        assert_eq!(find_in(assets, home), both_in(&ours), "the programs of a pair are from one directory");
         fs::write(theirs.path().join(kubectl), "").unwrap();
-        assert_eq!(find_in(assets, home), both_in(&ours), "what cannot be run is no program");
+        assert_eq!(find_in(assets, home), both_in(&ours), "a file which is not executable is ignored");
 
         fs::remove_file(theirs.path().join(kubectl)).unwrap();
-        put(theirs.path(), kubectl);
+        create_program(theirs.path(), kubectl);
         assert_eq!(find_in(assets, home), both_in(&theirs));
-        assert_eq!(find_in(assets, None), both_in(&theirs), "also without a cache");
+        assert_eq!(find_in(assets, None), both_in(&theirs), "also without a cache directory");
         for unset in [None, Some("".as_ref())] {
             assert_eq!(find_in(unset, home), both_in(&ours));
         }
     }
 
     #[test]
-    fn the_parts_of_kubernetes_are_replaced_by_their_published_modules() {
+    fn wrapper_module_replaces_parts_of_kubernetes_by_published_modules() {
         let theirs = "module k8s.io/kubernetes\n\ngo 1.26.0\n\ngodebug default=go1.26\n\nreplace (\n\
                       \tk8s.io/api => ./staging/src/k8s.io/api\n)\n";
-        let ours = our_module(theirs).unwrap();
+        let ours = wrapper_module(theirs).unwrap();
         assert!(ours.contains("\tk8s.io/api => k8s.io/api v0.36.3\n"), "{ours}");
         assert!(ours.contains("\ngo 1.26.0\ngodebug default=go1.26\n"), "{ours}");
     }

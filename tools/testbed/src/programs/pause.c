@@ -1,4 +1,4 @@
-/* Holds a pod's namespaces open: does nothing until it is told to end, and buries the pod's orphans. */
+/* Keeps the namespaces of a pod until it receives a signal, and reaps orphaned processes of the pod. */
 #include <errno.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -15,7 +15,7 @@ int main(void)
     signal(SIGTERM, end);
     signal(SIGINT, end);
     for (;;) {
-        /* Without a child there is nothing to wait for but a signal. */
+        /* Without a child, only a signal ends the wait. */
         if (waitpid(-1, NULL, 0) < 0 && errno == ECHILD)
             pause();
     }

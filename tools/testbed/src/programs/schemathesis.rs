@@ -1,30 +1,35 @@
-//! Schemathesis, from the Python package index: asks an HTTP endpoint everything that its `OpenAPI` document allows, and much
-//! that it does not.
+//! Schemathesis, from PyPI: tests an HTTP server with valid and invalid requests generated from its `OpenAPI` document.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::cache::{cache, create_atomically};
+use super::command::{python_venv, run, tool};
+use crate::path::is_executable;
+
 const VERSION: &str = "4.32.5";
 const PACKAGES: &str = include_str!("schemathesis.txt");
 
-/// The Python that has it, to be run with `-m schemathesis.cli`: its own command would name the place where it was made.
-pub(super) fn find() -> Option<PathBuf> {
-    Some(home().ok()?.join("bin/python")).filter(|file| super::is_program(file))
+/// The Python interpreter which runs it with `-m schemathesis.cli`. Its own command contains the path of the directory in
+/// which it was installed, and that directory is renamed.
+#[must_use]
+pub fn find() -> Option<PathBuf> {
+    Some(home().ok()?.join("bin/python")).filter(|file| is_executable(file))
 }
 
 fn home() -> Result<PathBuf> {
-    Ok(super::cache()?.join(format!("schemathesis-{VERSION}")))
+    Ok(cache()?.join(format!("schemathesis-{VERSION}")))
 }
 
-pub(super) fn fetch() -> Result<()> {
-    super::make_whole(&home()?, |dir| {
-        super::python_venv(dir)?;
+pub(super) fn download() -> Result<()> {
+    create_atomically(&home()?, |dir| {
+        python_venv(dir)?;
         let packages = dir.join("packages.txt");
         fs::write(&packages, PACKAGES).with_context(|| format!("cannot write {}", packages.display()))?;
-        super::run(&format!("fetching Schemathesis {VERSION}"), |log| {
-            super::tool(&dir.join("bin/python"), log)
+        run(&format!("downloading Schemathesis {VERSION}"), |log| {
+            tool(&dir.join("bin/python"), log)
                 .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"])
                 .args([packages])
         })
@@ -37,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_has_the_version_that_is_looked_for() {
+    fn package_list_pins_all_versions() {
         assert!(PACKAGES.lines().any(|line| line == format!("schemathesis=={VERSION}")));
         assert!(PACKAGES.lines().all(|line| line.starts_with('#') || line.contains("==")), "{PACKAGES}");
     }

@@ -1,8 +1,8 @@
 //! `cargo xtask demo`.
 
 mod event;
+mod instructions;
 mod programs;
-mod words;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,20 +20,20 @@ use programs::Programs;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Exits after the proof instead of staying up until Ctrl-C.
+    /// Exit after the check instead of running until Ctrl-C.
     #[arg(long)]
     once: bool,
 
-    /// How many users ask for a coupon; some of them ask twice or three times.
+    /// The number of users who request a coupon; some of them send two or three requests.
     #[arg(long, default_value_t = 120_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     users: u32,
 
-    /// How many coupons there are, instead of what `examples/summer.yaml` says.
+    /// The number of coupons, instead of that in `examples/summer.yaml`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     coupons: Option<u64>,
 }
 
-/// Everything that runs. The programs stop before the servers that they use.
+/// The running programs and servers. The programs are dropped before the servers which they use.
 struct Demo {
     programs: Programs,
     servers: Servers,
@@ -50,41 +50,41 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     )?;
 
     let servers = Servers::start()?;
-    let step = Step::start("telling Kubernetes what a CouponEvent is");
-    coupon_event::define(&servers.kubernetes)?;
-    step.done_with("Kubernetes knows what a CouponEvent is");
+    let step = Step::start("applying the CRD");
+    coupon_event::apply_crd(&servers.kubernetes)?;
+    step.done();
     let programs = Programs::start(&servers)?;
     let event = Event::apply(&servers.kubernetes, options.coupons)?;
     let demo = Demo { programs, servers, event };
-    let proof = demo.prove(options.users);
-    if !matches!(proof, Ok(true)) {
-        signals::yield_to_shutdown();
+    let result = demo.run_event(options.users);
+    if !matches!(result, Ok(true)) {
+        signals::wait_for_shutdown();
         demo.programs.show_logs();
-        return proof.map(|_| ExitCode::FAILURE);
+        return result.map(|_| ExitCode::FAILURE);
     }
     if !options.once {
-        words::go_on_by_hand(&demo)?;
-        signals::are_expected();
+        instructions::print(&demo.programs, &demo.servers)?;
+        signals::set_expected();
         demo.programs.watch()?;
     }
     let Demo { programs, servers, .. } = demo;
-    let step = Step::start("stopping everything");
+    let step = Step::start("stopping all programs");
     programs.stop()?;
     drop(servers);
-    step.done_with("everything is stopped");
+    step.done_with("all programs are stopped");
     Ok(ExitCode::SUCCESS)
 }
 
 impl Demo {
-    /// The event from its preload to the proof. False when a promise was broken.
-    fn prove(&self, users: u32) -> Result<bool> {
+    /// Runs the event from the preload to the check. Returns false if a guarantee was violated.
+    fn run_event(&self, users: u32) -> Result<bool> {
         self.event.wait_ready(&self.servers.kubernetes, &self.programs)?;
-        let kept = self.sell_out(users)?;
-        self.tell()?;
-        Ok(kept)
+        let guarantees_hold = self.sell_out(users)?;
+        self.print_status()?;
+        Ok(guarantees_hold)
     }
 
-    /// Lets the users ask, and checks the promises against what every store says. False when one was broken.
+    /// Sends the requests of the users, and checks the guarantees against all stores. Returns false if one was violated.
     fn sell_out(&self, users: u32) -> Result<bool> {
         let scratch = Scratch::new("history")?;
         let history = scratch.path().join("answers");
@@ -93,7 +93,7 @@ impl Demo {
             run = run.args(["--target", &target]);
         }
         let run = run.args(["--history".as_ref(), history.as_os_str()]);
-        let asked = cargo::in_foreground(run).context("cannot let the users ask")?.success();
+        let sent = cargo::in_foreground(run).context("cannot run loadgen")?.success();
         let mut check = loadgen()?
             .args(["check", "--event", event::NAME, "--total", &self.event.total().to_string()])
             .args(["--history".as_ref(), history.as_os_str()])
@@ -103,19 +103,19 @@ impl Demo {
         for expected in self.event.expected() {
             check = check.args(["--expect", expected]);
         }
-        let kept = cargo::in_foreground(check).context("cannot check the promises")?.success();
-        Ok(asked && kept)
+        let guarantees_hold = cargo::in_foreground(check).context("cannot check the guarantees")?.success();
+        Ok(sent && guarantees_hold)
     }
 
-    /// Shows the event as Kubernetes does.
-    fn tell(&self) -> Result<()> {
+    /// Prints the event as kubectl shows it.
+    fn print_status(&self) -> Result<()> {
         let kubernetes = &self.servers.kubernetes;
-        // The operator writes the counts every few seconds.
-        let step = Step::start("waiting for the event's status to catch up");
+        // The operator updates the counts every few seconds.
+        let step = Step::start("waiting until the status reports all coupons as recorded");
         if Event::wait_recorded(kubernetes, Duration::from_mins(1))? {
-            step.done_with("the event's status has caught up");
+            step.done_with("the status reports all coupons as recorded");
         } else {
-            step.done_with("the event's status has not caught up in a minute; as it is:");
+            step.done_with("the status does not report all coupons as recorded after a minute");
         }
         println!("\n$ kubectl get ce\n{}", kubernetes.kubectl(&["get", "ce"])?);
         let description = kubernetes.kubectl(&["describe", "ce", event::NAME])?;
@@ -125,7 +125,7 @@ impl Demo {
     }
 }
 
-/// Loadgen on our terminal, with no environment that could lead it to other servers.
+/// Loadgen on our terminal, without environment variables which could select other servers.
 fn loadgen() -> Result<Launch> {
     let program = cargo::built("release")?.join("loadgen");
     Ok(Launch::in_foreground("loadgen", program).clean_env().dir(cargo::root()))

@@ -1,4 +1,4 @@
-//! The programs that the demo runs: an operator, two issuers, a consumer.
+//! The programs of the demo: an operator, two issuers and a consumer.
 
 use anyhow::{Result, bail};
 use couponry_testbed::progress::Step;
@@ -7,13 +7,13 @@ use crate::programs::{Addresses, CONSUMER, ISSUER, Node, OPERATOR};
 use crate::servers::Servers;
 use crate::{cargo, signals};
 
-/// All that run. Each is stopped before those that it gets its work from.
+/// The running programs, in the order in which they are stopped.
 pub(super) struct Programs {
     running: Vec<Node>,
 }
 
 impl Programs {
-    /// Starts them and waits until each says that it is ready.
+    /// Starts them and waits until each is ready.
     pub(super) fn start(servers: &Servers) -> Result<Self> {
         let step = Step::start("starting the operator, two issuers and the consumer");
         let (bin, servers) = (cargo::built("release")?, Addresses::from(servers));
@@ -36,12 +36,12 @@ impl Programs {
         self.running.iter().filter_map(Node::url).collect()
     }
 
-    /// Name and address of each program's own port.
+    /// Name and monitoring URL of each program.
     pub(super) fn monitors(&self) -> Vec<(&str, String)> {
         self.running.iter().map(|n| (n.name.as_str(), format!("http://127.0.0.1:{}", n.monitor))).collect()
     }
 
-    /// Fails with the end of its log when one has ended.
+    /// Fails with the end of the log if a program has ended.
     pub(super) fn check(&self) -> Result<()> {
         for Node { name, process, .. } in &self.running {
             if let Some(status) = process.process().exited()? {
@@ -51,20 +51,20 @@ impl Programs {
         Ok(())
     }
 
-    /// Prints how the log of each one ends.
+    /// Prints the end of the log of each program.
     pub(super) fn show_logs(&self) {
         for Node { name, process, .. } in &self.running {
-            eprintln!("--- the {name}'s log ends:\n{}", process.process().log_tail());
+            eprintln!("--- end of the log of {name}:\n{}", process.process().log_tail());
         }
     }
 
-    /// Starts again what ends, as Kubernetes would: the user may kill what they like. Returns only when that fails.
+    /// Restarts programs which end, as Kubernetes does, so that the user may kill them. Returns only if a restart fails.
     pub(super) fn watch(&self) -> Result<()> {
         loop {
             for node in &self.running {
                 if let Some(status) = node.process.process().exited()? {
-                    signals::yield_to_shutdown();
-                    eprintln!("{} has ended ({status}): starting it again", node.name);
+                    signals::wait_for_shutdown();
+                    eprintln!("{} has ended ({status}): restarting it", node.name);
                     node.process.restart()?;
                 }
             }
@@ -72,7 +72,7 @@ impl Programs {
         }
     }
 
-    /// Stops them in order.
+    /// Stops them gracefully.
     pub(super) fn stop(&self) -> Result<()> {
         self.running.iter().try_for_each(|node| node.process.stop())
     }

@@ -1,6 +1,7 @@
-//! Users who ask through the ingress.
+//! Requests of users through the ingress.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use couponry_testbed::Process;
@@ -9,71 +10,70 @@ use couponry_testbed::progress::Step;
 use couponry_testbed::scratch::Scratch;
 use serde_json::Value;
 
-use super::life::manifest;
-use super::stage::Stage;
+use super::environment::Environment;
+use super::lifecycle::manifest;
 
-/// A crowd that asks in the background.
+/// A loadgen in the background.
 pub(super) struct Load {
     process: Process,
     scratch: Scratch,
 }
 
 impl Load {
-    /// Lets so many users ask for a coupon of the event, so many of them a second.
-    pub(super) fn start(stage: &Stage, event: &str, users: u32, rate: u32) -> Result<Self> {
+    /// Sends a request for each of this number of users, `rate` per second.
+    pub(super) fn start(environment: &Environment, event: &str, users: u32, rate: u32) -> Result<Self> {
         let scratch = Scratch::new("load")?;
-        let load = Launch::new("loadgen", stage.program("loadgen"), scratch.path().join("loadgen.log"))
+        let load = Launch::new("loadgen", environment.program("loadgen"), scratch.path().join("loadgen.log"))
             .clean_env()
-            .args(["run", "--strict", "--event", event, "--target", &stage.ingress()])
+            .args(["run", "--strict", "--event", event, "--target", &environment.ingress()])
             .args(["--users", &users.to_string(), "--rate", &rate.to_string(), "--connections", "32"])
             .args(["--history".as_ref(), scratch.path().join("answers").as_os_str()]);
         Ok(Self { process: Process::start(load)?, scratch })
     }
 
-    /// The answers.
+    /// The file with the responses.
     pub(super) fn history(&self) -> PathBuf {
         self.scratch.path().join("answers")
     }
 
-    /// Lets nobody else begin, and fails when a single request of those that were sent got no answer.
-    pub(super) fn end(&self) -> Result<()> {
+    /// Sends no more requests, and fails if a sent request got no response.
+    pub(super) fn stop(&self) -> Result<()> {
         if self.process.exited()?.is_none() {
             self.process.interrupt()?;
         }
         self.finish()
     }
 
-    /// Waits until everybody has asked, and fails when a single request got no answer.
+    /// Waits until all requests are sent, and fails if one got no response.
     pub(super) fn finish(&self) -> Result<()> {
         let status = self.process.wait()?;
         println!("{}", self.process.log().trim());
-        ensure!(status.success(), "not every request got an answer ({status})");
+        ensure!(status.success(), "not every request got a response ({status})");
         Ok(())
     }
 }
 
-impl Stage {
-    /// One user asks by hand, as in the README.
-    pub(super) fn ask(&self, event: &str, user: &str) -> Result<Value> {
+impl Environment {
+    /// Sends one request with curl.
+    pub(super) fn issue(&self, event: &str, user: &str) -> Result<Value> {
         let url = format!("{}/coupons/issue", self.ingress());
         let body = format!(r#"{{"userId":"{user}","eventId":"{event}"}}"#);
         let header = "content-type: application/json";
-        let curl =
-            std::process::Command::new("curl").args(["-sS", "-m", "20", "-H", header, "-d", &body, &url]).output();
-        let answer = curl.context("cannot run curl")?;
-        ensure!(answer.status.success(), "curl {url}: {}", String::from_utf8_lossy(&answer.stderr));
-        serde_json::from_slice(&answer.stdout)
-            .with_context(|| format!("{url} answered {}", String::from_utf8_lossy(&answer.stdout)))
+        let curl = Command::new("curl").args(["-sS", "-m", "20", "-H", header, "-d", &body, &url]).output();
+        let output = curl.context("cannot run curl")?;
+        ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("invalid response of {url}: {}", String::from_utf8_lossy(&output.stdout)))
     }
 }
 
-/// The scene: the chart's own test, then an event that is sold out.
-pub(super) fn crowd(stage: &Stage) -> Result<()> {
-    stage.test_release()?;
-    stage.ready("crowd", &manifest("crowd", 5000))?;
-    let step = Step::start("6,000 users ask through the ingress");
-    let load = Load::start(stage, "crowd", 6000, 2000)?;
+/// Runs the test of the chart, then an event which sells out.
+pub(super) fn run(environment: &Environment) -> Result<()> {
+    environment.test_release()?;
+    environment.apply_event("sold-out", &manifest("sold-out", 5000))?;
+    let step = Step::start("sending requests of 6,000 users through the ingress");
+    let load = Load::start(environment, "sold-out", 6000, 2000)?;
     load.finish()?;
     step.done();
-    stage.check("crowd", 5000, &load.history())
+    environment.check("sold-out", 5000, &load.history())
 }

@@ -1,89 +1,96 @@
-//! `cargo xtask e2e`: the system as its users run it, on a real cluster.
+//! `cargo xtask e2e`: end-to-end tests of an installation on a cluster.
 
-mod life;
+mod environment;
+mod lifecycle;
 mod load;
 mod plugin;
 mod release;
 mod rollout;
 mod scaling;
-mod stage;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use couponry_testbed::progress::human;
+use couponry_testbed::progress::format_duration;
 
-use crate::{beside, signals};
-use stage::Stage;
+use crate::{cluster_backends, signals};
+use environment::Environment;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Plays only these scenes, after the installation.
-    #[arg(value_name = "SCENE", value_parser = clap::builder::PossibleValuesParser::new(SCENES.map(|scene| scene.name)))]
-    scenes: Vec<String>,
-    /// Stays up until Ctrl-C at the end, whether it went well or not.
+    /// Run only these scenarios, after the installation.
+    #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name)))]
+    scenarios: Vec<String>,
+    /// Keep the cluster running until Ctrl-C at the end, also after a failure.
     #[arg(long)]
     keep: bool,
 }
 
-/// A part of the whole, which takes the installation as it is and leaves it working.
-struct Scene {
+/// A test of a running installation, which it leaves in working order.
+struct Scenario {
     name: &'static str,
-    /// What it shows.
     about: &'static str,
-    play: fn(&Stage) -> Result<()>,
+    run: fn(&Environment) -> Result<()>,
 }
 
-const SCENES: [Scene; 7] = [
-    Scene { name: "scaling", about: "issuers are ready before a start, and go afterwards", play: scaling::play },
-    Scene { name: "crowd", about: "an event is sold out through the ingress", play: load::crowd },
-    Scene { name: "plugin", about: "kubectl couponry, in the cluster", play: plugin::play },
-    Scene { name: "life", about: "pause, resume, top up, close, delete, and the same name again", play: life::play },
-    Scene {
-        name: "failover",
-        about: "the leading operator is killed in the middle of a preload",
-        play: life::failover,
+const SCENARIOS: [Scenario; 7] = [
+    Scenario {
+        name: "scaling",
+        about: "issuers are scaled up before the start of an event and down after its end",
+        run: scaling::run,
     },
-    Scene { name: "rollout", about: "every Deployment restarts, and an upgrade, under load", play: rollout::play },
-    Scene { name: "farewell", about: "uninstall, install again, and the namespace goes", play: release::farewell },
+    Scenario { name: "sold-out", about: "an event sells out through the ingress", run: load::run },
+    Scenario { name: "plugin", about: "kubectl couponry on the cluster", run: plugin::run },
+    Scenario {
+        name: "lifecycle",
+        about: "pause, resume, top up, close, delete, and recreate an event",
+        run: lifecycle::run,
+    },
+    Scenario { name: "failover", about: "the leading operator is killed during a preload", run: lifecycle::failover },
+    Scenario { name: "rollout", about: "restarts, an upgrade and a rollback under load", run: rollout::run },
+    Scenario {
+        name: "uninstall",
+        about: "uninstall, install again, and delete the namespace",
+        run: release::uninstall,
+    },
 ];
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let begun = Instant::now();
-    let stage = Stage::build()?;
-    let played = play(&stage, &options.scenes);
-    if let Err(error) = &played {
-        signals::yield_to_shutdown();
+    let started = Instant::now();
+    let environment = Environment::start()?;
+    let result = run_scenarios(&environment, &options.scenarios);
+    if let Err(error) = &result {
+        signals::wait_for_shutdown();
         eprintln!("error: {error:#}\n");
-        stage.show();
+        environment.print_diagnostics();
     }
     if options.keep {
         println!();
-        beside::say_how_to_go_on(&stage.cluster);
-        stage.beside.say_how_to_install(&stage.cluster);
-        signals::are_expected();
+        cluster_backends::print_cluster_access(&environment.cluster);
+        environment.backends.print_install_commands(&environment.cluster);
+        signals::set_expected();
         loop {
             std::thread::park();
         }
     }
-    drop(stage);
-    played?;
-    println!("\nAll of it went well, in {}.", human(begun.elapsed()));
+    drop(environment);
+    result?;
+    println!("\nAll scenarios passed in {}.", format_duration(started.elapsed()));
     Ok(ExitCode::SUCCESS)
 }
 
-fn play(stage: &Stage, chosen: &[String]) -> Result<()> {
-    stage.install()?;
-    for Scene { name, about, play } in SCENES {
-        if !chosen.is_empty() && !chosen.iter().any(|chosen| chosen == name) {
+fn run_scenarios(environment: &Environment, selected: &[String]) -> Result<()> {
+    environment.install()?;
+    for Scenario { name, about, run } in SCENARIOS {
+        if !selected.is_empty() && !selected.iter().any(|selected| selected == name) {
             continue;
         }
         println!("\n== {name}: {about}");
-        let begun = Instant::now();
-        play(stage).with_context(|| format!("the scene {name}"))?;
-        println!("== {name} went well ({})", human(begun.elapsed()));
+        let started = Instant::now();
+        run(environment).with_context(|| format!("scenario {name} failed"))?;
+        println!("== {name} passed ({})", format_duration(started.elapsed()));
     }
     Ok(())
 }

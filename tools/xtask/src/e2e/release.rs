@@ -1,15 +1,15 @@
-//! The chart's life: install, upgrade, roll back, test, uninstall.
+//! The Helm release: install, upgrade, roll back, test, uninstall.
 
 use anyhow::{Context, Result, ensure};
 use couponry_testbed::progress::Step;
 
-use super::stage::Stage;
-use crate::beside::{self, NAMESPACE, RELEASE};
+use super::environment::Environment;
+use crate::cluster_backends::{self, NAMESPACE, RELEASE};
 
 const TIMEOUT: &str = "--timeout=5m";
 
-impl Stage {
-    /// Installs the chart and waits until all of it is ready.
+impl Environment {
+    /// Installs the chart and waits until it is ready.
     pub(super) fn install(&self) -> Result<()> {
         if self.kubectl.run(&["get", "namespace", NAMESPACE]).is_err() {
             self.kubectl.run(&["create", "namespace", NAMESPACE])?;
@@ -19,34 +19,34 @@ impl Stage {
         self.helm("install", &["--values", &self.values(), "--wait", TIMEOUT])
     }
 
-    /// Upgrades to other values.
+    /// Upgrades the release with additional values.
     pub(super) fn upgrade(&self, sets: &[&str]) -> Result<()> {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         self.helm("upgrade", &[&["--values", &self.values(), "--wait", TIMEOUT], &sets[..]].concat())
     }
 
-    /// Goes back to the revision before.
+    /// Rolls back to the previous revision.
     pub(super) fn roll_back(&self) -> Result<()> {
         self.helm("rollback", &["--wait", TIMEOUT])
     }
 
-    /// Runs the chart's own test.
+    /// Runs the test of the chart.
     pub(super) fn test_release(&self) -> Result<()> {
         self.helm("test", &[TIMEOUT])
     }
 
-    /// Uninstalls the chart and waits until its pods are gone.
+    /// Uninstalls the chart and waits until its pods are deleted.
     pub(super) fn uninstall(&self) -> Result<()> {
         self.helm("uninstall", &["--cascade", "foreground", "--wait", TIMEOUT])
     }
 
     fn values(&self) -> String {
-        self.beside.values().display().to_string()
+        self.backends.values().display().to_string()
     }
 
-    /// Runs helm; what it printed is shown when it fails.
+    /// Runs helm. The output is printed only on failure.
     fn helm(&self, command: &str, args: &[&str]) -> Result<()> {
-        let chart = beside::chart().display().to_string();
+        let chart = cluster_backends::chart().display().to_string();
         let chart = if matches!(command, "install" | "upgrade") { Some(chart.as_str()) } else { None };
         let step = Step::start(format!("helm {command}"));
         let head = [command, RELEASE].into_iter().chain(chart).chain(["--namespace", NAMESPACE]);
@@ -56,24 +56,24 @@ impl Stage {
     }
 }
 
-/// The scene of leaving.
-pub(super) fn farewell(stage: &Stage) -> Result<()> {
-    let Stage { kubectl, .. } = stage;
-    let event = "couponevent/goodbye";
-    stage.ready("goodbye", &super::life::manifest("goodbye", 100))?;
-    let coupon = stage.ask("goodbye", "anna")?;
-    stage.uninstall()?;
-    let left = kubectl.run(&["get", "all,configmaps,secrets,roles,rolebindings,hpa,pdb,ingress", "-o", "name"])?;
-    let ours: Vec<&str> = left.lines().filter(|name| name.contains(RELEASE)).collect();
-    ensure!(ours.is_empty(), "the uninstallation left {ours:?}");
-    kubectl.get(&[event]).context("the event went with the chart")?;
+/// Uninstalls and reinstalls the chart, and deletes the namespace.
+pub(super) fn uninstall(environment: &Environment) -> Result<()> {
+    let Environment { kubectl, .. } = environment;
+    let event = "couponevent/uninstall";
+    environment.apply_event("uninstall", &super::lifecycle::manifest("uninstall", 100))?;
+    let coupon = environment.issue("uninstall", "anna")?;
+    environment.uninstall()?;
+    let remaining = kubectl.run(&["get", "all,configmaps,secrets,roles,rolebindings,hpa,pdb,ingress", "-o", "name"])?;
+    let ours: Vec<&str> = remaining.lines().filter(|name| name.contains(RELEASE)).collect();
+    ensure!(ours.is_empty(), "helm uninstall did not delete {ours:?}");
+    kubectl.get(&[event]).context("helm uninstall deleted the event")?;
 
-    stage.install()?;
-    stage.await_ready("goodbye")?;
-    let again = stage.ask("goodbye", "anna")?;
-    ensure!(again["couponKey"] == coupon["couponKey"], "anna had {coupon} and now has {again}");
+    environment.install()?;
+    environment.wait_ready("uninstall")?;
+    let again = environment.issue("uninstall", "anna")?;
+    ensure!(again["couponKey"] == coupon["couponKey"], "anna received {coupon} and after the reinstallation {again}");
 
-    let step = Step::start("deleting the namespace, with the events in it");
+    let step = Step::start("deleting the namespace with its events");
     kubectl.run(&["delete", "namespace", kubectl.namespace(), "--timeout=180s"])?;
     step.done();
     Ok(())

@@ -1,4 +1,4 @@
-//! The issuers before, during and after an event that has said when it starts.
+//! The number of issuers before, during and after an event with a start time.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,15 +6,15 @@ use anyhow::{Result, ensure};
 use couponry_testbed::progress::Step;
 use serde_json::json;
 
-use super::life::with;
-use super::stage::Stage;
+use super::environment::Environment;
+use super::lifecycle::manifest_with;
 
 const EVENT: &str = "couponevent/scaling";
 const ISSUERS: &str = "hpa/couponry-issuer";
 
-pub(super) fn play(stage: &Stage) -> Result<()> {
-    let Stage { kubectl, .. } = stage;
-    let step = Step::start("the autoscalers see the load of the pods");
+pub(super) fn run(environment: &Environment) -> Result<()> {
+    let Environment { kubectl, .. } = environment;
+    let step = Step::start("waiting until the autoscalers have metrics of the pods");
     for autoscaler in [ISSUERS, "hpa/couponry-consumer"] {
         kubectl.wait(autoscaler, "condition=ScalingActive", 180)?;
     }
@@ -25,20 +25,20 @@ pub(super) fn play(stage: &Stage) -> Result<()> {
         "startTime": start.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "scaling": {"minReplicas": 3, "leadSeconds": 60, "cooldownSeconds": 5},
     });
-    let step = Step::start(format!("an event starts at {start}; a minute before, there shall be 3 issuers"));
-    stage.kubectl.apply(&with("scaling", 1000, &spec))?;
+    let step = Step::start(format!("waiting for 3 issuers before the start at {start}"));
+    environment.kubectl.apply(&manifest_with("scaling", 1000, &spec))?;
     kubectl.wait(EVENT, "condition=Scaled", 180)?;
     let ready = kubectl.get(&["deployment/couponry-issuer"])?["status"]["readyReplicas"].as_u64();
     ensure!(ready >= Some(3), "{ready:?} issuers are ready");
     ensure!(jiff::Timestamp::now() < start, "the issuers were ready only after the start");
     step.done_with("3 issuers are ready before the start");
 
-    let step = Step::start("the event opens by the clock");
+    let step = Step::start("waiting until the event opens");
     kubectl.wait(EVENT, "condition=Open", 120)?;
-    ensure!(stage.ask("scaling", "anna")?["success"] == true, "anna got no coupon");
+    ensure!(environment.issue("scaling", "anna")?["success"] == true, "anna did not receive a coupon");
     step.done();
 
-    let step = Step::start("it is closed, and the issuers may go");
+    let step = Step::start("closing the event and waiting for fewer issuers");
     kubectl.run(&["patch", EVENT, "--type=merge", "--patch", r#"{"spec":{"issuance":"Closed"}}"#])?;
     kubectl.wait(ISSUERS, "jsonpath={.spec.minReplicas}=2", 60)?;
     step.done();

@@ -1,4 +1,4 @@
-//! Nothing outlives the process that started it, however that one ends.
+//! Servers do not outlive the process which started them.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use couponry_testbed::{Postgres, Redis};
 
-/// Set for the copy of this program that plays the parent.
+/// Set for the process of this program which is the parent of the servers.
 const PARENT: &str = "TESTBED_TEST_PARENT";
 
 #[test]
-fn servers_end_with_a_parent_that_is_killed_with_9() {
+fn servers_of_killed_parent_end() {
     if std::env::var_os(PARENT).is_some() {
-        return be_the_parent();
+        return run_parent();
     }
-    let (mut parent, servers) = start_parent("servers_end_with_a_parent_that_is_killed_with_9");
+    let (mut parent, servers) = start_parent("servers_of_killed_parent_end");
     assert_eq!(servers.len(), 2);
     assert!(servers.iter().all(|&pid| is_running(pid)), "{servers:?}");
     parent.kill().unwrap();
     parent.wait().unwrap();
-    wait_until("the servers are gone", || servers.iter().all(|&pid| !is_running(pid)));
+    wait_until("the servers have ended", || servers.iter().all(|&pid| !is_running(pid)));
 }
 
 #[test]
-fn servers_and_their_files_are_gone_when_dropped() {
+fn dropped_server_is_stopped_and_its_files_are_removed() {
     let redis = Redis::start().unwrap();
     let pid = redis.process().pid().unwrap();
     let log = redis.process().log_path().unwrap().to_owned();
@@ -33,8 +33,8 @@ fn servers_and_their_files_are_gone_when_dropped() {
     assert!(!is_running(pid) && !log.parent().unwrap().exists());
 }
 
-/// Starts servers on a thread that ends at once, tells their process ids, and waits to be killed.
-fn be_the_parent() {
+/// Starts servers on a thread which ends at once, prints their process ids, and waits for SIGKILL.
+fn run_parent() {
     let servers = std::thread::spawn(|| (Redis::start().unwrap(), Postgres::start().unwrap())).join().unwrap();
     println!("SERVERS {} {}", servers.0.process().pid().unwrap(), servers.1.process().pid().unwrap());
     loop {
@@ -60,7 +60,7 @@ fn start_parent(test: &str) -> (Child, Vec<u32>) {
     (parent, pids)
 }
 
-/// A zombie has ended; only its parent has not looked yet.
+/// A zombie counts as ended.
 fn is_running(pid: u32) -> bool {
     let path = format!("/proc/{pid}/stat");
     Path::new(&path).exists()
@@ -70,7 +70,7 @@ fn is_running(pid: u32) -> bool {
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !condition() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

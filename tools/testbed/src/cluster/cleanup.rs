@@ -1,8 +1,8 @@
-//! Kills what runs in a cluster, and removes a cluster: ours at its end, and what one that was killed has left behind.
+//! Removes a cluster: at its end, or after its owner was killed.
 //!
-//! The kernel kills the cluster's own programs with the process that started them. What those started, the containers
-//! and their keepers, lives on, and so do mounts, network namespaces and cgroups. All of them are found by what they
-//! are in: the node's network namespace, [`STATE`], and a cgroup of our own.
+//! The kernel kills the programs which the owner started. Their children (containers and shims), mounts, network
+//! namespaces and cgroups remain. They are identified by the network namespace of the node, by [`STATE`] and by
+//! [`CGROUP`].
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,32 +15,33 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::network;
 
-/// Everything that is mounted on: containers and the volumes of pods. Always the same place, since the next cluster
-/// must find what is left of this one.
+/// The directory of all mounts: containers and volumes of pods. The path is fixed, so that the next cluster can remove
+/// the remains of this one.
 pub(super) const STATE: &str = "/var/lib/couponry-node";
-/// The parent of the pods' cgroups, in every hierarchy. Not the kubelet's default, which it would share with another
-/// kubelet of this machine, whose pods it would take for orphans.
+/// The parent of the cgroups of pods, in every hierarchy. With the default of the kubelet, another kubelet of this machine
+/// would treat these pods as orphans.
 pub(super) const CGROUP: &str = "couponry-node";
-/// Where the CNI library remembers what it gave to which container.
+/// The directory in which the CNI library stores its results.
 const CNI_RESULTS: &str = "/var/lib/cni/results";
-/// Where containerd's keepers of containers listen.
-const KEEPERS: &str = "/run/containerd/s";
+/// The directory of the sockets of containerd shims.
+const SHIM_SOCKETS: &str = "/run/containerd/s";
 
-/// Kills what is in the cluster, unmounts, and removes all that it was. Does nothing where there is nothing.
+/// Kills the processes of the cluster, unmounts its file systems and removes its files. Does nothing without a cluster.
 pub(super) fn remove() {
-    let namespaces: Vec<Namespace> = mounts(STATE).iter().chain([&network::file()]).filter_map(|m| at(m)).collect();
+    let namespaces: Vec<Namespace> =
+        mounts(STATE).iter().chain([&network::file()]).filter_map(|m| namespace_at(m)).collect();
     for _ in 0..100 {
-        let inhabitants = inhabitants(&namespaces);
-        for &pid in &inhabitants {
+        let processes = processes_in(&namespaces);
+        for &pid in &processes {
             let _ = kill_process(pid, Signal::KILL);
         }
-        if inhabitants.is_empty() {
+        if processes.is_empty() {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     for mount in mounts(STATE).iter().rev() {
-        // Lazily: a mount that is still in use must not keep the others.
+        // A lazy unmount succeeds although the mount is in use.
         let _ = unmount(mount, UnmountFlags::DETACH);
     }
     network::remove();
@@ -52,9 +53,9 @@ pub(super) fn remove() {
     remove_dead_sockets();
 }
 
-/// Kills what runs in a pod with -9, and says how many processes that were. The kubelet starts its containers again.
+/// Sends SIGKILL to the processes of a pod and returns their number. The kubelet restarts the containers.
 pub(super) fn kill9(pod: &str) -> usize {
-    // The kubelet tells every container the name of its pod.
+    // Every container has the name of its pod in its environment.
     let hostname = format!("HOSTNAME={pod}");
     let is_in_pod =
         |environment: &Vec<u8>| environment.split(|byte| *byte == 0).any(|line| line == hostname.as_bytes());
@@ -66,7 +67,7 @@ pub(super) fn kill9(pod: &str) -> usize {
     pids.len()
 }
 
-/// The directories that can hold cgroups: one for each controller, or one for all.
+/// The cgroup hierarchies: one per controller, or one for all.
 pub(super) fn hierarchies() -> Vec<PathBuf> {
     let top = PathBuf::from("/sys/fs/cgroup");
     let can = |dir: &PathBuf| dir.join("cgroup.procs").is_file();
@@ -76,17 +77,17 @@ pub(super) fn hierarchies() -> Vec<PathBuf> {
 /// A network namespace: device and number of its file.
 type Namespace = (u64, u64);
 
-fn at(path: &Path) -> Option<Namespace> {
+fn namespace_at(path: &Path) -> Option<Namespace> {
     let file = fs::metadata(path).ok()?;
     Some((file.dev(), file.ino()))
 }
 
-/// The processes that are in one of these, never one of the namespace that we are in.
-fn inhabitants(namespaces: &[Namespace]) -> Vec<Pid> {
-    let Some(own) = at(Path::new("/proc/self/ns/net")) else { return Vec::new() };
+/// The processes in these namespaces, except in the namespace of this process.
+fn processes_in(namespaces: &[Namespace]) -> Vec<Pid> {
+    let Some(own) = namespace_at(Path::new("/proc/self/ns/net")) else { return Vec::new() };
     children(Path::new("/proc"))
         .into_iter()
-        .filter(|process| at(&process.join("ns/net")).is_some_and(|n| n != own && namespaces.contains(&n)))
+        .filter(|process| namespace_at(&process.join("ns/net")).is_some_and(|n| n != own && namespaces.contains(&n)))
         .filter_map(|process| pid_of(&process))
         .collect()
 }
@@ -95,14 +96,14 @@ fn pid_of(process: &Path) -> Option<Pid> {
     Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)
 }
 
-/// The mount points below `dir`, each after those that it lies on.
+/// The mount points below `dir`, parents first.
 fn mounts(dir: &str) -> Vec<PathBuf> {
     let list = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = list.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     points.filter(|point| point.starts_with(dir)).collect()
 }
 
-/// Its files cannot be removed, only the directories; and those from the innermost outwards.
+/// Files of a cgroup cannot be removed; directories are removed children first.
 fn remove_cgroup(dir: &Path) {
     for child in children(dir).iter().filter(|child| child.is_dir()) {
         remove_cgroup(child);
@@ -110,7 +111,7 @@ fn remove_cgroup(dir: &Path) {
     let _ = fs::remove_dir(dir);
 }
 
-/// Each names the network namespace that it is about, and ours are all below [`STATE`].
+/// Each result contains the path of a network namespace; those of the cluster are below [`STATE`].
 fn remove_results() {
     for file in children(Path::new(CNI_RESULTS)) {
         if fs::read_to_string(&file).is_ok_and(|text| text.contains(STATE)) {
@@ -119,9 +120,9 @@ fn remove_results() {
     }
 }
 
-/// Whoever still listens accepts; a socket that refuses belongs to nobody.
+/// A socket which refuses connections has no process.
 fn remove_dead_sockets() {
-    for socket in children(Path::new(KEEPERS)) {
+    for socket in children(Path::new(SHIM_SOCKETS)) {
         if UnixStream::connect(&socket).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
             let _ = fs::remove_file(socket);
         }

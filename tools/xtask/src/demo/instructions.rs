@@ -1,0 +1,38 @@
+//! The commands with which a user can continue after the demo.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::event;
+use super::programs::Programs;
+use crate::servers::Servers;
+
+/// Prints the addresses, and commands for another terminal.
+pub(super) fn print(programs: &Programs, servers: &Servers) -> Result<()> {
+    let (_, kubectl) = couponry_testbed::programs::kubernetes().context("kubectl is not installed")?;
+    let issuers = programs.issuers();
+    let issuer = issuers.first().context("no issuer is running")?;
+    let name = event::NAME;
+    println!("All programs run until Ctrl-C. In another terminal:\n");
+    println!("  export KUBECONFIG={}", servers.kubernetes.kubeconfig().display());
+    println!("  export PATH={}:$PATH", kubectl.parent().unwrap_or(Path::new("")).display());
+    println!("  kubectl get ce");
+    println!("  kubectl describe ce {name}");
+    println!("  curl -s {issuer}/coupons/{name}");
+    println!("  curl -s {issuer}/coupons/{name}/users/user-1");
+    println!(
+        "  curl -s {issuer}/coupons/issue -H 'content-type: application/json' -d '{{\"userId\":\"user-1\",\"eventId\":\"{name}\"}}'"
+    );
+    println!("  redis-cli -u {} hlen 'couponIssued:{{{name}}}'", servers.redis.url());
+    println!("  psql {} -c 'select * from coupon_status limit 5'\n", servers.postgres.url());
+    for (number, address) in issuers.iter().enumerate() {
+        println!("  issuer {}   {address}   (OpenAPI document: {address}/openapi.json)", number + 1);
+    }
+    println!("  Kafka      {}", servers.kafka.brokers());
+    for (name, address) in programs.monitors() {
+        println!("  metrics    {address}/metrics   ({name})");
+    }
+    println!();
+    Ok(())
+}
