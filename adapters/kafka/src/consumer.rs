@@ -1,35 +1,36 @@
-//! Reading issued records in batches.
+//! Consuming issued records in batches.
+//!
+//! # Guarantees
+//! - Offsets are committed only by [`Consumer::commit`] and [`Committer::commit`], and never move backwards.
+//! - Dropping a future of [`Consumer::next_batch`] loses no record.
+//!
+//! # Caveats
+//! Delivery is at-least-once: after a rebalance or a restart, uncommitted records are delivered again.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use couponry_settings::KafkaSettings;
 use rdkafka::{
-    ClientConfig, ClientContext, Offset, TopicPartitionList,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer},
-    error::KafkaError,
-    topic_partition_list::TopicPartitionListElem,
+    ClientConfig, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext as _,
+    consumer::{CommitMode, Consumer as _, StreamConsumer},
+    error::KafkaError as RdKafkaError,
 };
 use tokio::time::Instant;
 
 use crate::{
-    JournalError, KafkaSettings, Message,
     blocking::blocking,
-    error::Operation,
-    settings::{self, Logs},
-    topics,
+    error::{KafkaError, Operation},
+    group::GroupMember,
+    message::Message,
+    metadata::require_topic,
+    settings,
 };
 
-/// How long committing may take before it is given up. Nothing is lost by that: the batch is seen again.
-const COMMIT_WITHIN: Duration = Duration::from_secs(15);
+/// How long a commit may take. After that the batch is delivered again.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Messages that were taken from the topic together.
+/// Messages that were consumed together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The messages; those of one partition are in order.
@@ -37,7 +38,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// For each partition, the offset after the last message.
+    /// For each partition, the offset after its last message.
     fn next_offsets(&self) -> BTreeMap<i32, i64> {
         let mut offsets = BTreeMap::new();
         for message in &self.messages {
@@ -48,52 +49,52 @@ impl Batch {
     }
 }
 
-/// Reads issued records as a member of a consumer group. Offsets are committed by [`Consumer::commit`] and [`Committer::commit`] only.
+/// Consumes issued records as a member of a consumer group.
 pub struct Consumer {
     config: ClientConfig,
     topic: String,
-    /// None only while it is being dropped.
-    inner: Option<Arc<StreamConsumer<Membership>>>,
-    /// What was taken from Kafka for a batch that is not handed out yet.
+    /// None only while the consumer is dropped.
+    inner: Option<Arc<StreamConsumer<GroupMember>>>,
+    /// Messages of the next batch.
     pending: Vec<Message>,
-    /// In which rebalance we were given what was taken last.
+    /// The rebalance after which the pending messages were received.
     rebalance: u64,
 }
 
 impl Consumer {
-    /// Connects in the background: fails only when the settings are no good.
-    pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, JournalError> {
+    /// Connects in the background. Fails only if the settings are invalid.
+    pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, KafkaError> {
         let mut config = settings::client(settings)?;
         config
             .set("group.id", group)
             .set("group.protocol", "classic")
-            // So long do the partitions of a killed consumer wait for another one.
+            // The partitions of a killed consumer are reassigned after this time.
             .set("session.timeout.ms", "10000")
             .set("heartbeat.interval.ms", "2000")
-            // While Postgres is away, a batch is held and nothing is read.
+            // While Postgres is unavailable, the consumer holds a batch and polls nothing.
             .set("max.poll.interval.ms", "600000")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // The broker is asked twenty times in a second, more often only for more than this, and not for each request of a
-            // producer.
+            // At most twenty fetches per second, unless there is more data than this: one fetch per produce request would cost
+            // the broker too much.
             .set("fetch.min.bytes", "65536")
             .set("fetch.wait.max.ms", "50")
-            // A backlog is read ahead of the database, but not all of it into memory.
+            // Bounds the memory for records that are fetched ahead of the database.
             .set("queued.max.messages.kbytes", "16384");
-        let inner = Some(join(&config, &settings.topic)?);
+        let inner = Some(subscribe(&config, &settings.topic)?);
         Ok(Self { config, topic: settings.topic.clone(), inner, pending: Vec::new(), rebalance: 0 })
     }
 
-    fn inner(&self) -> &Arc<StreamConsumer<Membership>> {
-        self.inner.as_ref().expect("is there until the drop")
+    fn inner(&self) -> &Arc<StreamConsumer<GroupMember>> {
+        self.inner.as_ref().expect("is present until the drop")
     }
 
-    /// Waits for a message, as long as it takes, and then at most `linger` for more; at most `max` messages.
+    /// Waits for the first message without a limit, and then at most `linger` for more; returns at most `max` messages.
     ///
-    /// After an error, call it again: librdkafka goes on by itself, and a consumer that cannot is replaced. Dropping the
-    /// future loses nothing.
-    pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, JournalError> {
+    /// After an error, call it again: librdkafka recovers by itself, and a consumer that failed fatally is replaced. Dropping
+    /// the future loses nothing.
+    pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, KafkaError> {
         let mut deadline = (!self.pending.is_empty()).then(|| Instant::now() + linger);
         while self.pending.len() < max {
             let consumer = self.inner().clone();
@@ -106,16 +107,16 @@ impl Consumer {
             };
             match received {
                 Ok(message) => {
-                    let rebalance = consumer.context().current();
+                    let rebalance = consumer.context().rebalances();
                     if self.rebalance != rebalance {
-                        // What was taken before comes again, from the offset that is committed: to us or to somebody else.
+                        // The pending messages are delivered again from the committed offset, to this member or another.
                         self.pending.clear();
                         self.rebalance = rebalance;
                     }
                     self.pending.push(Message::from(&message));
                     deadline.get_or_insert_with(|| Instant::now() + linger);
                 }
-                // What is here can be worked on meanwhile; the error comes back if it lasts.
+                // The received messages can be processed; if the error persists, the next call returns it.
                 Err(_) if !self.pending.is_empty() => break,
                 Err(cause) => return Err(self.recover(cause)),
             }
@@ -123,63 +124,69 @@ impl Consumer {
         Ok(Batch { messages: std::mem::take(&mut self.pending) })
     }
 
-    fn recover(&mut self, cause: KafkaError) -> JournalError {
-        let error = JournalError::Kafka { operation: Operation::Receive, cause };
+    /// Replaces the consumer after a fatal error, and returns the error.
+    fn recover(&mut self, cause: RdKafkaError) -> KafkaError {
+        let error = KafkaError::at(Operation::Consume)(cause);
         if error.is_fatal() {
-            match join(&self.config, &self.topic) {
+            let fatal: &dyn std::error::Error = &error;
+            match subscribe(&self.config, &self.topic) {
                 Ok(new) => {
-                    tracing::error!(%error, "the Kafka consumer failed for good, going on with a new one");
+                    tracing::error!(error = fatal, "recreated Kafka consumer after a fatal error");
                     if let Some(old) = self.inner.replace(new) {
-                        leave(old);
+                        leave_group(old);
                     }
                 }
-                Err(failure) => tracing::error!(%error, %failure, "the Kafka consumer failed for good"),
+                Err(failure) => {
+                    let failure: &dyn std::error::Error = &failure;
+                    tracing::error!(error = failure, fatal, "cannot recreate Kafka consumer after a fatal error");
+                }
             }
         }
         error
     }
 
     /// See [`Committer::commit`].
-    pub async fn commit(&self, batch: &Batch) -> Result<(), JournalError> {
+    pub async fn commit(&self, batch: &Batch) -> Result<(), KafkaError> {
         self.committer().commit(batch).await
     }
 
-    /// For who commits the last batch while others read on.
+    /// Commits the current batch while the next one is consumed.
     #[must_use]
     pub fn committer(&self) -> Committer {
         Committer { topic: self.topic.clone(), consumer: self.inner().clone(), rebalance: self.rebalance }
     }
 
-    /// Whether the brokers answer within `timeout` and know the topic.
-    pub async fn ping(&self, timeout: Duration) -> Result<(), JournalError> {
+    /// Fails if no broker responds within `timeout`, or if the topic does not exist.
+    pub async fn ping(&self, timeout: Duration) -> Result<(), KafkaError> {
         let (consumer, topic) = (self.inner().clone(), self.topic.clone());
-        let logs = consumer.context().logs.clone();
+        let log = consumer.context().log.clone();
         let metadata = blocking(move || consumer.fetch_metadata(Some(&topic), timeout)).await;
-        topics::existing(&self.topic, metadata, &logs)?;
+        require_topic(&self.topic, metadata, &log)?;
         Ok(())
     }
 
-    /// Leaves the group, so that others take over at once. Gives up after `deadline`; the group then finds out by itself.
+    /// Leaves the group, so that its partitions are reassigned immediately. After `deadline` it returns anyway, and the
+    /// partitions are reassigned when the session times out.
     pub async fn close(mut self, deadline: Duration) {
         if let Some(inner) = self.inner.take() {
-            let _ = tokio::time::timeout(deadline, leave(inner)).await;
+            let _ = tokio::time::timeout(deadline, leave_group(inner)).await;
         }
     }
 }
 
-/// Commits offsets for a [`Consumer`]. While there is one, the consumer cannot leave its group.
+/// Commits offsets for a [`Consumer`]. The consumer cannot leave its group before every committer is dropped.
 pub struct Committer {
     topic: String,
-    consumer: Arc<StreamConsumer<Membership>>,
+    consumer: Arc<StreamConsumer<GroupMember>>,
     rebalance: u64,
 }
 
 impl Committer {
-    /// Tells the group that everything up to the end of `batch` is done, and waits until the broker knows.
+    /// Commits the offsets after `batch`, and waits until the broker has acknowledged them.
     ///
-    /// Nothing happens when partitions were given out anew since the batch was taken: then all of them are read again from the offset
-    /// that is committed, and whoever did so may be further by now. An offset must not go back.
-    pub async fn commit(&self, batch: &Batch) -> Result<(), JournalError> {
+    /// It does nothing if a rebalance has happened since the batch was consumed: all partitions are then consumed again from
+    /// their committed offsets, and the new owner may have committed further. Committed offsets must not move backwards.
+    pub async fn commit(&self, batch: &Batch) -> Result<(), KafkaError> {
         let (consumer, topic, offsets) = (self.consumer.clone(), self.topic.clone(), batch.next_offsets());
         let rebalance = self.rebalance;
         let commit = blocking(move || {
@@ -187,12 +194,12 @@ impl Committer {
             for (partition, offset) in offsets {
                 list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
             }
-            let is_ours = consumer.context().current() == rebalance;
-            if is_ours && list.count() > 0 { consumer.commit(&list, CommitMode::Sync) } else { Ok(()) }
+            let is_assigned = consumer.context().rebalances() == rebalance;
+            if is_assigned && list.count() > 0 { consumer.commit(&list, CommitMode::Sync) } else { Ok(()) }
         });
-        match tokio::time::timeout(COMMIT_WITHIN, commit).await {
-            Ok(done) => done.map_err(JournalError::at(Operation::Commit)),
-            Err(_) => Err(JournalError::TimedOut(Operation::Commit)),
+        match tokio::time::timeout(COMMIT_TIMEOUT, commit).await {
+            Ok(result) => result.map_err(KafkaError::at(Operation::Commit)),
+            Err(_) => Err(KafkaError::TimedOut(Operation::Commit)),
         }
     }
 }
@@ -200,7 +207,7 @@ impl Committer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.take() {
-            leave(inner);
+            leave_group(inner);
         }
     }
 }
@@ -217,61 +224,19 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-fn join(config: &ClientConfig, topic: &str) -> Result<Arc<StreamConsumer<Membership>>, JournalError> {
-    let consumer = StreamConsumer::from_config_and_context(config, Membership::default())
-        .map_err(JournalError::at(Operation::Configure))?;
-    consumer.subscribe(&[topic]).map_err(JournalError::at(Operation::Configure))?;
+fn subscribe(config: &ClientConfig, topic: &str) -> Result<Arc<StreamConsumer<GroupMember>>, KafkaError> {
+    let consumer = StreamConsumer::from_config_and_context(config, GroupMember::default())
+        .map_err(KafkaError::at(Operation::Configure))?;
+    consumer.subscribe(&[topic]).map_err(KafkaError::at(Operation::Configure))?;
     Ok(Arc::new(consumer))
 }
 
-/// Dropping a consumer waits for the broker, for as long as it takes: never on a thread that others need.
-fn leave(consumer: Arc<StreamConsumer<Membership>>) -> tokio::sync::oneshot::Receiver<()> {
+/// Drops the consumer on a thread of its own, because that blocks until the broker has responded.
+fn leave_group(consumer: Arc<StreamConsumer<GroupMember>>) -> tokio::sync::oneshot::Receiver<()> {
     let (done, left) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         drop(consumer);
         let _ = done.send(());
     });
     left
-}
-
-/// What happens to a member of a group.
-#[derive(Default)]
-struct Membership {
-    logs: Logs,
-    /// How often partitions were taken away or given. The protocol is the eager one: each time it is about all of them.
-    rebalances: AtomicU64,
-}
-
-impl Membership {
-    fn current(&self) -> u64 {
-        self.rebalances.load(Ordering::SeqCst)
-    }
-}
-
-impl ClientContext for Membership {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.logs.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.logs.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Membership {
-    // While a message is waited for, and before the next one is there.
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        self.rebalances.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let partitions = |list: &TopicPartitionList| {
-            list.elements().iter().map(TopicPartitionListElem::partition).collect::<Vec<_>>()
-        };
-        match rebalance {
-            Rebalance::Assign(list) => tracing::info!(partitions = ?partitions(list), "partitions assigned"),
-            Rebalance::Revoke(list) => tracing::info!(partitions = ?partitions(list), "partitions revoked"),
-            Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
-        }
-    }
 }

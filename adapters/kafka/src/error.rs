@@ -1,119 +1,128 @@
-//! What can go wrong with Kafka.
+//! Errors of Kafka operations.
 
 use std::fmt;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError as RdKafkaError, RDKafkaErrorCode};
 
-/// What was being done when Kafka failed.
+/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Making a producer, consumer or admin client out of the settings.
+    /// Creating a producer, consumer or admin client from the settings.
     Configure,
-    /// Asking the brokers for the topic.
-    Reach,
-    /// Making a topic.
+    /// Fetching the metadata of the topic.
+    FetchMetadata,
+    /// Creating a topic.
     CreateTopic,
-    /// Reading the settings of a topic.
+    /// Reading the configuration of a topic.
     DescribeTopic,
-    /// Writing a record.
+    /// Producing a record.
     Produce,
-    /// Waiting until everything is written.
+    /// Flushing the producer.
     Flush,
-    /// Reading records.
-    Receive,
+    /// Consuming records.
+    Consume,
     /// Committing offsets.
     Commit,
-    /// Measuring how far a group is behind.
+    /// Measuring the lag of a consumer group.
     MeasureLag,
-    /// Writing a dead letter.
+    /// Producing a dead letter.
     DeadLetter,
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Configure => "making a Kafka client",
-            Self::Reach => "reaching Kafka",
-            Self::CreateTopic => "making a topic",
-            Self::DescribeTopic => "reading the settings of a topic",
-            Self::Produce => "writing a record",
-            Self::Flush => "waiting for the records to be written",
-            Self::Receive => "reading records",
-            Self::Commit => "committing offsets",
-            Self::MeasureLag => "measuring the lag",
-            Self::DeadLetter => "writing a dead letter",
+            Self::Configure => "cannot create a Kafka client",
+            Self::FetchMetadata => "cannot reach Kafka",
+            Self::CreateTopic => "cannot create a topic",
+            Self::DescribeTopic => "cannot read the configuration of a topic",
+            Self::Produce => "cannot produce a record",
+            Self::Flush => "cannot flush the producer",
+            Self::Consume => "cannot consume records",
+            Self::Commit => "cannot commit offsets",
+            Self::MeasureLag => "cannot measure the lag of the consumer group",
+            Self::DeadLetter => "cannot produce a dead letter",
         })
     }
 }
 
-/// What can go wrong with Kafka.
+/// An error of librdkafka. Its message contains its sources already, so it has none: a printed chain shows each cause once.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ClientError(pub(crate) RdKafkaError);
+
+/// Why a connection to a broker failed: the latest message that librdkafka logged about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}{}", advice(reason))]
+pub struct ConnectionFailure {
+    pub(crate) reason: String,
+    #[source]
+    pub(crate) cause: ClientError,
+}
+
+/// A failed Kafka operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum JournalError {
-    /// Kafka, or the way to it, failed. For a record that was to be written, the outcome is unknown: it may be there.
-    #[error("{operation}: {cause}")]
-    Kafka {
-        /// What was being done.
+pub enum KafkaError {
+    /// Kafka or the connection to it failed. The outcome of a produced record is then unknown: it may have been written.
+    #[error("{operation}")]
+    Client {
+        /// The operation that failed.
         operation: Operation,
-        /// What librdkafka says.
-        cause: KafkaError,
+        /// The error of librdkafka.
+        #[source]
+        cause: ClientError,
     },
-    /// No broker can be reached, or none lets us in.
-    #[error("{}: {cause}: {reason}{}", Operation::Reach, advice(reason))]
-    Unreachable {
-        /// What librdkafka says.
-        cause: KafkaError,
-        /// How the latest connection failed.
-        reason: String,
-    },
-    /// The settings do not fit together.
+    /// No broker is reachable, or none accepts the credentials.
+    #[error("{}", Operation::FetchMetadata)]
+    Unreachable(#[source] ConnectionFailure),
+    /// The settings contradict each other.
     #[error(transparent)]
     Settings(#[from] couponry_settings::SettingsError),
-    /// Kafka did not answer in time.
-    #[error("{0}: no answer in time")]
+    /// Kafka did not respond in time.
+    #[error("{0}: timed out")]
     TimedOut(Operation),
-    /// The brokers answer, but there is no such topic (yet).
-    #[error("reaching Kafka: there is no topic {0:?}")]
-    NoTopic(String),
-    /// There are fewer brokers than each record is to be on.
+    /// The brokers respond, but the topic does not exist (yet).
+    #[error("the Kafka topic {0:?} does not exist")]
+    TopicNotFound(String),
+    /// The replication factor is higher than the number of brokers.
     #[error(
-        "making a topic: {topic:?} is to be on {replication} brokers, but Kafka has {brokers}: start more brokers, or \
-         lower --kafka-replication (and --kafka-min-insync-replicas, which cannot be more)"
+        "cannot create the topic {topic:?}: the replication factor is {replication}, but Kafka has only {brokers} \
+         broker(s); start more brokers, or lower --kafka-replication and --kafka-min-insync-replicas"
     )]
     TooFewBrokers {
-        /// The topic that is missing.
+        /// The missing topic.
         topic: String,
-        /// On how many brokers it was to be.
+        /// The replication factor.
         replication: i32,
-        /// How many there are.
+        /// The number of brokers.
         brokers: usize,
     },
-    /// A topic was made, but the brokers do not all show it yet.
-    #[error("making a topic: {0:?} was made, but not all its partitions have a leader yet")]
+    /// A topic was created, but some of its partitions have no leader yet.
+    #[error("the topic {0:?} was created, but some of its partitions have no leader yet")]
     NotReady(String),
 }
 
-/// What to do about a connection that failed in a way that does not say it.
+/// A hint for connection failures whose message does not show the cause.
 fn advice(reason: &str) -> &'static str {
     // librdkafka puts the protocol before the broker, unless it is plaintext.
     let is_tls = reason.starts_with("ssl://") || reason.starts_with("sasl_ssl://");
     if reason.contains("Disconnected") && !is_tls {
-        " (if this lasts: does the listener want TLS or a login? --kafka-security-protocol)"
+        " (if this persists, the listener may require TLS or SASL: see --kafka-security-protocol)"
     } else {
         ""
     }
 }
 
-impl JournalError {
-    pub(crate) fn at(operation: Operation) -> impl FnOnce(KafkaError) -> Self {
-        move |cause| Self::Kafka { operation, cause }
+impl KafkaError {
+    pub(crate) fn at(operation: Operation) -> impl FnOnce(RdKafkaError) -> Self {
+        move |cause| Self::Client { operation, cause: ClientError(cause) }
     }
 
+    /// Whether the client has to be replaced: librdkafka rejects every further call.
     pub(crate) fn is_fatal(&self) -> bool {
-        match self {
-            Self::Kafka { cause: KafkaError::MessageConsumptionFatal(_), .. } => true,
-            Self::Kafka { cause, .. } => cause.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal),
-            _ => false,
-        }
+        let Self::Client { cause: ClientError(cause), .. } = self else { return false };
+        matches!(cause, RdKafkaError::MessageConsumptionFatal(_))
+            || cause.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
     }
 }

@@ -1,30 +1,34 @@
-//! The issued records in Kafka.
+//! Issued records in Kafka.
 //!
-//! - [`topics::ensure`] makes the topics that are missing and says what it does not like about the others.
-//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetters`] takes those that can never be
-//!   recorded. A record is at least once on the topic, so whoever reads it may see it again.
-//! - [`Lag`] measures how far a group is behind; [`History`] reads a whole topic, for checks.
+//! - [`topics::ensure`] creates missing topics and reports settings of existing ones that differ.
+//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetters`] takes those that can never be recorded.
+//! - [`Lag`] measures the lag of a consumer group; [`TopicReader`] reads a topic from its first to its last message.
 //!
-//! No call blocks its thread: what librdkafka does by waiting happens on threads of its own.
+//! # Guarantees
+//! A record is delivered at least once. No call blocks its thread: blocking calls of librdkafka run on threads of their own.
 
 mod blocking;
+mod client_log;
 mod consumer;
 mod dead_letters;
 mod error;
-mod history;
+mod group;
 mod lag;
-mod lasting;
 mod message;
+mod metadata;
 mod producer;
+mod recreating_producer;
 mod settings;
+mod sticky_partitioner;
+mod topic_reader;
 pub mod topics;
 
 pub use consumer::{Batch, Committer, Consumer};
 pub use couponry_settings::KafkaSettings;
 pub use dead_letters::DeadLetters;
-pub use error::{JournalError, Operation};
-pub use history::{History, read_all};
+pub use error::{ClientError, ConnectionFailure, KafkaError, Operation};
 pub use lag::{Lag, TopicEnd};
 pub use message::Message;
 pub use producer::{Delivery, Producer, ProducerFull};
-pub use topics::{Finding, TopicSettings};
+pub use topic_reader::{TopicReader, read_all};
+pub use topics::{TopicMismatch, TopicSettings};

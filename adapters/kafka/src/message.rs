@@ -1,22 +1,22 @@
-//! A message as it is on the topic.
+//! A message of a topic.
 
 use std::panic::{self, AssertUnwindSafe};
 
 use couponry_domain::record::VERSION_HEADER;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 
-/// A message as it is on the topic: anything that anyone wrote there.
+/// A message of a topic. Its content is untrusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The partition it is in.
+    /// Its partition.
     pub partition: i32,
-    /// Its place in the partition.
+    /// Its offset in the partition.
     pub offset: i64,
-    /// The userId, in records of ours.
+    /// The userId, if it is an issued record.
     pub key: Option<Vec<u8>>,
-    /// The value; empty also when there is none.
+    /// The value; empty if there is none.
     pub payload: Vec<u8>,
-    /// All headers in order. A name may come more than once.
+    /// All headers in order. A name may occur more than once.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -27,7 +27,7 @@ impl Message {
         self.headers.iter().rev().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref())
     }
 
-    /// The schema version, as [`couponry_domain::IssuedRecord::decode`] wants it.
+    /// The schema version, as [`couponry_domain::IssuedRecord::decode`] expects it.
     #[must_use]
     pub fn version(&self) -> Option<&[u8]> {
         self.header(VERSION_HEADER)
@@ -41,14 +41,14 @@ impl From<&BorrowedMessage<'_>> for Message {
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().unwrap_or_default().to_vec(),
-            headers: message.headers().map_or_else(Vec::new, readable),
+            headers: message.headers().map_or_else(Vec::new, decodable),
         }
     }
 }
 
-/// The headers without those that rdkafka cannot read: it panics at a name that is not UTF-8. Anyone may write one, and a
-/// consumer that ended there would end at the same message again after every start.
-fn readable(headers: &BorrowedHeaders) -> Vec<(String, Option<Vec<u8>>)> {
+/// The headers whose names are valid UTF-8. rdkafka panics at any other name, and a consumer that ended there would end at the
+/// same message after every restart.
+fn decodable(headers: &BorrowedHeaders) -> Vec<(String, Option<Vec<u8>>)> {
     let read = |index| {
         let header = headers.try_get(index)?;
         Some((header.key.to_owned(), header.value.map(<[u8]>::to_vec)))

@@ -1,10 +1,10 @@
-//! The journal on a real Kafka.
+//! The Kafka adapter with a real Kafka.
 
 use std::{collections::HashSet, time::Duration};
 
-use couponry_domain::{Discount, DiscountType, IssuedRecord};
+use couponry_domain::{Discount, DiscountType, IssuedCoupon, IssuedRecord};
 use couponry_kafka::{
-    Batch, Consumer, DeadLetters, JournalError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics,
+    Batch, Consumer, DeadLetters, KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics,
 };
 use couponry_testbed::{shared, unique_name};
 use futures::future::{join_all, try_join_all};
@@ -13,16 +13,16 @@ use uuid::Uuid;
 const LINGER: Duration = Duration::from_millis(50);
 
 fn settings() -> KafkaSettings {
-    KafkaSettings::at(shared::kafka(), unique_name("journal"))
+    KafkaSettings::at(shared::kafka(), unique_name("topic"))
 }
 
-fn wanted(partitions: i32) -> TopicSettings {
+fn expected(partitions: i32) -> TopicSettings {
     TopicSettings { partitions, replication: 1, min_insync_replicas: 1, retention: Some(Duration::from_hours(24)) }
 }
 
 async fn topic(partitions: i32) -> KafkaSettings {
     let settings = settings();
-    assert_eq!(topics::ensure(&settings, &wanted(partitions)).await.unwrap(), []);
+    assert_eq!(topics::ensure(&settings, &expected(partitions)).await.unwrap(), []);
     settings
 }
 
@@ -30,10 +30,12 @@ fn record(n: usize) -> IssuedRecord {
     IssuedRecord {
         event_id: "summer".parse().unwrap(),
         event_uid: Uuid::from_u128(1),
-        user_id: format!("user {n} é").parse().unwrap(),
-        coupon: format!("SUMMER-{n}").parse().unwrap(),
-        discount: Discount { kind: DiscountType::Percent, value: 10 },
-        issued_at: 1_796_083_200_000,
+        issued: IssuedCoupon {
+            user_id: format!("user {n} é").parse().unwrap(),
+            coupon: format!("SUMMER-{n}").parse().unwrap(),
+            discount: Discount { kind: DiscountType::Percent, value: 10 },
+            issued_at: 1_796_083_200_000,
+        },
     }
 }
 
@@ -46,7 +48,7 @@ fn decode(message: &Message) -> IssuedRecord {
     IssuedRecord::decode(message.version(), &message.payload).unwrap()
 }
 
-/// Takes batches until there were `count` messages.
+/// Consumes batches until they have `count` messages.
 async fn take(consumer: &mut Consumer, count: usize) -> Batch {
     let mut taken = Batch::default();
     while taken.messages.len() < count {
@@ -57,38 +59,37 @@ async fn take(consumer: &mut Consumer, count: usize) -> Batch {
 }
 
 fn users(batch: &Batch) -> HashSet<String> {
-    batch.messages.iter().map(|message| decode(message).user_id.to_string()).collect()
+    batch.messages.iter().map(|message| decode(message).issued.user_id.to_string()).collect()
 }
 
 #[tokio::test]
-async fn a_topic_is_made_once_when_many_want_it() {
+async fn ensure_called_concurrently_creates_topic_once() {
     let settings = settings();
-    let wanted = wanted(3);
-    for made in join_all((0..4).map(|_| topics::ensure(&settings, &wanted))).await {
-        assert_eq!(made.unwrap(), []);
+    let expected = expected(3);
+    for result in join_all((0..4).map(|_| topics::ensure(&settings, &expected))).await {
+        assert_eq!(result.unwrap(), []);
     }
-    assert_eq!(topics::ensure(&settings, &wanted).await.unwrap(), []);
-    // Three partitions for the records, one for the dead letters.
+    assert_eq!(topics::ensure(&settings, &expected).await.unwrap(), []);
     write(&settings, 0..50).await;
     let partitions: HashSet<_> = read_all(&settings).await.unwrap().iter().map(|m| m.partition).collect();
     assert_eq!(partitions, HashSet::from([0, 1, 2]));
 }
 
 #[tokio::test]
-async fn an_existing_topic_is_looked_at_and_left_alone() {
+async fn ensure_with_existing_topic_returns_mismatches_and_changes_nothing() {
     let settings = topic(2).await;
-    let wanted = TopicSettings {
+    let expected = TopicSettings {
         partitions: 4,
         replication: 2,
         min_insync_replicas: 2,
         retention: Some(Duration::from_hours(48)),
     };
     for _ in 0..2 {
-        let findings = topics::ensure(&settings, &wanted).await.unwrap();
-        let said: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        let mismatches = topics::ensure(&settings, &expected).await.unwrap();
+        let messages: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
         let (topic, dead) = (&settings.topic, settings.dead_letter_topic());
         assert_eq!(
-            said,
+            messages,
             [
                 format!("topic {topic}: partitions is 2, expected 4"),
                 format!("topic {topic}: replication is 1, expected 2"),
@@ -102,19 +103,19 @@ async fn an_existing_topic_is_looked_at_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_topic_on_more_brokers_than_there_are_is_an_error_that_says_what_to_change() {
+async fn ensure_with_too_few_brokers_returns_error_with_flag() {
     let settings = settings();
-    let error = topics::ensure(&settings, &TopicSettings { replication: 3, ..wanted(1) }).await.unwrap_err();
-    let words = format!(
-        "making a topic: {:?} is to be on 3 brokers, but Kafka has 1: start more brokers, or lower --kafka-replication \
-         (and --kafka-min-insync-replicas, which cannot be more)",
+    let error = topics::ensure(&settings, &TopicSettings { replication: 3, ..expected(1) }).await.unwrap_err();
+    let message = format!(
+        "cannot create the topic {:?}: the replication factor is 3, but Kafka has only 1 broker(s); start more brokers, or \
+         lower --kafka-replication and --kafka-min-insync-replicas",
         settings.topic
     );
-    assert_eq!(error.to_string(), words);
+    assert_eq!(error.to_string(), message);
 }
 
 #[tokio::test]
-async fn records_are_keyed_by_user_and_say_their_version() {
+async fn sent_record_has_user_as_key_and_version_header() {
     let settings = topic(4).await;
     write(&settings, 0..100).await;
     write(&settings, 0..100).await;
@@ -123,15 +124,15 @@ async fn records_are_keyed_by_user_and_say_their_version() {
     let mut places = HashSet::new();
     for message in &messages {
         let record = decode(message);
-        assert_eq!(message.key.as_deref(), Some(record.user_id.as_str().as_bytes()));
+        assert_eq!(message.key.as_deref(), Some(record.issued.user_id.as_str().as_bytes()));
         assert_eq!(message.headers, [("schema-version".to_owned(), Some(b"1".to_vec()))]);
-        places.insert((record.user_id, message.partition));
+        places.insert((record.issued.user_id, message.partition));
     }
-    assert_eq!(places.len(), 100, "a user's records are all in one partition");
+    assert_eq!(places.len(), 100, "all records of a user are in one partition");
 }
 
 #[tokio::test]
-async fn a_consumer_goes_on_after_the_last_commit() {
+async fn consumer_after_restart_continues_at_committed_offset() {
     let settings = topic(2).await;
     write(&settings, 0..300).await;
     let group = unique_name("group");
@@ -154,13 +155,13 @@ async fn a_consumer_goes_on_after_the_last_commit() {
 }
 
 #[tokio::test]
-async fn a_dropped_wait_loses_no_message() {
+async fn next_batch_dropped_while_waiting_loses_no_message() {
     let settings = topic(1).await;
     write(&settings, 0..50).await;
     let mut consumer = Consumer::new(&settings, &unique_name("group")).unwrap();
     let mut seen = Vec::new();
     while seen.len() < 50 {
-        // Dropped in the middle of collecting most of the time.
+        // Usually dropped while it collects messages.
         let wait = consumer.next_batch(1000, Duration::from_millis(7));
         if let Ok(batch) = tokio::time::timeout(Duration::from_millis(5), wait).await {
             seen.extend(batch.unwrap().messages.iter().map(|message| message.offset));
@@ -173,7 +174,7 @@ async fn a_dropped_wait_loses_no_message() {
 }
 
 #[tokio::test]
-async fn the_lag_counts_what_the_group_has_not_committed() {
+async fn lag_counts_uncommitted_messages() {
     let settings = topic(2).await;
     let group = unique_name("group");
     let lag = Lag::new(&settings, &group).unwrap();
@@ -192,7 +193,7 @@ async fn the_lag_counts_what_the_group_has_not_committed() {
 }
 
 #[tokio::test]
-async fn a_batch_from_before_a_rebalance_takes_no_offset_back() {
+async fn commit_of_batch_from_before_rebalance_is_ignored() {
     let settings = topic(1).await;
     let group = unique_name("group");
     let lag = Lag::new(&settings, &group).unwrap();
@@ -201,7 +202,7 @@ async fn a_batch_from_before_a_rebalance_takes_no_offset_back() {
     let old = take(&mut first, 10).await;
     let committer = first.committer();
 
-    // Another member makes everyone begin anew, whoever has the partition then.
+    // The second member causes a rebalance, after which the partition is consumed again from its committed offset.
     let mut second = Consumer::new(&settings, &group).unwrap();
     let again = tokio::select! {
         again = first.next_batch(1, LINGER) => again,
@@ -222,13 +223,13 @@ async fn a_batch_from_before_a_rebalance_takes_no_offset_back() {
 }
 
 #[tokio::test]
-async fn a_group_shares_the_partitions() {
+async fn consumers_of_one_group_share_partitions() {
     let settings = topic(4).await;
     let group = unique_name("group");
     let mut consumers = [Consumer::new(&settings, &group).unwrap(), Consumer::new(&settings, &group).unwrap()];
     let mut seen = [HashSet::new(), HashSet::new()];
     let mut sent = 0;
-    // Written until both have got something: joining a group takes its time.
+    // Joining a group takes time: records are written until both consumers have received some.
     while seen.iter().any(HashSet::is_empty) || seen.iter().map(HashSet::len).sum::<usize>() < sent {
         if seen.iter().any(HashSet::is_empty) {
             write(&settings, sent..sent + 40).await;
@@ -247,28 +248,28 @@ async fn a_group_shares_the_partitions() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_keeps_the_message_and_says_why() {
+async fn dead_letter_contains_message_and_reason() {
     let settings = topic(2).await;
     let letters = DeadLetters::new(&settings).unwrap();
     letters.ping(Duration::from_secs(20)).await.unwrap();
-    let garbage = Message {
+    let undecodable = Message {
         partition: 1,
         offset: 17,
         key: Some(vec![0xff, 0]),
         payload: b"\x00garbage\xff".to_vec(),
         headers: vec![("schema-version".into(), Some(b"9".to_vec())), ("empty".into(), None)],
     };
-    letters.send(&garbage, "unreadable", "no issued record").await.unwrap();
-    let huge = Message { key: None, payload: vec![7; 3_000_000], headers: Vec::new(), ..garbage.clone() };
+    letters.send(&undecodable, "unreadable", "not a JSON object").await.unwrap();
+    let huge = Message { key: None, payload: vec![7; 3_000_000], headers: Vec::new(), ..undecodable.clone() };
     letters.send(&huge, "unreadable", "too long").await.unwrap();
 
     let dead = read_all(&KafkaSettings { topic: settings.dead_letter_topic(), ..settings.clone() }).await.unwrap();
     let [first, second] = dead.as_slice() else { panic!("{} dead letters", dead.len()) };
-    assert_eq!((&first.key, &first.payload), (&garbage.key, &garbage.payload));
-    assert_eq!(first.headers[..2], garbage.headers[..]);
+    assert_eq!((&first.key, &first.payload), (&undecodable.key, &undecodable.payload));
+    assert_eq!(first.headers[..2], undecodable.headers[..]);
     let header = |message: &Message, name| String::from_utf8(message.header(name).unwrap().to_vec()).unwrap();
     assert_eq!(header(first, "reason"), "unreadable");
-    assert_eq!(header(first, "detail"), "no issued record");
+    assert_eq!(header(first, "detail"), "not a JSON object");
     assert_eq!(header(first, "source-topic"), settings.topic);
     assert_eq!((header(first, "source-partition"), header(first, "source-offset")), ("1".into(), "17".into()));
     assert_eq!(header(second, "original-bytes"), "3000000");
@@ -276,11 +277,11 @@ async fn a_dead_letter_keeps_the_message_and_says_why() {
 }
 
 #[tokio::test]
-async fn every_dead_letter_fits() {
+async fn dead_letter_with_oversized_message_is_truncated() {
     let settings = topic(1).await;
     let letters = DeadLetters::new(&settings).unwrap();
     let small = Message { partition: 0, offset: 1, key: None, payload: b"garbage".to_vec(), headers: Vec::new() };
-    // The cut would fall into the middle of a character.
+    // The limit is in the middle of a character.
     letters.send(&small, "unreadable", &format!("x{}", "é".repeat(1_000_000))).await.unwrap();
     let huge_key = Message { key: Some(vec![b'k'; 2_000_000]), ..small.clone() };
     letters.send(&huge_key, "unreadable", "why").await.unwrap();
@@ -301,37 +302,37 @@ async fn every_dead_letter_fits() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said_and_blocks_nobody() {
-    let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
-    let producer = Producer::new(&nowhere).unwrap();
+async fn unreachable_broker_and_missing_topic_return_errors() {
+    let unreachable = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
+    let producer = Producer::new(&unreachable).unwrap();
     let pending = producer.send(&record(1)).unwrap();
     let error = producer.ping(Duration::from_secs(1)).await.unwrap_err();
-    assert!(error.to_string().starts_with("reaching Kafka: "), "{error}");
+    assert_eq!(error.to_string(), "cannot reach Kafka");
     assert!(producer.flush(Duration::from_millis(100)).await.is_err());
     assert!(futures::future::FutureExt::now_or_never(pending).is_none());
-    let consumer = Consumer::new(&nowhere, "group").unwrap();
+    let consumer = Consumer::new(&unreachable, "group").unwrap();
     assert!(consumer.ping(Duration::from_secs(1)).await.is_err());
     consumer.close(Duration::from_secs(20)).await;
-    assert!(read_all(&nowhere).await.is_err());
+    assert!(read_all(&unreachable).await.is_err());
 
     let missing = settings();
     let producer = Producer::new(&missing).unwrap();
-    assert!(matches!(producer.ping(Duration::from_secs(20)).await, Err(JournalError::NoTopic(_))));
+    assert!(matches!(producer.ping(Duration::from_secs(20)).await, Err(KafkaError::TopicNotFound(_))));
     let consumer = Consumer::new(&missing, &unique_name("group")).unwrap();
-    assert!(matches!(consumer.ping(Duration::from_secs(20)).await, Err(JournalError::NoTopic(_))));
+    assert!(matches!(consumer.ping(Duration::from_secs(20)).await, Err(KafkaError::TopicNotFound(_))));
     let letters = DeadLetters::new(&missing).unwrap();
-    assert!(matches!(letters.ping(Duration::from_secs(20)).await, Err(JournalError::NoTopic(_))));
-    assert!(matches!(read_all(&missing).await, Err(JournalError::NoTopic(_))));
+    assert!(matches!(letters.ping(Duration::from_secs(20)).await, Err(KafkaError::TopicNotFound(_))));
+    assert!(matches!(read_all(&missing).await, Err(KafkaError::TopicNotFound(_))));
 }
 
 #[tokio::test]
-async fn a_full_queue_is_said_at_once() {
-    let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
-    let producer = Producer::new(&nowhere).unwrap();
+async fn send_with_full_queue_returns_error_immediately() {
+    let unreachable = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
+    let producer = Producer::new(&unreachable).unwrap();
     let mut sent = 0;
     while producer.send(&record(1)).is_ok() {
         sent += 1;
-        assert!(sent < 1_000_000, "it takes everything");
+        assert!(sent < 1_000_000, "the queue has no limit");
     }
     assert!(sent > 1000);
 }
