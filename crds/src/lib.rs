@@ -1,40 +1,37 @@
-//! The `CouponEvent` custom resource: its type ([`spec`], [`status`]), the rules that the API server holds its manifests
-//! to ([`rules`]), and what it means in the terms of [`domain`] ([`meaning`]).
+//! The `CouponEvent` custom resource: its types ([`spec`], [`status`]), the validation rules of its CRD ([`rules`])
+//! and its conversion into the types of [`couponry_domain`] ([`conversions`]).
 //!
-//! `crds/couponevents.couponry.dev.yaml` is generated from this crate by `cargo xtask codegen`.
+//! `cargo xtask codegen` generates `crds/couponevents.couponry.dev.yaml` from this crate.
 
-pub mod meaning;
+pub mod conversions;
 pub mod rules;
 pub mod spec;
 pub mod status;
 
-pub use meaning::InvalidSpec;
-pub use spec::{
-    Acknowledge, CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountKind, DiscountSpec, Issuance,
-    ScalingSpec,
-};
+pub use conversions::InvalidSpec;
+pub use spec::{CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, Issuance, ScalingSpec};
 pub use status::{BalanceStatus, CouponEventStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
-/// Where the generated definition is kept, from the root of the repository.
-pub const DEFINITION_FILE: &str = "crds/couponevents.couponry.dev.yaml";
+/// Path of the generated CRD, relative to the root of the repository.
+pub const CRD_FILE: &str = "crds/couponevents.couponry.dev.yaml";
 
-/// The definition of the `CouponEvent` resource, as it is installed into a cluster.
+/// The CRD of `CouponEvent`.
 #[must_use]
-pub fn definition() -> CustomResourceDefinition {
+pub fn crd() -> CustomResourceDefinition {
     CouponEvent::crd()
 }
 
-/// The text of [`DEFINITION_FILE`].
+/// The content of [`CRD_FILE`].
 ///
 /// # Panics
-/// Never: a definition is plain YAML.
+/// Never: a CRD is plain YAML.
 #[must_use]
-pub fn definition_yaml() -> String {
-    let yaml = serde_yaml::to_string(&definition()).expect("a definition is plain YAML");
-    format!("# Generated from the crate `crds` by `cargo xtask codegen`: change it there.\n{yaml}")
+pub fn crd_yaml() -> String {
+    let yaml = serde_yaml::to_string(&crd()).expect("a CRD is plain YAML");
+    format!("# Generated from the crate `couponry-crds` by `cargo xtask codegen`; do not edit.\n{yaml}")
 }
 
 #[cfg(test)]
@@ -42,9 +39,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_in_the_repository_is_the_one_of_this_crate() {
+    fn crd_file_matches_this_crate() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/couponevents.couponry.dev.yaml");
-        let kept = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(kept == definition_yaml(), "{DEFINITION_FILE} has drifted: run `cargo xtask codegen`");
+        let file = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(file == crd_yaml(), "{CRD_FILE} is outdated: run `cargo xtask codegen`");
     }
 }

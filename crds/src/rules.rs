@@ -1,17 +1,17 @@
-//! The rules that a schema's limits cannot say, in CEL. The API server refuses a manifest that breaks one, with the rule's
-//! message; `tests/manifests` has a manifest for each.
+//! CEL validation rules of the CRD, for constraints that an OpenAPI schema cannot express. The API server rejects a
+//! manifest that violates a rule, with the rule's message. `tests/manifests` contains a violation of each rule.
 //!
-//! Rules with `oldSelf` are asked on updates only. What is frozen once an event opened is decided by the old status, so
-//! that nobody can unfreeze it in the same request; the status is written by the operator alone.
+//! Rules with `oldSelf` are evaluated on updates only. Fields that become immutable once an event has opened depend
+//! on the old status, which only the operator may write, so that a request cannot bypass them by changing the status.
 
 use kube::core::Rule;
 
-/// One rule: what must hold, and what its author is told otherwise.
+/// A validation rule.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRule {
-    /// What must hold, in CEL.
+    /// CEL expression that must be true.
     pub rule: &'static str,
-    /// What to change.
+    /// Error message, which says what to change.
     pub message: &'static str,
 }
 
@@ -21,136 +21,141 @@ impl From<EventRule> for Rule {
     }
 }
 
+/// Applies a rule only after the event has opened.
 macro_rules! once_opened {
     ($rule:literal) => {
         concat!("!has(oldSelf.status) || !has(oldSelf.status.openedAt) || (", $rule, ")")
     };
 }
 
-// Of the whole object
+// Rules of the object
 
-/// The name is an eventId, a metric label and a label value.
-pub const NAME_FITS: EventRule = EventRule {
+/// The name is also used as a label value, which has at most 63 characters.
+pub const NAME_LENGTH: EventRule = EventRule {
     rule: "size(self.metadata.name) <= 63",
     message: "metadata.name is the eventId that clients send: use at most 63 characters",
 };
 
-/// Coupons that may be in somebody's hands cannot be taken back.
-pub const TOTAL_NEVER_SHRINKS: EventRule = EventRule {
+/// Coupons may have been issued and cannot be withdrawn.
+pub const TOTAL_COUNT_NOT_LOWERED: EventRule = EventRule {
     rule: once_opened!("self.spec.totalCount >= oldSelf.spec.totalCount"),
-    message: "totalCount cannot go down once the event has opened: keep it or raise it (or set issuance to Paused or \
-              Closed to stop giving out coupons)",
+    message: "totalCount cannot be lowered once the event has opened: keep it or raise it (to stop issuing, set \
+              issuance to Paused or Closed)",
 };
 
-/// The stock was made of these discounts.
-pub const DISCOUNTS_STAY: EventRule = EventRule {
+/// The coupons were generated with these discounts.
+pub const DISCOUNTS_IMMUTABLE: EventRule = EventRule {
     rule: once_opened!(
         "self.spec.discounts.size() == oldSelf.spec.discounts.size() && self.spec.discounts.all(d, \
          oldSelf.spec.discounts.exists(o, o.type == d.type && o.value == d.value && \
          has(o.allocationPercentage) == has(d.allocationPercentage) && \
          (!has(d.allocationPercentage) || d.allocationPercentage == o.allocationPercentage)))"
     ),
-    message: "the discounts and their allocationPercentage cannot change once the event has opened: put them back as they \
-              were, and make another event for other discounts",
+    message: "the discounts and their allocationPercentage cannot change once the event has opened: restore the \
+              previous values, or create another event for other discounts",
 };
 
-/// The same as [`TOTAL_NEVER_SHRINKS`] for each discount.
-pub const COUNTS_NEVER_SHRINK: EventRule = EventRule {
+/// [`TOTAL_COUNT_NOT_LOWERED`] for each discount.
+pub const COUNTS_NOT_LOWERED: EventRule = EventRule {
     rule: once_opened!(
         "self.spec.discounts.all(d, !has(d.count) || oldSelf.spec.discounts.all(o, \
          o.type != d.type || o.value != d.value || !has(o.count) || d.count >= o.count))"
     ),
-    message: "the count of a discount cannot go down once the event has opened: keep each count or raise it",
+    message: "the count of a discount cannot be lowered once the event has opened: keep it or raise it",
 };
 
-/// Users have been told that it began.
-pub const START_STAYS: EventRule = EventRule {
+/// Users have already received coupons.
+pub const START_TIME_IMMUTABLE: EventRule = EventRule {
     rule: once_opened!(
         "has(self.spec.startTime) == has(oldSelf.spec.startTime) && \
          (!has(self.spec.startTime) || self.spec.startTime == oldSelf.spec.startTime)"
     ),
-    message: "startTime cannot change once the event has opened: put it back (issuance Paused holds the event, endTime ends it)",
+    message: "startTime cannot change once the event has opened: restore the previous value (to stop issuing, set \
+              issuance to Paused, or change endTime)",
 };
 
-// Of the spec
+// Rules of the spec
 
-/// A largest-remainder split needs a whole.
+/// The split into discounts requires percentages that cover the whole stock.
 pub const PERCENTAGES_SUM_TO_100: EventRule = EventRule {
     rule: "!self.discounts.all(d, has(d.allocationPercentage)) || \
            self.discounts.map(d, d.allocationPercentage).sum() == 100",
     message: "the allocationPercentage of all discounts must sum to 100",
 };
 
-/// Both say how many coupons there are.
+/// Counts and totalCount must agree on the number of coupons.
 pub const COUNTS_SUM_TO_TOTAL: EventRule = EventRule {
     rule: "!self.discounts.all(d, has(d.count)) || self.discounts.map(d, d.count).sum() == self.totalCount",
     message: "the count of all discounts must sum to totalCount",
 };
 
-/// A percentage of what the counts leave would be a third way to read a manifest.
-pub const ONE_KIND_OF_SHARE: EventRule = EventRule {
+/// Mixing both kinds would be ambiguous.
+pub const SAME_KIND_OF_SHARE: EventRule = EventRule {
     rule: "self.discounts.all(d, has(d.allocationPercentage)) || self.discounts.all(d, has(d.count))",
     message: "use allocationPercentage for all discounts, or count for all discounts",
 };
 
-/// Two equal discounts are most likely a slip; their users could not be told apart.
-pub const DISCOUNTS_DIFFER: EventRule = EventRule {
+/// Equal discounts are most likely a mistake, and coupons of them could not be distinguished.
+pub const DISCOUNTS_UNIQUE: EventRule = EventRule {
     rule: "self.discounts.all(d, self.discounts.exists_one(e, e.type == d.type && e.value == d.value))",
-    message: "two discounts have the same type and value: merge them into one, or change one",
+    message: "two discounts have the same type and value: merge them, or change one of them",
 };
 
-/// No instant is inside of such a window.
+/// Otherwise the event would never open.
 pub const START_BEFORE_END: EventRule = EventRule {
     rule: "!has(self.startTime) || !has(self.endTime) || self.startTime < self.endTime",
     message: "endTime must be after startTime",
 };
 
-/// What comes out on terminals and in tables is text, and Postgres takes no NUL.
-pub const POLICY_NAME_IS_TEXT: EventRule = EventRule {
+/// Keeps terminals and tables safe from control characters; Postgres does not accept NUL.
+pub const POLICY_NAME_ONE_VISIBLE_LINE: EventRule = EventRule {
     rule: r"self.matches('[^\\s\\p{Z}]') && !self.matches('[\\p{Cc}\\p{Zl}\\p{Zp}\\x{200E}\\x{200F}\\x{202A}-\\x{202E}\\x{2066}-\\x{2069}]')",
-    message: "policyName is one line of visible text: without line ends, control characters and marks that turn its direction",
+    message: "policyName must be one line of visible text: remove line breaks, control characters and bidirectional \
+              formatting characters",
 };
 
-/// RFC 3339 with at most nanoseconds, and an offset that exists. The format alone lets more through.
+/// RFC 3339 with at most nanoseconds and a valid offset. The format `date-time` accepts more.
 pub const TIME_PATTERN: &str =
     r"^\d{4}-\d{2}-\d{2}[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
-/// What every program can read. The format alone lets through what is no time of the calendar.
-pub const TIME_IS_READABLE: EventRule = EventRule {
+/// The range of years that every program can parse.
+pub const YEAR_IN_RANGE: EventRule = EventRule {
     rule: "self.getFullYear() >= 1 && self.getFullYear() <= 9998",
-    message: "the year is from 1 to 9998: leave endTime out where there is no end",
+    message: "the year must be from 1 to 9998: omit endTime for an event without end",
 };
 
-/// All codes of an event look alike, and its first may be printed already.
-pub const CODE_STAYS: EventRule = EventRule {
+/// All codes of an event have the same format, and some may be published already.
+pub const CODE_IMMUTABLE: EventRule = EventRule {
     rule: "has(self.code) == has(oldSelf.code) && (!has(self.code) || self.code == oldSelf.code)",
-    message: "code cannot change after the event was made: put it back, or delete the event and make it again",
+    message: "code cannot change after the event was created: restore the previous value, or delete and recreate the \
+              event",
 };
 
-/// Users have been told that it is over.
+/// Users may already have received the reason ENDED.
 pub const CLOSED_IS_FINAL: EventRule = EventRule {
     rule: "oldSelf.issuance != 'Closed' || self.issuance == 'Closed'",
-    message: "an event with issuance Closed stays closed: make another event (issuance Paused is what can be taken back)",
+    message: "an event with issuance Closed cannot be reopened: create another event (use Paused to stop issuing \
+              temporarily)",
 };
 
-// Of one discount
+// Rules of a discount
 
-/// More than the price cannot be taken off.
-pub const PERCENT_IS_AT_MOST_100: EventRule = EventRule {
+/// A discount cannot exceed the price.
+pub const PERCENT_AT_MOST_100: EventRule = EventRule {
     rule: "self.type != 'Percent' || self.value <= 100",
-    message: "a Percent discount has a value from 1 to 100",
+    message: "the value of a Percent discount must be from 1 to 100",
 };
 
-/// One way to say how many.
-pub const ONE_SHARE: EventRule = EventRule {
+/// The share of a discount must be unambiguous.
+pub const EXACTLY_ONE_SHARE: EventRule = EventRule {
     rule: "has(self.allocationPercentage) != has(self.count)",
-    message: "a discount takes either allocationPercentage or count: set one of them",
+    message: "a discount requires either allocationPercentage or count: set exactly one of them",
 };
 
-// Of the code
+// Rules of the code
 
-/// What is printed must be typed again.
-pub const PREFIX_IS_READABLE: EventRule = EventRule {
+/// Printed codes must be easy to type.
+pub const PREFIX_ALPHABET: EventRule = EventRule {
     rule: "self.matches('^[A-Z0-9]+$')",
-    message: "code.prefix has only the letters A-Z and digits 0-9, without spaces",
+    message: "code.prefix may contain only the letters A-Z and digits 0-9",
 };

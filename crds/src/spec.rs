@@ -1,6 +1,7 @@
-//! What the author of a `CouponEvent` asks for.
+//! Spec of a `CouponEvent`.
 #![expect(unreachable_pub, reason = "KubeSchema copies each type into a function, where nothing is reachable")]
 
+use couponry_domain::{Acknowledge, DiscountType};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{rules, status::CouponEventStatus};
 
-/// A first-come coupon event: coupons are made before it, and one user gets at most one of them.
+/// A first-come coupon event. Its coupons are generated in advance, and each user receives at most one.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "couponry.dev",
@@ -19,148 +20,152 @@ use crate::{rules, status::CouponEventStatus};
     category = "coupons",
     status = "CouponEventStatus",
     derive = "PartialEq",
-    doc = "A first-come coupon event: coupons are made before it, and one user gets at most one of them. Its name is the eventId \
-           that clients send.",
+    doc = "A first-come coupon event. Its coupons are generated in advance, and each user receives at most one. Its \
+           name is the eventId that clients send.",
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether the event does what its manifest says."
+        description = "Whether all coupons are loaded and the event is not stalled."
     ),
     printcolumn(
         name = "State",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Open\")].reason",
-        description = "Whether users get coupons now, or why not."
+        description = "State of the event: the reason of the condition Open."
     ),
     printcolumn(
         name = "Total",
         type_ = "integer",
         json_path = ".spec.totalCount",
-        description = "How many coupons the event has."
+        description = "Number of coupons of the event."
     ),
     printcolumn(
         name = "Issued",
         type_ = "integer",
         json_path = ".status.issued",
-        description = "How many coupons users have."
+        description = "Number of issued coupons."
     ),
     printcolumn(
         name = "Recorded",
         type_ = "integer",
         json_path = ".status.recorded",
-        description = "How many of them are recorded in Postgres."
+        description = "Number of issued coupons that are recorded in Postgres."
     ),
     printcolumn(
         name = "Start",
         type_ = "string",
         json_path = ".spec.startTime",
-        description = "From when on users get coupons; empty: as soon as they are loaded."
+        description = "Start of issuing. Empty: as soon as the coupons are loaded."
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Available",
         type_ = "integer",
         json_path = ".status.available",
-        description = "How many coupons are left for users.",
+        description = "Number of coupons that can still be issued.",
         priority = 1
     ),
     printcolumn(
         name = "End",
         type_ = "string",
         json_path = ".spec.endTime",
-        description = "From when on users get no more coupons; empty: until they are used up.",
+        description = "End of issuing. Empty: when the event is sold out.",
         priority = 1
     ),
-    validation = rules::NAME_FITS,
-    validation = rules::TOTAL_NEVER_SHRINKS,
-    validation = rules::DISCOUNTS_STAY,
-    validation = rules::COUNTS_NEVER_SHRINK,
-    validation = rules::START_STAYS
+    validation = rules::NAME_LENGTH,
+    validation = rules::TOTAL_COUNT_NOT_LOWERED,
+    validation = rules::DISCOUNTS_IMMUTABLE,
+    validation = rules::COUNTS_NOT_LOWERED,
+    validation = rules::START_TIME_IMMUTABLE
 )]
 #[x_kube(
     validation = rules::PERCENTAGES_SUM_TO_100,
     validation = rules::COUNTS_SUM_TO_TOTAL,
-    validation = rules::ONE_KIND_OF_SHARE,
-    validation = rules::DISCOUNTS_DIFFER,
+    validation = rules::SAME_KIND_OF_SHARE,
+    validation = rules::DISCOUNTS_UNIQUE,
     validation = rules::START_BEFORE_END,
-    validation = rules::CODE_STAYS,
+    validation = rules::CODE_IMMUTABLE,
     validation = rules::CLOSED_IS_FINAL
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CouponEventSpec {
-    /// What people call this promotion. Kept with its records.
+    /// Display name of the promotion, stored in Postgres with the event.
     #[schemars(length(min = 1, max = 200))]
-    #[x_kube(validation = rules::POLICY_NAME_IS_TEXT)]
+    #[x_kube(validation = rules::POLICY_NAME_ONE_VISIBLE_LINE)]
     pub policy_name: String,
 
-    /// How many coupons there are. It can be raised at any time (a top-up), but not lowered once the event has opened.
+    /// Number of coupons. It can be raised at any time (a top-up), but not lowered once the event has opened.
     #[schemars(with = "i64", range(min = 1, max = 10_000_000))]
     pub total_count: u64,
 
-    /// What the coupons are worth, and how many there are of each. Either all take allocationPercentage, or all take count.
+    /// Discounts of the coupons. Either all specify allocationPercentage, or all specify count. Immutable once the
+    /// event has opened, except that counts can be raised.
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub discounts: Vec<DiscountSpec>,
 
-    /// From when on users get coupons. Without it: as soon as the coupons are loaded.
+    /// Start of issuing. Default: as soon as the coupons are loaded. Immutable once the event has opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time", extend("pattern" = rules::TIME_PATTERN))]
-    #[x_kube(validation = rules::TIME_IS_READABLE)]
+    #[x_kube(validation = rules::YEAR_IN_RANGE)]
     pub start_time: Option<Time>,
 
-    /// From when on users get no more coupons. Without it: until they are used up.
+    /// End of issuing, exclusive. Default: when the event is sold out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time", extend("pattern" = rules::TIME_PATTERN))]
-    #[x_kube(validation = rules::TIME_IS_READABLE)]
+    #[x_kube(validation = rules::YEAR_IN_RANGE)]
     pub end_time: Option<Time>,
 
-    /// Auto gives out coupons between startTime and endTime. Paused holds the event until it is set back to Auto. Closed ends
-    /// it for good.
+    /// Auto issues coupons between startTime and endTime. Paused suspends issuing until it is set back to Auto.
+    /// Closed ends the event permanently.
     #[serde(default)]
     pub issuance: Issuance,
 
-    /// How the codes of the coupons look. It cannot be changed later.
+    /// Format of the coupon codes. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CodeSpec")]
     pub code: Option<CodeSpec>,
 
-    /// When a user is told that the coupon is theirs. Redis: after the atomic step that gave it. Kafka: after the brokers have
-    /// its record too, which is slower and survives the loss of Redis.
+    /// When the issuer responds to the user. Redis: as soon as Redis has issued the coupon. Kafka: after Kafka has
+    /// acknowledged the record too, which is slower but survives the loss of Redis.
     #[serde(default)]
+    #[schemars(with = "AcknowledgeSchema")]
     pub acknowledge: Acknowledge,
 
-    /// What happens to the rows in Postgres when the event is deleted. Retain keeps them, Delete removes them.
+    /// Whether deleting the event keeps (Retain) or deletes (Delete) its rows in Postgres.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// That many seconds after the end, once everything is recorded, the coupons of the event leave Redis, for good. The end is
-    /// endTime, or issuance Closed, or where there is no endTime when all coupons are used up. Without it: when the event is
-    /// deleted.
+    /// Seconds from the end of the event until its coupons are deleted from Redis, permanently. Every issued coupon
+    /// must be recorded first. The event ends at endTime, with issuance Closed, or, without endTime, when it is sold
+    /// out. Default: the coupons stay in Redis until the event is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 0, max = 315_360_000))]
     pub ttl_seconds_after_finished: Option<u32>,
 
-    /// How many issuers are to be ready for the crowd. Without it: as many as their load asks for.
+    /// Minimum number of issuers around the event. Requires autoscaling of the issuers (issuer.autoscaling.enabled in
+    /// the chart). Default: the number depends on load only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ScalingSpec")]
     pub scaling: Option<ScalingSpec>,
 }
 
-/// How many issuers there are around an event, whatever their load is then. Of several events at once the largest number counts.
+/// Minimum number of issuers around an event. The maximum applies to overlapping events.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingSpec {
-    /// So many issuers at least; more, when their load asks for it. The installation may have a lower limit.
+    /// Minimum number of issuers. Autoscaling may add more, up to the limit of the installation, which may be lower.
     #[schemars(with = "i64", range(min = 1, max = 1000))]
     pub min_replicas: u32,
 
-    /// That many seconds before startTime they begin to start. Without startTime they start when the event is made.
+    /// Seconds before startTime at which the issuers are started. Without startTime they are started when the event
+    /// is created.
     #[serde(default = "default_scaling_seconds")]
     #[schemars(with = "i64", range(min = 0, max = 86_400))]
     pub lead_seconds: u32,
 
-    /// That many seconds after users get no more coupons (endTime, sold out or closed) they are no longer asked for.
+    /// Seconds after the event has ended, is sold out or closed until the minimum no longer applies.
     #[serde(default = "default_scaling_seconds")]
     #[schemars(with = "i64", range(min = 0, max = 86_400))]
     pub cooldown_seconds: u32,
@@ -172,80 +177,82 @@ const fn default_scaling_seconds() -> u32 {
 
 /// A discount and its share of the coupons.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = rules::PERCENT_IS_AT_MOST_100, validation = rules::ONE_SHARE)]
+#[x_kube(validation = rules::PERCENT_AT_MOST_100, validation = rules::EXACTLY_ONE_SHARE)]
 #[serde(rename_all = "camelCase")]
 pub struct DiscountSpec {
-    /// Percent takes percent off the price, Amount takes units of the shop's currency off.
-    #[serde(rename = "type")]
-    pub kind: DiscountKind,
+    /// Percent: percentage of the price. Amount: units of the shop's currency.
+    #[serde(rename = "type", with = "DiscountTypeName")]
+    pub kind: DiscountType,
 
-    /// How many percent (1 to 100), or how many units of currency.
+    /// Percentage (1 to 100), or units of currency.
     #[schemars(with = "i64", range(min = 1, max = 1_000_000_000))]
     pub value: u32,
 
-    /// This discount's share of totalCount in whole percent. Over all discounts they sum to 100.
+    /// Share of totalCount in whole percent. The percentages of all discounts must sum to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 1, max = 100))]
     pub allocation_percentage: Option<u8>,
 
-    /// How many coupons have this discount. Over all discounts they sum to totalCount.
+    /// Number of coupons with this discount. The counts of all discounts must sum to totalCount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 1, max = 10_000_000))]
     pub count: Option<u64>,
 }
 
-/// The kind of a discount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum DiscountKind {
+/// [`DiscountType`] as spelled in the manifest; Redis, Kafka and HTTP use upper case.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(remote = "DiscountType")]
+enum DiscountTypeName {
     /// `value` percent off.
     Percent,
     /// `value` units of currency off.
     Amount,
 }
 
-/// Whether coupons are given out.
+/// Whether coupons are issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Issuance {
-    /// Between start and end.
+    /// Between startTime and endTime.
     #[default]
     Auto,
-    /// Not now.
+    /// Suspended until it is set back to Auto.
     Paused,
-    /// Never again.
+    /// Ended permanently.
     Closed,
 }
 
-/// When a user is told that a coupon is theirs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Acknowledge {
-    /// After the atomic step in Redis.
-    #[default]
+/// The schema of [`Acknowledge`].
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum AcknowledgeSchema {
+    /// After Redis has issued the coupon.
     Redis,
-    /// After the brokers confirmed the record.
+    /// After Kafka has acknowledged the record too.
     Kafka,
 }
 
-/// What happens to the rows in Postgres when the event is deleted.
+/// Whether deleting the event deletes its rows in Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// They stay.
+    /// Keep the rows.
     #[default]
     Retain,
-    /// They go.
+    /// Delete the rows.
     Delete,
 }
 
-/// How the codes of an event look.
+/// Format of the coupon codes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CodeSpec {
-    /// Capital letters and digits that each code begins with, followed by a dash. Without it: no dash either.
+    /// Prefix of each code, followed by a hyphen: A-Z and 0-9. Default: neither prefix nor hyphen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 16))]
-    #[x_kube(validation = rules::PREFIX_IS_READABLE)]
+    #[x_kube(validation = rules::PREFIX_ALPHABET)]
     pub prefix: Option<String>,
 
-    /// How many random letters and digits each code has, of 32 that cannot be confused (A-Z without I and O, and 2-9).
+    /// Number of random characters of each code, from an alphabet of 32 that are easy to distinguish (A-Z without I
+    /// and O, 2-9).
     #[serde(default = "default_length")]
     #[schemars(with = "i64", range(min = couponry_domain::code::MIN_LENGTH, max = couponry_domain::code::MAX_LENGTH))]
     pub length: u8,

@@ -1,213 +1,215 @@
-//! What the operator reports about a `CouponEvent`.
+//! Status of a `CouponEvent`, written by the operator.
 #![expect(unreachable_pub, reason = "KubeSchema copies each type into a function, where nothing is reachable")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the operator has seen and done. There is no phase: the conditions say what holds.
+/// Observed state of the event, written by the operator.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CouponEventStatus {
-    /// The generation of the manifest that this status answers.
+    /// The metadata.generation that this status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, Preloaded, Open, Recorded, Stalled, Balanced, Durable, and with spec.scaling Scaled.
+    /// Conditions of the event: Ready, Preloaded, Open, Recorded, Stalled, Balanced, Durable, and Scaled if
+    /// spec.scaling is set. The reason of Open is the event's state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// How many coupons are loaded into Redis.
+    /// Number of coupons loaded into Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub loaded: Option<u64>,
 
-    /// How many coupons users have.
+    /// Number of issued coupons.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub issued: Option<u64>,
 
-    /// How many of the issued coupons are recorded in Postgres.
+    /// Number of issued coupons that are recorded in Postgres.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub recorded: Option<u64>,
 
-    /// How many coupons are left for users.
+    /// Number of coupons in the Redis queue, which can still be issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub available: Option<u64>,
 
-    /// Where all coupons are.
+    /// Number of coupons in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BalanceStatus")]
     pub balance: Option<BalanceStatus>,
 
-    /// When users could first get coupons. From then on totalCount can only be raised, and discounts and startTime stay.
+    /// When issuing first became possible. Afterwards totalCount can only be raised, and discounts and startTime are
+    /// immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub opened_at: Option<Time>,
 
-    /// When the operator first saw that no coupon was left.
+    /// When the operator first observed that no coupon was available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub sold_out_at: Option<Time>,
 
-    /// When the event was over and everything issued was recorded.
+    /// When the event had ended and every issued coupon was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub finished_at: Option<Time>,
 }
 
-/// Where all coupons are. Once all are loaded: generated = available + unrecorded + recorded + voided.
+/// Number of coupons in each state. After loading: generated = available + unrecorded + recorded + voided.
 #[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BalanceStatus {
-    /// How many coupons were made, in Postgres.
+    /// Coupons that exist in Postgres.
     #[schemars(with = "i64")]
     pub generated: u64,
 
-    /// How many wait in Redis for users.
+    /// Coupons in the Redis queue.
     #[schemars(with = "i64")]
     pub available: u64,
 
-    /// How many users have that are not recorded in Postgres yet.
+    /// Issued coupons that are not yet recorded in Postgres.
     #[schemars(with = "i64")]
     pub unrecorded: u64,
 
-    /// How many users have that are recorded in Postgres.
+    /// Issued coupons that are recorded in Postgres.
     #[schemars(with = "i64")]
     pub recorded: u64,
 
-    /// How many were taken back from a user, because they could not be recorded, and not given to anyone again.
+    /// Coupons whose issuance was cancelled because it could not be recorded, and that will never be issued again.
     #[schemars(with = "i64")]
     pub voided: u64,
 }
 
 impl CouponEventStatus {
-    /// The condition of this type, if it was reported yet.
+    /// The condition of this type, if present.
     #[must_use]
     pub fn condition(&self, type_: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == type_)
     }
 }
 
-/// The types of the conditions.
+/// Types of the conditions.
 pub mod condition {
-    /// The event does what its manifest says: the stock is whole, and nothing stands in the way.
+    /// All coupons are loaded, and the event is not stalled.
     pub const READY: &str = "Ready";
-    /// Postgres and Redis hold exactly the coupons that the manifest asks for.
+    /// Postgres and Redis contain exactly the coupons that the spec describes.
     pub const PRELOADED: &str = "Preloaded";
-    /// Users get coupons now. Its reason is the event's state.
+    /// Coupons can be issued now. Its reason is the event's state.
     pub const OPEN: &str = "Open";
-    /// Everything issued is recorded in Postgres.
+    /// Every issued coupon is recorded in Postgres.
     pub const RECORDED: &str = "Recorded";
-    /// Something stands in the way; its message says what to do.
+    /// The operator cannot make progress; the message says what to do.
     pub const STALLED: &str = "Stalled";
 
-    /// Every coupon is in one place: Redis and Postgres add up.
+    /// The counts of Redis and Postgres match.
     pub const BALANCED: &str = "Balanced";
-    /// What users are told survives a crash of Redis.
+    /// Issued coupons survive a crash of Redis.
     pub const DURABLE: &str = "Durable";
-    /// As many issuers as the event asks for are ready. Only of events that ask for some.
+    /// As many issuers are ready as `spec.scaling` requires. Present only if it is set.
     pub const SCALED: &str = "Scaled";
 
-    /// All of them, in the order in which they are reported.
+    /// All types, in the order in which they are reported.
     pub const ALL: [&str; 8] = [READY, PRELOADED, OPEN, RECORDED, STALLED, BALANCED, DURABLE, SCALED];
 }
 
-/// The reasons of the conditions.
+/// Reasons of the conditions.
 pub mod reason {
     // Open
 
-    /// The stock is not whole yet.
+    /// Not all coupons are loaded yet.
     pub const LOADING: &str = "Loading";
-    /// The stock is whole, the start is not reached.
+    /// All coupons are loaded; the start time is in the future.
     pub const SCHEDULED: &str = "Scheduled";
-    /// Users get coupons.
+    /// Coupons can be issued.
     pub const OPEN: &str = "Open";
-    /// Held by `issuance: Paused`.
+    /// Suspended by `issuance: Paused`.
     pub const PAUSED: &str = "Paused";
-    /// No coupon is left.
+    /// No coupon is available.
     pub const SOLD_OUT: &str = "SoldOut";
-    /// The end is reached.
+    /// The end time has passed.
     pub const ENDED: &str = "Ended";
     /// Ended by `issuance: Closed`.
     pub const CLOSED: &str = "Closed";
 
     // Ready, Preloaded, Recorded
 
-    /// The stock is whole.
+    /// All coupons are loaded.
     pub const STOCK_COMPLETE: &str = "StockComplete";
-    /// Coupons are written to Postgres and Redis.
+    /// Coupons are being generated and loaded.
     pub const PRELOADING: &str = "Preloading";
-    /// Coupons are added to an event that was opened.
+    /// Coupons are being added to an event that has opened.
     pub const TOPPING_UP: &str = "ToppingUp";
-    /// Nothing was issued yet.
+    /// No coupon has been issued yet.
     pub const NOTHING_ISSUED: &str = "NothingIssued";
-    /// Issued coupons are on their way to Postgres.
+    /// Issued coupons are being recorded.
     pub const RECORDING: &str = "Recording";
-    /// Everything issued is recorded.
+    /// Every issued coupon is recorded.
     pub const ALL_RECORDED: &str = "AllRecorded";
 
-    /// The event is over, and its coupons have left Redis.
+    /// The event has ended, and its coupons were removed from Redis.
     pub const RETIRED: &str = "Retired";
 
-    // Balanced: this one, or DriftFound
+    // Balanced; also DriftFound
 
-    /// Every coupon is accounted for.
+    /// The counts of Redis and Postgres match.
     pub const COUNTS_MATCH: &str = "CountsMatch";
 
-    // Durable: these, or BackendUnavailable
+    // Durable; also BackendUnavailable
 
-    /// Redis has on its disk what users were told.
+    /// Redis responds only after writing to disk.
     pub const WRITES_SYNCED: &str = "WritesSynced";
-    /// A crash can lose some of it.
+    /// A crash of Redis can lose recent writes.
     pub const WRITES_MAY_BE_LOST: &str = "WritesMayBeLost";
-    /// Redis does not say.
+    /// Redis does not reveal its settings.
     pub const SETTINGS_UNAVAILABLE: &str = "SettingsUnavailable";
 
     // Scaled
 
-    /// It is not time yet to start more issuers.
+    /// The lead time before the start has not begun.
     pub const SCALING_SCHEDULED: &str = "ScalingScheduled";
-    /// More issuers are starting.
+    /// Issuers are starting.
     pub const ISSUERS_STARTING: &str = "IssuersStarting";
-    /// As many issuers are ready as the event asks for.
+    /// As many issuers are ready as the event requires.
     pub const ISSUERS_READY: &str = "IssuersReady";
-    /// A quota of the namespace has no room for more issuers.
+    /// A quota of the namespace prevents more issuers.
     pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
-    /// The cluster refuses to make more pods, for another reason than a quota.
+    /// The API server rejects more pods for a reason other than a quota.
     pub const PODS_REFUSED: &str = "PodsRefused";
-    /// No node has room for more issuers.
+    /// Issuers cannot be scheduled onto any node.
     pub const PODS_PENDING: &str = "PodsPending";
-    /// Issuers were placed on a node and do not come up.
+    /// Issuers are scheduled but do not become ready.
     pub const PODS_FAILING: &str = "PodsFailing";
-    /// The event is over, and no longer asks for issuers.
+    /// The event has ended and no longer requires issuers.
     pub const SCALED_DOWN: &str = "ScaledDown";
     /// The operator cannot scale the issuers.
     pub const SCALING_FAILED: &str = "ScalingFailed";
-    /// This operator was not told which issuers to scale.
+    /// Autoscaling of the issuers is not enabled.
     pub const SCALING_OFF: &str = "ScalingOff";
 
     // Stalled
 
-    /// Nothing stands in the way.
+    /// The operator can make progress.
     pub const NOT_STALLED: &str = "NotStalled";
-    /// Redis, Postgres or Kafka does not answer.
+    /// Redis, Postgres or Kafka is unavailable.
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
-    /// Redis has restarted, failed over or lost its data: nobody gets a coupon before it is known to be whole, or restored.
+    /// Redis restarted, failed over or lost data: issuing is suspended until it is verified or restored.
     pub const REDIS_CHANGED: &str = "RedisChanged";
-    /// Redis and Postgres do not hold the same stock.
+    /// Redis and Postgres do not contain the same coupons.
     pub const DRIFT_FOUND: &str = "DriftFound";
-    /// The manifest was changed in a way that can no longer be followed.
+    /// The spec was changed in a way that cannot be applied anymore.
     pub const CHANGE_NOT_POSSIBLE: &str = "ChangeNotPossible";
-    /// The object cannot be read: it was stored under another definition.
+    /// The object does not match the schema, such as one created under an older CRD.
     pub const INVALID_OBJECT: &str = "InvalidObject";
-    /// The preload failed for a reason that trying again will not cure.
+    /// Preloading failed permanently.
     pub const PRELOAD_FAILED: &str = "PreloadFailed";
-    /// Another event of the same name holds the keys in Redis.
+    /// Another event with this name uses the keys in Redis.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The event is being deleted.
     pub const DELETING: &str = "Deleting";

@@ -1,5 +1,5 @@
-//! Prints the definition of the `CouponEvent` resource. `cargo xtask codegen` writes it to its file.
+//! Prints the CRD of `CouponEvent`. `cargo xtask codegen` writes it to its files.
 
 fn main() {
-    print!("{}", couponry_crds::definition_yaml());
+    print!("{}", couponry_crds::crd_yaml());
 }
