@@ -239,11 +239,21 @@ mod tests {
 
     #[test]
     fn events_table_shows_counts_state_and_next_transition() {
-        insta::assert_snapshot!(rendered(false), @"");
+        insta::assert_snapshot!(rendered(false), @r"
+        NAME     READY   STATE             TOTAL   ISSUED   RECORDED   AVAILABLE   NEXT
+        summer   True    Open            100,000   50,000     49,000      50,000   ends in 23 h 0 min
+        new      -       Unknown              10        -          -           -   starts in 1 h 0 min
+        odd      -       InvalidObject         -        -          -           -
+        ");
     }
 
     #[test]
     fn events_table_of_all_namespaces_has_namespace_column() {
-        insta::assert_snapshot!(rendered(true), @"");
+        insta::assert_snapshot!(rendered(true), @r"
+        NAMESPACE   NAME     READY   STATE             TOTAL   ISSUED   RECORDED   AVAILABLE   NEXT
+        shop        summer   True    Open            100,000   50,000     49,000      50,000   ends in 23 h 0 min
+        shop        new      -       Unknown              10        -          -           -   starts in 1 h 0 min
+        shop        odd      -       InvalidObject         -        -          -           -
+        ");
     }
 }

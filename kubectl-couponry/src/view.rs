@@ -218,17 +218,41 @@ status:
 
     #[test]
     fn details_of_open_event_show_counts_balance_and_conditions() {
-        insta::assert_snapshot!(details_text(&format!("{SUMMER}{STATUS}"), "2026-12-01T02:00:00Z"), @"");
+        insta::assert_snapshot!(details_text(&format!("{SUMMER}{STATUS}"), "2026-12-01T02:00:00Z"), @r"
+        summer  Summer sale
+          state      Open, opened 2 h 0 min ago
+          window     2026-12-01 00:00:00 UTC to 2026-12-02 00:00:00 UTC, ends in 22 h 0 min
+
+          loaded     ▕██████████████████████████████▏    100,000 / 100,000    100 %
+          issued     ▕███████████████               ▏     50,000 / 100,000     50 %
+          recorded   ▕█████████████████████████████▍▏     49,000 / 50,000      98 %
+
+          balance    100,000 = 50,000 available + 1,000 unrecorded + 49,000 recorded + 0 voided
+
+          ✓ Open       Open                 2 h 0 min ago
+          ✗ Stalled    DriftFound           10 s ago
+                       a coupon is lost
+        ");
     }
 
     #[test]
     fn details_of_unobserved_event_show_missing_operator() {
-        insta::assert_snapshot!(details_text(SUMMER, "2026-11-30T23:59:30Z"), @"");
+        insta::assert_snapshot!(details_text(SUMMER, "2026-11-30T23:59:30Z"), @r"
+        summer  Summer sale
+          state      Unknown
+          window     2026-12-01 00:00:00 UTC to 2026-12-02 00:00:00 UTC, starts in 30 s
+
+          loaded     ▕                              ▏          0 / 100,000      0 %
+          issued     ▕                              ▏          0 / 100,000      0 %
+          recorded   ▕                              ▏          0 / 0
+
+          no operator has observed this event yet
+        ");
     }
 
     #[test]
     fn summary_shows_counts_and_stalled_message() {
-        insta::assert_snapshot!(summary(&event(&format!("{SUMMER}{STATUS}"))), @"");
+        insta::assert_snapshot!(summary(&event(&format!("{SUMMER}{STATUS}"))), @"summer  Open  loaded 100,000/100,000  issued 50,000  recorded 49,000  available 50,000  STALLED: a coupon is lost");
     }
 
     #[test]
