@@ -171,8 +171,8 @@ fn topup_by_counts_instructions(event: &CouponEvent, new: u64) -> String {
         .map(|discount| format!("{} of {}", HumanCount(discount.count.unwrap_or(0)), discount.discount()))
         .collect();
     format!(
-        "{name} has a count for each discount ({}). Raise one or more counts by {} in total, and totalCount to {new}, in one \
-         change: kubectl edit ce {name}",
+        "{name} has a count for each discount ({}). Raise one or more counts by {} in total, and totalCount to {new}, in \
+         one change: kubectl edit ce {name}",
         discounts.join(", "),
         HumanCount(more)
     )
@@ -224,8 +224,8 @@ impl Waiting {
                 let timeout = self.timeout;
                 if !is_observed {
                     bail!(
-                        "the change of {name} is stored, but no operator has observed it within {timeout} s: verify that an \
-                         operator is running (kubectl couponry check)"
+                        "the change of {name} is stored, but no operator has observed it within {timeout} s: verify \
+                         that an operator is running (kubectl couponry check)"
                     );
                 }
                 let stalled = status.condition(condition::STALLED).filter(|stalled| stalled.status == "True");

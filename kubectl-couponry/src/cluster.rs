@@ -81,7 +81,8 @@ impl Cluster {
             Some(other) => anyhow!("event {name:?} not found in the namespace {namespace}; did you mean {other:?}?"),
             None if events.items.is_empty() => {
                 anyhow!(
-                    "event {name:?} not found: the namespace {namespace} has no events; select another namespace with -n"
+                    "event {name:?} not found: the namespace {namespace} has no events; \
+                     select another namespace with -n"
                 )
             }
             None => anyhow!("event {name:?} not found in the namespace {namespace}"),
@@ -122,13 +123,13 @@ pub(crate) fn parsed(DeserializeGuard(event): DeserializeGuard<CouponEvent>) -> 
     })
 }
 
-/// Parses the name of an event. Other characters could change the path of the request.
+/// Validates the name of an event. Other characters could change the path of the request.
 pub(crate) fn event_name(name: &str) -> Result<String, String> {
     let rule = "lower-case letters, digits, '-' and '.', at most 253, with a letter or digit at both ends";
     if name.len() <= 253 && name.split('.').all(is_label) { Ok(name.to_owned()) } else { Err(format!("use {rule}")) }
 }
 
-/// Parses the name of a namespace.
+/// Validates the name of a namespace.
 fn namespace_name(name: &str) -> Result<String, String> {
     let rule = "lower-case letters, digits and '-', at most 63, with a letter or digit at both ends";
     if name.len() <= 63 && is_label(name) { Ok(name.to_owned()) } else { Err(format!("use {rule}")) }
@@ -142,7 +143,7 @@ fn is_label(label: &str) -> bool {
         && bytes.iter().all(|byte| is_edge(byte) || *byte == b'-')
 }
 
-pub(crate) fn is_not_found(error: &kube::Error) -> bool {
+fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 

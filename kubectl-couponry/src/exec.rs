@@ -96,7 +96,8 @@ async fn find_operator(cluster: &Cluster, pods: &Api<Pod>) -> anyhow::Result<(St
     })?;
     ensure!(
         !found.items.is_empty(),
-        "no operator found in the namespace {namespace}: no pod has the labels {OPERATOR_LABELS}; select another namespace with -n"
+        "no operator found in the namespace {namespace}: no pod has the labels {OPERATOR_LABELS}; \
+         select another namespace with -n"
     );
     let Some(pod) = preferred(&found.items) else {
         let pods: Vec<String> = found.iter().map(|pod| format!("{} is {}", pod.name_any(), phase(pod))).collect();

@@ -21,15 +21,16 @@ use crate::{
 };
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success; 1 the command failed, or `check` or `audit` found a problem; 2 invalid usage, or `check`, `audit` or `export` \
-could not run.";
+Exit codes: 0 success; 1 the command failed, or `check` or `audit` found a problem; 2 invalid usage, or `check`, \
+`audit` or `export` could not run.";
 
 /// Exit code of `check`, `audit` and `export` if they could not run.
 const NOT_RUN: u8 = 2;
 
 /// Shows, changes and inspects coupon events.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl-couponry", bin_name = "kubectl couponry", version, after_help = EXIT_CODES, max_term_width = 120)]
+#[command(name = "kubectl-couponry", bin_name = "kubectl couponry", version)]
+#[command(after_help = EXIT_CODES, max_term_width = 120)]
 struct Cli {
     #[command(flatten)]
     cluster: ClusterArgs,

@@ -252,7 +252,8 @@ status:
 
     #[test]
     fn summary_shows_counts_and_stalled_message() {
-        insta::assert_snapshot!(summary(&event(&format!("{SUMMER}{STATUS}"))), @"summer  Open  loaded 100,000/100,000  issued 50,000  recorded 49,000  available 50,000  STALLED: a coupon is lost");
+        let event = event(&format!("{SUMMER}{STATUS}"));
+        insta::assert_snapshot!(summary(&event), @"summer  Open  loaded 100,000/100,000  issued 50,000  recorded 49,000  available 50,000  STALLED: a coupon is lost");
     }
 
     #[test]
