@@ -1,8 +1,8 @@
-//! The pool of connections, transactions on it, and the migrations.
+//! The connection pool, its sessions, and the migrations.
 
 use std::{future::Future, str::FromStr as _, time::Duration};
 
-use couponry_settings::PostgresSettings;
+use couponry_settings::{ExposeSecret as _, PostgresSettings};
 use sqlx::{
     Connection as _, PgConnection, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
@@ -10,23 +10,23 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode},
 };
 
-use crate::{DatabaseError, Operation};
+use crate::error::{DatabaseError, DriverError, Operation};
 
-/// All migrations that this version knows. A database that a later version has migrated further is fine: they only add.
+/// The migrations of this version. A later version may have applied more of them: migrations only add.
 pub(crate) fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!("../../migrations");
     migrations.set_ignore_missing(true);
     migrations
 }
 
-/// How long a call waits for a connection: one that is free, or a new one.
-const ACQUIRE_WITHIN: Duration = Duration::from_secs(5);
+/// How long an operation waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long finding out why there is no connection may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// How long a connection attempt may take that finds out why the pool has none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a call that is over in milliseconds may take before the way to Postgres is taken for broken.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long an operation may take that usually takes milliseconds.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The database. A clone shares the connections.
 #[derive(Clone, Debug)]
@@ -35,27 +35,28 @@ pub struct Database {
 }
 
 impl Database {
-    /// The database at this URL, that needs nothing else. Does not connect yet: fails only when it is no Postgres URL.
+    /// The database at this URL, without further settings. Connects lazily: fails only if the URL is invalid.
     pub fn connect(url: &str) -> Result<Self, DatabaseError> {
         Self::open(&PostgresSettings::at(url))
     }
 
-    /// The database with these settings. Does not connect yet: fails only when the settings are no good.
+    /// The database with these settings. Connects lazily: fails only if the settings are invalid.
     pub fn open(settings: &PostgresSettings) -> Result<Self, DatabaseError> {
-        let options = PgConnectOptions::from_str(settings.url.reveal()).map_err(DatabaseError::Url)?;
+        let options = PgConnectOptions::from_str(settings.url.expose_secret())
+            .map_err(|error| DatabaseError::Url(DriverError(error)))?;
         let mut options = options.application_name("couponry");
         if let Some(password) = &settings.password {
-            options = options.password(password.reveal());
+            options = options.password(password.expose_secret());
         }
-        if let Some(authorities) = &settings.authorities {
-            options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(authorities.pem().into());
+        if let Some(certificates) = &settings.ca_certificates {
+            options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(certificates.pem().into());
         }
         let pool = PgPoolOptions::new()
             .max_connections(8)
-            .acquire_timeout(ACQUIRE_WITHIN)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    // A plan for any event would have to look at the partitions of all events.
+                    // A generic plan would consider the partitions of all events.
                     sqlx::query("SET plan_cache_mode = force_custom_plan").execute(connection).await?;
                     Ok(())
                 })
@@ -64,40 +65,41 @@ impl Database {
         Ok(Self { pool })
     }
 
-    /// Whether Postgres answers.
+    /// Fails if Postgres does not respond.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
-        self.ask(Operation::Ping, async |connection| sqlx::query("SELECT 1").execute(connection).await).await?;
+        self.with_connection(Operation::Ping, async |connection| sqlx::query("SELECT 1").execute(connection).await)
+            .await?;
         Ok(())
     }
 
-    /// Brings the tables up to date. Safe when several programs do it at once: the later ones wait.
+    /// Applies the missing migrations. Concurrent calls wait for each other.
     pub async fn migrate(&self) -> Result<(), DatabaseError> {
-        // sqlx holds a lock of its session, and keeps it after an error. This session ends here in any case.
+        // sqlx takes a session lock and keeps it after an error. This session is always closed.
         let pool = PgPoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(ACQUIRE_WITHIN)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(self.pool.connect_options().as_ref().clone());
         let migrated = migrations().run(&pool).await;
         pool.close().await;
         migrated.map_err(|error| match error {
             MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
-                DatabaseError::Postgres { operation: Operation::Migrate, cause }
+                DatabaseError::at(Operation::Migrate)(cause)
             }
             other => DatabaseError::Migrate(other),
         })
     }
 
-    /// Whether the tables are those of this version. They may be of a later one as well.
+    /// Whether all migrations of this version are applied.
     pub async fn is_migrated(&self) -> Result<bool, DatabaseError> {
         let applied = self.applied_migrations().await?;
         Ok(migrations().iter().all(|migration| applied.contains(&migration.version)))
     }
 
     pub(crate) async fn applied_migrations(&self) -> Result<Vec<i64>, DatabaseError> {
-        self.ask(Operation::Ping, async |connection| {
-            let bookkeeping: Option<String> =
+        self.with_connection(Operation::Ping, async |connection| {
+            let table: Option<String> =
                 sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text").fetch_one(&mut *connection).await?;
-            if bookkeeping.is_none() {
+            if table.is_none() {
                 return Ok(Vec::new());
             }
             sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(connection).await
@@ -105,17 +107,17 @@ impl Database {
         .await
     }
 
-    /// Asks what Postgres can answer at once, without a transaction.
-    pub(crate) async fn ask<T>(
+    /// Runs a short statement without a transaction.
+    pub(crate) async fn with_connection<T>(
         &self,
         operation: Operation,
-        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, DatabaseError> {
-        answered(operation, async {
+        with_timeout(operation, async {
             let mut session = self.session(operation).await?;
-            let answer = question(&mut session.connection).await.map_err(DatabaseError::at(operation))?;
+            let result = statement(&mut session.connection).await.map_err(DatabaseError::at(operation))?;
             session.finish();
-            Ok(answer)
+            Ok(result)
         })
         .await
     }
@@ -123,34 +125,34 @@ impl Database {
     pub(crate) async fn session(&self, operation: Operation) -> Result<Session, DatabaseError> {
         match self.pool.acquire().await {
             Ok(connection) => Ok(Session { connection, operation, finished: false }),
-            Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection(operation).await),
+            Err(sqlx::Error::PoolTimedOut) => Err(self.connect_error(operation).await),
             Err(cause) => Err(DatabaseError::at(operation)(cause)),
         }
     }
 
-    /// The pool tries to connect until its time is up, and then does not say what kept it from it.
-    async fn why_no_connection(&self, operation: Operation) -> DatabaseError {
+    /// Why the pool has no connection: it retries until its timeout, and does not return the error of the attempts.
+    async fn connect_error(&self, operation: Operation) -> DatabaseError {
         let options = self.pool.connect_options();
-        match tokio::time::timeout(CONNECT_WITHIN, PgConnection::connect_with(&options)).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
             Ok(Err(cause)) => DatabaseError::at(operation)(cause),
-            // All connections were busy, or Postgres came back just now.
+            // All connections were busy, or Postgres has just become available.
             Ok(Ok(_)) => DatabaseError::at(operation)(sqlx::Error::PoolTimedOut),
             Err(_) => DatabaseError::TimedOut(operation),
         }
     }
 }
 
-/// Waits for what Postgres should do at once. A connection whose other end vanished gives no error of its own.
-pub(crate) async fn answered<T>(
+/// Limits the time of a short operation. A connection whose peer has vanished returns no error by itself.
+pub(crate) async fn with_timeout<T>(
     operation: Operation,
     call: impl Future<Output = Result<T, DatabaseError>>,
 ) -> Result<T, DatabaseError> {
-    tokio::time::timeout(ANSWER_WITHIN, call).await.unwrap_or(Err(DatabaseError::TimedOut(operation)))
+    tokio::time::timeout(OPERATION_TIMEOUT, call).await.unwrap_or(Err(DatabaseError::TimedOut(operation)))
 }
 
-/// A connection for more than one statement. It goes back to the pool by [`Session::finish`] only; otherwise (an error, or
-/// a caller that dropped the future somewhere in between) it is closed, and Postgres rolls back. In sqlx 0.9.0, a
-/// connection that was dropped while it began a transaction would stay inside it for its next user.
+/// A connection for more than one statement. Only [`Session::finish`] returns it to the pool. Otherwise (an error, or a dropped
+/// future) it is closed, and Postgres rolls back: in sqlx 0.9.0, a connection that is dropped while it begins a transaction
+/// remains inside the transaction for its next user.
 pub(crate) struct Session {
     connection: PoolConnection<Postgres>,
     operation: Operation,

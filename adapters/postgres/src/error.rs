@@ -1,10 +1,10 @@
-//! What can go wrong with the database.
+//! Errors of database operations.
 
 use std::fmt;
 
 use couponry_domain::Uuid;
 
-/// What was being done when Postgres failed.
+/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// [`Database::ping`](crate::Database::ping).
@@ -15,8 +15,8 @@ pub enum Operation {
     Register,
     /// [`Database::event`](crate::Database::event).
     ReadEvent,
-    /// [`Database::preload`](crate::Database::preload).
-    Preload,
+    /// [`Database::generate_coupons`](crate::Database::generate_coupons).
+    GenerateCoupons,
     /// [`Database::discard_stock`](crate::Database::discard_stock).
     DiscardStock,
     /// [`Database::schedule_opening`](crate::Database::schedule_opening).
@@ -24,7 +24,7 @@ pub enum Operation {
     /// [`Database::withdraw_opening`](crate::Database::withdraw_opening).
     WithdrawOpening,
     /// [`Database::set_record_cutoff`](crate::Database::set_record_cutoff).
-    Seal,
+    SetRecordCutoff,
     /// [`Database::coupons`](crate::Database::coupons).
     ReadCoupons,
     /// [`Database::record`](crate::Database::record).
@@ -38,102 +38,108 @@ pub enum Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Ping => "reaching Postgres",
-            Self::Migrate => "migrating the tables",
-            Self::Register => "registering the event",
-            Self::ReadEvent => "reading the event",
-            Self::Preload => "making the stock",
-            Self::DiscardStock => "discarding the stock",
-            Self::ScheduleOpening => "noting the opening",
-            Self::WithdrawOpening => "taking back the opening",
-            Self::Seal => "sealing what was recorded",
-            Self::ReadCoupons => "reading the stock",
-            Self::Record => "recording issuances",
-            Self::ReadIssuances => "reading issuances",
-            Self::DeleteEvent => "deleting the event",
+            Self::Ping => "cannot reach Postgres",
+            Self::Migrate => "cannot migrate the database",
+            Self::Register => "cannot register the event in Postgres",
+            Self::ReadEvent => "cannot read the event from Postgres",
+            Self::GenerateCoupons => "cannot generate the coupons in Postgres",
+            Self::DiscardStock => "cannot discard the stock in Postgres",
+            Self::ScheduleOpening => "cannot schedule the opening in Postgres",
+            Self::WithdrawOpening => "cannot withdraw the opening in Postgres",
+            Self::SetRecordCutoff => "cannot set the record cutoff in Postgres",
+            Self::ReadCoupons => "cannot read the coupons from Postgres",
+            Self::Record => "cannot record issuances in Postgres",
+            Self::ReadIssuances => "cannot read the issuances from Postgres",
+            Self::DeleteEvent => "cannot delete the event from Postgres",
         })
     }
 }
 
-/// What can go wrong with the database.
+/// An error of the driver. Its message contains its sources already, so it has none: a printed chain shows each cause once.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DriverError(pub(crate) sqlx::Error);
+
+/// A failed database operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
-    /// The URL is no Postgres URL. Its text stays out of the message: it may hold a password.
-    #[error("the Postgres URL is not valid: {0}")]
-    Url(sqlx::Error),
-    /// Postgres, or the way to it, failed.
-    #[error("{operation}: {cause}")]
+    /// The URL is not a valid Postgres URL. The message does not contain it, because it may have a password.
+    #[error("the Postgres URL is not valid")]
+    Url(#[source] DriverError),
+    /// Postgres or the connection to it failed.
+    #[error("{operation}")]
     Postgres {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// What Postgres or the driver says.
-        cause: sqlx::Error,
+        /// The error of Postgres or of the driver.
+        #[source]
+        cause: DriverError,
     },
-    /// Postgres did not answer in time. What was asked for may have happened or not.
-    #[error("{0}: Postgres does not answer")]
+    /// Postgres did not respond in time. The outcome of the operation is unknown.
+    #[error("{0}: timed out")]
     TimedOut(Operation),
-    /// The migrations and the database do not fit together.
-    #[error("migrating the tables: {0}")]
-    Migrate(sqlx::migrate::MigrateError),
+    /// The migrations of this version conflict with those of the database.
+    #[error("{}", Operation::Migrate)]
+    Migrate(#[source] sqlx::migrate::MigrateError),
     /// The event is not registered.
     #[error("{operation}: the event {uid} is not registered")]
     UnknownEvent {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// The event that was asked for.
+        /// The unknown event.
         uid: Uuid,
     },
-    /// The stock is not what the lot continues: someone else made it, or added to it, in the meantime.
-    #[error("making the stock: expected {expected} coupons to be there, found {found}")]
+    /// The lot does not continue the stock: another operator has generated coupons in the meantime.
+    #[error("{}: {expected} coupons were expected to exist, but {found} do", Operation::GenerateCoupons)]
     StockChanged {
-        /// The lot's first ordinal.
+        /// The first ordinal of the lot.
         expected: u64,
         /// How many coupons the event has.
         found: u64,
     },
-    /// The stock was made anew since the caller has seen the event, or the event is gone.
-    #[error("the stock of the event {0} is not the one that was seen")]
+    /// The stock was discarded since the caller has read the event, or the event was deleted.
+    #[error("the stock epoch of the event {0} has changed")]
     StockEpochChanged(Uuid),
-    /// The stock of an event that was opened stays as it is.
-    #[error("the event {0} was opened already: its stock stays as it is")]
+    /// The stock of an opened event cannot be discarded.
+    #[error("the event {0} has been opened: its stock cannot be discarded")]
     AlreadyOpened(Uuid),
-    /// Codes of this format could not be read back.
-    #[error("registering the event: a code like {0:?} is not made of capital letters, digits and dashes")]
+    /// Codes of this format could not be parsed.
+    #[error("the code {0:?} has characters other than A-Z, 0-9 and -")]
     InvalidCodeFormat(String),
-    /// A row holds what no version of Couponry writes.
-    #[error("{operation}: unexpected data: {what}")]
+    /// A row has values that no version of Couponry writes.
+    #[error("{operation}: invalid data: {detail}")]
     Corrupt {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// What is wrong with it.
-        what: String,
+        /// The invalid value.
+        detail: String,
     },
 }
 
 impl DatabaseError {
     pub(crate) fn at(operation: Operation) -> impl FnOnce(sqlx::Error) -> Self {
-        move |cause| Self::Postgres { operation, cause }
+        move |cause| Self::Postgres { operation, cause: DriverError(cause) }
     }
 
     fn sqlstate(&self) -> Option<String> {
         let Self::Postgres { cause, .. } = self else { return None };
-        Some(cause.as_database_error()?.code()?.into_owned())
+        Some(cause.0.as_database_error()?.code()?.into_owned())
     }
 
-    /// Whether the same call may succeed later without anyone changing anything: Postgres is away, starting, full or busy.
+    /// Whether a retry may succeed without any other change: Postgres is unreachable, starting, full or busy.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         let Self::Postgres { cause, .. } = self else { return matches!(self, Self::TimedOut(_)) };
         match self.sqlstate() {
-            // 08 connection, 25006 read-only (a failover), 40 rolled back (deadlock), 53 resources, 55P03 lock not
-            // available, 57 the server is stopping or starting, 58 its disk or system.
+            // 08 connection, 25006 read-only (failover), 40 rolled back (deadlock), 53 insufficient resources, 55P03 lock not
+            // available, 57 operator intervention (shutdown, startup), 58 system error.
             Some(code) => {
                 ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                     || ["25006", "55P03"].contains(&code.as_str())
             }
             None => matches!(
-                cause,
+                cause.0,
                 sqlx::Error::Io(_)
                     | sqlx::Error::Tls(_)
                     | sqlx::Error::Protocol(_)
@@ -144,21 +150,21 @@ impl DatabaseError {
         }
     }
 
-    /// Whether Postgres refuses the data itself, so that other data may well get through where this cannot.
+    /// Whether Postgres rejects the data itself, so that the operation may succeed with other data.
     #[must_use]
-    pub fn is_about_data(&self) -> bool {
-        // 22 data exception, 23 integrity constraint, 54 a limit exceeded.
+    pub fn is_invalid_data(&self) -> bool {
+        // 22 data exception, 23 integrity constraint violation, 54 program limit exceeded.
         self.sqlstate().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
     }
 
-    /// Whether a row is there already.
-    pub(crate) fn is_repetition(&self) -> bool {
+    /// Whether a row with the same key exists.
+    pub(crate) fn is_unique_violation(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "23505")
     }
 
-    /// Whether a transaction that was in the way of others should simply be done again.
+    /// Whether the transaction conflicted with another one and should be retried.
     pub(crate) fn is_conflict(&self) -> bool {
-        // Serialization failure, deadlock; or the event was deleted just now, which the next attempt sees.
+        // Serialization failure, deadlock; or a foreign key violation because the event was just deleted: the retry finds out.
         self.sqlstate().is_some_and(|code| ["40001", "40P01", "23503"].contains(&code.as_str()))
     }
 }

@@ -1,4 +1,4 @@
-//! The events: registered before their stock is made.
+//! Registering, reading and deleting events.
 
 use couponry_domain::{
     CodeFormat, Discount, EventName, Seed, Uuid,
@@ -6,7 +6,12 @@ use couponry_domain::{
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
-use crate::{Database, DatabaseError, Operation, connection::answered, partition::Partition, row};
+use crate::{
+    connection::{Database, with_timeout},
+    error::{DatabaseError, Operation},
+    partition::Partition,
+    row::{self, InvalidRow},
+};
 
 /// An event to register.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,62 +20,63 @@ pub struct NewEvent {
     pub uid: Uuid,
     /// The `CouponEvent`'s name.
     pub name: EventName,
-    /// What people call it.
+    /// The display name.
     pub policy_name: String,
-    /// How its codes look.
+    /// The format of its codes.
     pub format: CodeFormat,
-    /// The generation of the manifest that says so.
+    /// The generation of the manifest.
     pub generation: i64,
 }
 
-/// An event as Postgres has it.
+/// An event in Postgres.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// The `CouponEvent`'s uid.
     pub uid: Uuid,
     /// The `CouponEvent`'s name.
     pub name: EventName,
-    /// What people call it.
+    /// The display name.
     pub policy_name: String,
-    /// What its coupons follow from.
+    /// The seed that its codes are derived from.
     pub seed: Seed,
-    /// How its codes look.
+    /// The format of its codes.
     pub format: CodeFormat,
-    /// The generation of the latest manifest that was followed.
+    /// The generation of the latest applied manifest.
     pub generation: i64,
-    /// How often the stock was made anew. What is meant for another stock epoch is refused.
+    /// How often the stock was discarded. Operations for another stock epoch are rejected.
     pub stock_epoch: u32,
-    /// How many coupons of each discount exist, in the order of the manifest. Empty before the first lot.
+    /// The number of coupons of each discount, in the order of the manifest. Empty before the first coupons are generated.
     pub stock: Vec<(Discount, u64)>,
-    /// From when on coupons may have been given out (milliseconds since the epoch); with a start that is still to come, it is
-    /// in the future.
+    /// The earliest time at which coupons may be issued (milliseconds since the Unix epoch). In the future while the event waits
+    /// for its start.
     pub opened_at: Option<i64>,
-    /// What was issued before this time and is not recorded never will be (milliseconds since the epoch): [`Database::set_record_cutoff`].
+    /// Issuances before this time (milliseconds since the Unix epoch) that are not recorded yet are rejected: see
+    /// [`Database::set_record_cutoff`].
     pub record_cutoff: Option<i64>,
 }
 
 impl StoredEvent {
-    /// How many coupons exist.
+    /// The number of generated coupons.
     #[must_use]
-    pub fn stock_len(&self) -> u64 {
+    pub fn generated(&self) -> u64 {
         self.stock.iter().map(|(_, count)| count).sum()
     }
 }
 
 impl Database {
-    /// Makes the event known and gives it a seed, or finds it as it is.
+    /// Registers the event with a new seed, or updates a registered one.
     ///
-    /// The policy name follows the manifest. The code format does as long as there is no stock; after that it stays, since
-    /// the codes are made. The seed never changes. What an older generation of the manifest says changes nothing.
+    /// The policy name is updated to that of the manifest, and so is the code format while there are no coupons. The seed never
+    /// changes. A manifest of an older generation changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
         let sample = Codes::new(Seed::from([0; 32]), event.format.clone(), 1).next().unwrap_or_default();
         if sample.parse::<CouponCode>().is_err() {
             return Err(DatabaseError::InvalidCodeFormat(sample));
         }
-        answered(Operation::Register, self.write_event(event)).await
+        with_timeout(Operation::Register, self.insert_or_update(event)).await
     }
 
-    async fn write_event(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
+    async fn insert_or_update(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
         let at = || DatabaseError::at(Operation::Register);
         let mut session = self.session(Operation::Register).await?;
         let mut tx = session.begin().await?;
@@ -116,22 +122,33 @@ impl Database {
 
     /// The event with this uid.
     pub async fn event(&self, uid: Uuid) -> Result<Option<StoredEvent>, DatabaseError> {
-        answered(Operation::ReadEvent, async {
+        with_timeout(Operation::ReadEvent, async {
             let mut session = self.session(Operation::ReadEvent).await?;
-            let event = read(session.connection(), uid, Lock::None, Operation::ReadEvent).await?;
+            let event = read(session.connection(), uid, Operation::ReadEvent).await?;
             session.finish();
             Ok(event)
         })
         .await
     }
 
-    /// Deletes the event with its stock and issuances. Nothing happens when there is no such event.
+    /// The uids of all stored events with this name, the latest first.
+    pub async fn event_uids(&self, name: &EventName) -> Result<Vec<Uuid>, DatabaseError> {
+        self.with_connection(Operation::ReadEvent, async |connection| {
+            sqlx::query_scalar("SELECT uid FROM coupon_event WHERE name = $1 ORDER BY created_at DESC, uid")
+                .bind(name.as_str())
+                .fetch_all(connection)
+                .await
+        })
+        .await
+    }
+
+    /// Deletes the event with its coupons and issuances. It does nothing if the event does not exist.
     ///
-    /// It works in two steps; interrupted between them, the event is there without its stock until the call is repeated.
+    /// It uses two transactions. Interrupted between them, the event remains without coupons until the call is repeated.
     pub async fn delete_event(&self, uid: Uuid) -> Result<(), DatabaseError> {
         let at = || DatabaseError::at(Operation::DeleteEvent);
-        // Dropping a partition shuts everyone out of `coupon`; deleting the issuances can take long. So not both at once:
-        // and without the stock, nobody records into the event any more.
+        // Dropping a partition locks `coupon`, and deleting the issuances may take long, so each is a transaction of its own.
+        // Without its coupons, nothing can be recorded for the event any more.
         let mut session = self.session(Operation::DeleteEvent).await?;
         let mut tx = session.begin().await?;
         Partition(uid).drop(&mut tx).await.map_err(at())?;
@@ -146,36 +163,27 @@ impl Database {
     }
 }
 
-/// Keeps everyone else from changing the event or its stock until the transaction ends. Recording goes on.
+/// Locks the event and its stock against changes until the transaction ends. Issuances can still be recorded.
 pub(crate) async fn lock(
     connection: &mut PgConnection,
     uid: Uuid,
     operation: Operation,
 ) -> Result<StoredEvent, DatabaseError> {
-    read(connection, uid, Lock::Change, operation).await?.ok_or(DatabaseError::UnknownEvent { operation, uid })
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lock {
-    None,
-    Change,
+    // A statement of its own, so that the next one sees what was committed while this one waited.
+    sqlx::query("SELECT FROM coupon_event WHERE uid = $1 FOR NO KEY UPDATE")
+        .bind(uid)
+        .execute(&mut *connection)
+        .await
+        .map_err(DatabaseError::at(operation))?;
+    read(connection, uid, operation).await?.ok_or(DatabaseError::UnknownEvent { operation, uid })
 }
 
 async fn read(
     connection: &mut PgConnection,
     uid: Uuid,
-    lock: Lock,
     operation: Operation,
 ) -> Result<Option<StoredEvent>, DatabaseError> {
     let at = || DatabaseError::at(operation);
-    if lock == Lock::Change {
-        // A statement of its own: those after it see what was committed while this one waited.
-        sqlx::query("SELECT FROM coupon_event WHERE uid = $1 FOR NO KEY UPDATE")
-            .bind(uid)
-            .execute(&mut *connection)
-            .await
-            .map_err(at())?;
-    }
     let event = sqlx::query(
         "SELECT uid, name, policy_name, code_prefix, code_length, seed, generation, stock_epoch,
                 (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at,
@@ -192,12 +200,12 @@ async fn read(
         .fetch_all(&mut *connection)
         .await
         .map_err(at())?;
-    stored(&event, &stock).map(Some).map_err(|what| what.during(operation))
+    stored_event(&event, &stock).map(Some).map_err(|invalid| invalid.in_operation(operation))
 }
 
-fn stored(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, row::Unexpected> {
+fn stored_event(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, InvalidRow> {
     let seed: Vec<u8> = event.try_get("seed")?;
-    let seed: [u8; 32] = seed.try_into().map_err(|_| row::Unexpected::new("a seed that is not 32 bytes long"))?;
+    let seed: [u8; 32] = seed.try_into().map_err(|_| InvalidRow::new("the seed does not have 32 bytes"))?;
     let length: i16 = event.try_get("code_length")?;
     let prefix = event.try_get("code_prefix")?;
     Ok(StoredEvent {
@@ -205,13 +213,13 @@ fn stored(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, row::Unexpected
         name: row::parsed(event, "name")?,
         policy_name: event.try_get("policy_name")?,
         seed: Seed::from(seed),
-        format: CodeFormat { prefix, length: u8::try_from(length).map_err(row::Unexpected::new)? },
+        format: CodeFormat { prefix, length: u8::try_from(length).map_err(InvalidRow::new)? },
         generation: event.try_get("generation")?,
-        stock_epoch: u32::try_from(event.try_get::<i32, _>("stock_epoch")?).map_err(row::Unexpected::new)?,
+        stock_epoch: u32::try_from(event.try_get::<i32, _>("stock_epoch")?).map_err(InvalidRow::new)?,
         stock: stock
             .iter()
             .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))
-            .collect::<Result<_, row::Unexpected>>()?,
+            .collect::<Result<_, InvalidRow>>()?,
         opened_at: event.try_get("opened_at")?,
         record_cutoff: event.try_get("record_cutoff")?,
     })

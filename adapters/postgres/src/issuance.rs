@@ -1,49 +1,44 @@
-//! Reading what was recorded.
+//! Reading recorded issuances.
 
-use couponry_domain::{Discount, UserId, Uuid, code::CouponCode};
+use couponry_domain::{IssuedCoupon, UserId, Uuid, code::CouponCode};
 use futures::{StreamExt as _, stream::BoxStream};
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::{
-    Database, DatabaseError, Operation,
-    row::{self, Unexpected},
+    connection::Database,
+    error::{DatabaseError, Operation},
+    row::{self, InvalidRow},
 };
 
 /// A recorded issuance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuance {
-    /// Who has the coupon.
-    pub user_id: UserId,
-    /// The coupon's code.
-    pub coupon: CouponCode,
-    /// What it is worth.
-    pub discount: Discount,
-    /// When Redis gave it (milliseconds since the epoch).
-    pub issued_at: i64,
-    /// When it was recorded (milliseconds since the epoch).
+    /// The issued coupon.
+    pub issued: IssuedCoupon,
+    /// When it was recorded (milliseconds since the Unix epoch).
     pub recorded_at: i64,
 }
 
 const OPERATION: Operation = Operation::ReadIssuances;
 
 impl Database {
-    /// How many issuances of the event are recorded. It counts them: a million take a moment.
-    pub async fn issued_count(&self, uid: Uuid) -> Result<u64, DatabaseError> {
+    /// The number of recorded issuances of the event. It counts the rows: for a million, this takes a moment.
+    pub async fn recorded_count(&self, uid: Uuid) -> Result<u64, DatabaseError> {
         let row = self
-            .ask(OPERATION, async |connection| {
-                sqlx::query("SELECT count(*) AS issued FROM issuance WHERE event_uid = $1")
+            .with_connection(OPERATION, async |connection| {
+                sqlx::query("SELECT count(*) AS recorded FROM issuance WHERE event_uid = $1")
                     .bind(uid)
                     .fetch_one(connection)
                     .await
             })
             .await?;
-        row::count(&row, "issued").map_err(|what| what.during(OPERATION))
+        row::count(&row, "recorded").map_err(|invalid| invalid.in_operation(OPERATION))
     }
 
-    /// What is recorded for this user.
+    /// The recorded issuance of this user.
     pub async fn issuance_of(&self, uid: Uuid, user: &UserId) -> Result<Option<Issuance>, DatabaseError> {
         let row = self
-            .ask(OPERATION, async |connection| {
+            .with_connection(OPERATION, async |connection| {
                 sqlx::query(
                     "SELECT user_id, code, type, value,
                             (extract(epoch FROM issued_at) * 1000)::bigint AS issued_at,
@@ -56,12 +51,42 @@ impl Database {
                 .await
             })
             .await?;
-        row.map(|row| issuance(&row)).transpose().map_err(|what| what.during(OPERATION))
+        row.map(|row| issuance(&row)).transpose().map_err(|invalid| invalid.in_operation(OPERATION))
     }
 
-    /// All issuances of the event, in no particular order, as they come from Postgres: memory stays flat.
+    /// The recorded issuances of any of these users or any of these coupons.
+    pub async fn find_issuances(
+        &self,
+        uid: Uuid,
+        users: &[UserId],
+        codes: &[CouponCode],
+    ) -> Result<Vec<Issuance>, DatabaseError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let codes: Vec<&str> = codes.iter().map(CouponCode::as_str).collect();
+        let rows = self
+            .with_connection(OPERATION, async |connection| {
+                // A UNION, so that each condition uses its own index.
+                sqlx::query(
+                    "SELECT user_id, code, type, value,
+                            (extract(epoch FROM issued_at) * 1000)::bigint AS issued_at,
+                            (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_at
+                     FROM (SELECT * FROM issuance WHERE event_uid = $1 AND user_id = ANY($2)
+                           UNION
+                           SELECT * FROM issuance WHERE event_uid = $1 AND code = ANY($3)) AS found",
+                )
+                .bind(uid)
+                .bind(users)
+                .bind(codes)
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        rows.iter().map(issuance).collect::<Result<_, _>>().map_err(|invalid| invalid.in_operation(OPERATION))
+    }
+
+    /// Streams all recorded issuances of the event in no particular order, with constant memory.
     #[must_use]
-    pub fn issuances(&self, uid: Uuid) -> BoxStream<'_, Result<Issuance, DatabaseError>> {
+    pub fn stream_issuances(&self, uid: Uuid) -> BoxStream<'_, Result<Issuance, DatabaseError>> {
         sqlx::query(
             "SELECT user_id, code, type, value,
                     (extract(epoch FROM issued_at) * 1000)::bigint AS issued_at,
@@ -72,18 +97,18 @@ impl Database {
         .fetch(&self.pool)
         .map(|row| {
             let row = row.map_err(DatabaseError::at(OPERATION))?;
-            issuance(&row).map_err(|what| what.during(OPERATION))
+            issuance(&row).map_err(|invalid| invalid.in_operation(OPERATION))
         })
         .boxed()
     }
 }
 
-pub(crate) fn issuance(row: &PgRow) -> Result<Issuance, Unexpected> {
-    Ok(Issuance {
+fn issuance(row: &PgRow) -> Result<Issuance, InvalidRow> {
+    let issued = IssuedCoupon {
         user_id: row::parsed(row, "user_id")?,
         coupon: row::parsed(row, "code")?,
         discount: row::discount(row)?,
         issued_at: row.try_get("issued_at")?,
-        recorded_at: row.try_get("recorded_at")?,
-    })
+    };
+    Ok(Issuance { issued, recorded_at: row.try_get("recorded_at")? })
 }

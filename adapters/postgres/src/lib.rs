@@ -1,28 +1,36 @@
-//! The coupons and issuances of an event in Postgres, the one source of truth for which coupons exist and who has them.
+//! The coupons and issuances of events in Postgres, the source of truth for which coupons exist and who has them.
 //!
-//! - [`Database::register`] and [`Database::preload`] make the stock of an event, each in one transaction: killed at any
-//!   instant, they leave nothing behind, and can be called again.
-//! - [`Database::record`] writes down issuances. Any record may be recorded again, by anyone, at the same time.
-//! - [`Database::migrate`] makes the tables.
+//! - [`Database::register`] and [`Database::generate_coupons`] create an event and its coupons.
+//! - [`Database::record`] records issuances.
+//! - [`Database::migrate`] creates the tables.
 //!
-//! Every call may be dropped at any await without harm to the connections that the others use.
 //! Times are milliseconds since the Unix epoch.
+//!
+//! # Guarantees
+//! - Registering and generating are one transaction each: a process that is killed leaves no partial result, and the call can be
+//!   repeated.
+//! - Recording is idempotent: any record may be recorded again, also concurrently.
+//! - Every future may be dropped at any await: the connections of other calls are not affected.
 
+mod classification;
 mod connection;
+mod coupons;
 mod error;
 mod event;
-mod inspect;
+mod generate;
 mod issuance;
 mod opening;
+mod outcome;
 mod partition;
-mod preload;
 mod record;
-mod row;
 mod record_cutoff;
+mod row;
+mod schema;
 
 pub use connection::Database;
-pub use error::{DatabaseError, Operation};
+pub use coupons::CouponStatus;
+pub use error::{DatabaseError, DriverError, Operation};
 pub use event::{NewEvent, StoredEvent};
-pub use inspect::{CouponStatus, SchemaVersion};
 pub use issuance::Issuance;
-pub use record::{Recording, Refusal};
+pub use outcome::{RecordOutcome, Rejection};
+pub use schema::SchemaVersion;

@@ -1,10 +1,10 @@
-//! The table that holds the coupons of one event.
+//! The partition of `coupon` that holds the coupons of one event.
 
 use couponry_domain::Uuid;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// The partition of `coupon` for the event with this uid. Table names cannot be parameters; this one has nothing in it but
-/// the hexadecimal digits of the uid.
+/// The partition of the event with this uid. A table name cannot be a parameter; this one consists of `coupon_` and the
+/// hexadecimal digits of the uid.
 #[derive(Clone, Copy)]
 pub(crate) struct Partition(pub(crate) Uuid);
 
@@ -13,14 +13,14 @@ impl Partition {
         format!("coupon_{}", self.0.simple())
     }
 
-    /// The statement that fills it. A table made in the same transaction can take its rows frozen, so that no vacuum has to
-    /// go over them later.
+    /// The statement that fills it. Rows can be frozen if the table was created in the same transaction; then no vacuum has to
+    /// process them later.
     pub(crate) fn copy(self, freeze: bool) -> String {
         let options = if freeze { "WITH (FREEZE)" } else { "" };
         format!("COPY {} (ordinal, code, type, value) FROM STDIN {options}", self.name())
     }
 
-    /// Makes it, without indexes and not yet a part of `coupon`.
+    /// Creates it detached and without indexes.
     pub(crate) async fn create(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let (name, uid) = (self.name(), self.0);
         let create = format!(
@@ -32,8 +32,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Builds its indexes and makes it a part of `coupon`. The check on its rows lets Postgres skip reading them again, so
-    /// that `coupon` is held up for no longer than a moment.
+    /// Builds its indexes and attaches it to `coupon`. Because of the constraint Postgres does not scan the rows, so `coupon` is
+    /// locked only for a moment.
     pub(crate) async fn attach(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let (name, uid) = (self.name(), self.0);
         let attach = format!(
@@ -47,8 +47,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Drops it, if it is there. That needs `coupon` for itself for a moment: rather than make everyone queue up behind a
-    /// long reader, it fails after some seconds, and can be tried again.
+    /// Drops it if it exists. This takes an exclusive lock on `coupon`, and every other statement would queue behind it while it
+    /// waits for a long reader. So it fails after a few seconds and can be retried.
     pub(crate) async fn drop(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let drop =
             format!("SET LOCAL lock_timeout = '3s'; DROP TABLE IF EXISTS {}; SET LOCAL lock_timeout = 0", self.name());

@@ -1,47 +1,47 @@
-//! What the tests of the database share.
+//! Fixtures of the database tests.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use couponry_domain::{
-    CodeFormat, Coupon, Discount,
+    CodeFormat, Coupon, CouponBatch, Discount,
     DiscountType::{Amount, Percent},
-    IssuedRecord, Lot, Uuid,
+    IssuedCoupon, IssuedRecord, Uuid,
 };
 use couponry_postgres::{Database, NewEvent, StoredEvent};
-use couponry_testbed::Database;
+use couponry_testbed::Database as TestDatabase;
 
 pub const TEN_PERCENT: Discount = Discount { kind: Percent, value: 10 };
 pub const FIVE_THOUSAND: Discount = Discount { kind: Amount, value: 5000 };
 
-/// A database in a database of its own.
-pub struct Books {
+/// A migrated database of its own.
+pub struct Fixture {
     pub database: Database,
-    pub database: Database,
+    pub server: TestDatabase,
 }
 
-impl Books {
-    pub async fn open() -> Self {
-        let database = Database::create().unwrap();
-        let database = Database::connect(&database.url()).unwrap();
+impl Fixture {
+    pub async fn new() -> Self {
+        let server = TestDatabase::create().unwrap();
+        let database = Database::connect(&server.url()).unwrap();
         database.migrate().await.unwrap();
-        Self { database, database }
+        Self { database, server }
     }
 
-    /// A registered event without stock.
+    /// Registers an event without coupons.
     pub async fn event(&self, number: u128) -> StoredEvent {
         self.database.register(&new_event(number)).await.unwrap()
     }
 
-    /// An event with `percent` + `amount` coupons, and these.
-    pub async fn stocked(&self, number: u128, percent: u64, amount: u64) -> (StoredEvent, Vec<Coupon>) {
+    /// Registers an event and generates its coupons: `percent` + `amount` of them.
+    pub async fn event_with_coupons(&self, number: u128, percent: u64, amount: u64) -> (StoredEvent, Vec<Coupon>) {
         let event = self.event(number).await;
-        let lot = lot(0, percent, amount);
-        self.database.preload(&event, &lot, |_| {}).await.unwrap();
-        (event.clone(), lot.coupons(event.seed, event.format).collect())
+        let batch = batch(0, percent, amount);
+        self.database.generate_coupons(&event, &batch, |_| {}).await.unwrap();
+        (event.clone(), batch.coupons(event.seed, event.format).collect())
     }
 
-    /// What a query prints.
+    /// The output of a query.
     pub fn sql(&self, query: &str) -> String {
-        self.database.sql(query).unwrap()
+        self.server.sql(query).unwrap()
     }
 }
 
@@ -55,18 +55,20 @@ pub fn new_event(number: u128) -> NewEvent {
     }
 }
 
-pub fn lot(first_ordinal: u64, percent: u64, amount: u64) -> Lot {
-    Lot { first_ordinal, counts: vec![(TEN_PERCENT, percent), (FIVE_THOUSAND, amount)] }
+pub fn batch(first_ordinal: u64, percent: u64, amount: u64) -> CouponBatch {
+    CouponBatch { first_ordinal, counts: vec![(TEN_PERCENT, percent), (FIVE_THOUSAND, amount)] }
 }
 
-/// The record of this coupon being given to this user.
+/// The record of this coupon issued to this user.
 pub fn record(event: &StoredEvent, user: &str, coupon: &Coupon) -> IssuedRecord {
     IssuedRecord {
         event_id: event.name.clone(),
         event_uid: event.uid,
-        user_id: user.parse().unwrap(),
-        coupon: coupon.code.parse().unwrap(),
-        discount: coupon.discount,
-        issued_at: 1_796_083_200_123,
+        issued: IssuedCoupon {
+            user_id: user.parse().unwrap(),
+            coupon: coupon.code.parse().unwrap(),
+            discount: coupon.discount,
+            issued_at: 1_796_083_200_123,
+        },
     }
 }

@@ -1,0 +1,61 @@
+//! The outcome of recording an issuance.
+
+use couponry_domain::IssuedCoupon;
+
+/// The outcome for one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordOutcome {
+    /// It was recorded.
+    Recorded,
+    /// This user and this coupon had been recorded together before.
+    AlreadyRecorded,
+    /// It can never be recorded.
+    Rejected(Rejection),
+}
+
+/// Why a record can never be recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No event has this uid and name.
+    #[error("the event does not exist")]
+    UnknownEvent,
+    /// The event does not have this coupon.
+    #[error("the event has no such coupon")]
+    UnknownCoupon,
+    /// The coupon has another discount.
+    #[error("the coupon has another discount")]
+    DiscountMismatch,
+    /// Another user has the coupon.
+    #[error("another user has the coupon")]
+    CouponHeldByAnother,
+    /// The user has another coupon of the event.
+    #[error("the user has another coupon")]
+    UserHoldsAnother {
+        /// The coupon that the user has.
+        issued: IssuedCoupon,
+        /// Whether the coupon of the record exists with this discount and has no holder.
+        record_coupon_is_free: bool,
+    },
+    /// `issuedAt` is before 1970 or after the year 9999.
+    #[error("issuedAt is out of range")]
+    IssuedAtOutOfRange,
+    /// The issuance is from before the record cutoff of a recovery.
+    #[error("it was issued before the record cutoff")]
+    BeforeRecordCutoff,
+}
+
+impl Rejection {
+    /// A short name for metrics and headers.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownEvent => "unknown_event",
+            Self::UnknownCoupon => "unknown_coupon",
+            Self::DiscountMismatch => "discount_mismatch",
+            Self::CouponHeldByAnother => "coupon_held_by_another",
+            Self::UserHoldsAnother { .. } => "user_holds_another",
+            Self::IssuedAtOutOfRange => "issued_at_out_of_range",
+            Self::BeforeRecordCutoff => "before_record_cutoff",
+        }
+    }
+}
