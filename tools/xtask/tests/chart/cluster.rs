@@ -168,7 +168,7 @@ fn operator_role_grants_only_required_permissions() {
     }
 }
 
-/// Permissions of the operator's ServiceAccount, according to the API server.
+/// Permissions of the operator's service account, according to the API server.
 fn operator_permissions(set: &str) -> Vec<String> {
     let namespace = namespace();
     let sets = ["--set", set, "--set", "operator.admin.enabled=true"];

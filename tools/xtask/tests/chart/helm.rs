@@ -35,7 +35,7 @@ pub(crate) fn variants() -> Vec<(String, PathBuf)> {
 
 /// Runs Helm, isolated from the user's configuration. `Err` contains its output.
 pub(crate) fn helm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<String, String> {
-    let program = couponry_testbed::programs::helm().filter(|program| program.is_file());
+    let program = couponry_testbed::programs::HELM.find().filter(|program| program.is_file());
     let home = Scratch::new("helm").unwrap();
     let output = Command::new(program.expect("Helm is not installed: run `cargo xtask setup`"))
         .args(args)

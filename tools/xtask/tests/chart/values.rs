@@ -59,10 +59,10 @@ const INVALID: &[(&[&str], &str)] = &[
 
 #[test]
 fn invalid_values_are_rejected_with_their_name() {
-    for (sets, named) in INVALID {
+    for (sets, message) in INVALID {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         let output = template(&chart(), NAMESPACE, &sets).expect_err(&format!("{sets:?} was accepted"));
-        assert!(output.contains(named), "{sets:?}: {output}");
+        assert!(output.contains(message), "{sets:?}: {output}");
         assert!(!output.contains("secret@") && !output.contains("=secret"), "{output}");
     }
 }
@@ -91,7 +91,7 @@ const OPEN_MAPS: &[&str] = &[
 fn unknown_value_at_any_level_is_rejected() {
     let mut values: Value = serde_yaml::from_str(&read(&chart().join("values.yaml"))).unwrap();
     let mut paths = Vec::new();
-    misspell(&mut values, "", &mut paths);
+    add_typos(&mut values, "", &mut paths);
     assert!(paths.len() > 50, "{paths:?}");
     let scratch = Scratch::new("typos").unwrap();
     let file = scratch.path().join("values.yaml");
@@ -103,10 +103,10 @@ fn unknown_value_at_any_level_is_rejected() {
     }
 }
 
-fn misspell(value: &mut Value, path: &str, paths: &mut Vec<String>) {
+fn add_typos(value: &mut Value, path: &str, paths: &mut Vec<String>) {
     let Value::Object(map) = value else { return };
     for (key, inner) in map.iter_mut().filter(|(key, _)| !OPEN_MAPS.contains(&key.as_str())) {
-        misspell(inner, &format!("{path}/{key}"), paths);
+        add_typos(inner, &format!("{path}/{key}"), paths);
     }
     map.insert("typo".into(), json!(1));
     paths.push(path.to_owned());
