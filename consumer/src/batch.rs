@@ -1,35 +1,37 @@
-//! What becomes of a batch of messages, without I/O: which of them are records, and what follows from recording them.
+//! Decisions about a batch of messages, without I/O: which messages are valid records, and which follow-ups their
+//! recording requires.
 
 use std::collections::BTreeMap;
 
-use couponry_domain::{EventName, IssuedRecord, Uuid, record::UnreadableRecord};
+use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, Uuid, record::RecordDecodeError};
 use couponry_kafka::Message;
-use couponry_postgres::{Recording, Refusal};
-use couponry_redis::{Holding, Settlement, SettlementOutcome, Status};
+use couponry_postgres::{RecordOutcome, Rejection};
+use couponry_redis::{Settlement, SettlementOutcome};
+use couponry_runtime::error_chain;
 
 /// A message that can never be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
-    /// Its index in the batch.
+    /// The index of the message in the batch.
     pub(crate) index: usize,
-    /// A short name.
+    /// The reason as a label.
     pub(crate) reason: &'static str,
-    /// For people.
+    /// The reason in words.
     pub(crate) detail: String,
 }
 
-/// A batch whose messages were read.
+/// A decoded batch.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
     /// The records, in the order of the batch.
     pub(crate) records: Vec<IssuedRecord>,
     /// For each record, the index of its message in the batch.
     indexes: Vec<usize>,
-    /// What is no record.
-    garbage: Vec<DeadLetter>,
+    /// The messages that are not valid records.
+    undecodable: Vec<DeadLetter>,
 }
 
-/// Reads the messages of a batch.
+/// Decodes the messages of a batch.
 pub(crate) fn decode(messages: &[Message]) -> Decoded {
     let mut decoded = Decoded::default();
     for (index, message) in messages.iter().enumerate() {
@@ -39,88 +41,88 @@ pub(crate) fn decode(messages: &[Message]) -> Decoded {
                 decoded.indexes.push(index);
             }
             Err(error) => {
-                let reason = match error {
-                    UnreadableRecord::Version(_) => "unknown_version",
-                    UnreadableRecord::Json(_) => "unreadable",
+                let reason = match &error {
+                    RecordDecodeError::Version(_) => "unknown_version",
+                    RecordDecodeError::Json(_) => "unreadable",
                 };
-                decoded.garbage.push(DeadLetter { index, reason, detail: error.to_string() });
+                decoded.undecodable.push(DeadLetter { index, reason, detail: error_chain(error) });
             }
         }
     }
     decoded
 }
 
-/// What the database said about one record.
+/// The result of recording one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It knows what became of the record.
-    Known(Recording),
-    /// Postgres refuses the record for a reason of its own, also when it is alone.
+pub(crate) enum RecordResult {
+    /// The database recorded or rejected it.
+    Decided(RecordOutcome),
+    /// Postgres cannot store the record, even in a transaction of its own.
     Unrecordable(String),
 }
 
-/// What is left to do for a batch that was recorded.
+/// What remains to be done for a recorded batch.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Consequences {
-    /// What Redis is to be told, for each event.
+pub(crate) struct FollowUps {
+    /// Changes of status in Redis, per event.
     pub(crate) settlements: BTreeMap<(EventName, Uuid), Vec<Settlement>>,
-    /// What goes to the dead letters, in the order of the batch.
+    /// Messages for the dead-letter topic, in the order of the batch.
     pub(crate) dead_letters: Vec<DeadLetter>,
-    /// How many records are new.
+    /// Number of new records.
     pub(crate) recorded: u64,
-    /// How many had been recorded before.
+    /// Number of records that were already in Postgres.
     pub(crate) already_recorded: u64,
 }
 
 impl Decoded {
-    /// What follows from the verdicts on the records (one each, in their order).
-    pub(crate) fn conclude(self, verdicts: Vec<Verdict>) -> Consequences {
-        let mut consequences = Consequences { dead_letters: self.garbage, ..Consequences::default() };
-        for ((record, index), verdict) in self.records.into_iter().zip(self.indexes).zip(verdicts) {
-            let IssuedRecord { event_id, event_uid, user_id: user, coupon, .. } = record;
-            match &verdict {
-                Verdict::Known(Recording::Recorded) => consequences.recorded += 1,
-                Verdict::Known(Recording::AlreadyRecorded) => consequences.already_recorded += 1,
-                Verdict::Known(Recording::Refused(refusal)) => {
-                    let (reason, detail) = (refusal.reason(), refusal.to_string());
-                    consequences.dead_letters.push(DeadLetter { index, reason, detail });
+    /// The follow-ups of the results, one for each record in its order.
+    pub(crate) fn follow_ups(self, results: Vec<RecordResult>) -> FollowUps {
+        let mut follow_ups = FollowUps { dead_letters: self.undecodable, ..FollowUps::default() };
+        for ((record, index), result) in self.records.into_iter().zip(self.indexes).zip(results) {
+            let IssuedRecord { event_id, event_uid, issued: IssuedCoupon { user_id: user, coupon, .. } } = record;
+            match &result {
+                RecordResult::Decided(RecordOutcome::Recorded) => follow_ups.recorded += 1,
+                RecordResult::Decided(RecordOutcome::AlreadyRecorded) => follow_ups.already_recorded += 1,
+                RecordResult::Decided(RecordOutcome::Rejected(rejection)) => {
+                    let (reason, detail) = (rejection.reason(), rejection.to_string());
+                    follow_ups.dead_letters.push(DeadLetter { index, reason, detail });
                 }
-                Verdict::Unrecordable(why) => {
-                    let detail = why.clone();
-                    consequences.dead_letters.push(DeadLetter { index, reason: "unrecordable", detail });
+                RecordResult::Unrecordable(error) => {
+                    let detail = error.clone();
+                    follow_ups.dead_letters.push(DeadLetter { index, reason: "unrecordable", detail });
                 }
             }
-            if let Some(outcome) = outcome(verdict) {
+            if let Some(outcome) = settlement_outcome(result) {
                 let settlement = Settlement { user, coupon, outcome };
-                consequences.settlements.entry((event_id, event_uid)).or_default().push(settlement);
+                follow_ups.settlements.entry((event_id, event_uid)).or_default().push(settlement);
             }
         }
-        consequences.dead_letters.sort_by_key(|letter| letter.index);
-        consequences
+        follow_ups.dead_letters.sort_by_key(|letter| letter.index);
+        follow_ups
     }
 }
 
-/// What Redis is to be told; None: nothing. A coupon goes back to the stock only if it is certain that it exists and nobody
-/// has it.
-fn outcome(verdict: Verdict) -> Option<SettlementOutcome> {
-    let outcome = match verdict {
-        // They say nothing about what the user has now: Postgres may have lost the event, and who was told of a coupon keeps it; or
-        // Redis has given the coupon anew, perhaps to the same user.
-        Verdict::Known(Recording::Refused(Refusal::UnknownEvent | Refusal::TooLate)) => return None,
-        Verdict::Known(Recording::Recorded | Recording::AlreadyRecorded) => SettlementOutcome::Completed,
-        Verdict::Known(Recording::Refused(Refusal::UserHoldsAnother {
-            coupon,
-            discount,
-            issued_at,
+/// The new status in Redis, or None to leave it unchanged. A coupon returns to the stock only if it certainly exists
+/// and has no holder.
+fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
+    let outcome = match result {
+        // No proof against the current holder: Postgres may have lost the event, or Redis has issued the coupon again
+        // since the record cutoff, possibly to the same user.
+        RecordResult::Decided(RecordOutcome::Rejected(Rejection::UnknownEvent | Rejection::BeforeRecordCutoff)) => {
+            return None;
+        }
+        RecordResult::Decided(RecordOutcome::Recorded | RecordOutcome::AlreadyRecorded) => SettlementOutcome::Completed,
+        RecordResult::Decided(RecordOutcome::Rejected(Rejection::UserHoldsAnother {
+            issued,
             record_coupon_is_free,
-        })) => SettlementOutcome::Replaced {
-            by: Holding { coupon, discount, issued_at, status: Status::Completed },
-            return_to_stock: record_coupon_is_free,
-        },
-        Verdict::Known(Recording::Refused(
-            Refusal::UnknownCoupon | Refusal::Mismatch | Refusal::CouponHeldByAnother | Refusal::ImpossibleTime,
+        })) => SettlementOutcome::Replaced { by: issued, return_to_stock: record_coupon_is_free },
+        RecordResult::Decided(RecordOutcome::Rejected(
+            Rejection::UnknownCoupon
+            | Rejection::DiscountMismatch
+            | Rejection::CouponHeldByAnother
+            | Rejection::IssuedAtOutOfRange,
         ))
-        | Verdict::Unrecordable(_) => SettlementOutcome::Cancelled { return_to_stock: false },
+        | RecordResult::Unrecordable(_) => SettlementOutcome::Cancelled { return_to_stock: false },
     };
     Some(outcome)
 }
@@ -135,10 +137,12 @@ mod tests {
         IssuedRecord {
             event_id: format!("event-{event}").parse().unwrap(),
             event_uid: Uuid::from_u128(event),
-            user_id: user.parse().unwrap(),
-            coupon: coupon.parse().unwrap(),
-            discount: Discount { kind: DiscountType::Percent, value: 10 },
-            issued_at: 5,
+            issued: IssuedCoupon {
+                user_id: user.parse().unwrap(),
+                coupon: coupon.parse().unwrap(),
+                discount: Discount { kind: DiscountType::Percent, value: 10 },
+                issued_at: 5,
+            },
         }
     }
 
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_does_not_hide_the_records_around_it() {
+    fn decode_skips_undecodable_messages() {
         let (first, last) = (record(1, "u1", "A"), record(1, "u2", "B"));
         let decoded = decode(&[
             message("1", b"\xffgarbage".to_vec()),
@@ -163,11 +167,11 @@ mod tests {
             message("1", last.encode()),
         ]);
         assert_eq!(decoded.records, [first, last]);
-        let consequences = decoded.conclude(vec![
-            Verdict::Known(Recording::Refused(Refusal::UnknownCoupon)),
-            Verdict::Known(Recording::Recorded),
+        let follow_ups = decoded.follow_ups(vec![
+            RecordResult::Decided(RecordOutcome::Rejected(Rejection::UnknownCoupon)),
+            RecordResult::Decided(RecordOutcome::Recorded),
         ]);
-        let letters: Vec<_> = consequences.dead_letters.iter().map(|letter| (letter.index, letter.reason)).collect();
+        let letters: Vec<_> = follow_ups.dead_letters.iter().map(|letter| (letter.index, letter.reason)).collect();
         let expected = [
             (0, "unreadable"),
             (1, "unknown_coupon"),
@@ -176,58 +180,57 @@ mod tests {
             (4, "unreadable"),
         ];
         assert_eq!(letters, expected);
-        assert_eq!((consequences.recorded, consequences.already_recorded), (1, 0));
+        assert_eq!((follow_ups.recorded, follow_ups.already_recorded), (1, 0));
     }
 
     #[test]
-    fn each_event_is_settled_on_its_own() {
+    fn follow_ups_group_settlements_by_event() {
         let records = [record(1, "u1", "A"), record(2, "u1", "B"), record(1, "u2", "C")];
-        let consequences = decoded(&records).conclude(vec![Verdict::Known(Recording::AlreadyRecorded); 3]);
-        let users: Vec<_> = consequences
+        let follow_ups = decoded(&records).follow_ups(vec![RecordResult::Decided(RecordOutcome::AlreadyRecorded); 3]);
+        let users: Vec<_> = follow_ups
             .settlements
             .iter()
             .map(|((event, _), all)| (event.as_str(), all.iter().map(|s| s.user.as_str()).collect::<Vec<_>>()))
             .collect();
         assert_eq!(users, [("event-1", vec!["u1", "u2"]), ("event-2", vec!["u1"])]);
-        assert_eq!((consequences.recorded, consequences.already_recorded), (0, 3));
+        assert_eq!((follow_ups.recorded, follow_ups.already_recorded), (0, 3));
     }
 
     #[test]
-    fn redis_is_told_the_truth() {
-        let refused = |refusal| Verdict::Known(Recording::Refused(refusal));
-        let held = Holding {
+    fn record_result_determines_the_settlement() {
+        let rejected = |rejection| RecordResult::Decided(RecordOutcome::Rejected(rejection));
+        let held = IssuedCoupon {
+            user_id: "u1".parse().unwrap(),
             coupon: "HELD".parse().unwrap(),
             discount: Discount { kind: DiscountType::Amount, value: 7 },
             issued_at: 3,
-            status: Status::Completed,
         };
         let another = |record_coupon_is_free| {
-            let Holding { coupon, discount, issued_at, .. } = held.clone();
-            refused(Refusal::UserHoldsAnother { coupon, discount, issued_at, record_coupon_is_free })
+            rejected(Rejection::UserHoldsAnother { issued: held.clone(), record_coupon_is_free })
         };
         let cancelled = SettlementOutcome::Cancelled { return_to_stock: false };
         let replaced = |return_to_stock| SettlementOutcome::Replaced { by: held.clone(), return_to_stock };
         let cases = [
-            (Verdict::Known(Recording::Recorded), Some(SettlementOutcome::Completed)),
-            (Verdict::Known(Recording::AlreadyRecorded), Some(SettlementOutcome::Completed)),
-            (refused(Refusal::UnknownEvent), None),
-            (refused(Refusal::TooLate), None),
-            (refused(Refusal::UnknownCoupon), Some(cancelled.clone())),
-            (refused(Refusal::Mismatch), Some(cancelled.clone())),
-            (refused(Refusal::CouponHeldByAnother), Some(cancelled.clone())),
-            (refused(Refusal::ImpossibleTime), Some(cancelled.clone())),
-            (Verdict::Unrecordable("why".into()), Some(cancelled)),
+            (RecordResult::Decided(RecordOutcome::Recorded), Some(SettlementOutcome::Completed)),
+            (RecordResult::Decided(RecordOutcome::AlreadyRecorded), Some(SettlementOutcome::Completed)),
+            (rejected(Rejection::UnknownEvent), None),
+            (rejected(Rejection::BeforeRecordCutoff), None),
+            (rejected(Rejection::UnknownCoupon), Some(cancelled.clone())),
+            (rejected(Rejection::DiscountMismatch), Some(cancelled.clone())),
+            (rejected(Rejection::CouponHeldByAnother), Some(cancelled.clone())),
+            (rejected(Rejection::IssuedAtOutOfRange), Some(cancelled.clone())),
+            (RecordResult::Unrecordable("why".into()), Some(cancelled)),
             (another(true), Some(replaced(true))),
             (another(false), Some(replaced(false))),
         ];
-        for (verdict, expected) in cases {
-            let consequences = decoded(&[record(1, "u1", "A")]).conclude(vec![verdict.clone()]);
-            let settlements: Vec<_> = consequences.settlements.into_values().collect();
+        for (result, expected) in cases {
+            let follow_ups = decoded(&[record(1, "u1", "A")]).follow_ups(vec![result.clone()]);
+            let settlements: Vec<_> = follow_ups.settlements.into_values().collect();
             let expected: Vec<_> = expected
                 .into_iter()
                 .map(|outcome| vec![Settlement { user: "u1".parse().unwrap(), coupon: "A".parse().unwrap(), outcome }])
                 .collect();
-            assert_eq!(settlements, expected, "{verdict:?}");
+            assert_eq!(settlements, expected, "{result:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Writes the issued records from Kafka into Postgres.
+//! Records issuances from Kafka in Postgres.
 //!
-//! [`batch`] decides what becomes of a batch, [`pipeline`] makes it happen, [`watch`] looks after the servers.
+//! [`batch`] decides the follow-ups of a batch, [`pipeline`] executes them, [`watch`] checks the servers.
 
 mod batch;
 mod metrics;
@@ -14,31 +14,35 @@ use clap::Parser;
 use couponry_kafka::{Consumer, DeadLetters, Lag};
 use couponry_postgres::Database;
 use couponry_redis::Stock;
-use couponry_runtime::{Health, monitor::MonitorArgs, telemetry::Telemetry};
+use couponry_runtime::{Health, monitor::MonitorArgs, telemetry::TelemetryArgs};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use prometheus_client::registry::Registry;
 
-use crate::{metrics::Metrics, pipeline::Pipeline, watch::Watch};
+use crate::{
+    metrics::Metrics,
+    pipeline::{PIPELINE, Pipeline},
+    watch::{KAFKA, POSTGRES, REDIS, Watcher},
+};
 
-const KAFKA: &str = "kafka";
-const POSTGRES: &str = "postgres";
-const REDIS: &str = "redis";
-/// Not a server: whether the batches under way get through.
-const PIPELINE: &str = "pipeline";
-
-/// Writes who got which coupon from Kafka into Postgres. Run as many as the topic has partitions side by side.
+/// Records issuances from Kafka in Postgres. Run up to as many replicas as the topic has partitions.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120)]
 struct Config {
-    /// The consumer group that shares the topic.
+    /// Consumer group.
     #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
     kafka_group: String,
-    /// How many messages one transaction may hold.
-    #[arg(long, env, default_value_t = 1000, value_name = "MESSAGES", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    /// Maximum number of messages per transaction.
+    #[arg(
+        long,
+        env,
+        default_value_t = 1000,
+        value_name = "MESSAGES",
+        value_parser = clap::value_parser!(u16).range(1..=10_000)
+    )]
     batch_size: u16,
-    /// How long a batch that is not full waits for more.
-    #[arg(long, env, default_value_t = 50, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u16).range(0..=10_000))]
-    batch_linger: u16,
+    /// How long an incomplete batch waits for more messages, at most 10 seconds.
+    #[arg(long, env, default_value = "0.05", value_name = "SECONDS", value_parser = parse_linger)]
+    batch_linger_seconds: Duration,
     #[command(flatten)]
     kafka: KafkaSettings,
     #[command(flatten)]
@@ -48,14 +52,22 @@ struct Config {
     #[command(flatten)]
     monitor: MonitorArgs,
     #[command(flatten)]
-    telemetry: Telemetry,
+    telemetry: TelemetryArgs,
+}
+
+fn parse_linger(text: &str) -> Result<Duration, &'static str> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number")?;
+    if !(0.0..=10.0).contains(&seconds) {
+        return Err("must be between 0 and 10");
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
-    config.telemetry.init()?;
-    let shutdown = couponry_runtime::shutdown().context("cannot listen to signals")?;
+    let _telemetry = config.telemetry.init("couponry-consumer")?;
+    let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
 
     let kafka = config.kafka;
     let database = Database::open(&config.postgres)?;
@@ -65,9 +77,9 @@ async fn main() -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let health = Health::new(&[KAFKA, POSTGRES, REDIS, PIPELINE]);
     let monitor = config.monitor.start(health.clone(), registry, shutdown.clone()).await?;
-    tracing::info!(group = config.kafka_group, topic = kafka.topic, "the consumer starts");
+    tracing::info!(group = config.kafka_group, topic = kafka.topic, "consumer started");
 
-    let watch = Watch {
+    let watcher = Watcher {
         dead_letters: dead_letters.clone(),
         lag: Lag::new(&kafka, &config.kafka_group)?,
         database: database.clone(),
@@ -76,8 +88,8 @@ async fn main() -> anyhow::Result<()> {
         health: health.clone(),
         shutdown: shutdown.clone(),
     };
-    if watch.wait_for_servers().await.is_some() {
-        let watch = tokio::spawn(watch.run());
+    if watcher.wait_for_servers().await.is_some() {
+        let watcher = tokio::spawn(watcher.run());
         health.set(PIPELINE, Ok::<_, String>(()));
         let pipeline = Pipeline {
             dead_letters,
@@ -87,12 +99,27 @@ async fn main() -> anyhow::Result<()> {
             health,
             shutdown,
             max_messages: config.batch_size.into(),
-            linger: Duration::from_millis(config.batch_linger.into()),
+            linger: config.batch_linger_seconds,
         };
         pipeline.run(Consumer::new(&kafka, &config.kafka_group)?).await;
-        watch.await.context("the watch over the servers failed")?;
+        watcher.await.context("the watcher of the servers panicked")?;
     }
-    monitor.await.context("the monitor failed")?;
-    tracing::info!("the consumer ends");
+    monitor.await.context("the monitoring endpoint panicked")?;
+    tracing::info!("consumer stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linger_is_parsed_as_seconds_between_0_and_10() {
+        assert_eq!(parse_linger("0.05"), Ok(Duration::from_millis(50)));
+        assert_eq!(parse_linger("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_linger("10"), Ok(Duration::from_secs(10)));
+        for invalid in ["", "-1", "10.1", "NaN", "inf", "50ms"] {
+            assert!(parse_linger(invalid).is_err(), "{invalid}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What the consumer counts. No user and no coupon is ever in a label.
+//! Metrics of the consumer. Labels never contain users or coupons.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -16,7 +16,7 @@ struct Reason {
     reason: &'static str,
 }
 
-/// All metrics of the consumer; clones count together.
+/// All metrics of the consumer. Clones share the values.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) recorded: Counter,
@@ -24,7 +24,7 @@ pub(crate) struct Metrics {
     dead_letters: Family<Reason, Counter>,
     pub(crate) coupons_returned: Counter,
     pub(crate) batch_messages: Histogram,
-    pub(crate) batch_seconds: Histogram,
+    pub(crate) batch_processing_duration: Histogram,
     pub(crate) lag: Gauge,
 }
 
@@ -36,31 +36,38 @@ impl Metrics {
             dead_letters: Family::default(),
             coupons_returned: Counter::default(),
             batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
-            batch_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            batch_processing_duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             lag: Gauge::default(),
         };
-        let Self { recorded, already_recorded, dead_letters, coupons_returned, batch_messages, batch_seconds, lag } =
-            metrics.clone();
+        let Self {
+            recorded,
+            already_recorded,
+            dead_letters,
+            coupons_returned,
+            batch_messages,
+            batch_processing_duration,
+            lag,
+        } = metrics.clone();
         registry.register("recorded", "Issuances recorded in Postgres", recorded);
         registry.register(
             "already_recorded",
-            "Records seen again that were in Postgres before: normal after a restart",
+            "Records received again after they were recorded, as happens after a restart",
             already_recorded,
         );
-        registry.register("dead_letters", "Messages that can never be recorded, by reason", dead_letters);
+        registry.register("dead_letters", "Messages sent to the dead-letter topic, by reason", dead_letters);
         registry.register(
             "coupons_returned",
-            "Coupons put back into the stock because the user had another one",
+            "Coupons returned to the stock because their user holds another coupon",
             coupons_returned,
         );
-        registry.register("batch_messages", "Messages in one batch", batch_messages);
+        registry.register("batch_messages", "Messages per batch", batch_messages);
         registry.register_with_unit(
-            "batch",
-            "Time from a complete batch to its committed offsets",
+            "batch_processing_duration",
+            "Time from the receipt of a batch to the commit of its offsets",
             Unit::Seconds,
-            batch_seconds,
+            batch_processing_duration,
         );
-        registry.register("lag", "Messages of the topic that the whole group has not committed yet", lag);
+        registry.register("lag", "Messages of the topic that the consumer group has not committed yet", lag);
         metrics
     }
 

@@ -1,40 +1,49 @@
-//! From Kafka to Postgres, batch by batch.
+//! Records batches from Kafka in Postgres.
 //!
-//! A batch goes through four steps, in this order: it is recorded, what can never be recorded is written to the dead
-//! letters, Redis is told, and the offsets are committed. Each step may be done again without harm, and each is tried until
-//! it succeeds; so wherever a consumer ends, the next one begins with a batch that is whole, and nothing is lost or counted
-//! twice. Only a dead letter may be there twice.
+//! A batch goes through four steps in this order: its records are recorded in Postgres, messages that can never be
+//! recorded are sent to the dead-letter topic, the issued coupons are settled in Redis, and the offsets are
+//! committed.
 //!
-//! Up to [`UNDER_WAY`] batches are under way side by side, and each is recorded in a transaction of its own. The other steps are
-//! taken batch by batch, in the order in which they were read: so offsets are committed in order.
+//! Up to [`MAX_IN_FLIGHT_BATCHES`] batches are in flight, each recorded in a transaction of its own. The steps after
+//! the recording run for one batch after the other, in the order in which they were consumed, so offsets are
+//! committed in order.
+//!
+//! # Guarantees
+//! Every step is idempotent and is retried until it succeeds. A batch whose offsets are not committed is consumed
+//! again after a crash, so no record is lost or counted twice. Only a dead letter may be written twice.
 
-use std::{ops::Range, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, sync::Arc, time::Duration};
 
 use couponry_domain::IssuedRecord;
 use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message};
-use couponry_postgres::{Database, DatabaseError, Recording};
-use couponry_redis::{Loaded, Stock};
-use couponry_runtime::{CancellationToken, Health, patiently};
+use couponry_postgres::{Database, DatabaseError, RecordOutcome};
+use couponry_redis::{Fenced, Stock};
+use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use futures::future::join_all;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tracing::{Instrument as _, Span};
 
 use crate::{
-    PIPELINE,
-    batch::{self, Consequences, DeadLetter, Verdict},
+    batch::{self, DeadLetter, FollowUps, RecordResult},
     metrics::Metrics,
 };
 
-/// How long leaving the group may take at the end.
-const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+/// The dependency that `/readyz` reports while a step fails.
+pub(crate) const PIPELINE: &str = "pipeline";
 
-/// How long to wait after Kafka had nothing but an error: short, since messages may be available behind it.
-const AFTER_ERROR: Duration = Duration::from_millis(50);
+/// How long leaving the consumer group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many batches are under way side by side. Postgres has a process for each that is being recorded; while Redis is told of one,
-/// the next is recorded.
-const UNDER_WAY: usize = 2;
+/// The pause after an error of the consumer: short, since messages may be available behind it.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// The way of the records, and the servers on it.
+/// One batch is recorded while the one before it is settled. Postgres uses a process for each that is being recorded.
+const MAX_IN_FLIGHT_BATCHES: usize = 2;
+
+/// The most characters of a dead letter's detail in the log. The detail may quote the message, which may be long.
+const MAX_LOGGED_DETAIL: usize = 200;
+
+/// Records batches with these servers.
 pub(crate) struct Pipeline {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) database: Database,
@@ -46,31 +55,32 @@ pub(crate) struct Pipeline {
     pub(crate) linger: Duration,
 }
 
-/// The shutdown came before the batch was through. It is not committed, and whoever reads it next does it again.
+/// The shutdown began before all steps of a batch succeeded. Its offsets are not committed, so it is consumed again.
 struct Interrupted;
 
-/// A batch that Postgres knows.
+/// A batch that is recorded in Postgres.
 struct Recorded {
     batch: Batch,
     committer: Committer,
-    consequences: Consequences,
+    follow_ups: FollowUps,
     begin: Instant,
+    span: Span,
 }
 
 /// A batch that is being recorded.
-type BeingRecorded = JoinHandle<Result<Recorded, Interrupted>>;
+type Recording = JoinHandle<Result<Recorded, Interrupted>>;
 
 impl Pipeline {
-    /// Works until the shutdown, then finishes the batches under way and leaves the group.
+    /// Processes batches until the shutdown, then finishes the batches in flight and leaves the consumer group.
     ///
     /// # Panics
-    /// When a batch does: whoever starts the process again begins with that batch.
+    /// If the processing of a batch panics. The batch is consumed again after a restart.
     pub(crate) async fn run(self, mut consumer: Consumer) {
         let pipeline = Arc::new(self);
-        // Without the one that `settle_all` has taken out and waits for.
-        let (recordings, queue) = mpsc::channel(UNDER_WAY - 1);
+        // `settle_all` holds one more batch, which it has taken out of the queue.
+        let (recordings, queue) = mpsc::channel(MAX_IN_FLIGHT_BATCHES - 1);
         let settling = tokio::spawn(pipeline.clone().settle_all(queue));
-        while let Some(Ok(place)) = pipeline.shutdown.run_until_cancelled(recordings.reserve()).await {
+        while let Some(Ok(permit)) = pipeline.shutdown.run_until_cancelled(recordings.reserve()).await {
             let batch = tokio::select! {
                 biased;
                 () = pipeline.shutdown.cancelled() => break,
@@ -79,23 +89,30 @@ impl Pipeline {
             };
             match batch {
                 Ok(batch) => {
-                    place.send(tokio::spawn(pipeline.clone().record_batch(batch, consumer.committer())));
+                    let span = tracing::debug_span!(
+                        "record_batch",
+                        partitions =
+                            batch.messages.iter().map(|message| message.partition).collect::<BTreeSet<_>>().len(),
+                        messages = batch.messages.len(),
+                    );
+                    let recording = pipeline.clone().record_batch(batch, consumer.committer(), span.clone());
+                    permit.send(tokio::spawn(recording.instrument(span)));
                 }
                 Err(error) => {
-                    // librdkafka reports each lost connection here and goes on by itself; whether Kafka is there is
-                    // watched elsewhere.
-                    tracing::debug!(%error, "nothing from Kafka");
-                    pipeline.pause(AFTER_ERROR).await;
+                    // librdkafka reports each lost connection here and reconnects by itself. The readiness of Kafka
+                    // is checked by the watcher.
+                    tracing::debug!(error = error_chain(error), "cannot consume a batch");
+                    pipeline.pause(ERROR_PAUSE).await;
                 }
             }
         }
         drop(recordings);
         match settling.await {
             Ok(Ok(())) => {}
-            Ok(Err(Interrupted)) => tracing::warn!("ending before a batch is through: it will be read again"),
+            Ok(Err(Interrupted)) => tracing::warn!("shutdown before a batch was committed, it will be consumed again"),
             Err(panic) => resume_unwind(panic.into_panic()),
         }
-        consumer.close(LEAVE_WITHIN).await;
+        consumer.close(LEAVE_TIMEOUT).await;
     }
 
     async fn pause(&self, time: Duration) {
@@ -105,9 +122,14 @@ impl Pipeline {
         }
     }
 
-    async fn record_batch(self: Arc<Self>, batch: Batch, committer: Committer) -> Result<Recorded, Interrupted> {
+    async fn record_batch(
+        self: Arc<Self>,
+        batch: Batch,
+        committer: Committer,
+        span: Span,
+    ) -> Result<Recorded, Interrupted> {
         let begin = Instant::now();
-        #[expect(clippy::cast_precision_loss, reason = "a batch has some thousand messages")]
+        #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few thousand messages")]
         self.metrics.batch_messages.observe(batch.messages.len() as f64);
 
         let decoded = batch::decode(&batch.messages);
@@ -115,22 +137,25 @@ impl Pipeline {
             committer.commit(&batch).await.ok();
             couponry_failpoint::crash("consumer.after-offsets-first");
         }
-        let verdicts = self.record(&decoded.records).await?;
+        let results = self.record(&decoded.records).await?;
         couponry_failpoint::crash("consumer.after-record");
-        let consequences = decoded.conclude(verdicts);
-        self.metrics.recorded.inc_by(consequences.recorded);
-        self.metrics.already_recorded.inc_by(consequences.already_recorded);
-        Ok(Recorded { batch, committer, consequences, begin })
+        let follow_ups = decoded.follow_ups(results);
+        self.metrics.recorded.inc_by(follow_ups.recorded);
+        self.metrics.already_recorded.inc_by(follow_ups.already_recorded);
+        Ok(Recorded { batch, committer, follow_ups, begin, span })
     }
 
-    async fn settle_all(self: Arc<Self>, mut recordings: mpsc::Receiver<BeingRecorded>) -> Result<(), Interrupted> {
+    async fn settle_all(self: Arc<Self>, mut recordings: mpsc::Receiver<Recording>) -> Result<(), Interrupted> {
         let mut settled = Ok(());
         while let Some(recording) = recordings.recv().await {
             let recorded = recording.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
             settled = match (settled, recorded) {
-                (Ok(()), Ok(recorded)) => self.settle(recorded).await,
-                // Those behind it are waited for and left alone: one holds the connection that leaves the group, and its offsets
-                // must not be committed before those of the first.
+                (Ok(()), Ok(recorded)) => {
+                    let span = recorded.span.clone();
+                    self.settle(recorded).instrument(span).await
+                }
+                // The batches after an interrupted one are awaited but not settled: each holds the connection that
+                // leaves the group, and its offsets must not be committed before those of the interrupted batch.
                 _ => Err(Interrupted),
             };
         }
@@ -138,34 +163,34 @@ impl Pipeline {
     }
 
     async fn settle(&self, recorded: Recorded) -> Result<(), Interrupted> {
-        let Recorded { batch, committer, consequences, begin } = recorded;
-        let Consequences { settlements, dead_letters, recorded, already_recorded } = consequences;
-        self.bury(&batch.messages, dead_letters).await?;
+        let Recorded { batch, committer, follow_ups, begin, span: _ } = recorded;
+        let FollowUps { settlements, dead_letters, recorded, already_recorded } = follow_ups;
+        self.send_to_dlq(&batch.messages, dead_letters).await?;
         for ((event, uid), settlements) in settlements {
-            let settled = self.try_until_done("telling Redis", || self.stock.settle(&event, uid, &settlements)).await?;
-            if let Loaded::Here(settled) = settled {
+            let settled = self.retry_step("settling in Redis", || self.stock.settle(&event, uid, &settlements)).await?;
+            if let Fenced::Applied(settled) = settled {
                 self.metrics.coupons_returned.inc_by(settled.returned);
             }
         }
         couponry_failpoint::crash("consumer.before-offsets");
-        // Without a commit the batch is merely done again.
+        // Without the commit the batch is consumed again, which is harmless.
         if let Err(error) = committer.commit(&batch).await {
-            tracing::warn!(%error, "the batch may be read again");
+            tracing::warn!(error = error_chain(error), "cannot commit offsets, the batch may be consumed again");
         }
-        self.metrics.batch_seconds.observe(begin.elapsed().as_secs_f64());
-        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch done");
+        self.metrics.batch_processing_duration.observe(begin.elapsed().as_secs_f64());
+        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch committed");
         Ok(())
     }
 
-    /// Records all that can be recorded. If Postgres refuses the batch because of what is in it, halves are tried, until
-    /// the record that it refuses is found; the order of the batch stays.
-    async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<Verdict>, Interrupted> {
-        let mut verdicts = Vec::with_capacity(records.len());
+    /// Records everything that can be recorded. If Postgres rejects the data of a batch, it is bisected until the
+    /// invalid record is found. The results have the order of the records.
+    async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<RecordResult>, Interrupted> {
+        let mut results = Vec::with_capacity(records.len());
         let mut parts: Vec<Range<usize>> = std::iter::once(0..records.len()).collect();
         while let Some(part) = parts.pop() {
             match self.record_part(&records[part.clone()]).await? {
-                Ok(recordings) => verdicts.extend(recordings.into_iter().map(Verdict::Known)),
-                Err(error) if part.len() == 1 => verdicts.push(Verdict::Unrecordable(error.to_string())),
+                Ok(outcomes) => results.extend(outcomes.into_iter().map(RecordResult::Decided)),
+                Err(error) if part.len() == 1 => results.push(RecordResult::Unrecordable(error_chain(error))),
                 Err(_) => {
                     let middle = part.start + part.len() / 2;
                     parts.push(middle..part.end);
@@ -173,55 +198,54 @@ impl Pipeline {
                 }
             }
         }
-        Ok(verdicts)
+        Ok(results)
     }
 
-    /// The inner error is about the data; all others are waited out, since other records would meet them as well.
-    async fn record_part(&self, records: &[IssuedRecord]) -> Result<Result<Vec<Recording>, DatabaseError>, Interrupted> {
+    /// The inner error is about the data. Any other error would affect other records as well, so it is retried.
+    async fn record_part(
+        &self,
+        records: &[IssuedRecord],
+    ) -> Result<Result<Vec<RecordOutcome>, DatabaseError>, Interrupted> {
         if records.is_empty() {
             return Ok(Ok(Vec::new()));
         }
-        self.try_until_done("recording in Postgres", async || match self.database.record(records).await {
-            Err(error) if error.is_about_data() => Ok(Err(error)),
+        self.retry_step("recording in Postgres", async || match self.database.record(records).await {
+            Err(error) if error.is_invalid_data() => Ok(Err(error)),
             result => result.map(Ok),
         })
         .await
     }
 
-    async fn bury(&self, messages: &[Message], letters: Vec<DeadLetter>) -> Result<(), Interrupted> {
-        let burials = letters.into_iter().map(async |DeadLetter { index, reason, detail }| {
+    async fn send_to_dlq(&self, messages: &[Message], letters: Vec<DeadLetter>) -> Result<(), Interrupted> {
+        let deliveries = letters.into_iter().map(async |DeadLetter { index, reason, detail }| {
             let message = &messages[index];
-            self.try_until_done("writing a dead letter", || self.dead_letters.send(message, reason, &detail)).await?;
+            self.retry_step("sending a dead letter", || self.dead_letters.send(message, reason, &detail)).await?;
             self.metrics.count_dead_letter(reason);
             let Message { partition, offset, .. } = message;
-            // It may quote the message, which may be long.
-            let detail: String = detail.chars().take(200).collect();
-            tracing::warn!(partition, offset, reason, detail, "this message can never be recorded: now a dead letter");
+            let detail: String = detail.chars().take(MAX_LOGGED_DETAIL).collect();
+            tracing::warn!(partition, offset, reason, detail, "dead-lettered a message that can never be recorded");
             Ok(())
         });
-        join_all(burials).await.into_iter().collect()
+        join_all(deliveries).await.into_iter().collect()
     }
 
-    /// Repeats a step until it succeeds, and says in the readiness that it does not.
-    async fn try_until_done<T, E, F>(&self, what: &str, step: impl Fn() -> F) -> Result<T, Interrupted>
+    /// Retries a step until it succeeds. The process is not ready while it fails.
+    async fn retry_step<T, E, F>(&self, step: &str, attempt: impl Fn() -> F) -> Result<T, Interrupted>
     where
-        E: std::fmt::Display,
+        E: Error + Send + Sync + 'static,
         F: Future<Output = Result<T, E>>,
     {
-        // A step that is fine right away, as nearly all are, also finishes a batch in the middle of the shutdown.
-        let mut outcome = step().await;
-        if let Err(error) = &outcome {
-            self.health.set(PIPELINE, Err(format!("{what}: {error}")));
-            let again = patiently(what, &self.shutdown, || async {
-                let outcome = step().await;
-                if let Err(error) = &outcome {
-                    self.health.set(PIPELINE, Err(format!("{what}: {error}")));
-                }
-                outcome
-            });
-            outcome = Ok(again.await.ok_or(Interrupted)?);
-        }
+        let attempt = || async {
+            attempt().await.map_err(error_chain).inspect_err(|error| {
+                self.health.set(PIPELINE, Err(format!("{step}: {error}")));
+            })
+        };
+        // The first attempt also runs during the shutdown, so that a batch in flight is finished.
+        let value = match attempt().await {
+            Ok(value) => value,
+            Err(_) => retry_until_ok(step, &self.shutdown, attempt).await.ok_or(Interrupted)?,
+        };
         self.health.set(PIPELINE, Ok::<_, String>(()));
-        outcome.map_err(|_| Interrupted)
+        Ok(value)
     }
 }

@@ -1,21 +1,25 @@
-//! Whether the servers are there: waited for at the start, looked at while the pipeline runs.
+//! Waits for the servers at startup and watches their availability afterwards.
 
-use std::{fmt::Display, time::Duration};
+use std::{error::Error, time::Duration};
 
 use couponry_kafka::{DeadLetters, Lag};
 use couponry_postgres::Database;
 use couponry_redis::Stock;
-use couponry_runtime::{CancellationToken, Health, patiently};
+use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 
-use crate::{KAFKA, POSTGRES, REDIS, metrics::Metrics};
+use crate::metrics::Metrics;
+
+pub(crate) const KAFKA: &str = "kafka";
+pub(crate) const POSTGRES: &str = "postgres";
+pub(crate) const REDIS: &str = "redis";
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 const POSTGRES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks each server how it is.
+/// Checks each server.
 #[derive(Clone)]
-pub(crate) struct Watch {
+pub(crate) struct Watcher {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) lag: Lag,
     pub(crate) database: Database,
@@ -25,27 +29,27 @@ pub(crate) struct Watch {
     pub(crate) shutdown: CancellationToken,
 }
 
-impl Watch {
-    /// Waits until all servers are there and hold what they should: topics and tables. None when the shutdown came first.
+impl Watcher {
+    /// Waits until all servers are available and have their topics and tables. None if the shutdown begins first.
     pub(crate) async fn wait_for_servers(&self) -> Option<()> {
         let (kafka, postgres, redis) = tokio::join!(
-            patiently("waiting for Kafka", &self.shutdown, || self.kafka()),
-            patiently("waiting for Postgres", &self.shutdown, || self.postgres()),
-            patiently("waiting for Redis", &self.shutdown, || self.redis()),
+            retry_until_ok("waiting for Kafka", &self.shutdown, || self.check_kafka()),
+            retry_until_ok("waiting for Postgres", &self.shutdown, || self.check_postgres()),
+            retry_until_ok("waiting for Redis", &self.shutdown, || self.check_redis()),
         );
         kafka.and(postgres).and(redis)
     }
 
-    /// Keeps the readiness and the lag up to date until the shutdown.
+    /// Updates the readiness and the lag until the shutdown.
     pub(crate) async fn run(self) {
         while !self.shutdown.is_cancelled() {
-            let _ = tokio::join!(self.kafka(), self.postgres(), self.redis());
-            // Every member of the group shows the lag of the whole group, also while it cannot work.
+            let _ = tokio::join!(self.check_kafka(), self.check_postgres(), self.check_redis());
+            // Every member reports the lag of the complete group, also while it cannot process batches.
             match self.lag.measure(KAFKA_TIMEOUT).await {
                 Ok(lag) => {
                     self.metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
                 }
-                Err(error) => tracing::debug!(%error, "the lag is not known"),
+                Err(error) => tracing::debug!(error = error_chain(error), "cannot measure the lag"),
             }
             tokio::select! {
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
@@ -54,26 +58,30 @@ impl Watch {
         }
     }
 
-    async fn kafka(&self) -> Result<(), String> {
-        self.note(KAFKA, self.dead_letters.ping(KAFKA_TIMEOUT).await)
+    async fn check_kafka(&self) -> Result<(), String> {
+        self.report(KAFKA, self.dead_letters.ping(KAFKA_TIMEOUT).await)
     }
 
-    async fn postgres(&self) -> Result<(), String> {
+    async fn check_postgres(&self) -> Result<(), String> {
         let state = match tokio::time::timeout(POSTGRES_TIMEOUT, self.database.is_migrated()).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err("its tables are not there yet: the operator makes them".to_owned()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("Postgres does not answer".to_owned()),
+            Ok(Ok(false)) => Err("its tables do not exist yet: the operator creates them".to_owned()),
+            Ok(Err(error)) => Err(error_chain(error)),
+            Err(_) => Err("Postgres does not respond".to_owned()),
         };
-        self.note(POSTGRES, state)
+        self.report(POSTGRES, state)
     }
 
-    async fn redis(&self) -> Result<(), String> {
-        self.note(REDIS, self.stock.ping().await)
+    async fn check_redis(&self) -> Result<(), String> {
+        self.report(REDIS, self.stock.ping().await)
     }
 
-    fn note(&self, server: &'static str, state: Result<(), impl Display>) -> Result<(), String> {
-        let state = state.map_err(|error| error.to_string());
+    /// Publishes the state of a server as readiness.
+    fn report<E>(&self, server: &'static str, state: Result<(), E>) -> Result<(), String>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let state = state.map_err(error_chain);
         self.health.set(server, state.clone());
         state
     }

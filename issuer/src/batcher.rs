@@ -1,5 +1,5 @@
-//! Many requests, one call to Redis: while a call is under way, the requests that arrive are collected for the next. Under no
-//! load a request goes at once; under load the batches grow by themselves.
+//! Batches the requests of an event: the requests that arrive during a call to Redis are collected for the next call.
+//! Without load a request is sent at once; under load the batches grow.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -7,29 +7,48 @@ use std::{
     time::Duration,
 };
 
-use couponry_domain::{EventName, UserId, code::CouponCode};
-use couponry_redis::{Acknowledge, IssueReply, Outcome, Stock};
+use couponry_domain::{Acknowledge, EventName, IssuedRecord, UserId, code::CouponCode};
+use couponry_redis::{IssueOutcome, IssueReply, Stock};
+use couponry_runtime::error_chain;
 use tokio::{
     sync::{mpsc, oneshot},
     time,
 };
 
-use crate::{metrics::Metrics, relay::Relay, sightings::Sightings};
+use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
 
-/// An event that nobody asked for so long needs no task.
+/// The queue of an event is removed after this time without requests.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What became of a request.
+/// The result of an issue request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// What the user is told.
-    Told(Outcome),
-    /// There is no such event.
+    /// Redis decided.
+    Decided(IssueOutcome),
+    /// The event does not exist.
     UnknownEvent,
-    /// Nobody knows: the coupon may have been issued. Asking again tells.
+    /// A coupon may have been issued. A retry returns the outcome.
     UnknownOutcome,
-    /// Too many requests are waiting: this one was not looked at.
+    /// The queue is full: the request was not processed.
     Overloaded,
+}
+
+impl Answer {
+    /// The label in the metrics.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Decided(IssueOutcome::Issued(_)) => "issued",
+            Self::Decided(IssueOutcome::Duplicate(_)) => "duplicate",
+            Self::Decided(IssueOutcome::SoldOut) => "sold_out",
+            Self::Decided(IssueOutcome::NotStarted) => "not_started",
+            Self::Decided(IssueOutcome::Ended) => "ended",
+            Self::Decided(IssueOutcome::Paused) => "paused",
+            Self::Decided(IssueOutcome::Unverified) => "unverified",
+            Self::UnknownEvent => "unknown_event",
+            Self::UnknownOutcome => "unknown_outcome",
+            Self::Overloaded => "overloaded",
+        }
+    }
 }
 
 struct Request {
@@ -37,7 +56,7 @@ struct Request {
     answer: oneshot::Sender<Answer>,
 }
 
-/// One queue of requests for each event that is asked for.
+/// One queue of requests per event.
 pub(crate) struct Batchers {
     batcher: Batcher,
     queues: Arc<Queues>,
@@ -51,7 +70,7 @@ struct Batcher {
     stock: Stock,
     relay: Relay,
     metrics: Metrics,
-    sightings: Arc<Sightings>,
+    recent_events: Arc<RecentEvents>,
     max_batch: usize,
 }
 
@@ -60,28 +79,28 @@ impl Batchers {
         stock: Stock,
         relay: Relay,
         metrics: Metrics,
-        sightings: Arc<Sightings>,
+        recent_events: Arc<RecentEvents>,
         max_batch: usize,
         max_queued_requests: u32,
     ) -> Self {
         let max_queued_requests = usize::try_from(max_queued_requests).unwrap_or(usize::MAX);
-        let batcher = Batcher { stock, relay, metrics, sightings, max_batch };
+        let batcher = Batcher { stock, relay, metrics, recent_events, max_batch };
         Self { batcher, queues: Arc::default(), max_queued_requests }
     }
 
-    /// Asks for `user`'s coupon.
-    pub(crate) async fn ask(&self, event: &EventName, user: UserId) -> Answer {
-        let (answer, answered) = oneshot::channel();
+    /// Issues a coupon to `user`.
+    pub(crate) async fn issue(&self, event: &EventName, user: UserId) -> Answer {
+        let (answer, receiver) = oneshot::channel();
         let mut request = Request { user, answer };
         loop {
             match self.queue(event).try_send(request) {
                 Ok(()) => break,
                 Err(mpsc::error::TrySendError::Full(_)) => return Answer::Overloaded,
-                // Its task ended between the two steps: the next queue has another.
-                Err(mpsc::error::TrySendError::Closed(back)) => request = back,
+                // The task of the queue ended in between: the next iteration creates another queue.
+                Err(mpsc::error::TrySendError::Closed(rejected)) => request = rejected,
             }
         }
-        answered.await.unwrap_or(Answer::UnknownOutcome)
+        receiver.await.unwrap_or(Answer::UnknownOutcome)
     }
 
     fn queue(&self, event: &EventName) -> mpsc::Sender<Request> {
@@ -98,22 +117,23 @@ impl Batchers {
     }
 }
 
-/// Serves one event until nobody asks for it any more. An event that was never known to exist costs nothing once its requests
-/// are answered, also while Redis is away: anyone can think of names.
+/// Processes the requests of one event until the queue is idle. The queue of an event that is not known to exist ends
+/// as soon as it is empty, so that made-up names cost nothing, not even during an outage of Redis.
 async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Request>, queues: Arc<Queues>) {
     let mut batch = Vec::new();
-    let mut known = false;
+    let mut exists = false;
     loop {
         let received = time::timeout(IDLE_TIMEOUT, requests.recv_many(&mut batch, batcher.max_batch)).await;
         if received.is_ok() {
-            known = batcher.serve(&event, &mut batch, known).await;
+            exists = batcher.process(&event, &mut batch, exists).await;
         }
-        // While requests wait, there is no second queue: it would let more of them wait than may.
-        if received.is_err() || (!known && requests.is_empty()) {
+        // A second queue may only be created once this one is empty, otherwise more requests than the limit could
+        // wait.
+        if received.is_err() || (!exists && requests.is_empty()) {
             requests.close();
-            // Whoever got in before the close is served as well.
+            // Requests that were queued before the close are processed as well.
             while requests.recv_many(&mut batch, batcher.max_batch).await > 0 {
-                batcher.serve(&event, &mut batch, known).await;
+                batcher.process(&event, &mut batch, exists).await;
             }
             let mut queues = queues.lock().unwrap_or_else(PoisonError::into_inner);
             if queues.get(&event).is_some_and(mpsc::Sender::is_closed) {
@@ -125,45 +145,56 @@ async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Re
 }
 
 impl Batcher {
-    /// Answers the requests of `batch`, and leaves it empty. Whether there is such an event, as far as one knows: if nothing
-    /// new is learned, `known`.
-    async fn serve(&self, event: &EventName, batch: &mut Vec<Request>, known: bool) -> bool {
-        // A client that left needs no coupon; it can come back.
+    /// Answers the requests of `batch` and drains it. Returns whether the event exists, or `exists` if that is
+    /// unknown.
+    async fn process(&self, event: &EventName, batch: &mut Vec<Request>, exists: bool) -> bool {
+        // A client that has disconnected gets no coupon; it can retry.
         batch.retain(|request| !request.answer.is_closed());
         if batch.is_empty() {
-            return known;
+            return exists;
         }
         let (users, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|request| (request.user, request.answer)).unzip();
+        self.issue_batch(event, &users, answers).await.unwrap_or(exists)
+    }
+
+    /// Returns whether the event exists, or None if the outcome is unknown.
+    #[tracing::instrument(level = "debug", skip_all, fields(%event, users = users.len()))]
+    async fn issue_batch(
+        &self,
+        event: &EventName,
+        users: &[UserId],
+        answers: Vec<oneshot::Sender<Answer>>,
+    ) -> Option<bool> {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         self.metrics.batch_users.observe(users.len() as f64);
-        match self.stock.issue(event, &users).await {
+        match self.stock.issue(event, users).await {
             Ok(Some(reply)) => {
                 couponry_failpoint::crash("issuer.after-lua");
-                self.sightings.saw(event);
-                self.answer(event, &users, answers, reply);
-                true
+                self.recent_events.record(event);
+                self.answer(event, answers, reply);
+                Some(true)
             }
             Ok(None) => {
-                let has_vanished = self.sightings.saw_lately(event);
-                tell_all(
-                    answers,
-                    || if has_vanished { Answer::Told(Outcome::Unverified) } else { Answer::UnknownEvent },
-                );
-                has_vanished
+                let is_recent = self.recent_events.contains(event);
+                send_all(answers, || {
+                    if is_recent { Answer::Decided(IssueOutcome::Unverified) } else { Answer::UnknownEvent }
+                });
+                Some(is_recent)
             }
             Err(error) => {
-                tracing::warn!(%error, %event, users = users.len(), "the outcome of a batch is unknown");
-                tell_all(answers, || Answer::UnknownOutcome);
-                known
+                let error = error_chain(error);
+                tracing::warn!(error, %event, count = users.len(), "outcome of a batch is unknown");
+                send_all(answers, || Answer::UnknownOutcome);
+                None
             }
         }
     }
 
-    fn answer(&self, event: &EventName, users: &[UserId], answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
+    fn answer(&self, event: &EventName, answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
         let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
         if acknowledge == Acknowledge::Redis {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                let _ = answer.send(Answer::Told(outcome));
+                let _ = answer.send(Answer::Decided(outcome));
             }
             if let Some(entry) = outbox {
                 drop(self.relay.publish(event, entry));
@@ -172,55 +203,55 @@ impl Batcher {
         }
         let issued: HashSet<&CouponCode> = outcomes
             .iter()
-            .filter_map(|outcome| if let Outcome::Issued(holding) = outcome { Some(&holding.coupon) } else { None })
+            .filter_map(|outcome| if let IssueOutcome::Issued(issued) = outcome { Some(&issued.coupon) } else { None })
             .collect();
-        let (waiting, again): (Vec<_>, Vec<_>) = users
+        let (confirmations, republished): (Vec<_>, Vec<_>) = outcomes
             .iter()
-            .zip(&outcomes)
-            .map(|(user, outcome)| match outcome {
-                Outcome::Issued(_) => (Wait::Batch, None),
-                // The same user, a moment later: one record for both.
-                Outcome::Duplicate(holding) if issued.contains(&holding.coupon) => (Wait::Batch, None),
-                Outcome::Duplicate(holding) if self.relay.must_confirm(acknowledge, event_uid, holding) => {
-                    (Wait::Again, Some(holding.record(event, event_uid, user)))
+            .map(|outcome| match outcome {
+                IssueOutcome::Issued(_) => (Confirmation::Batch, None),
+                // A second request of the same user in this batch: its record is in the batch.
+                IssueOutcome::Duplicate(entry) if issued.contains(&entry.issued.coupon) => (Confirmation::Batch, None),
+                IssueOutcome::Duplicate(entry) if self.relay.must_confirm(acknowledge, event_uid, entry) => {
+                    let (event_id, issued) = (event.clone(), entry.issued.clone());
+                    (Confirmation::Republished, Some(IssuedRecord { event_id, event_uid, issued }))
                 }
-                _ => (Wait::No, None),
+                _ => (Confirmation::NotRequired, None),
             })
             .unzip();
         let published = outbox.map(|entry| self.relay.publish_confirmed(event, entry));
-        let again: Vec<_> = again.into_iter().flatten().collect();
-        let again = self.relay.confirm(&again);
+        let republished: Vec<_> = republished.into_iter().flatten().collect();
+        let republished = self.relay.confirm(&republished);
         tokio::spawn(async move {
             let published = match published {
                 Some(published) => published.await,
                 None => Ok(()),
             };
-            let again = again.await;
-            for ((answer, outcome), waiting) in answers.into_iter().zip(outcomes).zip(waiting) {
-                let confirmed = match waiting {
-                    Wait::No => Ok(()),
-                    Wait::Batch => published,
-                    Wait::Again => again,
+            let republished = republished.await;
+            for ((answer, outcome), confirmation) in answers.into_iter().zip(outcomes).zip(confirmations) {
+                let confirmed = match confirmation {
+                    Confirmation::NotRequired => Ok(()),
+                    Confirmation::Batch => published,
+                    Confirmation::Republished => republished,
                 };
-                let _ = answer.send(confirmed.map_or(Answer::UnknownOutcome, |()| Answer::Told(outcome)));
+                let _ = answer.send(confirmed.map_or(Answer::UnknownOutcome, |()| Answer::Decided(outcome)));
             }
         });
     }
 }
 
-/// What must be in Kafka before an answer is given.
+/// Which records Kafka must confirm before a request is answered.
 #[derive(Clone, Copy)]
-enum Wait {
-    No,
-    /// What this call issued.
+enum Confirmation {
+    NotRequired,
+    /// The records of this batch.
     Batch,
-    /// What an earlier call issued.
-    Again,
+    /// The record of an earlier batch, which was published again.
+    Republished,
 }
 
-fn tell_all(answers: Vec<oneshot::Sender<Answer>>, what: impl Fn() -> Answer) {
+fn send_all(answers: Vec<oneshot::Sender<Answer>>, value: impl Fn() -> Answer) {
     for answer in answers {
-        let _ = answer.send(what());
+        let _ = answer.send(value());
     }
 }
 
@@ -234,24 +265,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn names_that_nobody_knows_cost_nothing_after_the_answer() {
+    async fn queue_of_unknown_event_is_removed_after_the_answer() {
         let stock = Stock::connect("redis://127.0.0.1:1", "").unwrap();
-        let nowhere = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
+        let unreachable = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
         let metrics = Metrics::register(&mut Registry::default());
-        let relay = Relay::start(stock.clone(), Producer::new(&nowhere).unwrap(), metrics.clone());
+        let relay = Relay::start(stock.clone(), Producer::new(&unreachable).unwrap(), metrics.clone());
         let batchers = Batchers::new(stock, relay, metrics, Arc::default(), 4, 100);
-        let asked = (0..60).map(async |i| {
+        let requests = (0..60).map(async |i| {
             let event = format!("event-{}", i % 20).parse().unwrap();
-            // Some while the batch before them is under way, some while their queue ends.
+            // Some arrive during the batch before them, some while their queue ends.
             time::sleep(Duration::from_millis(i * 20)).await;
-            batchers.ask(&event, format!("user-{i}").parse().unwrap()).await
+            batchers.issue(&event, format!("user-{i}").parse().unwrap()).await
         });
-        for answer in future::join_all(asked).await {
+        for answer in future::join_all(requests).await {
             assert!(matches!(answer, Answer::UnknownOutcome), "{answer:?}");
         }
-        let asked = Instant::now();
+        let answered = Instant::now();
         while !batchers.queues.lock().unwrap().is_empty() {
-            assert!(asked.elapsed() < IDLE_TIMEOUT / 2, "queues wait for more");
+            assert!(answered.elapsed() < IDLE_TIMEOUT / 2, "the queues were not removed");
             time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -1,15 +1,16 @@
-//! Gives one coupon to one user over HTTP.
+//! Issues one coupon per user over HTTP.
 //!
-//! The way of a request: [`routes`] reads it, [`batcher`] asks Redis for many users at once, [`relay`] sends what was issued to
-//! Kafka, [`sweeper`] sends what a dead issuer left behind.
+//! [`routes`] parses and authenticates a request, [`batcher`] issues coupons to many users in one call to Redis,
+//! [`relay`] publishes the issued records to Kafka, [`sweeper`] publishes the records of a crashed issuer.
 
 mod batcher;
+mod client_ip;
 mod identity;
 mod limits;
 mod metrics;
+mod recent_events;
 mod relay;
 mod routes;
-mod sightings;
 mod sweeper;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -20,11 +21,11 @@ use couponry_domain::Uuid;
 use couponry_kafka::Producer;
 use couponry_redis::Stock;
 use couponry_runtime::{
-    CancellationToken, Health,
-    http::{self, Serving},
+    CancellationToken, Health, error_chain,
+    http::{self, HttpServer},
     monitor::MonitorArgs,
-    patiently, problem,
-    telemetry::Telemetry,
+    retry_until_ok,
+    telemetry::TelemetryArgs,
 };
 use couponry_settings::{KafkaSettings, RedisSettings};
 use prometheus_client::registry::Registry;
@@ -34,12 +35,12 @@ use tokio::time;
 pub use crate::routes::read_issue_request;
 use crate::{
     batcher::Batchers,
-    identity::{Identity, IdentityArgs, JWT_KEYS},
-    limits::{LimitArgs, Limits},
+    identity::{Authenticator, flags::IdentityArgs, verifier::JWKS},
+    limits::{Limits, flags::LimitArgs},
     metrics::Metrics,
+    recent_events::RecentEvents,
     relay::Relay,
-    routes::App,
-    sightings::Sightings,
+    routes::app::App,
     sweeper::Sweeper,
 };
 
@@ -47,44 +48,75 @@ const REDIS: &str = "redis";
 const KAFKA: &str = "kafka";
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
-/// For all that is done after the last answer.
+/// How long the work after the last response may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Gives coupons to users: POST /coupons/issue. Run as many as you like side by side.
+/// Issues coupons to users over HTTP: POST /coupons/issue. Run any number of replicas.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120)]
 pub struct Config {
-    /// Address of the HTTP endpoint.
+    /// Listen address of the HTTP API.
     #[arg(long, env, default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// How many users one call to Redis may serve.
-    #[arg(long, env, default_value_t = 512, value_name = "USERS", value_parser = clap::value_parser!(u16).range(1..=3000))]
+    /// Maximum number of users per call to Redis.
+    #[arg(
+        long,
+        env,
+        default_value_t = 512,
+        value_name = "USERS",
+        value_parser = clap::value_parser!(u16).range(1..=3000)
+    )]
     max_batch: u16,
-    /// How many requests of one event may wait for Redis; more are answered with 503.
-    #[arg(long, env, default_value_t = 10_000, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Maximum number of requests per event that wait for Redis; more are rejected with 503.
+    #[arg(
+        long,
+        env,
+        default_value_t = 10_000,
+        value_name = "REQUESTS",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     max_queued_requests: u32,
-    /// How old an unconfirmed batch must be before another issuer sends it to Kafka as well.
+    /// Age of an unconfirmed outbox entry after which another issuer publishes it to Kafka.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     outbox_takeover_seconds: u32,
-    /// How long a client may take to send a request's body; after that: 408.
+    /// Timeout for the body of a request; then the response is 408.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     body_timeout_seconds: u32,
-    /// How long a request may wait for its outcome; after that: 503, and asking again tells.
+    /// Timeout for the outcome of a request; then the response is 503, and a retry returns the outcome.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     answer_timeout_seconds: u32,
-    /// How long to go on serving after SIGTERM, while not ready: proxies in front need that long to notice. Each answer then
-    /// sends its connection away. What is under way after that is finished, which takes 30 seconds at the most.
-    #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=3600))]
+    /// How long to serve requests after SIGTERM while not ready, until proxies have noticed. Each response then
+    /// closes its connection. Afterwards the requests in progress are finished, which takes at most 30 seconds.
+    #[arg(
+        long,
+        env,
+        default_value_t = 5,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u32).range(0..=3600)
+    )]
     drain_seconds: u32,
-    /// How long a connection may be without a request. Must be longer than the proxy in front keeps one, or it sends requests
-    /// into connections that are being closed; without a proxy in front, a minute is enough.
-    #[arg(long, env, default_value_t = 4000, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Keep-alive timeout of idle connections. Must be longer than that of the proxy, otherwise the proxy may send a
+    /// request over a connection that is being closed. Without a proxy, a minute is enough.
+    #[arg(
+        long,
+        env,
+        default_value_t = 4000,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     keep_alive_seconds: u32,
-    /// How many connections there may be at once; more wait until one ends. Each takes up to 64 KiB.
-    #[arg(long, env, default_value_t = 5000, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Maximum number of connections; more wait until one is closed. Each buffers up to 64 KiB.
+    #[arg(
+        long,
+        env,
+        default_value_t = 5000,
+        value_name = "CONNECTIONS",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     max_connections: u32,
-    /// How many proxies in front append to X-Forwarded-For: the log of failed requests (`--log info,requests=debug`) and
-    /// --rate-limit-per-address know the client that the outermost of them has seen. 0: nobody's word is taken.
+    /// Number of trusted proxies that append to X-Forwarded-For. The log of failed requests (`--log
+    /// info,requests=debug`) and
+    /// --rate-limit-per-address use the client address that the outermost of them received. 0: the header is ignored.
     #[arg(long, env, default_value_t = 0, value_name = "PROXIES", value_parser = clap::value_parser!(u8).range(0..=16))]
     trusted_proxies: u8,
     #[command(flatten)]
@@ -98,43 +130,43 @@ pub struct Config {
     #[command(flatten)]
     monitor: MonitorArgs,
     #[command(flatten)]
-    telemetry: Telemetry,
+    telemetry: TelemetryArgs,
 }
 
-/// Serves until it is told to end.
+/// Serves requests until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    config.telemetry.init()?;
-    let shutdown = couponry_runtime::shutdown().context("cannot listen to signals")?;
+    let _telemetry = config.telemetry.init("couponry-issuer")?;
+    let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
 
     let stock = Stock::open(&config.redis)?;
     let producer = Producer::new(&config.kafka)?;
     let mut registry = Registry::with_prefix("couponry_issuer");
     let metrics = Metrics::register(&mut registry);
     let relay = Relay::start(stock.clone(), producer.clone(), metrics.clone());
-    let sightings = Arc::<Sightings>::default();
+    let recent_events = Arc::<RecentEvents>::default();
     let batchers = Batchers::new(
         stock.clone(),
         relay.clone(),
         metrics.clone(),
-        sightings.clone(),
+        recent_events.clone(),
         config.max_batch.into(),
         config.max_queued_requests,
     );
-    // In this order: `shutdown` is asked for, from `stop` on nothing new is begun, and at the `end` nothing is shown any more.
+    // `shutdown` begins the draining, `stop` ends the acceptance of requests, `end` ends the monitoring endpoint.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let mut needs = vec![REDIS, KAFKA];
+    let mut dependencies = vec![REDIS, KAFKA];
     if config.identity.needs_keys() {
-        needs.push(JWT_KEYS);
+        dependencies.push(JWKS);
     }
-    let health = Health::new(&needs);
+    let health = Health::new(&dependencies);
     let limits = Limits::start(&config.limits, &metrics, &stop);
-    let with_peers = limits.by_address();
+    let with_peers = limits.limits_addresses();
     let app = Arc::new(App {
         batchers,
         relay: relay.clone(),
         stock: stock.clone(),
-        sightings: sightings.clone(),
-        identity: Identity::start(config.identity, metrics.clone(), &health, stop.clone())?,
+        recent_events: recent_events.clone(),
+        authenticator: Authenticator::start(config.identity, metrics.clone(), &health, stop.clone())?,
         limits,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
@@ -142,25 +174,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         trusted_proxies: config.trusted_proxies,
     });
 
-    // Everything is bound before anything is waited for: who looks sees why the issuer is not ready.
+    // The ports are bound before any server is reached, so that /readyz reports what is missing.
     let listener = http::bind("--listen", config.listen).await?;
     let monitor = config.monitor.start(health.clone(), registry, end.clone()).await?;
-    tracing::info!(listen = %config.listen, monitor = %config.monitor.monitor_listen, "the issuer starts");
-    let serving = Serving {
+    tracing::info!(listen = %config.listen, monitor = %config.monitor.monitor_listen, "issuer started");
+    let server = HttpServer {
         keep_alive: Duration::from_secs(config.keep_alive_seconds.into()),
         max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
         with_peers,
         draining: shutdown.clone(),
         stop: stop.clone(),
     };
-    let endpoint = tokio::spawn(serving.run(listener, routes::router(app)));
+    let endpoint = tokio::spawn(server.run(listener, routes::router(app)));
     let probe = tokio::spawn(watch_servers(stock.clone(), producer.clone(), health.clone(), stop.clone()));
     let sweeper = Sweeper {
         id: Uuid::new_v4(),
         stock,
         relay: relay.clone(),
-        sightings,
-        adopt_after: Duration::from_secs(config.outbox_takeover_seconds.into()),
+        recent_events,
+        takeover_after: Duration::from_secs(config.outbox_takeover_seconds.into()),
         metrics,
     };
     let sweeper = tokio::spawn(sweeper.run(stop.clone()));
@@ -168,37 +200,41 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     shutdown.cancelled().await;
     health.end("shutting down");
     let drain = Duration::from_secs(config.drain_seconds.into());
-    tracing::info!(?drain, "serving until everyone knows that this issuer ends");
+    tracing::info!(?drain, "draining connections before shutdown");
     time::sleep(drain).await;
     stop.cancel();
-    endpoint.await.context("the endpoint failed")?;
-    // What could not be sent by then stays in the outbox, for another issuer or the next start.
-    let sent = time::timeout(FLUSH_TIMEOUT, async {
+    endpoint.await.context("the HTTP server panicked")?;
+    // Entries that are not published by then stay in the outbox for another issuer.
+    let flushed = time::timeout(FLUSH_TIMEOUT, async {
         if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {
-            tracing::warn!(%error, "leaving what is not in Kafka yet in the outbox");
+            tracing::warn!(
+                error = error_chain(error),
+                "cannot flush the producer, unconfirmed records stay in the outbox"
+            );
         }
         relay.finish(FLUSH_TIMEOUT).await;
-        sweeper.await.context("the sweeper failed")?;
-        probe.await.context("the probe failed")
+        sweeper.await.context("the sweeper panicked")?;
+        probe.await.context("the watcher of the servers panicked")
     });
-    if let Ok(ended) = sent.await {
-        ended?;
+    if let Ok(flushed) = flushed.await {
+        flushed?;
     } else {
-        tracing::warn!("ending with work under way: another issuer goes on with it");
+        tracing::warn!(timeout = ?FLUSH_TIMEOUT, "shutdown before all records were published, they stay in the outbox");
     }
     end.cancel();
-    monitor.await.context("the monitor failed")?;
-    tracing::info!("the issuer ends");
+    monitor.await.context("the monitoring endpoint panicked")?;
+    tracing::info!("issuer stopped");
     Ok(())
 }
 
-/// Keeps the readiness up to date: Kafka must have been there once (after that the outbox bridges its absence), Redis always.
+/// Updates the readiness. Redis must be available at all times, Kafka only once: afterwards the outbox bridges its
+/// outages.
 async fn watch_servers(stock: Stock, producer: Producer, health: Health, shutdown: CancellationToken) {
     let kafka = async {
-        patiently("waiting for Kafka", &shutdown, async || {
-            let answer = producer.ping(KAFKA_TIMEOUT).await;
-            health.set(KAFKA, answer.as_ref().map(drop));
-            answer
+        retry_until_ok("waiting for Kafka", &shutdown, async || {
+            let result = producer.ping(KAFKA_TIMEOUT).await.map_err(error_chain);
+            health.set(KAFKA, result.as_ref().copied().map_err(String::as_str));
+            result
         })
         .await;
     };
@@ -206,7 +242,7 @@ async fn watch_servers(stock: Stock, producer: Producer, health: Health, shutdow
         while !shutdown.is_cancelled() {
             health.set(REDIS, stock.ping().await);
             tokio::select! {
-                () = tokio::time::sleep(PROBE_INTERVAL) => {}
+                () = time::sleep(PROBE_INTERVAL) => {}
                 () = shutdown.cancelled() => {}
             }
         }

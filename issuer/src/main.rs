@@ -1,4 +1,4 @@
-//! The program.
+//! The issuer program.
 
 use clap::Parser as _;
 

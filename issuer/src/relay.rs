@@ -1,9 +1,10 @@
-//! From the outbox to Kafka.
+//! Publishes outbox entries to Kafka.
 //!
-//! An entry leaves the outbox only after the broker has confirmed every record of it. Whatever goes wrong before leaves it
-//! there, and the [`crate::sweeper`] sends it again.
+//! # Guarantees
+//! An entry is deleted from the outbox only after the broker has confirmed all of its records. After any earlier
+//! failure it stays in the outbox, and the [`crate::sweeper`] publishes it again.
 
-mod confirmed;
+mod confirmed_records;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,40 +12,41 @@ use std::{
     time::Duration,
 };
 
-use couponry_domain::{EventName, IssuedRecord, Uuid};
-use couponry_kafka::{Delivery, JournalError, Producer};
-use couponry_redis::{Acknowledge, Holding, OutboxEntry, Status, Stock};
+use couponry_domain::{Acknowledge, EventName, IssuedRecord, Uuid};
+use couponry_kafka::{Delivery, KafkaError, Producer};
+use couponry_redis::{IssuedEntry, OutboxEntry, Status, Stock};
+use couponry_runtime::error_chain;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{mpsc, watch},
     time,
 };
 
-use self::confirmed::Confirmed;
+use self::confirmed_records::ConfirmedRecords;
 use crate::metrics::Metrics;
 
-/// How many confirmed entries one deletion takes.
-const MAX_CONFIRMED: usize = 1000;
+/// The most confirmed entries per deletion.
+const MAX_DELETED: usize = 1000;
 
-/// Kafka did not confirm, so nobody knows whether it has the records. They will be sent again.
+/// Kafka has not confirmed the records, so it is unknown whether it has them. They are published again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Kafka has not confirmed the record yet")]
+#[error("Kafka has not confirmed the records")]
 pub(crate) struct Unconfirmed;
 
-/// Sends issued records to Kafka. Clones share everything.
+/// Publishes issued records to Kafka. Clones share all state.
 #[derive(Clone)]
 pub(crate) struct Relay {
     producer: Producer,
     in_flight: Arc<InFlight>,
     confirmed: mpsc::UnboundedSender<Entry>,
     idle: watch::Receiver<usize>,
-    known: Arc<Confirmed>,
+    confirmed_records: Arc<ConfirmedRecords>,
     metrics: Metrics,
 }
 
 type Entry = (EventName, String);
 
-/// The entries that this issuer is sending. Their number is bounded by the producer's queue.
+/// The entries that this issuer is publishing. The queue of the producer limits their number.
 struct InFlight {
     entries: Mutex<HashSet<Entry>>,
     count: watch::Sender<usize>,
@@ -69,19 +71,19 @@ impl Relay {
     pub(crate) fn start(stock: Stock, producer: Producer, metrics: Metrics) -> Self {
         let (count, idle) = watch::channel(0);
         let in_flight =
-            Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.entries_in_flight.clone() });
+            Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.outbox_in_flight.clone() });
         let (confirmed, receiver) = mpsc::unbounded_channel();
         tokio::spawn(delete_confirmed(stock, receiver, in_flight.clone()));
-        Self { producer, in_flight, confirmed, idle, known: Arc::default(), metrics }
+        Self { producer, in_flight, confirmed, idle, confirmed_records: Arc::default(), metrics }
     }
 
-    /// Whether this issuer is sending the entry now.
-    pub(crate) fn is_sending(&self, event: &EventName, id: &str) -> bool {
+    /// Whether this issuer is publishing the entry.
+    pub(crate) fn is_in_flight(&self, event: &EventName, id: &str) -> bool {
         self.in_flight.lock().contains(&(event.clone(), id.to_owned()))
     }
 
-    /// Sends an entry's records, and deletes the entry when all are confirmed. The sending has begun when this returns, and
-    /// goes on if the future is dropped.
+    /// Publishes the records of an entry, and deletes the entry when all are confirmed. Publishing begins before this
+    /// returns and continues if the future is dropped.
     pub(crate) fn publish(
         &self,
         event: &EventName,
@@ -96,7 +98,7 @@ impl Relay {
         let task = tokio::spawn(async move {
             let outcome = sent.await;
             match outcome {
-                // Stays in flight until it is deleted, so that the sweeper does not take it in between.
+                // Remains in flight until it is deleted, so that the sweeper does not publish it again.
                 Ok(()) => drop(relay.confirmed.send(entry)),
                 Err(Unconfirmed) => relay.in_flight.change(|entries| {
                     entries.remove(&entry);
@@ -107,42 +109,44 @@ impl Relay {
         async move { task.await.unwrap_or(Err(Unconfirmed)) }
     }
 
-    /// As [`Relay::publish`], for users who are told only then: they may ask again before the database has it.
+    /// Like [`Relay::publish`], for users who are answered after the confirmation. Remembers the records, because the
+    /// users may repeat their requests before the database has them.
     pub(crate) fn publish_confirmed(
         &self,
         event: &EventName,
         entry: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
-        let records: Vec<u64> = entry.records.iter().map(|record| self.known.record(record)).collect();
-        let (published, known) = (self.publish(event, entry), self.known.clone());
-        async move { published.await.inspect(|()| known.remember(records)) }
+        let records: Vec<u64> = entry.records.iter().map(|record| self.confirmed_records.record(record)).collect();
+        let (published, confirmed) = (self.publish(event, entry), self.confirmed_records.clone());
+        async move { published.await.inspect(|()| confirmed.remember(records)) }
     }
 
-    /// Whether a user who holds this must not be told of it before [`Relay::confirm`]: the event wants it to be in Kafka, and
-    /// nobody here knows that it is.
-    pub(crate) fn must_confirm(&self, acknowledge: Acknowledge, event: Uuid, holding: &Holding) -> bool {
+    /// Whether [`Relay::confirm`] is required before the coupon is returned to its holder: the event acknowledges
+    /// after Kafka, and this issuer does not know of a confirmation.
+    pub(crate) fn must_confirm(&self, acknowledge: Acknowledge, event: Uuid, entry: &IssuedEntry) -> bool {
         acknowledge == Acknowledge::Kafka
-            && holding.status == Status::Pending
-            && !self.known.contains(self.known.issuance(event, &holding.coupon, holding.issued_at))
+            && entry.status == Status::Pending
+            && !self.confirmed_records.contains(self.confirmed_records.issuance(event, &entry.issued))
     }
 
-    /// Sees to it that Kafka has these records: sends them once more, since whoever issued the coupons may be dead.
+    /// Ensures that Kafka has these records by publishing them again: the issuer that issued the coupons may have
+    /// crashed.
     pub(crate) fn confirm(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
-        let (sent, known) = (self.send(records), self.known.clone());
-        let records: Vec<u64> = records.iter().map(|record| self.known.record(record)).collect();
-        async move { sent.await.inspect(|()| known.remember(records)) }
+        let (sent, confirmed) = (self.send(records), self.confirmed_records.clone());
+        let records: Vec<u64> = records.iter().map(|record| self.confirmed_records.record(record)).collect();
+        async move { sent.await.inspect(|()| confirmed.remember(records)) }
     }
 
-    /// Sends records that are in the outbox, or were.
+    /// Publishes records that are or were in the outbox.
     fn send(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
-        // A full queue is no place to wait in: what does not fit stays in the outbox.
-        let deliveries = self.producer.send_together(records);
+        // Records that do not fit into the queue of the producer stay in the outbox.
+        let deliveries = self.producer.send_batch(records);
         let metrics = self.metrics.clone();
         let count = records.len() as u64;
         async move {
             let outcome = match deliveries {
-                Ok(deliveries) => delivered(deliveries).await.map_err(|error| error.to_string()),
-                Err(full) => Err(full.to_string()),
+                Ok(deliveries) => await_all(deliveries).await.map_err(error_chain),
+                Err(full) => Err(error_chain(full)),
             };
             match outcome {
                 Ok(()) => {
@@ -151,23 +155,24 @@ impl Relay {
                 }
                 Err(error) => {
                     metrics.records_unconfirmed.inc_by(count);
-                    tracing::warn!(error, records = count, "not confirmed by Kafka, left in the outbox");
+                    tracing::warn!(error, count, "Kafka did not confirm records, they stay in the outbox");
                     Err(Unconfirmed)
                 }
             }
         }
     }
 
-    /// Waits until nothing is under way, at most until `deadline` has passed.
-    pub(crate) async fn finish(mut self, deadline: Duration) {
-        if time::timeout(deadline, self.idle.wait_for(|count| *count == 0)).await.is_err() {
-            tracing::warn!(entries = *self.idle.borrow(), "entries stay in the outbox for another issuer");
+    /// Waits until no entry is in flight, at most for `timeout`.
+    pub(crate) async fn finish(mut self, timeout: Duration) {
+        if time::timeout(timeout, self.idle.wait_for(|count| *count == 0)).await.is_err() {
+            tracing::warn!(count = *self.idle.borrow(), "entries stay in the outbox for another issuer");
         }
     }
 }
 
-/// Waits for all of them. They are done in about this order, so one after the other wakes the task less often than all at once.
-async fn delivered(deliveries: Vec<Delivery>) -> Result<(), JournalError> {
+/// Awaits all deliveries. They complete in about this order, so awaiting them in sequence wakes the task less often
+/// than joining.
+async fn await_all(deliveries: Vec<Delivery>) -> Result<(), KafkaError> {
     for delivery in deliveries {
         delivery.await?;
     }
@@ -176,7 +181,7 @@ async fn delivered(deliveries: Vec<Delivery>) -> Result<(), JournalError> {
 
 async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {
     let mut confirmed = Vec::new();
-    while receiver.recv_many(&mut confirmed, MAX_CONFIRMED).await > 0 {
+    while receiver.recv_many(&mut confirmed, MAX_DELETED).await > 0 {
         let mut by_event: HashMap<&EventName, Vec<String>> = HashMap::new();
         for (event, id) in &confirmed {
             by_event.entry(event).or_default().push(id.clone());
@@ -184,8 +189,9 @@ async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<En
         for (event, ids) in by_event {
             couponry_failpoint::crash("issuer.before-outbox-deletion");
             if let Err(error) = stock.confirm(event, &ids).await {
-                // Harmless: they are sent once more, and the database knows them already.
-                tracing::warn!(%error, %event, entries = ids.len(), "confirmed entries stay in the outbox");
+                // Harmless: they are published once more, and recording is idempotent.
+                let error = error_chain(error);
+                tracing::warn!(error, %event, count = ids.len(), "cannot delete confirmed outbox entries");
             }
         }
         in_flight.change(|entries| {

@@ -1,46 +1,46 @@
-//! Sends what others left in the outbox: a dead issuer's last batches, a call whose answer was lost, a backlog that Kafka was
-//! not there for.
+//! Publishes outbox entries that their issuer has not published: of a crashed issuer, of a call whose reply was lost,
+//! of an outage of Kafka.
 //!
 //! # Guarantees
-//! Every entry older than `adopt_after` is sent again until Kafka confirms it. One issuer at a time sweeps an event, so a
-//! backlog is sent by its owner and one more at the most. An entry that cannot be read or sent, and an event that cannot be
-//! swept, hold up nothing else.
+//! Every entry older than `takeover_after` is published again until Kafka confirms it. A lease ensures that one
+//! issuer at a time sweeps an event, so an entry is published by its owner and at most one other issuer. An entry
+//! that cannot be decoded or published, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats
-//! An entry may be sent by a slow owner as well: the consumer records it once.
+//! A slow owner may publish the entry as well. Recording is idempotent.
 
 use std::{sync::Arc, time::Duration};
 
 use couponry_domain::{EventName, Uuid};
-use couponry_redis::{CleanupIncomplete, Stock, StockError};
-use couponry_runtime::CancellationToken;
+use couponry_redis::{Stock, StockError};
+use couponry_runtime::{CancellationToken, error_chain};
 use futures::future;
 use tokio::time;
 
-use crate::{metrics::Metrics, relay::Relay, sightings::Sightings};
+use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Longer than a few intervals, so that the role stays where it is; short enough to pass on soon after a death.
+/// A few intervals, so that the lease holder keeps it; short enough for a fast takeover after a crash.
 const LEASE: Duration = Duration::from_secs(5);
-/// Entries in one page: each has up to a batch of records.
-const PAGE: usize = 50;
+/// Entries per page. Each has up to a batch of records.
+const PAGE_SIZE: usize = 50;
 
 pub(crate) struct Sweeper {
-    /// This issuer, among the others.
+    /// Identifies this issuer as the lease holder.
     pub(crate) id: Uuid,
     pub(crate) stock: Stock,
     pub(crate) relay: Relay,
-    pub(crate) sightings: Arc<Sightings>,
-    pub(crate) adopt_after: Duration,
+    pub(crate) recent_events: Arc<RecentEvents>,
+    pub(crate) takeover_after: Duration,
     pub(crate) metrics: Metrics,
 }
 
 impl Sweeper {
-    /// Sweeps again and again until the shutdown. A round that fails is only a round: the next one does it all anew.
+    /// Sweeps all events every second until the shutdown. A failed round is repeated by the next one.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.round(&shutdown).await {
-                tracing::warn!(%error, "cannot sweep the outboxes");
+            if let Err(error) = self.sweep_all(&shutdown).await {
+                tracing::warn!(error = error_chain(error), "cannot sweep the outboxes");
             }
             tokio::select! {
                 () = time::sleep(INTERVAL) => {}
@@ -49,14 +49,14 @@ impl Sweeper {
         }
     }
 
-    async fn round(&self, shutdown: &CancellationToken) -> Result<(), StockError> {
+    async fn sweep_all(&self, shutdown: &CancellationToken) -> Result<(), StockError> {
         if couponry_failpoint::is_on("issuer.no-sweep") {
             return Ok(());
         }
         for event in self.stock.events().await? {
-            self.sightings.saw(&event);
+            self.recent_events.record(&event);
             if let Err(error) = self.sweep(&event, shutdown).await {
-                tracing::warn!(%error, %event, "cannot sweep an outbox");
+                tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
             }
         }
         Ok(())
@@ -64,32 +64,31 @@ impl Sweeper {
 
     async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<(), StockError> {
         let mut last = None;
-        while !shutdown.is_cancelled() && self.stock.sweep_as(event, self.id, LEASE).await? {
-            let page = self.stock.left_behind(event, self.adopt_after, last.as_deref(), PAGE).await?;
-            let CleanupIncomplete { entries: page, unreadable, last: seen } = page;
-            if seen.is_none() {
+        while !shutdown.is_cancelled() && self.stock.acquire_sweeper_lease(event, self.id, LEASE).await? {
+            let page = self.stock.list_unconfirmed(event, self.takeover_after, last.as_deref(), PAGE_SIZE).await?;
+            if page.last.is_none() {
                 break;
             }
-            last = seen;
-            if !unreadable.is_empty() {
-                tracing::error!(%event, ?unreadable, "these entries of the outbox are unreadable: they stay there");
+            last = page.last;
+            if !page.unreadable.is_empty() {
+                tracing::error!(%event, entries = ?page.unreadable, "cannot decode outbox entries, they stay there");
             }
-            let mut sent = Vec::new();
-            let mut records = 0;
-            for entry in page {
-                if !self.relay.is_sending(event, &entry.id) {
+            let (mut published, mut records) = (Vec::new(), 0);
+            for entry in page.entries {
+                if !self.relay.is_in_flight(event, &entry.id) {
                     records += entry.records.len();
-                    sent.push(self.relay.publish(event, entry));
+                    published.push(self.relay.publish(event, entry));
                 }
             }
-            if sent.is_empty() {
+            if published.is_empty() {
                 continue;
             }
-            let entries = sent.len();
-            self.metrics.entries_adopted.inc_by(entries as u64);
-            tracing::info!(%event, entries, records, "sending what was left in the outbox");
-            if future::join_all(sent).await.iter().all(Result::is_err) {
-                // Kafka is not there: the rest can wait for the next round. One entry that fails alone holds up no other.
+            let count = published.len();
+            self.metrics.outbox_taken_over.inc_by(count as u64);
+            tracing::info!(%event, count, records, "publishing unconfirmed outbox entries");
+            if future::join_all(published).await.iter().all(Result::is_err) {
+                // Kafka is unavailable: the rest waits for the next round. A single failed entry does not delay
+                // others.
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! Signatures are checked by ring, which checks those of TLS as well: one implementation in the program.
+//! Verifies JWT signatures with ring, which TLS uses as well: one implementation of cryptography in the process.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
@@ -16,29 +16,29 @@ use ring::{
 static RING: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(new_error(ErrorKind::UnsupportedAlgorithm)),
     verifier_factory: |algorithm, key| {
-        Ok(Box::new(RingVerifier { algorithm: *algorithm, means: Means::of(*algorithm)?, key: key.clone() }))
+        Ok(Box::new(RingVerifier { algorithm: *algorithm, scheme: Scheme::of(*algorithm)?, key: key.clone() }))
     },
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Must be called before a token is read; more than once does no harm.
+/// Must be called before a token is decoded. Idempotent.
 pub(super) fn install() {
     let _ = RING.install_default();
 }
 
 struct RingVerifier {
     algorithm: Algorithm,
-    means: Means,
+    scheme: Scheme,
     key: DecodingKey,
 }
 
-enum Means {
+enum Scheme {
     Hmac(hmac::Algorithm),
     Rsa(&'static RsaParameters),
     Public(&'static dyn VerificationAlgorithm),
 }
 
-impl Means {
+impl Scheme {
     fn of(algorithm: Algorithm) -> Result<Self> {
         Ok(match algorithm {
             Algorithm::HS256 => Self::Hmac(hmac::HMAC_SHA256),
@@ -60,18 +60,18 @@ impl Means {
 
 impl Verifier<Vec<u8>> for RingVerifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
-        // A key of another kind than the algorithm's is never tried: a public key is no secret of HMAC.
+        // A public key must never be used as an HMAC secret (algorithm confusion).
         if self.key.family() != self.algorithm.family() {
             return Err(Error::new());
         }
-        let verified = match (&self.means, self.key.kind()) {
-            (Means::Hmac(hash), DecodingKeyKind::SecretOrDer(secret)) => {
+        let verified = match (&self.scheme, self.key.kind()) {
+            (Scheme::Hmac(hash), DecodingKeyKind::SecretOrDer(secret)) => {
                 hmac::verify(&hmac::Key::new(*hash, secret), message, signature)
             }
-            (Means::Rsa(parameters), DecodingKeyKind::RsaModulusExponent { n, e }) => {
+            (Scheme::Rsa(parameters), DecodingKeyKind::RsaModulusExponent { n, e }) => {
                 RsaPublicKeyComponents { n, e }.verify(parameters, message, signature)
             }
-            (Means::Public(algorithm), DecodingKeyKind::SecretOrDer(key)) => {
+            (Scheme::Public(algorithm), DecodingKeyKind::SecretOrDer(key)) => {
                 UnparsedPublicKey::new(*algorithm, key).verify(message, signature)
             }
             _ => return Err(Error::new()),

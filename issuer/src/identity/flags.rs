@@ -1,11 +1,11 @@
-//! Flags that say who the user is.
+//! Flags of user authentication.
 
 use std::{path::PathBuf, str::FromStr};
 
 use axum::http::{HeaderName, Uri};
-use couponry_settings::Authorities;
+use couponry_settings::CaCertificates;
 
-/// Where the userId comes from.
+/// The source of the userId.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum UserIdentity {
     Body,
@@ -23,75 +23,88 @@ impl FromStr for UserIdentity {
             _ => {}
         }
         let name = source.strip_prefix("header:").ok_or("use `body`, `header:NAME` or `jwt`")?;
-        HeaderName::from_str(name).map(Self::Header).map_err(|_| format!("{name:?} is no name of a header"))
+        HeaderName::from_str(name).map(Self::Header).map_err(|_| format!("{name:?} is not a valid header name"))
     }
 }
 
-/// Who the user is.
+/// Flags of user authentication.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Who the user is")]
+#[command(next_help_heading = "User authentication")]
 pub(crate) struct IdentityArgs {
-    /// Who the user is: `body` takes the request's word for it (for trials), `header:NAME` takes the header that a trusted
-    /// proxy sets, `jwt` takes the token in `Authorization: Bearer`.
+    /// Source of the userId: `body` trusts the request (for trials only), `header:NAME` trusts a header that a proxy
+    /// sets, `jwt` verifies the token in `Authorization: Bearer`.
     #[arg(long, env, default_value = "body", value_name = "SOURCE")]
     pub(super) user_identity: UserIdentity,
     #[command(flatten)]
     pub(super) jwt: JwtArgs,
 }
 
-/// Which tokens are believed.
+/// Flags of token verification.
 #[derive(Clone, Debug, clap::Args)]
-#[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
+#[expect(clippy::struct_field_names, reason = "the fields are named after the flags")]
 pub(super) struct JwtArgs {
-    /// Where the keys of the tokens are (JWKS): http:// or https://. Read at the start, then regularly, and when a token names
-    /// a key that is not known; while it does not answer, the keys stay. Keys of HMAC are secrets: they are taken from a file.
+    /// URL of the JWKS with the keys that sign tokens: http:// or https://. Fetched at startup, periodically, and
+    /// when a token names an unknown key. If a fetch fails, the known keys stay in use. HMAC keys are secrets and are
+    /// only accepted from a file.
     #[arg(long, env, value_name = "URL")]
     pub(super) jwt_jwks_url: Option<Uri>,
-    /// Who signs the certificate of --jwt-jwks-url (PEM); without it, the authorities that browsers trust.
-    #[arg(long, env, value_name = "PATH", value_parser = Authorities::read)]
-    pub(super) jwt_ca_file: Option<Authorities>,
-    /// The file that has the keys (JWKS), in place of a URL. A changed file is read again.
+    /// PEM file with CA certificates to verify --jwt-jwks-url with. Default: the public CAs (Mozilla's list).
+    #[arg(long, env, value_name = "PATH", value_parser = CaCertificates::read)]
+    pub(super) jwt_ca_file: Option<CaCertificates>,
+    /// File with the JWKS, instead of a URL. Reloaded when it changes.
     #[arg(long, env, value_name = "PATH")]
     pub(super) jwt_jwks_file: Option<PathBuf>,
-    /// What a token must say who made it (`iss`); without it, anyone who has a key.
+    /// Required issuer of tokens (`iss`). Default: any issuer with a known key.
     #[arg(long, env, value_name = "ISSUER")]
     pub(super) jwt_issuer: Option<String>,
-    /// Whom a token must be for (`aud`), one of these; without it, only tokens that are for nobody in particular are taken.
+    /// Accepted audiences of tokens (`aud`). Default: only tokens without an audience are accepted.
     #[arg(long, env, value_name = "AUDIENCE,...", value_delimiter = ',')]
     pub(super) jwt_audience: Vec<String>,
-    /// The claim that names the user: 1 to 256 bytes of text, which must never pass to another user.
+    /// Claim with the userId: a string of 1 to 256 bytes that is never reassigned to another user.
     #[arg(long, env, value_name = "CLAIM", default_value = "sub")]
     pub(super) jwt_user_claim: String,
-    /// How far clocks may be apart when it is decided whether a token is valid yet (`nbf`) or still (`exp`).
-    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=600))]
+    /// Tolerated clock skew when `nbf` and `exp` of a token are checked.
+    #[arg(
+        long,
+        env,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(0..=600)
+    )]
     pub(super) jwt_leeway_seconds: u32,
-    /// How often the keys are read again from --jwt-jwks-url.
-    #[arg(long, env, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    /// How often --jwt-jwks-url is fetched.
+    #[arg(
+        long,
+        env,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
     pub(super) jwt_refresh_seconds: u32,
 }
 
-/// Flags that do not go together.
+/// Flags that contradict each other.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IdentityError {
-    /// Tokens need keys, from one place.
-    #[error("--user-identity jwt needs either --jwt-jwks-url or --jwt-jwks-file")]
+    /// No source of keys, or two.
+    #[error("--user-identity jwt requires either --jwt-jwks-url or --jwt-jwks-file")]
     KeysFrom,
-    /// Whoever names keys believes that they are used.
-    #[error("--jwt-jwks-url and --jwt-jwks-file need --user-identity jwt")]
+    /// Keys without token verification.
+    #[error("--jwt-jwks-url and --jwt-jwks-file require --user-identity jwt")]
     Unused,
-    /// The URL cannot be asked.
+    /// An unsupported URL.
     #[error("--jwt-jwks-url {0} is not of the form http://host/path or https://host/path")]
     Url(Uri),
     /// TLS cannot be set up.
-    #[error("--jwt-jwks-url: cannot set up TLS: {0}")]
+    #[error("--jwt-jwks-url: cannot set up TLS")]
     Tls(#[from] rustls::Error),
-    /// The certificates cannot be read.
-    #[error("--jwt-ca-file: {0}")]
+    /// The CA certificates are invalid.
+    #[error("--jwt-ca-file: invalid certificate")]
     Certificates(#[from] rustls_pki_types::pem::Error),
 }
 
 impl IdentityArgs {
-    /// Whether tokens are asked for.
+    /// Whether tokens are verified.
     pub(crate) fn needs_keys(&self) -> bool {
         self.user_identity == UserIdentity::Jwt
     }
@@ -110,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_is_read_from_its_flag() {
+    fn user_identity_is_parsed_from_the_flag() {
         assert_eq!("body".parse(), Ok(UserIdentity::Body));
         assert_eq!("jwt".parse(), Ok(UserIdentity::Jwt));
         assert_eq!("header:X-User-Id".parse(), Ok(UserIdentity::Header(HeaderName::from_static("x-user-id"))));

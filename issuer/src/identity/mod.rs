@@ -1,107 +1,108 @@
-//! Who the user is.
+//! User authentication.
 
 mod crypto;
-mod flags;
-mod keys;
-mod refusal;
-mod source;
-mod verifier;
+mod failure;
+pub(crate) mod flags;
+mod jwks;
+mod jwks_source;
+pub(crate) mod sign_in;
+pub(crate) mod verifier;
 
 use axum::http::{HeaderMap, HeaderName};
 use couponry_domain::UserId;
-use couponry_runtime::{CancellationToken, Health};
+use couponry_runtime::{CancellationToken, Health, problem::Problem};
 
-pub(crate) use self::flags::IdentityArgs;
 use self::{
-    flags::UserIdentity,
-    refusal::{Reason, Refusal},
+    failure::{Failure, Reason},
+    flags::{IdentityArgs, IdentityError, UserIdentity},
+    sign_in::SignIn,
     verifier::Verifier,
 };
-use crate::{metrics::Metrics, problem::Problem, routes::SignIn};
+use crate::metrics::Metrics;
 
-/// What the readiness says about the keys of tokens.
-pub(crate) const JWT_KEYS: &str = "jwt keys";
-
-/// Finds out who asks.
-pub(crate) struct Identity {
-    from: From,
+/// Authenticates the user of a request.
+pub(crate) struct Authenticator {
+    source: Source,
     metrics: Metrics,
 }
 
-enum From {
-    /// The request says it itself: anyone can ask for anyone.
+enum Source {
+    /// The request itself: any client can act for any user.
     Body,
-    /// A trusted proxy says it in this header.
+    /// A header that a trusted proxy sets.
     Header(HeaderName),
-    /// A signed token says it.
+    /// A signed token.
     Jwt(Verifier),
 }
 
-impl Identity {
-    /// Begins to fetch keys, if tokens need them: until they are there, `health` says that [`JWT_KEYS`] are missing.
+impl Authenticator {
+    /// Starts fetching the keys of tokens, if required. Until they are available, `health` reports [`verifier::JWKS`]
+    /// as missing.
     pub(crate) fn start(
         args: IdentityArgs,
         metrics: Metrics,
         health: &Health,
         stop: CancellationToken,
-    ) -> Result<Self, flags::IdentityError> {
+    ) -> Result<Self, IdentityError> {
         args.check()?;
-        let from = match args.user_identity {
+        let source = match args.user_identity {
             UserIdentity::Body => {
-                tracing::warn!("--user-identity body: everyone can ask in everyone's name. Use this for trials only.");
-                From::Body
+                tracing::warn!(
+                    "--user-identity body is for trials only: any client can act for any user"
+                );
+                Source::Body
             }
-            UserIdentity::Header(name) => From::Header(name),
-            UserIdentity::Jwt => From::Jwt(Verifier::start(args.jwt, health, stop)?),
+            UserIdentity::Header(name) => Source::Header(name),
+            UserIdentity::Jwt => Source::Jwt(Verifier::start(args.jwt, health, stop)?),
         };
-        Ok(Self { from, metrics })
+        Ok(Self { source, metrics })
     }
 
-    /// How users sign in here.
+    /// How clients authenticate their user.
     pub(crate) fn sign_in(&self) -> SignIn {
-        match &self.from {
-            From::Body => SignIn::None,
-            From::Header(name) => SignIn::Header(name.clone()),
-            From::Jwt(_) => SignIn::Token,
+        match &self.source {
+            Source::Body => SignIn::None,
+            Source::Header(name) => SignIn::Header(name.clone()),
+            Source::Jwt(_) => SignIn::Token,
         }
     }
 
-    /// The user of a request that names `claimed`, or nobody.
-    pub(crate) async fn user(&self, headers: &HeaderMap, claimed: Option<String>) -> Result<UserId, Problem> {
-        let user = match &self.from {
-            From::Body => return checked(claimed.ok_or_else(|| Problem::invalid("missing field `userId`"))?),
-            From::Header(name) => in_header(name, headers),
-            From::Jwt(verifier) => verifier.user(headers).await,
+    /// The user of a request that names `claimed`, or no user.
+    pub(crate) async fn authenticate(&self, headers: &HeaderMap, claimed: Option<String>) -> Result<UserId, Problem> {
+        let user = match &self.source {
+            Source::Body => return parse_user(claimed.ok_or_else(|| Problem::invalid("missing field `userId`"))?),
+            Source::Header(name) => user_in_header(name, headers),
+            Source::Jwt(verifier) => verifier.verify(headers).await,
         };
         user.and_then(|user| {
             if claimed.is_some_and(|claimed| claimed != user) {
-                Err(Refusal::new(Reason::OtherUser, "the request names another user than the one who is signed in"))
+                Err(Failure::new(Reason::OtherUser, "the request names another user than the authenticated one"))
             } else {
                 Ok(user)
             }
         })
-        .map_err(|refusal| {
-            self.metrics.refuse(refusal.reason().label());
-            refusal.into()
+        .map_err(|failure| {
+            self.metrics.count_authentication_failure(failure.reason().label());
+            failure.into()
         })
-        .and_then(checked)
+        .and_then(parse_user)
     }
 }
 
-fn checked(id: String) -> Result<UserId, Problem> {
+fn parse_user(id: String) -> Result<UserId, Problem> {
     id.try_into().map_err(|error: couponry_domain::identity::InvalidId| Problem::invalid(error.to_string()))
 }
 
-fn in_header(name: &HeaderName, headers: &HeaderMap) -> Result<String, Refusal> {
+fn user_in_header(name: &HeaderName, headers: &HeaderMap) -> Result<String, Failure> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or_else(|| Refusal::new(Reason::NoHeader, format!("no header {name}")))?;
+    let value = values.next().ok_or_else(|| Failure::new(Reason::NoHeader, format!("the header {name} is missing")))?;
     if values.next().is_some() {
-        // The proxy has added its own to one that the client sent: nobody knows which is which.
-        return Err(Refusal::new(Reason::BadHeader, format!("more than one header {name}")));
+        // The proxy appended its header to one of the client; they cannot be told apart.
+        return Err(Failure::new(Reason::BadHeader, format!("more than one {name} header")));
     }
     match std::str::from_utf8(value.as_bytes()) {
         Ok(user) => Ok(user.to_owned()),
-        Err(_) => Err(Refusal::new(Reason::BadHeader, format!("the header {name} is not UTF-8"))),
+        Err(_) => Err(Failure::new(Reason::BadHeader, format!("the header {name} is not UTF-8"))),
     }
 }
 
@@ -112,11 +113,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_header_outranks_what_the_request_claims() {
-        let from = From::Header(HeaderName::from_static("x-user-id"));
-        let identity = Identity { from, metrics: Metrics::register(&mut Registry::default()) };
+    async fn authenticate_with_header_rejects_another_user_in_the_request() {
+        let source = Source::Header(HeaderName::from_static("x-user-id"));
+        let authenticator = Authenticator { source, metrics: Metrics::register(&mut Registry::default()) };
         let status = async |headers: &HeaderMap, claimed: Option<&str>| {
-            identity.user(headers, claimed.map(Into::into)).await.map_err(|problem| problem.status())
+            authenticator.authenticate(headers, claimed.map(Into::into)).await.map_err(|problem| problem.status())
         };
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), "u1".parse().unwrap())]);
         let user: UserId = "u1".parse().unwrap();
@@ -127,10 +128,10 @@ mod tests {
         let mut forged = headers;
         forged.append("x-user-id", "u2".parse().unwrap());
         assert_eq!(status(&forged, None).await, Err(401));
-        for (bad, why) in [("", 400), (" ", 400), ("a\tb", 400), ("\u{fc}", 200)] {
-            let value = axum::http::HeaderValue::from_bytes(bad.as_bytes()).unwrap();
+        for (user, expected) in [("", 400), (" ", 400), ("a\tb", 400), ("\u{fc}", 200)] {
+            let value = axum::http::HeaderValue::from_bytes(user.as_bytes()).unwrap();
             let headers = HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), value)]);
-            assert_eq!(status(&headers, None).await.err().unwrap_or(200), why, "{bad:?}");
+            assert_eq!(status(&headers, None).await.err().unwrap_or(200), expected, "{user:?}");
         }
         let latin = axum::http::HeaderValue::from_bytes(b"\xfc").unwrap();
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), latin)]);

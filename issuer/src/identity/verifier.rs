@@ -1,13 +1,13 @@
-//! Tokens (JWT, RFC 7519), and the keys that they are checked with.
+//! Verifies tokens (JWT, RFC 7519) and keeps their keys up to date.
 //!
 //! # Guarantees
-//! Keys are read at the start until they are there, then regularly; and when a token names one that is not known, at once, but
-//! not more often than every few seconds, whoever asks. A set that cannot be had or used changes nothing: the keys stay.
+//! The JWKS is fetched at startup until it is available, then periodically, and immediately when a token names an
+//! unknown key, but at most every few seconds. If a fetch fails or the JWKS is invalid, the known keys stay in use.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, header};
-use couponry_runtime::{CancellationToken, Health};
+use couponry_runtime::{CancellationToken, Health, error_chain};
 use jsonwebtoken::{Validation, errors::ErrorKind};
 use serde_json::{Map, Value};
 use tokio::{
@@ -16,44 +16,48 @@ use tokio::{
 };
 
 use super::{
-    JWT_KEYS, crypto,
+    crypto,
+    failure::{Failure, Reason},
     flags::{IdentityError, JwtArgs},
-    keys::{Key, KeySet, NoKey},
-    refusal::{Reason, Refusal},
-    source::Source,
+    jwks::{Key, KeyLookupError, KeySet},
+    jwks_source::JwksSource,
 };
 
-/// A file is cheap to look at.
-const FILE_INTERVAL: Duration = Duration::from_secs(5);
-/// The first pause after a failure, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Between two readings for tokens with unknown keys: anyone can make such tokens.
-const LEAST_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a request waits for its key.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Longer than any proxy lets through.
-const MAX_TOKEN: usize = 16 * 1024;
+/// The dependency that `/readyz` reports while the keys are missing.
+pub(crate) const JWKS: &str = "jwks";
 
-/// Believes tokens.
+/// How often a file is read.
+const FILE_INTERVAL: Duration = Duration::from_secs(5);
+/// Delays after a failed fetch.
+const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(500);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// The minimum interval between fetches for tokens with unknown keys, which any client can create.
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a request waits for its key.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than any proxy accepts.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// Verifies tokens.
 pub(super) struct Verifier {
     state: watch::Receiver<State>,
     wake: Arc<Notify>,
-    least_interval: Duration,
+    min_interval: Duration,
     user_claim: String,
 }
 
-/// What is known after so many readings.
+/// The state after a number of fetches.
 #[derive(Clone, Default)]
 struct State {
     keys: Option<Arc<KeySet>>,
-    readings: u64,
-    /// When the last one ended, and whether it gave keys.
+    fetches: u64,
+    /// When the last fetch ended, and whether it succeeded.
     last: Option<(Instant, bool)>,
 }
 
-/// Reads the keys again and again.
-struct Reader {
-    source: Source,
+/// Fetches the keys periodically.
+struct Fetcher {
+    source: JwksSource,
     validation: Validation,
     interval: Duration,
     wake: Arc<Notify>,
@@ -62,7 +66,7 @@ struct Reader {
 }
 
 impl Verifier {
-    /// Begins to read the keys.
+    /// Starts fetching the keys.
     pub(super) fn start(args: JwtArgs, health: &Health, stop: CancellationToken) -> Result<Self, IdentityError> {
         crypto::install();
         let mut validation =
@@ -77,150 +81,150 @@ impl Verifier {
             required.push("aud");
         }
         validation.set_required_spec_claims(&required);
-        let (source, interval, least_interval) = match (args.jwt_jwks_url, args.jwt_jwks_file) {
+        let (source, interval, min_interval) = match (args.jwt_jwks_url, args.jwt_jwks_file) {
             (Some(url), None) => {
                 let interval = Duration::from_secs(args.jwt_refresh_seconds.into());
-                (Source::url(url, args.jwt_ca_file.as_ref())?, interval, LEAST_INTERVAL.min(interval))
+                (JwksSource::url(url, args.jwt_ca_file.as_ref())?, interval, MIN_INTERVAL.min(interval))
             }
-            (None, Some(file)) => (Source::File(file), FILE_INTERVAL, FILE_INTERVAL / 5),
+            (None, Some(file)) => (JwksSource::File(file), FILE_INTERVAL, FILE_INTERVAL / 5),
             _ => return Err(IdentityError::KeysFrom),
         };
         let wake = Arc::new(Notify::new());
         let (sender, state) = watch::channel(State::default());
-        let reader = Reader { source, validation, interval, wake: wake.clone(), state: sender, health: health.clone() };
-        tokio::spawn(async move { stop.run_until_cancelled(reader.run()).await });
-        Ok(Self { state, wake, least_interval, user_claim: args.jwt_user_claim })
+        let fetcher =
+            Fetcher { source, validation, interval, wake: wake.clone(), state: sender, health: health.clone() };
+        tokio::spawn(async move { stop.run_until_cancelled(fetcher.run()).await });
+        Ok(Self { state, wake, min_interval, user_claim: args.jwt_user_claim })
     }
 
-    /// Whom the request's token names.
-    pub(super) async fn user(&self, headers: &HeaderMap) -> Result<String, Refusal> {
+    /// The user of the request's token.
+    pub(super) async fn verify(&self, headers: &HeaderMap) -> Result<String, Failure> {
         let token = bearer(headers)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed())?;
         if header.crit.is_some() {
-            // Whoever wrote this wants it to be refused by those who do not know what it means.
+            // A critical extension must be rejected by a verifier that does not support it.
             return Err(malformed());
         }
-        let is_new = match self.keys()?.find(&header) {
-            Ok(keys) => return self.check(token, &keys),
-            Err(NoKey::Unknown) => self.renew().await?,
-            Err(NoKey::Algorithm) => {
-                return Err(Refusal::new(Reason::Algorithm, "the token's algorithm is not its key's"));
+        let is_refreshed = match self.keys()?.find(&header) {
+            Ok(keys) => return self.decode(token, &keys),
+            Err(KeyLookupError::Unknown) => self.refresh().await?,
+            Err(KeyLookupError::Algorithm) => {
+                return Err(Failure::new(Reason::Algorithm, "the algorithm of the token is not supported by its key"));
             }
-            Err(NoKey::Several) => {
-                return Err(Refusal::new(
+            Err(KeyLookupError::Ambiguous) => {
+                return Err(Failure::new(
                     Reason::UnknownKey,
-                    "the token does not name its key (kid), and there are several",
+                    "the token has no key id (kid), and several keys are possible",
                 ));
             }
         };
         let keys = self.keys()?;
-        match is_new.then(|| keys.find(&header)) {
-            Some(Ok(keys)) => self.check(token, &keys),
-            Some(Err(NoKey::Algorithm)) => {
-                Err(Refusal::new(Reason::Algorithm, "the token's algorithm is not its key's"))
+        match is_refreshed.then(|| keys.find(&header)) {
+            Some(Ok(keys)) => self.decode(token, &keys),
+            Some(Err(KeyLookupError::Algorithm)) => {
+                Err(Failure::new(Reason::Algorithm, "the algorithm of the token is not supported by its key"))
             }
-            _ => Err(Refusal::new(Reason::UnknownKey, "the token's key (kid) is not known here")),
+            _ => Err(Failure::new(Reason::UnknownKey, "the key of the token (kid) is unknown")),
         }
     }
 
-    fn keys(&self) -> Result<Arc<KeySet>, Refusal> {
-        self.state.borrow().keys.clone().ok_or_else(keys_away)
+    fn keys(&self) -> Result<Arc<KeySet>, Failure> {
+        self.state.borrow().keys.clone().ok_or_else(jwks_unavailable)
     }
 
-    /// Has the keys read again, unless that was done just now. Whether they may have changed; fails when nobody can say.
-    async fn renew(&self) -> Result<bool, Refusal> {
+    /// Requests a fetch, unless one has just ended. Returns whether the keys may have changed.
+    async fn refresh(&self) -> Result<bool, Failure> {
         let mut state = self.state.clone();
-        let readings = {
-            let seen = state.borrow_and_update();
-            match seen.last {
-                Some((at, worked)) if at.elapsed() < self.least_interval => {
-                    // Another request may have had them read while this one looked.
-                    return if worked { Ok(true) } else { Err(keys_away()) };
+        let fetches = {
+            let current = state.borrow_and_update();
+            match current.last {
+                Some((at, succeeded)) if at.elapsed() < self.min_interval => {
+                    // The fetch may have ended after this request looked up its key.
+                    return if succeeded { Ok(true) } else { Err(jwks_unavailable()) };
                 }
-                _ => seen.readings,
+                _ => current.fetches,
             }
         };
         self.wake.notify_one();
-        match time::timeout(PATIENCE, state.wait_for(|state| state.readings > readings)).await {
-            Ok(Ok(state)) if state.last.is_some_and(|(_, worked)| worked) => Ok(true),
-            _ => Err(keys_away()),
+        match time::timeout(REFRESH_TIMEOUT, state.wait_for(|state| state.fetches > fetches)).await {
+            Ok(Ok(state)) if state.last.is_some_and(|(_, succeeded)| succeeded) => Ok(true),
+            _ => Err(jwks_unavailable()),
         }
     }
 
-    /// Whom the token names, if one of the keys has signed it.
-    fn check(&self, token: &str, keys: &[&Key]) -> Result<String, Refusal> {
-        let mut signed = Err(refusal(&ErrorKind::InvalidSignature));
+    /// The user of the token, if one of the keys has signed it.
+    fn decode(&self, token: &str, keys: &[&Key]) -> Result<String, Failure> {
+        let mut verified = Err(failure(&ErrorKind::InvalidSignature));
         for Key { decoding, validation, .. } in keys {
             match jsonwebtoken::decode::<Map<String, Value>>(token, decoding, validation) {
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
                 other => {
-                    signed = other.map(|token| (token.claims, validation)).map_err(|error| refusal(error.kind()));
+                    verified = other.map(|token| (token.claims, validation)).map_err(|error| failure(error.kind()));
                     break;
                 }
             }
         }
-        let (claims, validation) = signed?;
-        // Of these, what is neither a text nor a list of them would pass for none.
+        let (claims, validation) = verified?;
+        // jsonwebtoken treats an audience of another type than a string or an array of strings as absent.
         if validation.aud.is_none() && claims.contains_key("aud") {
-            return Err(refusal(&ErrorKind::InvalidAudience));
+            return Err(failure(&ErrorKind::InvalidAudience));
         }
         let name = &self.user_claim;
         match claims.get(name) {
             Some(Value::String(user)) => match couponry_domain::UserId::try_from(user.clone()) {
                 Ok(user) => Ok(user.into()),
-                Err(error) => {
-                    Err(Refusal::new(Reason::User, format!("the token's claim `{name}` names no user: {error}")))
-                }
+                Err(error) => Err(Failure::new(
+                    Reason::User,
+                    format!("the claim `{name}` of the token is not a valid user: {error}"),
+                )),
             },
-            Some(_) => Err(Refusal::new(Reason::User, format!("the token's claim `{name}` is not a text"))),
-            None => Err(Refusal::new(Reason::User, format!("the token has no claim `{name}`"))),
+            Some(_) => Err(Failure::new(Reason::User, format!("the claim `{name}` of the token is not a string"))),
+            None => Err(Failure::new(Reason::User, format!("the token has no claim `{name}`"))),
         }
     }
 }
 
-impl Reader {
+impl Fetcher {
     async fn run(self) {
-        let mut pause = RETRY.0;
+        let mut retry_delay = INITIAL_RETRY_DELAY;
         loop {
-            let read = self.read().await;
-            let mut worked = true;
-            match read {
+            let delay = match self.fetch().await {
                 Ok(keys) => {
-                    self.health.set(JWT_KEYS, Ok::<_, String>(()));
+                    self.health.set(JWKS, Ok::<_, String>(()));
                     self.publish(Some(keys));
-                    pause = RETRY.0;
+                    retry_delay = INITIAL_RETRY_DELAY;
+                    self.interval
                 }
                 Err(error) => {
-                    worked = false;
-                    tracing::warn!(error, from = %self.source, "cannot read the keys of the tokens");
+                    tracing::warn!(error, source = %self.source, "cannot refresh the JWKS");
                     if self.state.borrow().keys.is_none() {
-                        self.health.set(JWT_KEYS, Err(error));
+                        self.health.set(JWKS, Err(error));
                     }
                     self.publish(None);
+                    let delay = retry_delay.min(self.interval);
+                    retry_delay = (retry_delay * 2).min(MAX_RETRY_DELAY);
+                    delay
                 }
-            }
-            let next = if worked { self.interval } else { pause.min(self.interval) };
-            if !worked {
-                pause = (pause * 2).min(RETRY.1);
-            }
-            let _ = time::timeout(next, self.wake.notified()).await;
+            };
+            let _ = time::timeout(delay, self.wake.notified()).await;
         }
     }
 
-    async fn read(&self) -> Result<KeySet, String> {
-        let json = self.source.read().await.map_err(|error| error.to_string())?;
-        let with_secrets = matches!(self.source, Source::File(_));
-        KeySet::read(&json, with_secrets, &self.validation).map_err(|error| error.to_string())
+    async fn fetch(&self) -> Result<KeySet, String> {
+        let json = self.source.fetch().await.map_err(error_chain)?;
+        let with_secrets = matches!(self.source, JwksSource::File(_));
+        KeySet::parse(&json, with_secrets, &self.validation).map_err(error_chain)
     }
 
+    /// Publishes the result of a fetch.
     fn publish(&self, keys: Option<KeySet>) {
         self.state.send_modify(|state| {
-            state.readings += 1;
+            state.fetches += 1;
             state.last = Some((Instant::now(), keys.is_some()));
             if let Some(keys) = keys {
                 let before = state.keys.as_ref().map(|keys| keys.len());
                 if before != Some(keys.len()) {
-                    tracing::info!(keys = keys.len(), from = %self.source, "the keys of the tokens are there");
+                    tracing::info!(count = keys.len(), source = %self.source, "loaded the JWKS");
                 }
                 state.keys = Some(Arc::new(keys));
             }
@@ -228,44 +232,41 @@ impl Reader {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let missing = || Refusal::new(Reason::NoToken, "send the header `Authorization: Bearer TOKEN`");
+fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
+    let missing = || Failure::new(Reason::NoToken, "the header `Authorization: Bearer TOKEN` is required");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() {
-        return Err(Refusal::new(Reason::Malformed, "more than one header Authorization"));
+        return Err(Failure::new(Reason::Malformed, "more than one Authorization header"));
     }
     let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
     let token = token.trim();
-    if token.len() > MAX_TOKEN { Err(malformed()) } else { Ok(token) }
+    if token.len() > MAX_TOKEN_BYTES { Err(malformed()) } else { Ok(token) }
 }
 
-fn malformed() -> Refusal {
-    Refusal::new(Reason::Malformed, "the token is not a JWT with a signature of a kind that is known here")
+fn malformed() -> Failure {
+    Failure::new(Reason::Malformed, "the token is not a JWT with a supported signature algorithm")
 }
 
-fn keys_away() -> Refusal {
-    Refusal::new(Reason::KeysAway, "tokens cannot be checked at the moment; ask again")
+fn jwks_unavailable() -> Failure {
+    Failure::new(Reason::JwksUnavailable, "Tokens cannot be verified at the moment. Retry later.")
 }
 
-fn refusal(error: &ErrorKind) -> Refusal {
+fn failure(error: &ErrorKind) -> Failure {
     let (reason, detail) = match error {
-        ErrorKind::InvalidSignature => (Reason::Signature, "the token's signature is wrong"),
-        ErrorKind::InvalidAlgorithm => (Reason::Algorithm, "the token's algorithm is not its key's"),
+        ErrorKind::InvalidSignature => (Reason::Signature, "the signature of the token is invalid"),
+        ErrorKind::InvalidAlgorithm => (Reason::Algorithm, "the algorithm of the token is not supported by its key"),
         ErrorKind::ExpiredSignature => (Reason::Expired, "the token has expired (exp)"),
         ErrorKind::ImmatureSignature => (Reason::NotYetValid, "the token is not valid yet (nbf)"),
-        ErrorKind::InvalidIssuer => (Reason::Issuer, "the token is not from the issuer that is trusted here (iss)"),
-        ErrorKind::InvalidAudience => (Reason::Audience, "the token is not for this service (aud)"),
+        ErrorKind::InvalidIssuer => (Reason::Issuer, "the issuer of the token is not trusted (iss)"),
+        ErrorKind::InvalidAudience => (Reason::Audience, "the token is for another audience (aud)"),
         ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
-            return Refusal::new(
-                Reason::Claims,
-                format!("the token's claim `{claim}` is missing or has no proper form"),
-            );
+            return Failure::new(Reason::Claims, format!("the claim `{claim}` of the token is missing or malformed"));
         }
         _ => return malformed(),
     };
-    Refusal::new(reason, detail)
+    Failure::new(reason, detail)
 }

@@ -1,13 +1,13 @@
-//! How often a user, and an address, may ask.
+//! Rate limits per user and per address.
 //!
 //! # Guarantees
-//! What is refused here has not been looked at: no coupon was given, and Redis was not asked. Each issuer counts for itself, in
-//! memory (`docs/adr/0016-rate-limits.md`).
+//! A rejected request is not processed: no coupon is issued, and Redis is not called.
 //!
 //! # Caveats
-//! A user who asks N issuers may ask N times as often. An issuer that starts has forgotten everyone.
+//! Each issuer counts separately and in memory (`docs/adr/0016-rate-limits.md`): a user who sends requests to N
+//! issuers has N times the limit, and a restart resets the counts.
 
-mod flags;
+pub(crate) mod flags;
 mod table;
 
 use std::{
@@ -23,7 +23,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use couponry_domain::UserId;
-use couponry_runtime::{CancellationToken, Problem};
+use couponry_runtime::{CancellationToken, problem::Problem};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -32,36 +32,35 @@ use governor::{
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::time;
 
-pub(crate) use self::flags::LimitArgs;
-use self::table::Table;
-use crate::{metrics::Metrics, routes::request};
+use self::{flags::LimitArgs, table::Table};
+use crate::{client_ip::client_ip, metrics::Metrics};
 
-/// How often is forgotten what need not be remembered.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often keys with their full burst are removed.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The limits that there are.
+/// The enabled limits.
 #[derive(Clone)]
 pub(crate) struct Limits {
     user: Option<Arc<Limit>>,
     address: Option<Arc<Limit>>,
 }
 
-/// One limit, for everyone alike.
+/// One limit, the same for all keys.
 struct Limit<C: Clock = DefaultClock> {
     limiter: RateLimiter<u64, Table, C, NoOpMiddleware<C::Instant>>,
     hasher: RandomState,
-    refused: Counter,
+    rejected: Counter,
     keys: Gauge,
 }
 
 impl Limits {
-    /// Begins to forget, if there is a limit.
+    /// Starts the eviction of each enabled limit.
     pub(crate) fn start(args: &LimitArgs, metrics: &Metrics, stop: &CancellationToken) -> Self {
         let limit = |by, quota: Option<Quota>| {
             let limit = Arc::new(Limit::new(quota?, DefaultClock::default(), metrics, by));
             tokio::spawn({
                 let (limit, stop) = (limit.clone(), stop.clone());
-                async move { stop.run_until_cancelled(limit.forget()).await }
+                async move { stop.run_until_cancelled(limit.evict()).await }
             });
             Some(limit)
         };
@@ -70,42 +69,42 @@ impl Limits {
         Self { user, address }
     }
 
-    /// Whether it matters where a request comes from.
-    pub(crate) fn by_address(&self) -> bool {
+    /// Whether addresses are limited.
+    pub(crate) fn limits_addresses(&self) -> bool {
         self.address.is_some()
     }
 
     /// Counts a request of this user.
-    pub(crate) fn user(&self, user: &UserId) -> Result<(), Problem> {
-        self.user.as_ref().map_or(Ok(()), |limit| limit.count(user.as_str(), "this user asks too often"))
+    pub(crate) fn check_user(&self, user: &UserId) -> Result<(), Problem> {
+        self.user.as_ref().map_or(Ok(()), |limit| limit.check(user.as_str(), "too many requests of this user"))
     }
 
-    fn address(&self, address: IpAddr) -> Result<(), Problem> {
+    fn check_address(&self, address: IpAddr) -> Result<(), Problem> {
         let Some(limit) = &self.address else { return Ok(()) };
-        limit.count(prefix(address), "too many requests come from your address")
+        limit.check(prefix(address), "too many requests from this address")
     }
 }
 
 impl<C: Clock> Limit<C> {
     fn new(quota: Quota, clock: C, metrics: &Metrics, by: &'static str) -> Self {
-        let (refused, keys) = metrics.limit(by);
-        Self { limiter: RateLimiter::new(quota, Table::new(), clock), hasher: RandomState::new(), refused, keys }
+        let (rejected, keys) = metrics.rate_limit(by);
+        Self { limiter: RateLimiter::new(quota, Table::new(), clock), hasher: RandomState::new(), rejected, keys }
     }
 
-    fn count(&self, who: impl Hash, refusal: &str) -> Result<(), Problem> {
-        // Two of a million share a number with a chance of one in 30 million, and nobody can choose to.
-        self.limiter.check_key(&self.hasher.hash_one(who)).map_err(|until| {
-            self.refused.inc();
+    fn check(&self, key: impl Hash, detail: &str) -> Result<(), Problem> {
+        // Among a million keys the probability of a collision is one in 30 million, and clients cannot provoke one.
+        self.limiter.check_key(&self.hasher.hash_one(key)).map_err(|until| {
+            self.rejected.inc();
             let wait = until.wait_time_from(self.limiter.clock().now());
-            Problem::too_often(format!("{refusal}; nothing was done")).with_retry_after(wait)
+            Problem::too_many_requests(format!("{detail}; the request was not processed")).with_retry_after(wait)
         })
     }
 
-    /// Forgets, again and again, everyone who has their whole burst.
-    async fn forget(&self) {
-        let mut round = time::interval(INTERVAL);
+    /// Removes the keys that have their full burst, periodically.
+    async fn evict(&self) {
+        let mut interval = time::interval(EVICTION_INTERVAL);
         loop {
-            round.tick().await;
+            interval.tick().await;
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();
             self.keys.set(i64::try_from(self.limiter.len()).unwrap_or(i64::MAX));
@@ -113,22 +112,22 @@ impl<C: Clock> Limit<C> {
     }
 }
 
-/// Lets a request in unless too many come from its address. Before its body is read, and before anyone asks whose it is.
-pub(crate) async fn by_address(
+/// Rejects a request above the limit of its address, before its body is read and its user is authenticated.
+pub(crate) async fn limit_address(
     State((limits, trusted_proxies)): State<(Limits, u8)>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
-    // Who comes past the proxies is known by their own address.
-    let address = request::client(request.headers(), trusted_proxies).unwrap_or(peer.ip());
-    match limits.address(address) {
+    // A client that bypasses the proxies is limited by its own address.
+    let address = client_ip(request.headers(), trusted_proxies).unwrap_or(peer.ip());
+    match limits.check_address(address) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-/// What one household or one server has: it can take any address in it.
+/// The unit that a customer is assigned: an IPv4 address, or an IPv6 prefix of 64 bits.
 fn prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
@@ -152,26 +151,26 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_as_long_as_they_are_told_is_let_in() {
+    fn rejected_request_is_accepted_after_retry_after() {
         let limit = limit(Duration::from_millis(2500), 3, FakeRelativeClock::default());
-        let ask = |user| {
-            limit.count(user, "x").map_err(|problem| {
+        let check = |user| {
+            limit.check(user, "x").map_err(|problem| {
                 let response = problem.into_response();
                 assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
                 response.headers()[RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap()
             })
         };
-        assert_eq!([ask("u1"), ask("u1"), ask("u1"), ask("u1")], [Ok(()), Ok(()), Ok(()), Err(3)]);
-        assert_eq!(ask("u2"), Ok(()), "somebody else");
-        assert_eq!(limit.refused.get(), 1);
+        assert_eq!([check("u1"), check("u1"), check("u1"), check("u1")], [Ok(()), Ok(()), Ok(()), Err(3)]);
+        assert_eq!(check("u2"), Ok(()), "another user");
+        assert_eq!(limit.rejected.get(), 1);
         limit.limiter.clock().advance(Duration::from_secs(1));
-        assert_eq!(ask("u1"), Err(2), "what was refused does not count");
+        assert_eq!(check("u1"), Err(2), "rejected requests do not count");
         limit.limiter.clock().advance(Duration::from_secs(2));
-        assert_eq!([ask("u1"), ask("u1")], [Ok(()), Err(2)]);
+        assert_eq!([check("u1"), check("u1")], [Ok(()), Err(2)]);
     }
 
     #[test]
-    fn addresses_are_counted_as_they_are_given_out() {
+    fn address_prefix_is_64_bits_of_ipv6_and_all_of_ipv4() {
         let prefix = |address: &str| prefix(address.parse().unwrap()).to_string();
         assert_eq!(prefix("192.0.2.7"), "192.0.2.7");
         assert_eq!(prefix("::ffff:192.0.2.7"), "192.0.2.7");
@@ -179,7 +178,7 @@ mod tests {
         assert_eq!(prefix("2001:db8:1:2:ffff::"), "2001:db8:1:2::");
     }
 
-    /// What a limit costs: `cargo test --release -p couponry-issuer --bin couponry-issuer -- --ignored --nocapture cost_of_a_limit`.
+    /// The cost of a limit: `cargo test --release -p couponry-issuer --lib -- --ignored --nocapture cost_of_a_limit`.
     #[test]
     #[ignore = "a measurement"]
     fn cost_of_a_limit() {
@@ -188,9 +187,9 @@ mod tests {
         let measure = |what: &str, limits: &Limits, users: &[UserId]| {
             let start = Instant::now();
             for user in users.iter().cycle().take(TURNS as usize) {
-                let _ = black_box(limits.user(black_box(user)));
+                let _ = black_box(limits.check_user(black_box(user)));
             }
-            println!("{what}: {:?} a request", start.elapsed() / TURNS);
+            println!("{what}: {:?} per request", start.elapsed() / TURNS);
         };
         let with = |burst| Limits {
             user: Some(Arc::new(limit(Duration::from_hours(1), burst, DefaultClock::default()))),
@@ -199,11 +198,11 @@ mod tests {
         measure("off", &Limits { user: None, address: None }, &users);
         measure("on, one user", &with(1_000_000), &users[..1]);
         let many = with(2);
-        measure("on, each user for the first time", &many, &users);
-        measure("on, each user again", &many, &users);
-        measure("on, each user refused", &many, &users[..500_000]);
+        measure("on, first request of each user", &many, &users);
+        measure("on, second request of each user", &many, &users);
+        measure("on, rejected request of each user", &many, &users[..500_000]);
         let start = Instant::now();
         many.user.as_ref().unwrap().limiter.retain_recent();
-        println!("looking at a full table: {:?}", start.elapsed());
+        println!("eviction of a full table: {:?}", start.elapsed());
     }
 }

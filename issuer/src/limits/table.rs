@@ -1,4 +1,4 @@
-//! What is remembered of whom, in bounded memory.
+//! The state of each key of a rate limit, in bounded memory.
 
 use std::{
     collections::HashMap,
@@ -10,36 +10,36 @@ use governor::{
     state::{StateStore, keyed::ShrinkableKeyedStateStore},
 };
 
-/// Parts that are locked alone, so that forgetting in one keeps nobody waiting at another.
-const PARTS: usize = 64;
-/// What a hash table of 16384 places holds before it doubles. 64 of these are 917504 keys, in 18 MB.
-const PART_CAPACITY: usize = 14_336;
+/// Shards with a lock each, so that the eviction of one does not block the others.
+const SHARDS: usize = 64;
+/// The capacity of a hash table with 16384 buckets. 64 shards hold 917504 keys in 18 MB.
+const SHARD_CAPACITY: usize = 14_336;
 
-/// When each key may ask again. A key is a hash that outsiders cannot compute.
+/// The state of each key. A key is a hash that clients cannot compute.
 ///
-/// A key that is not here has its whole burst left. One that finds no room is therefore let in, and not remembered: nobody is
-/// refused because of what others do.
+/// A key without an entry has its full burst. If a shard is full, a new key is accepted without an entry, so that no
+/// client is rejected because of others.
 pub(super) struct Table {
-    parts: Box<[Mutex<HashMap<u64, Nanos>>]>,
-    part_capacity: usize,
+    shards: Box<[Mutex<HashMap<u64, Nanos>>]>,
+    shard_capacity: usize,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        Self::of(PART_CAPACITY)
+        Self::with_shard_capacity(SHARD_CAPACITY)
     }
 
-    fn of(part_capacity: usize) -> Self {
-        Self { parts: (0..PARTS).map(|_| Mutex::default()).collect(), part_capacity }
+    fn with_shard_capacity(shard_capacity: usize) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), shard_capacity }
     }
 
-    fn part(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Nanos>> {
-        lock(&self.parts[usize::try_from(key % PARTS as u64).unwrap_or_default()])
+    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Nanos>> {
+        lock(&self.shards[usize::try_from(key % SHARDS as u64).unwrap_or_default()])
     }
 }
 
-fn lock(part: &Mutex<HashMap<u64, Nanos>>) -> MutexGuard<'_, HashMap<u64, Nanos>> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(shard: &Mutex<HashMap<u64, Nanos>>) -> MutexGuard<'_, HashMap<u64, Nanos>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StateStore for Table {
@@ -49,15 +49,15 @@ impl StateStore for Table {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut part = self.part(*key);
-        if let Some(state) = part.get_mut(key) {
+        let mut shard = self.shard(*key);
+        if let Some(state) = shard.get_mut(key) {
             let (allowed, next) = f(Some(*state))?;
             *state = next;
             return Ok(allowed);
         }
         let (allowed, next) = f(None)?;
-        if part.len() < self.part_capacity {
-            part.insert(*key, next);
+        if shard.len() < self.shard_capacity {
+            shard.insert(*key, next);
         }
         Ok(allowed)
     }
@@ -65,27 +65,27 @@ impl StateStore for Table {
 
 impl ShrinkableKeyedStateStore<u64> for Table {
     fn retain_recent(&self, drop_below: Nanos) {
-        for part in &self.parts {
-            lock(part).retain(|_, state| *state > drop_below);
+        for shard in &self.shards {
+            lock(shard).retain(|_, state| *state > drop_below);
         }
     }
 
     fn shrink_to_fit(&self) {
-        for part in &self.parts {
-            let mut part = lock(part);
-            // Not for a little: it would grow again at once.
-            if part.capacity() > 64 && part.len() < part.capacity() / 4 {
-                part.shrink_to_fit();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            // A table that is only a little too large would soon grow again.
+            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
             }
         }
     }
 
     fn len(&self) -> usize {
-        self.parts.iter().map(|part| lock(part).len()).sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     fn is_empty(&self) -> bool {
-        self.parts.iter().all(|part| lock(part).is_empty())
+        self.shards.iter().all(|shard| lock(shard).is_empty())
     }
 }
 
@@ -105,38 +105,38 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_takes_bounded_memory_and_refuses_no_newcomer() {
-        let limiter = limiter(Table::of(100));
+    fn full_table_accepts_new_keys_in_bounded_memory() {
+        let limiter = limiter(Table::with_shard_capacity(100));
         let known = 7;
         while limiter.check_key(&known).is_ok() {}
         for key in 100..100_000 {
             assert!(limiter.check_key(&key).is_ok(), "{key}");
         }
-        assert_eq!(limiter.len(), PARTS * 100);
-        assert!(limiter.check_key(&known).is_err(), "who is remembered stays so");
-        let newcomer = 1_000_000;
-        assert!((0..10).all(|_| limiter.check_key(&newcomer).is_ok()), "there is no room to remember them");
+        assert_eq!(limiter.len(), SHARDS * 100);
+        assert!(limiter.check_key(&known).is_err(), "a known key keeps its state");
+        let new_key = 1_000_000;
+        assert!((0..10).all(|_| limiter.check_key(&new_key).is_ok()), "no room for a new key");
 
-        // What has its whole burst again is forgotten.
+        // Keys with their full burst are evicted.
         limiter.clock().advance(Duration::from_millis(2001));
         limiter.retain_recent();
-        assert_eq!(limiter.len(), 1, "who has asked for everything has not");
+        assert_eq!(limiter.len(), 1, "the known key has used its full burst");
         assert!(limiter.check_key(&known).is_ok() && limiter.check_key(&known).is_ok());
         assert!(limiter.check_key(&known).is_err());
         limiter.clock().advance(Duration::from_secs(10));
         limiter.retain_recent();
         limiter.shrink_to_fit();
         assert!(limiter.is_empty());
-        assert!(limiter.into_state_store().parts.iter().all(|part| lock(part).capacity() <= 64));
+        assert!(limiter.into_state_store().shards.iter().all(|shard| lock(shard).capacity() <= 64));
     }
 
     #[test]
-    fn a_full_part_has_not_doubled() {
-        let mut part: HashMap<u64, Nanos> = HashMap::new();
-        part.extend((0..PART_CAPACITY as u64).map(|key| (key, Nanos::new(key))));
-        assert_eq!(part.capacity(), PART_CAPACITY);
-        // A hash table has a byte for each place beside the entry.
-        let bytes = PARTS * 16_384 * (size_of::<(u64, Nanos)>() + 1);
+    fn full_shard_has_16384_buckets() {
+        let mut shard: HashMap<u64, Nanos> = HashMap::new();
+        shard.extend((0..SHARD_CAPACITY as u64).map(|key| (key, Nanos::new(key))));
+        assert_eq!(shard.capacity(), SHARD_CAPACITY);
+        // A hash table has a control byte per bucket in addition to the entry.
+        let bytes = SHARDS * 16_384 * (size_of::<(u64, Nanos)>() + 1);
         assert!(bytes < 18_000_000, "{bytes}");
     }
 }

@@ -3,37 +3,37 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use couponry_domain::Verdict;
+use couponry_domain::WindowState;
 use couponry_redis::Observed;
+use couponry_runtime::problem::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{App, Params, event_id, no_answer, timestamp};
-use crate::problem::Problem;
+use super::app::{App, Params, parse_event, read_failed, timestamp};
 
-/// An event, as a user would want to see it.
+/// An event.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventView {
     #[schema(example = "summer")]
     event_id: String,
-    /// What a user without a coupon would be told now.
+    /// The result that a user without a coupon would get now.
     state: EventState,
-    /// From when on coupons are given (RFC 3339).
+    /// When issuing starts (RFC 3339).
     #[schema(format = DateTime)]
     start_time: Option<String>,
-    /// Until when (RFC 3339).
+    /// When issuing ends (RFC 3339).
     #[schema(format = DateTime)]
     end_time: Option<String>,
-    /// How many coupons there are in all.
+    /// Number of coupons.
     #[schema(example = 100_000)]
     total: u64,
-    /// How many are left.
+    /// Number of available coupons.
     #[schema(example = 58_210)]
     remaining: u64,
 }
 
-/// Where an event is.
+/// The state of an event.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum EventState {
@@ -46,37 +46,40 @@ pub(super) enum EventState {
 
 impl EventState {
     fn of(observed: &Observed) -> Self {
-        match observed.window.verdict(observed.gate, observed.now) {
-            Verdict::NotStarted => Self::NotStarted,
-            Verdict::Ended => Self::Ended,
-            Verdict::Paused => Self::Paused,
-            Verdict::Open if observed.available == 0 => Self::SoldOut,
-            Verdict::Open => Self::Open,
+        match observed.window.state(observed.gate, observed.now) {
+            WindowState::NotStarted => Self::NotStarted,
+            WindowState::Ended => Self::Ended,
+            WindowState::Paused => Self::Paused,
+            WindowState::Open if observed.available == 0 => Self::SoldOut,
+            WindowState::Open => Self::Open,
         }
     }
 }
 
-/// Window, state and what is left.
+/// Get the window, the state and the counts of an event.
 #[utoipa::path(
     get,
     path = "/coupons/{eventId}",
     params(("eventId" = String, Path, description = "The event", example = "summer")),
     responses(
         (status = 200, description = "The event", body = EventView),
-        (status = 400, description = "No such name is possible", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such event", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests of this user or address: nothing was done", body = Problem,
+        (status = 400, description = "The event is not a valid name", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 404, description = "The event does not exist", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 429, description = "Rate limit exceeded; the request was not processed", body = Problem,
             content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
-        (status = 503, description = "No answer now: ask again", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Temporarily unavailable; retry", body = Problem,
+            content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn event(
     State(app): State<Arc<App>>,
     Params(event): Params<String>,
 ) -> Result<Json<EventView>, Problem> {
-    let event = event_id(event)?;
-    let found = app.stock.observe(&event).await.map_err(|error| no_answer(&error))?;
-    let observed = app.trusted(&event, found, |observed| observed.is_verified)?;
+    let event = parse_event(event)?;
+    let found = app.stock.observe(&event).await.map_err(read_failed)?;
+    let observed = app.verified(&event, found, |observed| observed.is_verified)?;
     Ok(Json(EventView {
         event_id: event.into(),
         state: EventState::of(&observed),

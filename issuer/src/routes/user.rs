@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::HeaderMap};
-use couponry_redis::{Holding, Lookup, Status};
+use couponry_domain::{IssuedCoupon, IssuedRecord};
+use couponry_redis::{IssuedEntry, Lookup, Status};
+use couponry_runtime::problem::Problem;
 use serde::Serialize;
 use tokio::time;
 use utoipa::ToSchema;
 
-use super::{App, Params, event_id, no_answer, timestamp};
-use crate::problem::Problem;
+use super::app::{App, Params, parse_event, read_failed, timestamp, unknown_outcome};
 
-/// The coupon that a user holds.
+/// The coupon of a user.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserCoupon {
@@ -24,32 +25,38 @@ pub(super) struct UserCoupon {
     /// PERCENT or AMOUNT.
     #[schema(example = "PERCENT")]
     discount_type: &'static str,
-    /// Percent points, or units of currency.
+    /// Percent, or units of currency.
     #[schema(example = 10)]
     discount_amount: u32,
-    /// When it was issued (RFC 3339).
+    /// When the coupon was issued (RFC 3339).
     #[schema(format = DateTime)]
     issued_at: String,
-    /// Whether the database has it already. It is the user's either way.
+    /// Whether the issuance is recorded in the database. The coupon belongs to the user in either case.
     recorded: bool,
 }
 
-/// What a user holds.
+/// Get the coupon of a user.
 #[utoipa::path(
     get,
     path = "/coupons/{eventId}/users/{userId}",
-    params(("eventId" = String, Path, description = "The event", example = "summer"), ("userId" = String, Path, description = "The user", example = "u1")),
+    params(
+        ("eventId" = String, Path, description = "The event", example = "summer"),
+        ("userId" = String, Path, description = "The user", example = "u1"),
+    ),
     responses(
-        (status = 200, description = "The user's coupon", body = UserCoupon),
-        (status = 400, description = "No such name is possible", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Nobody is signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such event, or the user has no coupon of it", body = Problem,
+        (status = 200, description = "The coupon of the user", body = UserCoupon),
+        (status = 400, description = "An invalid event or user, or another user than the authenticated one",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Authentication required", body = Problem,
             content_type = "application/problem+json"),
-        (status = 410, description = "The event is over, and what its users held is no longer kept here", body = Problem,
+        (status = 404, description = "The event does not exist, or the user has no coupon", body = Problem,
             content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests of this user or address: nothing was done", body = Problem,
+        (status = 410, description = "The event has ended, and its coupons were removed from Redis", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 429, description = "Rate limit exceeded; the request was not processed", body = Problem,
             content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
-        (status = 503, description = "No answer now: ask again", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Temporarily unavailable; retry", body = Problem,
+            content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn user(
@@ -57,21 +64,22 @@ pub(super) async fn user(
     headers: HeaderMap,
     Params((event, user)): Params<(String, String)>,
 ) -> Result<Json<UserCoupon>, Problem> {
-    let event = event_id(event)?;
-    let user = app.identity.user(&headers, Some(user)).await?;
-    app.limits.user(&user)?;
-    let found = app.stock.lookup(&event, &user).await.map_err(|error| no_answer(&error))?;
-    let Lookup { uid, acknowledge, is_retired, is_verified: _, holding } =
-        app.trusted(&event, found, |lookup| lookup.is_verified)?;
-    if let Some(holding) = holding.as_ref().filter(|holding| app.relay.must_confirm(acknowledge, uid, holding)) {
-        let sent = app.relay.confirm(&[holding.record(&event, uid, &user)]);
-        let confirmed = time::timeout(app.answer_timeout, sent).await;
-        if !matches!(confirmed, Ok(Ok(()))) {
-            return Err(Problem::unavailable("it is not known yet whether you have a coupon; ask again to learn it"));
+    let event = parse_event(event)?;
+    let user = app.authenticator.authenticate(&headers, Some(user)).await?;
+    app.limits.check_user(&user)?;
+    let found = app.stock.lookup(&event, &user).await.map_err(read_failed)?;
+    let Lookup { uid, acknowledge, is_retired, is_verified: _, entry } =
+        app.verified(&event, found, |lookup| lookup.is_verified)?;
+    if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_confirm(acknowledge, uid, entry)) {
+        let (event_id, issued) = (event.clone(), entry.issued.clone());
+        let confirmed = app.relay.confirm(&[IssuedRecord { event_id, event_uid: uid, issued }]);
+        if !matches!(time::timeout(app.answer_timeout, confirmed).await, Ok(Ok(()))) {
+            return Err(unknown_outcome());
         }
     }
-    match holding {
-        Some(Holding { coupon, discount, issued_at, status: status @ (Status::Pending | Status::Completed) }) => {
+    match entry {
+        Some(IssuedEntry { issued, status: status @ (Status::Pending | Status::Completed) }) => {
+            let IssuedCoupon { user_id: _, coupon, discount, issued_at } = issued;
             Ok(Json(UserCoupon {
                 event_id: event.into(),
                 user_id: user.into(),
@@ -83,10 +91,10 @@ pub(super) async fn user(
             }))
         }
         None if is_retired => {
-            Err(Problem::gone(format!("{event} is over, and what its users held is no longer kept here")))
+            Err(Problem::gone(format!("the event {event} has ended, and its coupons were removed from Redis")))
         }
-        Some(Holding { status: Status::Cancelled, .. }) | None => {
-            Err(Problem::not_found(format!("this user has no coupon of {event}")))
+        Some(IssuedEntry { status: Status::Cancelled, .. }) | None => {
+            Err(Problem::not_found(format!("the user has no coupon of the event {event}")))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A set of keys (JWKS, RFC 7517), and which of them a token may be signed with.
+//! A JSON Web Key Set (JWKS, RFC 7517) and the selection of the key of a token.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, Header, Validation,
@@ -6,35 +6,39 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-/// The keys that we can use.
+/// The supported keys of a JWKS.
 pub(super) struct KeySet(Vec<Key>);
 
-/// One key, and what its tokens must be like.
+/// A key and the validation of its tokens.
 pub(super) struct Key {
     id: Option<String>,
     pub(super) decoding: DecodingKey,
-    /// With the key's algorithms.
+    /// Restricted to the algorithms of the key.
     pub(super) validation: Validation,
 }
 
-/// Why a set of keys cannot be used.
+/// A JWKS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeySetError {
-    #[error("not a set of keys (JWKS): {0}")]
-    Unreadable(#[from] serde_json::Error),
-    #[error("no key in it can be used{}", .0.first().map_or_else(String::new, |why| format!(": {why}")))]
+    #[error("the JWKS is not valid JSON")]
+    Invalid(#[from] serde_json::Error),
+    #[error("the JWKS contains no supported key{}", first_reason(.0))]
     Empty(Vec<String>),
 }
 
-/// Why there is no key for a token.
+fn first_reason(reasons: &[String]) -> String {
+    reasons.first().map_or_else(String::new, |reason| format!(" ({reason})"))
+}
+
+/// No key can verify a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
-    /// There is none of this name, or none for its algorithm.
+pub(super) enum KeyLookupError {
+    /// No key has this id.
     Unknown,
-    /// The key of this name is for other algorithms.
+    /// The key is for other algorithms.
     Algorithm,
-    /// The token names none, and there are several.
-    Several,
+    /// The token has no key id, and several keys are for its algorithm.
+    Ambiguous,
 }
 
 #[derive(Deserialize)]
@@ -43,43 +47,43 @@ struct Jwks {
 }
 
 impl KeySet {
-    /// Reads a set. Keys that we cannot use are passed over, as RFC 7517 wants it, with their reason in the log.
-    pub(super) fn read(json: &[u8], with_secrets: bool, validation: &Validation) -> Result<Self, KeySetError> {
+    /// Parses a JWKS. Unsupported keys are ignored, as RFC 7517 requires, and logged.
+    pub(super) fn parse(json: &[u8], with_secrets: bool, validation: &Validation) -> Result<Self, KeySetError> {
         let Jwks { keys } = serde_json::from_slice(json)?;
-        let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+        let (mut supported, mut unsupported) = (Vec::new(), Vec::new());
         for (number, key) in keys.into_iter().enumerate() {
-            match Key::read(key, with_secrets, validation) {
-                Ok(key) => usable.push(key),
-                Err(why) => unusable.push(format!("key {}: {why}", number + 1)),
+            match Key::parse(key, with_secrets, validation) {
+                Ok(key) => supported.push(key),
+                Err(reason) => unsupported.push(format!("key {}: {reason}", number + 1)),
             }
         }
-        if usable.is_empty() {
-            return Err(KeySetError::Empty(unusable));
+        if supported.is_empty() {
+            return Err(KeySetError::Empty(unsupported));
         }
-        for why in unusable {
-            tracing::debug!(why, "a key for tokens is not used");
+        for reason in unsupported {
+            tracing::debug!(reason, "ignored an unsupported key of the JWKS");
         }
-        Ok(Self(usable))
+        Ok(Self(supported))
     }
 
-    /// The key that a token with this header is signed with; several, if they have the name that it gives.
+    /// The keys that a token with this header may be signed with: several if they share its key id.
     ///
-    /// A token that names no key is taken when only one key is for its algorithm: with several, trying would be guessing.
-    pub(super) fn find(&self, header: &Header) -> Result<Vec<&Key>, NoKey> {
+    /// A token without a key id is accepted if exactly one key is for its algorithm.
+    pub(super) fn find(&self, header: &Header) -> Result<Vec<&Key>, KeyLookupError> {
         let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
         let Some(id) = &header.kid else {
             let mut keys = self.0.iter().filter(fits);
             return match (keys.next(), keys.next()) {
                 (Some(key), None) => Ok(vec![key]),
-                (None, _) => Err(NoKey::Algorithm),
-                (Some(_), Some(_)) => Err(NoKey::Several),
+                (None, _) => Err(KeyLookupError::Algorithm),
+                (Some(_), Some(_)) => Err(KeyLookupError::Ambiguous),
             };
         };
         let named: Vec<&Key> = self.0.iter().filter(|key| key.id.as_ref() == Some(id)).collect();
         let fitting: Vec<&Key> = named.iter().copied().filter(fits).collect();
         match (named.is_empty(), fitting.is_empty()) {
-            (true, _) => Err(NoKey::Unknown),
-            (false, true) => Err(NoKey::Algorithm),
+            (true, _) => Err(KeyLookupError::Unknown),
+            (false, true) => Err(KeyLookupError::Algorithm),
             (false, false) => Ok(fitting),
         }
     }
@@ -90,10 +94,10 @@ impl KeySet {
 }
 
 impl Key {
-    fn read(json: serde_json::Value, with_secrets: bool, validation: &Validation) -> Result<Self, String> {
+    fn parse(json: serde_json::Value, with_secrets: bool, validation: &Validation) -> Result<Self, String> {
         let Jwk { common, algorithm } = serde_json::from_value(json).map_err(|error| error.to_string())?;
         if common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
-            return Err("not for signatures".into());
+            return Err("its use is not `sig`".into());
         }
         let mut algorithms = match &algorithm {
             AlgorithmParameters::RSA(_) => vec![
@@ -110,8 +114,8 @@ impl Key {
             AlgorithmParameters::OctetKey(_) if with_secrets => {
                 vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]
             }
-            AlgorithmParameters::OctetKey(_) => return Err("a secret does not belong on a URL: use a file".into()),
-            _ => return Err("of a kind that is not known here".into()),
+            AlgorithmParameters::OctetKey(_) => return Err("HMAC secrets are only accepted from a file".into()),
+            _ => return Err("its type or curve is not supported".into()),
         };
         if let Some(only) = common.key_algorithm {
             algorithms.retain(|algorithm| jsonwebtoken::jwk::KeyAlgorithm::from(*algorithm) == only);
@@ -120,28 +124,28 @@ impl Key {
         let key = DecodingKey::from_jwk(&jwk).map_err(|error| error.to_string())?;
         let key = match key.kind() {
             DecodingKeyKind::SecretOrDer(bytes) => {
-                algorithms.retain(|algorithm| bytes_fit(*algorithm, bytes.len()));
+                algorithms.retain(|algorithm| is_valid_length(*algorithm, bytes.len()));
                 key
             }
             DecodingKeyKind::RsaModulusExponent { n, e } => {
-                // Some write a zero in front, so that the number is not taken for a negative one.
+                // Some providers prepend a zero byte as a sign.
                 let n: &[u8] = &n[n.iter().take_while(|byte| **byte == 0).count()..];
                 if n.len() < 256 {
-                    return Err("an RSA key must have 2048 bits".into());
+                    return Err("an RSA key must have at least 2048 bits".into());
                 }
                 DecodingKey::from_rsa_raw_components(n, e)
             }
         };
         if algorithms.is_empty() {
-            return Err("its algorithm (`alg`) or its length does not fit its kind".into());
+            return Err("its `alg` or its length does not match its type".into());
         }
         let validation = Validation { algorithms, ..validation.clone() };
         Ok(Self { id: jwk.common.key_id, decoding: key, validation })
     }
 }
 
-/// Whether a key of that many bytes is one: a secret must be as long as the hash (RFC 7518, 3.2), a point is what it is.
-const fn bytes_fit(algorithm: Algorithm, bytes: usize) -> bool {
+/// Whether a key for the algorithm may have this length: a secret is at least as long as the hash (RFC 7518, 3.2).
+const fn is_valid_length(algorithm: Algorithm, bytes: usize) -> bool {
     match algorithm {
         Algorithm::HS256 => bytes >= 32,
         Algorithm::HS384 => bytes >= 48,
@@ -159,8 +163,8 @@ mod tests {
 
     use super::*;
 
-    fn read(keys: &serde_json::Value, with_secrets: bool) -> Result<KeySet, String> {
-        KeySet::read(json!({ "keys": keys }).to_string().as_bytes(), with_secrets, &Validation::default())
+    fn parse(keys: &serde_json::Value, with_secrets: bool) -> Result<KeySet, String> {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), with_secrets, &Validation::default())
             .map_err(|error| error.to_string())
     }
 
@@ -169,10 +173,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_passed_over() {
+    fn key_set_ignores_unsupported_keys() {
         let point = "A".repeat(43);
-        let good = json!({"kty": "EC", "crv": "P-256", "x": point, "y": point, "kid": "good"});
-        let strange = [
+        let supported = json!({"kty": "EC", "crv": "P-256", "x": point, "y": point, "kid": "supported"});
+        let unsupported = [
             json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}),
             json!({"kty": "EC", "crv": "secp256k1", "x": point, "y": point}),
             json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}),
@@ -185,37 +189,41 @@ mod tests {
             json!(5),
             secret(None, 48),
         ];
-        for key in &strange {
-            assert!(read(&json!([key]), false).is_err(), "{key}");
+        for key in &unsupported {
+            assert!(parse(&json!([key]), false).is_err(), "{key}");
         }
-        let mut all = strange.to_vec();
-        all.push(good);
-        assert_eq!(read(&json!(all), false).unwrap().len(), 1);
-        assert_eq!(read(&json!([]), false).err().unwrap(), "no key in it can be used");
-        assert!(read(&json!({}), false).err().unwrap().contains("not a set of keys"));
-        assert!(read(&json!([secret(None, 31)]), true).is_err(), "shorter than its hash");
+        let mut all = unsupported.to_vec();
+        all.push(supported);
+        assert_eq!(parse(&json!(all), false).unwrap().len(), 1);
+        assert_eq!(parse(&json!([]), false).err().unwrap(), "the JWKS contains no supported key");
+        assert!(parse(&json!({}), false).err().unwrap().contains("not valid JSON"));
+        assert!(parse(&json!([secret(None, 31)]), true).is_err(), "shorter than the hash");
     }
 
     #[test]
-    fn a_key_is_found_by_its_name_or_because_it_is_alone() {
+    fn key_is_found_by_its_id_or_as_the_only_one_of_its_algorithm() {
         let header = |algorithm, id: Option<&str>| {
             let mut header = Header::new(algorithm);
             header.kid = id.map(Into::into);
             header
         };
-        let one = read(&json!([secret(Some("a"), 48)]), true).unwrap();
+        let one = parse(&json!([secret(Some("a"), 48)]), true).unwrap();
         assert!(one.find(&header(Algorithm::HS256, Some("a"))).is_ok());
         assert!(one.find(&header(Algorithm::HS384, None)).is_ok());
-        assert_eq!(one.find(&header(Algorithm::HS512, Some("a"))).err(), Some(NoKey::Algorithm), "too short for it");
-        assert_eq!(one.find(&header(Algorithm::RS256, Some("a"))).err(), Some(NoKey::Algorithm));
-        assert_eq!(one.find(&header(Algorithm::RS256, None)).err(), Some(NoKey::Algorithm));
-        assert_eq!(one.find(&header(Algorithm::HS256, Some("b"))).err(), Some(NoKey::Unknown));
-        let two = read(&json!([secret(Some("a"), 48), secret(Some("b"), 32)]), true).unwrap();
+        assert_eq!(
+            one.find(&header(Algorithm::HS512, Some("a"))).err(),
+            Some(KeyLookupError::Algorithm),
+            "too short for the algorithm"
+        );
+        assert_eq!(one.find(&header(Algorithm::RS256, Some("a"))).err(), Some(KeyLookupError::Algorithm));
+        assert_eq!(one.find(&header(Algorithm::RS256, None)).err(), Some(KeyLookupError::Algorithm));
+        assert_eq!(one.find(&header(Algorithm::HS256, Some("b"))).err(), Some(KeyLookupError::Unknown));
+        let two = parse(&json!([secret(Some("a"), 48), secret(Some("b"), 32)]), true).unwrap();
         assert!(two.find(&header(Algorithm::HS256, Some("b"))).is_ok());
-        assert!(two.find(&header(Algorithm::HS384, None)).is_ok(), "only one is for it");
-        assert_eq!(two.find(&header(Algorithm::HS256, None)).err(), Some(NoKey::Several));
-        let namesakes = read(&json!([secret(Some("a"), 48), secret(Some("a"), 32)]), true).unwrap();
-        assert_eq!(namesakes.find(&header(Algorithm::HS256, Some("a"))).unwrap().len(), 2);
-        assert_eq!(namesakes.find(&header(Algorithm::HS384, Some("a"))).unwrap().len(), 1, "the other is too short");
+        assert!(two.find(&header(Algorithm::HS384, None)).is_ok(), "only one is long enough");
+        assert_eq!(two.find(&header(Algorithm::HS256, None)).err(), Some(KeyLookupError::Ambiguous));
+        let same_id = parse(&json!([secret(Some("a"), 48), secret(Some("a"), 32)]), true).unwrap();
+        assert_eq!(same_id.find(&header(Algorithm::HS256, Some("a"))).unwrap().len(), 2);
+        assert_eq!(same_id.find(&header(Algorithm::HS384, Some("a"))).unwrap().len(), 1, "the other key is too short");
     }
 }

@@ -1,41 +1,41 @@
-//! Why nobody is believed to be the user. The reason is a label of a metric; the words help whoever writes the client, and name
-//! nothing that is secret.
+//! Authentication failures. The reason is a label of a metric; the detail helps the developer of a client and
+//! contains no secret.
 
-use crate::problem::Problem;
+use couponry_runtime::problem::Problem;
 
-/// What is wrong, shortly.
+/// The kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// No header with the user.
+    /// The header with the user is missing.
     NoHeader,
-    /// A header with the user that cannot be read.
+    /// The header with the user is malformed.
     BadHeader,
-    /// No token.
+    /// The token is missing.
     NoToken,
-    /// Something else than a signed token.
+    /// The token is not a signed JWT.
     Malformed,
-    /// The key is not for the token's algorithm.
+    /// The key of the token is for another algorithm.
     Algorithm,
-    /// No such key.
+    /// The key of the token is unknown.
     UnknownKey,
-    /// Signed by someone else.
+    /// The signature is invalid.
     Signature,
-    /// Too late.
+    /// `exp` has passed.
     Expired,
-    /// Too early.
+    /// `nbf` has not been reached.
     NotYetValid,
-    /// From someone else.
+    /// Another issuer (`iss`).
     Issuer,
-    /// For someone else.
+    /// Another audience (`aud`).
     Audience,
-    /// A claim is missing or has a strange form.
+    /// A claim is missing or malformed.
     Claims,
-    /// The token names no possible user.
+    /// The claim with the user is invalid.
     User,
-    /// The request asks for another user.
+    /// The request names another user.
     OtherUser,
-    /// The keys are away: nobody knows.
-    KeysAway,
+    /// The keys are unavailable, so the token cannot be verified.
+    JwksUnavailable,
 }
 
 impl Reason {
@@ -55,19 +55,19 @@ impl Reason {
             Self::Claims => "claims",
             Self::User => "user",
             Self::OtherUser => "other_user",
-            Self::KeysAway => "keys_away",
+            Self::JwksUnavailable => "jwks_unavailable",
         }
     }
 }
 
-/// A reason, and what to change.
+/// Why a request is not authenticated.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct Failure {
     reason: Reason,
     detail: String,
 }
 
-impl Refusal {
+impl Failure {
     pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
@@ -77,12 +77,12 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(Refusal { reason, detail }: Refusal) -> Self {
+impl From<Failure> for Problem {
+    fn from(Failure { reason, detail }: Failure) -> Self {
         match reason {
             Reason::OtherUser => Self::invalid(detail),
-            // Who is signed in must not be told otherwise because of us.
-            Reason::KeysAway => Self::unavailable(detail),
+            // A valid token must not be rejected because of an outage.
+            Reason::JwksUnavailable => Self::unavailable(detail),
             Reason::NoHeader | Reason::BadHeader => Self::unauthorized(detail),
             Reason::NoToken => Self::unauthorized(detail).with_challenge(r#"Bearer realm="couponry""#),
             _ => Self::unauthorized(detail).with_challenge(r#"Bearer realm="couponry", error="invalid_token""#),

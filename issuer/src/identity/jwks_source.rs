@@ -1,4 +1,4 @@
-//! Where the keys come from.
+//! Fetches the JWKS from a URL or a file.
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use axum::{
     body::Bytes,
     http::{StatusCode, Uri},
 };
-use couponry_settings::Authorities;
+use couponry_settings::CaCertificates;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -19,45 +19,45 @@ use tokio::time;
 
 use super::flags::IdentityError;
 
-/// Far more than a set of keys has.
+/// Far larger than any JWKS.
 const MAX_BYTES: usize = 1024 * 1024;
-const TIMEOUT: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A place that has keys.
-pub(super) enum Source {
+/// The location of a JWKS.
+pub(super) enum JwksSource {
     Url { url: Uri, client: Box<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>> },
     File(PathBuf),
 }
 
-/// Why a place gives no keys.
+/// A JWKS cannot be fetched.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SourceError {
-    #[error("no answer within {TIMEOUT:?}")]
+pub(super) enum FetchError {
+    #[error("no response within {FETCH_TIMEOUT:?}")]
     Timeout,
-    #[error("cannot ask: {}", causes(.0))]
-    Ask(hyper_util::client::legacy::Error),
-    #[error("the answer is {0}; redirections are not followed")]
+    #[error("cannot fetch the JWKS")]
+    Request(#[source] hyper_util::client::legacy::Error),
+    #[error("the response is {0}; redirects are not followed")]
     Status(StatusCode),
-    #[error("cannot read the answer: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
-    #[error("cannot read the file: {0}")]
+    #[error("cannot read the response")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot read the file")]
     File(#[from] io::Error),
 }
 
-impl Source {
-    pub(super) fn url(url: Uri, authorities: Option<&Authorities>) -> Result<Self, IdentityError> {
+impl JwksSource {
+    pub(super) fn url(url: Uri, ca_certificates: Option<&CaCertificates>) -> Result<Self, IdentityError> {
         let is_secure = match (url.scheme_str(), url.authority()) {
             (Some("https"), Some(_)) => true,
             (Some("http"), Some(_)) => false,
             _ => return Err(IdentityError::Url(url)),
         };
         if !is_secure {
-            tracing::warn!(%url, "whoever can change answers on the way from --jwt-jwks-url can be any user: use https");
+            tracing::warn!(%url, "--jwt-jwks-url without https: an attacker on the network can impersonate any user");
         }
         let mut roots = RootCertStore::empty();
-        match authorities {
-            Some(authorities) => {
-                for certificate in CertificateDer::pem_slice_iter(authorities.pem().as_bytes()) {
+        match ca_certificates {
+            Some(ca_certificates) => {
+                for certificate in CertificateDer::pem_slice_iter(ca_certificates.pem().as_bytes()) {
                     roots.add(certificate?)?;
                 }
             }
@@ -71,41 +71,35 @@ impl Source {
             .with_no_client_auth();
         let https =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        // Asked every few minutes: a kept connection would mostly be a broken one.
+        // Fetches are minutes apart: an idle connection would mostly be closed by the server.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(https);
         Ok(Self::Url { url, client: Box::new(client) })
     }
 
-    pub(super) async fn read(&self) -> Result<Vec<u8>, SourceError> {
+    pub(super) async fn fetch(&self) -> Result<Vec<u8>, FetchError> {
         match self {
             Self::File(path) => Ok(tokio::fs::read(path).await?),
             Self::Url { url, client } => {
-                let answer = async {
-                    let answer = client.get(url.clone()).await.map_err(SourceError::Ask)?;
-                    if answer.status() != StatusCode::OK {
-                        return Err(SourceError::Status(answer.status()));
+                let exchange = async {
+                    let response = client.get(url.clone()).await.map_err(FetchError::Request)?;
+                    if response.status() != StatusCode::OK {
+                        return Err(FetchError::Status(response.status()));
                     }
                     let body =
-                        Limited::new(answer.into_body(), MAX_BYTES).collect().await.map_err(SourceError::Body)?;
+                        Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(FetchError::Body)?;
                     Ok(body.to_bytes().into())
                 };
-                time::timeout(TIMEOUT, answer).await.unwrap_or(Err(SourceError::Timeout))
+                time::timeout(FETCH_TIMEOUT, exchange).await.unwrap_or(Err(FetchError::Timeout))
             }
         }
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url { url, .. } => url.fmt(f),
             Self::File(path) => path.display().fmt(f),
         }
     }
-}
-
-/// The error with what caused it: "client error (Connect)" alone helps nobody.
-fn causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

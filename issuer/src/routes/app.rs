@@ -1,0 +1,100 @@
+//! The state that the routes share, and what several of them need.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{FromRequestParts, Path, rejection::PathRejection},
+    http::request::Parts,
+};
+use couponry_domain::{EventName, identity::InvalidId};
+use couponry_redis::{Stock, StockError};
+use couponry_runtime::{error_chain, problem::Problem};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    batcher::Batchers, identity::Authenticator, limits::Limits, metrics::Metrics, recent_events::RecentEvents,
+    relay::Relay,
+};
+
+/// The state that the routes share.
+pub(crate) struct App {
+    pub(crate) batchers: Batchers,
+    pub(crate) relay: Relay,
+    pub(crate) stock: Stock,
+    pub(crate) recent_events: Arc<RecentEvents>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) body_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
+    /// Number of proxies whose entries in `X-Forwarded-For` are trusted.
+    pub(crate) trusted_proxies: u8,
+}
+
+impl App {
+    /// The value that Redis returned for an event, if this Redis is verified.
+    pub(super) fn verified<T>(
+        &self,
+        event: &EventName,
+        value: Option<T>,
+        is_verified: impl Fn(&T) -> bool,
+    ) -> Result<T, Problem> {
+        match value {
+            Some(value) if is_verified(&value) => Ok(value),
+            Some(_) => Err(unverified()),
+            None if self.recent_events.contains(event) => Err(unverified()),
+            None => Err(unknown_event(event)),
+        }
+    }
+}
+
+/// The parameters of a path. Invalid ones are rejected with a [`Problem`].
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(params) = Path::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection: PathRejection| Problem::invalid(rejection.body_text()))?;
+        Ok(Self(params))
+    }
+}
+
+pub(super) fn parse_event(text: String) -> Result<EventName, Problem> {
+    text.try_into().map_err(|error: InvalidId| Problem::invalid(error.to_string()))
+}
+
+pub(super) fn unknown_event(event: &EventName) -> Problem {
+    Problem::not_found(format!("the event {event} does not exist"))
+}
+
+pub(super) fn unverified() -> Problem {
+    Problem::unavailable("Issuing is suspended while Redis is verified after a restart. Retry later.")
+}
+
+pub(super) fn unknown_outcome() -> Problem {
+    Problem::unavailable("The outcome is unknown: a coupon may have been issued. Retry to get the outcome.")
+}
+
+/// The response to a failed read, which can be repeated.
+pub(super) fn read_failed(error: StockError) -> Problem {
+    tracing::warn!(error = error_chain(error), "cannot read from Redis");
+    Problem::unavailable("Redis is unavailable. Retry later.")
+}
+
+/// A point in time in RFC 3339.
+pub(super) fn timestamp(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamp_is_in_utc() {
+        assert_eq!(timestamp(1_796_083_200_000), "2026-12-01T00:00:00Z");
+    }
+}
