@@ -1,23 +1,22 @@
-//! Which of several operators works: the one that holds the Lease. The others stand by.
+//! Leader election: of several replicas, the one that holds the Lease reconciles. The others are on standby.
 //!
-//! # How
-//! Who holds the lease renews it every two seconds. Who does not looks at it as often, and takes it when it was given up, or when
-//! it has not changed for as long as it says it lasts, by the looker's own clock: clocks of different machines are never
-//! compared. Every write carries the version that it replaces, so that of two who take it one succeeds.
+//! The leader renews the lease every two seconds. A standby replica reads it as often, and acquires it when it was released, or when
+//! it has not changed for its duration. That time is measured on the replica's own clock: clocks of different machines are never
+//! compared. Every write replaces a specific resource version, so of two replicas that try to acquire the lease only one succeeds.
 //!
 //! # Guarantees
-//! Who could not renew for ten seconds, counted from before the last request that succeeded, stops working; nobody else takes the
-//! lease before fifteen. On a shutdown the work is stopped first, and the lease given up after it.
+//! A leader that has not renewed the lease for ten seconds, counted from before its last successful request, stops reconciling. No
+//! other replica acquires the lease before fifteen seconds. At shutdown the reconciliation stops first, then the lease is released.
 //!
 //! # Caveats
-//! A process that was frozen sees that its time is over as soon as it runs again, but by then each of its looks may have gone a
-//! step further, and a request that it had sent is on its way:
-//! [ADR 0008](../../docs/adr/0008-overtaken-operators.md) is what makes that harmless, not the lease.
+//! A process that was suspended detects the loss of its leadership when it resumes, but requests that it had sent before may still
+//! take effect, and each running reconciliation may get one step further. Fencing in the stores makes these harmless, not the
+//! lease: [ADR 0008](../../docs/adr/0008-stale-operators.md).
 
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use clap::{ArgAction, Args};
-use couponry_runtime::CancellationToken;
+use couponry_runtime::{CancellationToken, error_chain};
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -36,52 +35,49 @@ use tokio::{
 
 use crate::metrics::Metrics;
 
-/// How long the lease must stay unchanged before another may take it.
-const LEASE_SECONDS: i32 = 15;
-/// More than any holder asks for: a lease that claims to last longer was written by hand, or by mistake.
-const LONGEST_LEASE_SECONDS: i32 = 60;
-/// How long the holder goes on without having renewed it.
+/// The lease expires when it has not been renewed for this long.
+const LEASE_DURATION_SECONDS: i32 = 15;
+/// Upper limit for the duration in a lease that another program or a person wrote.
+const MAX_LEASE_DURATION_SECONDS: i32 = 60;
+/// The leader stops reconciling when it has not renewed the lease for this long.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often it is renewed, and how often the others look at it.
+/// How often the leader renews the lease, and a standby replica reads it.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// How long the API server may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(4);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Whether this operator shares its work with others.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Several operators")]
+#[command(next_help_heading = "Leader election")]
 pub(crate) struct LeaderArgs {
-    /// Work only while holding a Lease in the namespace: of several operators one works and the others stand by.
+    /// Reconcile only while holding a Lease in the namespace, so that several replicas can run: one is active, the others are
+    /// on standby.
     #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value_t = false, num_args = 0..=1,
         default_missing_value = "true", require_equals = true)]
     leader_elect: bool,
-    /// The name of the Lease.
+    /// Name of the Lease.
     #[arg(long, env, default_value = "couponry-operator", value_name = "NAME")]
     lease_name: String,
-    /// What this operator calls itself in the Lease. No two may have the same. Without it: the name of the host and the
-    /// number of the process.
+    /// Identity of this replica in the Lease. Must be unique. Default: host name and process id.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     identity: Option<String>,
 }
 
 impl LeaderArgs {
-    /// The election to stand in; None: this operator works alone.
+    /// None: leader election is off, and this replica is always the leader.
     pub(crate) fn election(&self, client: Client, namespace: &str) -> Option<Election> {
         self.leader_elect.then(|| Election {
             leases: Api::namespaced(client, namespace),
             lease_name: self.lease_name.clone(),
-            identity: self.identity.clone().filter(|given| !given.is_empty()).unwrap_or_else(own_name),
+            identity: self.identity.clone().filter(|given| !given.is_empty()).unwrap_or_else(default_identity),
         })
     }
 }
 
-fn own_name() -> String {
+fn default_identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("operator");
     format!("{host}-{}", std::process::id())
 }
 
-/// What an operator stands in to become the one that works. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Election {
     leases: Api<Lease>,
@@ -89,66 +85,78 @@ pub(crate) struct Election {
     identity: String,
 }
 
-/// The time in which this operator leads.
-struct Term {
-    /// Before which request the lease was certainly ours. Closed: it is somebody else's.
-    renewed: watch::Receiver<Instant>,
-    /// Ends the renewing.
-    stop: CancellationToken,
-    /// Renews, and returns the lease as it was left.
-    renewing: JoinHandle<Lease>,
+/// A period in which this replica is the leader.
+struct Leadership {
+    /// The time before the last successful renewal was sent. The channel is closed when the lease is lost.
+    renewed_at: watch::Receiver<Instant>,
+    stop_renewal: CancellationToken,
+    /// Returns the last version of the lease.
+    renewal: JoinHandle<Lease>,
 }
 
-/// What the lease looked like, and since when it does.
-struct Sighting {
+/// A lease as this replica first observed it.
+struct ObservedLease {
     spec: LeaseSpec,
+    /// When this version was first observed.
     since: Instant,
 }
 
-/// Runs `work` while this operator leads, as often as it comes to lead; without an election always. Returns when `work` does,
-/// or at the shutdown.
-pub(crate) async fn lead(
+#[derive(Debug, thiserror::Error)]
+enum LeaseError {
+    #[error("request to the API server failed")]
+    Api(#[from] kube::Error),
+    #[error("the API server did not respond within {REQUEST_TIMEOUT:?}")]
+    TimedOut,
+}
+
+/// Runs `work` during each period of leadership; without an election, immediately. Returns when `work` returns, or at shutdown.
+pub(crate) async fn run_while_leader(
     election: Option<Election>,
     metrics: &Metrics,
     shutdown: &CancellationToken,
     work: impl AsyncFn(),
 ) {
     let Some(election) = election else {
-        metrics.leads(true);
+        metrics.set_leader(true);
         return work().await;
     };
-    while let Some(mut term) = election.begin(shutdown).await {
-        metrics.leads(true);
-        let is_over = select! {
-            // First, so that a process that was frozen for long begins nothing new. What the controller has begun runs in tasks of
-            // its own, until it is dropped.
+    while let Some(mut leadership) = election.acquire(shutdown).await {
+        metrics.set_leader(true);
+        let is_lost = select! {
+            // The loss is polled first, so that a process that was suspended starts no new work.
             biased;
-            () = term.over() => true,
+            () = leadership.lost() => true,
             () = work() => false,
         };
-        metrics.leads(false);
-        let lease = term.end().await;
-        if !is_over {
-            return election.give_up(lease).await;
+        metrics.set_leader(false);
+        let lease = leadership.end().await;
+        if !is_lost {
+            return election.release(lease).await;
         }
-        tracing::error!(lease = election.lease_name, "the lease is lost: standing by");
+        tracing::error!(lease = election.lease_name, "lease lost, entering standby");
     }
 }
 
 impl Election {
-    /// Waits until this operator leads. None: the shutdown came first.
-    async fn begin(&self, shutdown: &CancellationToken) -> Option<Term> {
-        let mut sighting = None;
+    /// Waits until this replica is the leader. None: the shutdown came first.
+    async fn acquire(&self, shutdown: &CancellationToken) -> Option<Leadership> {
+        let mut observed = None;
         while !shutdown.is_cancelled() {
-            let asked = Instant::now();
-            // Never cut off by the shutdown: what is taken must be given up.
-            match self.patiently(self.take(&mut sighting)).await {
+            let sent_at = Instant::now();
+            // Not cancelled by the shutdown: an acquired lease must be released.
+            match with_timeout(self.try_acquire_or_renew(&mut observed)).await {
                 Ok(Some(lease)) => {
-                    tracing::info!(lease = self.lease_name, identity = self.identity, "this operator leads");
-                    return Some(self.clone().serve(lease, asked));
+                    tracing::info!(lease = self.lease_name, identity = self.identity, "lease acquired");
+                    return Some(self.clone().start_renewal(lease, sent_at));
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(lease = self.lease_name, error, "cannot take the lease yet"),
+                Err(error) => {
+                    tracing::warn!(
+                        lease = self.lease_name,
+                        error = error_chain(&error),
+                        "cannot acquire the lease, retrying"
+                    );
+                }
             }
             select! {
                 () = time::sleep(RETRY_PERIOD) => {}
@@ -158,142 +166,149 @@ impl Election {
         None
     }
 
-    /// Takes the lease if it can be had. None: somebody else holds it.
-    async fn take(&self, last: &mut Option<Sighting>) -> Result<Option<Lease>, kube::Error> {
+    /// Acquires the lease if it is free or expired, renews it if this replica holds it. None: another replica holds it.
+    async fn try_acquire_or_renew(&self, last: &mut Option<ObservedLease>) -> Result<Option<Lease>, kube::Error> {
         let Some(found) = self.leases.get_opt(&self.lease_name).await? else {
             let metadata = ObjectMeta { name: Some(self.lease_name.clone()), ..ObjectMeta::default() };
-            let lease = self.claimed(Lease { metadata, spec: None });
-            return unless_overtaken(self.leases.create(&PostParams::default(), &lease).await);
+            let lease = self.claim(Lease { metadata, spec: None });
+            return none_if_conflict(self.leases.create(&PostParams::default(), &lease).await);
         };
         let spec = found.spec.clone().unwrap_or_default();
         let now = Instant::now();
-        let sighting = match last.take() {
+        let observed = match last.take() {
             Some(last) if last.spec == spec => last,
             last => {
                 let holder = holder(&spec);
                 if holder != last.as_ref().and_then(|last| self::holder(&last.spec)) {
-                    tracing::info!(lease = self.lease_name, holder = holder.unwrap_or("nobody"), "seen");
+                    tracing::info!(lease = self.lease_name, holder = holder.unwrap_or("none"), "lease holder observed");
                 }
-                Sighting { spec, since: now }
+                ObservedLease { spec, since: now }
             }
         };
-        let may_take = sighting.is_free_for(&self.identity, now);
-        *last = Some(sighting);
-        if !may_take {
+        let is_available = observed.is_available_to(&self.identity, now);
+        *last = Some(observed);
+        if !is_available {
             return Ok(None);
         }
-        self.put(self.claimed(found)).await
+        self.replace(self.claim(found)).await
     }
 
-    /// The lease with us as its holder from now on.
-    fn claimed(&self, mut lease: Lease) -> Lease {
+    /// The lease with this replica as its holder and the current time as its renewal.
+    fn claim(&self, mut lease: Lease) -> Lease {
         let now = Some(MicroTime(Timestamp::now()));
         let spec = lease.spec.get_or_insert_default();
         if holder(spec) != Some(&self.identity) {
-            // The first holder follows nobody.
+            // The first acquisition is not a transition.
             spec.lease_transitions = Some(spec.lease_transitions.map_or(0, |count| count.saturating_add(1)));
             spec.acquire_time.clone_from(&now);
         }
         spec.holder_identity = Some(self.identity.clone());
-        spec.lease_duration_seconds = Some(LEASE_SECONDS);
+        spec.lease_duration_seconds = Some(LEASE_DURATION_SECONDS);
         spec.renew_time = now;
         lease
     }
 
-    /// Replaces the version that `lease` was made from. None: that is no longer the version.
-    async fn put(&self, lease: Lease) -> Result<Option<Lease>, kube::Error> {
-        unless_overtaken(self.leases.replace(&self.lease_name, &PostParams::default(), &lease).await)
+    /// Replaces the version that `lease` was derived from. None: the lease has changed since.
+    async fn replace(&self, lease: Lease) -> Result<Option<Lease>, kube::Error> {
+        none_if_conflict(self.leases.replace(&self.lease_name, &PostParams::default(), &lease).await)
     }
 
-    /// Keeps renewing the lease, which was asked for at `asked`.
-    fn serve(self, lease: Lease, asked: Instant) -> Term {
-        let (sender, renewed) = watch::channel(asked);
-        let stop = CancellationToken::new();
-        // A task of its own, which a long computation of the work does not hold up.
-        let renewing = tokio::spawn(self.renew(lease, sender, stop.clone()));
-        Term { renewed, stop, renewing }
+    /// `sent_at`: when the request that acquired the lease was sent.
+    fn start_renewal(self, lease: Lease, sent_at: Instant) -> Leadership {
+        let (sender, renewed_at) = watch::channel(sent_at);
+        let stop_renewal = CancellationToken::new();
+        // A separate task, so that long computations of the work do not delay the renewal.
+        let renewal = tokio::spawn(self.renew(lease, sender, stop_renewal.clone()));
+        Leadership { renewed_at, stop_renewal, renewal }
     }
 
-    async fn renew(self, mut lease: Lease, renewed: watch::Sender<Instant>, stop: CancellationToken) -> Lease {
+    async fn renew(self, mut lease: Lease, renewed_at: watch::Sender<Instant>, stop: CancellationToken) -> Lease {
         loop {
             select! {
                 () = time::sleep(RETRY_PERIOD) => {}
                 () = stop.cancelled() => return lease,
             }
-            let asked = Instant::now();
-            if asked >= *renewed.borrow() + RENEW_DEADLINE {
+            let sent_at = Instant::now();
+            if sent_at >= *renewed_at.borrow() + RENEW_DEADLINE {
                 return lease;
             }
-            match self.patiently(self.renew_once(&lease)).await {
+            match with_timeout(self.renew_once(&lease)).await {
                 Ok(Some(newer)) => {
                     lease = newer;
-                    renewed.send_replace(asked);
+                    renewed_at.send_replace(sent_at);
                 }
                 Ok(None) => return lease,
-                Err(error) => tracing::warn!(lease = self.lease_name, error, "cannot renew the lease"),
+                Err(error) => {
+                    tracing::warn!(
+                        lease = self.lease_name,
+                        error = error_chain(&error),
+                        "cannot renew the lease, retrying"
+                    );
+                }
             }
         }
     }
 
-    /// None: the lease is somebody else's.
+    /// None: another replica holds the lease.
     async fn renew_once(&self, lease: &Lease) -> Result<Option<Lease>, kube::Error> {
-        match self.put(self.claimed(lease.clone())).await? {
+        match self.replace(self.claim(lease.clone())).await? {
             Some(newer) => Ok(Some(newer)),
-            // It was changed: by another holder, by a person, or by ourselves in a request whose answer was lost.
-            None => self.take(&mut None).await,
+            // Changed by another replica, by a person, or by this replica in a request whose response was lost.
+            None => self.try_acquire_or_renew(&mut None).await,
         }
     }
 
-    /// Lets the next one begin at once.
-    async fn give_up(&self, mut lease: Lease) {
+    /// Lets a standby replica acquire the lease immediately.
+    async fn release(&self, mut lease: Lease) {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(MicroTime(Timestamp::now()));
-        match self.patiently(self.put(lease)).await {
-            Ok(_) => tracing::info!(lease = self.lease_name, "the lease is given up"),
-            Err(error) => tracing::warn!(lease = self.lease_name, error, "cannot give up the lease: it will expire"),
-        }
-    }
-
-    async fn patiently<T>(&self, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
-        match time::timeout(PATIENCE, request).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer from Kubernetes within {PATIENCE:?}")),
+        match with_timeout(self.replace(lease)).await {
+            Ok(_) => tracing::info!(lease = self.lease_name, "lease released"),
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(lease = self.lease_name, error, "cannot release the lease, it will expire");
+            }
         }
     }
 }
 
-impl Term {
-    /// Waits until this operator may no longer work.
-    async fn over(&mut self) {
+async fn with_timeout<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
+    Ok(time::timeout(REQUEST_TIMEOUT, request).await.map_err(|_| LeaseError::TimedOut)??)
+}
+
+impl Leadership {
+    /// Waits until this replica must stop reconciling.
+    async fn lost(&mut self) {
         loop {
-            let deadline = *self.renewed.borrow_and_update() + RENEW_DEADLINE;
+            let deadline = *self.renewed_at.borrow_and_update() + RENEW_DEADLINE;
             let mut sleep = pin!(time::sleep_until(deadline));
-            // By the clock and not by the timer alone, which may be late in a process that was frozen.
-            let by_the_clock =
+            // Compares the clock, too, because the timer may fire late in a process that was suspended.
+            let deadline_reached =
                 poll_fn(|cx| if Instant::now() >= deadline { Poll::Ready(()) } else { sleep.as_mut().poll(cx) });
             select! {
                 biased;
-                () = by_the_clock => return,
-                changed = self.renewed.changed() => if changed.is_err() { return },
+                () = deadline_reached => return,
+                changed = self.renewed_at.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    /// Ends the renewing, and returns the lease as it was left.
+    /// Stops the renewal and returns the last version of the lease.
     async fn end(self) -> Lease {
-        self.stop.cancel();
-        self.renewing.await.unwrap_or_default()
+        self.stop_renewal.cancel();
+        self.renewal.await.unwrap_or_default()
     }
 }
 
-impl Sighting {
-    fn is_free_for(&self, identity: &str, now: Instant) -> bool {
+impl ObservedLease {
+    fn is_available_to(&self, identity: &str, now: Instant) -> bool {
         let Some(holder) = holder(&self.spec) else { return true };
-        let seconds = self.spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS).min(LONGEST_LEASE_SECONDS);
-        let lasts = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-        holder == identity || now >= self.since + lasts
+        let seconds =
+            self.spec.lease_duration_seconds.unwrap_or(LEASE_DURATION_SECONDS).min(MAX_LEASE_DURATION_SECONDS);
+        let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        holder == identity || now >= self.since + duration
     }
 }
 
@@ -301,8 +316,8 @@ fn holder(spec: &LeaseSpec) -> Option<&str> {
     spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
 
-/// None: somebody else was faster.
-fn unless_overtaken(written: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::Error> {
+/// None: another replica has written the lease meanwhile.
+fn none_if_conflict(written: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::Error> {
     match written {
         Ok(lease) => Ok(Some(lease)),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
@@ -314,47 +329,47 @@ fn unless_overtaken(written: Result<Lease, kube::Error>) -> Result<Option<Lease>
 mod tests {
     use super::*;
 
-    fn seen(holder: Option<&str>, seconds: i32) -> Sighting {
+    fn observed(holder: Option<&str>, seconds: i32) -> ObservedLease {
         let spec = LeaseSpec {
             holder_identity: holder.map(str::to_owned),
             lease_duration_seconds: Some(seconds),
             ..LeaseSpec::default()
         };
-        Sighting { spec, since: Instant::now() }
+        ObservedLease { spec, since: Instant::now() }
     }
 
     #[tokio::test]
-    async fn a_lease_is_free_when_given_up_or_unchanged_for_as_long_as_it_lasts() {
+    async fn lease_is_available_when_released_or_unchanged_for_its_duration() {
         let after =
-            |sighting: &Sighting, seconds| sighting.is_free_for("us", sighting.since + Duration::from_secs(seconds));
-        assert!(after(&seen(None, 15), 0));
-        assert!(after(&seen(Some(""), 15), 0));
-        assert!(after(&seen(Some("us"), 15), 0));
-        assert!(!after(&seen(Some("them"), 15), 14));
-        assert!(after(&seen(Some("them"), 15), 15));
-        assert!(after(&seen(Some("them"), i32::MAX), 60), "nor does more than any holder asks for");
-        assert!(after(&seen(Some("them"), -1), 0), "nonsense does not hold it for ever");
+            |lease: &ObservedLease, seconds| lease.is_available_to("us", lease.since + Duration::from_secs(seconds));
+        assert!(after(&observed(None, 15), 0));
+        assert!(after(&observed(Some(""), 15), 0));
+        assert!(after(&observed(Some("us"), 15), 0));
+        assert!(!after(&observed(Some("them"), 15), 14));
+        assert!(after(&observed(Some("them"), 15), 15));
+        assert!(after(&observed(Some("them"), i32::MAX), 60), "a longer duration is capped");
+        assert!(after(&observed(Some("them"), -1), 0), "a negative duration counts as zero");
     }
 
     #[tokio::test]
-    async fn a_term_is_over_when_it_was_not_renewed_in_time_or_the_lease_is_somebody_elses() {
-        let begun = |ago| {
-            let (sender, renewed) = watch::channel(Instant::now() - ago);
-            let renewing = tokio::spawn(std::future::pending());
-            (sender, Term { renewed, stop: CancellationToken::new(), renewing })
+    async fn leadership_is_lost_when_not_renewed_in_time_or_held_by_another() {
+        let renewed_before = |elapsed| {
+            let (sender, renewed_at) = watch::channel(Instant::now() - elapsed);
+            let renewal = tokio::spawn(std::future::pending());
+            (sender, Leadership { renewed_at, stop_renewal: CancellationToken::new(), renewal })
         };
-        let (_late_renewer, mut late) = begun(RENEW_DEADLINE);
-        late.over().await;
+        let (_sender, mut expired) = renewed_before(RENEW_DEADLINE);
+        expired.lost().await;
 
-        let (renewer, mut lost) = begun(Duration::ZERO);
-        drop(renewer);
-        lost.over().await;
+        let (sender, mut taken_over) = renewed_before(Duration::ZERO);
+        drop(sender);
+        taken_over.lost().await;
 
-        let (renewing, mut term) = begun(Duration::ZERO);
-        let over = tokio::spawn(async move { term.over().await });
-        renewing.send_replace(Instant::now());
+        let (sender, mut current) = renewed_before(Duration::ZERO);
+        let lost = tokio::spawn(async move { current.lost().await });
+        sender.send_replace(Instant::now());
         tokio::task::yield_now().await;
-        assert!(!over.is_finished());
-        over.abort();
+        assert!(!lost.is_finished());
+        lost.abort();
     }
 }

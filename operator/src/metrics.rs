@@ -1,13 +1,47 @@
-//! What the operator counts. No user and no coupon is ever in a label.
+//! The operator's metrics. Labels never contain a user or a coupon.
 
-use std::sync::atomic::AtomicU64;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use couponry_crds::{BalanceStatus, CouponEventStatus};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
 };
+
+/// How a reconciliation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReconcileResult {
+    /// The stores match the manifest.
+    Done,
+    /// Steps were applied, and more may follow.
+    Progressing,
+    /// A condition that the operator cannot resolve alone; see the event's Stalled condition.
+    Blocked,
+    /// An operation failed and will be retried.
+    Error,
+}
+
+impl ReconcileResult {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Progressing => "progressing",
+            Self::Blocked => "blocked",
+            Self::Error => "error",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CouponLabels {
@@ -16,107 +50,110 @@ struct CouponLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-/// How a look at an event ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Outcome {
-    Settled,
-    Working,
-    Stuck,
-    Failed,
-}
-
-/// The name of an outcome in the metrics.
-const fn label(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Settled => "settled",
-        Outcome::Working => "working",
-        Outcome::Stuck => "stuck",
-        Outcome::Failed => "failed",
-    }
-}
-
-/// How many coupons of an event are in each state.
-fn by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 4] {
-    [
-        ("loaded", status.loaded),
-        ("available", status.available),
-        ("issued", status.issued),
-        ("recorded", status.recorded),
-    ]
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: String,
 }
 
-type OfEvent = Family<EventLabels, Gauge<u64, AtomicU64>>;
+type EventGauge = Family<EventLabels, Gauge<u64, AtomicU64>>;
 
-/// Where the coupons of each event are.
+/// The inventory balance of each event.
 #[derive(Clone, Default)]
 struct BalanceMetrics {
-    generated: OfEvent,
-    available: OfEvent,
-    unrecorded: OfEvent,
-    recorded: OfEvent,
-    voided: OfEvent,
-    difference: OfEvent,
+    generated: EventGauge,
+    available: EventGauge,
+    unrecorded: EventGauge,
+    recorded: EventGauge,
+    voided: EventGauge,
+    difference: EventGauge,
 }
 
 impl BalanceMetrics {
-    /// Each with its name and what it counts.
-    fn all(&self) -> [(&'static str, &'static str, &OfEvent); 6] {
+    /// Name, help text and gauge of each.
+    fn all(&self) -> [(&'static str, &'static str, &EventGauge); 6] {
         let Self { generated, available, unrecorded, recorded, voided, difference } = self;
         [
-            ("balance_generated", "Coupons of each event that were made, in Postgres", generated),
-            ("balance_available", "Coupons of each event that wait in Redis for users", available),
-            ("balance_unrecorded", "Coupons that users have and Postgres has not recorded yet", unrecorded),
-            ("balance_recorded", "Coupons that users have and Postgres has recorded", recorded),
-            ("balance_voided", "Coupons that were taken back from a user and not given to anyone again", voided),
-            ("balance_difference", "Coupons that are missing or too many, and have been for a while", difference),
+            ("balance_generated", "Coupons that exist in Postgres, by event", generated),
+            ("balance_available", "Coupons in the Redis queue, by event", available),
+            ("balance_unrecorded", "Issued coupons that are not recorded in Postgres yet, by event", unrecorded),
+            ("balance_recorded", "Issued coupons that are recorded in Postgres, by event", recorded),
+            ("balance_voided", "Coupons that can never be issued again, by event", voided),
+            (
+                "balance_difference",
+                "Coupons missing or surplus in a confirmed inventory mismatch, by event",
+                difference,
+            ),
         ]
     }
 }
 
-/// All counters of the operator; clones count together.
-#[derive(Clone, Default)]
+/// All metrics of the operator. Clones share their values.
+#[derive(Clone)]
 pub(crate) struct Metrics {
     coupons: Family<CouponLabels, Gauge<u64, AtomicU64>>,
     balance: BalanceMetrics,
-    reconciliations: Family<OutcomeLabels, Counter>,
+    reconciliations: Family<ResultLabels, Counter>,
+    reconcile_duration: Histogram,
     pub(crate) coupons_generated: Counter,
     pub(crate) coupons_loaded: Counter,
-    pub(crate) issuers_floor: Gauge,
+    pub(crate) issuer_min_replicas: Gauge,
     pub(crate) issuers_ready: Gauge,
-    leader: Gauge,
+    is_leader: Gauge,
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register("coupons", "Coupons of each event, by state", metrics.coupons.clone());
+        let metrics = Self {
+            coupons: Family::default(),
+            balance: BalanceMetrics::default(),
+            reconciliations: Family::default(),
+            // 1 ms to 16 s: a long step ends after 2 s, but a store may take its full timeout.
+            reconcile_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            coupons_generated: Counter::default(),
+            coupons_loaded: Counter::default(),
+            issuer_min_replicas: Gauge::default(),
+            issuers_ready: Gauge::default(),
+            is_leader: Gauge::default(),
+        };
+        registry.register("coupons", "Coupons by event and state, from the event's status", metrics.coupons.clone());
         for (name, help, family) in metrics.balance.all() {
             registry.register(name, help, family.clone());
         }
-        let (floor, ready) = (metrics.issuers_floor.clone(), metrics.issuers_ready.clone());
-        registry.register("issuer_min_replicas", "The least number of issuers that there must be now", floor);
-        registry.register("issuers_ready", "Issuers that are ready", ready);
-        registry.register("reconcile", "Looks at an event, by how they ended", metrics.reconciliations.clone());
-        registry.register("coupons_generated", "Coupons written to Postgres", metrics.coupons_generated.clone());
-        registry.register("coupons_loaded", "Coupons copied from Postgres to Redis", metrics.coupons_loaded.clone());
-        registry.register("is_leader", "1 while this operator works, 0 while it stands by", metrics.leader.clone());
+        registry.register("reconcile", "Reconciliations of an event, by result", metrics.reconciliations.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Duration of one reconciliation of an event",
+            Unit::Seconds,
+            metrics.reconcile_duration.clone(),
+        );
+        registry.register(
+            "coupons_generated",
+            "Coupons generated in Postgres by this process",
+            metrics.coupons_generated.clone(),
+        );
+        registry.register(
+            "coupons_loaded",
+            "Coupons loaded from Postgres into Redis by this process",
+            metrics.coupons_loaded.clone(),
+        );
+        registry.register(
+            "issuer_min_replicas",
+            "Minimum number of issuer replicas required now by the settings and the events",
+            metrics.issuer_min_replicas.clone(),
+        );
+        registry.register("issuers_ready", "Issuer replicas that are ready", metrics.issuers_ready.clone());
+        registry.register(
+            "is_leader",
+            "1 while this replica is the leader, 0 while it is on standby",
+            metrics.is_leader.clone(),
+        );
         metrics
     }
 
-    /// What an operator says of events that it no longer looks at would be wrong soon.
-    pub(crate) fn leads(&self, leads: bool) {
-        self.leader.set(leads.into());
-        if !leads {
-            self.issuers_floor.set(0);
+    /// A standby replica clears the gauges of events, because it no longer updates them.
+    pub(crate) fn set_leader(&self, is_leader: bool) {
+        self.is_leader.set(is_leader.into());
+        if !is_leader {
+            self.issuer_min_replicas.set(0);
             self.issuers_ready.set(0);
             self.coupons.clear();
             for (_, _, family) in self.balance.all() {
@@ -125,13 +162,14 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn reconciled(&self, outcome: Outcome) {
-        self.reconciliations.get_or_create(&OutcomeLabels { outcome: label(outcome) }).inc();
+    pub(crate) fn record_reconciliation(&self, result: ReconcileResult, duration: Duration) {
+        self.reconciliations.get_or_create(&ResultLabels { result: result.label() }).inc();
+        self.reconcile_duration.observe(duration.as_secs_f64());
     }
 
-    /// `difference`: how many coupons do not add up, and have not for a while.
-    pub(crate) fn reported(&self, event: &str, status: &CouponEventStatus, difference: u64) {
-        for (state, count) in by_state(status) {
+    /// `difference`: the coupons missing or surplus in a confirmed mismatch.
+    pub(crate) fn set_counts(&self, event: &str, status: &CouponEventStatus, difference: u64) {
+        for (state, count) in counts_by_state(status) {
             let labels = CouponLabels { event: event.to_owned(), state };
             self.coupons.get_or_create(&labels).set(count.unwrap_or_default());
         }
@@ -143,12 +181,22 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn forget(&self, event: &str) {
-        for (state, _) in by_state(&CouponEventStatus::default()) {
+    /// Removes all series of a deleted event.
+    pub(crate) fn remove_event(&self, event: &str) {
+        for (state, _) in counts_by_state(&CouponEventStatus::default()) {
             self.coupons.remove(&CouponLabels { event: event.to_owned(), state });
         }
         for (_, _, family) in self.balance.all() {
             family.remove(&EventLabels { event: event.to_owned() });
         }
     }
+}
+
+fn counts_by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 4] {
+    [
+        ("loaded", status.loaded),
+        ("available", status.available),
+        ("issued", status.issued),
+        ("recorded", status.recorded),
+    ]
 }

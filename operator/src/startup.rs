@@ -1,13 +1,13 @@
-//! Waiting for the servers, in the order in which they are needed.
+//! Waits for the backends and Kubernetes, and prepares the database schema and the Kafka topics.
 
-use std::{collections::BTreeSet, fmt::Display, time::Duration};
+use std::{collections::BTreeSet, error::Error, time::Duration};
 
 use anyhow::Context as _;
 use couponry_crds::CouponEvent;
-use couponry_kafka::{Finding, KafkaSettings, TopicSettings};
+use couponry_kafka::{KafkaSettings, TopicMismatch, TopicSettings};
 use couponry_postgres::Database;
 use couponry_redis::Stock;
-use couponry_runtime::{CancellationToken, Health, patiently};
+use couponry_runtime::{CancellationToken, Health, retry_until_ok};
 use kube::{Api, api::ListParams};
 
 pub(crate) const POSTGRES: &str = "postgres";
@@ -15,60 +15,70 @@ pub(crate) const REDIS: &str = "redis";
 pub(crate) const KAFKA: &str = "kafka";
 pub(crate) const KUBERNETES: &str = "kubernetes";
 
-const MIGRATING: &str = "bringing the tables in Postgres up to date";
+const MIGRATE: &str = "migrate the database schema";
 
-/// How often the stores are asked whether they are there.
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often Postgres and Redis are pinged after the start.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Brings the tables up to date as soon as Postgres is there. False: the shutdown came first.
+/// Migrates the schema, retrying until Postgres is available. Returns false if the shutdown came first.
 pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -> bool {
-    patiently(MIGRATING, shutdown, async || database.migrate().await).await.is_some()
+    retry_until_ok(MIGRATE, shutdown, async || database.migrate().await).await.is_some()
 }
 
-/// Waits for everything that the operator needs. None: the shutdown came first. Otherwise what it does not like about the
-/// topics.
-pub(crate) async fn wait(
+/// Waits for everything that the operator needs. Returns the deviations of existing topics from the settings, or None if the
+/// shutdown came first.
+pub(crate) async fn wait_for_backends(
     database: &Database,
     stock: &Stock,
     kafka: (&KafkaSettings, &TopicSettings),
     events: &Api<CouponEvent>,
     health: &Health,
     shutdown: &CancellationToken,
-) -> Option<Vec<Finding>> {
+) -> Option<Vec<TopicMismatch>> {
     let (settings, topics) = kafka;
     let (postgres, redis, kafka, kubernetes) = tokio::join!(
-        patiently(MIGRATING, shutdown, async || noted(health, POSTGRES, database.migrate().await)),
-        patiently("waiting for Redis", shutdown, async || noted(health, REDIS, stock.ping().await)),
-        patiently("making the topics in Kafka", shutdown, async || {
-            noted(health, KAFKA, couponry_kafka::topics::ensure(settings, topics).await)
+        retry_until_ok(MIGRATE, shutdown, async || set_health(health, POSTGRES, database.migrate().await)),
+        retry_until_ok("connect to Redis", shutdown, async || set_health(health, REDIS, stock.ping().await)),
+        retry_until_ok("create the Kafka topics", shutdown, async || {
+            set_health(health, KAFKA, couponry_kafka::topics::ensure(settings, topics).await)
         }),
-        patiently("waiting for Kubernetes", shutdown, async || noted(health, KUBERNETES, probe(events).await)),
+        retry_until_ok("list the CouponEvents", shutdown, async || {
+            set_health(health, KUBERNETES, check_kubernetes(events).await)
+        }),
     );
     postgres.and(redis).and(kubernetes).and(kafka)
 }
 
-/// The same result, shown by the readiness as well.
-fn noted<T, E: Display>(health: &Health, server: &'static str, result: Result<T, E>) -> Result<T, E> {
-    health.set(server, result.as_ref().map(drop));
+/// Reports the result in the readiness probe, and returns it.
+fn set_health<T, E>(
+    health: &Health,
+    backend: &'static str,
+    result: Result<T, E>,
+) -> Result<T, Box<dyn Error + Send + Sync>>
+where
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let result = result.map_err(Into::into);
+    health.set(backend, result.as_ref().map(drop).map_err(AsRef::as_ref));
     result
 }
 
-async fn probe(events: &Api<CouponEvent>) -> anyhow::Result<()> {
-    // Only the metadata: an event that cannot be read is no reason not to begin.
+async fn check_kubernetes(events: &Api<CouponEvent>) -> anyhow::Result<()> {
+    // Metadata only, so that an invalid event does not block the start.
     match events.list_metadata(&ListParams::default().limit(1)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            anyhow::bail!("the definition of CouponEvent is not installed: apply {}", couponry_crds::DEFINITION_FILE)
+            anyhow::bail!("the CRD CouponEvent is not installed: apply {}", couponry_crds::CRD_FILE)
         }
         Err(error) => Err(error).context("cannot list the CouponEvents"),
     }
 }
 
-/// Keeps the readiness up to date.
-pub(crate) async fn watch_stores(database: Database, stock: Stock, health: Health, shutdown: CancellationToken) {
+/// Keeps the readiness probe up to date.
+pub(crate) async fn ping_stores(database: Database, stock: Stock, health: Health, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
-            () = tokio::time::sleep(PROBE_INTERVAL) => {}
+            () = tokio::time::sleep(PING_INTERVAL) => {}
             () = shutdown.cancelled() => return,
         }
         health.set(POSTGRES, database.ping().await);
@@ -76,11 +86,11 @@ pub(crate) async fn watch_stores(database: Database, stock: Stock, health: Healt
     }
 }
 
-/// What to say in every report about topics that are not as they should be.
-pub(crate) fn remarks(findings: &[Finding]) -> Vec<String> {
-    let remarks: BTreeSet<String> = findings.iter().map(ToString::to_string).collect();
-    for remark in &remarks {
-        tracing::warn!("{remark}");
+/// The distinct deviations of the topics, which are appended to the status of every event.
+pub(crate) fn topic_warnings(deviations: &[TopicMismatch]) -> Vec<String> {
+    let warnings: BTreeSet<String> = deviations.iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        tracing::warn!(warning, "Kafka topic deviates from the settings");
     }
-    remarks.into_iter().collect()
+    warnings.into_iter().collect()
 }

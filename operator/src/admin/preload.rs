@@ -1,6 +1,6 @@
-//! `POST /coupons/preload`
+//! `POST /coupons/preload`: creates a `CouponEvent`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -19,33 +19,38 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{Admin, BODY_TIMEOUT, Refusal, answer, caller};
+use crate::admin::{
+    authorization::authorize,
+    state::{AdminState, CallError, call},
+};
 
-/// Whose fields a manifest is that was made here.
+/// Time for receiving the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Field manager of the manifests that this API creates.
 const FIELD_MANAGER: &str = "couponry-admin";
-/// Who asked for it.
+/// Annotation with the caller.
 const REQUESTED_BY: &str = "couponry.dev/requested-by";
 
-/// The event to make. What the values may be is up to the rules of `CouponEvent`.
+/// The event to create. The validation rules of `CouponEvent` apply to the values.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PreloadRequest {
-    /// The event that clients will name: the name of its `CouponEvent`.
+    /// The id that clients send: the name of the `CouponEvent`.
     #[schema(max_length = 63, example = "summer")]
     event_id: String,
-    /// What people call the promotion.
+    /// Name of the promotion.
     #[schema(min_length = 1, max_length = 200, example = "Summer sale")]
     coupon_policy_name: String,
-    /// How many coupons there are.
+    /// Number of coupons.
     #[schema(minimum = 1, maximum = 10_000_000, example = 100_000)]
     total_coupon_count: i64,
-    /// What they are worth.
+    /// Discounts of the coupons.
     #[schema(min_items = 1, max_items = 20)]
     discount_policies: Vec<DiscountPolicy>,
-    /// From when on users get coupons (RFC 3339). Without it: as soon as the coupons are loaded.
+    /// When issuing starts (RFC 3339). Default: as soon as the coupons are loaded.
     #[schema(format = DateTime, example = "2026-12-01T00:00:00Z")]
     start_time: Option<String>,
-    /// From when on users get no more coupons (RFC 3339). Without it: until they are used up.
+    /// When issuing ends (RFC 3339). Default: when the coupons are sold out.
     #[schema(format = DateTime, example = "2026-12-02T00:00:00Z")]
     end_time: Option<String>,
 }
@@ -57,26 +62,26 @@ pub(super) struct DiscountPolicy {
     /// PERCENT or AMOUNT.
     #[schema(example = "PERCENT")]
     r#type: String,
-    /// How many percent, or how many units of currency.
+    /// Percent, or units of currency.
     #[schema(minimum = 1, example = 10)]
     value: i64,
-    /// Its share of the coupons, in whole percent. Over all discounts they sum to 100.
+    /// Share of the coupons in whole percent. The shares of all discounts sum to 100.
     #[schema(minimum = 1, maximum = 100, example = 70)]
     allocation_percentage: i64,
 }
 
-/// The event that there is now.
+/// The created or existing event.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Accepted {
-    /// The event that clients name.
+    /// The id that clients send.
     #[schema(example = "summer")]
     event_id: String,
-    /// What tells it from others that had or will have its name.
+    /// The uid of the `CouponEvent`, which distinguishes it from earlier and later events with the same name.
     uid: String,
-    /// The namespace of its `CouponEvent`, whose status says how far it is.
+    /// The namespace of the `CouponEvent`, whose status shows the progress.
     namespace: String,
-    /// Whether this request made it. False: it was there already, as asked for.
+    /// Whether this request created it. False: it existed with the same values.
     created: bool,
 }
 
@@ -99,7 +104,7 @@ impl PreloadRequest {
 
 impl DiscountPolicy {
     fn spec(&self) -> Value {
-        // As manifests write them. What is neither is for the API server to refuse.
+        // As in manifests. The API server rejects any other value.
         let known = ["Percent", "Amount"].into_iter().find(|kind| kind.eq_ignore_ascii_case(&self.r#type));
         json!({
             "type": known.unwrap_or(&self.r#type),
@@ -109,95 +114,95 @@ impl DiscountPolicy {
     }
 }
 
-/// Make an event
+/// Create an event
 ///
-/// Asking again for the same is safe: it is made once.
+/// Idempotent: a repeated request with the same values does not create another event.
 #[utoipa::path(
     post,
     path = "/coupons/preload",
     request_body = PreloadRequest,
     responses(
-        (status = 202, description = "There is such an event now; its coupons are being made", body = Accepted),
-        (status = 400, description = "The request cannot be read", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or none that Kubernetes takes", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The caller may not create couponevents, or a quota is used up", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body did not come in time", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Another event has this name", body = Problem, content_type = "application/problem+json"),
+        (status = 202, description = "The event exists and its coupons are being generated", body = Accepted),
+        (status = 400, description = "The request is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The token is missing, or Kubernetes rejects it", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The caller is not allowed to create couponevents, or a quota is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body was not received in time", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A different event has this name", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The event breaks a rule; the detail says which", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The outcome is not known: ask again", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The event violates a validation rule, which the detail names", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The outcome is unknown: retry the request", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn preload(
-    State(admin): State<Arc<Admin>>,
+    State(state): State<Arc<AdminState>>,
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
     let (parts, body) = request.into_parts();
-    // Before the body: who may not ask is not listened to.
+    // Before the body is read, so that an unauthorized caller cannot make the server read it.
     let caller = {
-        let _slot = admin.slot()?;
-        caller::authorize(&admin, &parts.headers).await?
+        let _slot = state.acquire_slot()?;
+        authorize(&state, &parts.headers).await?
     };
-    // Without a slot: who sends slowly must not keep the others out.
-    let wanted: PreloadRequest = body::json(&parts.headers, body, BODY_TIMEOUT).await?;
-    let _slot = admin.slot()?;
+    // Without a slot, so that a slow sender does not block other callers.
+    let requested: PreloadRequest = body::json(&parts.headers, body, BODY_TIMEOUT).await?;
+    let _slot = state.acquire_slot()?;
 
     let kind = ApiResource::erase::<CouponEvent>(&());
-    let mut object = DynamicObject::new(&wanted.event_id, &kind).data(json!({"spec": wanted.spec()}));
+    let mut object = DynamicObject::new(&requested.event_id, &kind).data(json!({"spec": requested.spec()}));
     object.annotations_mut().insert(REQUESTED_BY.to_owned(), caller.clone());
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let (uid, created) = match answer(admin.events.create(&params, &object)).await {
-        Ok(made) => (made.uid().unwrap_or_default(), true),
-        Err(Refusal::Said(status)) if status.reason == "AlreadyExists" => (existing(&admin, &wanted).await?, false),
-        Err(Refusal::Said(status)) => return Err(refused(&status)),
-        Err(silent @ Refusal::Silent(_)) => return Err(silent.unavailable("cannot create a CouponEvent")),
+    let (uid, created) = match call(state.events.create(&params, &object)).await {
+        Ok(created) => (created.uid().unwrap_or_default(), true),
+        Err(CallError::Rejected(status)) if status.reason == "AlreadyExists" => {
+            (find_existing(&state, &requested).await?, false)
+        }
+        Err(CallError::Rejected(status)) => return Err(to_problem(&status)),
+        Err(error @ CallError::NoResponse(_)) => return Err(error.unavailable("create a CouponEvent")),
     };
-    tracing::info!(event = wanted.event_id, caller, created, "asked for an event");
-    let accepted = Accepted { event_id: wanted.event_id, uid, namespace: admin.namespace.clone(), created };
+    tracing::info!(event = requested.event_id, caller, created, "preload requested");
+    let accepted = Accepted { event_id: requested.event_id, uid, namespace: state.namespace.clone(), created };
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-/// The uid of the event of this name, if it is as wanted: the answer to an earlier request may have been lost.
-async fn existing(admin: &Admin, wanted: &PreloadRequest) -> Result<String, Problem> {
-    let name = &wanted.event_id;
-    let found = Api::<DeserializeGuard<CouponEvent>>::namespaced(admin.client.clone(), &admin.namespace);
-    let found = answer(found.get(name)).await.map_err(|refusal| refusal.unavailable("cannot read a CouponEvent"))?;
+/// The uid of the existing event, if it has the requested values: the response to an earlier request may have been lost.
+async fn find_existing(state: &AdminState, requested: &PreloadRequest) -> Result<String, Problem> {
+    let name = &requested.event_id;
+    let found = Api::<DeserializeGuard<CouponEvent>>::namespaced(state.client.clone(), &state.namespace);
+    let found = call(found.get(name)).await.map_err(|error| error.unavailable("read a CouponEvent"))?;
     if found.meta().deletion_timestamp.is_some() {
-        return Err(Problem::conflict(format!("the event {name} is being deleted: wait until it is gone")));
+        return Err(Problem::conflict(format!("the event {name} is being deleted; retry when it no longer exists")));
     }
     let found = found.0.map_err(|invalid| {
         let error = invalid.error;
-        Problem::conflict(format!(
-            "there is an event {name} already, and it cannot be read: {error}; correct it with kubectl"
-        ))
+        Problem::conflict(format!("the event {name} already exists and is invalid: {error}; correct it with kubectl"))
     })?;
-    let is_as_wanted = serde_json::from_value(wanted.spec()).is_ok_and(|spec| is_same(&found.spec, &spec));
-    if !is_as_wanted {
+    let is_as_requested = serde_json::from_value(requested.spec()).is_ok_and(|spec| is_same(&found.spec, &spec));
+    if !is_as_requested {
         return Err(Problem::conflict(format!(
-            "there is an event {name} already, and it is another one: take another eventId, or change the event with kubectl"
+            "the event {name} already exists with different values; use another eventId, or change the event with kubectl"
         )));
     }
     Ok(found.uid().unwrap_or_default())
 }
 
-/// Whether two events are the same in all that a request can say. An operator may have paused it since, for example.
-fn is_same(found: &CouponEventSpec, wanted: &CouponEventSpec) -> bool {
-    found.policy_name == wanted.policy_name
-        && found.total_count == wanted.total_count
-        && found.discounts == wanted.discounts
-        && found.window() == wanted.window()
+/// Whether two events are the same in all fields of a request. Other fields may differ, for example if it was paused since.
+fn is_same(found: &CouponEventSpec, requested: &CouponEventSpec) -> bool {
+    found.policy_name == requested.policy_name
+        && found.total_count == requested.total_count
+        && found.discounts == requested.discounts
+        && found.window() == requested.window()
 }
 
-/// What the API server says about the event, as it says it.
-fn refused(status: &Status) -> Problem {
+/// The API server's message, unchanged.
+fn to_problem(status: &Status) -> Problem {
     match status.code {
         400 => Problem::invalid(&status.message),
         403 => Problem::forbidden(&status.message),
         409 => Problem::conflict(&status.message),
-        422 => Problem::refused(&status.message),
+        422 => Problem::unprocessable(&status.message),
         _ => {
-            tracing::warn!(error = status.message, "cannot create a CouponEvent");
+            tracing::warn!(error = status.message, operation = "create a CouponEvent", "call to the API server failed");
             Problem::unavailable(&status.message)
         }
     }
@@ -212,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn a_request_becomes_a_manifest() {
-        let wanted = request(json!({
+    fn request_maps_to_the_same_spec_as_a_manifest() {
+        let requested = request(json!({
             "eventId": "summer", "couponPolicyName": "Summer sale", "totalCouponCount": 10,
             "discountPolicies": [
                 {"type": "PERCENT", "value": 10, "allocationPercentage": 70},
@@ -221,7 +226,7 @@ mod tests {
             ],
             "endTime": "2026-12-02T00:00:00Z",
         }));
-        let spec: CouponEventSpec = serde_json::from_value(wanted.unwrap().spec()).unwrap();
+        let spec: CouponEventSpec = serde_json::from_value(requested.unwrap().spec()).unwrap();
         let manifest: CouponEventSpec = serde_json::from_value(json!({
             "policyName": "Summer sale", "totalCount": 10, "endTime": "2026-12-02T09:00:00+09:00",
             "discounts": [
@@ -236,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_of_the_pen_is_not_passed_over() {
-        let slip = json!({"eventId": "e", "couponPolicyName": "p", "totalCouponCount": 1, "discountPolicies": [], "endTme": ""});
-        let error = request(slip).map(drop).unwrap_err().to_string();
+    fn request_with_unknown_field_is_rejected() {
+        let misspelled = json!({"eventId": "e", "couponPolicyName": "p", "totalCouponCount": 1, "discountPolicies": [], "endTme": ""});
+        let error = request(misspelled).map(drop).unwrap_err().to_string();
         assert!(error.contains("unknown field `endTme`"), "{error}");
     }
 }

@@ -1,31 +1,32 @@
-//! `couponry-operator audit EVENT`.
+//! `couponry-operator audit EVENT`: compares the coupons of an event in all stores.
 
-use std::{fmt::Write as _, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use couponry_audit::{Counts, Report, Verdict};
-use couponry_runtime::telemetry::Telemetry;
+use couponry_runtime::telemetry::TelemetryArgs;
 use jiff::Timestamp;
 
-use super::{
-    EventArgs, Output, StoreArgs,
-    words::{ago, grouped},
+use crate::inspect::{
+    args::{EventArgs, OutputFormat, StoreArgs},
+    exit_code::INCONCLUSIVE,
+    format::{elapsed, group_digits},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
     #[command(flatten)]
     event: EventArgs,
-    /// How to say it.
-    #[arg(long, short, value_enum, default_value = "text", value_name = "FORM")]
-    output: Output,
-    /// How long to wait for what is on its way from Redis to Postgres.
+    /// Output format.
+    #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: OutputFormat,
+    /// How long to wait for issued coupons that are not recorded in Postgres yet.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     wait: u64,
     #[command(flatten)]
     stores: StoreArgs,
     #[command(flatten)]
-    pub(crate) telemetry: Telemetry,
+    pub(crate) telemetry: TelemetryArgs,
 }
 
 impl Audit {
@@ -34,13 +35,13 @@ impl Audit {
         let uid = self.event.uid(&stores.database).await?;
         let report = stores.audit(&self.event.event, uid, Duration::from_secs(self.wait)).await?;
         match self.output {
-            Output::Text => print!("{}", text(&report, Timestamp::now())),
-            Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+            OutputFormat::Text => print!("{}", text(&report, Timestamp::now())),
+            OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         }
         Ok(match report.verdict {
             Verdict::Ok => ExitCode::SUCCESS,
             Verdict::Differs => ExitCode::FAILURE,
-            Verdict::Uncertain => ExitCode::from(super::COULD_NOT_LOOK),
+            Verdict::Uncertain => ExitCode::from(INCONCLUSIVE),
         })
     }
 }
@@ -63,39 +64,37 @@ fn text(report: &Report, now: Timestamp) -> String {
         outbox,
         lag,
     } = counts;
-    let mut text = format!("{event} ({uid})\n");
-    let mut line = |name: &str, words: String| writeln!(text, "  {name:<10} {words}").expect("a string takes it");
-    let n = |number: &u64| grouped(*number);
-    line("Postgres", format!("{} coupons, {} of them recorded", n(stocked), n(recorded)));
-    let again = if *sent_again > 0 { format!(" ({} more were repeated)", n(sent_again)) } else { String::new() };
-    let unreadable = if *unreadable > 0 { format!(", {} unreadable", n(unreadable)) } else { String::new() };
-    line("Kafka", format!("{} records{again}, {} dead letters{unreadable}", n(sent), n(dead_letters)));
-    let loaded = if *not_loaded > 0 { format!(", {} not loaded yet", n(not_loaded)) } else { String::new() };
-    let voided = if *voided > 0 { format!(", {} voided", n(voided)) } else { String::new() };
-    let before = if *retired { ", before they left" } else { "" };
-    line("Redis", format!("{} available, {} held{voided}{loaded}{before}", n(available), n(held)));
-    let oldest = in_flight.oldest.map_or_else(String::new, |at| format!(", the first issued {}", ago(at, now)));
-    let way = format!("{} coupons{oldest}; {} batches in the outbox, lag {}", n(&in_flight.coupons), n(outbox), n(lag));
-    line("on the way", way);
-    for note in notes {
-        line("note", note.clone());
-    }
-    for difference in &differences.examples {
-        writeln!(text, "  ✗ {difference}").expect("a string takes it");
-    }
+    let n = |number: &u64| group_digits(*number);
+    let if_any =
+        |number: &u64, clause: &str| if *number > 0 { clause.replace("{}", &n(number)) } else { String::new() };
+    let repeated = if_any(sent_again, " ({} more were repeated)");
+    let unreadable = if_any(unreadable, ", {} undecodable");
+    let not_loaded = if_any(not_loaded, ", {} not loaded yet");
+    let voided = if_any(voided, ", {} voided");
+    let removed = if *retired { " (before they were removed)" } else { "" };
+    let oldest = in_flight.oldest.map_or_else(String::new, |at| format!(", the oldest issued {}", elapsed(at, now)));
+    let mut lines = vec![
+        ("Postgres", format!("{} coupons, {} of them recorded", n(stocked), n(recorded))),
+        ("Kafka", format!("{} records{repeated}, {} dead letters{unreadable}", n(sent), n(dead_letters))),
+        ("Redis", format!("{} available, {} issued{voided}{not_loaded}{removed}", n(available), n(held))),
+        (
+            "in flight",
+            format!("{} coupons{oldest}; {} outbox batches, lag {}", n(&in_flight.coupons), n(outbox), n(lag)),
+        ),
+    ];
+    lines.extend(notes.iter().map(|note| ("note", note.clone())));
     let more = differences.total() - differences.examples.len() as u64;
-    if more > 0 {
-        writeln!(text, "  … and {} more", grouped(more)).expect("a string takes it");
-    }
-    let verdict = match verdict {
-        Verdict::Ok => "OK: Redis, Kafka and Postgres tell one story".to_owned(),
-        Verdict::Differs => format!("DIFFERS: {} differences", grouped(differences.total())),
-        Verdict::Uncertain => {
-            let unchecked = grouped(*unchecked);
-            format!(
-                "UNCERTAIN: no difference found, but {unchecked} coupons were in motion; ask again when it is quieter"
-            )
-        }
+    let summary = match verdict {
+        Verdict::Ok => "OK: Redis, Kafka and Postgres are consistent".to_owned(),
+        Verdict::Differs => format!("DIFFERS: {} discrepancies", n(&differences.total())),
+        Verdict::Uncertain => format!(
+            "UNCERTAIN: no discrepancies found, but {} coupons were in flight; repeat the audit when fewer are",
+            n(unchecked)
+        ),
     };
-    text + &verdict + "\n"
+    let text = std::iter::once(format!("{event} ({uid})\n"))
+        .chain(lines.iter().map(|(name, line)| format!("  {name:<10} {line}\n")))
+        .chain(differences.examples.iter().map(|example| format!("  ✗ {example}\n")))
+        .chain([if_any(&more, "  … and {} more\n"), summary, "\n".to_owned()]);
+    text.collect()
 }

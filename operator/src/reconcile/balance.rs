@@ -1,65 +1,69 @@
-//! Whether every coupon is in one place: generated = in the queue + given and not yet recorded + recorded + voided.
+//! Checks the inventory balance: generated = available + issued but unrecorded + recorded + voided.
 //!
-//! Redis and Postgres cannot be read at one instant, and coupons move all the time. So it is never asked whether two counts of
-//! different instants are equal, but only what must hold at any time, however many coupons move in between
-//! ([ADR 0010](../../../docs/adr/0010-the-balance.md)):
+//! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are therefore never
+//! compared for equality; only invariants that hold under any interleaving are checked
+//! ([ADR 0010](../../../docs/adr/0010-inventory-balance.md)):
 //!
-//! - What Redis has loaded is in its queue, with users, or voided. All of that is read in one step of Redis.
-//! - No coupon is in two places: not for longer than it takes until the second of two users who were told of it is cancelled.
-//! - Redis has loaded nothing that Postgres, asked later, does not have.
-//! - What Postgres has recorded, Redis, asked later, has given.
-//! - What Redis knows to be recorded, Postgres, asked later, has recorded.
+//! - What is loaded is available, issued or voided. Redis returns these counts atomically.
+//! - No coupon exists twice, except until the second of two users who received the same coupon is cancelled.
+//! - What is loaded in Redis is generated in Postgres, which is read later.
+//! - What is recorded in Postgres is issued in Redis, which is read later.
+//! - What Redis knows to be recorded is recorded in Postgres, which is read later.
 
 use couponry_crds::{BalanceStatus, status::reason};
 
-use super::{Obstacle, Seen, Wanted};
+use crate::{
+    blocker::Blocker,
+    reconcile::{desired_state::DesiredState, observe::ObservedState},
+};
 
-/// Where all coupons of an event are.
+/// The inventory of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Balance {
+pub(super) struct Balance {
     generated: u64,
     loaded: u64,
     available: u64,
     issued: u64,
     recorded: u64,
-    /// How many Redis knew to be recorded, before Postgres was asked.
+    /// How many coupons Redis knew to be recorded, read before Postgres.
     known_recorded: u64,
-    /// Below zero while coupons are in two places, as when two users were told of the same one.
+    /// Negative while coupons exist twice, for example because two users received the same one.
     voided: i64,
 }
 
-/// What does not add up.
+/// Counts that violate an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Difference {
-    /// How many coupons are missing, or too many.
-    pub(crate) coupons: u64,
-    /// Which, in words.
-    pub(crate) words: String,
+pub(super) struct Imbalance {
+    /// How many coupons are missing or surplus.
+    pub(super) coupons: u64,
+    /// Which counts contradict each other, and what to do.
+    pub(super) message: String,
 }
 
-impl Difference {
-    pub(crate) fn obstacle(&self) -> Obstacle {
-        Obstacle { reason: reason::DRIFT_FOUND, message: self.words.clone() }
+impl Imbalance {
+    pub(super) fn blocker(&self) -> Blocker {
+        Blocker::new(reason::DRIFT_FOUND, self.message.clone())
     }
 }
 
 impl Balance {
-    /// None: there are no two stocks to compare, or Redis has lost its own and is to be restored.
-    pub(crate) fn of(wanted: &Wanted, seen: &Seen) -> Option<Self> {
-        let stored = seen.stored.as_ref()?;
-        let own = seen.own(wanted).filter(|own| own.stock_epoch == stored.stock_epoch && own.is_verified)?;
+    /// None: one of the stores has no stock of the current epoch, or Redis is unverified.
+    pub(super) fn of(desired: &DesiredState, observed: &ObservedState) -> Option<Self> {
+        let stored = observed.stored.as_ref()?;
+        let own = observed.redis_event(desired);
+        let own = own.filter(|own| own.stock_epoch == stored.stock_epoch && own.is_verified)?;
         Some(Self {
-            generated: stored.stock_len(),
+            generated: stored.generated(),
             loaded: own.loaded,
             available: own.available,
             issued: own.issued,
-            recorded: seen.recorded,
-            known_recorded: seen.known_recorded,
+            recorded: observed.recorded,
+            known_recorded: observed.known_recorded,
             voided: own.voided,
         })
     }
 
-    pub(crate) fn status(&self) -> BalanceStatus {
+    pub(super) fn status(&self) -> BalanceStatus {
         BalanceStatus {
             generated: self.generated,
             available: self.available,
@@ -69,73 +73,76 @@ impl Balance {
         }
     }
 
-    /// Whether Redis may give coupons that users have already, or that do not exist.
-    pub(crate) fn gives_too_much(&self) -> bool {
+    /// Whether Redis could issue coupons that already belong to users, or that do not exist.
+    pub(super) fn has_surplus(&self) -> bool {
         self.recorded > self.issued || self.missing() < 0 || self.voided < 0 || self.loaded > self.generated
     }
 
-    /// How many loaded coupons Redis does not have any more; below zero: how many it has too many.
+    /// How many loaded coupons Redis no longer holds; negative: how many it holds too many.
     fn missing(&self) -> i64 {
-        signed(self.loaded) - signed(self.available) - signed(self.issued) - self.voided
+        to_i64(self.loaded) - to_i64(self.available) - to_i64(self.issued) - self.voided
     }
 
-    /// What does not add up.
-    pub(crate) fn difference(&self) -> Option<Difference> {
+    /// None: the counts match.
+    pub(super) fn imbalance(&self) -> Option<Imbalance> {
         let Self { generated, loaded, available, issued, recorded, known_recorded, voided } = *self;
         let missing = self.missing();
-        let mut words = Vec::new();
+        let duplicated = voided.min(0).unsigned_abs();
+        let mut findings = Vec::new();
         if missing != 0 {
-            let mut parts = vec![format!("{available} to give"), format!("{issued} given")];
+            let mut counts = vec![format!("{available} are available"), format!("{issued} issued")];
             if voided != 0 {
-                parts.push(format!("{voided} voided"));
+                counts.push(format!("{voided} voided"));
             }
             if loaded < generated {
-                parts.push(format!("{} still to load", generated - loaded));
+                counts.push(format!("{} not loaded yet", generated - loaded));
             }
-            let last = parts.pop().unwrap_or_default();
-            let verdict = match missing {
-                1 => "1 is nowhere".to_owned(),
-                2.. => format!("{missing} are nowhere"),
-                -1 => "1 is there twice".to_owned(),
-                _ => format!("{} are there twice", missing.unsigned_abs()),
-            };
-            words.push(format!(
-                "Postgres has {generated} coupons, Redis has {} and {last}: {verdict}",
-                parts.join(", ")
+            let last = counts.pop().unwrap_or_default();
+            let difference = if missing > 0 { "missing" } else { "duplicated" };
+            findings.push(format!(
+                "Of {generated} coupons in Postgres, {} and {last} in Redis: {} {difference}.",
+                counts.join(", "),
+                coupons_are(missing.unsigned_abs()),
             ));
         }
-        let doubled = voided.min(0).unsigned_abs();
-        if doubled > 0 {
-            let verb = if doubled == 1 { "is" } else { "are" };
-            words.push(format!(
-                "Redis has loaded {loaded} coupons, {available} are to give and {issued} given: {doubled} {verb} there twice"
+        if duplicated > 0 {
+            findings.push(format!(
+                "Of {loaded} coupons loaded into Redis, {available} are available and {issued} issued: {} duplicated.",
+                coupons_are(duplicated)
             ));
         }
         if loaded > generated {
-            words.push(format!("Redis has loaded {loaded} coupons, Postgres has only {generated}"));
+            findings.push(format!("{loaded} coupons are loaded into Redis, but only {generated} exist in Postgres."));
         }
         if recorded > issued {
-            words.push(format!("Postgres has recorded {recorded} coupons as given, Redis has given only {issued}"));
-        }
-        if known_recorded > recorded {
-            words.push(format!(
-                "Redis was told that {known_recorded} coupons are recorded, Postgres has only {recorded} of these records"
+            findings.push(format!(
+                "{recorded} coupons are recorded as issued in Postgres, but only {issued} are issued in Redis."
             ));
         }
+        if known_recorded > recorded {
+            findings.push(format!(
+                "{known_recorded} coupons are marked as recorded in Redis, but only {recorded} of them are recorded in Postgres."
+            ));
+        }
+        if findings.is_empty() {
+            return None;
+        }
+        findings.push("Set issuance to Paused and compare the stores with `kubectl couponry audit`.".to_owned());
         let coupons = missing.unsigned_abs()
-            + doubled
+            + duplicated
             + loaded.saturating_sub(generated)
             + recorded.saturating_sub(issued)
             + known_recorded.saturating_sub(recorded);
-        (!words.is_empty()).then(|| {
-            words.push("set issuance to Paused and compare the stores (kubectl couponry audit)".to_owned());
-            Difference { coupons, words: words.join("; ") }
-        })
+        Some(Imbalance { coupons, message: findings.join(" ") })
     }
 }
 
-/// Stocks are far smaller than that.
-fn signed(count: u64) -> i64 {
+fn coupons_are(count: u64) -> String {
+    if count == 1 { "1 coupon is".to_owned() } else { format!("{count} coupons are") }
+}
+
+/// Saturates far above the largest stock.
+fn to_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX / 4)
 }
 
@@ -143,77 +150,88 @@ fn signed(count: u64) -> i64 {
 mod tests {
     use super::*;
 
-    const WHOLE: Balance =
+    const BALANCED: Balance =
         Balance { generated: 100, loaded: 100, available: 60, issued: 40, recorded: 30, known_recorded: 20, voided: 0 };
 
     #[test]
-    fn what_moves_adds_up() {
-        for (what, balance) in [
-            ("before the first", Balance { available: 100, issued: 0, recorded: 0, known_recorded: 0, ..WHOLE }),
-            ("on the way", WHOLE),
-            ("all recorded", Balance { recorded: 40, known_recorded: 40, ..WHOLE }),
-            ("recorded since Redis was asked", Balance { recorded: 40, known_recorded: 0, ..WHOLE }),
-            ("voided", Balance { issued: 38, voided: 2, ..WHOLE }),
-            ("while it is loaded", Balance { loaded: 50, available: 10, ..WHOLE }),
+    fn balance_while_coupons_move_has_no_imbalance() {
+        for (case, balance) in [
+            ("nothing issued", Balance { available: 100, issued: 0, recorded: 0, known_recorded: 0, ..BALANCED }),
+            ("partly recorded", BALANCED),
+            ("all recorded", Balance { recorded: 40, known_recorded: 40, ..BALANCED }),
+            ("recorded after Redis was read", Balance { recorded: 40, known_recorded: 0, ..BALANCED }),
+            ("voided", Balance { issued: 38, voided: 2, ..BALANCED }),
+            ("partly loaded", Balance { loaded: 50, available: 10, ..BALANCED }),
         ] {
-            assert_eq!(balance.difference(), None, "{what}");
-            assert!(!balance.gives_too_much(), "{what}");
+            assert_eq!(balance.imbalance(), None, "{case}");
+            assert!(!balance.has_surplus(), "{case}");
         }
-        let shown = Balance { issued: 38, voided: 2, ..WHOLE }.status();
+        let status = Balance { issued: 38, voided: 2, ..BALANCED }.status();
         let expected = BalanceStatus { generated: 100, available: 60, unrecorded: 8, recorded: 30, voided: 2 };
-        assert_eq!(shown, expected);
-        assert_eq!(shown.generated, shown.available + shown.unrecorded + shown.recorded + shown.voided);
+        assert_eq!(status, expected);
+        assert_eq!(status.generated, status.available + status.unrecorded + status.recorded + status.voided);
     }
 
     #[test]
-    fn what_differs_has_words() {
-        let gone = "Redis was told that 20 coupons are recorded, Postgres has only 19 of these records";
-        for (balance, coupons, too_much, words) in [
+    fn imbalance_names_the_contradicting_counts() {
+        let large = Balance { generated: 100_000, loaded: 100_000, available: 4000, issued: 95_990, ..BALANCED };
+        for (balance, coupons, has_surplus, message) in [
             (
-                Balance { generated: 100_000, loaded: 100_000, available: 4000, issued: 95_990, ..WHOLE },
+                large,
                 10,
                 false,
-                "Postgres has 100000 coupons, Redis has 4000 to give and 95990 given: 10 are nowhere",
+                "Of 100000 coupons in Postgres, 4000 are available and 95990 issued in Redis: 10 coupons are missing.",
             ),
             (
-                Balance { available: 59, issued: 39, voided: 1, ..WHOLE },
+                Balance { available: 59, issued: 39, voided: 1, ..BALANCED },
                 1,
                 false,
-                "Postgres has 100 coupons, Redis has 59 to give, 39 given and 1 voided: 1 is nowhere",
+                "Of 100 coupons in Postgres, 59 are available, 39 issued and 1 voided in Redis: 1 coupon is missing.",
             ),
             (
-                Balance { generated: 111, available: 58, ..WHOLE },
+                Balance { generated: 111, available: 58, ..BALANCED },
                 2,
                 false,
-                "Postgres has 111 coupons, Redis has 58 to give, 40 given and 11 still to load: 2 are nowhere",
+                "Of 111 coupons in Postgres, 58 are available, 40 issued and 11 not loaded yet in Redis: 2 coupons are missing.",
             ),
             (
-                Balance { available: 61, ..WHOLE },
+                Balance { available: 61, ..BALANCED },
                 1,
                 true,
-                "Postgres has 100 coupons, Redis has 61 to give and 40 given: 1 is there twice",
+                "Of 100 coupons in Postgres, 61 are available and 40 issued in Redis: 1 coupon is duplicated.",
             ),
             (
-                Balance { available: 61, voided: -1, ..WHOLE },
+                Balance { available: 61, voided: -1, ..BALANCED },
                 1,
                 true,
-                "Redis has loaded 100 coupons, 61 are to give and 40 given: 1 is there twice",
+                "Of 100 coupons loaded into Redis, 61 are available and 40 issued: 1 coupon is duplicated.",
             ),
-            (Balance { generated: 90, ..WHOLE }, 10, true, "Redis has loaded 100 coupons, Postgres has only 90"),
             (
-                Balance { recorded: 41, ..WHOLE },
+                Balance { generated: 90, ..BALANCED },
+                10,
+                true,
+                "100 coupons are loaded into Redis, but only 90 exist in Postgres.",
+            ),
+            (
+                Balance { recorded: 41, ..BALANCED },
                 1,
                 true,
-                "Postgres has recorded 41 coupons as given, Redis has given only 40",
+                "41 coupons are recorded as issued in Postgres, but only 40 are issued in Redis.",
             ),
-            (Balance { recorded: 19, ..WHOLE }, 1, false, gone),
+            (
+                Balance { recorded: 19, ..BALANCED },
+                1,
+                false,
+                "20 coupons are marked as recorded in Redis, but only 19 of them are recorded in Postgres.",
+            ),
         ] {
-            let difference = balance.difference().unwrap();
-            assert_eq!(difference.coupons, coupons, "{words}");
-            assert_eq!(balance.gives_too_much(), too_much, "{words}");
-            assert!(difference.words.starts_with(&format!("{words}; set issuance to Paused")), "{}", difference.words);
+            let imbalance = balance.imbalance().unwrap();
+            assert_eq!(imbalance.coupons, coupons, "{message}");
+            assert_eq!(balance.has_surplus(), has_surplus, "{message}");
+            let expected = format!("{message} Set issuance to Paused");
+            assert!(imbalance.message.starts_with(&expected), "{}", imbalance.message);
         }
-        let both = Balance { available: 59, recorded: 19, ..WHOLE }.difference().unwrap();
-        assert!(both.coupons == 2 && both.words.contains("nowhere; Redis was told"), "{both:?}");
+        let both = Balance { available: 59, recorded: 19, ..BALANCED }.imbalance().unwrap();
+        assert!(both.coupons == 2 && both.message.contains("missing. 20 coupons are marked"), "{both:?}");
     }
 }

@@ -1,190 +1,179 @@
-//! Takes one step: the only place that writes to the stores. Each step may be cut off anywhere and taken again, by whomever.
+//! Applies a step. Only this module and [`recover`] write to the stores during a reconciliation.
+//!
+//! # Guarantees
+//! Every step is idempotent and may be interrupted anywhere. A step that another operator has already applied is not an error.
 
-use std::{
-    iter,
-    ops::Range,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{iter, ops::Range, pin::pin, time::Instant};
 
-use couponry_domain::{Coupon, Lot, Uuid, Window};
+use couponry_domain::{Coupon, CouponBatch, Uuid, Window};
 use couponry_postgres::{Database, DatabaseError, NewEvent};
-use couponry_redis::Loaded;
+use couponry_redis::Fenced;
 use tokio::{
     sync::{mpsc, watch},
     time::{self, MissedTickBehavior},
 };
 
-use super::{LONGEST_LOOK, Progress, ReconcileError, Reporter, Seen, Step, Wanted, recover};
-use crate::context::Context;
+use crate::{
+    context::Context,
+    reconcile::{
+        desired_state::DesiredState,
+        error::ReconcileError,
+        observe::ObservedState,
+        progress::{Progress, REPORT_INTERVAL},
+        recover,
+        status_writer::StatusWriter,
+        step::Step,
+        timing::MAX_DURATION,
+    },
+};
 
-/// How many coupons are copied from Postgres to Redis at a time: what one script can take.
-const CHUNK: u32 = 5000;
-/// How many chunks are read before Redis has taken those before them.
+/// Coupons per Redis script call.
+const CHUNK_LEN: u32 = 5000;
+/// Chunks that are read from Postgres before Redis has accepted the previous ones.
 const READ_AHEAD: usize = 2;
-/// How often a long step says how far it is.
-pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far the stock is, for the steps that make it.
-pub(super) fn progress(step: &Step) -> Option<String> {
-    match step {
-        Step::MakeStock(lot) => Some(made(0, lot.len())),
-        Step::Load { from, to } => Some(copied(*from, *to)),
-        _ => None,
-    }
-}
-
-fn made(done: u64, of: u64) -> String {
-    format!("{done} of {of} coupons written to Postgres")
-}
-
-fn copied(done: u64, of: u64) -> String {
-    format!("{done} of {of} coupons copied from Postgres to Redis")
-}
-
-/// Takes the step. That someone else has taken it first is no error: the next glance shows what is there.
+#[tracing::instrument(skip_all, fields(step = step.name()))]
 pub(super) async fn execute(
     step: Step,
-    wanted: &Wanted,
-    seen: &Seen,
+    desired: &DesiredState,
+    observed: &ObservedState,
     context: &Context,
-    reporter: &mut Reporter<'_>,
+    writer: &mut StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
     let Context { database, stock, .. } = context;
-    let Wanted { uid, name, .. } = wanted;
+    let DesiredState { uid, name, .. } = desired;
+    tracing::debug!(?step, "applying step");
     couponry_failpoint::crash("operator.before-step");
     match step {
         Step::Register => {
-            let Wanted { uid, name, policy_name, format, generation, .. } = wanted.clone();
+            let DesiredState { uid, name, policy_name, format, generation, .. } = desired.clone();
             database.register(&NewEvent { uid, name, policy_name, format, generation }).await?;
         }
-        Step::MakeStock(lot) => make_stock(&lot, wanted, seen, context, reporter).await?,
+        Step::GenerateStock(batch) => generate_stock(&batch, desired, observed, context, writer).await?,
         Step::Prepare => {
-            stock.prepare(name, *uid, seen.stored()?.stock_epoch).await?;
+            stock.prepare(name, *uid, observed.stored()?.stock_epoch).await?;
         }
-        Step::Adopt => {
-            if let Some(own) = seen.own(wanted) {
-                stock.adopt(name, own, None).await?;
+        Step::MarkVerified => {
+            if let Some(own) = observed.redis_event(desired) {
+                stock.mark_verified(name, own, None).await?;
             }
         }
-        Step::Recover => recover::recover(wanted, seen, context, reporter).await?,
-        Step::Load { from, to } => load(from, to, wanted, seen, context, reporter).await?,
-        Step::ScheduleOpening { at } => unless_overtaken(database.schedule_opening(seen.stored()?, at).await)?,
+        Step::Recover => recover::recover(desired, observed, context, writer).await?,
+        Step::Load { from, to } => load(from, to, desired, observed, context, writer).await?,
+        Step::ScheduleOpening { at } => ignore_stale(database.schedule_opening(observed.stored()?, at).await)?,
         Step::WithdrawOpening => database.withdraw_opening(*uid).await?,
-        Step::SetGate(opening) => {
-            if let Loaded::Here(gate) = stock.set_gate(name, *uid, &opening).await? {
-                let Window { start, end } = opening.window;
-                tracing::info!(event = %name, gate = gate.as_str(), start, end, "the gate is set");
+        Step::SetGate(settings) => {
+            if let Fenced::Applied(gate) = stock.set_gate(name, *uid, &settings).await? {
+                let Window { start, end } = settings.window;
+                tracing::info!(gate = gate.as_str(), start, end, "gate set");
             }
         }
-        Step::CloseForeign(uid, opening) => {
-            stock.set_gate(name, uid, &opening).await?;
+        Step::ClosePredecessor(uid, settings) => {
+            stock.set_gate(name, uid, &settings).await?;
         }
         Step::RemoveStockEpoch(stock_epoch) => {
             let removed = stock.remove_stock_epoch(name, *uid, stock_epoch).await?;
-            tracing::info!(event = %name, stock_epoch, removed, "an earlier stock epoch removed from Redis");
+            tracing::info!(stock_epoch, removed, "previous stock epoch removed from Redis");
         }
-        Step::RemoveForeign(uid) => {
+        Step::RemovePredecessor(uid) => {
             let removed = stock.remove(name, uid).await?;
-            tracing::info!(event = %name, %uid, removed, "an earlier event removed from Redis");
+            tracing::info!(predecessor = %uid, removed, "deleted event of the same name removed from Redis");
         }
         Step::Retire => {
-            let retired = stock.retire(name, *uid, seen.stored()?.stock_epoch, wanted.generation).await?;
-            tracing::info!(event = %name, ?retired, "the event is over: its coupons leave Redis");
+            let retired = stock.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?;
+            tracing::info!(?retired, "coupons of the finished event removed from Redis");
         }
         Step::DiscardStock => {
-            database.discard_stock(seen.stored()?).await?;
-            tracing::info!(event = %name, "coupons removed from Postgres, to be made anew");
+            database.discard_stock(observed.stored()?).await?;
+            tracing::info!("stock discarded in Postgres, to be generated again");
         }
     }
     couponry_failpoint::crash("operator.after-step");
     Ok(())
 }
 
-async fn make_stock(
-    lot: &Lot,
-    wanted: &Wanted,
-    seen: &Seen,
+/// Generates the coupons and reports the progress meanwhile.
+async fn generate_stock(
+    batch: &CouponBatch,
+    desired: &DesiredState,
+    observed: &ObservedState,
     context: &Context,
-    reporter: &mut Reporter<'_>,
+    writer: &mut StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (sender, done) = watch::channel(0);
-    let mut preload = pin!(context.database.preload(seen.stored()?, lot, move |made| {
-        sender.send_replace(made);
+    let mut generation = pin!(context.database.generate_coupons(observed.stored()?, batch, move |generated| {
+        sender.send_replace(generated);
     }));
-    let mut ticks = time::interval(PROGRESS_INTERVAL);
+    let mut ticks = time::interval(REPORT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
-    let preloaded = loop {
+    let result = loop {
         tokio::select! {
-            preloaded = &mut preload => break preloaded,
+            result = &mut generation => break result,
             _ = ticks.tick() => {
-                let how_far = made(*done.borrow(), lot.len());
-                reporter.report_progress(wanted, seen, Progress::Working(how_far)).await;
+                let progress = Progress::generated(*done.borrow(), batch.len());
+                writer.report_progress(desired, observed, progress).await;
             }
         }
     };
-    match preloaded {
-        Ok(()) => {
-            context.metrics.coupons_generated.inc_by(lot.len());
-            tracing::info!(event = %wanted.name, coupons = lot.len(), seconds = begun.elapsed().as_secs_f32(), "coupons are in Postgres");
-            Ok(())
-        }
-        Err(error) => unless_overtaken(Err(error)),
+    if result.is_ok() {
+        let (count, seconds) = (batch.len(), started.elapsed().as_secs_f32());
+        context.metrics.coupons_generated.inc_by(count);
+        tracing::info!(count, seconds, "coupons generated in Postgres");
     }
+    ignore_stale(result)
 }
 
-/// That another operator was faster is no error: the next glance shows what is there.
-fn unless_overtaken(done: Result<(), DatabaseError>) -> Result<(), ReconcileError> {
-    match done {
+/// Another operator has applied the step already, or begun another stock epoch; the next observation shows it.
+fn ignore_stale(applied: Result<(), DatabaseError>) -> Result<(), ReconcileError> {
+    match applied {
         Err(DatabaseError::StockChanged { .. } | DatabaseError::StockEpochChanged(_)) => Ok(()),
-        done => Ok(done?),
+        applied => Ok(applied?),
     }
 }
 
-/// Copies until all is copied, or until this look has lasted long enough. While Redis takes a chunk, the next ones are read.
+/// Loads coupons until all are loaded or [`MAX_DURATION`] has passed. Reads the next chunks while Redis stores one.
 async fn load(
     from: u64,
     to: u64,
-    wanted: &Wanted,
-    seen: &Seen,
+    desired: &DesiredState,
+    observed: &ObservedState,
     context: &Context,
-    reporter: &mut Reporter<'_>,
+    writer: &mut StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
-    let stock_epoch = seen.stored()?.stock_epoch;
-    let begun = Instant::now();
-    let mut said = begun;
+    let stock_epoch = observed.stored()?.stock_epoch;
+    let started = Instant::now();
+    let mut reported_at = started;
     let mut next = from;
     let (sender, mut chunks) = mpsc::channel(READ_AHEAD);
-    // Ends with the receiver.
-    tokio::spawn(read(context.database.clone(), wanted.uid, from..to, sender));
+    // Ends when the receiver is dropped.
+    tokio::spawn(read_chunks(context.database.clone(), desired.uid, from..to, sender));
     while let Some(chunk) = chunks.recv().await {
         let chunk = chunk?;
-        let Loaded::Here(loaded) = context.stock.load(&wanted.name, wanted.uid, stock_epoch, &chunk).await? else {
+        let Fenced::Applied(loaded) = context.stock.load(&desired.name, desired.uid, stock_epoch, &chunk).await? else {
             return Ok(());
         };
         context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(chunk.len() as u64));
-        let behind = next + chunk.len() as u64;
+        let expected = next + chunk.len() as u64;
         next = loaded;
         couponry_failpoint::crash("operator.after-chunk");
-        if said.elapsed() > PROGRESS_INTERVAL {
-            said = Instant::now();
-            let progress = Progress::Working(copied(next, to));
-            reporter.report_progress(wanted, &seen.with_loaded(next), progress).await;
+        if reported_at.elapsed() > REPORT_INTERVAL {
+            reported_at = Instant::now();
+            let progress = Progress::loaded(next, to);
+            writer.report_progress(desired, &observed.with_loaded(next), progress).await;
         }
-        // Elsewhere only when another operator loads as well: the next look goes on there.
-        if next != behind || begun.elapsed() > LONGEST_LOOK {
+        // A different count means that another operator is loading, too. The next reconciliation continues there.
+        if next != expected || started.elapsed() > MAX_DURATION {
             break;
         }
     }
-    tracing::info!(event = %wanted.name, "{}", copied(next, to));
+    tracing::info!(count = next, total = to, "coupons loaded into Redis");
     Ok(())
 }
 
-/// Sends the coupons of these ordinals in chunks, until there are no more, there is an error, or nobody wants them. What is read
-/// proves that Postgres has it: every number, none twice.
-async fn read(
+/// Sends the coupons with these ordinals in chunks. Fails if an ordinal is missing, so that every loaded coupon exists in Postgres.
+async fn read_chunks(
     database: Database,
     uid: Uuid,
     ordinals: Range<u64>,
@@ -192,14 +181,14 @@ async fn read(
 ) {
     let mut next = ordinals.start;
     while next < ordinals.end {
-        let wished = u32::try_from(ordinals.end - next).unwrap_or(CHUNK).min(CHUNK);
-        let expected = next..next + u64::from(wished);
+        let len = u32::try_from(ordinals.end - next).unwrap_or(CHUNK_LEN).min(CHUNK_LEN);
+        let expected = next..next + u64::from(len);
         next = expected.end;
-        let chunk = database.coupons(uid, expected.start, wished).await.map_err(ReconcileError::from);
+        let chunk = database.coupons(uid, expected.start, len).await.map_err(ReconcileError::from);
         let chunk = chunk.and_then(|chunk| {
             let found = chunk.iter().map(|coupon| Some(coupon.ordinal)).chain(iter::repeat(None));
             match expected.zip(found).find(|(expected, found)| Some(*expected) != *found) {
-                Some((missing, _)) => Err(ReconcileError::Gap(missing)),
+                Some((missing, _)) => Err(ReconcileError::MissingCoupon(missing)),
                 None => Ok(chunk),
             }
         });

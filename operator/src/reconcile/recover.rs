@@ -1,191 +1,199 @@
-//! Makes a Redis that may have lost something whole again ([ADR 0015](../../../docs/adr/0015-redis-that-forgets.md)).
+//! Verifies a Redis that may have lost data, or restores it ([ADR 0015](../../../docs/adr/0015-redis-data-loss.md)).
 //!
 //! # Expected flow
-//! Everything that was on its way is in Postgres. What Redis says users have and Postgres does not know is sent once more, and
-//! waited for. Then the event is sealed: Postgres takes nothing any more that was issued until now. So both stores stand still,
-//! and either they agree, or Redis is filled again from Postgres. Then coupons may be given.
+//! The drain is complete: everything that was in flight is recorded. Issuances that Redis holds but Postgres has not recorded are
+//! sent to Kafka again, and drained. Then the record cutoff is set: Postgres rejects everything issued before now. Both stores are
+//! thus stable. If they match, Redis is verified; otherwise it is restored from Postgres. Then issuing resumes.
 //!
 //! # Guarantees
-//! It may be cut off anywhere, and several operators may do it at once. Each begins with a token of its own in Redis, and seals by
-//! comparing with what it has seen: whoever was overtaken changes nothing any more. Nothing is adopted from another Redis than
-//! the one that was looked at first.
+//! A recovery may be interrupted anywhere, and several operators may run one concurrently. Each starts with its own recovery id in
+//! Redis and sets the record cutoff only if it is still the one observed, so a stale operator changes nothing. Only the Redis that
+//! was observed at the start, by its replication id, is marked as verified.
 
 use std::{collections::HashMap, time::Instant};
 
-use couponry_crds::status::reason;
-use couponry_domain::{Coupon, Gate, UserId};
-use couponry_postgres::{CouponStatus, DatabaseError, StoredEvent};
-use couponry_redis::{Holding, Loaded, MAX_RESTORED, Observed, Recovered, Recovery, Status};
+use couponry_domain::{Coupon, Gate, IssuedCoupon, UserId};
+use couponry_postgres::{CouponStatus, DatabaseError, Issuance, StoredEvent};
+use couponry_redis::{Fenced, IssuedEntry, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 use futures::TryStreamExt as _;
 
-use super::{
-    Obstacle, Progress, ReconcileError, Reporter, Seen, Wanted, execute::PROGRESS_INTERVAL, plan::opening_now,
+use crate::{
+    blocker::Blocker,
+    context::Context,
+    reconcile::{
+        desired_state::DesiredState,
+        error::ReconcileError,
+        gate::due_gate_settings,
+        observe::ObservedState,
+        progress::{Progress, REPORT_INTERVAL},
+        status_writer::StatusWriter,
+    },
 };
-use crate::context::Context;
 
-/// How many users Postgres is asked about at a time.
-const PAGE: usize = 2000;
+/// Users per Postgres query.
+const PAGE_LEN: usize = 2000;
 
-/// What to report while nobody gets a coupon.
-pub(super) fn obstacle(how_far: &str) -> Obstacle {
-    let message =
-        format!("Redis has restarted or changed, and nobody gets a coupon before it is known to be whole: {how_far}");
-    Obstacle { reason: reason::REDIS_CHANGED, message }
-}
-
-/// Finds Redis whole or makes it so, unless somebody else was faster: the next glance shows what is there.
+/// Verifies or restores Redis, unless another operator is ahead; the next observation shows it.
 pub(super) async fn recover(
-    wanted: &Wanted,
-    seen: &Seen,
+    desired: &DesiredState,
+    observed: &ObservedState,
     context: &Context,
-    reporter: &mut Reporter<'_>,
+    writer: &mut StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
-    let (Some(own), mut stored) = (seen.own(wanted), seen.stored()?.clone()) else { return Ok(()) };
-    if !is_whole(own, seen.recorded, &stored) {
-        let missing = unrecorded(own, wanted, context).await?;
-        if !missing.is_empty() {
-            tracing::warn!(event = %wanted.name, users = missing.len(), "Redis has coupons with users whom Postgres does not know: sending them again");
-            context.stock.resend(&wanted.name, own.uid, &missing).await?;
-            context.arrivals.forget(own.uid);
+    let (Some(own), mut stored) = (observed.redis_event(desired), observed.stored()?.clone()) else { return Ok(()) };
+    if !is_complete(own, observed.recorded, &stored) {
+        let unrecorded = list_unrecorded(own, desired, context).await?;
+        if !unrecorded.is_empty() {
+            tracing::warn!(count = unrecorded.len(), "sending issuances to Kafka again that Postgres has not recorded");
+            context.stock.resend(&desired.name, own.uid, &unrecorded).await?;
+            context.drains.reset(own.uid);
             return Ok(());
         }
     }
 
-    let Some((recovery, since)) = begin(own, wanted, &mut stored, context, false).await? else { return Ok(()) };
-    let recorded = context.database.issued_count(own.uid).await?;
-    let Some(current) = context.stock.observe(&wanted.name).await? else { return Ok(()) };
-    let recovered = if is_whole(&current, recorded, &stored) {
-        Recovered { recovery, since, total: current.loaded }
+    let Some((recovery, issued_at_min)) = begin(own, desired, &mut stored, context, false).await? else {
+        return Ok(());
+    };
+    let recorded = context.database.recorded_count(own.uid).await?;
+    let Some(current) = context.stock.observe(&desired.name).await? else { return Ok(()) };
+    let recovered = if is_complete(&current, recorded, &stored) {
+        Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
-        let Some((recovery, since)) = begin(own, wanted, &mut stored, context, true).await? else { return Ok(()) };
-        let Some(total) = restore(own, &recovery, &stored, wanted, seen, context, reporter).await? else {
+        let Some((recovery, issued_at_min)) = begin(own, desired, &mut stored, context, true).await? else {
             return Ok(());
         };
-        Recovered { recovery, since, total }
+        let Some(total) = restore(own, &recovery, &stored, desired, observed, context, writer).await? else {
+            return Ok(());
+        };
+        Recovered { recovery, issued_at_min, total }
     };
-    // First the gate: between the two, users would be told that an event that is open has not started.
+    // The gate is set first: a verified event with a closed gate would return NOT_STARTED although it is open.
     if own.gate == Gate::Loading && stored.opened_at.is_some() {
-        let opening = opening_now(wanted, &stored, own, recorded > 0);
-        context.stock.set_gate(&wanted.name, own.uid, &opening).await?;
+        let settings = due_gate_settings(desired, &stored, own, recorded > 0);
+        context.stock.set_gate(&desired.name, own.uid, &settings).await?;
     }
-    let adopted = context.stock.adopt(&wanted.name, own, Some(&recovered)).await?;
-    if adopted == Loaded::Here(()) {
-        let Recovered { total, since, .. } = recovered;
-        tracing::info!(event = %wanted.name, total, recorded, since, server = own.server, "Redis is whole");
+    let verified = context.stock.mark_verified(&desired.name, own, Some(&recovered)).await?;
+    if verified == Fenced::Applied(()) {
+        let Recovered { total, issued_at_min, .. } = recovered;
+        tracing::info!(total, recorded, issued_at_min, replication_id = own.replication_id, "Redis verified");
     }
     Ok(())
 }
 
-/// Whether all that is recorded is with its users in Redis, and everything else that was loaded in its queue. What Redis says is
-/// recorded was recorded: so when there are as many, they are the same.
+/// Whether Redis holds all that is recorded with its holders, and everything else that was loaded in its queue. What Redis marks as
+/// recorded was recorded, so equal counts mean equal sets.
 ///
-/// A top-up may still be on its way, but not where the gate is still to be set: there somebody was cut off while restoring, and
-/// until the rest was loaded users would be told that the event has not started.
-fn is_whole(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
-    let held = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
+/// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users would receive
+/// `NOT_STARTED` until the rest is loaded.
+fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
+    let accounted = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
     redis.completed == redis.issued
         && redis.issued == recorded
-        && held == i128::from(redis.loaded)
-        && redis.loaded <= stored.stock_len()
-        && (redis.gate != Gate::Loading || redis.loaded == stored.stock_len())
+        && accounted == i128::from(redis.loaded)
+        && redis.loaded <= stored.generated()
+        && (redis.gate != Gate::Loading || redis.loaded == stored.generated())
 }
 
-/// What users have in Redis, and Postgres does not know to be theirs; or does, and Redis has not heard of it.
-async fn unrecorded(
+/// The issuances in Redis that Postgres has not recorded, or that Redis does not know to be recorded.
+async fn list_unrecorded(
     own: &Observed,
-    wanted: &Wanted,
+    desired: &DesiredState,
     context: &Context,
-) -> Result<Vec<(UserId, Holding)>, ReconcileError> {
-    let mut held = HashMap::new();
-    let show = |user, holding: Holding| {
-        if holding.status != Status::Cancelled {
-            held.insert(user, holding);
+) -> Result<Vec<IssuedEntry>, ReconcileError> {
+    // A scan of Redis may return an entry twice.
+    let mut entries = HashMap::new();
+    let collect = |entry: IssuedEntry| {
+        if entry.status != Status::Cancelled {
+            entries.insert(entry.issued.user_id.clone(), entry);
         }
     };
-    context.stock.each_issued(&wanted.name, show).await?;
-    let held: Vec<(UserId, Holding)> = held.into_iter().collect();
-    let mut missing = Vec::new();
-    for page in held.chunks(PAGE) {
-        let users: Vec<UserId> = page.iter().map(|(user, _)| user.clone()).collect();
-        let recorded = context.database.issuances_about(own.uid, &users, &[]).await?;
-        let recorded: HashMap<_, _> = recorded.into_iter().map(|one| (one.user_id, one.coupon)).collect();
-        let is_known = |(user, holding): &&(UserId, Holding)| {
-            holding.status == Status::Completed && recorded.get(user) == Some(&holding.coupon)
+    context.stock.each_issued(&desired.name, collect).await?;
+    let entries: Vec<IssuedEntry> = entries.into_values().collect();
+    let mut unrecorded = Vec::new();
+    for page in entries.chunks(PAGE_LEN) {
+        let users: Vec<UserId> = page.iter().map(|entry| entry.issued.user_id.clone()).collect();
+        let recorded = context.database.find_issuances(own.uid, &users, &[]).await?;
+        let recorded: HashMap<_, _> =
+            recorded.into_iter().map(|Issuance { issued, .. }| (issued.user_id, issued.coupon)).collect();
+        let is_recorded = |entry: &&IssuedEntry| {
+            entry.status == Status::Completed && recorded.get(&entry.issued.user_id) == Some(&entry.issued.coupon)
         };
-        missing.extend(page.iter().filter(|held| !is_known(held)).cloned());
+        unrecorded.extend(page.iter().filter(|entry| !is_recorded(entry)).cloned());
     }
-    Ok(missing)
+    Ok(unrecorded)
 }
 
-/// Begins, in Redis and then in Postgres. None: there is nothing to recover, or somebody else has begun as well. The time is that
-/// before which nothing is recorded any more.
+/// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: there is nothing to recover, or
+/// another operator has begun a recovery, too.
 async fn begin(
     own: &Observed,
-    wanted: &Wanted,
+    desired: &DesiredState,
     stored: &mut StoredEvent,
     context: &Context,
-    from_nothing: bool,
+    clear: bool,
 ) -> Result<Option<(Recovery, i64)>, ReconcileError> {
-    let Loaded::Here(recovery) = context.stock.recover(&wanted.name, own, from_nothing).await? else {
+    let Fenced::Applied(recovery) = context.stock.begin_recovery(&desired.name, own, clear).await? else {
         return Ok(None);
     };
-    // Clocks of several servers differ.
-    let since = stored.record_cutoff.map_or(recovery.begun_at, |sealed| recovery.begun_at.max(sealed + 1));
-    if !context.database.set_record_cutoff(stored, since).await? {
+    // The clock of another Redis may have been ahead.
+    let cutoff = stored.record_cutoff.map_or(recovery.begun_at, |previous| recovery.begun_at.max(previous + 1));
+    if !context.database.set_record_cutoff(stored, cutoff).await? {
         return Ok(None);
     }
-    stored.record_cutoff = Some(since);
-    Ok(Some((recovery, since)))
+    stored.record_cutoff = Some(cutoff);
+    Ok(Some((recovery, cutoff)))
 }
 
-/// Fills Redis from Postgres: what is recorded into the hands of its users, the rest into the queue, in the order of the stock.
-/// None: somebody else has begun as well.
+/// Fills Redis from Postgres: recorded coupons with their holders, the others into the queue in stock order. Returns how many, or
+/// None if another operator has begun a recovery, too.
 async fn restore(
     own: &Observed,
     recovery: &Recovery,
     stored: &StoredEvent,
-    wanted: &Wanted,
-    seen: &Seen,
+    desired: &DesiredState,
+    observed: &ObservedState,
     context: &Context,
-    reporter: &mut Reporter<'_>,
+    writer: &mut StatusWriter<'_>,
 ) -> Result<Option<u64>, ReconcileError> {
-    let of = stored.stock_len();
-    let mut coupons = context.database.stock_with_holders(own.uid).try_chunks(MAX_RESTORED);
-    let mut said = Instant::now();
+    let total = stored.generated();
+    let mut coupons = context.database.stream_coupon_status(own.uid).try_chunks(MAX_RESTORED);
+    let mut reported_at = Instant::now();
     let mut next = 0;
     while let Some(chunk) = coupons.try_next().await.map_err(|error| error.1)? {
         let first = next;
-        let (mut available, mut held) = (Vec::with_capacity(chunk.len()), Vec::new());
+        let (mut available, mut issued) = (Vec::with_capacity(chunk.len()), Vec::new());
         for CouponStatus { ordinal, code: coupon, discount, holder } in chunk {
             if ordinal != next {
-                return Err(ReconcileError::Gap(next));
+                return Err(ReconcileError::MissingCoupon(next));
             }
             next += 1;
             match holder {
-                Some((user, issued_at)) => {
-                    held.push((user, Holding { coupon, discount, issued_at, status: Status::Completed }));
-                }
+                Some((user_id, issued_at)) => issued.push(IssuedEntry {
+                    issued: IssuedCoupon { user_id, coupon, discount, issued_at },
+                    status: Status::Completed,
+                }),
                 None => available.push(Coupon { ordinal, code: coupon.to_string(), discount }),
             }
         }
-        let loaded = context.stock.restore(&wanted.name, own, recovery, first..next, &available, &held).await?;
-        if loaded != Loaded::Here(next) {
+        let loaded = context.stock.restore(&desired.name, own, recovery, first..next, &available, &issued).await?;
+        if loaded != Fenced::Applied(next) {
             return Ok(None);
         }
-        if said.elapsed() > PROGRESS_INTERVAL {
-            said = Instant::now();
-            let progress = Progress::Stuck(obstacle(&format!("{next} of {of} coupons restored from Postgres")));
-            reporter.report_progress(wanted, seen, progress).await;
+        if reported_at.elapsed() > REPORT_INTERVAL {
+            reported_at = Instant::now();
+            let progress = format!("{next} of {total} coupons are restored from Postgres");
+            let progress = Progress::Blocked(Blocker::redis_unverified(&progress));
+            writer.report_progress(desired, observed, progress).await;
         }
     }
-    // Fewer than the event had when it was seen; those that were added since are loaded like any others.
-    if next < of {
+    // Coupons that were added since the observation are loaded as a top-up, but none may be missing.
+    if next < total {
         return Err(DatabaseError::Corrupt {
             operation: couponry_postgres::Operation::ReadCoupons,
-            what: format!("{next} of {of} coupons"),
+            detail: format!("{next} of {total} coupons"),
         }
         .into());
     }
-    tracing::warn!(event = %wanted.name, coupons = next, "Redis had lost something, and was restored from Postgres");
+    tracing::warn!(count = next, "Redis restored from Postgres after data loss");
     Ok(Some(next))
 }

@@ -1,129 +1,120 @@
-//! Whether as many issuers are ready as an event asks for, and why not, in plain words: without a client.
+//! Whether the issuers that an event requires are ready, and if not, why. Without I/O.
 
 use couponry_crds::status::reason;
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod},
     jiff::Timestamp,
 };
+use kube::ResourceExt as _;
 
-use super::floor::{Demand, Limits, Phase};
+use crate::{
+    blocker::Blocker,
+    pod_status::{Unready, UnreadyCause, unready},
+    scaling::min_replicas::{Demand, Limits, Phase},
+};
 
-/// What is known of the issuers.
+/// The last observed state of the issuers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Issuers {
-    /// Nothing yet.
+pub(super) enum Issuers {
     #[default]
     Unknown,
-    /// They cannot be scaled: why.
+    /// Scaling failed with this error.
     Failed(String),
-    /// They were looked at.
-    Seen {
-        /// How many are ready.
+    Observed {
         ready: u32,
-        /// What keeps others from being it.
-        hindrance: Option<Hindrance>,
+        /// Why others are not ready. The message is a clause.
+        blocker: Option<Blocker>,
     },
 }
 
-/// What keeps an issuer from being ready.
+/// What an event reports about the issuers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hindrance {
-    reason: &'static str,
-    message: String,
+pub(crate) enum ScalingReport {
+    /// The event has no spec.scaling.
+    NotRequested,
+    /// The issuers have not been observed yet.
+    Unknown,
+    Known(ScaledCondition),
 }
 
-/// The condition Scaled of an event.
+/// The condition `Scaled`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Scaled {
-    pub(crate) holds: bool,
+pub(crate) struct ScaledCondition {
+    pub(crate) is_scaled: bool,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
 }
 
 impl Issuers {
-    /// What the Deployment and its pods say.
-    pub(crate) fn of(deployment: &Deployment, pods: &[Pod]) -> Self {
+    pub(super) fn observe(deployment: &Deployment, pods: &[Pod]) -> Self {
         let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
-        Self::Seen { ready: u32::try_from(ready).unwrap_or_default(), hindrance: hindrance(deployment, pods) }
+        Self::Observed { ready: u32::try_from(ready).unwrap_or_default(), blocker: blocker(deployment, pods) }
     }
 }
 
-fn hindrance(deployment: &Deployment, pods: &[Pod]) -> Option<Hindrance> {
+fn blocker(deployment: &Deployment, pods: &[Pod]) -> Option<Blocker> {
     let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_ref());
     let failure = conditions.into_iter().flatten().find(|one| one.type_ == "ReplicaFailure" && one.status == "True");
     if let Some(failure) = failure {
-        let said = failure.message.as_deref().unwrap_or_default();
-        return Some(if said.contains("exceeded quota") {
-            let message = format!("a quota of the namespace has no room for more: {said}");
-            Hindrance { reason: reason::QUOTA_EXCEEDED, message }
+        let cause = failure.message.as_deref().unwrap_or_default();
+        return Some(if cause.contains("exceeded quota") {
+            Blocker::new(reason::QUOTA_EXCEEDED, format!("the quota of the namespace is exceeded: {cause}"))
         } else {
-            Hindrance {
-                reason: reason::PODS_REFUSED,
-                message: format!("the cluster refuses to make more pods: {said}"),
-            }
+            Blocker::new(reason::PODS_REFUSED, format!("the cluster rejects more pods: {cause}"))
         });
     }
-    let homeless: Vec<_> = pods.iter().filter_map(unscheduled).collect();
-    if let Some(said) = homeless.first() {
-        let message = match homeless.len() {
-            1 => format!("one more finds no node: {said}"),
-            count => format!("{count} more find no node: {said}"),
-        };
-        return Some(Hindrance { reason: reason::PODS_PENDING, message });
+    let unready: Vec<_> = pods.iter().filter_map(|pod| Some((pod, unready(pod)?))).collect();
+    let with_cause = |cause| unready.iter().filter(move |(_, unready)| unready.cause == cause);
+    let mut unschedulable = with_cause(UnreadyCause::Unschedulable);
+    if let Some((_, Unready { message, .. })) = unschedulable.next() {
+        let count = unschedulable.count() + 1;
+        let cause = message.as_deref().unwrap_or("the scheduler reports no cause");
+        return Some(Blocker::new(reason::PODS_PENDING, format!("{count} cannot be scheduled to a node: {cause}")));
     }
-    let message = pods.iter().find_map(failing)?;
-    Some(Hindrance { reason: reason::PODS_FAILING, message })
+    let (pod, Unready { reason, message, .. }) = with_cause(UnreadyCause::ContainerFailing).next()?;
+    let causes: Vec<_> = [reason, message].into_iter().flatten().map(String::as_str).collect();
+    let message = format!("the pod {} fails to start: {}", pod.name_any(), causes.join(": "));
+    Some(Blocker::new(reason::PODS_FAILING, message))
 }
 
-/// Why the pod has no node.
-fn unscheduled(pod: &Pod) -> Option<&str> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let scheduled = conditions.iter().find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
-    Some(scheduled.message.as_deref().unwrap_or("nobody knows why"))
-}
-
-/// Why a container of the pod does not start, when it is more than that it has not started yet.
-fn failing(pod: &Pod) -> Option<String> {
-    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let waiting = containers.iter().filter_map(|container| container.state.as_ref()?.waiting.as_ref());
-    let waiting = waiting.filter_map(|waiting| Some((waiting.reason.as_deref()?, waiting.message.as_deref())));
-    let (why, said) = { waiting }.find(|(why, _)| !matches!(*why, "ContainerCreating" | "PodInitializing"))?;
-    let name = pod.metadata.name.as_deref().unwrap_or("a pod");
-    Some(format!("{name} does not start: {}", said.map_or_else(|| why.to_owned(), |said| format!("{why}: {said}"))))
-}
-
-/// The condition of an event that asks for so much. None: nothing is known yet.
-pub(crate) fn scaled(demand: &Demand, limits: Limits, issuers: &Issuers, now: i64) -> Option<Scaled> {
-    let wanted = demand.replicas.min(limits.max);
-    let capped = if demand.replicas > wanted {
-        format!(" (the event asks for {}, --issuer-max-replicas allows {wanted})", demand.replicas)
+/// The report of an event with this demand.
+pub(super) fn report(demand: &Demand, limits: Limits, issuers: &Issuers, now: i64) -> ScalingReport {
+    let required = demand.replicas.min(limits.max);
+    let cap = if demand.replicas > required {
+        format!(" The event requires {}, but --issuer-max-replicas is {required}.", demand.replicas)
     } else {
         String::new()
     };
-    let told = |holds, reason, message: String| Some(Scaled { holds, reason, message: message + &capped });
+    let known = |is_scaled, reason, message: String| {
+        ScalingReport::Known(ScaledCondition { is_scaled, reason, message: message + &cap })
+    };
     match demand.phase(now) {
         Phase::Before => {
             let from = demand.from.and_then(|from| Timestamp::from_millisecond(from).ok()).unwrap_or_default();
-            return told(false, reason::SCALING_SCHEDULED, format!("There will be {wanted} issuers from {from} on"));
+            let message = format!("At least {required} issuers will be started at {from}.");
+            return known(false, reason::SCALING_SCHEDULED, message);
         }
         Phase::After => {
-            return told(false, reason::SCALED_DOWN, "The event does not ask for issuers any more".to_owned());
+            return known(false, reason::SCALED_DOWN, "The event no longer requires issuers.".to_owned());
         }
-        Phase::Now => {}
+        Phase::Active => {}
     }
     match issuers {
-        Issuers::Unknown => None,
-        Issuers::Failed(why) => told(false, reason::SCALING_FAILED, why.clone()),
-        Issuers::Seen { ready, .. } if *ready >= wanted => {
-            told(true, reason::ISSUERS_READY, format!("{wanted} of {wanted} issuers are ready"))
+        Issuers::Unknown => ScalingReport::Unknown,
+        Issuers::Failed(error) => {
+            let message = format!("The issuers cannot be scaled: {error}. The operator retries.");
+            known(false, reason::SCALING_FAILED, message)
         }
-        Issuers::Seen { ready, hindrance: Some(Hindrance { reason, message }) } => {
-            told(false, reason, format!("{ready} of {wanted} issuers are ready; {message}"))
+        Issuers::Observed { ready, .. } if *ready >= required => {
+            known(true, reason::ISSUERS_READY, format!("All {required} required issuers are ready."))
         }
-        Issuers::Seen { ready, hindrance: None } => told(
+        Issuers::Observed { ready, blocker: Some(Blocker { reason, message }) } => {
+            known(false, reason, format!("{ready} of {required} required issuers are ready; {message}"))
+        }
+        Issuers::Observed { ready, blocker: None } => known(
             false,
             reason::ISSUERS_STARTING,
-            format!("{ready} of {wanted} issuers are ready; the others are starting"),
+            format!("{ready} of {required} required issuers are ready; the others are starting."),
         ),
     }
 }
@@ -140,11 +131,18 @@ mod tests {
     fn issuers(ready: u32, conditions: &Value, pods: &[Value]) -> Issuers {
         let deployment = json!({"status": {"readyReplicas": ready, "conditions": conditions}});
         let pods: Vec<Pod> = pods.iter().map(|pod| serde_json::from_value(pod.clone()).unwrap()).collect();
-        Issuers::of(&serde_json::from_value(deployment).unwrap(), &pods)
+        Issuers::observe(&serde_json::from_value(deployment).unwrap(), &pods)
+    }
+
+    fn condition(demand: &Demand, issuers: &Issuers, now: i64) -> ScaledCondition {
+        match report(demand, LIMITS, issuers, now) {
+            ScalingReport::Known(condition) => condition,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn what_is_in_the_way_is_said() {
+    fn report_names_the_blocker_of_missing_issuers() {
         let none = json!([]);
         let failure = |message: &str| json!([{"type": "ReplicaFailure", "status": "True", "message": message}]);
         let pending = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False",
@@ -154,61 +152,75 @@ mod tests {
                 "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "no such image"}}}]}})
         };
         let placed = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "True"}]}});
-        for (issuers, holds, reason, message) in [
-            (issuers(8, &none, &[]), true, "IssuersReady", "8 of 8 issuers are ready"),
-            (issuers(9, &none, std::slice::from_ref(&pending)), true, "IssuersReady", "8 of 8 issuers are ready"),
+        for (issuers, is_scaled, reason, message) in [
+            (issuers(8, &none, &[]), true, "IssuersReady", "All 8 required issuers are ready."),
+            (
+                issuers(9, &none, std::slice::from_ref(&pending)),
+                true,
+                "IssuersReady",
+                "All 8 required issuers are ready.",
+            ),
             (
                 issuers(5, &none, &[placed, waiting("ContainerCreating")]),
                 false,
                 "IssuersStarting",
-                "5 of 8 issuers are ready; the others are starting",
+                "5 of 8 required issuers are ready; the others are starting.",
             ),
             (
                 issuers(2, &failure("pods \"x\" is forbidden: exceeded quota: small, used: pods=2"), &[]),
                 false,
                 "QuotaExceeded",
-                "2 of 8 issuers are ready; a quota of the namespace has no room for more: pods \"x\" is forbidden: exceeded \
+                "2 of 8 required issuers are ready; the quota of the namespace is exceeded: pods \"x\" is forbidden: exceeded \
                  quota: small, used: pods=2",
             ),
             (
                 issuers(2, &failure("violates PodSecurity"), &[]),
                 false,
                 "PodsRefused",
-                "2 of 8 issuers are ready; the cluster refuses to make more pods: violates PodSecurity",
+                "2 of 8 required issuers are ready; the cluster rejects more pods: violates PodSecurity",
             ),
             (
                 issuers(6, &none, &[pending.clone(), pending.clone()]),
                 false,
                 "PodsPending",
-                "6 of 8 issuers are ready; 2 more find no node: 0/1 nodes are available: 1 Insufficient cpu.",
+                "6 of 8 required issuers are ready; 2 cannot be scheduled to a node: 0/1 nodes are available: 1 Insufficient cpu.",
             ),
             (
                 issuers(7, &none, &[waiting("ImagePullBackOff")]),
                 false,
                 "PodsFailing",
-                "7 of 8 issuers are ready; issuer-1 does not start: ImagePullBackOff: no such image",
+                "7 of 8 required issuers are ready; the pod issuer-1 fails to start: ImagePullBackOff: no such image",
             ),
-            (Issuers::Failed("why".to_owned()), false, "ScalingFailed", "why"),
+            (
+                Issuers::Failed("why".to_owned()),
+                false,
+                "ScalingFailed",
+                "The issuers cannot be scaled: why. The operator retries.",
+            ),
         ] {
             let demand = Demand { replicas: 8, from: None, until: None };
-            let told = scaled(&demand, LIMITS, &issuers, NOW).unwrap();
-            assert_eq!((told.holds, told.reason, told.message.as_str()), (holds, reason, message));
+            let condition = condition(&demand, &issuers, NOW);
+            assert_eq!(
+                (condition.is_scaled, condition.reason, condition.message.as_str()),
+                (is_scaled, reason, message)
+            );
         }
     }
 
     #[test]
-    fn the_time_and_the_limit_are_said() {
-        let none = Issuers::Seen { ready: 10, hindrance: None };
+    fn report_depends_on_the_phase_and_names_the_limit() {
+        let ready = Issuers::Observed { ready: 10, blocker: None };
         let demand = Demand { replicas: 12, from: Some(NOW + 1000), until: Some(NOW + 5000) };
-        for (now, holds, message) in [
-            (NOW, false, "There will be 10 issuers from 2026-12-01T00:00:01Z on"),
-            (NOW + 1000, true, "10 of 10 issuers are ready"),
-            (NOW + 5000, false, "The event does not ask for issuers any more"),
+        for (now, is_scaled, message) in [
+            (NOW, false, "At least 10 issuers will be started at 2026-12-01T00:00:01Z."),
+            (NOW + 1000, true, "All 10 required issuers are ready."),
+            (NOW + 5000, false, "The event no longer requires issuers."),
         ] {
-            let told = scaled(&demand, LIMITS, &none, now).unwrap();
-            assert_eq!(told.holds, holds);
-            assert_eq!(told.message, format!("{message} (the event asks for 12, --issuer-max-replicas allows 10)"));
+            let condition = condition(&demand, &ready, now);
+            assert_eq!(condition.is_scaled, is_scaled);
+            let cap = " The event requires 12, but --issuer-max-replicas is 10.";
+            assert_eq!(condition.message, format!("{message}{cap}"));
         }
-        assert_eq!(scaled(&demand, LIMITS, &Issuers::Unknown, NOW + 1000), None);
+        assert_eq!(report(&demand, LIMITS, &Issuers::Unknown, NOW + 1000), ScalingReport::Unknown);
     }
 }

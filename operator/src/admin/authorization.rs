@@ -1,4 +1,4 @@
-//! Who asks, and whether they may: Kubernetes decides both.
+//! Authenticates and authorizes a caller with `TokenReview` and `SubjectAccessReview`.
 
 use axum::http::{HeaderMap, header};
 use couponry_crds::CouponEvent;
@@ -9,17 +9,17 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Resource as _, api::PostParams};
 
-use super::{Admin, answer};
+use crate::admin::state::{AdminState, call};
 
-/// How to sign in, in the words of HTTP.
+/// The value of WWW-Authenticate (RFC 6750).
 const CHALLENGE: &str = r#"Bearer realm="couponry""#;
 
-/// The user whose token the request carries, if they may create coupon events in our namespace.
-pub(super) async fn authorize(admin: &Admin, headers: &HeaderMap) -> Result<String, Problem> {
-    let user = authenticate(admin, token(headers)?).await?;
+/// Returns the name of the caller, who must be allowed to create coupon events in the namespace.
+pub(super) async fn authorize(state: &AdminState, headers: &HeaderMap) -> Result<String, Problem> {
+    let user = authenticate(state, bearer_token(headers)?).await?;
     let name = user.username.clone().unwrap_or_default();
     let attributes = ResourceAttributes {
-        namespace: Some(admin.namespace.clone()),
+        namespace: Some(state.namespace.clone()),
         verb: Some("create".to_owned()),
         group: Some(CouponEvent::group(&()).into_owned()),
         version: Some(CouponEvent::version(&()).into_owned()),
@@ -37,21 +37,24 @@ pub(super) async fn authorize(admin: &Admin, headers: &HeaderMap) -> Result<Stri
         },
         ..SubjectAccessReview::default()
     };
-    let reviews = Api::<SubjectAccessReview>::all(admin.client.clone());
-    let reviewed = answer(reviews.create(&PostParams::default(), &review))
+    let reviews = Api::<SubjectAccessReview>::all(state.client.clone());
+    let reviewed = call(reviews.create(&PostParams::default(), &review))
         .await
-        .map_err(|refusal| refusal.unavailable("cannot ask Kubernetes what a caller may do"))?;
+        .map_err(|error| error.unavailable("create a SubjectAccessReview"))?;
     if reviewed.status.is_some_and(|status| status.allowed && status.denied != Some(true)) {
         return Ok(name);
     }
-    tracing::warn!(caller = name, "refused: may not create couponevents");
-    Err(Problem::forbidden(format!("{name} may not create couponevents in the namespace {}", admin.namespace)))
+    tracing::warn!(caller = name, "caller rejected: not allowed to create couponevents");
+    Err(Problem::forbidden(format!(
+        "{name} is not allowed to create couponevents in the namespace {}",
+        state.namespace
+    )))
 }
 
-fn token(headers: &HeaderMap) -> Result<&str, Problem> {
+fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (all.next(), all.next()) else {
-        let detail = "send one header `Authorization: Bearer TOKEN` with a token of Kubernetes";
+        let detail = "send exactly one header `Authorization: Bearer TOKEN` with a Kubernetes token";
         return Err(Problem::unauthorized(detail).with_challenge(CHALLENGE));
     };
     value
@@ -62,22 +65,22 @@ fn token(headers: &HeaderMap) -> Result<&str, Problem> {
         .map(|(_, token)| token.trim())
         .filter(|token| !token.is_empty())
         .ok_or_else(|| {
-            Problem::unauthorized("the header Authorization is not of the form `Bearer TOKEN`")
+            Problem::unauthorized("the header Authorization must have the form `Bearer TOKEN`")
                 .with_challenge(CHALLENGE)
         })
 }
 
-async fn authenticate(admin: &Admin, token: &str) -> Result<UserInfo, Problem> {
+async fn authenticate(state: &AdminState, token: &str) -> Result<UserInfo, Problem> {
     let review =
         TokenReview { spec: TokenReviewSpec { token: token.to_owned(), audiences: None }, ..TokenReview::default() };
-    let reviews = Api::<TokenReview>::all(admin.client.clone());
-    let reviewed = answer(reviews.create(&PostParams::default(), &review))
+    let reviews = Api::<TokenReview>::all(state.client.clone());
+    let reviewed = call(reviews.create(&PostParams::default(), &review))
         .await
-        .map_err(|refusal| refusal.unavailable("cannot ask Kubernetes whose token a caller has"))?;
+        .map_err(|error| error.unavailable("create a TokenReview"))?;
     let status = reviewed.status.unwrap_or_default();
     match status.user {
         Some(user) if status.authenticated == Some(true) => Ok(user),
-        _ => Err(Problem::unauthorized("Kubernetes does not take the token: it may have expired")
+        _ => Err(Problem::unauthorized("Kubernetes rejects the token; it may have expired")
             .with_challenge(r#"Bearer realm="couponry", error="invalid_token""#)),
     }
 }
@@ -89,18 +92,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_one_and_a_bearers() {
+    fn bearer_token_requires_exactly_one_valid_header() {
         let with = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
             }
-            token(&headers).map(str::to_owned).map_err(|problem| problem.status())
+            bearer_token(&headers).map(str::to_owned).map_err(|problem| problem.status())
         };
         assert_eq!(with(&["Bearer abc"]), Ok("abc".to_owned()));
         assert_eq!(with(&["bearer  abc "]), Ok("abc".to_owned()));
-        for wrong in [&[][..], &["abc"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer b"]] {
-            assert_eq!(with(wrong), Err(401), "{wrong:?}");
+        for invalid in [&[][..], &["abc"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(with(invalid), Err(401), "{invalid:?}");
         }
+    }
+
+    #[test]
+    fn reviewed_resource_is_couponevents() {
+        assert_eq!(CouponEvent::group(&()), "couponry.dev");
+        assert_eq!(CouponEvent::plural(&()), "couponevents");
     }
 }

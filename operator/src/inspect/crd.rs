@@ -1,4 +1,4 @@
-//! Whether the cluster's definition of `CouponEvent` is that of this version.
+//! Compares the installed CRD `CouponEvent` with the one of this version.
 
 use std::collections::BTreeSet;
 
@@ -7,37 +7,38 @@ use http::Request;
 use kube::Client;
 use serde_json::Value;
 
-/// What differs between the installed definition and ours, as paths of fields such as `spec.totalCount`.
+/// Differing fields as paths such as `spec.totalCount`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Drift {
-    /// Fields that this version knows and the cluster does not: they would be dropped.
+pub(super) struct SchemaDifference {
+    /// Fields that only this version has: the API server drops them.
     pub(super) missing: Vec<String>,
-    /// Fields that only the cluster knows: its definition is of a later version.
+    /// Fields that only the installed CRD has, because it is newer.
     pub(super) unknown: Vec<String>,
 }
 
-/// Compares with what the API server publishes for everyone; the definition itself only administrators may read. None: it is
-/// not installed.
-pub(super) async fn drift(client: &Client) -> anyhow::Result<Option<Drift>> {
+/// Reads the published OpenAPI schema, because reading the CRD itself requires cluster-wide permissions. None: the CRD is not
+/// installed.
+pub(super) async fn compare_installed(client: &Client) -> anyhow::Result<Option<SchemaDifference>> {
     let request = Request::get("/openapi/v3/apis/couponry.dev/v1alpha1").body(Vec::new())?;
     let published: Value = match client.request(request).await {
         Ok(published) => published,
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
-        Err(error) => return Err(error).context("cannot read what the API server knows of CouponEvents"),
+        Err(error) => return Err(error).context("cannot read the published schema of CouponEvent"),
     };
     let schemas = published.pointer("/components/schemas").and_then(Value::as_object);
     let installed = schemas.and_then(|schemas| {
         schemas.iter().find(|(name, _)| name.ends_with(".v1alpha1.CouponEvent")).map(|(_, schema)| schema)
     });
     let Some(installed) = installed else { return Ok(None) };
-    let ours = serde_json::to_value(couponry_crds::definition()).context("our definition is no JSON")?;
-    let ours = ours.pointer("/spec/versions/0/schema/openAPIV3Schema").context("our definition has no schema")?;
+    let ours = serde_json::to_value(couponry_crds::crd()).context("cannot serialize the CRD of this version")?;
+    let ours =
+        ours.pointer("/spec/versions/0/schema/openAPIV3Schema").context("the CRD of this version has no schema")?;
     Ok(Some(compare(installed, ours)))
 }
 
-fn compare(installed: &Value, ours: &Value) -> Drift {
+fn compare(installed: &Value, ours: &Value) -> SchemaDifference {
     let (installed, ours) = (fields(installed), fields(ours));
-    Drift {
+    SchemaDifference {
         missing: ours.difference(&installed).cloned().collect(),
         unknown: installed.difference(&ours).cloned().collect(),
     }
@@ -53,7 +54,7 @@ fn fields(schema: &Value) -> BTreeSet<String> {
 }
 
 fn collect(schema: &Value, path: &str, all: &mut BTreeSet<String>) {
-    // What is published may wrap the schema of a field that has a default or a description of its own.
+    // The published schema wraps a field with its own default or description in `allOf`.
     for wrapped in schema["allOf"].as_array().into_iter().flatten() {
         collect(wrapped, path, all);
     }
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_one_side_knows_is_named() {
+    fn fields_of_only_one_schema_are_listed() {
         let object = |fields: Value| json!({"type": "object", "properties": fields});
         let ours = object(json!({
             "spec": object(json!({"a": {"type": "integer"}, "list": {"items": object(json!({"b": {}}))}})),
@@ -85,8 +86,11 @@ mod tests {
             "spec": {"allOf": [object(json!({"list": {"items": object(json!({"b": {}, "new": {}}))}}))]},
             "status": object(json!({"c": {}})),
         }));
-        let drift = compare(&installed, &ours);
-        assert_eq!(drift, Drift { missing: vec!["spec.a".into()], unknown: vec!["spec.list.new".into()] });
-        assert_eq!(compare(&ours, &ours), Drift::default());
+        let difference = compare(&installed, &ours);
+        assert_eq!(
+            difference,
+            SchemaDifference { missing: vec!["spec.a".into()], unknown: vec!["spec.list.new".into()] }
+        );
+        assert_eq!(compare(&ours, &ours), SchemaDifference::default());
     }
 }

@@ -1,9 +1,9 @@
-//! Numbers and times as people read them.
+//! Human-readable numbers and times.
 
 use jiff::Timestamp;
 
 /// 1234567 as 1,234,567.
-pub(super) fn grouped(number: u64) -> String {
+pub(super) fn group_digits(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -15,15 +15,15 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Milliseconds since the Unix epoch, as RFC 3339.
-pub(super) fn time(at: i64) -> String {
-    Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| format!("{at:.3}"))
+/// Milliseconds since the Unix epoch as RFC 3339.
+pub(super) fn rfc3339(millis: i64) -> String {
+    Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| format!("{time:.3}"))
 }
 
-/// How long ago, to the second.
-pub(super) fn ago(at: i64, now: Timestamp) -> String {
-    let Ok(at) = Timestamp::from_millisecond(at) else { return "?".to_owned() };
-    let elapsed = now.duration_since(at).as_secs().max(0);
+/// The time since `millis`, for example `1 min 15 s ago`.
+pub(super) fn elapsed(millis: i64, now: Timestamp) -> String {
+    let Ok(time) = Timestamp::from_millisecond(millis) else { return "?".to_owned() };
+    let elapsed = now.duration_since(time).as_secs().max(0);
     match (elapsed / 3600, elapsed / 60 % 60, elapsed % 60) {
         (0, 0, seconds) => format!("{seconds} s ago"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s ago"),
@@ -37,15 +37,15 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
-        let grouped = [0, 999, 1000, 100_000, 1_234_567].map(grouped);
+        let grouped = [0, 999, 1000, 100_000, 1_234_567].map(group_digits);
         assert_eq!(grouped, ["0", "999", "1,000", "100,000", "1,234,567"]);
     }
 
     #[test]
-    fn times_are_read_by_people() {
-        assert_eq!(time(1_796_083_200_123), "2026-12-01T00:00:00.123Z");
+    fn times_are_formatted_for_people() {
+        assert_eq!(rfc3339(1_796_083_200_123), "2026-12-01T00:00:00.123Z");
         let now = Timestamp::from_millisecond(1_796_083_200_000).unwrap();
-        let ago = [3, 75, 7500].map(|seconds| ago(now.as_millisecond() - seconds * 1000, now));
+        let ago = [3, 75, 7500].map(|seconds| elapsed(now.as_millisecond() - seconds * 1000, now));
         assert_eq!(ago, ["3 s ago", "1 min 15 s ago", "2 h 5 min ago"]);
     }
 }

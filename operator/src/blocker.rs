@@ -1,0 +1,26 @@
+//! What keeps an event, or the scaling of the issuers, from reaching its desired state.
+
+use couponry_crds::status::reason;
+
+/// Reason and message of a condition that reports a problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Blocker {
+    /// One of [`reason`].
+    pub(crate) reason: &'static str,
+    /// What is wrong and what an administrator can do about it.
+    pub(crate) message: String,
+}
+
+impl Blocker {
+    pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// Reported while a Redis that may have lost data is verified. `progress` is a clause without a full stop.
+    pub(crate) fn redis_unverified(progress: &str) -> Self {
+        let message = format!(
+            "Issuing is suspended while Redis is verified after a restart or failover: {progress}. It resumes automatically."
+        );
+        Self::new(reason::REDIS_CHANGED, message)
+    }
+}

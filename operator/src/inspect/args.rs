@@ -1,0 +1,88 @@
+//! Flags of the read-only commands.
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use couponry_audit::Stores;
+use couponry_crds::CouponEvent;
+use couponry_domain::{EventName, Uuid};
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
+use kube::Api;
+
+use crate::kubernetes;
+
+#[derive(Debug, Args)]
+pub(super) struct EventArgs {
+    /// Name of the event.
+    #[arg(value_name = "EVENT")]
+    pub(super) event: EventName,
+    /// Uid of the event. Required if its resource was deleted or the API server is not reachable.
+    #[arg(long, value_name = "UID")]
+    uid: Option<Uuid>,
+    /// Namespace of the event. Default: the namespace of the service account or of the kubeconfig.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StoreArgs {
+    /// Consumer group that records the issuances in Postgres.
+    #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
+    kafka_group: String,
+    #[command(flatten)]
+    redis: RedisSettings,
+    #[command(flatten)]
+    postgres: PostgresSettings,
+    #[command(flatten)]
+    kafka: KafkaSettings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputFormat {
+    /// Human-readable text.
+    Text,
+    /// JSON.
+    Json,
+}
+
+impl EventArgs {
+    /// The uid from the flag or of the `CouponEvent`.
+    pub(super) async fn uid(&self, database: &Database) -> anyhow::Result<Uuid> {
+        if let Some(uid) = self.uid {
+            return Ok(uid);
+        }
+        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
+        let events = Api::<CouponEvent>::namespaced(client, &namespace);
+        let found = events.get_metadata_opt(self.event.as_str()).await.context("cannot read the CouponEvent")?;
+        if let Some(uid) = found.and_then(|event| event.metadata.uid?.parse().ok()) {
+            return Ok(uid);
+        }
+        let event = &self.event;
+        match &database.event_uids(event).await?[..] {
+            [] => {
+                anyhow::bail!("the event {event} does not exist, neither in the namespace {namespace} nor in Postgres")
+            }
+            uids => {
+                let uids: Vec<String> = uids.iter().map(Uuid::to_string).collect();
+                anyhow::bail!(
+                    "the CouponEvent {event} does not exist in the namespace {namespace}; Postgres holds data of {}: select one \
+                     with --uid",
+                    uids.join(", ")
+                )
+            }
+        }
+    }
+}
+
+impl StoreArgs {
+    pub(super) fn stores(&self) -> anyhow::Result<Stores> {
+        self.kafka.check()?;
+        Ok(Stores {
+            stock: Stock::open(&self.redis)?,
+            database: Database::open(&self.postgres)?,
+            kafka: self.kafka.clone(),
+            group: self.kafka_group.clone(),
+        })
+    }
+}

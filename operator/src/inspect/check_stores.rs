@@ -1,0 +1,126 @@
+//! Checks of Postgres, Redis and Kafka.
+
+use std::time::Duration;
+
+use couponry_audit::Stores;
+use couponry_kafka::{KafkaError, KafkaSettings, Lag, TopicSettings};
+use couponry_runtime::error_chain;
+
+use crate::{
+    durability::{DurabilityReport, assess},
+    inspect::{check_result::CheckResult, format::group_digits},
+};
+
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Working consumers reduce the lag within this time.
+const LAG_INTERVAL: Duration = Duration::from_secs(3);
+
+pub(super) async fn check_postgres(stores: &Stores) -> Vec<CheckResult> {
+    const POSTGRES: &str = "Postgres";
+    const SCHEMA: &str = "schema";
+    let version = match stores.database.schema_version().await {
+        Ok(version) => version,
+        Err(error) => {
+            let advice = "check --postgres-url with its password and certificate, and that Postgres is running";
+            return vec![CheckResult::fail(POSTGRES, error_chain(&error), advice)];
+        }
+    };
+    let couponry_postgres::SchemaVersion { applied, known, missing } = version;
+    let schema = if missing > 0 {
+        let found = format!("version {applied}, but this operator requires {known}");
+        CheckResult::fail(SCHEMA, found, "restart the operator, or run `couponry-operator migrate`")
+    } else if applied > known {
+        CheckResult::ok(SCHEMA, format!("version {applied}, newer than this operator ({known}) and compatible"))
+    } else {
+        CheckResult::ok(SCHEMA, format!("version {applied}, up to date"))
+    };
+    vec![CheckResult::ok(POSTGRES, "reachable"), schema]
+}
+
+pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {
+    const REDIS: &str = "Redis";
+    const DURABILITY: &str = "durability";
+    if let Err(error) = stores.stock.ping().await {
+        let advice = "check --redis-url with its user, password and certificate, and that Redis is running";
+        return vec![CheckResult::fail(REDIS, error_chain(&error), advice)];
+    }
+    let durability = match stores.stock.durability().await {
+        Ok(masters) => {
+            let DurabilityReport { status, message, .. } = assess(&masters);
+            match status {
+                "True" => CheckResult::ok(DURABILITY, message),
+                _ => CheckResult::warn(DURABILITY, "a crash of Redis may lose issued coupons", message),
+            }
+        }
+        Err(error) => CheckResult::fail(DURABILITY, error_chain(&error), ""),
+    };
+    vec![CheckResult::ok(REDIS, "reachable"), durability]
+}
+
+pub(super) async fn check_kafka(stores: &Stores, settings: &TopicSettings) -> Vec<CheckResult> {
+    const KAFKA: &str = "Kafka";
+    const TOPICS: &str = "topics";
+    let (mismatches, missing) = match couponry_kafka::topics::inspect(&stores.kafka, settings).await {
+        Ok(found) => found,
+        Err(error) => {
+            let advice = "check --kafka-brokers, the protocol and the credentials, and that the brokers are running";
+            return vec![CheckResult::fail(KAFKA, error_chain(&error), advice)];
+        }
+    };
+    let mut results = vec![CheckResult::ok(KAFKA, "reachable")];
+    for topic in &missing {
+        let advice = "the operator creates it when it starts; see its log";
+        results.push(CheckResult::fail(TOPICS, format!("the topic {topic} does not exist"), advice));
+    }
+    for mismatch in &mismatches {
+        let advice = "change the topic, or the --kafka- flags of the operator; existing topics are never changed";
+        results.push(CheckResult::warn(TOPICS, mismatch.to_string(), advice));
+    }
+    if results.len() == 1 {
+        let (topic, dead_letters) = (&stores.kafka.topic, stores.kafka.dead_letter_topic());
+        results.push(CheckResult::ok(TOPICS, format!("{topic} and {dead_letters} match the settings")));
+    }
+    if missing.is_empty() {
+        let failed = |about: &'static str| move |error: KafkaError| CheckResult::fail(about, error_chain(&error), "");
+        results.push(check_consumers(stores).await.unwrap_or_else(failed("consumers")));
+        results.push(check_dead_letters(stores).await.unwrap_or_else(failed("dead letters")));
+    }
+    results
+}
+
+async fn check_consumers(stores: &Stores) -> Result<CheckResult, KafkaError> {
+    const CONSUMERS: &str = "consumers";
+    let lag = Lag::new(&stores.kafka, &stores.group)?;
+    let before = lag.measure(KAFKA_TIMEOUT).await?;
+    if before == 0 {
+        return Ok(CheckResult::ok(CONSUMERS, "lag 0: all records of the topic are processed"));
+    }
+    tokio::time::sleep(LAG_INTERVAL).await;
+    let after = lag.measure(KAFKA_TIMEOUT).await?;
+    let found = format!("lag {}; {} s before: {}", group_digits(after), LAG_INTERVAL.as_secs(), group_digits(before));
+    Ok(if after < before {
+        CheckResult::ok(CONSUMERS, found)
+    } else {
+        let group = &stores.group;
+        CheckResult::warn(
+            CONSUMERS,
+            found,
+            format!("check that consumers of the group {group} are running, and their logs"),
+        )
+    })
+}
+
+async fn check_dead_letters(stores: &Stores) -> Result<CheckResult, KafkaError> {
+    const DEAD_LETTERS: &str = "dead letters";
+    let topic = stores.kafka.dead_letter_topic();
+    let settings = KafkaSettings { topic: topic.clone(), ..stores.kafka.clone() };
+    // This group has no members and no offsets, so its lag is the number of dead letters.
+    Ok(match Lag::new(&settings, "couponry-check")?.measure(KAFKA_TIMEOUT).await? {
+        0 => CheckResult::ok(DEAD_LETTERS, "none"),
+        count => {
+            let advice = "some issued coupons could not be recorded; `couponry-operator audit EVENT` lists them";
+            CheckResult::warn(DEAD_LETTERS, format!("{} in {topic}", group_digits(count)), advice)
+        }
+    })
+}

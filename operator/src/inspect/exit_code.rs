@@ -1,0 +1,26 @@
+//! Exit codes of the read-only commands.
+
+use std::process::ExitCode;
+
+use couponry_runtime::telemetry::TelemetryArgs;
+
+/// The command could not find out what it was to find out.
+pub(super) const INCONCLUSIVE: u8 = 2;
+
+/// Runs a command. If it fails, prints the error and returns [`INCONCLUSIVE`].
+pub(crate) async fn exit_code(
+    telemetry: &TelemetryArgs,
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> ExitCode {
+    let run = async {
+        // No warnings about slow queries, since reading a complete event takes long, nor from the Kafka client, whose errors are in
+        // the output.
+        let log = format!("sqlx::query=error,couponry_kafka=warn,{}", telemetry.log);
+        let _telemetry = TelemetryArgs { log, ..telemetry.clone() }.init("couponry-operator")?;
+        command.await
+    };
+    run.await.unwrap_or_else(|error| {
+        eprintln!("Error: {error:#}");
+        ExitCode::from(INCONCLUSIVE)
+    })
+}

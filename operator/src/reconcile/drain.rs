@@ -1,0 +1,98 @@
+//! Waits until every coupon that was issued before a change of Redis is recorded in Postgres.
+//!
+//! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the topic. An issuer
+//! returns a coupon to its user only within `--answer-timeout-seconds`. Once that long has passed since the change, no more such
+//! coupons are returned, and the records of all returned ones lie before the current end of the topic. When the consumer group has
+//! passed that end, they are recorded.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use couponry_domain::Uuid;
+use couponry_kafka::{Lag, TopicEnd};
+use couponry_redis::Observed;
+use couponry_runtime::error_chain;
+
+/// Timeout of each Kafka request.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DrainState {
+    /// What the drain is waiting for, as a clause.
+    Waiting(String),
+    Complete,
+}
+
+/// The drains of all events whose Redis is unverified. After a restart of the operator each drain starts anew.
+pub(crate) struct DrainTracker {
+    lag: Lag,
+    grace_period: Duration,
+    drains: Mutex<HashMap<Uuid, Drain>>,
+}
+
+#[derive(Clone)]
+struct Drain {
+    /// Replication id, recovery id and load progress. While another operator makes progress with a recovery, this one keeps waiting.
+    redis: (String, String, u64),
+    /// Since when Kafka has been available and the outbox empty.
+    since: Instant,
+    /// The end of the topic when the grace period had passed.
+    end: Option<TopicEnd>,
+}
+
+impl DrainTracker {
+    /// `grace_period`: for how long issuers may still send records that Redis has lost.
+    pub(crate) fn new(lag: Lag, grace_period: Duration) -> Self {
+        Self { lag, grace_period, drains: Mutex::default() }
+    }
+
+    /// Continues or starts the drain of an event whose Redis is unverified.
+    pub(crate) async fn poll(&self, own: &Observed) -> DrainState {
+        let redis = (own.replication_id.clone(), own.recovery_id.clone(), own.loaded);
+        let current = self.lock().get(&own.uid).filter(|drain| drain.redis == redis).cloned();
+        let mut drain = current.unwrap_or(Drain { redis, since: Instant::now(), end: None });
+        let state = self.advance(own, &mut drain).await;
+        self.lock().insert(own.uid, drain);
+        state
+    }
+
+    async fn advance(&self, own: &Observed, drain: &mut Drain) -> DrainState {
+        if own.outbox > 0 {
+            (drain.since, drain.end) = (Instant::now(), None);
+            return DrainState::Waiting(format!("waiting for {} outbox batches to be sent to Kafka", own.outbox));
+        }
+        let end = match &drain.end {
+            Some(end) => end,
+            None => match self.lag.topic_end(KAFKA_TIMEOUT).await {
+                Ok(end) => {
+                    if drain.since.elapsed() < self.grace_period {
+                        return DrainState::Waiting("waiting for records that issuers hold in memory".to_owned());
+                    }
+                    drain.end.insert(end)
+                }
+                Err(error) => {
+                    // The issuers cannot send their records either.
+                    drain.since = Instant::now();
+                    return DrainState::Waiting(format!("waiting for Kafka ({})", error_chain(&error)));
+                }
+            },
+        };
+        match self.lag.measure_up_to(end, KAFKA_TIMEOUT).await {
+            Ok(0) => DrainState::Complete,
+            Ok(lag) => DrainState::Waiting(format!("waiting for the consumers to record {lag} messages")),
+            Err(error) => DrainState::Waiting(format!("waiting for Kafka ({})", error_chain(&error))),
+        }
+    }
+
+    /// Ends the drain: it is complete, not needed, or has to start anew.
+    pub(crate) fn reset(&self, uid: Uuid) {
+        self.lock().remove(&uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Drain>> {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

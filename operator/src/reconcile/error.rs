@@ -1,0 +1,63 @@
+//! Errors that end a reconciliation early. It is then retried.
+
+use couponry_crds::status::reason;
+use couponry_postgres::DatabaseError;
+use couponry_redis::StockError;
+use couponry_runtime::error_chain;
+
+use crate::blocker::Blocker;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Stock(#[from] StockError),
+    /// The rows of the stock in Postgres are incomplete.
+    #[error("cannot read the stock: coupon number {0} is missing in Postgres")]
+    MissingCoupon(u64),
+    #[error("cannot {operation}")]
+    Kubernetes {
+        /// For example `write the status`.
+        operation: &'static str,
+        source: Box<kube::Error>,
+    },
+    /// Another client changed or deleted the object since it was read.
+    #[error("the event was changed meanwhile")]
+    Outdated,
+    #[error("cannot remove the data of the event: a store did not respond in time")]
+    RemovalTimedOut,
+    /// A defect of the planner.
+    #[error("the plan does not converge: the last step was {last_step}")]
+    TooManySteps { last_step: &'static str },
+}
+
+impl ReconcileError {
+    /// A conflict or a missing object is [`Self::Outdated`].
+    pub(crate) fn kubernetes(operation: &'static str, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if matches!(status.code, 404 | 409) => Self::Outdated,
+            other => Self::Kubernetes { operation, source: Box::new(other) },
+        }
+    }
+
+    /// The blocker to report in the status. None: the status itself cannot be written at the moment.
+    pub(crate) fn blocker(&self) -> Option<Blocker> {
+        let reason = match self {
+            Self::Database(
+                DatabaseError::Corrupt { .. } | DatabaseError::InvalidCodeFormat(_) | DatabaseError::AlreadyOpened(_),
+            )
+            | Self::TooManySteps { .. } => reason::PRELOAD_FAILED,
+            Self::Stock(StockError::InvalidValue { .. }) | Self::MissingCoupon(_) => reason::DRIFT_FOUND,
+            Self::Database(_) | Self::Stock(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
+            Self::Kubernetes { .. } | Self::Outdated => return None,
+        };
+        let advice = match reason {
+            reason::BACKEND_UNAVAILABLE => "The operator retries; if this persists, check the backend",
+            reason::DRIFT_FOUND => "Set issuance to Paused and compare the stores with `kubectl couponry audit`",
+            _ => "The operator retries; if this persists, see its log",
+        };
+        let message = format!("The reconciliation failed: {}. {advice}.", error_chain(self));
+        Some(Blocker { reason, message })
+    }
+}

@@ -1,0 +1,186 @@
+//! Adds the finalizer to an event, and removes the data of a deleted one.
+//!
+//! # Expected flow
+//! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and reads how many
+//! issuances are not recorded yet. When there are none, the keys are removed from Redis, the rows from Postgres (with
+//! `deletionPolicy: Delete`), and then the finalizer from the object.
+//!
+//! # Guarantees
+//! A deletion always completes: it continues after `--drain-timeout-seconds`, and a Warning Event reports what was left. The rows in
+//! Postgres are deleted only if the keys in Redis are.
+//!
+//! # Caveats
+//! The timeout starts when this process first observes the deletion, so it starts anew when the operator restarts.
+
+use std::time::Duration;
+
+use couponry_crds::{CouponEvent, DeletionPolicy, status::reason};
+use couponry_domain::{Acknowledge, EventName, Gate, Uuid};
+use couponry_redis::GateSettings;
+use couponry_runtime::error_chain;
+use kube::{
+    ResourceExt as _,
+    api::{ObjectMeta, Patch, PatchParams},
+    runtime::controller::Action,
+};
+use serde_json::json;
+
+use crate::{
+    blocker::Blocker,
+    context::Context,
+    kube_events::{self, CLEANUP_INCOMPLETE, KubeEvent},
+    metrics::ReconcileResult,
+    reconcile::{error::ReconcileError, observe::Backlog, status_writer::StatusWriter, timing::DRAIN_INTERVAL},
+};
+
+/// The finalizer on every `CouponEvent`.
+pub(crate) const NAME: &str = "couponry.dev/cleanup";
+
+/// Timeout of the removal from one store.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Adds the finalizer unless it is present.
+pub(super) async fn add(event: CouponEvent, context: &Context) -> Result<CouponEvent, ReconcileError> {
+    if is_present(&event) {
+        return Ok(event);
+    }
+    let add = if event.finalizers().is_empty() {
+        json!({"op": "add", "path": "/metadata/finalizers", "value": [NAME]})
+    } else {
+        json!({"op": "add", "path": "/metadata/finalizers/-", "value": NAME})
+    };
+    let metadata = patch(&event, context, add).await?;
+    Ok(CouponEvent { metadata, ..event })
+}
+
+pub(crate) fn is_present(event: &CouponEvent) -> bool {
+    event.finalizers().iter().any(|name| name == NAME)
+}
+
+/// Removes the data of a deleted event, then the finalizer. Waits up to `drain_timeout` for issuances to be recorded.
+#[tracing::instrument(skip_all)]
+pub(crate) async fn cleanup(
+    event: CouponEvent,
+    context: &Context,
+    drain_timeout: Duration,
+) -> Result<(ReconcileResult, Action), ReconcileError> {
+    if !is_present(&event) {
+        return Ok((ReconcileResult::Done, Action::await_change()));
+    }
+    let key = event.uid().unwrap_or_default();
+    if let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) {
+        let drained = drain(&event, context, uid, &name).await;
+        let may_wait = context.transient.drain_elapsed(&key) < drain_timeout;
+        match drained {
+            Ok(backlog) if backlog.is_empty() => {}
+            Ok(backlog) if may_wait => {
+                report_waiting(event, context, &describe(backlog)).await?;
+                return Ok((ReconcileResult::Progressing, Action::requeue(DRAIN_INTERVAL)));
+            }
+            Err(error) if may_wait => {
+                let error = error_chain(&error);
+                tracing::warn!(error, "cannot drain the deleted event, retrying");
+                report_waiting(event, context, &error).await?;
+                return Ok((ReconcileResult::Error, Action::requeue(DRAIN_INTERVAL * 2)));
+            }
+            Ok(backlog) => publish_incomplete(&event, context, &describe(backlog)).await,
+            Err(error) => publish_incomplete(&event, context, &error_chain(&error)).await,
+        }
+        let is_timed_out = context.transient.drain_elapsed(&key) >= drain_timeout;
+        match remove_data(&event, context, uid, &name).await {
+            Ok(()) => {}
+            Err(error) if is_timed_out => {
+                let remaining = format!("{}{}", error_chain(&error), describe_remaining_rows(&event, uid));
+                publish_incomplete(&event, context, &remaining).await;
+            }
+            Err(error) => return Err(error),
+        }
+        context.metrics.remove_event(name.as_str());
+        tracing::info!("deleted event cleaned up");
+    }
+    remove(&event, context).await?;
+    context.transient.forget(&key);
+    Ok((ReconcileResult::Done, Action::await_change()))
+}
+
+/// Closes the gate and reads the backlog.
+async fn drain(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventName) -> Result<Backlog, ReconcileError> {
+    let window = event.spec.window();
+    let generation = event.metadata.generation.unwrap_or_default();
+    let closed = GateSettings {
+        gate: Gate::Closed,
+        window,
+        acknowledge: Acknowledge::Redis,
+        generation,
+        stock_epoch: 0,
+        total: 0,
+    };
+    context.stock.set_gate(name, uid, &closed).await?;
+    Backlog::read(&context.database, &context.stock, name, uid).await
+}
+
+async fn remove_data(
+    event: &CouponEvent,
+    context: &Context,
+    uid: Uuid,
+    name: &EventName,
+) -> Result<(), ReconcileError> {
+    // Postgres comes last: as long as the keys are in Redis, issued coupons can be recorded, and a later event with the same name can
+    // identify and remove them.
+    with_timeout(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await?;
+    match event.spec.deletion_policy {
+        DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid).await?) }).await,
+        DeletionPolicy::Retain => Ok(()),
+    }
+}
+
+async fn with_timeout(removal: impl Future<Output = Result<(), ReconcileError>>) -> Result<(), ReconcileError> {
+    tokio::time::timeout(REMOVAL_TIMEOUT, removal).await.unwrap_or(Err(ReconcileError::RemovalTimedOut))
+}
+
+fn describe(Backlog { outbox, unrecorded }: Backlog) -> String {
+    format!("{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox batches are not in Kafka)")
+}
+
+fn describe_remaining_rows(event: &CouponEvent, uid: Uuid) -> String {
+    match event.spec.deletion_policy {
+        DeletionPolicy::Delete => format!("; rows of the event {uid} may remain in Postgres"),
+        DeletionPolicy::Retain => String::new(),
+    }
+}
+
+async fn report_waiting(event: CouponEvent, context: &Context, cause: &str) -> Result<(), ReconcileError> {
+    let generation = event.metadata.generation.unwrap_or_default();
+    let message =
+        format!("The event is being deleted: {cause}. The deletion continues when the drain timeout has passed.");
+    StatusWriter::new(context, event).report_blocked(generation, &Blocker::new(reason::DELETING, message)).await
+}
+
+async fn publish_incomplete(event: &CouponEvent, context: &Context, cause: &str) {
+    let note = format!("The event was deleted before its cleanup was complete: {cause}.");
+    kube_events::publish(&context.recorder, event, &[KubeEvent::warning(CLEANUP_INCOMPLETE, note)]).await;
+}
+
+async fn remove(event: &CouponEvent, context: &Context) -> Result<(), ReconcileError> {
+    let Some(index) = event.finalizers().iter().position(|name| name == NAME) else { return Ok(()) };
+    let path = format!("/metadata/finalizers/{index}");
+    patch(event, context, json!({"op": "remove", "path": path})).await.map(drop)
+}
+
+/// Patches the object unless it was changed since it was read.
+async fn patch(
+    event: &CouponEvent,
+    context: &Context,
+    change: serde_json::Value,
+) -> Result<ObjectMeta, ReconcileError> {
+    let unchanged = json!({"op": "test", "path": "/metadata/resourceVersion", "value": event.resource_version()});
+    let changes = serde_json::from_value(json!([unchanged, change])).expect("the patch is a valid JSON patch");
+    // The response contains only the metadata, so this works for objects that do not match the schema, too.
+    let name = event.name_any();
+    let patched = context.events.patch_metadata(&name, &PatchParams::default(), &Patch::Json::<()>(changes)).await;
+    patched.map(|object| object.metadata).map_err(|error| match error {
+        // A failed test operation.
+        kube::Error::Api(status) if status.code == 422 => ReconcileError::Outdated,
+        other => ReconcileError::kubernetes("change the finalizers", other),
+    })
+}

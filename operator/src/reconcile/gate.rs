@@ -1,0 +1,48 @@
+//! The gate and window that a manifest specifies for Redis.
+
+use couponry_crds::Issuance;
+use couponry_domain::{Gate, Window};
+use couponry_postgres::StoredEvent;
+use couponry_redis::{GateSettings, Observed};
+
+use crate::reconcile::desired_state::DesiredState;
+
+/// `total`: the stock that Redis must hold for the gate to leave `Loading`.
+pub(super) fn gate_settings(
+    desired: &DesiredState,
+    gate: Gate,
+    window: Window,
+    stock_epoch: u32,
+    total: u64,
+) -> GateSettings {
+    GateSettings { gate, window, acknowledge: desired.acknowledge, generation: desired.generation, stock_epoch, total }
+}
+
+/// The settings for an event whose opening is scheduled in Postgres and due. `is_issued`: whether coupons have been issued; then the
+/// start stays as it was, otherwise it may move.
+pub(super) fn due_gate_settings(
+    desired: &DesiredState,
+    stored: &StoredEvent,
+    own: &Observed,
+    is_issued: bool,
+) -> GateSettings {
+    let gate = match desired.issuance {
+        Issuance::Auto => Gate::Open,
+        Issuance::Paused => Gate::Paused,
+        Issuance::Closed => Gate::Closed,
+    };
+    let start = match own.gate {
+        Gate::Open => own.window.start,
+        _ if !is_issued => desired.window.start,
+        // Redis has lost the start, but Postgres has recorded from when on coupons were issued.
+        Gate::Loading => desired.window.start.min(stored.opened_at.or(desired.window.start)),
+        Gate::Paused | Gate::Closed => own.window.start,
+    };
+    let window = Window { start, end: desired.window.end };
+    gate_settings(desired, gate, window, stored.stock_epoch, stored.generated())
+}
+
+/// From when on a gate that is opened at `now` lets coupons be issued.
+pub(super) fn opens_at(window: Window, now: i64) -> i64 {
+    window.start.map_or(now, |start| start.max(now))
+}

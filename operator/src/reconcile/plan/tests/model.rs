@@ -1,0 +1,255 @@
+//! Runs the plan against a model of both stores, with changes of the manifest, the clock, users, crashes of the operator and loss
+//! of Redis.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Both stores, as far as the plan depends on them.
+#[derive(Debug)]
+struct Model {
+    stored: Option<StoredEvent>,
+    redis: Option<Observed>,
+    now: i64,
+    /// Coupons that were ever returned to users.
+    returned: u64,
+    /// Changes with every restart and failover.
+    replication_id: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Total(u64),
+    Issuance(Issuance),
+    Start(Option<i64>),
+    TimePasses(i64),
+    UsersRequest(u64),
+    RedisLosesData,
+    RedisRestarts,
+    /// To a replica that lacks this many of the last issuances.
+    RedisFailsOver(u64),
+    /// The operator applies up to this many steps.
+    Steps(u8),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        (1..40u64).prop_map(Action::Total),
+        prop_oneof![Just(Issuance::Auto), Just(Issuance::Auto), Just(Issuance::Paused), Just(Issuance::Closed)]
+            .prop_map(Action::Issuance),
+        proptest::option::of(-2..4i64).prop_map(|hours| Action::Start(hours.map(|hours| NOW + hours * 3_600_000))),
+        (0..5_000_000i64).prop_map(Action::TimePasses),
+        (1..10u64).prop_map(Action::UsersRequest),
+        Just(Action::RedisLosesData),
+        Just(Action::RedisRestarts),
+        (1..5u64).prop_map(Action::RedisFailsOver),
+        (0..12u8).prop_map(Action::Steps),
+        (0..12u8).prop_map(Action::Steps),
+        (0..12u8).prop_map(Action::Steps),
+    ]
+}
+
+impl Model {
+    fn observe(&self) -> ObservedState {
+        let redis = self.redis.clone().map(|redis| Observed {
+            now: self.now,
+            is_verified: redis.replication_id == self.replication_id.to_string(),
+            ..redis
+        });
+        let drain = redis.as_ref().filter(|redis| !redis.is_verified).map(|_| DrainState::Complete);
+        // After a complete drain everything is recorded.
+        let recorded = if drain.is_some() { self.returned } else { 0 };
+        ObservedState {
+            stored: self.stored.clone(),
+            known_recorded: 0,
+            recorded,
+            redis,
+            name_conflict: None,
+            drain,
+            now: self.now,
+        }
+    }
+
+    /// Applies a step as the stores do, and panics where they would reject it.
+    fn apply(&mut self, step: Step, desired: &DesiredState) {
+        match step {
+            Step::Register => {
+                let event = self.stored.get_or_insert_with(|| stored(vec![], None));
+                event.policy_name.clone_from(&desired.policy_name);
+                event.generation = desired.generation;
+            }
+            Step::GenerateStock(lot) => {
+                let event = self.stored.as_mut().unwrap();
+                assert_eq!(event.generated(), lot.first_ordinal);
+                for (discount, count) in lot.counts {
+                    match event.stock.iter_mut().find(|(known, _)| *known == discount) {
+                        Some((_, held)) => *held += count,
+                        None => event.stock.push((discount, count)),
+                    }
+                }
+            }
+            Step::Prepare => {
+                let stock_epoch = self.stored.as_ref().unwrap().stock_epoch;
+                let new = Observed {
+                    generation: 0,
+                    stock_epoch,
+                    replication_id: String::new(),
+                    ..redis(Gate::Loading, 0, 0)
+                };
+                self.redis.get_or_insert(new);
+            }
+            Step::MarkVerified => {
+                assert_eq!(self.redis.as_ref().unwrap().issued, self.returned, "coupons would be issued again");
+                self.redis.as_mut().unwrap().replication_id = self.replication_id.to_string();
+            }
+            Step::Recover => {
+                let loaded = self.stored.as_ref().unwrap().generated();
+                let (issued, available) = (self.returned, loaded - self.returned);
+                let replication_id = self.replication_id.to_string();
+                let redis = self.redis.as_mut().unwrap();
+                *redis = Observed { loaded, available, issued, completed: issued, replication_id, ..redis.clone() };
+            }
+            Step::Load { from, to } => {
+                let redis = self.redis.as_mut().unwrap();
+                assert_eq!(redis.loaded, from);
+                // Only a part, as if the operator was killed meanwhile.
+                let chunk = (to - from).min(7);
+                redis.loaded += chunk;
+                redis.available += chunk;
+            }
+            Step::ScheduleOpening { at } => {
+                let event = self.stored.as_mut().unwrap();
+                event.opened_at = Some(event.opened_at.map_or(at, |noted| noted.min(at)));
+            }
+            Step::WithdrawOpening => {
+                let event = self.stored.as_mut().unwrap();
+                assert!(event.opened_at.is_some_and(|at| at > self.now), "Postgres rejects it: {event:?}");
+                event.opened_at = None;
+            }
+            Step::SetGate(opening) => {
+                let redis = self.redis.as_mut().unwrap();
+                let leaves_loading = redis.gate == Gate::Loading && matches!(opening.gate, Gate::Open | Gate::Paused);
+                assert!(
+                    !leaves_loading
+                        || (redis.loaded == opening.total && redis.available + redis.issued == opening.total),
+                    "Redis rejects it: {redis:?}, {opening:?}"
+                );
+                let gate = if redis.gate == Gate::Closed { Gate::Closed } else { opening.gate };
+                let GateSettings { window, acknowledge, generation, .. } = opening;
+                *redis = Observed { gate, window, acknowledge, generation, ..redis.clone() };
+            }
+            Step::RemoveStockEpoch(stock_epoch) => {
+                assert_eq!(self.redis.take().map(|redis| redis.stock_epoch), Some(stock_epoch));
+            }
+            Step::DiscardStock => {
+                let event = self.stored.as_mut().unwrap();
+                assert_eq!(event.opened_at, None, "Postgres rejects it");
+                event.stock.clear();
+                event.stock_epoch += 1;
+            }
+            Step::ClosePredecessor(..) | Step::RemovePredecessor(_) => unreachable!("the model has no other event"),
+            Step::Retire => unreachable!("no manifest has a ttl"),
+        }
+    }
+
+    fn request(&mut self, users: u64) {
+        if let Some(redis) = &mut self.redis
+            && redis.replication_id == self.replication_id.to_string()
+            && redis.window.state(redis.gate, self.now) == couponry_domain::WindowState::Open
+        {
+            let issued = users.min(redis.available);
+            redis.available -= issued;
+            redis.issued += issued;
+            self.returned += issued;
+        }
+    }
+
+    fn check(&self) {
+        let opened_at = self.stored.as_ref().and_then(|event| event.opened_at);
+        let len = self.stored.as_ref().map_or(0, StoredEvent::generated);
+        if let Some(redis) = &self.redis {
+            let is_current = self.stored.as_ref().is_some_and(|event| event.stock_epoch == redis.stock_epoch);
+            assert!(redis.loaded <= len || !is_current, "Redis holds coupons that are not in Postgres");
+            if redis.gate == Gate::Open {
+                let opens_at = opened_at.expect("the opening is recorded before the gate opens");
+                assert!(
+                    redis.window.start.is_none_or(|start| opens_at <= start.max(self.now)),
+                    "the recorded opening is not later than the start"
+                );
+            }
+        }
+        if self.returned > 0 {
+            assert!(opened_at.is_some_and(|at| at <= self.now), "coupons were issued before the opening was recorded");
+            assert!(len >= self.returned, "the stock was discarded after coupons were issued");
+            let verified = self.redis.as_ref().filter(|redis| redis.replication_id == self.replication_id.to_string());
+            assert!(verified.is_none_or(|redis| redis.issued == self.returned), "coupons can be issued again");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn random_actions_lose_no_coupon_and_converge_to_the_manifest(
+        actions in proptest::collection::vec(action(), 1..40),
+    ) {
+        let mut desired = desired(10);
+        let mut model = Model { stored: None, redis: None, now: NOW, returned: 0, replication_id: 1 };
+        for action in actions {
+            // The API server rejects these once the status has openedAt, which the operator may write late.
+            let opened = model.returned > 0;
+            match action {
+                Action::Total(total) if !opened || total >= desired.total => desired.total = total,
+                Action::Start(start) if !opened => desired.window.start = start,
+                Action::Total(_) | Action::Start(_) => continue,
+                Action::Issuance(_) if desired.issuance == Issuance::Closed => continue,
+                Action::Issuance(issuance) => desired.issuance = issuance,
+                Action::TimePasses(time) => model.now += time,
+                Action::UsersRequest(users) => model.request(users),
+                Action::RedisLosesData => model.redis = None,
+                Action::RedisRestarts => model.replication_id += 1,
+                Action::RedisFailsOver(coupons) => {
+                    model.replication_id += 1;
+                    if let Some(redis) = &mut model.redis {
+                        let lost = coupons.min(redis.issued);
+                        (redis.issued, redis.available) = (redis.issued - lost, redis.available + lost);
+                    }
+                }
+                Action::Steps(steps) => {
+                    for _ in 0..steps {
+                        let Plan::Apply(step) = plan(&desired, &model.observe()) else { break };
+                        model.apply(step, &desired);
+                        model.check();
+                    }
+                    continue;
+                }
+            }
+            desired.generation += 1;
+            model.check();
+        }
+
+        let mut steps = 0;
+        let end = loop {
+            match plan(&desired, &model.observe()) {
+                Plan::Apply(step) => model.apply(step, &desired),
+                end => break end,
+            }
+            model.check();
+            steps += 1;
+            prop_assert!(steps < 60, "the plan does not converge: {model:?}");
+        };
+        let redis = model.redis.as_ref();
+        match end {
+            Plan::Done if redis.is_some_and(|redis| redis.gate == Gate::Closed) => {}
+            Plan::Done => {
+                let redis = redis.unwrap();
+                prop_assert_eq!(redis.loaded, desired.total);
+                prop_assert_eq!(model.stored.as_ref().unwrap().generated(), desired.total);
+                prop_assert_eq!(redis.gate == Gate::Open, desired.issuance == Issuance::Auto);
+                prop_assert_eq!(redis.window, desired.window);
+            }
+            Plan::Blocked(blocker) => prop_assert_eq!(blocker.reason, reason::CHANGE_NOT_POSSIBLE),
+            Plan::Apply(_) => unreachable!(),
+        }
+    }
+}

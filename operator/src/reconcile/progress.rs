@@ -1,0 +1,43 @@
+//! How far the reconciliation of an event is.
+
+use std::time::Duration;
+
+use crate::{blocker::Blocker, reconcile::step::Step};
+
+/// How often a long step reports its progress.
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Coupons are being generated or loaded. The message says how many.
+    Preloading(String),
+    /// The stores match the manifest.
+    Done,
+    Blocked(Blocker),
+}
+
+impl Progress {
+    /// The progress before `step`. None: the step takes no noticeable time.
+    pub(super) fn before(step: &Step) -> Option<Self> {
+        match step {
+            Step::GenerateStock(batch) => Some(Self::generated(0, batch.len())),
+            Step::Load { from, to } => Some(Self::loaded(*from, *to)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn generated(done: u64, total: u64) -> Self {
+        Self::Preloading(format!("{done} of {total} coupons are generated in Postgres."))
+    }
+
+    pub(super) fn loaded(done: u64, total: u64) -> Self {
+        Self::Preloading(format!("{done} of {total} coupons are loaded into Redis."))
+    }
+
+    pub(super) fn message(&self) -> &str {
+        match self {
+            Self::Preloading(message) | Self::Blocked(Blocker { message, .. }) => message,
+            Self::Done => "",
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Writes the status and publishes its transitions as Kubernetes Events.
+//!
+//! # Guarantees
+//! A status replaces exactly the one that it was computed from. If another operator has written one meanwhile, the write fails with
+//! [`ReconcileError::Outdated`]. So each transition is written, and published, once.
+
+use std::time::Duration;
+
+use couponry_crds::{CouponEvent, CouponEventStatus, status::condition};
+use couponry_runtime::error_chain;
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
+    core::DeserializeGuard,
+};
+use serde_json::json;
+
+use crate::{
+    blocker::Blocker,
+    context::Context,
+    kube_events,
+    kubernetes::FIELD_MANAGER,
+    reconcile::{
+        balance::{Balance, Imbalance},
+        desired_state::DesiredState,
+        error::ReconcileError,
+        observe::ObservedState,
+        progress::Progress,
+        status::{self, ReportInputs},
+    },
+};
+
+/// Changes of counts and messages are written at most once per interval.
+const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An imbalance is confirmed when every observation has shown one for this long.
+const IMBALANCE_CONFIRMATION: Duration = Duration::from_secs(3);
+
+/// Writes the status of one event during one reconciliation.
+pub(super) struct StatusWriter<'a> {
+    context: &'a Context,
+    event: CouponEvent,
+    /// Whether newer counts than the written ones are known.
+    pub(super) is_behind: bool,
+    /// The imbalance of the last observation.
+    observed_imbalance: Option<Imbalance>,
+    confirmed_imbalance: Option<Imbalance>,
+}
+
+impl<'a> StatusWriter<'a> {
+    pub(super) fn new(context: &'a Context, event: CouponEvent) -> Self {
+        Self { context, event, is_behind: false, observed_imbalance: None, confirmed_imbalance: None }
+    }
+
+    /// Checks the balance of an observation. Returns whether the counts match.
+    pub(super) fn check_balance(&mut self, desired: &DesiredState, observed: &ObservedState) -> bool {
+        self.observed_imbalance = Balance::of(desired, observed).and_then(|balance| balance.imbalance());
+        let is_balanced = self.observed_imbalance.is_none();
+        let duration = self.context.transient.record_balance(&desired.uid.to_string(), is_balanced);
+        let old = self.event.status.as_ref().and_then(|status| status.condition(condition::BALANCED));
+        // A reported imbalance stays reported until it is resolved, even if another operator reported it.
+        let is_reported = old.is_some_and(|old| old.status == "False");
+        let is_confirmed = is_reported || duration >= IMBALANCE_CONFIRMATION;
+        self.confirmed_imbalance = self.observed_imbalance.clone().filter(|_| is_confirmed);
+        is_balanced
+    }
+
+    /// Confirms the observed imbalance at once, because it blocks the plan.
+    pub(super) fn confirm_imbalance(&mut self) {
+        self.confirmed_imbalance.clone_from(&self.observed_imbalance);
+    }
+
+    pub(super) const fn confirmed_imbalance(&self) -> Option<&Imbalance> {
+        self.confirmed_imbalance.as_ref()
+    }
+
+    /// Reports an observation.
+    #[tracing::instrument(name = "status", level = "debug", skip_all)]
+    pub(super) async fn report(
+        &mut self,
+        desired: &DesiredState,
+        observed: &ObservedState,
+        progress: &Progress,
+    ) -> Result<(), ReconcileError> {
+        let old = self.event.status.clone().unwrap_or_default();
+        let inputs = ReportInputs {
+            topic_warnings: &self.context.topic_warnings,
+            imbalance: self.confirmed_imbalance.as_ref(),
+            scaling: &self.context.scaling.report(&self.event),
+            durability: Some(&self.context.durability.current(&self.context.stock).await),
+        };
+        let new = status::report(&old, desired, observed, progress, inputs, Timestamp::now());
+        let difference = self.confirmed_imbalance.as_ref().map_or(0, |imbalance| imbalance.coupons);
+        self.context.metrics.set_counts(desired.name.as_str(), &new, difference);
+        self.write(&old, new).await
+    }
+
+    /// How soon the scaling report of the event changes.
+    pub(super) fn next_scaling_report(&self) -> Duration {
+        self.context.scaling.next_report(&self.event)
+    }
+
+    /// Reports the progress of a long step, which must not end because the event was changed meanwhile.
+    pub(super) async fn report_progress(
+        &mut self,
+        desired: &DesiredState,
+        observed: &ObservedState,
+        progress: Progress,
+    ) {
+        tracing::info!(progress = progress.message(), "step in progress");
+        let reported = match self.report(desired, observed, &progress).await {
+            Err(ReconcileError::Outdated) => self.refresh().await,
+            other => other,
+        };
+        if let Err(error) = reported {
+            tracing::warn!(error = error_chain(&error), "cannot report the progress");
+        }
+    }
+
+    /// Reports that the stores are unavailable, or that the object cannot be reconciled.
+    #[tracing::instrument(name = "status", level = "debug", skip_all)]
+    pub(super) async fn report_blocked(&mut self, generation: i64, blocker: &Blocker) -> Result<(), ReconcileError> {
+        let old = self.event.status.clone().unwrap_or_default();
+        let new = status::blocked(&old, generation, blocker, Timestamp::now());
+        self.write(&old, new).await
+    }
+
+    /// Reads the object again.
+    async fn refresh(&mut self) -> Result<(), ReconcileError> {
+        let read = self.context.guarded_events().get(&self.event.name_any()).await;
+        let read = read.map_err(|error| ReconcileError::kubernetes("read the event", error))?;
+        self.replace_event(read, self.event.status.clone());
+        Ok(())
+    }
+
+    /// `status`: the status of the object if it does not match the schema; its spec then stays as it was read before.
+    fn replace_event(&mut self, read: DeserializeGuard<CouponEvent>, status: Option<CouponEventStatus>) {
+        match read.0 {
+            Ok(event) => self.event = event,
+            Err(invalid) => (self.event.metadata, self.event.status) = (invalid.metadata, status),
+        }
+    }
+
+    async fn write(&mut self, old: &CouponEventStatus, new: CouponEventStatus) -> Result<(), ReconcileError> {
+        let uid = self.event.uid().unwrap_or_default();
+        if *old == new {
+            return Ok(());
+        }
+        self.is_behind =
+            !status::is_transition(old, &new) && self.context.transient.status_written_within(&uid, MIN_WRITE_INTERVAL);
+        if self.is_behind {
+            return Ok(());
+        }
+        let name = self.event.name_any();
+        let body = json!({
+            "apiVersion": CouponEvent::api_version(&()),
+            "kind": CouponEvent::kind(&()),
+            "metadata": {"name": name, "uid": uid, "resourceVersion": self.event.resource_version()},
+            "status": new,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let written = match self.context.guarded_events().patch_status(&name, &params, &Patch::Apply(body)).await {
+            Err(kube::Error::Api(status)) if status.message.contains("field not declared in schema") => {
+                self.write_known_fields(&name, &new).await
+            }
+            written => written,
+        };
+        let written = written.map_err(|error| ReconcileError::kubernetes("write the status", error))?;
+        self.replace_event(written, Some(new.clone()));
+        self.context.transient.record_status_write(&uid);
+        let transitions = kube_events::transitions(old, &new, self.event.spec.end_time.as_ref());
+        kube_events::publish(&self.context.recorder, &self.event, &transitions).await;
+        Ok(())
+    }
+
+    /// Writes the status under a CRD that is older than this program and lacks some fields. A server-side apply is rejected then; a
+    /// JSON patch drops the unknown fields.
+    async fn write_known_fields(
+        &self,
+        name: &str,
+        new: &CouponEventStatus,
+    ) -> kube::Result<DeserializeGuard<CouponEvent>> {
+        let version = self.event.resource_version();
+        let replace = json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "add", "path": "/status", "value": new},
+        ]);
+        let replace = serde_json::from_value(replace).expect("the patch is a valid JSON patch");
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let replaced = self.context.guarded_events().patch_status(name, &params, &Patch::Json::<()>(replace)).await;
+        replaced.map_err(|error| match error {
+            // A failed test operation: another client has written meanwhile.
+            kube::Error::Api(status) if status.code == 422 => {
+                kube::Error::Api(Box::new(kube::core::Status { code: 409, ..*status }))
+            }
+            other => other,
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! The commands `run` and `migrate`.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use couponry_kafka::Lag;
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_runtime::{CancellationToken, Health, monitor::MonitorArgs, telemetry::TelemetryArgs};
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
+use kube::{Api, runtime::events::Recorder};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    admin::AdminArgs,
+    context::Context,
+    controller,
+    durability::DurabilityWatch,
+    kafka_topics::TopicArgs,
+    kubernetes::{self, FIELD_MANAGER},
+    leader::{self, LeaderArgs},
+    metrics::Metrics,
+    namespace_cleanup,
+    reconcile::drain::DrainTracker,
+    scaling::scaler::ScalingArgs,
+    startup,
+    transient_state::TransientState,
+};
+
+/// The service name of exported spans.
+const SERVICE: &str = "couponry-operator";
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Namespace whose coupon events are reconciled. Default: the namespace of the service account or of the kubeconfig.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// How long the deletion of an event waits until its issued coupons are recorded in Postgres.
+    #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
+    drain_timeout_seconds: u64,
+    /// How long to wait, after Redis has restarted or failed over, for issuance records that issuers still hold in memory.
+    /// Issuing is suspended meanwhile. Must not be shorter than --answer-timeout-seconds of the issuers.
+    #[arg(long, env, default_value_t = 5, value_name = "SECONDS")]
+    redis_recovery_grace_seconds: u64,
+    /// Consumer group that records the issuances in Postgres.
+    #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
+    kafka_group: String,
+    #[command(flatten)]
+    redis: RedisSettings,
+    #[command(flatten)]
+    postgres: PostgresSettings,
+    #[command(flatten)]
+    kafka: KafkaSettings,
+    #[command(flatten)]
+    topics: TopicArgs,
+    #[command(flatten)]
+    leader: LeaderArgs,
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    scaling: ScalingArgs,
+    #[command(flatten)]
+    monitor: MonitorArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    postgres: PostgresSettings,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+}
+
+impl Migrate {
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        let _telemetry = self.telemetry.init(SERVICE)?;
+        let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
+        let database = Database::open(&self.postgres)?;
+        anyhow::ensure!(startup::migrate(&database, &shutdown).await, "shut down before the schema was migrated");
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Checks what clap cannot: Kafka clients are created later, inside retry loops, where invalid settings would be retried.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        self.topics.validate()?;
+        self.kafka.check().map_err(|error| error.to_string())?;
+        self.scaling.validate()
+    }
+
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        let _telemetry = self.telemetry.init(SERVICE)?;
+        let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
+        let database = Database::open(&self.postgres)?;
+        let stock = Stock::open(&self.redis)?;
+        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
+        let events = Api::namespaced(client.clone(), &namespace);
+        let lag = Lag::new(&self.kafka, &self.kafka_group)?;
+
+        let mut registry = Registry::with_prefix("couponry_operator");
+        let metrics = Metrics::register(&mut registry);
+        let health = Health::new(&[startup::POSTGRES, startup::REDIS, startup::KAFKA, startup::KUBERNETES]);
+        let monitor = self.monitor.start(health.clone(), registry, shutdown.clone()).await?;
+        let admin = self.admin.start(client.clone(), &namespace, shutdown.clone()).await?;
+        tracing::info!(namespace, monitor = %self.monitor.monitor_listen, "operator starting");
+
+        let topics = self.topics.settings();
+        let kafka = (&self.kafka, &topics);
+        if let Some(deviations) =
+            startup::wait_for_backends(&database, &stock, kafka, &events, &health, &shutdown).await
+        {
+            let pings = startup::ping_stores(database.clone(), stock.clone(), health, shutdown.clone());
+            let pings = tokio::spawn(pings);
+            let context = Arc::new(Context {
+                events,
+                database,
+                stock,
+                recorder: Recorder::new(client.clone(), FIELD_MANAGER.into()),
+                metrics,
+                transient: TransientState::default(),
+                durability: DurabilityWatch::default(),
+                drains: DrainTracker::new(lag, Duration::from_secs(self.redis_recovery_grace_seconds)),
+                topic_warnings: startup::topic_warnings(&deviations),
+                drain_timeout: Duration::from_secs(self.drain_timeout_seconds),
+                scaling: self.scaling.scaler(&client, &namespace),
+            });
+            tracing::info!("operator ready");
+            self.reconcile_while_leader(&client, &namespace, &context, &shutdown).await?;
+            // On a standby replica too: there may be no leader at that moment.
+            namespace_cleanup::clean_up_terminating_namespace(client, &namespace, &context).await;
+            pings.await.context("the task that pings the stores failed")?;
+        }
+        if let Some(admin) = admin {
+            admin.await.context("the admin API failed")?;
+        }
+        monitor.await.context("the monitor endpoint failed")?;
+        tracing::info!("operator stopped");
+        Ok(())
+    }
+
+    async fn reconcile_while_leader(
+        &self,
+        client: &kube::Client,
+        namespace: &str,
+        context: &Arc<Context>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let work = async || controller::run(context.clone(), shutdown.clone()).await;
+        let election = self.leader.election(client.clone(), namespace);
+        leader::run_while_leader(election, &context.metrics, shutdown, work).await;
+        anyhow::ensure!(shutdown.is_cancelled(), "the watch of the CouponEvents ended unexpectedly");
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! State that is kept between two reconciliations of an event. Losing it in a restart only repeats work.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(250);
+/// The longest delay is 4 seconds, because issuing is suspended until the operator has verified a restarted Redis.
+const MAX_DOUBLINGS: u32 = 4;
+
+/// Keyed by the uid of the event.
+#[derive(Default)]
+pub(crate) struct TransientState(Mutex<HashMap<String, EventState>>);
+
+#[derive(Default)]
+struct EventState {
+    consecutive_failures: u32,
+    status_written_at: Option<Instant>,
+    drain_started_at: Option<Instant>,
+    imbalanced_since: Option<Instant>,
+}
+
+impl TransientState {
+    pub(crate) fn record_success(&self, uid: &str) {
+        if let Some(state) = self.lock().get_mut(uid) {
+            state.consecutive_failures = 0;
+        }
+    }
+
+    /// Returns the delay before the next attempt.
+    pub(crate) fn record_failure(&self, uid: &str) -> Duration {
+        let mut all = self.lock();
+        let state = all.entry(uid.to_owned()).or_default();
+        let delay = FIRST_RETRY_DELAY * (1 << state.consecutive_failures.min(MAX_DOUBLINGS));
+        state.consecutive_failures += 1;
+        delay
+    }
+
+    /// Whether the last reconciliation failed.
+    pub(crate) fn has_failed(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|state| state.consecutive_failures > 0)
+    }
+
+    pub(crate) fn record_status_write(&self, uid: &str) {
+        self.lock().entry(uid.to_owned()).or_default().status_written_at = Some(Instant::now());
+    }
+
+    /// Whether the status was written within the last `period`.
+    pub(crate) fn status_written_within(&self, uid: &str, period: Duration) -> bool {
+        let all = self.lock();
+        all.get(uid).and_then(|state| state.status_written_at).is_some_and(|written| written.elapsed() < period)
+    }
+
+    /// Time since the first call for this event: how long its deletion has been waiting for issued coupons to be recorded.
+    pub(crate) fn drain_elapsed(&self, uid: &str) -> Duration {
+        self.lock().entry(uid.to_owned()).or_default().drain_started_at.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// Records whether the counts of the stores differ, and returns for how long every observation has seen them differ.
+    pub(crate) fn record_balance(&self, uid: &str, is_balanced: bool) -> Duration {
+        let mut all = self.lock();
+        if is_balanced {
+            if let Some(state) = all.get_mut(uid) {
+                state.imbalanced_since = None;
+            }
+            return Duration::ZERO;
+        }
+        all.entry(uid.to_owned()).or_default().imbalanced_since.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    pub(crate) fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, EventState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_delay_doubles_up_to_the_limit() {
+        let state = TransientState::default();
+        let delays: Vec<_> = (0..7).map(|_| state.record_failure("x").as_millis()).collect();
+        assert_eq!(delays, [250, 500, 1000, 2000, 4000, 4000, 4000]);
+        assert!(state.has_failed("x"));
+        state.record_success("x");
+        assert!(!state.has_failed("x"));
+        assert_eq!(state.record_failure("x").as_millis(), 250);
+    }
+}
