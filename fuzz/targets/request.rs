@@ -1,4 +1,4 @@
-//! The body of `POST /coupons/issue`.
+//! The parser of the body of `POST /coupons/issue`.
 
 #![no_main]
 
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
 thread_local! {
-    /// The body is read with a deadline, and that takes a runtime.
+    /// Reading the body has a timeout, which requires a runtime.
     static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
 }
 

@@ -1,7 +1,7 @@
-//! What Redis holds: who has which coupon, the stock, the outbox.
+//! The parsers of the values that Redis stores: issued entries, stock items and outbox records.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| couponry_redis::read_stored(text));
+fuzz_target!(|text: &str| couponry_redis::parse_stored_value(text));

@@ -1,75 +1,79 @@
-//! What Redis does with what it is told: on which depends what a crash of it can lose.
+//! The settings of Redis that determine which data a crash can lose.
 
 use std::collections::HashMap;
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
-use crate::connection::{Stock, StockError, failed};
+use crate::{
+    error::{StockError, failed},
+    stock::Stock,
+};
 
-/// How one Redis, or one master of a cluster, keeps what it is told.
+/// The durability of one Redis, or of one master of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durability {
-    /// Whether it takes writes at all: it is no replica.
+    /// Whether it is a master, not a replica.
     pub is_master: bool,
-    /// How many replicas follow it.
+    /// How many replicas are connected.
     pub replicas: u64,
-    /// Whether it belongs to a cluster, in which a replica takes over by itself.
+    /// Whether it belongs to a cluster, in which a replica takes over automatically.
     pub is_clustered: bool,
-    /// Whether writes go to the append-only file. None: it does not say.
+    /// Whether the append-only file is enabled. None: Redis does not report it.
     pub appends: Option<bool>,
     /// Whether the last write to that file failed.
     pub append_failed: bool,
-    /// What it is configured to do. None: this user may not ask, as with many managed ones.
+    /// Its configuration. None: this user may not read it, as with many managed services.
     pub settings: Option<DurabilitySettings>,
 }
 
-/// The settings of Redis that decide what a crash of it can lose, as they are now.
+/// The current configuration, as far as it affects durability.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DurabilitySettings {
-    /// When the append-only file reaches the disk: `always`, `everysec` or `no`.
+    /// When the append-only file is synced to disk: `always`, `everysec` or `no`.
     pub appendfsync: String,
-    /// What goes when the memory is full.
+    /// What Redis evicts when its memory is full.
     pub maxmemory_policy: String,
-    /// How many replicas must be there for a write to be taken.
+    /// How many replicas must be connected for Redis to accept a write.
     pub min_replicas_to_write: u64,
 }
 
 impl Stock {
-    /// How Redis keeps what it is told: one answer, or one of each master of a cluster. It costs Redis next to nothing.
+    /// Reads the durability of Redis, or of each master of a cluster. Cheap for Redis.
     pub async fn durability(&self) -> Result<Vec<Durability>, StockError> {
-        const OPERATION: &str = "ask Redis how it keeps its data";
+        const OPERATION: &str = "cannot read the durability settings of Redis";
         let mut info = redis::cmd("INFO");
         info.arg("replication").arg("persistence").arg("cluster");
-        let told: Vec<String> = self.ask_each(&info).await.map_err(failed(OPERATION))?;
+        let infos: Vec<String> = self.query_masters(&info).await.map_err(failed(OPERATION))?;
 
         let mut config = redis::cmd("CONFIG");
         config.arg("GET").arg("appendfsync").arg("maxmemory-policy").arg("min-replicas-to-write");
-        let settings: Vec<HashMap<String, String>> = match self.ask_each(&config).await {
+        let settings: Vec<HashMap<String, String>> = match self.query_masters(&config).await {
             Ok(settings) => settings,
-            Err(error) if is_refused(&error) => Vec::new(),
+            Err(error) if is_denied(&error) => Vec::new(),
             Err(error) => return Err(failed(OPERATION)(error)),
         };
-        // The masters of a cluster answer in any order. Where one is worse than the others, it is told of all the same.
-        let mut settings = settings.iter().map(DurabilitySettings::read);
-        Ok(told.iter().map(|info| Durability { settings: settings.next(), ..Durability::read(info) }).collect())
+        // Masters respond in any order, so settings may be paired with another master's info. The worst settings are
+        // reported in any case.
+        let mut settings = settings.iter().map(DurabilitySettings::parse);
+        Ok(infos.iter().map(|info| Durability { settings: settings.next(), ..Durability::parse(info) }).collect())
     }
 
-    async fn ask_each<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>, RedisError> {
-        let answers = self.connection().ask_each(command).await?;
-        answers.into_iter().map(|answer| Ok(redis::from_redis_value(Value::extract_error(answer)?)?)).collect()
+    async fn query_masters<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>, RedisError> {
+        let responses = self.connection().query_masters(command).await?;
+        responses.into_iter().map(|response| Ok(redis::from_redis_value(Value::extract_error(response)?)?)).collect()
     }
 }
 
-/// Whether Redis answered, but not to this user.
-fn is_refused(error: &RedisError) -> bool {
-    let refusal = [ErrorKind::Extension, ErrorKind::Server(ServerErrorKind::NoPerm)];
-    // A command that is renamed or taken away is unknown, which is a plain error.
-    refusal.contains(&error.kind()) || error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
+/// Whether Redis rejected the command for this user.
+fn is_denied(error: &RedisError) -> bool {
+    let denied = [ErrorKind::Extension, ErrorKind::Server(ServerErrorKind::NoPerm)];
+    // A renamed or disabled command is an unknown command, which is a plain error.
+    denied.contains(&error.kind()) || error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
 }
 
 impl Durability {
-    /// From what `INFO` says.
-    fn read(info: &str) -> Self {
+    /// Parses the response to `INFO`.
+    fn parse(info: &str) -> Self {
         let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let is = |field: &str, value: &str| lines.get(field) == Some(&value);
         Self {
@@ -84,8 +88,8 @@ impl Durability {
 }
 
 impl DurabilitySettings {
-    /// From what `CONFIG GET` says.
-    fn read(settings: &HashMap<String, String>) -> Self {
+    /// Parses the response to `CONFIG GET`.
+    fn parse(settings: &HashMap<String, String>) -> Self {
         let text = |name: &str| settings.get(name).cloned().unwrap_or_default();
         Self {
             appendfsync: text("appendfsync"),

@@ -1,66 +1,66 @@
-//! The atomic step: one coupon to one user, for many users at once.
+//! Issuing: one atomic step for a batch of users.
 
 use std::collections::HashMap;
 
-use couponry_domain::{EventName, UserId, Uuid};
+use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId, Uuid};
 
 use crate::{
-    connection::{Stock, StockError, failed},
-    holding::{Holding, parse_uid, unreadable},
-    load::Acknowledge,
+    error::{StockError, failed, invalid_value},
+    issued_entry::{IssuedEntry, Status, parse_item, parse_uid},
     outbox::OutboxEntry,
+    stock::Stock,
 };
 
 /// How many users one call may have: Lua puts at most about 8,000 values on its stack, and each user takes two.
 pub const MAX_BATCH: usize = 3000;
 
-/// What a user is told.
+/// The outcome for one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// This call gave the user a coupon.
-    Issued(Holding),
-    /// The user already holds one.
-    Duplicate(Holding),
-    /// The stock is used up.
+pub enum IssueOutcome {
+    /// This call issued the coupon.
+    Issued(IssuedCoupon),
+    /// The user already has a coupon of the event.
+    Duplicate(IssuedEntry),
+    /// The queue is empty.
     SoldOut,
-    /// The window is not open yet.
+    /// The window has not begun, or the event is still loading.
     NotStarted,
     /// The window is over, or the event was closed.
     Ended,
-    /// The event is held.
+    /// The event is paused.
     Paused,
-    /// Redis has restarted or changed, and it is not known yet whether it holds everything: ask again.
+    /// This Redis has restarted or was replaced, and is not verified yet. A retry returns the outcome.
     Unverified,
 }
 
-/// What a call gave.
+/// The result of a call.
 #[derive(Debug)]
 pub struct IssueReply {
-    /// Which event it was.
+    /// The event.
     pub event_uid: Uuid,
-    /// When a user may be told of a coupon.
+    /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
     /// One outcome for each user, in the order of the call.
-    pub outcomes: Vec<Outcome>,
-    /// What must go to Kafka, when something was issued.
+    pub outcomes: Vec<IssueOutcome>,
+    /// The records to send to Kafka, if any coupon was issued.
     pub outbox: Option<OutboxEntry>,
 }
 
 type RawReply = (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>);
 
 impl Stock {
-    /// Gives each of `users` the one coupon that they may have. A user who is named twice is given one coupon, and the second
-    /// time told that it is a duplicate.
+    /// Issues one coupon to each of `users`. If a user is named twice, the second outcome is a duplicate.
     ///
-    /// None when Redis knows no such event.
+    /// Returns None if Redis does not have the event.
     ///
     /// # Errors
-    /// After an error the outcome is unknown: coupons may have been issued, and are then in the outbox. Asking again tells.
+    /// After an error the outcome is unknown: coupons may have been issued, and are in the outbox then. A retry
+    /// returns them.
     ///
     /// # Panics
     /// With more than [`MAX_BATCH`] users.
     pub async fn issue(&self, event: &EventName, users: &[UserId]) -> Result<Option<IssueReply>, StockError> {
-        const OPERATION: &str = "issue";
+        const OPERATION: &str = "cannot issue coupons in Redis";
         assert!(users.len() <= MAX_BATCH, "{} users in one batch", users.len());
         let mut distinct: Vec<&UserId> = Vec::with_capacity(users.len());
         let mut positions = HashMap::with_capacity(users.len());
@@ -77,41 +77,42 @@ impl Stock {
             call.push(user.as_str());
         }
         let reply: Option<RawReply> = call.invoke_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
-        let Some((verdict, uid, now, acknowledge, mut entries, given, outbox_id)) = reply else { return Ok(None) };
+        let Some((state, uid, issued_at, acknowledge, mut entries, items, outbox_id)) = reply else { return Ok(None) };
 
         let event_uid = parse_uid(OPERATION, &uid)?;
-        let without = match verdict.as_str() {
-            "OPEN" => Outcome::SoldOut,
-            "NOT_STARTED" => Outcome::NotStarted,
-            "ENDED" => Outcome::Ended,
-            "PAUSED" => Outcome::Paused,
-            "UNVERIFIED" => Outcome::Unverified,
-            other => return Err(unreadable(OPERATION, other)),
+        let without_coupon = match state.as_str() {
+            "OPEN" => IssueOutcome::SoldOut,
+            "NOT_STARTED" => IssueOutcome::NotStarted,
+            "ENDED" => IssueOutcome::Ended,
+            "PAUSED" => IssueOutcome::Paused,
+            "UNVERIFIED" => IssueOutcome::Unverified,
+            other => return Err(invalid_value(OPERATION, other)),
         };
         entries.resize(distinct.len(), None);
-        let mut given = given.iter();
-        let mut records = Vec::with_capacity(given.len());
+        let mut items = items.iter();
+        let mut records = Vec::with_capacity(items.len());
         let mut outcomes = Vec::with_capacity(distinct.len());
-        for (user, entry) in distinct.iter().zip(&entries) {
+        for (&user, entry) in distinct.iter().zip(&entries) {
             outcomes.push(if let Some(entry) = entry {
-                Outcome::Duplicate(Holding::from_entry(OPERATION, entry)?)
-            } else if let Some(item) = given.next() {
-                let holding = Holding::from_item(OPERATION, item, now)?;
-                records.push(holding.record(event, event_uid, user));
-                Outcome::Issued(holding)
+                IssueOutcome::Duplicate(IssuedEntry::parse(OPERATION, user.clone(), entry)?)
+            } else if let Some(item) = items.next() {
+                let (coupon, discount) = parse_item(item).ok_or_else(|| invalid_value(OPERATION, item))?;
+                let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };
+                records.push(IssuedRecord { event_id: event.clone(), event_uid, issued: issued.clone() });
+                IssueOutcome::Issued(issued)
             } else {
-                without.clone()
+                without_coupon.clone()
             });
         }
 
-        let mut told = vec![false; distinct.len()];
+        let mut is_repeated = vec![false; distinct.len()];
         let outcomes = users
             .iter()
             .map(|user| {
                 let position = positions[user];
                 match &outcomes[position] {
-                    Outcome::Issued(holding) if std::mem::replace(&mut told[position], true) => {
-                        Outcome::Duplicate(holding.clone())
+                    IssueOutcome::Issued(issued) if std::mem::replace(&mut is_repeated[position], true) => {
+                        IssueOutcome::Duplicate(IssuedEntry { issued: issued.clone(), status: Status::Pending })
                     }
                     outcome => outcome.clone(),
                 }
@@ -119,7 +120,7 @@ impl Stock {
             .collect();
         Ok(Some(IssueReply {
             event_uid,
-            acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| unreadable(OPERATION, &acknowledge))?,
+            acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
             outcomes,
             outbox: outbox_id.map(|id| OutboxEntry { id, records }),
         }))

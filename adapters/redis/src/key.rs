@@ -1,13 +1,13 @@
-//! Where an event lives in Redis.
+//! Names of the Redis keys.
 
 use couponry_domain::EventName;
 
-/// The set of all events, outside of any event's hash slot.
+/// The set of all events, in another hash slot than the keys of the events.
 pub(crate) fn events(prefix: &str) -> String {
     format!("{prefix}couponEvents")
 }
 
-/// The keys of one event. The braces are literal: they make the eventId the hash tag of a Redis Cluster.
+/// The keys of one event. The braces are literal: they make the eventId the hash tag in a Redis Cluster.
 pub(crate) struct EventKeys {
     pub(crate) meta: String,
     pub(crate) queue: String,
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_the_contract() {
+    fn key_names_match_the_contract() {
         let keys = EventKeys::new("test-", &"summer".parse().unwrap());
         assert_eq!(keys.meta, "test-couponMeta:{summer}");
         assert_eq!(keys.queue, "test-couponQueue:{summer}");

@@ -1,45 +1,51 @@
 //! The coupons of an event in Redis.
 //!
-//! | key | type | what |
+//! | key | type | content |
 //! |---|---|---|
-//! | `couponMeta:{eventId}` | HASH | uid, gate, window, load progress, counts |
-//! | `couponQueue:{eventId}` | LIST | the shuffled stock, `couponKey:TYPE:value` |
-//! | `couponIssued:{eventId}` | HASH | userId to [`Holding`], as `couponKey:TYPE:value:issuedAt:STATUS` |
-//! | `couponOutbox:{eventId}` | STREAM | issued, and not yet known to be in Kafka |
-//! | `couponSweeper:{eventId}` | STRING | the issuer that sends what others left in the outbox |
+//! | `couponMeta:{eventId}` | HASH | uid, gate, window, counts, stock epoch, replication id, recovery id |
+//! | `couponQueue:{eventId}` | LIST | the available coupons in shuffled order, `couponKey:TYPE:value` |
+//! | `couponIssued:{eventId}` | HASH | userId to [`IssuedEntry`], as `couponKey:TYPE:value:issuedAt:STATUS` |
+//! | `couponOutbox:{eventId}` | STREAM | records that Kafka has not confirmed |
+//! | `couponSweeper:{eventId}` | STRING | the issuer that holds the sweeper lease |
 //! | `couponEvents` | SET | the eventIds that have a `couponMeta` |
 //!
-//! Everything that must not be torn apart is one Lua script under `src/lua`; each says what it takes and returns. All keys of
-//! an event share a hash slot, so the scripts also run on a Redis Cluster.
+//! # Guarantees
+//! Every change that must be atomic is one Lua script under `src/lua`. All keys of an event share a hash slot, so the
+//! scripts also run on a Redis Cluster. Writes that carry an outdated identifier have no effect ([`Fenced`]).
 //!
 //! # Assumptions
-//! Redis 7 or later, with `maxmemory-policy noeviction`. What a crash of Redis can lose is decided by its own settings; after each
-//! one, nothing is given before somebody has looked ([`Stock::adopt`]).
+//! Redis 7 or later with `maxmemory-policy noeviction`. The settings of Redis determine which data a crash can lose;
+//! after a restart or a failover, Redis issues nothing until it is verified ([`Stock::mark_verified`]).
 
-mod audit;
-mod connection;
 mod durability;
-mod holding;
+mod error;
+mod fenced;
+mod gate;
 mod issue;
+mod issued_entry;
 mod key;
-mod link;
 mod load;
 mod observe;
 mod outbox;
-mod recover;
-mod retire;
+mod reconnecting_connection;
+mod recovery;
+mod remove;
+mod scan;
 mod script;
 mod settle;
+mod stock;
 
-pub use connection::{Stock, StockError};
 pub use couponry_settings::RedisSettings;
 pub use durability::{Durability, DurabilitySettings};
+pub use error::{DriverError, StockError};
+pub use fenced::Fenced;
+pub use gate::GateSettings;
+pub use issue::{IssueOutcome, IssueReply, MAX_BATCH};
 #[cfg(any(test, fuzzing))]
-pub use holding::read_stored;
-pub use holding::{Holding, Status};
-pub use issue::{IssueReply, MAX_BATCH, Outcome};
-pub use load::{Acknowledge, Loaded, Opening};
+pub use issued_entry::parse_stored_value;
+pub use issued_entry::{IssuedEntry, Status};
 pub use observe::{Lookup, Observed};
-pub use outbox::{CleanupIncomplete, OutboxEntry};
-pub use recover::{MAX_RESTORED, Recovered, Recovery};
+pub use outbox::{OutboxEntry, UnconfirmedEntries};
+pub use recovery::{MAX_RESTORED, Recovered, Recovery};
 pub use settle::{MAX_SETTLEMENTS, Settled, Settlement, SettlementOutcome};
+pub use stock::Stock;

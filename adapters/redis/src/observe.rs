@@ -1,80 +1,94 @@
-//! Looking at the stock without changing it.
+//! Reading the state of an event, or of one user, at one instant.
 
 use std::collections::HashMap;
 
-use couponry_domain::{Discount, EventName, Gate, UserId, Uuid, Window, code::CouponCode};
+use couponry_domain::{Acknowledge, EventName, Gate, UserId, Uuid, Window};
 
 use crate::{
-    connection::{Stock, StockError, failed},
-    holding::{Holding, parse_item, parse_uid, unreadable},
-    load::Acknowledge,
+    error::{StockError, failed, invalid_value},
+    issued_entry::{IssuedEntry, parse_uid},
+    stock::Stock,
 };
 
 /// An event in Redis, at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// Which event it is.
+    /// The uid of the event.
     pub uid: Uuid,
-    /// Which making of its stock.
+    /// The stock epoch.
     pub stock_epoch: u32,
-    /// What is let through.
+    /// The gate.
     pub gate: Gate,
-    /// When.
+    /// The window.
     pub window: Window,
-    /// When a user may be told.
+    /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
-    /// The generation of the manifest that the gate follows; 0 before it was first set.
+    /// The generation of the manifest that the gate follows; 0 before it is first set.
     pub generation: i64,
-    /// How many coupons were put into the stock so far.
+    /// How many coupons are loaded.
     pub loaded: u64,
-    /// How many coupons are left to give, or were when they left Redis.
+    /// How many coupons are available, or were when the event was retired.
     pub available: u64,
-    /// How many users hold a coupon, or did when that left Redis.
+    /// How many users have a coupon, or had when the event was retired.
     pub issued: u64,
-    /// How many of them are recorded in the database.
+    /// How many of the issued coupons are known to be recorded.
     pub completed: u64,
-    /// How many users were told of a coupon that could not be recorded.
+    /// How many users received a coupon that could not be recorded.
     pub cancelled: u64,
-    /// How many coupons left the stock and are with nobody: given, cancelled and not put back. At every instant, `loaded` is the
-    /// sum of `available`, `issued` and this. It is below zero while coupons are in two
-    /// places: for a moment, while two users were told of the same one.
+    /// How many coupons are neither available nor issued: they were cancelled and did not return to the queue. At
+    /// every instant, `loaded` is the sum of `available`, `issued` and this. Negative while a coupon is counted twice:
+    /// for a moment, after two users received the same one.
     pub voided: i64,
-    /// Whether the coupons have left Redis, since the event is over; then, what its gate was before. The gate is closed now.
+    /// For a retired event, its gate before it was retired. The gate is closed now.
     pub retired: Option<Gate>,
-    /// How many batches are not yet known to be in Kafka.
+    /// How many batches of records are not yet confirmed by Kafka.
     pub outbox: u64,
-    /// Redis's clock, in milliseconds since the Unix epoch.
+    /// The clock of Redis, in milliseconds since the Unix epoch.
     pub now: i64,
-    /// Which Redis has answered: its `master_replid`, another one after each restart and each failover.
-    pub server: String,
-    /// Whether this Redis is known to hold all of the event: only then it gives coupons.
+    /// The `master_replid` of this Redis. It changes with each restart and each failover.
+    pub replication_id: String,
+    /// Whether this Redis is known to have lost nothing of the event. Otherwise it issues nothing.
     pub is_verified: bool,
-    /// Who began to fill it last.
-    pub token: String,
+    /// The id of the last recovery that has begun, or of the preparation of the event.
+    pub recovery_id: String,
 }
 
-/// What an event has for a user.
+impl Observed {
+    /// How many coupons can never be issued again. The status, the metrics and the audit report this number.
+    #[must_use]
+    pub fn voided_count(&self) -> u64 {
+        u64::try_from(self.voided).unwrap_or(0)
+    }
+
+    /// How many coupons are counted twice.
+    #[must_use]
+    pub fn duplicated_count(&self) -> u64 {
+        self.voided.min(0).unsigned_abs()
+    }
+}
+
+/// The state of an event for one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// Which event it is.
+    /// The uid of the event.
     pub uid: Uuid,
-    /// When a user may be told.
+    /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
-    /// Whether what users held has left Redis. It is in the database only.
+    /// Whether the event is retired: its issued coupons are in the database only.
     pub is_retired: bool,
-    /// Whether this Redis is known to hold all of the event.
+    /// Whether this Redis is verified.
     pub is_verified: bool,
-    /// What the user holds, or held; None when they never got a coupon.
-    pub holding: Option<Holding>,
+    /// The user's entry, if a coupon was ever issued to the user.
+    pub entry: Option<IssuedEntry>,
 }
 
 type RawLookup = (String, String, bool, bool, Option<String>);
 type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 
 impl Stock {
-    /// The event as Redis has it, or None when it knows no such event.
+    /// Reads the event, or None if Redis does not have it.
     pub async fn observe(&self, event: &EventName) -> Result<Option<Observed>, StockError> {
-        const OPERATION: &str = "observe the event";
+        const OPERATION: &str = "cannot read the event from Redis";
         let keys = self.keys(event);
         let observed: Option<RawObserved> = (self.scripts.observe)
             .key(keys.meta)
@@ -84,45 +98,44 @@ impl Stock {
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        let Some((meta, mut available, mut entries, outbox, now, server)) = observed else { return Ok(None) };
+        let Some((meta, mut available, mut entries, outbox, now, replication_id)) = observed else { return Ok(None) };
 
         let text = |field: &str| meta.get(field).map_or("", String::as_str);
-        let number = |field: &'static str| text(field).parse::<u64>().map_err(|_| unreadable(OPERATION, text(field)));
+        let invalid = |field: &str| invalid_value(OPERATION, text(field));
+        let number = |field: &str| text(field).parse::<u64>().map_err(|_| invalid(field));
         let cancelled = number("cancelled")?;
         let retired = match text("retired") {
             "" => None,
-            gate => Some(Gate::from_name(gate).ok_or_else(|| unreadable(OPERATION, gate))?),
+            gate => Some(Gate::from_name(gate).ok_or_else(|| invalid("retired"))?),
         };
         if retired.is_some() {
             (available, entries) = (number("available")?, number("entries")?);
         }
         Ok(Some(Observed {
             uid: parse_uid(OPERATION, text("uid"))?,
-            stock_epoch: text("stockEpoch").parse().map_err(|_| unreadable(OPERATION, text("stockEpoch")))?,
-            gate: Gate::from_name(text("gate")).ok_or_else(|| unreadable(OPERATION, text("gate")))?,
+            stock_epoch: text("stockEpoch").parse().map_err(|_| invalid("stockEpoch"))?,
+            gate: Gate::from_name(text("gate")).ok_or_else(|| invalid("gate"))?,
             window: Window { start: text("start").parse().ok(), end: text("end").parse().ok() },
-            acknowledge: Acknowledge::from_name(text("acknowledge"))
-                .ok_or_else(|| unreadable(OPERATION, text("acknowledge")))?,
-            generation: text("generation").parse().map_err(|_| unreadable(OPERATION, text("generation")))?,
+            acknowledge: Acknowledge::from_name(text("acknowledge")).ok_or_else(|| invalid("acknowledge"))?,
+            generation: text("generation").parse().map_err(|_| invalid("generation"))?,
             loaded: number("loaded")?,
             available,
             issued: entries.saturating_sub(cancelled),
             completed: number("completed")?,
             cancelled,
-            // An event that was prepared by an earlier version has none before the first coupon is voided.
-            voided: text("voided").parse().unwrap_or_default(),
+            voided: text("voided").parse().map_err(|_| invalid("voided"))?,
             retired,
             outbox,
             now,
-            is_verified: text("server") == server,
-            server,
-            token: text("token").to_owned(),
+            is_verified: text("replicationId") == replication_id,
+            replication_id,
+            recovery_id: text("recoveryId").to_owned(),
         }))
     }
 
-    /// What a user holds, or held. None when Redis knows no such event.
+    /// Reads the entry of one user. Returns None if Redis does not have the event.
     pub async fn lookup(&self, event: &EventName, user: &UserId) -> Result<Option<Lookup>, StockError> {
-        const OPERATION: &str = "look up a user";
+        const OPERATION: &str = "cannot look up the user in Redis";
         let keys = self.keys(event);
         let found: Option<RawLookup> = (self.scripts.lookup)
             .key(keys.meta)
@@ -134,51 +147,10 @@ impl Stock {
         let Some((uid, acknowledge, is_retired, is_verified, entry)) = found else { return Ok(None) };
         Ok(Some(Lookup {
             uid: parse_uid(OPERATION, &uid)?,
-            acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| unreadable(OPERATION, &acknowledge))?,
+            acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
             is_retired,
             is_verified,
-            holding: entry.map(|entry| Holding::from_entry(OPERATION, &entry)).transpose()?,
+            entry: entry.map(|entry| IssuedEntry::parse(OPERATION, user.clone(), &entry)).transpose()?,
         }))
-    }
-
-    /// The names of all events that Redis knows.
-    pub async fn events(&self) -> Result<Vec<EventName>, StockError> {
-        let names: Vec<String> = redis::cmd("SMEMBERS")
-            .arg(self.events_key())
-            .query_async(&mut self.connection())
-            .await
-            .map_err(failed("list the events"))?;
-        Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
-    }
-
-    /// Everyone who holds or held a coupon: for audits, page by page. Users that are added meanwhile may be missing.
-    pub async fn scan_issued(&self, event: &EventName) -> Result<HashMap<UserId, Holding>, StockError> {
-        let mut all = HashMap::new();
-        self.each_issued(event, |user, holding| drop(all.insert(user, holding))).await?;
-        Ok(all)
-    }
-
-    /// The coupons left to give, in order: for audits, page by page. Exact only while nothing is issued.
-    pub async fn scan_queue(&self, event: &EventName) -> Result<Vec<(CouponCode, Discount)>, StockError> {
-        const OPERATION: &str = "scan the queue";
-        const PAGE: isize = 5000;
-        let key = self.keys(event).queue;
-        let mut all = Vec::new();
-        loop {
-            let from = isize::try_from(all.len()).unwrap_or(isize::MAX);
-            let page: Vec<String> = redis::cmd("LRANGE")
-                .arg(&key)
-                .arg(from)
-                .arg(from + PAGE - 1)
-                .query_async(&mut self.connection())
-                .await
-                .map_err(failed(OPERATION))?;
-            if page.is_empty() {
-                return Ok(all);
-            }
-            for item in page {
-                all.push(parse_item(&item).ok_or_else(|| unreadable(OPERATION, &item))?);
-            }
-        }
     }
 }

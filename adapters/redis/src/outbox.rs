@@ -1,7 +1,9 @@
-//! The outbox: what was issued and is not yet known to be in Kafka.
+//! The outbox: batches of records that Kafka has not confirmed.
 //!
-//! An entry is written by the same atomic step that gives the coupons, and deleted when the broker has confirmed all of its
-//! records. So whoever dies in between, the entry is still there, and any issuer can send it again: at least once, never lost.
+//! # Guarantees
+//! The atomic step that issues coupons writes the entry with their records. It is deleted after the brokers have
+//! confirmed all of them. If an issuer is killed in between, another one sends the entry again: delivery is
+//! at-least-once, and no record is lost.
 
 use std::time::Duration;
 
@@ -9,32 +11,35 @@ use couponry_domain::{EventName, IssuedRecord, Uuid};
 use redis::streams::{StreamId, StreamRangeReply};
 
 use crate::{
-    connection::{Stock, StockError, failed},
-    holding::{parse_records, parse_uid, unreadable},
+    error::{StockError, failed, invalid_value},
+    issued_entry::{parse_records, parse_uid},
+    stock::Stock,
 };
 
-/// What one call issued.
+/// The records of one issue call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEntry {
-    /// Its id in the stream; the part before the dash is when it was written, in milliseconds by Redis's clock.
+    /// Its id in the stream. The part before the dash is the time at which it was written, in milliseconds by the
+    /// clock of Redis.
     pub id: String,
     /// The issued records.
     pub records: Vec<IssuedRecord>,
 }
 
-/// Some of what was left behind.
+/// A page of entries that Kafka has not confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CleanupIncomplete {
-    /// What can be sent.
+pub struct UnconfirmedEntries {
+    /// The entries.
     pub entries: Vec<OutboxEntry>,
-    /// The ids of entries that this version cannot read: someone else wrote them. They stay where they are.
+    /// The ids of entries that this version cannot parse. They stay in the outbox.
     pub unreadable: Vec<String>,
-    /// The id of the last entry that was looked at, readable or not, to page on. None: there are no more.
+    /// The id of the last entry of the page, parsed or not, with which the next page is read. None: this was the last
+    /// page.
     pub last: Option<String>,
 }
 
 impl Stock {
-    /// Deletes entries whose records Kafka has confirmed. Ids that are gone already are passed over.
+    /// Deletes entries whose records Kafka has confirmed. Idempotent.
     pub async fn confirm(&self, event: &EventName, ids: &[String]) -> Result<(), StockError> {
         if ids.is_empty() {
             return Ok(());
@@ -44,24 +49,24 @@ impl Stock {
             .arg(ids)
             .query_async::<()>(&mut self.connection())
             .await
-            .map_err(failed("delete confirmed outbox entries"))
+            .map_err(failed("cannot delete confirmed outbox entries in Redis"))
     }
 
-    /// Up to `count` entries, oldest first, that were written longer than `age` ago, by Redis's clock. `after` is
-    /// [`CleanupIncomplete::last`] of the page before.
+    /// Returns up to `count` entries that are older than `age` by the clock of Redis, oldest first. `after` is the
+    /// [`UnconfirmedEntries::last`] of the previous page.
     ///
-    /// Entries from further in the future than `age` are among them, however young they are.
-    pub async fn left_behind(
+    /// Entries whose ids are more than `age` in the future are included, because their age is unknown.
+    pub async fn list_unconfirmed(
         &self,
         event: &EventName,
         age: Duration,
         after: Option<&str>,
         count: usize,
-    ) -> Result<CleanupIncomplete, StockError> {
-        const OPERATION: &str = "read the outbox";
+    ) -> Result<UnconfirmedEntries, StockError> {
+        const OPERATION: &str = "cannot read the outbox from Redis";
         let outbox = self.keys(event).outbox;
         let now = self.scripts.clock.key(&outbox).invoke_async::<u64>(&mut self.connection()).await;
-        let (now, age) = (now.map_err(failed(OPERATION))?, millis(age));
+        let (now, age) = (now.map_err(failed(OPERATION))?, milliseconds(age));
         let range = async |from: String, to: String, count: usize| {
             let reply: Result<StreamRangeReply, _> = redis::cmd("XRANGE")
                 .arg(&outbox)
@@ -76,53 +81,60 @@ impl Stock {
         let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
         let mut found = range(from.clone(), now.saturating_sub(age).to_string(), count).await?;
         if found.len() < count {
-            // The ids of a stream never go back, even when it is empty. When Redis's clock once was ahead, new entries get
-            // ids from then on until the clock is there again, perhaps in years: their age is unknown, so nobody waits.
+            // The ids of a stream never decrease, even after it was emptied. If the clock of Redis once was ahead, new
+            // entries continue from that time until the clock has reached it, perhaps for years.
             let future = now.saturating_add(age).saturating_add(1);
-            let from =
-                if after.and_then(written_at).is_some_and(|at| at >= future) { from } else { future.to_string() };
+            let is_in_future = after.and_then(written_at).is_some_and(|at| at >= future);
+            let from = if is_in_future { from } else { future.to_string() };
             found.extend(range(from, "+".to_owned(), count - found.len()).await?);
         }
 
-        let mut page = CleanupIncomplete { last: found.last().map(|entry| entry.id.clone()), ..CleanupIncomplete::default() };
+        let last = found.last().map(|entry| entry.id.clone());
+        let mut page = UnconfirmedEntries { last, ..UnconfirmedEntries::default() };
         for entry in found {
-            match read_entry(OPERATION, event, &entry) {
-                Ok(read) => page.entries.push(read),
+            match parse_entry(OPERATION, event, &entry) {
+                Ok(parsed) => page.entries.push(parsed),
                 Err(_) => page.unreadable.push(entry.id),
             }
         }
         Ok(page)
     }
 
-    /// Takes, or keeps, the role of the one issuer that sends what others left behind, for `lease`. Whether `issuer` has it.
-    pub async fn sweep_as(&self, event: &EventName, issuer: Uuid, lease: Duration) -> Result<bool, StockError> {
+    /// Acquires or renews the sweeper lease of the event: its holder sends the entries that other issuers have not
+    /// confirmed. Returns whether `issuer` holds the lease.
+    pub async fn acquire_sweeper_lease(
+        &self,
+        event: &EventName,
+        issuer: Uuid,
+        duration: Duration,
+    ) -> Result<bool, StockError> {
         (self.scripts.sweeper)
             .key(self.keys(event).sweeper)
             .arg(issuer.to_string())
-            .arg(millis(lease))
+            .arg(milliseconds(duration))
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed("take the sweeper's role"))
+            .map_err(failed("cannot acquire the sweeper lease in Redis"))
     }
 }
 
-fn millis(time: Duration) -> u64 {
+fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The part of an entry's id that is a time, in milliseconds.
+/// The time in an entry's id, in milliseconds.
 fn written_at(id: &str) -> Option<u64> {
     id.split('-').next()?.parse().ok()
 }
 
-fn read_entry(operation: &'static str, event: &EventName, entry: &StreamId) -> Result<OutboxEntry, StockError> {
+fn parse_entry(operation: &'static str, event: &EventName, entry: &StreamId) -> Result<OutboxEntry, StockError> {
     let uid: Option<String> = entry.get("uid");
     let records: Option<String> = entry.get("records");
     let (Some(uid), Some(records)) = (uid, records) else {
-        return Err(unreadable(operation, &format!("outbox entry {}", entry.id)));
+        return Err(invalid_value(operation, &format!("outbox entry {}", entry.id)));
     };
-    let uid = parse_uid(operation, &uid)?;
-    let records =
-        parse_records(operation, &records)?.iter().map(|(user, holding)| holding.record(event, uid, user)).collect();
+    let event_uid = parse_uid(operation, &uid)?;
+    let issued = parse_records(operation, &records)?.into_iter();
+    let records = issued.map(|issued| IssuedRecord { event_id: event.clone(), event_uid, issued }).collect();
     Ok(OutboxEntry { id: entry.id.clone(), records })
 }

@@ -1,24 +1,60 @@
-//! Scripts, called by their hash.
+//! Lua scripts, called by their hash.
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs, aio::ConnectionLike};
 
-/// A script that Redis remembers after its first call.
+/// All scripts; the header of each Lua file documents its keys, arguments and return value.
+pub(crate) struct Scripts {
+    pub(crate) begin_recovery: Script,
+    pub(crate) clock: Script,
+    pub(crate) gate: Script,
+    pub(crate) issue: Script,
+    pub(crate) load: Script,
+    pub(crate) lookup: Script,
+    pub(crate) mark_verified: Script,
+    pub(crate) observe: Script,
+    pub(crate) prepare: Script,
+    pub(crate) remove: Script,
+    pub(crate) resend: Script,
+    pub(crate) retire: Script,
+    pub(crate) settle: Script,
+    pub(crate) sweeper: Script,
+}
+
+impl Scripts {
+    pub(crate) fn new() -> Self {
+        Self {
+            begin_recovery: Script::new(include_str!("lua/begin_recovery.lua")),
+            clock: Script::new(include_str!("lua/clock.lua")),
+            gate: Script::new(include_str!("lua/gate.lua")),
+            issue: Script::new(include_str!("lua/issue.lua")),
+            load: Script::new(include_str!("lua/load.lua")),
+            lookup: Script::new(include_str!("lua/lookup.lua")),
+            mark_verified: Script::new(include_str!("lua/mark_verified.lua")),
+            observe: Script::new(include_str!("lua/observe.lua")),
+            prepare: Script::new(include_str!("lua/prepare.lua")),
+            remove: Script::new(include_str!("lua/remove.lua")),
+            resend: Script::new(include_str!("lua/resend.lua")),
+            retire: Script::new(include_str!("lua/retire.lua")),
+            settle: Script::new(include_str!("lua/settle.lua")),
+            sweeper: Script::new(include_str!("lua/sweeper.lua")),
+        }
+    }
+}
+
+/// A script that Redis caches after its first call.
 pub(crate) struct Script {
     code: &'static str,
     hash: String,
 }
 
 impl Script {
-    pub(crate) fn new(code: &'static str) -> Self {
+    fn new(code: &'static str) -> Self {
         Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
     }
 
-    pub(crate) fn prepare_invoke(&self) -> Invocation<'_> {
-        Invocation { script: self, keys: Vec::new(), arguments: Vec::new() }
-    }
-
+    /// Begins a call with its first key.
     pub(crate) fn key(&self, key: impl ToRedisArgs) -> Invocation<'_> {
-        self.prepare_invoke().key(key)
+        Invocation { script: self, keys: Vec::new(), arguments: Vec::new() }.key(key)
     }
 }
 
@@ -44,8 +80,8 @@ impl Invocation<'_> {
         argument.write_redis_args(&mut self.arguments);
     }
 
-    /// A Redis that does not know the script gets it with the same call. (`SCRIPT LOAD` would go to all nodes of a cluster, and
-    /// fail with any of them.)
+    /// If Redis does not have the script cached, it is sent with the call. (`SCRIPT LOAD` would go to all nodes of a
+    /// cluster, and fail if one of them does.)
     pub(crate) async fn invoke_async<T: FromRedisValue>(&self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
         match self.command("EVALSHA", &self.script.hash).query_async(connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {

@@ -1,43 +1,44 @@
-//! What became of issued coupons in the database.
+//! Settling issued coupons: applying the decision of the database.
 
-use couponry_domain::{EventName, UserId, Uuid, code::CouponCode};
+use couponry_domain::{EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
 
 use crate::{
-    connection::{Stock, StockError, failed},
-    holding::{Holding, Status},
-    load::Loaded,
+    error::{StockError, failed},
+    fenced::Fenced,
+    issued_entry::{IssuedEntry, Status},
+    stock::Stock,
 };
 
-/// How many settlements go into one call of the script; [`Stock::settle`] cuts longer batches. The script could take 1,500, but
-/// Redis does nothing else meanwhile: users would wait for some ten milliseconds.
+/// How many settlements one script call has; [`Stock::settle`] splits longer batches. The script accepts 1,500, but
+/// Redis serves no other client meanwhile: issue requests would be delayed by some ten milliseconds.
 pub const MAX_SETTLEMENTS: usize = 100;
 
-/// What became of one issued coupon.
+/// The decision about one issued coupon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
-    /// Who was told of it.
+    /// The user to whom the coupon was issued.
     pub user: UserId,
-    /// Which coupon. The user's entry is only changed while it is pending with this coupon.
+    /// The coupon. The user's entry changes only while it is pending and has this coupon.
     pub coupon: CouponCode,
-    /// What became of it.
+    /// The decision.
     pub outcome: SettlementOutcome,
 }
 
-/// How an issued coupon ended.
+/// The decision of the database about an issued coupon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettlementOutcome {
-    /// The database has it.
+    /// The coupon is recorded.
     Completed,
-    /// It can never be recorded.
+    /// The coupon can never be recorded.
     Cancelled {
-        /// Whether nobody holds the coupon, so that it can be given to someone else.
+        /// Whether the coupon has no holder and returns to the queue.
         return_to_stock: bool,
     },
-    /// The database has another coupon for this user, and that one counts.
+    /// Another coupon is recorded for this user and replaces the one that was issued.
     Replaced {
-        /// What the database has.
-        by: Holding,
-        /// Whether nobody holds the coupon that was issued, so that it can be given to someone else.
+        /// The recorded coupon.
+        by: IssuedCoupon,
+        /// Whether the coupon that was issued has no holder and returns to the queue.
         return_to_stock: bool,
     },
 }
@@ -45,44 +46,46 @@ pub enum SettlementOutcome {
 /// How many entries were changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// Now COMPLETED.
+    /// Entries that are COMPLETED now.
     pub completed: u64,
-    /// Now CANCEL.
+    /// Entries that are CANCEL now.
     pub cancelled: u64,
-    /// Coupons put back into the stock.
+    /// Coupons that returned to the queue.
     pub returned: u64,
 }
 
 impl Stock {
-    /// Writes what became of issued coupons. Repeating a call changes nothing more.
+    /// Applies settlements. Idempotent.
     pub async fn settle(
         &self,
         event: &EventName,
         uid: Uuid,
         settlements: &[Settlement],
-    ) -> Result<Loaded<Settled>, StockError> {
+    ) -> Result<Fenced<Settled>, StockError> {
         let mut sum = Settled::default();
         for chunk in settlements.chunks(MAX_SETTLEMENTS) {
             let keys = self.keys(event);
             let mut call = (self.scripts.settle).key(keys.meta).key(keys.queue).key(keys.issued).arg(uid.to_string());
             for Settlement { user, coupon, outcome } in chunk {
-                let (status, give_back, entry) = match outcome {
+                let (status, returns, entry) = match outcome {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
                     SettlementOutcome::Cancelled { return_to_stock } => ("CANCEL", *return_to_stock, String::new()),
                     SettlementOutcome::Replaced { by, return_to_stock } => {
-                        let by = Holding { status: Status::Completed, ..by.clone() };
-                        ("REPLACE", *return_to_stock, by.to_entry())
+                        let entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
+                        ("REPLACE", *return_to_stock, entry.to_value())
                     }
                 };
-                call.push((user.as_str(), coupon.as_str(), status, u8::from(give_back), entry));
+                call.push((user.as_str(), coupon.as_str(), status, u8::from(returns), entry));
             }
-            let settled: Option<(u64, u64, u64)> =
-                call.invoke_async(&mut self.connection()).await.map_err(failed("settle issued coupons"))?;
-            let Some((completed, cancelled, returned)) = settled else { return Ok(Loaded::OtherEvent) };
+            let settled: Option<(u64, u64, u64)> = call
+                .invoke_async(&mut self.connection())
+                .await
+                .map_err(failed("cannot settle issued coupons in Redis"))?;
+            let Some((completed, cancelled, returned)) = settled else { return Ok(Fenced::Stale) };
             sum.completed += completed;
             sum.cancelled += cancelled;
             sum.returned += returned;
         }
-        Ok(Loaded::Here(sum))
+        Ok(Fenced::Applied(sum))
     }
 }

@@ -1,21 +1,21 @@
-//! How many coupons each discount of an event gets.
+//! Splitting the stock of an event over its discounts.
 
-/// One discount's claim on the stock of an event. All discounts of an event use the same kind.
+/// The share of one discount. All discounts of an event use the same kind of share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// Whole percent of the stock; over an event they sum to 100.
+    /// Percent of the stock; those of an event sum to 100.
     Percentage(u8),
-    /// A number of coupons; over an event they sum to the stock.
+    /// A number of coupons; those of an event sum to the stock.
     Count(u64),
 }
 
-/// Why a stock cannot be split.
+/// The stock cannot be split by these shares.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AllocationError {
-    /// No discount at all.
+    /// There is no discount.
     #[error("an event needs at least one discount")]
     Empty,
-    /// Some discounts by percentage, some by count.
+    /// Some discounts have a percentage, others a count.
     #[error("use either allocationPercentage or count for all discounts, not both")]
     Mixed,
     /// The percentages do not sum to 100.
@@ -24,17 +24,17 @@ pub enum AllocationError {
     /// The counts do not sum to the stock.
     #[error("the counts sum to {sum}, not to {total}")]
     CountSum {
-        /// What the counts sum to.
+        /// The sum of the counts.
         sum: u64,
-        /// What they should sum to.
+        /// The size of the stock.
         total: u64,
     },
 }
 
 /// Splits `total` coupons over `shares`; the result has one number per share and sums to `total` exactly.
 ///
-/// Percentages that do not divide evenly are settled by the largest-remainder method (Hamilton): everyone gets the whole
-/// part, and what is left goes one by one to the largest fractions, the earlier discount first among equals.
+/// Percentages that do not divide evenly are rounded by the largest-remainder method (Hamilton): every share is rounded
+/// down, and the remaining coupons go one by one to the largest fractions, for equal fractions to the earlier discount.
 pub fn split(total: u64, shares: &[Share]) -> Result<Vec<u64>, AllocationError> {
     let mut percentages = Vec::new();
     let mut counts = Vec::new();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remainder_goes_to_the_largest_fraction_then_to_the_first() {
+    fn remainder_goes_to_largest_fraction_then_to_first() {
         assert_eq!(split(100, &percent(&[70, 30])), Ok(vec![70, 30]));
         assert_eq!(split(100, &percent(&[33, 33, 34])), Ok(vec![33, 33, 34]));
         assert_eq!(split(10, &percent(&[33, 33, 34])), Ok(vec![3, 3, 4]));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_do_not_add_up_are_refused() {
+    fn invalid_shares_are_rejected() {
         assert_eq!(split(100, &percent(&[33, 33, 33])), Err(AllocationError::PercentageSum(99)));
         assert_eq!(split(100, &[]), Err(AllocationError::Empty));
         assert_eq!(split(100, &[Share::Percentage(50), Share::Count(50)]), Err(AllocationError::Mixed));
@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn percentages_lose_nothing_and_miss_their_quota_by_less_than_one(total in 0..u64::MAX, shares in percentages()) {
+        fn percentages_sum_to_total_within_one_of_their_quota(total in 0..u64::MAX, shares in percentages()) {
             let parts = split(total, &percent(&shares)).unwrap();
             prop_assert_eq!(parts.iter().map(|p| u128::from(*p)).sum::<u128>(), u128::from(total));
             for (part, share) in parts.iter().zip(&shares) {

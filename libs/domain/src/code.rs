@@ -1,24 +1,25 @@
-//! Coupon codes: unguessable, unique within an event, and easy to read aloud.
+//! Coupon codes: unguessable, unique within an event, and easy to read.
 
 use std::{fmt, str::FromStr};
 
 use rand::{Rng, SeedableRng, rngs::ChaCha20Rng};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
-/// The letters of a code: A-Z without I and O, and 2-9, so that no two can be confused. 32 of them: five bits each.
+/// The characters of a code: A-Z without I and O, and 2-9, of which no two look alike. Each encodes five bits.
 pub const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 
-/// The longest code (the letters after the prefix): what fits into 64 random bits.
+/// The maximum number of characters after the prefix: 64 random bits encode no more.
 pub const MAX_LENGTH: u8 = 12;
-/// The shortest code: with the largest stock (ten million), a guess still hits with a chance below one in 100 million.
+/// The minimum number of characters after the prefix: for the largest stock (ten million coupons), the probability
+/// that a guess is valid is below one in 100 million.
 pub const MIN_LENGTH: u8 = 10;
 
-/// How the codes of an event look: `PREFIX-LETTERS`, or the letters alone.
+/// The format of the codes of an event: `PREFIX-CHARACTERS`, or only the characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeFormat {
     /// Capital letters and digits before the dash.
     pub prefix: Option<String>,
-    /// How many random letters, from [`MIN_LENGTH`] to [`MAX_LENGTH`].
+    /// The number of random characters, from [`MIN_LENGTH`] to [`MAX_LENGTH`].
     pub length: u8,
 }
 
@@ -28,19 +29,19 @@ impl Default for CodeFormat {
     }
 }
 
-/// The secret that all coupons of one event follow from. It is made once, from the system's generator, and stored with the
-/// event, so that an operator that starts again makes the same coupons.
+/// The secret from which all coupons of an event are derived. It is generated once and stored with the event, so that
+/// an interrupted preload resumes with the same coupons.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seed([u8; 32]);
 
 impl Seed {
-    /// A new seed from the system's cryptographic generator.
+    /// Generates a seed with the cryptographic generator of the system.
     #[must_use]
     pub fn generate() -> Self {
         Self(rand::random())
     }
 
-    /// The seed's bytes, to be stored.
+    /// The bytes to store.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -60,35 +61,35 @@ impl From<[u8; 32]> for Seed {
     }
 }
 
-// Who knows the seed knows every code: it must not get into a log.
+// The seed determines every code, so it must not be logged.
 impl fmt::Debug for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seed(..)")
     }
 }
 
-/// The stream of the seed that the codes are drawn from. Lots shuffle with the others.
+/// The stream of the seed for the codes. The other streams are for shuffling.
 const CODE_STREAM: u64 = 0;
 
-/// The codes of an event, in order and without end: the same seed and format give the same codes, no code comes twice.
+/// Generates the codes of an event: an infinite sequence without duplicates, which the seed and the format determine.
 ///
-/// It keeps what it gave (some 15 bytes a code) to leave out the rare repetition.
-pub struct Codes {
+/// It remembers every code (about 15 bytes each) to skip duplicates.
+pub struct CodeGenerator {
     rng: ChaCha20Rng,
     seen: FxHashSet<u64>,
     format: CodeFormat,
 }
 
-impl Codes {
-    /// Starts at the first code. With the capacity for all codes, memory is taken once; it would need half as much again while
-    /// it grew.
+impl CodeGenerator {
+    /// Starts at the first code. With the capacity for all codes, memory is allocated once; growing would need half as
+    /// much again.
     #[must_use]
     pub fn new(seed: Seed, format: CodeFormat, capacity: usize) -> Self {
         let rng = seed.stream(CODE_STREAM);
         Self { rng, seen: FxHashSet::with_capacity_and_hasher(capacity, FxBuildHasher), format }
     }
 
-    /// Goes past the next `count` codes.
+    /// Skips the next `count` codes.
     pub fn skip_codes(&mut self, count: u64) {
         for _ in 0..count {
             self.next_number();
@@ -106,7 +107,7 @@ impl Codes {
     }
 }
 
-impl Iterator for Codes {
+impl Iterator for CodeGenerator {
     type Item = String;
 
     fn next(&mut self) -> Option<String> {
@@ -124,12 +125,12 @@ impl Iterator for Codes {
     }
 }
 
-/// A coupon's code as it came over a wire: at most 64 capital letters, digits and dashes.
+/// A valid coupon code: 1 to 64 capital letters, digits and dashes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CouponCode(String);
 
 impl CouponCode {
-    /// The code itself.
+    /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -137,12 +138,12 @@ impl CouponCode {
 }
 
 impl FromStr for CouponCode {
-    type Err = InvalidCode;
+    type Err = InvalidCouponCode;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let allowed = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-';
         if s.is_empty() || s.len() > 64 || !s.bytes().all(allowed) {
-            return Err(InvalidCode);
+            return Err(InvalidCouponCode);
         }
         Ok(Self(s.to_owned()))
     }
@@ -154,10 +155,10 @@ impl fmt::Display for CouponCode {
     }
 }
 
-/// A text that no coupon of ours can have as its code.
+/// The text is not a valid coupon code.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a coupon code is 1 to 64 capital letters, digits and dashes")]
-pub struct InvalidCode;
+pub struct InvalidCouponCode;
 
 #[cfg(test)]
 mod tests {
@@ -170,15 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_same_codes_for_ever() {
-        // Changing these means that an operator which was interrupted by an upgrade makes other coupons than it began with.
-        let codes: Vec<_> = Codes::new(Seed::from([7; 32]), format(12), 0).take(2).collect();
+    fn codes_of_a_seed_never_change() {
+        // If these change, a preload that an upgrade interrupts resumes with other coupons.
+        let codes: Vec<_> = CodeGenerator::new(Seed::from([7; 32]), format(12), 0).take(2).collect();
         assert_eq!(codes, ["SUMMER-RAJU25XWL5HJ", "SUMMER-T4HN4FMH56BQ"]);
     }
 
     #[test]
-    fn codes_are_unique_readable_and_of_the_asked_length() {
-        let codes: HashSet<_> = Codes::new(Seed::generate(), format(10), 0).take(100_000).collect();
+    fn codes_are_unique_and_match_the_format() {
+        let codes: HashSet<_> = CodeGenerator::new(Seed::generate(), format(10), 0).take(100_000).collect();
         assert_eq!(codes.len(), 100_000);
         for code in &codes {
             let letters = code.strip_prefix("SUMMER-").unwrap();
@@ -189,22 +190,22 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_number_is_left_out() {
-        // Two letters have 1,024 numbers: drawing them all needs every repetition to be passed over.
-        let codes: HashSet<_> = Codes::new(Seed::from([1; 32]), format(2), 0).take(1024).collect();
+    fn duplicate_number_is_skipped() {
+        // Two characters encode 1,024 numbers: generating all of them requires skipping every duplicate.
+        let codes: HashSet<_> = CodeGenerator::new(Seed::from([1; 32]), format(2), 0).take(1024).collect();
         assert_eq!(codes.len(), 1024);
     }
 
     #[test]
-    fn skipping_and_taking_go_the_same_way() {
-        let mut skipped = Codes::new(Seed::from([3; 32]), format(12), 0);
+    fn skip_codes_equals_taking_codes() {
+        let mut skipped = CodeGenerator::new(Seed::from([3; 32]), format(12), 0);
         skipped.skip_codes(50);
-        let taken: Vec<_> = Codes::new(Seed::from([3; 32]), format(12), 0).skip(50).take(10).collect();
+        let taken: Vec<_> = CodeGenerator::new(Seed::from([3; 32]), format(12), 0).skip(50).take(10).collect();
         assert_eq!(skipped.take(10).collect::<Vec<_>>(), taken);
     }
 
     #[test]
-    fn a_guess_hits_with_a_chance_below_one_in_100_million() {
+    fn guess_of_shortest_code_is_below_one_in_100_million() {
         let largest_stock = 10_000_000_u64;
         let keyspace = (ALPHABET.len() as u64).pow(u32::from(MIN_LENGTH));
         assert!(keyspace / largest_stock > 100_000_000, "{keyspace}");
@@ -213,20 +214,20 @@ mod tests {
     }
 
     #[test]
-    fn another_seed_gives_other_codes() {
-        let one: HashSet<_> = Codes::new(Seed::from([1; 32]), format(12), 0).take(1000).collect();
-        assert!(Codes::new(Seed::from([2; 32]), format(12), 0).take(1000).all(|code| !one.contains(&code)));
+    fn different_seeds_generate_different_codes() {
+        let one: HashSet<_> = CodeGenerator::new(Seed::from([1; 32]), format(12), 0).take(1000).collect();
+        assert!(CodeGenerator::new(Seed::from([2; 32]), format(12), 0).take(1000).all(|code| !one.contains(&code)));
     }
 
     #[test]
-    fn the_seed_stays_out_of_logs() {
+    fn debug_output_of_seed_is_redacted() {
         assert_eq!(format!("{:?}", Seed::from([9; 32])), "Seed(..)");
     }
 
     #[test]
-    fn what_is_no_code_is_refused() {
+    fn invalid_code_is_rejected() {
         for text in ["", "a", "A B", "A:PERCENT:10", "Ä", &"A".repeat(65)] {
-            assert_eq!(text.parse::<CouponCode>(), Err(InvalidCode), "{text:?}");
+            assert_eq!(text.parse::<CouponCode>(), Err(InvalidCouponCode), "{text:?}");
         }
     }
 }

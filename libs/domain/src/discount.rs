@@ -1,10 +1,10 @@
-//! What a coupon is worth.
+//! Discounts.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of a discount. On every wire but the manifest it is written in capitals.
+/// The kind of a discount. Redis, Kafka, HTTP and Postgres write it in capitals, the manifest does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DiscountType {
@@ -15,7 +15,7 @@ pub enum DiscountType {
 }
 
 impl DiscountType {
-    /// The name on the wire: `PERCENT` or `AMOUNT`.
+    /// The name in Redis, Kafka, HTTP and Postgres: `PERCENT` or `AMOUNT`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,17 +43,17 @@ impl FromStr for DiscountType {
     }
 }
 
-/// A discount type that is neither `PERCENT` nor `AMOUNT`.
+/// The text is neither `PERCENT` nor `AMOUNT`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown discount type {0:?}, expected PERCENT or AMOUNT")]
 pub struct UnknownDiscountType(String);
 
-/// What a coupon is worth: two discounts are the same only if both type and value are.
+/// The discount of a coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Discount {
-    /// Percent or amount.
+    /// The kind.
     pub kind: DiscountType,
-    /// Percent points, or units of currency.
+    /// Percent, or units of currency.
     pub value: u32,
 }
 

@@ -1,50 +1,50 @@
-//! Who and what a request may name.
+//! Valid user ids and event names.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Longest userId, in bytes of UTF-8.
+/// The maximum length of a userId, in bytes of UTF-8.
 pub const MAX_USER_ID_BYTES: usize = 256;
 
-/// Longest eventId: the longest name that Kubernetes allows a resource.
+/// The maximum length of an eventId: that of a resource name in Kubernetes.
 pub const MAX_EVENT_NAME_BYTES: usize = 253;
 
-/// The user who asks: 1 to 256 bytes of UTF-8 without control characters, not beginning or ending with white space.
+/// The id of a user: 1 to 256 bytes of UTF-8 without control characters, leading or trailing white space.
 ///
-/// Two ids are the same user only if all their bytes are the same: nothing is folded or normalized.
+/// Two ids are the same user only if they have the same bytes: neither case nor Unicode is normalized.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UserId(String);
 
-/// The event that is asked: the name of its `CouponEvent`, a DNS-1123 subdomain as Kubernetes has it.
+/// The name of a `CouponEvent`, which requests send as `eventId`: a DNS-1123 subdomain.
 ///
-/// It becomes part of Redis keys, so nothing else may get through (braces would change the key's slot, colons its kind).
+/// It is part of Redis keys, so no other character is allowed: a brace would change the hash slot of the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EventName(String);
 
-/// Why a text is no id.
+/// The text is not a valid user id or event name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// The userId is empty.
     #[error("userId is empty")]
-    EmptyUser,
+    UserIdEmpty,
     /// The userId is longer than [`MAX_USER_ID_BYTES`].
     #[error("userId has more than {MAX_USER_ID_BYTES} bytes")]
-    LongUser,
+    UserIdTooLong,
     /// The userId has a control character.
     #[error("userId has a control character")]
-    ControlInUser,
+    UserIdControlCharacter,
     /// The userId begins or ends with white space.
     #[error("userId begins or ends with white space")]
-    SpaceAroundUser,
-    /// The eventId is no name of a Kubernetes resource.
+    UserIdSurroundingSpace,
+    /// The eventId is not a valid name of a Kubernetes resource.
     #[error(
         "eventId is not the name of a CouponEvent: 1 to {MAX_EVENT_NAME_BYTES} of a-z, 0-9, '-' and '.', \
          beginning and ending with a letter or digit"
     )]
-    Event,
+    EventName,
 }
 
 impl TryFrom<String> for UserId {
@@ -52,13 +52,13 @@ impl TryFrom<String> for UserId {
 
     fn try_from(id: String) -> Result<Self, Self::Error> {
         if id.is_empty() {
-            Err(InvalidId::EmptyUser)
+            Err(InvalidId::UserIdEmpty)
         } else if id.len() > MAX_USER_ID_BYTES {
-            Err(InvalidId::LongUser)
+            Err(InvalidId::UserIdTooLong)
         } else if id.chars().any(char::is_control) {
-            Err(InvalidId::ControlInUser)
+            Err(InvalidId::UserIdControlCharacter)
         } else if id.trim() != id {
-            Err(InvalidId::SpaceAroundUser)
+            Err(InvalidId::UserIdSurroundingSpace)
         } else {
             Ok(Self(id))
         }
@@ -75,14 +75,18 @@ impl TryFrom<String> for EventName {
                 && edge(label.bytes().last())
                 && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
-        if id.len() <= MAX_EVENT_NAME_BYTES && id.split('.').all(label) { Ok(Self(id)) } else { Err(InvalidId::Event) }
+        if id.len() <= MAX_EVENT_NAME_BYTES && id.split('.').all(label) {
+            Ok(Self(id))
+        } else {
+            Err(InvalidId::EventName)
+        }
     }
 }
 
-macro_rules! text {
+macro_rules! text_conversions {
     ($id:ident) => {
         impl $id {
-            /// The id as it was given.
+            /// The id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -111,43 +115,43 @@ macro_rules! text {
     };
 }
 
-text!(UserId);
-text!(EventName);
+text_conversions!(UserId);
+text_conversions!(EventName);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn users_may_be_named_in_any_script() {
+    fn user_id_in_any_script_is_valid() {
         for id in ["u1", "한국어", "user@example.com", "a b", "{x}:y", "🎟", &"x".repeat(256)] {
             assert_eq!(id.parse::<UserId>().unwrap().as_str(), id);
         }
     }
 
     #[test]
-    fn users_without_a_proper_name_are_refused() {
+    fn invalid_user_id_is_rejected() {
         let long = "x".repeat(300);
-        for (id, why) in [
-            ("", InvalidId::EmptyUser),
-            (long.as_str(), InvalidId::LongUser),
-            ("a\0b", InvalidId::ControlInUser),
-            ("a\nb", InvalidId::ControlInUser),
-            ("\u{85}", InvalidId::ControlInUser),
-            (" a", InvalidId::SpaceAroundUser),
-            ("a\u{a0}", InvalidId::SpaceAroundUser),
+        for (id, error) in [
+            ("", InvalidId::UserIdEmpty),
+            (long.as_str(), InvalidId::UserIdTooLong),
+            ("a\0b", InvalidId::UserIdControlCharacter),
+            ("a\nb", InvalidId::UserIdControlCharacter),
+            ("\u{85}", InvalidId::UserIdControlCharacter),
+            (" a", InvalidId::UserIdSurroundingSpace),
+            ("a\u{a0}", InvalidId::UserIdSurroundingSpace),
         ] {
-            assert_eq!(id.parse::<UserId>(), Err(why), "{id:?}");
+            assert_eq!(id.parse::<UserId>(), Err(error), "{id:?}");
         }
     }
 
     #[test]
-    fn events_are_named_as_kubernetes_names_them() {
+    fn event_name_follows_kubernetes_rules() {
         for id in ["summer", "summer-2026", "a.b", "1"] {
             assert!(id.parse::<EventName>().is_ok(), "{id}");
         }
         for id in ["", "{x}", "a:b", "Summer", "-a", "a-", "a..b", "a b", "ä", &"a".repeat(254)] {
-            assert_eq!(id.parse::<EventName>(), Err(InvalidId::Event), "{id}");
+            assert_eq!(id.parse::<EventName>(), Err(InvalidId::EventName), "{id}");
         }
     }
 }

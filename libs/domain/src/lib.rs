@@ -1,22 +1,24 @@
-//! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), which codes
-//! exist ([`code`], [`lot`]), when coupons are given out ([`window`]), who may be named ([`identity`]) and what is written
-//! down when one was given ([`record`], the Kafka contract).
+//! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), generated
+//! ([`code`], [`coupon_batch`]) and issued ([`window`]), which names are valid ([`identity`]), and the record of an
+//! issued coupon ([`record`], the Kafka contract).
 
+pub mod acknowledge;
 pub mod allocation;
 pub mod code;
+pub mod coupon_batch;
 pub mod discount;
-pub mod identity;
-pub mod lot;
-pub mod record;
 #[cfg(any(test, fuzzing))]
-pub mod untrusted;
+pub mod fuzz_targets;
+pub mod identity;
+pub mod record;
 pub mod window;
 
+pub use acknowledge::Acknowledge;
 pub use allocation::Share;
 pub use code::{CodeFormat, Seed};
+pub use coupon_batch::{Coupon, CouponBatch};
 pub use discount::{Discount, DiscountType};
 pub use identity::{EventName, UserId};
-pub use lot::{Coupon, Lot};
-pub use record::IssuedRecord;
+pub use record::{IssuedCoupon, IssuedRecord};
 pub use uuid::Uuid;
-pub use window::{Gate, Verdict, Window};
+pub use window::{Gate, Window, WindowState};

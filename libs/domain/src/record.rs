@@ -1,4 +1,4 @@
-//! The issued record: what is written down when a coupon was given to a user. One JSON record on the Kafka topic each.
+//! Issued coupons, and their JSON records on the Kafka topic.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use uuid::Uuid;
@@ -9,31 +9,38 @@ use crate::{
     identity::{EventName, UserId},
 };
 
-/// The Kafka header that says how to read a record.
+/// The Kafka header with the schema version of a record.
 pub const VERSION_HEADER: &str = "schema-version";
 
-/// The value of [`VERSION_HEADER`] for the records that this version writes.
+/// The schema version of this release.
 pub const VERSION: &str = "1";
 
-/// One coupon given to one user. Its JSON form is the contract of the topic `coupon-issued`, schema version 1:
-/// new fields may be added to it; renaming or removing one needs another version.
+/// A coupon that was issued to a user.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IssuedCoupon {
+    /// The holder.
+    pub user_id: UserId,
+    /// The coupon's code.
+    pub coupon: CouponCode,
+    /// The coupon's discount.
+    pub discount: Discount,
+    /// When Redis issued it, in milliseconds since the Unix epoch.
+    pub issued_at: i64,
+}
+
+/// The record of an issued coupon. Its JSON form is the contract of the topic `coupon-issued`, schema version 1:
+/// fields may be added; renaming or removing one requires a new version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedRecord {
     /// The `CouponEvent`'s name.
     pub event_id: EventName,
-    /// The `CouponEvent`'s uid: an event made again under the same name is another event.
+    /// The `CouponEvent`'s uid: an event that is deleted and created again under the same name is another event.
     pub event_uid: Uuid,
-    /// Who has the coupon.
-    pub user_id: UserId,
-    /// The coupon's code.
-    pub coupon: CouponCode,
-    /// What it is worth.
-    pub discount: Discount,
-    /// When Redis gave it, in milliseconds since the Unix epoch.
-    pub issued_at: i64,
+    /// The issued coupon.
+    pub issued: IssuedCoupon,
 }
 
-/// The record's fields as they are named in JSON.
+/// The fields of the JSON form.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -48,14 +55,15 @@ struct Fields<'a> {
 
 impl Serialize for IssuedRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let IssuedCoupon { user_id, coupon, discount, issued_at } = &self.issued;
         Fields {
             event_id: self.event_id.clone(),
             event_uid: self.event_uid,
-            user_id: self.user_id.clone(),
-            coupon_key: self.coupon.as_str().into(),
-            discount_type: self.discount.kind,
-            discount_amount: self.discount.value,
-            issued_at: self.issued_at,
+            user_id: user_id.clone(),
+            coupon_key: coupon.as_str().into(),
+            discount_type: discount.kind,
+            discount_amount: discount.value,
+            issued_at: *issued_at,
         }
         .serialize(serializer)
     }
@@ -65,42 +73,37 @@ impl<'de> Deserialize<'de> for IssuedRecord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Fields { event_id, event_uid, user_id, coupon_key, discount_type, discount_amount, issued_at } =
             Fields::deserialize(deserializer)?;
-        Ok(Self {
-            event_id,
-            event_uid,
-            user_id,
-            coupon: coupon_key.parse().map_err(D::Error::custom)?,
-            discount: Discount { kind: discount_type, value: discount_amount },
-            issued_at,
-        })
+        let coupon = coupon_key.parse().map_err(D::Error::custom)?;
+        let discount = Discount { kind: discount_type, value: discount_amount };
+        Ok(Self { event_id, event_uid, issued: IssuedCoupon { user_id, coupon, discount, issued_at } })
     }
 }
 
-/// Why a message on the topic is no issued record.
+/// A Kafka message is not a valid issued record.
 #[derive(Debug, thiserror::Error)]
-pub enum UnreadableRecord {
-    /// No version header, or one that this version does not know.
-    #[error("{VERSION_HEADER} is {0:?}, this version reads {VERSION:?}")]
+pub enum RecordDecodeError {
+    /// The version header is missing or unknown.
+    #[error("the header {VERSION_HEADER} is {0:?}, expected {VERSION:?}")]
     Version(Option<String>),
-    /// The value is not the JSON of a record.
-    #[error("no issued record: {0}")]
+    /// The value is not valid JSON of a record.
+    #[error("invalid issued record")]
     Json(#[from] serde_json::Error),
 }
 
 impl IssuedRecord {
-    /// The record as the value of a Kafka message.
+    /// Encodes the record as the value of a Kafka message.
     ///
     /// # Panics
-    /// Never: a record has no map keys and no values that JSON could not hold.
+    /// Never: JSON can represent every value of a record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a record is plain JSON")
+        serde_json::to_vec(self).expect("a record is valid JSON")
     }
 
-    /// Reads the value of a Kafka message with this version header.
-    pub fn decode(version: Option<&[u8]>, value: &[u8]) -> Result<Self, UnreadableRecord> {
+    /// Decodes the value of a Kafka message with this version header.
+    pub fn decode(version: Option<&[u8]>, value: &[u8]) -> Result<Self, RecordDecodeError> {
         if version != Some(VERSION.as_bytes()) {
-            return Err(UnreadableRecord::Version(version.map(|v| String::from_utf8_lossy(v).into_owned())));
+            return Err(RecordDecodeError::Version(version.map(|v| String::from_utf8_lossy(v).into_owned())));
         }
         Ok(serde_json::from_slice(value)?)
     }
@@ -116,15 +119,17 @@ mod tests {
         IssuedRecord {
             event_id: "summer".parse().unwrap(),
             event_uid: Uuid::from_u128(1),
-            user_id: user.parse().unwrap(),
-            coupon: "SUMMER-7GK2M9QXW4TB".parse().unwrap(),
-            discount: Discount { kind: DiscountType::Percent, value: 10 },
-            issued_at: 1_796_083_200_000,
+            issued: IssuedCoupon {
+                user_id: user.parse().unwrap(),
+                coupon: "SUMMER-7GK2M9QXW4TB".parse().unwrap(),
+                discount: Discount { kind: DiscountType::Percent, value: 10 },
+                issued_at: 1_796_083_200_000,
+            },
         }
     }
 
     #[test]
-    fn the_json_is_the_contract() {
+    fn record_json_matches_the_contract() {
         assert_eq!(
             String::from_utf8(record("u1").encode()).unwrap(),
             concat!(
@@ -135,37 +140,41 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_a_later_version_adds_is_passed_over() {
+    fn unknown_field_is_ignored() {
         let json = String::from_utf8(record("u1").encode()).unwrap().replacen('{', r#"{"channel":"app","#, 1);
         assert_eq!(IssuedRecord::decode(Some(b"1"), json.as_bytes()).unwrap(), record("u1"));
     }
 
     #[test]
-    fn what_is_no_record_is_refused_with_its_reason() {
+    fn invalid_record_is_rejected_with_its_reason() {
         let good = record("u1").encode();
-        let refused = |version, value: &[u8]| IssuedRecord::decode(version, value).unwrap_err().to_string();
-        assert_eq!(refused(None, &good), r#"schema-version is None, this version reads "1""#);
-        assert_eq!(refused(Some(b"2"), &good), r#"schema-version is Some("2"), this version reads "1""#);
-        assert!(refused(Some(b"1"), b"\xff\x00garbage").starts_with("no issued record: "));
+        let rejected = |version, value: &[u8]| match IssuedRecord::decode(version, value).unwrap_err() {
+            RecordDecodeError::Json(cause) => format!("invalid issued record: {cause}"),
+            error @ RecordDecodeError::Version(_) => error.to_string(),
+        };
+        assert_eq!(rejected(None, &good), r#"the header schema-version is None, expected "1""#);
+        assert_eq!(rejected(Some(b"2"), &good), r#"the header schema-version is Some("2"), expected "1""#);
+        assert!(rejected(Some(b"1"), b"\xff\x00garbage").starts_with("invalid issued record: "));
         let with = |from: &str, to: &str| String::from_utf8(good.clone()).unwrap().replace(from, to).into_bytes();
-        assert!(refused(Some(b"1"), &with("u1", "")).contains("userId is empty"));
-        assert!(refused(Some(b"1"), &with("SUMMER-", "summer ")).contains("coupon code"));
-        assert!(refused(Some(b"1"), &with("\"summer\"", "\"{x}\"")).contains("eventId"));
-        assert!(refused(Some(b"1"), &with("PERCENT", "HALF")).contains("HALF"));
-        assert!(refused(Some(b"1"), &with(":10,", ":-1,")).contains("-1"));
+        assert!(rejected(Some(b"1"), &with("u1", "")).contains("userId is empty"));
+        assert!(rejected(Some(b"1"), &with("SUMMER-", "summer ")).contains("coupon code"));
+        assert!(rejected(Some(b"1"), &with("\"summer\"", "\"{x}\"")).contains("eventId"));
+        assert!(rejected(Some(b"1"), &with("PERCENT", "HALF")).contains("HALF"));
+        assert!(rejected(Some(b"1"), &with(":10,", ":-1,")).contains("-1"));
     }
 
     proptest! {
         #[test]
-        fn every_user_survives_the_wire(user in "\\PC{1,60}") {
+        fn user_id_survives_encoding(user in "\\PC{1,60}") {
             if let Ok(user) = user.parse::<UserId>() {
-                let record = IssuedRecord { user_id: user, ..record("u1") };
+                let mut record = record("u1");
+                record.issued.user_id = user;
                 prop_assert_eq!(IssuedRecord::decode(Some(b"1"), &record.encode()).unwrap(), record);
             }
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+        fn decode_of_arbitrary_bytes_does_not_panic(bytes: Vec<u8>) {
             let _ = IssuedRecord::decode(Some(b"1"), &bytes);
         }
     }

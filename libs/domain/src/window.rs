@@ -1,15 +1,16 @@
-//! When an event gives out coupons. Redis decides it, inside the atomic step, by these same rules (`adapters/redis/src/lua/issue.lua`).
+//! When an event issues coupons. Redis applies the same rules inside the atomic step
+//! (`adapters/redis/src/lua/issue.lua`).
 
-/// What the operator lets through. Redis keeps it in `couponMeta`.
+/// The gate of an event, which the operator sets. It is stored in `couponMeta`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
-    /// The stock is not whole yet.
+    /// The stock is not fully loaded.
     Loading,
-    /// Coupons are given out inside the window.
+    /// Coupons are issued inside the window.
     Open,
-    /// Held by the manifest (`issuance: Paused`).
+    /// Paused by the manifest (`issuance: Paused`).
     Paused,
-    /// Ended by the manifest (`issuance: Closed`), or being deleted. Final.
+    /// Closed by the manifest (`issuance: Closed`), or because the event is deleted. Final.
     Closed,
 }
 
@@ -32,41 +33,43 @@ impl Gate {
     }
 }
 
-/// The time in which coupons are given out, in milliseconds since the Unix epoch: from `start` (inclusive) to `end` (exclusive).
+/// The time in which coupons are issued, in milliseconds since the Unix epoch: from `start` (inclusive) to `end`
+/// (exclusive).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// None: as soon as the gate is open.
     pub start: Option<i64>,
-    /// None: until the stock is used up.
+    /// None: until the stock is sold out.
     pub end: Option<i64>,
 }
 
-/// What a user without a coupon is told before the stock is asked.
+/// The state of a window with its gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Ask the stock.
+pub enum WindowState {
+    /// Coupons are issued while the stock lasts.
     Open,
-    /// Before the window, or still loading.
+    /// The window has not begun, or the stock is loading.
     NotStarted,
-    /// After the window, or closed.
+    /// The window is over, or the gate is closed.
     Ended,
-    /// Held by the manifest.
+    /// The gate is paused.
     Paused,
 }
 
 impl Window {
-    /// What holds at `now` (milliseconds since the Unix epoch). The end outranks everything, then the start, then a pause.
+    /// The state at `now` (milliseconds since the Unix epoch). The end takes precedence over the start, and the start
+    /// over a pause.
     #[must_use]
-    pub fn verdict(&self, gate: Gate, now: i64) -> Verdict {
+    pub fn state(&self, gate: Gate, now: i64) -> WindowState {
         let ended = self.end.is_some_and(|end| now >= end);
         let started = self.start.is_none_or(|start| now >= start);
         match gate {
-            Gate::Closed => Verdict::Ended,
-            _ if ended => Verdict::Ended,
-            Gate::Loading => Verdict::NotStarted,
-            _ if !started => Verdict::NotStarted,
-            Gate::Paused => Verdict::Paused,
-            Gate::Open => Verdict::Open,
+            Gate::Closed => WindowState::Ended,
+            _ if ended => WindowState::Ended,
+            Gate::Loading => WindowState::NotStarted,
+            _ if !started => WindowState::NotStarted,
+            Gate::Paused => WindowState::Paused,
+            Gate::Open => WindowState::Open,
         }
     }
 }
@@ -76,28 +79,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_is_inside_and_the_end_is_outside() {
+    fn window_includes_start_and_excludes_end() {
         let window = Window { start: Some(100), end: Some(200) };
-        let at = |now| window.verdict(Gate::Open, now);
+        let at = |now| window.state(Gate::Open, now);
         assert_eq!(
             [at(99), at(100), at(199), at(200)],
-            [Verdict::NotStarted, Verdict::Open, Verdict::Open, Verdict::Ended]
+            [WindowState::NotStarted, WindowState::Open, WindowState::Open, WindowState::Ended]
         );
     }
 
     #[test]
-    fn the_gate_holds_inside_the_window() {
+    fn gate_applies_inside_window() {
         let window = Window::default();
-        assert_eq!(window.verdict(Gate::Loading, 0), Verdict::NotStarted);
-        assert_eq!(window.verdict(Gate::Paused, 0), Verdict::Paused);
-        assert_eq!(window.verdict(Gate::Closed, 0), Verdict::Ended);
-        assert_eq!(window.verdict(Gate::Open, 0), Verdict::Open);
-        assert_eq!(Window { start: Some(1), end: None }.verdict(Gate::Paused, 0), Verdict::NotStarted);
-        assert_eq!(Window { start: None, end: Some(0) }.verdict(Gate::Paused, 0), Verdict::Ended);
+        assert_eq!(window.state(Gate::Loading, 0), WindowState::NotStarted);
+        assert_eq!(window.state(Gate::Paused, 0), WindowState::Paused);
+        assert_eq!(window.state(Gate::Closed, 0), WindowState::Ended);
+        assert_eq!(window.state(Gate::Open, 0), WindowState::Open);
+        assert_eq!(Window { start: Some(1), end: None }.state(Gate::Paused, 0), WindowState::NotStarted);
+        assert_eq!(Window { start: None, end: Some(0) }.state(Gate::Paused, 0), WindowState::Ended);
     }
 
     #[test]
-    fn gates_are_found_by_their_names() {
+    fn gate_is_parsed_from_its_name() {
         for gate in [Gate::Loading, Gate::Open, Gate::Paused, Gate::Closed] {
             assert_eq!(Gate::from_name(gate.as_str()), Some(gate));
         }

@@ -1,26 +1,28 @@
 #!lua
--- Gives at most one coupon to each of many users, in one atomic step.
+-- Issues at most one coupon to each of many users, in one atomic step.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
 -- ARGV  the userIds, each once, at most 3,000
--- returns nil when the event is unknown, else
---   1 verdict: OPEN, NOT_STARTED, ENDED or PAUSED; or UNVERIFIED, without entries: this Redis is not known to be whole
---   2 the event's uid
---   3 when what is given now is issued, in milliseconds since the Unix epoch
+-- returns nil if the event is unknown, otherwise
+--   1 the state of the window: OPEN, NOT_STARTED, ENDED or PAUSED; or UNVERIFIED without entries if this Redis is not
+--     verified
+--   2 uid
+--   3 the time of coupons that this call issues, in milliseconds since the Unix epoch
 --   4 acknowledge: Redis or Kafka
---   5 for each user the entry that they already hold, or nil
---   6 the stock items given, in the order of the users without an entry; fewer than these users: sold out
---   7 the id of the outbox entry with what was given, or nil
+--   5 for each user the existing entry, or nil
+--   6 the issued stock items, in the order of the users without an entry; if there are fewer of them, the stock is
+--     sold out
+--   7 the id of the outbox entry with the issued coupons, or nil
 --
--- Redis does not undo what a failed script wrote. So all that can be refused is refused before the first write: the first
--- line makes Redis check memory, disk and role at the start, and the stock holds only items that load.lua wrote.
+-- Redis does not roll back a failed script. Therefore every check precedes the first write: the first line makes Redis
+-- check memory, disk and role at the start, and the queue contains only items that load.lua has written.
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge', 'server', 'since')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge', 'replicationId', 'issuedAtMin')
 local uid, gate, starts, ends = meta[1], meta[2], tonumber(meta[3]), tonumber(meta[4])
 if not uid then
   return false
 end
--- Another one after each restart and each failover: what was answered last may be missing here.
+-- The replication id changes with each restart and each failover: coupons that were issued before may be missing here.
 if meta[6] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') then
   return { 'UNVERIFIED', uid, 0, meta[5], {}, {}, false }
 end
@@ -28,41 +30,41 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- The same order as domain::window: the end outranks everything, then the start, then a pause.
-local verdict = 'OPEN'
+-- The same precedence as in libs/domain/src/window.rs: first the end, then the start, then a pause.
+local state = 'OPEN'
 if gate == 'CLOSED' or (ends and now >= ends) then
-  verdict = 'ENDED'
+  state = 'ENDED'
 elseif gate == 'LOADING' or (starts and now < starts) then
-  verdict = 'NOT_STARTED'
+  state = 'NOT_STARTED'
 elseif gate == 'PAUSED' then
-  verdict = 'PAUSED'
+  state = 'PAUSED'
 end
 
 local CANCELLED = ':CANCEL'
 local entries = redis.call('HMGET', KEYS[3], unpack(ARGV))
-local seekers, cancelled = {}, {}
+local without_coupon, is_cancelled = {}, {}
 for i, entry in ipairs(entries) do
   if entry and string.sub(entry, -#CANCELLED) == CANCELLED then
     entries[i] = false
-    cancelled[i] = true
+    is_cancelled[i] = true
   end
   if not entries[i] then
-    seekers[#seekers + 1] = i
+    without_coupon[#without_coupon + 1] = i
   end
 end
 
--- What is issued before the last recovery, the database takes no more (adopt.lua).
+-- The database rejects records of coupons that were issued before the last recovery (mark_verified.lua).
 local issued_at = math.max(now, tonumber(meta[7]) or 0)
-local given, outbox_id = {}, false
-if verdict == 'OPEN' and #seekers > 0 then
-  given = redis.call('LPOP', KEYS[2], #seekers) or {}
-  if #given > 0 then
+local items, outbox_id = {}, false
+if state == 'OPEN' and #without_coupon > 0 then
+  items = redis.call('LPOP', KEYS[2], #without_coupon) or {}
+  if #items > 0 then
     local pending = string.format(':%.0f:PENDING', issued_at)
     local fields, replaced = {}, 0
-    for j, item in ipairs(given) do
-      local i = seekers[j]
+    for j, item in ipairs(items) do
+      local i = without_coupon[j]
       fields[2 * j - 1], fields[2 * j] = ARGV[i], item .. pending
-      if cancelled[i] then
+      if is_cancelled[i] then
         replaced = replaced + 1
       end
     end
@@ -74,4 +76,4 @@ if verdict == 'OPEN' and #seekers > 0 then
   end
 end
 
-return { verdict, uid, issued_at, meta[5], entries, given, outbox_id }
+return { state, uid, issued_at, meta[5], entries, items, outbox_id }

@@ -1,21 +1,22 @@
 #!lua
--- Adds one chunk to the stock, exactly once whoever repeats it: the chunk says where it begins, and only the chunk that
--- begins where the stock ends is taken. In a recovery, coupons that users have are put into their hands again.
+-- Loads one chunk of coupons. Idempotent: a chunk has the ordinal of its first coupon, and is accepted only if it
+-- begins where the loaded stock ends. During a recovery, coupons that are issued are loaded with their holders.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
--- ARGV  1 uid   2 stock epoch   3 the token of the recovery, or empty: then the Redis must be known to be whole
+-- ARGV  1 uid   2 stock epoch   3 the recovery id during a recovery, or empty, which requires a verified Redis
 --       4 the ordinal of the first coupon   5 the ordinal after the last   6 how many items follow
---       then the items (couponKey:TYPE:value), then in a recovery userId and entry of each coupon that a user has; in all, at most
---       6,000 values
--- returns how many coupons of the event are loaded now, or nil when couponMeta is missing, or of another event, stock epoch or
---   recovery, or when its coupons have left Redis (retire.lua)
+--       then the items (couponKey:TYPE:value), then during a recovery userId and entry of each issued coupon;
+--       at most 6,000 values in all
+-- returns how many coupons are loaded, or nil if couponMeta does not exist, has another uid, stock epoch or recovery
+--   id, or is retired (retire.lua), or if this Redis is not verified; the error STOCKMISMATCH if the ordinals and the
+--   coupons do not match
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'loaded', 'stockEpoch', 'retired', 'token', 'server')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'loaded', 'stockEpoch', 'retired', 'recoveryId', 'replicationId')
 if meta[1] ~= ARGV[1] or meta[3] ~= ARGV[2] or meta[4] then
   return false
 end
-local is_whole = meta[6] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-if is_whole ~= (ARGV[3] == '') or (not is_whole and meta[5] ~= ARGV[3]) then
+local is_verified = meta[6] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+if is_verified ~= (ARGV[3] == '') or (not is_verified and meta[5] ~= ARGV[3]) then
   return false
 end
 local loaded, first, behind = tonumber(meta[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -25,7 +26,8 @@ end
 local items = tonumber(ARGV[6])
 local holders = (#ARGV - 6 - items) / 2
 if items + holders ~= behind - first then
-  return redis.error_reply('NOTWHOLE ' .. items .. ' items and ' .. holders .. ' holders for ' .. (behind - first) .. ' coupons')
+  local found = items .. ' items and ' .. holders .. ' holders'
+  return redis.error_reply('STOCKMISMATCH ' .. found .. ' for ' .. (behind - first) .. ' coupons')
 end
 if items > 0 then
   redis.call('RPUSH', KEYS[2], unpack(ARGV, 7, 6 + items))

@@ -1,14 +1,14 @@
 #!lua flags=no-writes
--- What one user holds.
+-- Reads the entry of one user.
 --
 -- KEYS  1 couponMeta   2 couponIssued
 -- ARGV  1 userId
--- returns nil when the event is unknown, else
---   { uid, acknowledge, 1 when the coupons have left Redis (retire.lua), 1 when this Redis is known to be whole, the entry or nil }
+-- returns nil if the event is unknown, otherwise
+--   { uid, acknowledge, 1 if the event is retired (retire.lua), 1 if this Redis is verified, the entry or nil }
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'server')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'replicationId')
 if not meta[1] then
   return false
 end
-local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-return { meta[1], meta[2], meta[3] and 1 or 0, meta[4] == server and 1 or 0, redis.call('HGET', KEYS[2], ARGV[1]) }
+local is_verified = meta[4] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, redis.call('HGET', KEYS[2], ARGV[1]) }

@@ -1,10 +1,10 @@
 #!lua flags=no-writes
--- Everything about an event that can be told without its users, at one instant.
+-- Reads the state of an event, without its users, at one instant.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
--- returns nil when the event is unknown, else
---   { couponMeta as field, value, ..., length of the queue, entries in couponIssued, entries in the outbox, now in milliseconds,
---     master_replid of this Redis }
+-- returns nil if the event is unknown, otherwise
+--   { couponMeta as field, value, ..., length of the queue, entries in couponIssued, entries in the outbox,
+--     the time in milliseconds since the Unix epoch, the replication id of this Redis (master_replid) }
 
 local meta = redis.call('HGETALL', KEYS[1])
 if #meta == 0 then

@@ -1,9 +1,9 @@
 #!lua
--- Puts what users hold into the outbox once more.
+-- Adds the records of issued coupons to the outbox again.
 --
 -- KEYS  1 couponMeta   2 couponOutbox
--- ARGV  1 uid   2 the records: userId and entry of each, a line for each of both
--- returns 1, or 0 when couponMeta is missing or of another event
+-- ARGV  1 uid   2 the records: two lines for each, userId and entry
+-- returns 1, or 0 if couponMeta does not exist or has another uid
 
 if redis.call('HGET', KEYS[1], 'uid') ~= ARGV[1] then
   return 0

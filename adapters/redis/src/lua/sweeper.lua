@@ -1,9 +1,9 @@
 #!lua
--- Takes or keeps the role of the one issuer that sends what others left in an event's outbox.
+-- Acquires or renews the sweeper lease of an event: its holder sends the outbox entries of other issuers.
 --
 -- KEYS  1 couponSweeper
--- ARGV  1 the issuer's own id   2 for how many milliseconds
--- returns 1 when the role is the caller's, else 0
+-- ARGV  1 the id of the issuer   2 the duration of the lease in milliseconds
+-- returns 1 if the issuer holds the lease, otherwise 0
 
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then

@@ -3,22 +3,22 @@
 use std::time::{Duration, Instant};
 
 use couponry_domain::{EventName, Gate, Uuid, Window};
-use couponry_redis::{Outcome, RedisSettings, Stock, StockError};
+use couponry_redis::{IssueOutcome, RedisSettings, Stock, StockError};
 use couponry_testbed::{RedisCluster, redis::command};
 
 use crate::{
-    story,
-    support::{adopt, coupons, opening, users},
+    permissions,
+    support::{chain, coupons, gate_settings, mark_verified, users},
 };
 
-/// Names whose keys are on the first, the second and the third of three nodes.
+/// Names of events whose keys are on the first, the second and the third of three nodes.
 const ON_EACH_NODE: [&str; 3] = ["b", "c", "a"];
 
 async fn open(stock: &Stock, id: &EventName, uid: Uuid) {
     stock.prepare(id, uid, 0).await.unwrap();
-    adopt(stock, id).await;
+    mark_verified(stock, id).await;
     stock.load(id, uid, 0, &coupons(0, 100)).await.unwrap();
-    stock.set_gate(id, uid, &opening(Gate::Open, Window::default(), 100)).await.unwrap();
+    stock.set_gate(id, uid, &gate_settings(Gate::Open, Window::default(), 100)).await.unwrap();
 }
 
 async fn until_done<T>(mut call: impl AsyncFnMut() -> Result<T, StockError>) -> T {
@@ -33,33 +33,33 @@ async fn until_done<T>(mut call: impl AsyncFnMut() -> Result<T, StockError>) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_live_on_a_cluster_through_its_changes() {
+async fn events_survive_slot_migration_and_failover() {
     let mut cluster = RedisCluster::start(3, &[]).unwrap();
     cluster.add_replica(&[]).unwrap();
     for node in cluster.nodes() {
         let mut rule = vec!["ACL".to_owned(), "SETUSER".to_owned()];
-        rule.extend(story::acl_rule("s3cret", "coupon*"));
+        rule.extend(permissions::acl_rule("s3cret", "coupon*"));
         command(&node.url(), &rule.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
     }
     let settings = RedisSettings {
         cluster: true,
         username: Some("couponry".into()),
         password: Some("s3cret".into()),
-        // One node is enough to find the others, and one that is away does no harm.
+        // One node is enough to discover the others, and an unavailable one does no harm.
         ..RedisSettings::at(&format!("redis://127.0.0.1:1,{}", cluster.nodes()[1].url()), "")
     };
     let stock = Stock::open(&settings).unwrap();
     for name in ON_EACH_NODE {
-        story::tell(&stock, name).await;
+        permissions::run_event(&stock, name).await;
     }
     assert_eq!(stock.durability().await.unwrap().len(), 3);
 
     let wrong = Stock::open(&RedisSettings { password: Some("s3cret2".into()), ..settings.clone() }).unwrap();
-    let error = wrong.ping().await.unwrap_err().to_string();
+    let error = chain(&wrong.ping().await.unwrap_err());
     assert!(error.to_lowercase().contains("password") && !error.contains("s3cret"), "{error}");
     let error =
         Stock::connect(&cluster.nodes()[0].url(), "").unwrap().prepare(&"c".parse().unwrap(), Uuid::new_v4(), 0).await;
-    assert!(error.unwrap_err().to_string().contains("--redis-cluster"));
+    assert!(chain(&error.unwrap_err()).contains("--redis-cluster"));
 
     let events: Vec<(EventName, Uuid)> =
         ON_EACH_NODE.iter().map(|name| (name.parse().unwrap(), Uuid::new_v4())).collect();
@@ -68,41 +68,41 @@ async fn events_live_on_a_cluster_through_its_changes() {
         assert!(stock.issue(id, &users(0..10)).await.unwrap().is_some());
     }
 
-    // A slot moves while it is used.
+    // A slot migrates while it is in use.
     let (id, _) = &events[0];
     let slot = command(&cluster.nodes()[0].url(), &["CLUSTER", "KEYSLOT", id.as_str()]).unwrap();
     let slot = slot.trim().trim_start_matches(':').to_owned();
     cluster.move_slot(&slot, 0, 2).unwrap();
-    // Another node has it now: nobody gets a coupon before somebody has looked.
+    // The new node is not verified, so it issues nothing.
     let reply = until_done(async || stock.issue(id, &users(10..20)).await).await.unwrap();
-    assert_eq!(reply.outcomes, vec![Outcome::Unverified; 10]);
-    adopt(&stock, id).await;
+    assert_eq!(reply.outcomes, vec![IssueOutcome::Unverified; 10]);
+    mark_verified(&stock, id).await;
     let reply = stock.issue(id, &users(10..20)).await.unwrap().unwrap();
-    assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Issued(_))), "{:?}", reply.outcomes);
+    assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, IssueOutcome::Issued(_))), "{:?}", reply.outcomes);
     cluster.move_slot(&slot, 2, 0).unwrap();
 
-    // A master is killed, and its replica takes over.
+    // A master is killed, and its replica is promoted.
     let (id, _) = &events[0];
     let confirmed = Instant::now();
     while !command(&cluster.nodes()[3].url(), &["INFO", "replication"]).unwrap().contains("master_link_status:up") {
         assert!(confirmed.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    adopt(&stock, id).await;
+    mark_verified(&stock, id).await;
     cluster.nodes()[0].kill9().unwrap();
     let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
-    assert_eq!(reply.outcomes, vec![Outcome::Unverified; 15], "a replica may lag");
-    adopt(&stock, id).await;
+    assert_eq!(reply.outcomes, vec![IssueOutcome::Unverified; 15], "the replica may lag");
+    mark_verified(&stock, id).await;
     let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
     assert_eq!(reply.outcomes.len(), 15);
     for (i, outcome) in reply.outcomes.iter().enumerate() {
-        let is_known = matches!(outcome, Outcome::Duplicate(_));
-        assert!(matches!(outcome, Outcome::Issued(_)) || is_known, "{outcome:?}");
+        let is_known = matches!(outcome, IssueOutcome::Duplicate(_));
+        assert!(matches!(outcome, IssueOutcome::Issued(_)) || is_known, "{outcome:?}");
         assert!(is_known || i >= 5, "user {} had a coupon already", i + 15);
     }
     for (id, uid) in &events {
-        let seen = until_done(async || stock.observe(id).await).await.unwrap();
-        assert_eq!(seen.available + seen.issued, 100);
+        let observed = until_done(async || stock.observe(id).await).await.unwrap();
+        assert_eq!(observed.available + observed.issued, 100);
         assert!(until_done(async || stock.remove(id, *uid).await).await);
     }
 }

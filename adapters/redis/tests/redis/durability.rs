@@ -1,4 +1,4 @@
-//! What Redis says about how it keeps its data.
+//! The durability settings of Redis.
 
 use couponry_redis::{Durability, DurabilitySettings, Stock};
 use couponry_testbed::{Redis, redis::command};
@@ -17,7 +17,7 @@ fn safe() -> Durability {
 }
 
 #[tokio::test]
-async fn settings_are_told_as_they_are_now() {
+async fn durability_returns_current_settings() {
     let redis = Redis::start().unwrap();
     let stock = Stock::connect(&redis.url(), "").unwrap();
     assert_eq!(stock.durability().await.unwrap(), [safe()]);
@@ -39,7 +39,7 @@ async fn settings_are_told_as_they_are_now() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_ask_for_settings_hears_what_else_there_is() {
+async fn durability_without_config_permission_has_no_settings() {
     let redis = Redis::start().unwrap();
     command(&redis.url(), &["ACL", "SETUSER", "default", "-config"]).unwrap();
     let stock = Stock::connect(&redis.url(), "").unwrap();
@@ -47,13 +47,13 @@ async fn a_user_who_may_not_ask_for_settings_hears_what_else_there_is() {
 }
 
 #[tokio::test]
-async fn replicas_are_counted_and_say_that_they_are_some() {
+async fn durability_reports_replicas_and_role() {
     let master = Redis::start().unwrap();
     let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]).unwrap();
     let stock = Stock::connect(&master.url(), "").unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
     while stock.durability().await.unwrap() != [Durability { replicas: 1, ..safe() }] {
-        assert!(std::time::Instant::now() < deadline, "the replica does not come: {}", master.log());
+        assert!(std::time::Instant::now() < deadline, "the replica does not connect: {}", master.log());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let stock = Stock::connect(&replica.url(), "").unwrap();

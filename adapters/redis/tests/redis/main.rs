@@ -2,12 +2,12 @@
 
 mod cluster;
 mod durability;
-mod issuing;
-mod loading;
+mod issue;
+mod load;
 mod model;
 mod outbox;
-mod recovering;
-mod retiring;
-mod secure;
-mod story;
+mod permissions;
+mod recovery;
+mod retire;
 mod support;
+mod tls_and_acl;

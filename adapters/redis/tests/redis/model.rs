@@ -1,13 +1,14 @@
-//! The scripts against a model: a thousand random sequences of steps, each step answered alike by Redis and by a few lines of Rust.
+//! The scripts against a model: a thousand random sequences of steps, after each of which Redis and the model return
+//! the same.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     time::Duration,
 };
 
-use crate::support::{Event, TEN_PERCENT, adopt, coupons};
-use couponry_domain::{Coupon, Discount, Gate, UserId, Verdict, Window, code::CouponCode};
-use couponry_redis::{Holding, Loaded, Outcome, Recovered, Settled, Settlement, SettlementOutcome, Status};
+use crate::support::{Event, TEN_PERCENT, coupons, mark_verified};
+use couponry_domain::{Coupon, Discount, Gate, IssuedCoupon, UserId, Window, WindowState, code::CouponCode};
+use couponry_redis::{Fenced, IssueOutcome, IssuedEntry, Recovered, Settled, Settlement, SettlementOutcome, Status};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -15,11 +16,11 @@ enum Step {
     Issue(Vec<u8>),
     TopUp(u8),
     Gate(Gate, Option<i64>, Option<i64>),
-    /// The users, and what became of the coupon they now hold; `true`: of a coupon they do not hold.
+    /// Users with the decision about their coupon, or about another coupon if the flag is true.
     Settle(Vec<(u8, End, bool)>),
-    /// Redis is another one, and what it holds is found to be whole.
-    Change,
-    /// Redis is another one and is filled again; the chunks have this size.
+    /// Redis restarts without losing data.
+    Restart,
+    /// Redis restarts and is restored from the database, in chunks of this size.
     Restore(u8),
 }
 
@@ -46,19 +47,19 @@ fn step() -> impl Strategy<Value = Step> {
         6 => proptest::collection::vec(user.clone(), 1..12).prop_map(Step::Issue),
         1 => (1..6u8).prop_map(Step::TopUp),
         2 => (gate, time.clone(), time).prop_map(|(gate, start, end)| Step::Gate(gate, start, end)),
-        1 => Just(Step::Change),
+        1 => Just(Step::Restart),
         1 => (1..20u8).prop_map(Step::Restore),
         3 => proptest::collection::vec((user, end, proptest::bool::weighted(0.2)), 1..8).prop_map(Step::Settle),
     ]
 }
 
-/// What Redis should hold.
+/// The expected content of Redis.
 #[derive(Default)]
 struct Model {
     queue: VecDeque<(CouponCode, Discount)>,
-    issued: BTreeMap<UserId, Holding>,
+    issued: BTreeMap<UserId, IssuedEntry>,
     loaded: u64,
-    verdict: Option<Verdict>,
+    state: Option<WindowState>,
     outbox: u64,
 }
 
@@ -67,22 +68,22 @@ impl Model {
         let mut wrote = false;
         let answers = users
             .iter()
-            .map(|user| match self.issued.get(user).filter(|held| held.status != Status::Cancelled) {
-                Some(held) => ("duplicate", Some(held.coupon.clone())),
-                None => match self.verdict {
-                    Some(Verdict::Open) => match self.queue.pop_front() {
+            .map(|user| match self.issued.get(user).filter(|entry| entry.status != Status::Cancelled) {
+                Some(entry) => ("duplicate", Some(entry.issued.coupon.clone())),
+                None => match self.state {
+                    Some(WindowState::Open) => match self.queue.pop_front() {
                         Some((coupon, discount)) => {
                             wrote = true;
-                            let held =
-                                Holding { coupon: coupon.clone(), discount, issued_at: 0, status: Status::Pending };
-                            self.issued.insert(user.clone(), held);
+                            let (user_id, coupon_of) = (user.clone(), coupon.clone());
+                            let issued = IssuedCoupon { user_id, coupon: coupon_of, discount, issued_at: 0 };
+                            self.issued.insert(user.clone(), IssuedEntry { issued, status: Status::Pending });
                             ("issued", Some(coupon))
                         }
                         None => ("sold out", None),
                     },
-                    Some(Verdict::NotStarted) | None => ("not started", None),
-                    Some(Verdict::Ended) => ("ended", None),
-                    Some(Verdict::Paused) => ("paused", None),
+                    Some(WindowState::NotStarted) | None => ("not started", None),
+                    Some(WindowState::Ended) => ("ended", None),
+                    Some(WindowState::Paused) => ("paused", None),
                 },
             })
             .collect();
@@ -94,34 +95,34 @@ impl Model {
         let mut settled = Settled::default();
         let mut taken = HashSet::new();
         for Settlement { user, coupon, outcome } in settlements {
-            let Some(held) = self.issued.get_mut(user) else { continue };
-            if held.coupon != *coupon || held.status != Status::Pending {
+            let Some(entry) = self.issued.get_mut(user) else { continue };
+            if entry.issued.coupon != *coupon || entry.status != Status::Pending {
                 continue;
             }
             let returns = match outcome {
                 SettlementOutcome::Completed => {
-                    held.status = Status::Completed;
+                    entry.status = Status::Completed;
                     settled.completed += 1;
                     false
                 }
                 SettlementOutcome::Cancelled { return_to_stock } => {
-                    held.status = Status::Cancelled;
+                    entry.status = Status::Cancelled;
                     settled.cancelled += 1;
                     *return_to_stock
                 }
                 SettlementOutcome::Replaced { by, return_to_stock } => {
                     if *return_to_stock {
-                        self.queue.push_back((held.coupon.clone(), held.discount));
+                        self.queue.push_back((entry.issued.coupon.clone(), entry.issued.discount));
                         settled.returned += 1;
                     }
                     taken.insert((by.coupon.clone(), by.discount));
-                    *held = Holding { status: Status::Completed, ..by.clone() };
+                    *entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
                     settled.completed += 1;
                     false
                 }
             };
             if returns {
-                self.queue.push_back((held.coupon.clone(), held.discount));
+                self.queue.push_back((entry.issued.coupon.clone(), entry.issued.discount));
                 settled.returned += 1;
             }
         }
@@ -130,72 +131,78 @@ impl Model {
     }
 }
 
-fn name(outcome: &Outcome) -> (&'static str, Option<CouponCode>) {
+fn name(outcome: &IssueOutcome) -> (&'static str, Option<CouponCode>) {
     match outcome {
-        Outcome::Issued(held) => ("issued", Some(held.coupon.clone())),
-        Outcome::Duplicate(held) => ("duplicate", Some(held.coupon.clone())),
-        Outcome::SoldOut => ("sold out", None),
-        Outcome::NotStarted => ("not started", None),
-        Outcome::Ended => ("ended", None),
-        Outcome::Paused => ("paused", None),
-        Outcome::Unverified => ("unverified", None),
+        IssueOutcome::Issued(issued) => ("issued", Some(issued.coupon.clone())),
+        IssueOutcome::Duplicate(entry) => ("duplicate", Some(entry.issued.coupon.clone())),
+        IssueOutcome::SoldOut => ("sold out", None),
+        IssueOutcome::NotStarted => ("not started", None),
+        IssueOutcome::Ended => ("ended", None),
+        IssueOutcome::Paused => ("paused", None),
+        IssueOutcome::Unverified => ("unverified", None),
     }
 }
 
 fn user(number: u8) -> UserId {
-    // Names that would matter if a script took them for syntax.
+    // Characters that a script must not interpret.
     format!("u{number}\",\"status\":\"CANCEL\"}}").parse().unwrap()
 }
 
-/// Makes the event believe that Redis is another one since it was known to be whole.
-async fn distrust(event: &Event) {
+/// Makes Redis unverified for the event.
+async fn unverify(event: &Event) {
     let key = format!("test-{}-couponMeta:{{summer}}", event.uid);
-    couponry_testbed::redis::command(&couponry_testbed::shared::redis(), &["HSET", &key, "server", "0123"]).unwrap();
+    couponry_testbed::redis::command(&couponry_testbed::shared::redis(), &["HSET", &key, "replicationId", "0123"])
+        .unwrap();
     let reply = event.stock.issue(&event.id, &[user(0), user(1)]).await.unwrap().unwrap();
-    assert_eq!((reply.outcomes, reply.outbox), (vec![Outcome::Unverified; 2], None));
+    assert_eq!((reply.outcomes, reply.outbox), (vec![IssueOutcome::Unverified; 2], None));
 }
 
-/// Fills Redis again with what the model holds, as from a database in which all of it is recorded, and every other coupon free.
+/// Restores Redis from a database in which everything that is issued in the model is recorded.
 async fn restore(event: &Event, model: &mut Model, size: usize) {
-    distrust(event).await;
-    let left = event.stock.left_behind(&event.id, Duration::ZERO, None, 1000).await.unwrap().entries;
+    unverify(event).await;
+    let left = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 1000).await.unwrap().entries;
     let left: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
     event.stock.confirm(&event.id, &left).await.unwrap();
     model.outbox = 0;
-    model.issued.retain(|_, held| held.status != Status::Cancelled);
-    let mut seen = HashSet::new();
-    // The database gives a coupon to one user only, and knows none that were never made.
+    model.issued.retain(|_, entry| entry.status != Status::Cancelled);
+    let mut issued = HashSet::new();
+    // The database records one user per coupon, and only generated coupons.
     let all = coupons(0, model.loaded);
     let codes: HashSet<&str> = all.iter().map(|coupon| coupon.code.as_str()).collect();
-    model.issued.retain(|_, held| codes.contains(held.coupon.as_str()) && seen.insert(held.coupon.clone()));
-    model.issued.values_mut().for_each(|held| held.status = Status::Completed);
+    model
+        .issued
+        .retain(|_, entry| codes.contains(entry.issued.coupon.as_str()) && issued.insert(entry.issued.coupon.clone()));
+    model.issued.values_mut().for_each(|entry| entry.status = Status::Completed);
     model.queue = all
         .iter()
         .map(|coupon| (coupon.code.parse::<CouponCode>().unwrap(), coupon.discount))
-        .filter(|(code, _)| !seen.contains(code))
+        .filter(|(code, _)| !issued.contains(code))
         .collect();
 
     let now = event.stock.observe(&event.id).await.unwrap().unwrap();
-    let Loaded::Here(recovery) = event.stock.recover(&event.id, &now, true).await.unwrap() else { panic!("{now:?}") };
+    let Fenced::Applied(recovery) = event.stock.begin_recovery(&event.id, &now, true).await.unwrap() else {
+        panic!("{now:?}")
+    };
     for chunk in all.chunks(size) {
         let (first, behind) = (chunk[0].ordinal, chunk[chunk.len() - 1].ordinal + 1);
-        let of = |coupon: &Coupon| model.issued.iter().find(|(_, held)| held.coupon.as_str() == coupon.code);
-        let held: Vec<_> = chunk.iter().filter_map(of).map(|(user, held)| (user.clone(), held.clone())).collect();
+        let of = |coupon: &Coupon| model.issued.values().find(|entry| entry.issued.coupon.as_str() == coupon.code);
+        let entry: Vec<_> = chunk.iter().filter_map(of).cloned().collect();
         let available: Vec<_> = chunk.iter().filter(|coupon| of(coupon).is_none()).cloned().collect();
         for _ in 0..2 {
-            let loaded = event.stock.restore(&event.id, &now, &recovery, first..behind, &available, &held).await.unwrap();
-            assert_eq!(loaded, Loaded::Here(behind));
+            let loaded =
+                event.stock.restore(&event.id, &now, &recovery, first..behind, &available, &entry).await.unwrap();
+            assert_eq!(loaded, Fenced::Applied(behind));
         }
     }
-    let recovered = Recovered { since: recovery.begun_at, recovery, total: model.loaded };
-    assert_eq!(event.stock.adopt(&event.id, &now, Some(&recovered)).await.unwrap(), Loaded::Here(()));
+    let recovered = Recovered { issued_at_min: recovery.begun_at, recovery, total: model.loaded };
+    assert_eq!(event.stock.mark_verified(&event.id, &now, Some(&recovered)).await.unwrap(), Fenced::Applied(()));
 }
 
 async fn compare(first: u64, steps: Vec<Step>) {
     let event = Event::open(first).await;
     let now = event.stock.observe(&event.id).await.unwrap().unwrap().now;
     let item = |c: Coupon| (c.code.parse::<CouponCode>().unwrap(), c.discount);
-    let mut model = Model { verdict: Some(Verdict::Open), loaded: first, ..Model::default() };
+    let mut model = Model { state: Some(WindowState::Open), loaded: first, ..Model::default() };
     model.queue.extend(coupons(0, first).into_iter().map(item));
     for step in steps {
         match step {
@@ -213,23 +220,23 @@ async fn compare(first: u64, steps: Vec<Step>) {
             }
             Step::Gate(gate, start, end) => {
                 let window = Window { start: start.map(|t| now + t), end: end.map(|t| now + t) };
-                assert_eq!(event.gate(gate, window, model.loaded).await, Loaded::Here(gate));
-                model.verdict = Some(window.verdict(gate, now));
+                assert_eq!(event.gate(gate, window, model.loaded).await, Fenced::Applied(gate));
+                model.state = Some(window.state(gate, now));
             }
             Step::Settle(ends) => {
                 let settlements: Vec<_> = ends
                     .into_iter()
                     .map(|(number, end, wrong)| {
                         let user = user(number);
-                        let held = model.issued.get(&user).filter(|_| !wrong).map(|held| held.coupon.clone());
-                        // Every third has one that is still in the queue, as if Redis had forgotten who has it.
+                        let entry = model.issued.get(&user).filter(|_| !wrong).map(|entry| entry.issued.coupon.clone());
+                        // Every third user is given a coupon that is in the queue, as if Redis had lost its issuance.
                         let available = model.queue.get(usize::from(number)).filter(|_| number % 3 == 0).cloned();
                         let (coupon, discount) =
                             available.unwrap_or_else(|| (format!("REPLACED-{number}").parse().unwrap(), TEN_PERCENT));
-                        let by = Holding { coupon, discount, issued_at: 1, status: Status::Completed };
+                        let by = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at: 1 };
                         Settlement {
                             user,
-                            coupon: held.unwrap_or_else(|| "ANOTHER".parse().unwrap()),
+                            coupon: entry.unwrap_or_else(|| "ANOTHER".parse().unwrap()),
                             outcome: match end {
                                 End::Completed => SettlementOutcome::Completed,
                                 End::Cancelled => SettlementOutcome::Cancelled { return_to_stock: false },
@@ -240,36 +247,36 @@ async fn compare(first: u64, steps: Vec<Step>) {
                     })
                     .collect();
                 let settled = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
-                assert_eq!(settled, Loaded::Here(model.settle(&settlements)));
+                assert_eq!(settled, Fenced::Applied(model.settle(&settlements)));
                 let again = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
-                assert_eq!(again, Loaded::Here(Settled::default()), "a repetition changes nothing");
+                assert_eq!(again, Fenced::Applied(Settled::default()), "settle is idempotent");
             }
-            Step::Change => {
-                distrust(&event).await;
-                adopt(&event.stock, &event.id).await;
+            Step::Restart => {
+                unverify(&event).await;
+                mark_verified(&event.stock, &event.id).await;
             }
             Step::Restore(size) => restore(&event, &mut model, usize::from(size)).await,
         }
     }
 
     let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
-    let with = |status| model.issued.values().filter(|held| held.status == status).count() as u64;
+    let with = |status| model.issued.values().filter(|entry| entry.status == status).count() as u64;
     assert_eq!(observed.available, model.queue.len() as u64);
     assert_eq!(observed.issued, with(Status::Pending) + with(Status::Completed));
     assert_eq!(observed.completed, with(Status::Completed));
     assert_eq!(observed.cancelled, with(Status::Cancelled));
     assert_eq!(observed.outbox, model.outbox);
     let counted = i128::from(observed.available) + i128::from(observed.issued) + i128::from(observed.voided);
-    assert_eq!(counted, i128::from(observed.loaded), "it always adds up: {observed:?}");
+    assert_eq!(counted, i128::from(observed.loaded), "the counts do not match: {observed:?}");
     assert_eq!(event.stock.scan_queue(&event.id).await.unwrap(), Vec::from(model.queue));
     let scanned = event.stock.scan_issued(&event.id).await.unwrap();
     assert_eq!(scanned.len(), model.issued.len());
-    for (user, held) in &model.issued {
-        assert_eq!((&scanned[user].coupon, scanned[user].status), (&held.coupon, held.status));
+    for (user, entry) in &model.issued {
+        assert_eq!((&scanned[user].issued.coupon, scanned[user].status), (&entry.issued.coupon, entry.status));
     }
     let holders: HashSet<_> =
-        scanned.values().filter(|h| h.status != Status::Cancelled).map(|held| held.coupon.clone()).collect();
-    assert_eq!(holders.len() as u64, observed.issued, "a coupon in two hands");
+        scanned.values().filter(|h| h.status != Status::Cancelled).map(|entry| entry.issued.coupon.clone()).collect();
+    assert_eq!(holders.len() as u64, observed.issued, "a coupon has two holders");
     assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
 }
 
@@ -277,13 +284,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn redis_does_what_the_model_does(first in 0..40u64, steps in proptest::collection::vec(step(), 1..40)) {
+    fn redis_matches_the_model(first in 0..40u64, steps in proptest::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(compare(first, steps));
     }
 
     #[test]
-    fn batches_change_nothing_of_what_users_get(
+    fn batch_size_does_not_change_outcomes(
         stock in 0..40u64,
         asked in proptest::collection::vec(0..50u8, 1..80),
         sizes in proptest::collection::vec(1..20usize, 1..10),
@@ -303,14 +310,14 @@ proptest! {
     }
 }
 
-/// What users are told who ask in these batches.
+/// The outcomes of these batches.
 async fn ask(stock: u64, batches: impl Iterator<Item = &[UserId]>) -> Vec<(&'static str, Option<CouponCode>)> {
     let event = Event::open(stock).await;
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for batch in batches {
         let reply = event.stock.issue(&event.id, batch).await.unwrap().unwrap();
-        told.extend(reply.outcomes.iter().map(name));
+        outcomes.extend(reply.outcomes.iter().map(name));
     }
     assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
-    told
+    outcomes
 }

@@ -1,13 +1,13 @@
-//! What was issued and is not in Kafka yet.
+//! The outbox.
 
 use std::time::Duration;
 
 use crate::support::{Event, users};
 use couponry_domain::Uuid;
-use couponry_redis::{CleanupIncomplete, OutboxEntry};
+use couponry_redis::{OutboxEntry, UnconfirmedEntries};
 
 #[tokio::test]
-async fn entries_stay_until_they_are_confirmed() {
+async fn entries_stay_in_outbox_until_confirmed() {
     let event = Event::open(30).await;
     let mut entries = Vec::new();
     for i in 0..3 {
@@ -15,13 +15,13 @@ async fn entries_stay_until_they_are_confirmed() {
         entries.push(reply.outbox.unwrap());
     }
     let left = async |after: Option<&str>, count| {
-        event.stock.left_behind(&event.id, Duration::ZERO, after, count).await.unwrap().entries
+        event.stock.list_unconfirmed(&event.id, Duration::ZERO, after, count).await.unwrap().entries
     };
     assert_eq!(left(None, 10).await, entries);
     assert_eq!(left(None, 2).await, entries[..2]);
     assert_eq!(left(Some(&entries[1].id), 10).await, entries[2..]);
-    let young = event.stock.left_behind(&event.id, Duration::from_mins(1), None, 10).await.unwrap();
-    assert_eq!(young, CleanupIncomplete::default(), "not left behind yet");
+    let young = event.stock.list_unconfirmed(&event.id, Duration::from_mins(1), None, 10).await.unwrap();
+    assert_eq!(young, UnconfirmedEntries::default(), "no entry is a minute old");
 
     event.stock.confirm(&event.id, &[entries[1].id.clone(), entries[1].id.clone()]).await.unwrap();
     event.stock.confirm(&event.id, &[]).await.unwrap();
@@ -30,20 +30,20 @@ async fn entries_stay_until_they_are_confirmed() {
 }
 
 #[tokio::test]
-async fn one_issuer_at_a_time_sweeps_an_event() {
+async fn sweeper_lease_has_one_holder() {
     let event = Event::open(1).await;
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let lease = Duration::from_mins(1);
-    assert!(event.stock.sweep_as(&event.id, one, lease).await.unwrap());
-    assert!(event.stock.sweep_as(&event.id, one, lease).await.unwrap(), "keeps it");
-    assert!(!event.stock.sweep_as(&event.id, two, lease).await.unwrap());
-    assert!(event.stock.sweep_as(&event.id, one, Duration::from_millis(1)).await.unwrap());
-    while !event.stock.sweep_as(&event.id, two, lease).await.unwrap() {
+    assert!(event.stock.acquire_sweeper_lease(&event.id, one, lease).await.unwrap());
+    assert!(event.stock.acquire_sweeper_lease(&event.id, one, lease).await.unwrap(), "renewed");
+    assert!(!event.stock.acquire_sweeper_lease(&event.id, two, lease).await.unwrap());
+    assert!(event.stock.acquire_sweeper_lease(&event.id, one, Duration::from_millis(1)).await.unwrap());
+    while !event.stock.acquire_sweeper_lease(&event.id, two, lease).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Writes to the outbox what an issuer would not.
+/// Writes an entry to the outbox that no issuer would write.
 fn write(event: &Event, id: &str, field: &str, value: &str) -> String {
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
     redis::cmd("XADD").arg(outbox(event)).arg(id).arg(field).arg(value).query(&mut admin).unwrap()
@@ -58,33 +58,33 @@ async fn issue(event: &Event, numbers: std::ops::Range<u64>) -> OutboxEntry {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_hides_nothing_behind_it() {
+async fn unreadable_entries_do_not_hide_later_ones() {
     let event = Event::open(20).await;
     let first = issue(&event, 0..10).await;
-    let foreign = [
+    let unreadable = [
         write(&event, "*", "who", "knows"),
         write(&event, "*", "records", "[]"),
         write(&event, "*", "uid", &event.uid.to_string()),
     ];
     let last = issue(&event, 10..20).await;
     let left = async |after: Option<&str>, count| {
-        event.stock.left_behind(&event.id, Duration::ZERO, after, count).await.unwrap()
+        event.stock.list_unconfirmed(&event.id, Duration::ZERO, after, count).await.unwrap()
     };
     let all = left(None, 10).await;
-    assert_eq!((all.entries, &all.unreadable[..]), (vec![first.clone(), last.clone()], &foreign[..]));
+    assert_eq!((all.entries, &all.unreadable[..]), (vec![first.clone(), last.clone()], &unreadable[..]));
     assert_eq!(all.last.as_ref(), Some(&last.id));
 
-    // A page that has nothing else does not look like the end.
+    // A page of only unreadable entries is not the last page.
     let bad = left(Some(&first.id), 2).await;
-    assert_eq!((bad.entries, &bad.unreadable[..]), (vec![], &foreign[..2]));
+    assert_eq!((bad.entries, &bad.unreadable[..]), (vec![], &unreadable[..2]));
     let rest = left(bad.last.as_deref(), 2).await;
-    assert_eq!((rest.entries, &rest.unreadable[..]), (vec![last.clone()], &foreign[2..]));
-    assert_eq!(left(rest.last.as_deref(), 2).await, CleanupIncomplete::default());
-    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 5, "they stay");
+    assert_eq!((rest.entries, &rest.unreadable[..]), (vec![last.clone()], &unreadable[2..]));
+    assert_eq!(left(rest.last.as_deref(), 2).await, UnconfirmedEntries::default());
+    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 5, "unreadable entries stay");
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_hides_nothing() {
+async fn entries_with_future_ids_are_listed() {
     let event = Event::open(40).await;
     let old = issue(&event, 0..10).await;
     let year_2100 = write(&event, "4102444800000-0", "who", "knows");
@@ -93,13 +93,13 @@ async fn a_clock_that_was_ahead_hides_nothing() {
     assert!(entries[0].id.starts_with("4102444800000-"), "{}", entries[0].id);
 
     let left = async |age, after: Option<&str>, count| {
-        event.stock.left_behind(&event.id, age, after, count).await.unwrap().entries
+        event.stock.list_unconfirmed(&event.id, age, after, count).await.unwrap().entries
     };
     let (now, minute, century) = (Duration::ZERO, Duration::from_mins(1), Duration::from_hours(24 * 36525));
     assert_eq!(left(minute, None, 10).await, entries);
     assert_eq!(left(minute, None, 2).await, entries[..2]);
     assert_eq!(left(minute, Some(&entries[1].id), 2).await, entries[2..]);
-    assert_eq!(left(century, None, 10).await, [], "not so far ahead");
-    assert_eq!(left(now, None, 2).await, [old.clone(), entries[0].clone()], "the old ones come first");
+    assert_eq!(left(century, None, 10).await, [], "not further in the future than this");
+    assert_eq!(left(now, None, 2).await, [old.clone(), entries[0].clone()], "the oldest first");
     assert_eq!(left(now, Some(&old.id), 10).await, entries);
 }

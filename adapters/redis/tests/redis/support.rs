@@ -1,7 +1,11 @@
-//! An event of its own for each test, on the shared Redis.
+//! Each test has its own event on the shared Redis.
 
-use couponry_domain::{CodeFormat, Coupon, Discount, DiscountType, EventName, Gate, Lot, Seed, UserId, Uuid, Window};
-use couponry_redis::{Acknowledge, Loaded, Opening, Settlement, SettlementOutcome, Stock};
+use std::error::Error;
+
+use couponry_domain::{
+    Acknowledge, CodeFormat, Coupon, CouponBatch, Discount, DiscountType, EventName, Gate, Seed, UserId, Uuid, Window,
+};
+use couponry_redis::{Fenced, GateSettings, Settlement, SettlementOutcome, Stock};
 
 pub(crate) struct Event {
     pub(crate) stock: Stock,
@@ -13,7 +17,7 @@ pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent,
 pub(crate) const FIVE_THOUSAND: Discount = Discount { kind: DiscountType::Amount, value: 5000 };
 
 impl Event {
-    /// An event that is loaded with `count` coupons and open.
+    /// An open event with `count` coupons.
     pub(crate) async fn open(count: u64) -> Self {
         let event = Self::prepared().await;
         event.load(0, count).await;
@@ -21,57 +25,68 @@ impl Event {
         event
     }
 
-    /// An event without coupons yet.
+    /// A verified event without coupons.
     pub(crate) async fn prepared() -> Self {
         let uid = Uuid::new_v4();
         let stock = Stock::connect(&couponry_testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
         let event = Self { stock, id: "summer".parse().unwrap(), uid };
-        assert_eq!(event.stock.prepare(&event.id, uid, 0).await.unwrap(), Loaded::Here(()));
-        adopt(&event.stock, &event.id).await;
+        assert_eq!(event.stock.prepare(&event.id, uid, 0).await.unwrap(), Fenced::Applied(()));
+        mark_verified(&event.stock, &event.id).await;
         event
     }
 
     pub(crate) async fn load(&self, first_ordinal: u64, count: u64) {
         if count > 0 {
             let loaded = self.stock.load(&self.id, self.uid, 0, &coupons(first_ordinal, count)).await.unwrap();
-            assert_eq!(loaded, Loaded::Here(first_ordinal + count));
+            assert_eq!(loaded, Fenced::Applied(first_ordinal + count));
         }
     }
 
-    pub(crate) async fn gate(&self, gate: Gate, window: Window, total: u64) -> Loaded<Gate> {
-        self.stock.set_gate(&self.id, self.uid, &opening(gate, window, total)).await.unwrap()
+    pub(crate) async fn gate(&self, gate: Gate, window: Window, total: u64) -> Fenced<Gate> {
+        self.stock.set_gate(&self.id, self.uid, &gate_settings(gate, window, total)).await.unwrap()
     }
 }
 
-/// Nothing was given yet, so whatever Redis it is will do.
-pub(crate) async fn adopt(stock: &Stock, id: &EventName) {
-    let seen = stock.observe(id).await.unwrap().unwrap();
-    assert_eq!(stock.adopt(id, &seen, None).await.unwrap(), Loaded::Here(()));
+/// Marks the current Redis as verified.
+pub(crate) async fn mark_verified(stock: &Stock, id: &EventName) {
+    let observed = stock.observe(id).await.unwrap().unwrap();
+    assert_eq!(stock.mark_verified(id, &observed, None).await.unwrap(), Fenced::Applied(()));
 }
 
-pub(crate) fn opening(gate: Gate, window: Window, total: u64) -> Opening {
-    Opening { gate, window, acknowledge: Acknowledge::Redis, generation: 1, stock_epoch: 0, total }
+pub(crate) fn gate_settings(gate: Gate, window: Window, total: u64) -> GateSettings {
+    GateSettings { gate, window, acknowledge: Acknowledge::Redis, generation: 1, stock_epoch: 0, total }
 }
 
-/// `count` coupons of both discounts, beginning at an ordinal; the same ones at every call.
+/// `count` coupons of both discounts from this ordinal on; the same ones in every call.
 pub(crate) fn coupons(first_ordinal: u64, count: u64) -> Vec<Coupon> {
     let counts = vec![(TEN_PERCENT, count / 2), (FIVE_THOUSAND, count - count / 2)];
-    Lot { first_ordinal, counts }.coupons(Seed::from([7; 32]), CodeFormat::default()).collect()
+    CouponBatch { first_ordinal, counts }.coupons(Seed::from([7; 32]), CodeFormat::default()).collect()
+}
+
+/// Prints the error with its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 pub(crate) fn users(range: std::ops::Range<u64>) -> Vec<UserId> {
     range.map(|i| format!("user-{i}").parse().unwrap()).collect()
 }
 
-/// Writes that everything that was given is in the database, and in Kafka.
+/// Marks all issued coupons as recorded, and confirms the outbox.
 pub(crate) async fn record_all(stock: &Stock, event: &EventName, uid: Uuid) {
-    let given = stock.scan_issued(event).await.unwrap();
-    let settlements: Vec<_> = given
+    let issued = stock.scan_issued(event).await.unwrap();
+    let settlements: Vec<_> = issued
         .into_iter()
-        .map(|(user, held)| Settlement { user, coupon: held.coupon, outcome: SettlementOutcome::Completed })
+        .map(|(user, entry)| Settlement { user, coupon: entry.issued.coupon, outcome: SettlementOutcome::Completed })
         .collect();
     stock.settle(event, uid, &settlements).await.unwrap();
-    let left = stock.left_behind(event, std::time::Duration::ZERO, None, 100).await.unwrap();
+    let left = stock.list_unconfirmed(event, std::time::Duration::ZERO, None, 100).await.unwrap();
     let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
     stock.confirm(event, &ids).await.unwrap();
 }

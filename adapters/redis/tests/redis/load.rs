@@ -1,21 +1,21 @@
-//! Filling the stock, exactly once.
+//! Loading the stock, exactly once.
 
-use crate::support::{Event, adopt, coupons, opening, users};
+use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
 use couponry_domain::{Gate, Uuid, Window};
-use couponry_redis::{Loaded, Opening, Stock};
+use couponry_redis::{Fenced, GateSettings, Stock};
 use futures::future;
 
 #[tokio::test]
-async fn a_chunk_counts_once_however_often_it_is_sent() {
+async fn repeated_chunk_is_loaded_once() {
     let event = Event::prepared().await;
     let chunks: Vec<_> = (0..10).map(|i| coupons(i * 100, 100)).collect();
     let load = |i: usize| event.stock.load(&event.id, event.uid, 0, &chunks[i]);
-    assert_eq!(load(0).await.unwrap(), Loaded::Here(100));
-    assert_eq!(load(0).await.unwrap(), Loaded::Here(100), "again");
-    assert_eq!(load(5).await.unwrap(), Loaded::Here(100), "too early");
-    // Two operators at once, each from where it believes to be.
+    assert_eq!(load(0).await.unwrap(), Fenced::Applied(100));
+    assert_eq!(load(0).await.unwrap(), Fenced::Applied(100), "again");
+    assert_eq!(load(5).await.unwrap(), Fenced::Applied(100), "not the next chunk");
+    // Two operators load at the same time.
     let both = future::join_all((0..20).map(|i| load(i / 2))).await;
-    assert!(both.into_iter().all(|loaded| matches!(loaded.unwrap(), Loaded::Here(_))));
+    assert!(both.into_iter().all(|loaded| matches!(loaded.unwrap(), Fenced::Applied(_))));
     for i in 0..10 {
         load(i).await.unwrap();
     }
@@ -25,54 +25,56 @@ async fn a_chunk_counts_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn the_gate_opens_only_for_the_whole_stock() {
+async fn gate_with_incomplete_stock_stays_loading() {
     let event = Event::prepared().await;
     event.load(0, 99).await;
-    let open = opening(Gate::Open, Window::default(), 100);
-    let error = event.stock.set_gate(&event.id, event.uid, &open).await.unwrap_err().to_string();
-    assert!(error.contains("loaded 99, held 99, wanted 100"), "{error}");
+    let open = gate_settings(Gate::Open, Window::default(), 100);
+    let error = event.stock.set_gate(&event.id, event.uid, &open).await.unwrap_err();
+    let error = chain(&error);
+    assert!(error.contains("loaded 99, counted 99, expected 100"), "{error}");
     event.load(99, 1).await;
-    assert_eq!(event.stock.set_gate(&event.id, event.uid, &open).await.unwrap(), Loaded::Here(Gate::Open));
+    assert_eq!(event.stock.set_gate(&event.id, event.uid, &open).await.unwrap(), Fenced::Applied(Gate::Open));
 
     let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((observed.gate, observed.loaded, observed.available, observed.generation), (Gate::Open, 100, 100, 1));
 }
 
 #[tokio::test]
-async fn a_stock_with_a_hole_does_not_open() {
+async fn gate_with_missing_coupon_stays_loading() {
     let event = Event::prepared().await;
     event.load(0, 10).await;
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
     redis::cmd("LPOP").arg(format!("test-{}-couponQueue:{{summer}}", event.uid)).exec(&mut admin).unwrap();
-    let open = opening(Gate::Open, Window::default(), 10);
-    let error = event.stock.set_gate(&event.id, event.uid, &open).await.unwrap_err().to_string();
-    assert!(error.contains("loaded 10, held 9, wanted 10"), "{error}");
+    let open = gate_settings(Gate::Open, Window::default(), 10);
+    let error = event.stock.set_gate(&event.id, event.uid, &open).await.unwrap_err();
+    let error = chain(&error);
+    assert!(error.contains("loaded 10, counted 9, expected 10"), "{error}");
 }
 
 #[tokio::test]
-async fn a_top_up_joins_the_end_of_the_queue_while_coupons_are_given() {
+async fn top_up_of_open_event_appends_to_queue() {
     let event = Event::open(3).await;
     event.stock.issue(&event.id, &users(0..3)).await.unwrap();
     event.load(3, 2).await;
     let reply = event.stock.issue(&event.id, &users(3..6)).await.unwrap().unwrap();
     assert_eq!(reply.outbox.unwrap().records.len(), 2);
-    assert_eq!(reply.outcomes[2], couponry_redis::Outcome::SoldOut);
+    assert_eq!(reply.outcomes[2], couponry_redis::IssueOutcome::SoldOut);
 }
 
 #[tokio::test]
-async fn a_name_belongs_to_one_event_at_a_time() {
+async fn event_with_used_name_is_stale() {
     let event = Event::open(5).await;
     let Event { stock, id, uid } = &event;
     let other = Uuid::new_v4();
-    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Loaded::Here(()), "again");
-    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Loaded::OtherEvent);
-    assert_eq!(stock.load(id, other, 0, &coupons(5, 1)).await.unwrap(), Loaded::OtherEvent);
-    let closed = opening(Gate::Closed, Window::default(), 5);
-    assert_eq!(stock.set_gate(id, other, &closed).await.unwrap(), Loaded::OtherEvent);
+    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Fenced::Applied(()), "again");
+    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Fenced::Stale);
+    assert_eq!(stock.load(id, other, 0, &coupons(5, 1)).await.unwrap(), Fenced::Stale);
+    let closed = gate_settings(Gate::Closed, Window::default(), 5);
+    assert_eq!(stock.set_gate(id, other, &closed).await.unwrap(), Fenced::Stale);
     assert_eq!(
         stock.settle(id, other, &[]).await.unwrap(),
-        Loaded::Here(couponry_redis::Settled::default()),
-        "nothing to do"
+        Fenced::Applied(couponry_redis::Settled::default()),
+        "no settlements"
     );
     assert!(!stock.remove(id, other).await.unwrap());
     assert_eq!(stock.events().await.unwrap(), std::slice::from_ref(id));
@@ -81,68 +83,68 @@ async fn a_name_belongs_to_one_event_at_a_time() {
     assert!(!stock.remove(id, *uid).await.unwrap(), "again");
     assert!(stock.observe(id).await.unwrap().is_none());
     assert!(stock.events().await.unwrap().is_empty());
-    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Loaded::Here(()));
+    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Fenced::Applied(()));
 }
 
-/// The last packets of an operator that was slower than another one, which made the stock anew meanwhile.
+/// Late calls of an operator, after another one has discarded the stock and generated it again.
 #[tokio::test]
-async fn what_is_meant_for_another_edition_changes_nothing() {
+async fn write_with_old_stock_epoch_is_stale() {
     let event = Event::prepared().await;
     event.load(0, 5).await;
     let Event { stock, id, uid } = &event;
     assert!(stock.remove_stock_epoch(id, *uid, 0).await.unwrap());
-    assert_eq!(stock.prepare(id, *uid, 1).await.unwrap(), Loaded::Here(()));
-    adopt(stock, id).await;
+    assert_eq!(stock.prepare(id, *uid, 1).await.unwrap(), Fenced::Applied(()));
+    mark_verified(stock, id).await;
 
-    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Loaded::OtherEvent);
-    assert_eq!(stock.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), Loaded::OtherEvent);
-    assert_eq!(stock.load(id, *uid, 1, &coupons(0, 3)).await.unwrap(), Loaded::Here(3));
-    let old = opening(Gate::Open, Window::default(), 3);
-    assert_eq!(stock.set_gate(id, *uid, &old).await.unwrap(), Loaded::OtherEvent);
+    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Fenced::Stale);
+    assert_eq!(stock.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), Fenced::Stale);
+    assert_eq!(stock.load(id, *uid, 1, &coupons(0, 3)).await.unwrap(), Fenced::Applied(3));
+    let old = gate_settings(Gate::Open, Window::default(), 3);
+    assert_eq!(stock.set_gate(id, *uid, &old).await.unwrap(), Fenced::Stale);
     assert!(!stock.remove_stock_epoch(id, *uid, 0).await.unwrap());
     let observed = stock.observe(id).await.unwrap().unwrap();
     assert_eq!((observed.stock_epoch, observed.gate, observed.available), (1, Gate::Loading, 3));
-    let own = Opening { stock_epoch: 1, ..old };
-    assert_eq!(stock.set_gate(id, *uid, &own).await.unwrap(), Loaded::Here(Gate::Open));
+    let own = GateSettings { stock_epoch: 1, ..old };
+    assert_eq!(stock.set_gate(id, *uid, &own).await.unwrap(), Fenced::Applied(Gate::Open));
 }
 
 #[tokio::test]
-async fn an_older_manifest_changes_nothing_but_closing_always_works() {
+async fn gate_with_older_generation_has_no_effect_unless_it_closes() {
     let event = Event::open(5).await;
     let set = async |gate, generation| {
-        let opening = Opening { generation, ..opening(gate, Window::default(), 5) };
-        event.stock.set_gate(&event.id, event.uid, &opening).await.unwrap()
+        let settings = GateSettings { generation, ..gate_settings(gate, Window::default(), 5) };
+        event.stock.set_gate(&event.id, event.uid, &settings).await.unwrap()
     };
-    assert_eq!(set(Gate::Paused, 3).await, Loaded::Here(Gate::Paused));
-    assert_eq!(set(Gate::Open, 2).await, Loaded::Here(Gate::Paused), "came late");
+    assert_eq!(set(Gate::Paused, 3).await, Fenced::Applied(Gate::Paused));
+    assert_eq!(set(Gate::Open, 2).await, Fenced::Applied(Gate::Paused), "an older generation");
     assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().generation, 3);
-    assert_eq!(set(Gate::Open, 3).await, Loaded::Here(Gate::Open));
-    assert_eq!(set(Gate::Closed, 1).await, Loaded::Here(Gate::Closed));
+    assert_eq!(set(Gate::Open, 3).await, Fenced::Applied(Gate::Open));
+    assert_eq!(set(Gate::Closed, 1).await, Fenced::Applied(Gate::Closed));
 }
 
-/// An event that no issuer knows of is never swept.
+/// Issuers sweep only the events of the set.
 #[tokio::test]
-async fn an_event_is_listed_before_a_coupon_can_be_given() {
+async fn event_is_listed_before_gate_opens() {
     let event = Event::prepared().await;
     event.load(0, 1).await;
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
-    // As if a crash, or somebody else's late removal, had come in between.
+    // As after a crash, or a late removal by another operator.
     redis::cmd("DEL").arg(format!("test-{}-couponEvents", event.uid)).exec(&mut admin).unwrap();
     event.gate(Gate::Open, Window::default(), 1).await;
     assert_eq!(event.stock.events().await.unwrap(), std::slice::from_ref(&event.id));
 }
 
 #[tokio::test]
-async fn coupons_of_nobody_knows_which_event_are_not_built_upon() {
+async fn prepare_with_leftover_keys_fails() {
     let event = Event::open(5).await;
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
     redis::cmd("DEL").arg(format!("test-{}-couponMeta:{{summer}}", event.uid)).exec(&mut admin).unwrap();
-    let error = event.stock.prepare(&event.id, event.uid, 0).await.unwrap_err().to_string();
+    let error = chain(&event.stock.prepare(&event.id, event.uid, 0).await.unwrap_err());
     assert!(error.contains("couponMeta is missing"), "{error}");
 }
 
 #[tokio::test]
-async fn a_redis_that_is_not_there_is_an_error_and_comes_back() {
+async fn ping_fails_while_redis_is_down_and_recovers() {
     let server = couponry_testbed::Redis::start().unwrap();
     let stock = Stock::connect(&server.url(), "").unwrap();
     stock.ping().await.unwrap();
@@ -151,7 +153,7 @@ async fn a_redis_that_is_not_there_is_an_error_and_comes_back() {
     server.restart().unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while stock.ping().await.is_err() {
-        assert!(std::time::Instant::now() < deadline, "the connection did not come back");
+        assert!(std::time::Instant::now() < deadline, "the connection was not restored");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(Stock::connect("http://nowhere", "").is_err());

@@ -1,11 +1,11 @@
-//! The connection to one Redis, or to the nodes of a cluster. It comes back by itself.
+//! The connection to one Redis, or to the nodes of a Redis Cluster. It reconnects by itself.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use couponry_settings::{RedisSettings, SettingsError};
+use couponry_settings::{ExposeSecret as _, RedisSettings, SettingsError};
 use redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture,
     RedisResult, ServerErrorKind, TlsCertificates, Value,
@@ -15,69 +15,75 @@ use redis::{
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
 };
 
-use crate::StockError;
+use crate::error::StockError;
 
-/// How long an answer may take. After that the outcome is unknown: Redis may still run the script.
+/// How long a response may take. After that, the outcome is unknown: Redis may still run the script.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
-const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(1);
-/// How long a call to a cluster may take, with all redirections and repetitions.
-const CLUSTER_TIMEOUT: Duration = Duration::from_secs(4);
-/// Bounds of the pause before a call to a cluster is repeated.
-const CLUSTER_PAUSE: std::ops::Range<u64> = 50..500;
-/// A connection is not given up more often than this, so that a Redis that refuses everything is not flooded with new ones.
-const LEAST_AGE: Duration = Duration::from_secs(1);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+/// How long a call to a cluster may take, with all redirections and retries.
+const CLUSTER_RESPONSE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Bounds of the delay before a call to a cluster is retried, in milliseconds.
+const CLUSTER_RETRY_DELAY: std::ops::Range<u64> = 50..500;
+/// A connection is replaced at most this often, so that a Redis that rejects every call is not flooded with
+/// connections.
+const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
 
 /// Cheap to clone; all clones share the connection.
 #[derive(Clone)]
-pub(crate) struct Link(Arc<Inner>);
+pub(crate) struct ReconnectingConnection(Arc<Inner>);
 
 struct Inner {
-    way: Way,
+    mode: ConnectMode,
     address: Arc<str>,
     current: Mutex<Current>,
 }
 
 /// How to connect.
-enum Way {
-    One(Box<Client>),
+enum ConnectMode {
+    SingleNode(Box<Client>),
     Cluster(Box<ClusterClient>),
 }
 
 struct Current {
     generation: u64,
-    since: Instant,
+    connected_at: Instant,
     connection: Connection,
+}
+
+impl Current {
+    fn new(generation: u64, connection: Connection) -> Self {
+        Self { generation, connected_at: Instant::now(), connection }
+    }
 }
 
 #[derive(Clone)]
 enum Connection {
-    One(ConnectionManager),
+    SingleNode(ConnectionManager),
     Cluster(ClusterConnection),
 }
 
-impl Link {
+impl ReconnectingConnection {
     /// Connects with the first call.
     pub(crate) fn new(settings: &RedisSettings) -> Result<Self, StockError> {
         settings.check()?;
-        // Nobody else need have chosen: the process has one provider, and it is this one.
+        // Fails if the process has installed a provider already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let certificates = TlsCertificates {
             client_tls: None,
-            root_cert: settings.authorities.as_ref().map(|authorities| authorities.pem().as_bytes().to_vec()),
+            root_cert: settings.ca_certificates.as_ref().map(|ca| ca.pem().as_bytes().to_vec()),
         };
-        let urls = settings.url.reveal().split(|c| settings.cluster && c == ',');
+        let urls = settings.url.expose_secret().split(|c| settings.cluster && c == ',');
         let nodes = urls.map(|url| node(url.trim(), settings)).collect::<Result<Vec<_>, _>>()?;
-        // Not the URLs, in which a password may be.
+        // Not the URLs, which may contain a password.
         let address = nodes.iter().map(|node| node.addr().to_string()).collect::<Vec<_>>().join(",").into();
-        let way = if settings.cluster {
+        let mode = if settings.cluster {
             cluster(nodes, settings, certificates)?
         } else {
-            one(nodes, settings, certificates)?
+            single_node(nodes, settings, certificates)?
         };
-        let current =
-            Current { generation: 0, since: Instant::now(), connection: way.connect().map_err(StockError::Url)? };
-        Ok(Self(Arc::new(Inner { way, address, current: Mutex::new(current) })))
+        let current = Current::new(0, mode.connect().map_err(StockError::url)?);
+        Ok(Self(Arc::new(Inner { mode, address, current: Mutex::new(current) })))
     }
 
     /// Hosts and ports.
@@ -85,20 +91,20 @@ impl Link {
         self.0.address.clone()
     }
 
-    /// Why there is no connection to a cluster: its client itself only says that there is none.
-    pub(crate) async fn diagnosis(&self) -> Option<RedisError> {
-        let Way::Cluster(client) = &self.0.way else { return None };
+    /// Returns why the cluster cannot be reached: the errors of the shared connection do not contain the reason.
+    pub(crate) async fn diagnose(&self) -> Option<RedisError> {
+        let ConnectMode::Cluster(client) = &self.0.mode else { return None };
         client.get_async_connection().await.err()
     }
 
-    /// Asks the Redis, or each node of the cluster that has slots, and returns each one's answer.
-    pub(crate) async fn ask_each(&self, command: &Cmd) -> RedisResult<Vec<Value>> {
+    /// Sends a command to the Redis, or to each master of the cluster, and returns the response of each.
+    pub(crate) async fn query_masters(&self, command: &Cmd) -> RedisResult<Vec<Value>> {
         match self.current().1 {
-            Connection::One(_) => Ok(vec![self.clone().req_packed_command(command).await?]),
+            Connection::SingleNode(_) => Ok(vec![self.clone().req_packed_command(command).await?]),
             Connection::Cluster(mut cluster) => {
-                let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-                match cluster.route_command(command.clone(), all).await? {
-                    Value::Map(answers) => Ok(answers.into_iter().map(|(_, answer)| answer).collect()),
+                let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                match cluster.route_command(command.clone(), masters).await? {
+                    Value::Map(responses) => Ok(responses.into_iter().map(|(_, response)| response).collect()),
                     other => Ok(vec![other]),
                 }
             }
@@ -110,40 +116,40 @@ impl Link {
         (current.generation, current.connection.clone())
     }
 
-    /// Gives up the connection if it would not get over this error by itself.
-    fn note(&self, generation: u64, error: &RedisError) {
-        let is_over = match error.kind() {
-            // A connection that was lost is replaced by its owner, but not one that just does not answer.
+    /// Replaces the connection if it would not recover from this error by itself.
+    fn handle_error(&self, generation: u64, error: &RedisError) {
+        let must_reconnect = match error.kind() {
+            // The driver replaces a lost connection, but not one that only stopped responding.
             ErrorKind::Io => error.is_timeout(),
-            // About what was asked, not about the connection: what this user may not do, or this Redis does not know, is the same
-            // on a new one.
+            // Errors of the command, not of the connection: a new connection would return the same.
             ErrorKind::ClusterConnectionNotFound
             | ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
                 false
             }
-            // READONLY: the other end is a master no more. AUTH refused: that answer would be given for ever. Others may come
-            // from the beginning of a connection, where they would be kept as well.
+            // READONLY: the peer is not a master any more. A failed AUTH: the driver would return the same error for
+            // ever. Others may come from the handshake, whose error the driver keeps as well.
             _ => true,
         };
         let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_over && current.generation == generation && current.since.elapsed() >= LEAST_AGE {
-            // What is under way on the old connection goes on there.
-            if let Ok(connection) = self.0.way.connect() {
-                *current = Current { generation: generation + 1, since: Instant::now(), connection };
+        let is_current = current.generation == generation && current.connected_at.elapsed() >= MIN_CONNECTION_AGE;
+        if must_reconnect && is_current {
+            // Calls that are in flight on the old connection complete there.
+            if let Ok(connection) = self.0.mode.connect() {
+                *current = Current::new(generation + 1, connection);
             }
         }
     }
 }
 
-impl Way {
+impl ConnectMode {
     fn connect(&self) -> RedisResult<Connection> {
         match self {
-            Self::One(client) => {
+            Self::SingleNode(client) => {
                 let config = ConnectionManagerConfig::new()
                     .set_response_timeout(Some(RESPONSE_TIMEOUT))
                     .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-                    .set_max_delay(LONGEST_RECONNECT_DELAY);
-                ConnectionManager::new_lazy_with_config(Client::clone(client), config).map(Connection::One)
+                    .set_max_delay(MAX_RECONNECT_DELAY);
+                ConnectionManager::new_lazy_with_config(Client::clone(client), config).map(Connection::SingleNode)
             }
             Self::Cluster(client) => {
                 let config = ClusterConfig::new()
@@ -155,17 +161,17 @@ impl Way {
     }
 }
 
-impl ConnectionLike for Link {
+impl ConnectionLike for ReconnectingConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let (generation, connection) = self.current();
             let result = match connection {
-                Connection::One(mut one) => one.req_packed_command(command).await,
+                Connection::SingleNode(mut single_node) => single_node.req_packed_command(command).await,
                 Connection::Cluster(mut cluster) => cluster.req_packed_command(command).await,
             };
-            // An answer that is an error becomes one only further up.
+            // The driver converts an error response into an error only after this call.
             let result = result.and_then(Value::extract_error);
-            result.inspect_err(|error| self.note(generation, error))
+            result.inspect_err(|error| self.handle_error(generation, error))
         })
     }
 
@@ -178,10 +184,12 @@ impl ConnectionLike for Link {
         Box::pin(async move {
             let (generation, connection) = self.current();
             let result = match connection {
-                Connection::One(mut one) => one.req_packed_commands(commands, offset, count).await,
+                Connection::SingleNode(mut single_node) => {
+                    single_node.req_packed_commands(commands, offset, count).await
+                }
                 Connection::Cluster(mut cluster) => cluster.req_packed_commands(commands, offset, count).await,
             };
-            result.inspect_err(|error| self.note(generation, error))
+            result.inspect_err(|error| self.handle_error(generation, error))
         })
     }
 
@@ -190,46 +198,46 @@ impl ConnectionLike for Link {
     }
 }
 
-fn one(
+fn single_node(
     mut nodes: Vec<ConnectionInfo>,
     settings: &RedisSettings,
     certificates: TlsCertificates,
-) -> Result<Way, StockError> {
+) -> Result<ConnectMode, StockError> {
     let info = nodes.swap_remove(0);
     let client = if settings.is_tls() { Client::build_with_tls(info, certificates) } else { Client::open(info) };
-    Ok(Way::One(Box::new(client.map_err(StockError::Url)?)))
+    Ok(ConnectMode::SingleNode(Box::new(client.map_err(StockError::url)?)))
 }
 
 fn cluster(
     nodes: Vec<ConnectionInfo>,
     settings: &RedisSettings,
     certificates: TlsCertificates,
-) -> Result<Way, StockError> {
+) -> Result<ConnectMode, StockError> {
     if nodes.iter().any(|node| node.redis_settings().db() != 0) {
         return Err(SettingsError::new("--redis-url names a database, but a Redis Cluster has only one").into());
     }
     let mut client = ClusterClient::builder(nodes)
-        .overall_response_timeout(Some(CLUSTER_TIMEOUT))
-        .min_retry_wait(CLUSTER_PAUSE.start)
-        .max_retry_wait(CLUSTER_PAUSE.end);
+        .overall_response_timeout(Some(CLUSTER_RESPONSE_TIMEOUT))
+        .min_retry_wait(CLUSTER_RETRY_DELAY.start)
+        .max_retry_wait(CLUSTER_RETRY_DELAY.end);
     if settings.is_tls() {
         client = client.certs(certificates);
     }
-    Ok(Way::Cluster(Box::new(client.build().map_err(StockError::Url)?)))
+    Ok(ConnectMode::Cluster(Box::new(client.build().map_err(StockError::url)?)))
 }
 
-/// One address, with the name and the password that go before those in it.
+/// One address, with the user and the password of the settings, which take precedence over those of the URL.
 fn node(url: &str, settings: &RedisSettings) -> Result<ConnectionInfo, StockError> {
-    let info = url.into_connection_info().map_err(StockError::Url)?;
+    let info = url.into_connection_info().map_err(StockError::url)?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) != settings.is_tls() {
         return Err(SettingsError::new("the addresses in --redis-url must all begin with rediss://, or none").into());
     }
     let mut login = info.redis_settings().clone();
     if let Some(username) = &settings.username {
-        login = login.set_username(username.reveal());
+        login = login.set_username(username.expose_secret());
     }
     if let Some(password) = &settings.password {
-        login = login.set_password(password.reveal());
+        login = login.set_password(password.expose_secret());
     }
     Ok(info.set_redis_settings(login))
 }

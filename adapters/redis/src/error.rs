@@ -1,0 +1,87 @@
+//! Errors of Redis operations.
+
+use std::sync::Arc;
+
+use couponry_settings::SettingsError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// An error of Redis or of its driver. Its message contains its sources already, so it has none: a printed chain shows
+/// each cause once.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DriverError(pub(crate) RedisError);
+
+/// A failed Redis operation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StockError {
+    /// The URL is not a valid Redis URL. The message does not contain it, because it may have a password.
+    #[error("the Redis URL is not of the form redis://[user:password@]host[:port][/database]")]
+    Url(#[source] DriverError),
+    /// The settings contradict each other.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Redis cannot be reached, or rejects the connection.
+    #[error("cannot reach Redis at {address}{advice}")]
+    Unreachable {
+        /// Its hosts and ports.
+        address: Arc<str>,
+        /// A possible fix, where the cause does not name one.
+        advice: &'static str,
+        /// The error of Redis or of the connection.
+        #[source]
+        cause: DriverError,
+    },
+    /// Redis returned an error, or the connection failed. After a timeout or a lost connection the outcome is unknown.
+    #[error("{operation}{}", advice(&cause.0))]
+    Redis {
+        /// The failed operation.
+        operation: &'static str,
+        /// The error of Redis or of the connection.
+        #[source]
+        cause: DriverError,
+    },
+    /// Redis contains a value that this version does not write.
+    #[error("{operation}: Redis contains the invalid value {value}")]
+    InvalidValue {
+        /// The failed operation.
+        operation: &'static str,
+        /// The value, quoted.
+        value: String,
+    },
+}
+
+impl StockError {
+    pub(crate) fn url(cause: RedisError) -> Self {
+        Self::Url(DriverError(cause))
+    }
+}
+
+/// Converts an error of the driver into the error of this operation.
+pub(crate) fn failed(operation: &'static str) -> impl FnOnce(RedisError) -> StockError {
+    move |cause| StockError::Redis { operation, cause: DriverError(cause) }
+}
+
+pub(crate) fn invalid_value(operation: &'static str, value: &str) -> StockError {
+    StockError::InvalidValue { operation, value: format!("{value:?}") }
+}
+
+/// A possible fix for an error whose own text does not name one.
+pub(crate) fn advice(error: &RedisError) -> &'static str {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => " (check --redis-username and --redis-password)",
+        ErrorKind::Server(ServerErrorKind::Moved) => " (this is a node of a Redis Cluster: set --redis-cluster)",
+        _ => {
+            let text = error.to_string();
+            if text.contains("InvalidContentType") {
+                " (the server does not use TLS at this address: use redis://, or another port)"
+            } else if ["UnknownIssuer", "BadSignature"].iter().any(|reason| text.contains(reason)) {
+                " (the server certificate was not issued by a CA in --redis-ca-file)"
+            } else if text.contains("cluster support disabled") {
+                " (this is not a Redis Cluster: remove --redis-cluster)"
+            } else {
+                ""
+            }
+        }
+    }
+}

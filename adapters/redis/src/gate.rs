@@ -1,0 +1,63 @@
+//! Setting the gate and the window of an event.
+
+use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Window};
+
+use crate::{
+    error::{StockError, failed, invalid_value},
+    fenced::Fenced,
+    stock::Stock,
+};
+
+/// The gate of an event as its manifest specifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateSettings {
+    /// The gate.
+    pub gate: Gate,
+    /// The window.
+    pub window: Window,
+    /// When an issued coupon may be returned to its user.
+    pub acknowledge: Acknowledge,
+    /// The generation of the manifest. An older generation than the current one has no effect.
+    pub generation: i64,
+    /// The stock epoch. Another one is stale, unless the gate closes.
+    pub stock_epoch: u32,
+    /// How many coupons must be loaded before the gate leaves [`Gate::Loading`].
+    pub total: u64,
+}
+
+impl Stock {
+    /// Sets the window and the gate, and returns the resulting gate: a closed gate stays closed.
+    ///
+    /// # Errors
+    /// Also if the gate would leave [`Gate::Loading`] while the counts of the stock do not match.
+    pub async fn set_gate(
+        &self,
+        event: &EventName,
+        uid: Uuid,
+        settings: &GateSettings,
+    ) -> Result<Fenced<Gate>, StockError> {
+        const OPERATION: &str = "cannot set the gate in Redis";
+        let GateSettings { gate, window: Window { start, end }, acknowledge, generation, stock_epoch, total } =
+            settings;
+        self.list_event(OPERATION, event).await?;
+        let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
+        let keys = self.keys(event);
+        let gate: Option<String> = (self.scripts.gate)
+            .key(keys.meta)
+            .key(keys.queue)
+            .key(keys.issued)
+            .arg(uid.to_string())
+            .arg(gate.as_str())
+            .arg(time(start))
+            .arg(time(end))
+            .arg(acknowledge.as_str())
+            .arg(*generation)
+            .arg(*total)
+            .arg(*stock_epoch)
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        let Some(name) = gate else { return Ok(Fenced::Stale) };
+        Gate::from_name(&name).map(Fenced::Applied).ok_or_else(|| invalid_value(OPERATION, &name))
+    }
+}

@@ -1,0 +1,163 @@
+//! Entries of `couponIssued`: the coupon of each user.
+
+use couponry_domain::{Discount, IssuedCoupon, UserId, Uuid, code::CouponCode};
+
+use crate::error::{StockError, invalid_value};
+
+/// Whether an issued coupon is recorded in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet known to be recorded: `PENDING`.
+    Pending,
+    /// Recorded: `COMPLETED`.
+    Completed,
+    /// Can never be recorded; the user has no coupon: `CANCEL`.
+    Cancelled,
+}
+
+impl Status {
+    const ALL: [Self; 3] = [Self::Pending, Self::Completed, Self::Cancelled];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Completed => "COMPLETED",
+            Self::Cancelled => "CANCEL",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+/// An entry of `couponIssued`: an issued coupon and its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedEntry {
+    /// The issued coupon.
+    pub issued: IssuedCoupon,
+    /// Whether it is recorded.
+    pub status: Status,
+}
+
+impl IssuedEntry {
+    /// The value of the hash field of its user: a stock item, the time, and the status. The scripts split it at its
+    /// colons.
+    pub(crate) fn to_value(&self) -> String {
+        let IssuedCoupon { user_id: _, coupon, discount, issued_at } = &self.issued;
+        format!("{coupon}:{discount}:{issued_at}:{}", self.status.as_str())
+    }
+
+    pub(crate) fn parse(operation: &'static str, user_id: UserId, value: &str) -> Result<Self, StockError> {
+        Self::from_value(user_id, value).ok_or_else(|| invalid_value(operation, value))
+    }
+
+    fn from_value(user_id: UserId, value: &str) -> Option<Self> {
+        let (rest, status) = value.rsplit_once(':')?;
+        let (item, issued_at) = rest.rsplit_once(':')?;
+        let (coupon, discount) = parse_item(item)?;
+        let issued = IssuedCoupon { user_id, coupon, discount, issued_at: issued_at.parse().ok()? };
+        Some(Self { issued, status: Status::from_name(status)? })
+    }
+}
+
+/// The records of an outbox entry: two lines for each issued coupon, the user id and the value of its entry. Neither
+/// contains a line break.
+pub(crate) fn to_records(entries: &[IssuedEntry]) -> String {
+    let lines = entries.iter().flat_map(|entry| [entry.issued.user_id.to_string(), entry.to_value()]);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Parses the records of an outbox entry.
+pub(crate) fn parse_records(operation: &'static str, records: &str) -> Result<Vec<IssuedCoupon>, StockError> {
+    let mut lines = records.split('\n');
+    let mut all = Vec::new();
+    while let Some(user) = lines.next() {
+        let user_id = user.parse().map_err(|_| invalid_value(operation, records))?;
+        let value = lines.next().ok_or_else(|| invalid_value(operation, records))?;
+        all.push(IssuedEntry::parse(operation, user_id, value)?.issued);
+    }
+    Ok(all)
+}
+
+/// Parses an item of the queue, `couponKey:TYPE:value`.
+pub(crate) fn parse_item(item: &str) -> Option<(CouponCode, Discount)> {
+    let mut parts = item.split(':');
+    let coupon = parts.next()?.parse().ok()?;
+    let kind = parts.next()?.parse().ok()?;
+    let value = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some((coupon, Discount { kind, value }))
+}
+
+pub(crate) fn parse_uid(operation: &'static str, uid: &str) -> Result<Uuid, StockError> {
+    uid.parse().map_err(|_| invalid_value(operation, uid))
+}
+
+/// Fuzz target: parses a text as every kind of value that Redis stores.
+///
+/// # Panics
+/// If a parsed value is written differently from how it was read.
+#[cfg(any(test, fuzzing))]
+pub fn parse_stored_value(text: &str) {
+    let user: UserId = "u1".parse().expect("a valid user id");
+    if let Some(entry) = IssuedEntry::from_value(user.clone(), text) {
+        assert_eq!(IssuedEntry::from_value(user, &entry.to_value()), Some(entry));
+    }
+    if let Ok(records) = parse_records("fuzz", text) {
+        let entries: Vec<_> =
+            records.iter().map(|issued| IssuedEntry { issued: issued.clone(), status: Status::Pending }).collect();
+        assert_eq!(parse_records("fuzz", &to_records(&entries)).expect("valid records"), records);
+    }
+    if let Some((coupon, discount)) = parse_item(text) {
+        assert_eq!(parse_item(&format!("{coupon}:{discount}")), Some((coupon, discount)));
+    }
+    if let Ok(uid) = parse_uid("fuzz", text) {
+        assert_eq!(parse_uid("fuzz", &uid.to_string()).expect("a valid uid"), uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(value: &str) -> Result<IssuedEntry, StockError> {
+        IssuedEntry::parse("issue", "u1".parse().unwrap(), value)
+    }
+
+    #[test]
+    fn entry_has_the_format_that_the_scripts_expect() {
+        let (coupon, discount) = parse_item("SUMMER-7GK2M9QXW4TB:PERCENT:10").unwrap();
+        let issued = IssuedCoupon { user_id: "u1".parse().unwrap(), coupon, discount, issued_at: 5 };
+        let entry = IssuedEntry { issued, status: Status::Pending };
+        assert_eq!(entry.to_value(), "SUMMER-7GK2M9QXW4TB:PERCENT:10:5:PENDING");
+        assert_eq!(parse(&entry.to_value()).unwrap(), entry);
+    }
+
+    #[test]
+    fn invalid_value_is_rejected_and_named() {
+        for item in ["", "A", "A:PERCENT", "A:HALF:10", "A:PERCENT:x", "A:PERCENT:10:", "a:PERCENT:10"] {
+            assert!(parse_item(item).is_none(), "{item}");
+        }
+        for value in [
+            "",
+            "A:PERCENT:10",
+            "A:PERCENT:10:5",
+            "A:PERCENT:10:5:LOST",
+            "A:PERCENT:10:x:PENDING",
+            "A:PERCENT:10:5:PENDING:",
+        ] {
+            assert!(parse(value).is_err(), "{value}");
+        }
+        for records in ["", "u1", "u1\n", "u1\nA:PERCENT:10:5:PENDING\n", "\nA:PERCENT:10:5:PENDING"] {
+            assert!(parse_records("read", records).is_err(), "{records:?}");
+        }
+        assert_eq!(parse("{}").unwrap_err().to_string(), r#"issue: Redis contains the invalid value "{}""#);
+    }
+
+    #[test]
+    fn fuzz_seeds_are_handled() {
+        for seed in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/stored")).unwrap() {
+            parse_stored_value(&String::from_utf8_lossy(&std::fs::read(seed.unwrap().path()).unwrap()));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Recovery of a Redis that may have lost data.
+//!
+//! Redis identifies itself by its `master_replid`, which changes with each restart and each failover. `couponMeta` has
+//! the replication id of the Redis that was verified last ([`Stock::mark_verified`]), and every script compares the
+//! two: an unverified Redis issues nothing.
+//!
+//! # Guarantees
+//! Each recovery writes its own recovery id ([`Stock::begin_recovery`]), which fences the steps of earlier recoveries.
+
+use std::ops::Range;
+
+use couponry_domain::{Coupon, EventName, Uuid};
+
+use crate::{
+    error::{StockError, failed},
+    fenced::Fenced,
+    issued_entry::{IssuedEntry, to_records},
+    observe::Observed,
+    stock::Stock,
+};
+
+/// How many coupons one call of [`Stock::restore`] may have.
+pub const MAX_RESTORED: usize = 3000;
+/// How many records [`Stock::resend`] puts into one outbox entry.
+const RECORDS_PER_ENTRY: usize = 500;
+
+/// A recovery that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    recovery_id: String,
+    /// When it began, by the clock of Redis, in milliseconds since the Unix epoch.
+    pub begun_at: i64,
+}
+
+/// The result of a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The recovery.
+    pub recovery: Recovery,
+    /// From now on, no coupon is issued with an earlier time than this, in milliseconds since the Unix epoch.
+    pub issued_at_min: i64,
+    /// How many coupons are loaded.
+    pub total: u64,
+}
+
+impl Stock {
+    /// Marks the `observed` Redis as verified, after which it issues coupons.
+    ///
+    /// # Errors
+    /// Also if the counts in Redis do not match those of the recovery.
+    pub async fn mark_verified(
+        &self,
+        event: &EventName,
+        observed: &Observed,
+        recovered: Option<&Recovered>,
+    ) -> Result<Fenced<()>, StockError> {
+        const OPERATION: &str = "cannot mark Redis as verified";
+        self.list_event(OPERATION, event).await?;
+        let keys = self.keys(event);
+        let (recovery_id, issued_at_min, total) = match recovered {
+            Some(Recovered { recovery, issued_at_min, total }) => {
+                (&recovery.recovery_id, issued_at_min.to_string(), total.to_string())
+            }
+            None => (&observed.recovery_id, String::new(), String::new()),
+        };
+        let verified: Option<u8> = (self.scripts.mark_verified)
+            .key(keys.meta)
+            .key(keys.queue)
+            .key(keys.issued)
+            .arg(observed.uid.to_string())
+            .arg(observed.stock_epoch)
+            .arg(&observed.replication_id)
+            .arg(recovery_id)
+            .arg(issued_at_min)
+            .arg(total)
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        Ok(verified.map(drop).into())
+    }
+
+    /// Begins a recovery in the `observed` Redis. `clear` removes its available and issued coupons first.
+    ///
+    /// Stale also if this Redis is verified, or its outbox is not empty.
+    pub async fn begin_recovery(
+        &self,
+        event: &EventName,
+        observed: &Observed,
+        clear: bool,
+    ) -> Result<Fenced<Recovery>, StockError> {
+        let keys = self.keys(event);
+        let recovery_id = Uuid::new_v4().to_string();
+        let begun: Option<i64> = (self.scripts.begin_recovery)
+            .key(keys.meta)
+            .key(keys.queue)
+            .key(keys.issued)
+            .key(keys.outbox)
+            .arg(observed.uid.to_string())
+            .arg(observed.stock_epoch)
+            .arg(&observed.replication_id)
+            .arg(&recovery_id)
+            .arg(u8::from(clear))
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed("cannot begin a recovery in Redis"))?;
+        Ok(begun.map(|begun_at| Recovery { recovery_id, begun_at }).into())
+    }
+
+    /// Loads the coupons with these ordinals, at most [`MAX_RESTORED`]: `available` into the queue, `issued` with
+    /// their holders. Returns how many coupons are loaded. Idempotent.
+    pub async fn restore(
+        &self,
+        event: &EventName,
+        observed: &Observed,
+        recovery: &Recovery,
+        ordinals: Range<u64>,
+        available: &[Coupon],
+        issued: &[IssuedEntry],
+    ) -> Result<Fenced<u64>, StockError> {
+        let target = (observed.uid, observed.stock_epoch);
+        self.load_chunk(event, target, &recovery.recovery_id, ordinals, available, issued).await
+    }
+
+    /// Adds the records of issued coupons to the outbox again, from where the issuers send them.
+    pub async fn resend(&self, event: &EventName, uid: Uuid, issued: &[IssuedEntry]) -> Result<(), StockError> {
+        for chunk in issued.chunks(RECORDS_PER_ENTRY) {
+            let keys = self.keys(event);
+            (self.scripts.resend)
+                .key(keys.meta)
+                .key(keys.outbox)
+                .arg(uid.to_string())
+                .arg(to_records(chunk))
+                .invoke_async::<u8>(&mut self.connection())
+                .await
+                .map_err(failed("cannot add issued coupons to the outbox in Redis"))?;
+        }
+        Ok(())
+    }
+}

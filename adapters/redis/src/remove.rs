@@ -1,0 +1,83 @@
+//! Removing the coupons of an event, or the whole event.
+
+use couponry_domain::{EventName, Uuid};
+
+use crate::{
+    error::{StockError, failed},
+    fenced::Fenced,
+    stock::Stock,
+};
+
+impl Stock {
+    /// Removes the coupons of an ended event, and keeps its counts and its window behind a closed gate. Idempotent.
+    ///
+    /// Returns false and changes nothing if the event has not ended, an issued coupon is not recorded, this Redis is
+    /// not verified, or the current generation is newer than `generation`.
+    pub async fn retire(
+        &self,
+        event: &EventName,
+        uid: Uuid,
+        stock_epoch: u32,
+        generation: i64,
+    ) -> Result<Fenced<bool>, StockError> {
+        let keys = self.keys(event);
+        let retired: Option<bool> = (self.scripts.retire)
+            .key(keys.meta)
+            .key(keys.queue)
+            .key(keys.issued)
+            .key(keys.outbox)
+            .key(keys.sweeper)
+            .arg(uid.to_string())
+            .arg(stock_epoch)
+            .arg(generation)
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed("cannot remove the coupons of the ended event from Redis"))?;
+        Ok(retired.into())
+    }
+
+    /// Removes all keys of the event, if it is this one, and returns whether it was there. Another event of the same
+    /// name stays.
+    pub async fn remove(&self, event: &EventName, uid: Uuid) -> Result<bool, StockError> {
+        self.remove_if(event, uid, "").await
+    }
+
+    /// As [`Stock::remove`], for one stock epoch: a newer one stays.
+    pub async fn remove_stock_epoch(&self, event: &EventName, uid: Uuid, stock_epoch: u32) -> Result<bool, StockError> {
+        self.remove_if(event, uid, &stock_epoch.to_string()).await
+    }
+
+    async fn remove_if(&self, event: &EventName, uid: Uuid, stock_epoch: &str) -> Result<bool, StockError> {
+        const OPERATION: &str = "cannot remove the event from Redis";
+        let keys = self.keys(event);
+        let removed: bool = (self.scripts.remove)
+            .key(&keys.meta)
+            .key(keys.queue)
+            .key(keys.issued)
+            .key(keys.outbox)
+            .key(keys.sweeper)
+            .arg(uid.to_string())
+            .arg(stock_epoch)
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        // Also if nothing was removed: the response to an earlier call may have been lost.
+        if removed || !self.exists(OPERATION, &keys.meta).await? {
+            redis::cmd("SREM")
+                .arg(self.events_key())
+                .arg(event.as_str())
+                .query_async::<()>(&mut self.connection())
+                .await
+                .map_err(failed(OPERATION))?;
+            // The event may have been prepared again in the meantime.
+            if self.exists(OPERATION, &keys.meta).await? {
+                self.list_event(OPERATION, event).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn exists(&self, operation: &'static str, key: &str) -> Result<bool, StockError> {
+        redis::cmd("EXISTS").arg(key).query_async(&mut self.connection()).await.map_err(failed(operation))
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading all coupons of an event, page by page, also while it issues.
+
+use std::collections::HashMap;
+
+use couponry_domain::{Discount, EventName, UserId, code::CouponCode};
+
+use crate::{
+    error::{StockError, failed, invalid_value},
+    issued_entry::{IssuedEntry, parse_item},
+    stock::Stock,
+};
+
+/// How many entries are read at a time: Redis needs about a millisecond for a page, in which it serves no other client.
+const PAGE: isize = 2000;
+
+impl Stock {
+    /// Calls `visit` with every entry of `couponIssued`, in no particular order. Entries that exist during the whole
+    /// call are visited at least once; entries that are added meanwhile may be missed.
+    pub async fn each_issued(&self, event: &EventName, mut visit: impl FnMut(IssuedEntry)) -> Result<(), StockError> {
+        const OPERATION: &str = "cannot scan the issued coupons in Redis";
+        let key = self.keys(event).issued;
+        let mut cursor = 0;
+        loop {
+            let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
+                .arg(&key)
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(PAGE)
+                .query_async(&mut self.connection())
+                .await
+                .map_err(failed(OPERATION))?;
+            for (user, entry) in page {
+                let user_id = user.try_into().map_err(|_| invalid_value(OPERATION, &entry))?;
+                visit(IssuedEntry::parse(OPERATION, user_id, &entry)?);
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    /// Returns every entry of `couponIssued`; see [`Stock::each_issued`].
+    pub async fn scan_issued(&self, event: &EventName) -> Result<HashMap<UserId, IssuedEntry>, StockError> {
+        let mut all = HashMap::new();
+        self.each_issued(event, |entry| drop(all.insert(entry.issued.user_id.clone(), entry))).await?;
+        Ok(all)
+    }
+
+    /// Calls `visit` with the coupons of the queue, from the last to the first. Coupons are issued from the other end,
+    /// so every coupon that is available during the whole call is visited. If coupons are added meanwhile, some are
+    /// visited more than once.
+    pub async fn each_available(
+        &self,
+        event: &EventName,
+        mut visit: impl FnMut(CouponCode, Discount),
+    ) -> Result<(), StockError> {
+        let mut last = -1;
+        loop {
+            let page = self.queue_page(event, last - PAGE + 1, last).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for (coupon, discount) in page.into_iter().rev() {
+                visit(coupon, discount);
+            }
+            last -= PAGE;
+        }
+    }
+
+    /// Returns the coupons of the queue in order. Exact only while nothing is issued.
+    pub async fn scan_queue(&self, event: &EventName) -> Result<Vec<(CouponCode, Discount)>, StockError> {
+        let mut all = Vec::new();
+        loop {
+            let from = isize::try_from(all.len()).unwrap_or(isize::MAX);
+            let page = self.queue_page(event, from, from.saturating_add(PAGE - 1)).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    async fn queue_page(
+        &self,
+        event: &EventName,
+        from: isize,
+        to: isize,
+    ) -> Result<Vec<(CouponCode, Discount)>, StockError> {
+        const OPERATION: &str = "cannot scan the queue in Redis";
+        let page: Vec<String> = redis::cmd("LRANGE")
+            .arg(self.keys(event).queue)
+            .arg(from)
+            .arg(to)
+            .query_async(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        page.iter().map(|item| parse_item(item).ok_or_else(|| invalid_value(OPERATION, item))).collect()
+    }
+
+    /// Returns the entries of these users, in their order.
+    pub async fn issued_to(&self, event: &EventName, users: &[UserId]) -> Result<Vec<Option<IssuedEntry>>, StockError> {
+        const OPERATION: &str = "cannot look up users in Redis";
+        let key = self.keys(event).issued;
+        let mut all = Vec::with_capacity(users.len());
+        for page in users.chunks(PAGE.unsigned_abs()) {
+            let mut command = redis::cmd("HMGET");
+            command.arg(&key);
+            for user in page {
+                command.arg(user.as_str());
+            }
+            let entries: Vec<Option<String>> =
+                command.query_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
+            for (user, entry) in page.iter().zip(entries) {
+                all.push(entry.map(|entry| IssuedEntry::parse(OPERATION, user.clone(), &entry)).transpose()?);
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,87 @@
+//! The handle on the stock of all events.
+
+use std::sync::Arc;
+
+use couponry_domain::EventName;
+use couponry_settings::RedisSettings;
+
+use crate::{
+    error::{DriverError, StockError, advice, failed},
+    key::{self, EventKeys},
+    reconnecting_connection::ReconnectingConnection,
+    script::Scripts,
+};
+
+/// The stock of all events in one Redis. Cheap to clone; all clones share one connection, which reconnects by itself.
+#[derive(Clone)]
+pub struct Stock {
+    connection: ReconnectingConnection,
+    is_tls: bool,
+    prefix: Arc<str>,
+    pub(crate) scripts: Arc<Scripts>,
+}
+
+impl Stock {
+    /// A stock at this `redis://` URL without further settings. Connects with the first call. `prefix` precedes every
+    /// key.
+    pub fn connect(url: &str, prefix: &str) -> Result<Self, StockError> {
+        Self::open(&RedisSettings::at(url, prefix))
+    }
+
+    /// A stock with these settings. Connects with the first call.
+    pub fn open(settings: &RedisSettings) -> Result<Self, StockError> {
+        Ok(Self {
+            connection: ReconnectingConnection::new(settings)?,
+            is_tls: settings.is_tls(),
+            prefix: settings.key_prefix.as_str().into(),
+            scripts: Arc::new(Scripts::new()),
+        })
+    }
+
+    /// Checks that Redis responds, and allows this user to read the keys of this installation.
+    pub async fn ping(&self) -> Result<(), StockError> {
+        let response = redis::cmd("EXISTS").arg(self.events_key()).query_async::<bool>(&mut self.connection()).await;
+        let Err(error) = response else { return Ok(()) };
+        let cause = self.connection.diagnose().await.unwrap_or(error);
+        let is_closed_by_peer = cause.is_connection_dropped() && !cause.is_connection_refusal();
+        let advice = match self.is_tls {
+            false if is_closed_by_peer => " (if this lasts, Redis may require TLS at this address: use rediss://)",
+            true if cause.is_timeout() => " (if this lasts, Redis may not use TLS at this address: use redis://)",
+            _ => advice(&cause),
+        };
+        Err(StockError::Unreachable { address: self.connection.address(), advice, cause: DriverError(cause) })
+    }
+
+    /// The names of all events in Redis.
+    pub async fn events(&self) -> Result<Vec<EventName>, StockError> {
+        let names: Vec<String> = redis::cmd("SMEMBERS")
+            .arg(self.events_key())
+            .query_async(&mut self.connection())
+            .await
+            .map_err(failed("cannot list the events in Redis"))?;
+        Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
+    }
+
+    /// Adds the event to the set of events whose outbox is swept. The set is in another hash slot than the keys of the
+    /// event, so no script can write both. Instead, this precedes every call after which a coupon could be issued.
+    pub(crate) async fn list_event(&self, operation: &'static str, event: &EventName) -> Result<(), StockError> {
+        redis::cmd("SADD")
+            .arg(self.events_key())
+            .arg(event.as_str())
+            .query_async(&mut self.connection())
+            .await
+            .map_err(failed(operation))
+    }
+
+    pub(crate) fn connection(&self) -> ReconnectingConnection {
+        self.connection.clone()
+    }
+
+    pub(crate) fn keys(&self, event: &EventName) -> EventKeys {
+        EventKeys::new(&self.prefix, event)
+    }
+
+    pub(crate) fn events_key(&self) -> String {
+        key::events(&self.prefix)
+    }
+}

@@ -1,0 +1,94 @@
+//! Every call that the programs make, with only the documented permissions.
+
+use std::{collections::HashSet, time::Duration};
+
+use couponry_domain::{Gate, IssuedCoupon, Uuid, Window};
+use couponry_redis::{Fenced, GateSettings, IssueOutcome, Settlement, SettlementOutcome, Stock};
+
+use crate::support::{coupons, gate_settings, mark_verified, users};
+
+/// Runs an event from its preparation to its removal.
+pub(crate) async fn run_event(stock: &Stock, name: &str) {
+    let (id, uid) = (name.parse().unwrap(), Uuid::new_v4());
+    stock.ping().await.unwrap();
+    assert_eq!(stock.prepare(&id, uid, 0).await.unwrap(), Fenced::Applied(()));
+    mark_verified(stock, &id).await;
+    for _ in 0..2 {
+        assert_eq!(stock.load(&id, uid, 0, &coupons(0, 6)).await.unwrap(), Fenced::Applied(6));
+    }
+    assert_eq!(stock.load(&id, uid, 0, &coupons(6, 4)).await.unwrap(), Fenced::Applied(10));
+    let open = gate_settings(Gate::Open, Window::default(), 10);
+    assert_eq!(stock.set_gate(&id, uid, &open).await.unwrap(), Fenced::Applied(Gate::Open));
+    assert!(stock.events().await.unwrap().contains(&id));
+
+    let three = users(0..3);
+    let reply = stock.issue(&id, &three).await.unwrap().unwrap();
+    assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, IssueOutcome::Issued(_))), "{:?}", reply.outcomes);
+    let again = stock.issue(&id, &three).await.unwrap().unwrap();
+    assert!(again.outcomes.iter().all(|outcome| matches!(outcome, IssueOutcome::Duplicate(_))), "{:?}", again.outcomes);
+    assert!(stock.lookup(&id, &three[0]).await.unwrap().unwrap().entry.is_some());
+
+    let issuer = Uuid::new_v4();
+    assert!(stock.acquire_sweeper_lease(&id, issuer, Duration::from_mins(1)).await.unwrap());
+    assert!(!stock.acquire_sweeper_lease(&id, Uuid::new_v4(), Duration::from_mins(1)).await.unwrap());
+    let left = stock.list_unconfirmed(&id, Duration::ZERO, None, 10).await.unwrap();
+    assert_eq!(left.entries, [reply.outbox.clone().unwrap()]);
+    assert_eq!(stock.list_unconfirmed(&id, Duration::from_mins(1), None, 10).await.unwrap().entries, []);
+    stock.confirm(&id, &[reply.outbox.unwrap().id]).await.unwrap();
+
+    let coupon = |outcome: &IssueOutcome| match outcome {
+        IssueOutcome::Duplicate(entry) => entry.issued.coupon.clone(),
+        other => panic!("{other:?}"),
+    };
+    let settlement =
+        |i: usize, outcome| Settlement { user: three[i].clone(), coupon: coupon(&again.outcomes[i]), outcome };
+    let (coupon, discount) = stock.scan_queue(&id).await.unwrap().pop().unwrap();
+    let by = IssuedCoupon { user_id: three[1].clone(), coupon, discount, issued_at: 1 };
+    let settlements = [
+        settlement(0, SettlementOutcome::Completed),
+        settlement(1, SettlementOutcome::Replaced { by, return_to_stock: true }),
+        settlement(2, SettlementOutcome::Cancelled { return_to_stock: true }),
+    ];
+    for _ in 0..2 {
+        assert!(matches!(stock.settle(&id, uid, &settlements).await.unwrap(), Fenced::Applied(_)));
+    }
+    let observed = stock.observe(&id).await.unwrap().unwrap();
+    assert_eq!(
+        (observed.loaded, observed.available, observed.issued, observed.completed, observed.outbox),
+        (10, 8, 2, 2, 0)
+    );
+    let queue: HashSet<_> = stock.scan_queue(&id).await.unwrap().into_iter().map(|(code, _)| code).collect();
+    let mut available = HashSet::new();
+    stock.each_available(&id, |code, _| available.extend([code])).await.unwrap();
+    assert_eq!((queue.len(), available), (8, queue));
+    assert_eq!(stock.scan_issued(&id).await.unwrap().len(), 3);
+    assert_eq!(stock.issued_to(&id, &three).await.unwrap().len(), 3);
+
+    let closed = GateSettings { generation: 2, ..gate_settings(Gate::Closed, Window::default(), 10) };
+    assert_eq!(stock.set_gate(&id, uid, &closed).await.unwrap(), Fenced::Applied(Gate::Closed));
+    assert!(stock.remove(&id, uid).await.unwrap());
+    assert!(!stock.remove(&id, uid).await.unwrap());
+    assert_eq!(stock.observe(&id).await.unwrap(), None);
+    assert!(!stock.events().await.unwrap().contains(&id));
+}
+
+/// The documented ACL rule, with this password and key pattern, as arguments of a command.
+pub(crate) fn acl_rule(password: &str, keys: &str) -> Vec<String> {
+    let documented = include_str!("../../../../docs/operate/backends.md");
+    let rule = documented.lines().find_map(|line| line.strip_prefix("ACL SETUSER ")).unwrap();
+    let rule = rule.replace(">PASSWORD", &format!(">{password}")).replace("~coupon*", &format!("~{keys}"));
+    rule.split(' ').map(str::to_owned).collect()
+}
+
+#[test]
+fn documented_acl_rule_allows_all_commands_of_the_scripts() {
+    let rule = acl_rule("", "");
+    let scripts = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua")).unwrap();
+    for script in scripts.map(|script| script.unwrap().path()) {
+        let text = std::fs::read_to_string(&script).unwrap();
+        let commands = text.split("redis.call('").skip(1).map(|call| call.split('\'').next().unwrap().to_lowercase());
+        for command in commands {
+            assert!(rule.contains(&format!("+{command}")), "{command} of {}", script.display());
+        }
+    }
+}
