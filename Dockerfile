@@ -1,17 +1,17 @@
-# The images of Couponry's three programs. Each is one static program and nothing else.
+# The images of the programs. Each contains one static program and nothing else.
 #
 #   docker build --target operator -t couponry/operator .
 #   docker build --target issuer   -t couponry/issuer .
 #   docker build --target consumer -t couponry/consumer .
 #
-# `cargo xtask images` makes all three without Docker. It builds the programs itself and passes PROGRAMS=prebuilt, so
-# that the stage `build` is left out.
+# `cargo xtask images` builds all of them without Docker. It builds the programs first and passes PROGRAMS=prebuilt, so
+# the stage `build` is skipped.
 
-# The stage that the programs come from.
+# The stage from which the programs are copied.
 ARG PROGRAMS=build
 
 FROM docker.io/library/rust:1.95-bookworm AS build
-# Writes the list of everything that a program is made of into the program (`cargo audit bin` and scanners read it).
+# Embeds the list of dependencies in each program, for `cargo audit bin` and scanners.
 ARG AUDITABLE_VERSION=0.7.7
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends musl-tools perl \
@@ -40,12 +40,12 @@ LABEL org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION \
       org.opencontainers.image.licenses=Apache-2.0 \
       org.opencontainers.image.vendor=Couponry
-# Nobody: not root, and no user of the node.
+# An unprivileged user which no node has.
 USER 65532:65532
 
 FROM program AS operator
 LABEL org.opencontainers.image.title=couponry-operator \
-      org.opencontainers.image.description="Turns CouponEvents into stock in Postgres and Redis, and reports on them."
+      org.opencontainers.image.description="Reconciles CouponEvents: generates coupons in Postgres, loads them into Redis and reports the status."
 COPY --from=programs /couponry-operator /
 # POST /coupons/preload; /livez, /readyz and /metrics.
 EXPOSE 8081 9090
@@ -53,7 +53,7 @@ ENTRYPOINT ["/couponry-operator"]
 
 FROM program AS consumer
 LABEL org.opencontainers.image.title=couponry-consumer \
-      org.opencontainers.image.description="Writes the issued records from Kafka into Postgres."
+      org.opencontainers.image.description="Records issuances from Kafka in Postgres."
 COPY --from=programs /couponry-consumer /
 # /livez, /readyz and /metrics.
 EXPOSE 9090
@@ -61,7 +61,7 @@ ENTRYPOINT ["/couponry-consumer"]
 
 FROM program AS issuer
 LABEL org.opencontainers.image.title=couponry-issuer \
-      org.opencontainers.image.description="Gives one coupon to one user over HTTP."
+      org.opencontainers.image.description="Issues coupons to users over HTTP."
 COPY --from=programs /couponry-issuer /
 # POST /coupons/issue; /livez, /readyz and /metrics.
 EXPOSE 8080 9090

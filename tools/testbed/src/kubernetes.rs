@@ -46,7 +46,7 @@ impl Kubernetes {
         Self::start_with(&[])
     }
 
-    /// Starts it with additional users, who have no permissions until a role is bound to them.
+    /// Starts it with additional users. They have no permissions until a role is bound to them.
     pub fn start_with(users: &[User]) -> Result<Self> {
         let etcd = require(etcd(), "etcd")?;
         let (api_server, _) = require(find(), "kube-apiserver")?;

@@ -48,7 +48,7 @@ pub(crate) fn buildah() -> Option<PathBuf> {
     on_path("buildah")
 }
 
-/// libfaketime, a preloaded library which changes the clock of a program.
+/// libfaketime, an `LD_PRELOAD` library which changes the clock of a program.
 #[must_use]
 pub fn faketime() -> Option<PathBuf> {
     let directories = fs::read_dir("/usr/lib").ok()?.flatten();

@@ -44,13 +44,9 @@ const WORDS: &[Rule] = &[
         r"\b[Rr]emaining\b",
         "available",
         &[
-            (r#"["`]remaining"#, "a field of the HTTP API"),
-            (r"\bremaining: ", "a field of the HTTP API"),
-            (r"\.remaining\b", "a field of the HTTP API"),
-            (
-                r"[Rr]emaining (time|events|lines|arguments|processes|files|requests|percent|share|bytes|budget)",
-                "not coupons",
-            ),
+            (r#"["`]remaining|\bremaining:|\.remaining\b"#, "the field of the HTTP API"),
+            (r"[Rr]emaining ([a-bd-rt-z]|co[^u]|c[^o]|s[^t])|[Rr]emaining$", "not coupons"),
+            (r"let remaining|= remaining|\(remaining|\bremaining[?)]", "a variable which does not count coupons"),
         ],
     ),
     rule(r"\bcoupons?( \w+)? (is|are|was|were|be|been) (given|told|taken|held)\b", "issued"),
@@ -58,12 +54,12 @@ const WORDS: &[Rule] = &[
     rule_except(
         r"\bsettled?\b",
         "recorded, recovered",
-        &[(r"settle\.lua|[Ss]ettle\.|settle\.rs|\bsettle\(|\bsettle[;:,]|`settle`", "the name of the script")],
+        &[(r"[Ss]ettle\.|\bsettle\(|\bsettle[;:,`]|`settle|settle script|[Dd]rain, settle", "the script settle.lua")],
     ),
     rule_except(
         r"\b[Ww]hole\b",
         "complete, all; verified (Redis)",
-        &[(r"[Ww]hole (number|percent|second|minute|unit)", "an integer")],
+        &[(r"[Ww]hole (number|percent|second|minute|unit)", "an integer"), (r"as a whole\b", "an idiom")],
     ),
     rule(r"\b([Bb]elieved|adopt(s|ed|ion)?|Adopted)\b", "verified; taken over"),
     rule_except(
@@ -83,7 +79,7 @@ const WORDS: &[Rule] = &[
 /// Names of types, functions and files which were replaced.
 const NAMES: &[Rule] = &[
     rule(r"\b[Ff]arewell\b", "namespace_cleanup; uninstall"),
-    rule(r"\b(arrival|arrivals)\b", "drain; recovery"),
+    rule(r"\barrival\.rs\b", "drain.rs"),
     rule(r"\bWanted\b|wanted\.rs", "DesiredState; RequiredProgram"),
     rule(r"\b(Seen|Rival|Obstacle|Hindrance)\b", "ObservedState, NameConflict, Blocker"),
     rule(r"\bPlan::(Do|Rest|Stuck)\b", "Plan::{Apply, Done, Blocked}"),
@@ -91,14 +87,15 @@ const NAMES: &[Rule] = &[
     rule(r"\b([Ss]ightings?|give_up|Asked)\b", "ObservedLease, recent_events; release; ScalingReport"),
     rule(r"\b(Told|KeysAway)\b|identity/document\.rs", "Decided; JwksUnavailable; openapi.rs"),
     rule(
-        r"\b([Bb]ury|[Bb]uries|[Bb]uried|[Gg]arbage|Consequences|UNDER_WAY|patiently|PATIENCE)\b",
+        r"\b([Bb]ury|[Bb]uries|[Bb]uried|[Gg]arbage|UNDER_WAY|patiently|PATIENCE)\b",
         "send_to_dlq, undecodable, FollowUps, MAX_IN_FLIGHT_BATCHES, retry_until_ok, _TIMEOUT",
     ),
+    rule_except(r"\bConsequences\b", "FollowUps", &[(r"\.md:", "a section of decision records")]),
     rule(
         r"\b(Paced|left_behind|second_look)\b|\b(lasting|meaning|untrusted|prints|history|pace)\.rs\b",
         "head_timeout, recreating_producer, TopicReader, list_unconfirmed, recheck, conversions, fuzz_targets, FingerprintSet",
     ),
-    rule(r"\b(EventId|LedgerError|Ledger|StockError)\b", "EventName, DatabaseError, Database"),
+    rule(r"\b(EventId|LedgerError|Ledger)\b", "EventName, DatabaseError, Database"),
     rule(
         r"\b([Dd]eeds?|[Dd]ice|[Rr]uins|[Cc]rowd|Hands|Crew|Beside)\b",
         "inject, rng, cleanup, workload, Holders, Workers, ClusterBackends",
@@ -112,7 +109,7 @@ const NAMES: &[Rule] = &[
         "CountsMatch, SettingsUnavailable, InvalidObject, NameConflict, CleanupIncomplete",
     ),
     rule(
-        r"(issuers_floor|coupons_made|reconciliations|identity_refused|[^_]request_seconds|batch_seconds)\b",
+        r"(issuers_floor|coupons_made|reconciliations(_total|\{)|identity_refused|[^_]request_seconds|batch_seconds)\b",
         "issuer_min_replicas, coupons_generated_total, reconcile_total, authentication_failures_total, issue_request_duration_seconds, batch_processing_duration_seconds",
     ),
     rule(
@@ -129,9 +126,10 @@ const PATTERNS: &[Rule] = &[
         r"\b(is|are|was|were|be|been) told\b|\b[Tt]ells? (of|so|its|it|how|whether|which|what|when|why|who)\b",
         "receives, is notified; returns, reports",
     ),
-    rule(
+    rule_except(
         r"\b[Ww]ho (asks?|waits?|has|have|may|can|sends?|holds?|speaks?|reads?|writes?|gets?)\b",
         "a client which .., users with ..",
+        &[(r"\b([Uu]sers?|administrators?|everyone|anyone|people|those|all|callers?),? who\b", "a relative clause")],
     ),
     rule(r"\b[Aa]sk(s|ed)? (again|once more)\b", "retry"),
     rule(r"\bstands? in the way\b", "blocks"),
@@ -140,7 +138,11 @@ const PATTERNS: &[Rule] = &[
         "has, continues, is available again, has started, parses",
     ),
     rule(r"\b[Ss]ays? (so|that|how|what|whether|which|nothing)\b", "returns, reports, specifies"),
-    rule(r"\bis no (?:longer\b)?[a-z]+", "is not a .."),
+    rule_except(
+        r"\bis no [a-z]+",
+        "is not a ..",
+        &[(r"\b[Tt]here is no\b|\bis no (longer|more)\b", "idioms")],
+    ),
     rule(r"\b(neither )?yes (or|nor) (a )?no\b", "the outcome is unknown"),
     rule(r"\bare nowhere\b", "are missing"),
     rule(r"\b([Ll]ooks|[Ll]ooking|[Ll]ooked) (at|into)\b|\bat a glance\b", "reads, checks, observes"),
