@@ -17,7 +17,7 @@ fn ca_certificates(authority: &CertificateAuthority) -> CaCertificates {
 
 /// The error with its sources.
 fn chain(error: &KafkaError) -> String {
-    let errors = std::iter::successors(Some(error as &dyn Error), |error| error.source());
+    let errors = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
     errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
@@ -72,7 +72,7 @@ async fn clients_without_valid_tls_or_credentials_receive_error_with_cause() {
             assert!(chain(&error).contains("SASL authentication error"), "{error}");
         }
     }
-    let error = ping_error(KafkaSettings { ca_certificates: Some(ca_certificates(&stranger)), ..good.clone() }).await;
+    let error = ping_error(KafkaSettings { ca_certificates: Some(ca_certificates(&other)), ..good.clone() }).await;
     assert!(error.contains("certificate verify failed"), "{error}");
     let error = ping_error(KafkaSettings { ca_certificates: None, ..good.clone() }).await;
     assert!(error.contains("certificate verify failed"), "{error}");

@@ -2,7 +2,7 @@
 
 use couponry_domain::{
     CodeFormat, Discount, EventName, Seed, Uuid,
-    code::{Codes, CouponCode},
+    code::{CodeGenerator, CouponCode},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
@@ -69,7 +69,7 @@ impl Database {
     /// The policy name is updated to that of the manifest, and so is the code format while there are no coupons. The seed never
     /// changes. A manifest of an older generation changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
-        let sample = Codes::new(Seed::from([0; 32]), event.format.clone(), 1).next().unwrap_or_default();
+        let sample = CodeGenerator::new(Seed::from([0; 32]), event.format.clone(), 1).next().unwrap_or_default();
         if sample.parse::<CouponCode>().is_err() {
             return Err(DatabaseError::InvalidCodeFormat(sample));
         }

@@ -119,7 +119,7 @@ async fn generate_called_concurrently_succeeds_once() {
     let fixture = Fixture::new().await;
     let event = fixture.event(1).await;
     let coupon_batch = batch(0, 3_000, 2_000);
-    let others: Vec<_> = (0..4).map(|_| Database::connect(&fixture.database.url()).unwrap()).collect();
+    let others: Vec<_> = (0..4).map(|_| Database::connect(&fixture.server.url()).unwrap()).collect();
     let results =
         join_all(others.iter().map(|database| database.generate_coupons(&event, &coupon_batch, |_| {}))).await;
     let succeeded = results.iter().filter(|result| result.is_ok()).count();

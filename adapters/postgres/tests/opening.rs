@@ -17,7 +17,7 @@ async fn withdraw_opening_in_the_future_removes_it() {
     fixture.database.schedule_opening(&event, FUTURE).await.unwrap();
     assert_eq!(opened_at().await, Some(FUTURE), "has milliseconds");
     let error = fixture.database.discard_stock(&event).await.unwrap_err();
-    assert!(matches!(refused, DatabaseError::AlreadyOpened(_)), "{error}");
+    assert!(matches!(error, DatabaseError::AlreadyOpened(_)), "{error}");
     fixture.database.withdraw_opening(event.uid).await.unwrap();
     assert_eq!(opened_at().await, None);
     fixture.database.discard_stock(&event).await.unwrap();
@@ -35,7 +35,7 @@ async fn withdraw_opening_in_the_past_returns_error() {
         "the earlier opening remains"
     );
     let error = fixture.database.withdraw_opening(event.uid).await.unwrap_err();
-    assert!(matches!(refused, DatabaseError::AlreadyOpened(_)), "{error}");
+    assert!(matches!(error, DatabaseError::AlreadyOpened(_)), "{error}");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn record_with_one_invalid_record_records_the_others() {
     let fixture = Fixture::new().await;
     let (event, coupons) = fixture.event_with_coupons(1, 1000, 0).await;
     let mut batch = users(&event, &coupons);
-    batch[500].coupon = "SUMMER-AAAAAAAAAAAA".parse().unwrap();
+    batch[500].issued.coupon = "SUMMER-AAAAAAAAAAAA".parse().unwrap();
     let recordings = fixture.database.record(&batch).await.unwrap();
     for (i, recording) in recordings.iter().enumerate() {
         let expected = if i == 500 { rejected(Rejection::UnknownCoupon) } else { RecordOutcome::Recorded };
@@ -146,7 +146,7 @@ async fn record_of_overlapping_batches_records_each_issuance_once() {
     let consumers = (0..CONSUMERS).map(|n| {
         let step = [1, 3, 7, 11, 13, 17, 19, 23][n];
         let order: Vec<_> = (0..total).map(|i| all[(i * step + n * 311) % total].clone()).collect();
-        let database = Database::connect(&fixture.database.url()).unwrap();
+        let database = Database::connect(&fixture.server.url()).unwrap();
         tokio::spawn(async move {
             let mut recorded = Vec::new();
             for batch in order.chunks(250) {
@@ -180,7 +180,7 @@ async fn record_of_conflicting_batches_keeps_users_and_coupons_unique() {
     let (event, coupons) = fixture.event_with_coupons(1, 300, 0).await;
     // The batches assign different coupons to the same users: every record excludes many others, and deadlocks are likely.
     let conflicting = (0..6).map(|n| {
-        let database = Database::connect(&fixture.database.url()).unwrap();
+        let database = Database::connect(&fixture.server.url()).unwrap();
         let batch: Vec<_> = (0..300).map(|i| record(&event, &format!("u{i}"), &coupons[(i * 7 + n) % 300])).collect();
         tokio::spawn(async move { database.record(&batch).await.unwrap() })
     });

@@ -1,204 +1,207 @@
-//! The comparison without I/O: takes in what the stores hold, thing by thing, and keeps what does not fit together.
+//! The comparison without I/O: receives the data of the stores, and keeps what does not match.
 //!
-//! It is fed in this order: the stock, [`Comparison::stock_ends`], what is recorded, [`Comparison::record_ends`], what was sent,
-//! the queue, what is issued.
+//! It is fed in this order: the generated coupons, [`Comparison::finish_generated`], the recorded issuances,
+//! [`Comparison::finish_recorded`], the records in Kafka, the available coupons, the issued coupons in Redis.
 
 use std::collections::{HashMap, HashSet};
 
-use couponry_domain::{Discount, UserId, code::CouponCode};
+use couponry_domain::{Discount, IssuedCoupon, UserId, code::CouponCode};
 use couponry_redis::Status;
 
-use crate::{Counts, Difference, Differences, Held, Place, prints::Prints};
+use crate::{
+    discrepancy::{Discrepancy, Place},
+    fingerprint_set::FingerprintSet,
+    report::{Counts, Discrepancies},
+};
 
-/// How many suspects of a kind are kept, to be looked at one by one.
-pub(crate) const SUSPECTS: usize = 200_000;
+/// How many suspects of a kind are kept.
+pub(crate) const MAX_SUSPECTS: usize = 200_000;
 
-// Marks of the stock.
-const QUEUED: u8 = 1;
-const HELD: u8 = 2;
-const VOIDED: u8 = 4;
-// Marks of what is recorded.
+// Marks of generated coupons.
+const AVAILABLE: u8 = 1;
+const ISSUED: u8 = 2;
+const CANCELLED: u8 = 4;
+// Marks of recorded issuances.
 const IN_KAFKA: u8 = 1;
 const IN_REDIS: u8 = 2;
 
-/// What the stores hold of an event, as it is taken in.
+/// The data of an event in all stores.
 #[derive(Debug, Default)]
-pub struct Comparison {
-    stock: Prints,
-    recorded: Prints,
-    /// What there is.
-    pub counts: Counts,
-    /// What is certainly wrong.
-    pub differences: Differences,
-    /// What is to be looked at again.
-    pub suspects: Suspects,
+pub(crate) struct Comparison {
+    generated: FingerprintSet,
+    recorded: FingerprintSet,
+    pub(crate) counts: Counts,
+    /// Certain discrepancies.
+    pub(crate) discrepancies: Discrepancies,
+    /// What has to be checked again.
+    pub(crate) suspects: Suspects,
 }
 
-/// What did not fit together at the first look.
+/// What did not match when it was first read: it may have been in flight.
 #[derive(Debug, Default)]
-pub struct Suspects {
-    /// Redis says that the user holds this, Postgres did not.
-    pub unrecorded: HashMap<UserId, (Held, Status)>,
-    /// Postgres has it, Redis had it as PENDING.
-    pub unsettled: HashMap<UserId, Held>,
-    /// Kafka has it, Postgres did not.
-    pub only_in_kafka: HashSet<Held>,
-    /// Coupons that more than one user may hold in Redis.
-    pub held_twice: HashSet<CouponCode>,
-    /// Coupons that were available when the queue was read, and held later.
-    pub queued_and_held: HashMap<CouponCode, Discount>,
-    /// Coupons that were seen twice in the queue.
-    pub queued_twice: HashMap<CouponCode, Discount>,
-    /// What Postgres did not have in its stock when the stock was read.
-    pub not_stocked: HashSet<(CouponCode, Discount, Place)>,
-    /// How many more there were.
-    pub unchecked: u64,
+pub(crate) struct Suspects {
+    /// Issued in Redis, but was not recorded.
+    pub(crate) unrecorded: HashMap<UserId, (IssuedCoupon, Status)>,
+    /// Recorded, but was PENDING in Redis.
+    pub(crate) pending: HashMap<UserId, IssuedCoupon>,
+    /// In Kafka, but was not recorded.
+    pub(crate) only_in_kafka: HashSet<IssuedCoupon>,
+    /// Coupons that may have more than one holder in Redis.
+    pub(crate) issued_twice: HashSet<CouponCode>,
+    /// Coupons that were available when the queue was read, and issued later.
+    pub(crate) available_and_issued: HashMap<CouponCode, Discount>,
+    /// Coupons that were visited twice in the queue.
+    pub(crate) available_twice: HashMap<CouponCode, Discount>,
+    /// Coupons that were not generated when the stock was read.
+    pub(crate) not_generated: HashSet<(CouponCode, Discount, Place)>,
+    /// How many suspects were not kept.
+    pub(crate) unchecked: u64,
 }
 
 impl Suspects {
     fn keep(&mut self, size: usize, keep: impl FnOnce(&mut Self)) {
-        if size < SUSPECTS { keep(self) } else { self.unchecked += 1 }
+        if size < MAX_SUSPECTS { keep(self) } else { self.unchecked += 1 }
     }
 }
 
 impl Comparison {
-    /// Postgres: a coupon of the stock.
-    pub fn stocked(&mut self, coupon: &CouponCode, discount: Discount) {
-        self.stock.add(&(coupon, discount));
+    /// Adds a coupon of the stock in Postgres.
+    pub(crate) fn add_generated(&mut self, coupon: &CouponCode, discount: Discount) {
+        self.generated.add(&(coupon, discount));
     }
 
-    /// Postgres: that was the stock.
-    pub fn stock_ends(&mut self) {
-        self.stock.close();
-        self.counts.stocked = self.stock.len() + self.stock.repeated();
+    /// Ends the stock.
+    pub(crate) fn finish_generated(&mut self) {
+        self.generated.finish();
+        self.counts.generated = self.generated.added();
     }
 
-    /// Postgres: who has which coupon.
-    pub fn recorded(&mut self, held: &Held) {
-        self.check_stocked(&held.coupon, held.discount, Place::Postgres);
-        self.recorded.add(held);
+    /// Adds an issuance in Postgres.
+    pub(crate) fn add_recorded(&mut self, issued: &IssuedCoupon) {
+        self.check_generated(&issued.coupon, issued.discount, Place::Postgres);
+        self.recorded.add(issued);
     }
 
-    /// Postgres: that was everything recorded.
-    pub fn record_ends(&mut self) {
-        self.recorded.close();
-        self.counts.recorded = self.recorded.len() + self.recorded.repeated();
+    /// Ends the issuances.
+    pub(crate) fn finish_recorded(&mut self) {
+        self.recorded.finish();
+        self.counts.recorded = self.recorded.added();
     }
 
-    /// Kafka: a record of the event.
-    pub fn sent(&mut self, held: Held) {
-        self.check_stocked(&held.coupon, held.discount, Place::Kafka);
-        match self.recorded.mark(&held, IN_KAFKA) {
-            Some(before) if before & IN_KAFKA != 0 => self.counts.sent_again += 1,
+    /// Adds a record in Kafka.
+    pub(crate) fn add_sent(&mut self, issued: IssuedCoupon) {
+        self.check_generated(&issued.coupon, issued.discount, Place::Kafka);
+        match self.recorded.mark(&issued, IN_KAFKA) {
+            Some(before) if before & IN_KAFKA != 0 => self.counts.resent += 1,
             Some(_) => self.counts.sent += 1,
-            None if self.suspects.only_in_kafka.contains(&held) => self.counts.sent_again += 1,
+            None if self.suspects.only_in_kafka.contains(&issued) => self.counts.resent += 1,
             None => {
                 self.counts.sent += 1;
                 let size = self.suspects.only_in_kafka.len();
                 self.suspects.keep(size, |suspects| {
-                    suspects.only_in_kafka.insert(held);
+                    suspects.only_in_kafka.insert(issued);
                 });
             }
         }
     }
 
-    /// Redis: a coupon that is left to give.
-    pub fn available(&mut self, coupon: CouponCode, discount: Discount) {
-        self.check_stocked(&coupon, discount, Place::Queue);
-        match self.stock.mark(&(&coupon, discount), QUEUED) {
-            Some(before) if before & QUEUED != 0 => {
-                let size = self.suspects.queued_twice.len();
+    /// Adds a coupon of the queue in Redis.
+    pub(crate) fn add_available(&mut self, coupon: CouponCode, discount: Discount) {
+        self.check_generated(&coupon, discount, Place::Queue);
+        match self.generated.mark(&(&coupon, discount), AVAILABLE) {
+            Some(before) if before & AVAILABLE != 0 => {
+                let size = self.suspects.available_twice.len();
                 self.suspects.keep(size, |suspects| {
-                    suspects.queued_twice.insert(coupon, discount);
+                    suspects.available_twice.insert(coupon, discount);
                 });
             }
             _ => self.counts.available += 1,
         }
     }
 
-    /// Redis: what a user holds or held. After the queue.
-    pub fn issued(&mut self, held: Held, status: Status) {
-        let Held { user: _, coupon, discount, issued_at: _ } = &held;
+    /// Adds an entry of `couponIssued` in Redis.
+    pub(crate) fn add_issued(&mut self, issued: IssuedCoupon, status: Status) {
+        let IssuedCoupon { user_id: _, coupon, discount, issued_at: _ } = &issued;
         if status == Status::Cancelled {
-            self.stock.mark(&(coupon, *discount), VOIDED);
-            self.counts.voided += 1;
-            if self.recorded.mark(&held, IN_REDIS).is_some() {
-                self.differences.add(Difference::CancelledButRecorded(held));
+            self.generated.mark(&(coupon, *discount), CANCELLED);
+            if self.recorded.mark(&issued, IN_REDIS).is_some() {
+                self.discrepancies.add(Discrepancy::CancelledButRecorded(issued));
             }
             return;
         }
-        self.check_stocked(coupon, *discount, Place::Redis);
-        let before = self.stock.mark(&(coupon, *discount), HELD).unwrap_or(0);
-        let recorded = self.recorded.mark(&held, IN_REDIS);
+        self.check_generated(coupon, *discount, Place::Issued);
+        let before = self.generated.mark(&(coupon, *discount), ISSUED).unwrap_or(0);
+        let recorded = self.recorded.mark(&issued, IN_REDIS);
         let is_repeated = match recorded {
             Some(before) => before & IN_REDIS != 0,
-            None => self.suspects.unrecorded.get(&held.user).is_some_and(|(known, _)| *known == held),
+            None => self.suspects.unrecorded.get(&issued.user_id).is_some_and(|(known, _)| *known == issued),
         };
         if is_repeated {
-            // Redis may show an entry more than once.
+            // A scan may return an entry more than once.
             return;
         }
-        self.counts.held += 1;
+        self.counts.issued += 1;
         let suspects = &mut self.suspects;
-        if before & HELD != 0 {
-            let size = suspects.held_twice.len();
+        if before & ISSUED != 0 {
+            let size = suspects.issued_twice.len();
             suspects.keep(size, |suspects| {
-                suspects.held_twice.insert(held.coupon.clone());
+                suspects.issued_twice.insert(issued.coupon.clone());
             });
         }
-        if before & QUEUED != 0 {
-            let size = suspects.queued_and_held.len();
+        if before & AVAILABLE != 0 {
+            let size = suspects.available_and_issued.len();
             suspects.keep(size, |suspects| {
-                suspects.queued_and_held.insert(held.coupon.clone(), held.discount);
+                suspects.available_and_issued.insert(issued.coupon.clone(), issued.discount);
             });
         }
         match recorded {
             None => {
                 let size = suspects.unrecorded.len();
                 suspects.keep(size, |suspects| {
-                    suspects.unrecorded.insert(held.user.clone(), (held, status));
+                    suspects.unrecorded.insert(issued.user_id.clone(), (issued, status));
                 });
             }
             Some(_) if status == Status::Pending => {
-                let size = suspects.unsettled.len();
+                let size = suspects.pending.len();
                 suspects.keep(size, |suspects| {
-                    suspects.unsettled.insert(held.user.clone(), held);
+                    suspects.pending.insert(issued.user_id.clone(), issued);
                 });
             }
             Some(_) => {}
         }
     }
 
-    fn check_stocked(&mut self, coupon: &CouponCode, discount: Discount, place: Place) {
-        if self.stock.marks(&(coupon, discount)).is_none() {
-            let size = self.suspects.not_stocked.len();
+    fn check_generated(&mut self, coupon: &CouponCode, discount: Discount, place: Place) {
+        if self.generated.marks(&(coupon, discount)).is_none() {
+            let size = self.suspects.not_generated.len();
             self.suspects.keep(size, |suspects| {
-                suspects.not_stocked.insert((coupon.clone(), discount, place));
+                suspects.not_generated.insert((coupon.clone(), discount, place));
             });
         }
     }
 
-    /// Whether what is recorded here is also in Redis, and in Kafka. None: it was not recorded yet when Postgres was read.
-    #[must_use]
-    pub fn is_in(&self, held: &Held) -> Option<(bool, bool)> {
-        self.recorded.marks(held).map(|marks| (marks & IN_REDIS != 0, marks & IN_KAFKA != 0))
+    /// Whether this recorded issuance is also in Redis, and in Kafka. None: it was not recorded yet when Postgres was read.
+    pub(crate) fn is_in(&self, issued: &IssuedCoupon) -> Option<(bool, bool)> {
+        self.recorded.marks(issued).map(|marks| (marks & IN_REDIS != 0, marks & IN_KAFKA != 0))
     }
 
-    /// Whether everything recorded is also in Redis, and in Kafka.
-    #[must_use]
-    pub fn all_recorded_is_in(&self) -> (bool, bool) {
-        (self.recorded.without(IN_REDIS) == 0, self.recorded.without(IN_KAFKA) == 0)
+    /// Whether all recorded issuances are also in Redis, and in Kafka.
+    pub(crate) fn all_recorded_are_in(&self) -> (bool, bool) {
+        (self.recorded.count(IN_REDIS, 0) == 0, self.recorded.count(IN_KAFKA, 0) == 0)
     }
 
-    /// Whether this coupon is somewhere in Redis. None: it was not in the stock yet when the stock was read.
-    #[must_use]
-    pub fn is_accounted_for(&self, coupon: &CouponCode, discount: Discount) -> Option<bool> {
-        self.stock.marks(&(coupon, discount)).map(|marks| marks & (QUEUED | HELD | VOIDED) != 0)
+    /// Whether this coupon is in Redis. None: it was not generated yet when the stock was read.
+    pub(crate) fn is_in_redis(&self, coupon: &CouponCode, discount: Discount) -> Option<bool> {
+        self.generated.marks(&(coupon, discount)).map(|marks| marks & (AVAILABLE | ISSUED | CANCELLED) != 0)
     }
 
-    /// Whether every coupon of the stock is.
-    #[must_use]
-    pub fn all_is_accounted_for(&self) -> bool {
-        self.stock.without(QUEUED | HELD | VOIDED) == 0
+    /// Whether all generated coupons are in Redis.
+    pub(crate) fn all_generated_are_in_redis(&self) -> bool {
+        self.generated.count(AVAILABLE | ISSUED | CANCELLED, 0) == 0
+    }
+
+    /// How many coupons have a cancelled entry, and are neither available nor issued.
+    pub(crate) fn only_cancelled(&self) -> u64 {
+        self.generated.count(AVAILABLE | ISSUED | CANCELLED, CANCELLED)
     }
 }

@@ -1,61 +1,27 @@
-//! Compares what Redis, Kafka and Postgres hold of one event, and says in plain words what differs.
+//! Compares the data of one event in Redis, Kafka and Postgres, and reports every discrepancy.
 //!
-//! - [`Stores::audit`] reads all three and gives a [`Report`]. The event may be running: what is on its way from one store to
-//!   the next is counted as [`InFlight`], and is no difference.
-//! - [`comparison`] is the part without I/O. It keeps 9 bytes for each coupon and 9 more for each that is recorded, and in full
-//!   only what does not fit together.
+//! [`Stores::audit`] returns a [`Report`]. The event may be running: coupons in flight from one store to the next are counted as
+//! [`InFlight`], and are not discrepancies.
 //!
-//! The stores are read against the current: Postgres first, then Kafka, then Redis. So whatever a later store has, an earlier
-//! one must have had before, and only the opposite may still be on its way: that is looked at again, until it has arrived or
-//! nothing is on its way any more.
+//! The stores are read against the direction of the data: Postgres first, then Kafka, then Redis. Whatever Postgres has, Kafka and
+//! Redis must have had before. Only the opposite may be in flight: it is checked again until it has arrived, or until the outbox and
+//! the consumers have no backlog.
+//!
+//! It needs 9 bytes of memory for each coupon and 9 more for each recorded one; only suspects are kept in full.
 //!
 //! Times are milliseconds since the Unix epoch.
 
-pub mod comparison;
-mod difference;
-mod prints;
+mod audit;
+mod comparison;
+mod current_state;
+mod discrepancy;
+mod error;
+mod fingerprint_set;
+mod recheck;
 mod report;
-mod second_look;
 mod stores;
 
-pub use difference::{Difference, Place};
-pub use report::{Counts, Differences, InFlight, Report, Verdict};
-pub use stores::{AuditError, Stores};
-
-use couponry_domain::{Discount, IssuedRecord, UserId, code::CouponCode};
-
-/// One coupon in one user's hands, as a store has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Held {
-    /// Whose it is.
-    pub user: UserId,
-    /// Which it is.
-    pub coupon: CouponCode,
-    /// What it is worth.
-    pub discount: Discount,
-    /// When Redis gave it.
-    pub issued_at: i64,
-}
-
-impl From<IssuedRecord> for Held {
-    fn from(record: IssuedRecord) -> Self {
-        let IssuedRecord { event_id: _, event_uid: _, user_id: user, coupon, discount, issued_at } = record;
-        Self { user, coupon, discount, issued_at }
-    }
-}
-
-impl From<couponry_postgres::Issuance> for Held {
-    fn from(issuance: couponry_postgres::Issuance) -> Self {
-        let couponry_postgres::Issuance { user_id: user, coupon, discount, issued_at, recorded_at: _ } = issuance;
-        Self { user, coupon, discount, issued_at }
-    }
-}
-
-impl Held {
-    /// What Redis has of this user.
-    #[must_use]
-    pub fn by(user: UserId, holding: &couponry_redis::Holding) -> Self {
-        let couponry_redis::Holding { coupon, discount, issued_at, status: _ } = holding;
-        Self { user, coupon: coupon.clone(), discount: *discount, issued_at: *issued_at }
-    }
-}
+pub use discrepancy::{Discrepancy, Place};
+pub use error::AuditError;
+pub use report::{Counts, Discrepancies, InFlight, Report, Verdict};
+pub use stores::Stores;

@@ -1,86 +1,90 @@
-//! What an audit says.
+//! The result of an audit.
 
 use std::collections::BTreeMap;
 
 use couponry_domain::{EventName, Uuid};
 use serde::Serialize;
 
-use crate::Difference;
+use crate::discrepancy::Discrepancy;
 
-/// How many differences of a kind are kept in full.
-const EXAMPLES: u64 = 20;
+/// How many discrepancies of each kind are kept in full.
+const MAX_EXAMPLES: u64 = 20;
 
-/// What there is.
+/// The counts of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
     /// Coupons in Postgres.
-    pub stocked: u64,
-    /// Of these, how many were not loaded into Redis yet.
+    pub generated: u64,
+    /// Generated coupons that are not loaded into Redis yet.
     pub not_loaded: u64,
     /// Issuances in Postgres.
     pub recorded: u64,
-    /// Different records of the event in Kafka.
+    /// Distinct records of the event in Kafka.
     pub sent: u64,
-    /// How many more there are because they were sent again.
-    pub sent_again: u64,
-    /// Whether the topic still has everything that was ever written to it. Otherwise what is recorded may well be gone from it.
-    pub topic_is_whole: bool,
-    /// Messages on the topic that are no records of any event.
-    pub unreadable: u64,
-    /// Dead letters of the event: what can never be recorded.
+    /// Repeated records of the event in Kafka.
+    pub resent: u64,
+    /// Whether the topic still has every record that was ever written to it. Otherwise recorded issuances may be missing there.
+    pub topic_is_complete: bool,
+    /// Messages of the topic that cannot be decoded.
+    pub undecodable: u64,
+    /// Dead letters of the event.
     pub dead_letters: u64,
-    /// Whether the coupons have left Redis, since the event is over. Then `available`, `held` and `voided` are what it had before.
+    /// Whether the event was retired. Then `available`, `issued`, `cancelled` and `voided` are the counts before its coupons were
+    /// removed from Redis.
     pub retired: bool,
-    /// Coupons in the queue in Redis.
+    /// Coupons in the Redis queue.
     pub available: u64,
-    /// Users who hold a coupon by Redis.
-    pub held: u64,
-    /// Users who were told of a coupon that could not be recorded, and hold nothing.
+    /// Users who have a coupon in Redis.
+    pub issued: u64,
+    /// Users whose coupon was cancelled because it could not be recorded, and who have received no other one.
+    pub cancelled: u64,
+    /// Coupons that can never be issued again: cancelled, and not returned to the queue. The same number as in the status and the
+    /// metrics of the operator.
     pub voided: u64,
-    /// Batches that are not known to be in Kafka, at the end.
+    /// Batches in the outbox at the end of the audit.
     pub outbox: u64,
-    /// Messages on the topic (of all events) that the consumers have not recorded, at the end.
+    /// Messages of the topic (of all events) that the consumers have not recorded at the end of the audit.
     pub lag: u64,
 }
 
-/// What is on its way from Redis to Postgres.
+/// Coupons in flight from Redis to Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InFlight {
-    /// How many coupons.
+    /// The number of coupons.
     pub coupons: u64,
     /// When the first of them was issued.
     pub oldest: Option<i64>,
 }
 
-/// Everything that does not fit together: counted, and some of it in full.
+/// All discrepancies: the number of each kind, and the first ones in full.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Differences {
-    /// How many of each kind.
+pub struct Discrepancies {
+    /// The number of each kind.
     pub counts: BTreeMap<&'static str, u64>,
-    /// The first of each kind.
-    pub examples: Vec<Difference>,
+    /// The first ones of each kind.
+    pub examples: Vec<Discrepancy>,
 }
 
-impl Differences {
-    pub(crate) fn add(&mut self, difference: Difference) {
-        let count = self.counts.entry(difference.kind()).or_default();
+impl Discrepancies {
+    pub(crate) fn add(&mut self, discrepancy: Discrepancy) {
+        let count = self.counts.entry(discrepancy.kind()).or_default();
         *count += 1;
-        if *count <= EXAMPLES {
-            self.examples.push(difference);
+        if *count <= MAX_EXAMPLES {
+            self.examples.push(discrepancy);
         }
     }
 
-    /// How many there are.
+    /// The number of discrepancies.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
     }
 }
 
-/// What an audit says.
+/// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -88,37 +92,38 @@ pub struct Report {
     pub event: EventName,
     /// The event's uid.
     pub uid: Uuid,
-    /// In one word.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What there is.
+    /// The counts.
     pub counts: Counts,
-    /// What is on its way.
+    /// The coupons in flight.
     pub in_flight: InFlight,
-    /// What does not fit together.
-    pub differences: Differences,
-    /// How many things were too many to be looked at one by one: they may be on their way, or differences.
+    /// The discrepancies.
+    pub discrepancies: Discrepancies,
+    /// How many suspects were not checked, because there were too many or because the queue changed meanwhile: they may be in flight
+    /// or discrepancies.
     pub unchecked: u64,
-    /// What a person should know, and what is no difference.
+    /// Further information that is not a discrepancy.
     pub notes: Vec<String>,
 }
 
-/// What came out.
+/// The verdict of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Verdict {
-    /// The stores tell one story.
+    /// The stores match.
     #[serde(rename = "OK")]
     Ok,
-    /// They do not.
+    /// There are discrepancies.
     #[serde(rename = "DIFFERS")]
     Differs,
-    /// No difference was found, and too much was on its way to be certain.
+    /// No discrepancy was found, but some suspects were not checked.
     #[serde(rename = "UNCERTAIN")]
     Uncertain,
 }
 
 impl Verdict {
-    pub(crate) fn of(differences: &Differences, unchecked: u64) -> Self {
-        match (differences.total(), unchecked) {
+    pub(crate) fn of(discrepancies: &Discrepancies, unchecked: u64) -> Self {
+        match (discrepancies.total(), unchecked) {
             (0, 0) => Self::Ok,
             (0, _) => Self::Uncertain,
             _ => Self::Differs,

@@ -1,20 +1,22 @@
-//! Reading the stores.
+//! Reading the data of an event from the stores.
 
 use std::time::Duration;
 
-use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
-use couponry_kafka::{History, JournalError, KafkaSettings, Lag, Message};
-use couponry_postgres::{Database, DatabaseError, StoredEvent};
-use couponry_redis::{Observed, Stock, StockError};
+use couponry_domain::{
+    Coupon, EventName, IssuedCoupon, IssuedRecord, Uuid, code::CouponCode, record::RecordDecodeError,
+};
+use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, TopicReader};
+use couponry_postgres::{Database, DatabaseError, Operation, StoredEvent};
+use couponry_redis::{Observed, Stock};
 use futures::TryStreamExt as _;
 
-use crate::{Difference, Held, Report, Verdict, comparison::Comparison, second_look::SecondLook};
+use crate::{comparison::Comparison, discrepancy::Discrepancy, error::AuditError};
 
-/// How long Kafka may take to say how far the consumers are.
-const LAG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a request to Kafka.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many dead letters are quoted.
-const LETTERS: u64 = 10;
+/// How many dead letters become notes.
+const MAX_DEAD_LETTER_NOTES: u64 = 10;
 
 /// The stores of an installation.
 #[derive(Clone)]
@@ -25,205 +27,129 @@ pub struct Stores {
     pub database: Database,
     /// Kafka.
     pub kafka: KafkaSettings,
-    /// The consumer group that brings the records into Postgres.
+    /// The consumer group that records the issuances.
     pub group: String,
 }
 
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    /// Postgres.
-    #[error("Postgres: {0}")]
-    Database(#[from] DatabaseError),
-    /// Redis.
-    #[error("Redis: {0}")]
-    Stock(#[from] StockError),
-    /// Kafka.
-    #[error("Kafka: {0}")]
-    Journal(#[from] JournalError),
-    /// Nothing to compare.
-    #[error("Postgres has no event {name} with the uid {uid}{}", listed(others))]
-    UnknownEvent {
-        /// Its name.
-        name: EventName,
-        /// Its uid.
-        uid: Uuid,
-        /// The events of this name that Postgres has.
-        others: Vec<Uuid>,
-    },
-}
-
-fn listed(uids: &[Uuid]) -> String {
-    if uids.is_empty() {
-        return String::new();
-    }
-    let uids: Vec<String> = uids.iter().map(Uuid::to_string).collect();
-    format!("; of this name it has {}", uids.join(", "))
-}
-
 impl Stores {
-    /// Compares what the stores hold of this event. What is on its way is looked at again for up to `patience`.
-    pub async fn audit(&self, name: &EventName, uid: Uuid, patience: Duration) -> Result<Report, AuditError> {
-        let Some(event) = self.database.event(uid).await? else {
-            let others = self.database.uids_of(name).await?;
-            return Err(AuditError::UnknownEvent { name: name.clone(), uid, others });
-        };
-        let mut notes = Vec::new();
-        let mut comparison = Comparison::default();
-        self.read_postgres(&event, &mut comparison).await?;
-        let dead_letters = self.read_kafka(uid, &mut comparison, &mut notes).await?;
-        let observed = self.read_redis(&event, &mut comparison).await?;
-        match &observed {
-            Some(observed) if observed.retired.is_some() => {
-                let counts = &mut comparison.counts;
-                (counts.retired, counts.available, counts.held) = (true, observed.available, observed.issued);
-                notes.push("the coupons have left Redis, since the event is over".to_owned());
-            }
-            None if event.opened_at.is_some() => {
-                comparison.differences.add(Difference::OtherEvent { redis: self.uid_in_redis(name).await? });
-            }
-            None => notes.push("the event is not in Redis yet: its coupons are not loaded".to_owned()),
-            Some(_) => {}
-        }
-        let observed = observed.filter(|observed| observed.retired.is_none());
-        let second_look = SecondLook { stores: self, name, uid, observed, dead_letters, comparison };
-        let (mut comparison, in_flight) = second_look.look(patience).await?;
-        if !comparison.counts.topic_is_whole {
-            notes.push("Kafka no longer has every record of the topic, so nothing is missed there".to_owned());
-        }
-        if comparison.counts.voided > 0 {
-            let voided = comparison.counts.voided;
-            notes.push(format!("{voided} users were told of a coupon that could not be recorded (CANCEL)"));
-        }
-        let unchecked = comparison.suspects.unchecked;
-        let differences = std::mem::take(&mut comparison.differences);
-        Ok(Report {
-            event: name.clone(),
-            uid,
-            verdict: Verdict::of(&differences, unchecked),
-            counts: comparison.counts,
-            in_flight,
-            differences,
-            unchecked,
-            notes,
-        })
-    }
-
-    async fn read_postgres(&self, event: &StoredEvent, comparison: &mut Comparison) -> Result<(), AuditError> {
-        let mut coupons = self.database.stock(event.uid);
+    pub(crate) async fn read_postgres(
+        &self,
+        event: &StoredEvent,
+        comparison: &mut Comparison,
+    ) -> Result<(), AuditError> {
+        let mut coupons = self.database.stream_coupons(event.uid);
         while let Some(Coupon { ordinal: _, code, discount }) = coupons.try_next().await? {
-            comparison.stocked(&readable(&code)?, discount);
+            comparison.add_generated(&parse_code(&code)?, discount);
         }
-        comparison.stock_ends();
-        let mut issuances = self.database.issuances(event.uid);
+        comparison.finish_generated();
+        let mut issuances = self.database.stream_issuances(event.uid);
         while let Some(issuance) = issuances.try_next().await? {
-            comparison.recorded(&issuance.into());
+            comparison.add_recorded(&issuance.issued);
         }
-        comparison.record_ends();
-        let (wanted, found) = (event.stock_len(), comparison.counts.stocked);
-        if wanted != found {
-            // Coupons that were added since the event was read are both in the stock and in the event.
-            let wanted = self.database.event(event.uid).await?.map_or(0, |event| event.stock_len());
-            if wanted < found || wanted == event.stock_len() {
-                comparison.differences.add(Difference::StockSize { wanted, found });
+        comparison.finish_recorded();
+        let (expected, actual) = (event.generated(), comparison.counts.generated);
+        if expected != actual {
+            // A top-up since the event was read changes both numbers.
+            let expected = self.database.event(event.uid).await?.map_or(0, |event| event.generated());
+            if expected < actual || expected == event.generated() {
+                comparison.discrepancies.add(Discrepancy::StockSize { expected, actual });
             }
         }
         Ok(())
     }
 
-    /// Returns what the dead letters of the event are about.
-    async fn read_kafka(
+    /// Reads the topic and the dead letters. Returns the issued coupons of the event's dead letters.
+    pub(crate) async fn read_kafka(
         &self,
         uid: Uuid,
         comparison: &mut Comparison,
         notes: &mut Vec<String>,
-    ) -> Result<Vec<Held>, AuditError> {
-        let mut history = History::read(&self.kafka);
+    ) -> Result<Vec<IssuedCoupon>, AuditError> {
+        let mut reader = TopicReader::start(&self.kafka);
         loop {
-            match history.next().await {
+            match reader.next().await {
                 Ok(Some(message)) => match decode(&message) {
-                    Ok(record) if record.event_uid == uid => comparison.sent(record.into()),
+                    Ok(record) if record.event_uid == uid => comparison.add_sent(record.issued),
                     Ok(_) => {}
-                    Err(_) => comparison.counts.unreadable += 1,
+                    Err(_) => comparison.counts.undecodable += 1,
                 },
                 Ok(None) => break,
-                Err(JournalError::NoTopic(topic)) => {
-                    notes.push(format!("Kafka has no topic {topic}"));
+                Err(KafkaError::TopicNotFound(topic)) => {
+                    notes.push(format!("the Kafka topic {topic} does not exist"));
                     break;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        comparison.counts.topic_is_whole = history.was_whole().await;
+        comparison.counts.topic_is_complete = reader.is_complete().await;
 
         let mut letters = Vec::new();
-        let mut history = History::read(&KafkaSettings { topic: self.kafka.dead_letter_topic(), ..self.kafka.clone() });
+        let dead_letters = KafkaSettings { topic: self.kafka.dead_letter_topic(), ..self.kafka.clone() };
+        let mut reader = TopicReader::start(&dead_letters);
         loop {
-            let message = match history.next().await {
+            let message = match reader.next().await {
                 Ok(Some(message)) => message,
-                Ok(None) | Err(JournalError::NoTopic(_)) => break,
+                Ok(None) | Err(KafkaError::TopicNotFound(_)) => break,
                 Err(error) => return Err(error.into()),
             };
-            // What no one can read is of no event.
+            // An undecodable message does not belong to any event.
             let Ok(record) = decode(&message) else { continue };
             if record.event_uid == uid {
                 let counts = &mut comparison.counts;
                 counts.dead_letters += 1;
                 let reason = message.header("reason").map_or_else(|| "no reason".into(), String::from_utf8_lossy);
-                if counts.dead_letters <= LETTERS {
-                    notes.push(format!("dead letter ({reason}): {} and coupon {}", record.user_id, record.coupon));
+                if counts.dead_letters <= MAX_DEAD_LETTER_NOTES {
+                    let IssuedCoupon { user_id, coupon, .. } = &record.issued;
+                    notes.push(format!("dead letter ({reason}): user {user_id}, coupon {coupon}"));
                 }
-                letters.push(record.into());
+                letters.push(record.issued);
             }
         }
-        let more = comparison.counts.dead_letters.saturating_sub(LETTERS);
+        let more = comparison.counts.dead_letters.saturating_sub(MAX_DEAD_LETTER_NOTES);
         if more > 0 {
             notes.push(format!("and {more} more dead letters"));
         }
         Ok(letters)
     }
 
-    /// None: Redis does not have the event.
-    async fn read_redis(
+    /// Reads the queue and the issued coupons. None: Redis does not have the event.
+    pub(crate) async fn read_redis(
         &self,
         event: &StoredEvent,
         comparison: &mut Comparison,
     ) -> Result<Option<Observed>, AuditError> {
-        let Some(observed) = self.observe(&event.name, event.uid).await? else { return Ok(None) };
-        self.stock.each_queued(&event.name, |coupon, discount| comparison.available(coupon, discount)).await?;
-        self.stock
-            .each_issued(&event.name, |user, holding| comparison.issued(Held::by(user, &holding), holding.status))
-            .await?;
-        // The name may have changed hands in between, or the coupons have left.
+        let Some(before) = self.observe(&event.name, event.uid).await? else { return Ok(None) };
+        self.stock.each_available(&event.name, |coupon, discount| comparison.add_available(coupon, discount)).await?;
+        self.stock.each_issued(&event.name, |entry| comparison.add_issued(entry.issued, entry.status)).await?;
+        // The event may have been replaced or retired in between.
         let after = self.observe(&event.name, event.uid).await?;
-        Ok(after.map(|after| if after.retired.is_some() { after } else { observed }))
+        Ok(after.map(|after| if after.retired.is_some() { after } else { before }))
     }
 
-    /// The event as Redis has it, if it is this one.
+    /// The event in Redis, if it has this uid.
     pub(crate) async fn observe(&self, name: &EventName, uid: Uuid) -> Result<Option<Observed>, AuditError> {
         Ok(self.stock.observe(name).await?.filter(|observed| observed.uid == uid))
     }
 
-    async fn uid_in_redis(&self, name: &EventName) -> Result<Option<Uuid>, AuditError> {
+    /// The uid of the event with this name in Redis.
+    pub(crate) async fn uid_in_redis(&self, name: &EventName) -> Result<Option<Uuid>, AuditError> {
         Ok(self.stock.observe(name).await?.map(|observed| observed.uid))
     }
 
     /// How many messages the consumers have not recorded yet.
     pub(crate) async fn lag(&self) -> Result<u64, AuditError> {
-        match Lag::new(&self.kafka, &self.group)?.measure(LAG_TIMEOUT).await {
-            Err(JournalError::NoTopic(_)) => Ok(0),
+        match Lag::new(&self.kafka, &self.group)?.measure(KAFKA_TIMEOUT).await {
+            Err(KafkaError::TopicNotFound(_)) => Ok(0),
             measured => Ok(measured?),
         }
     }
 }
 
-pub(crate) fn readable(code: &str) -> Result<couponry_domain::code::CouponCode, DatabaseError> {
-    code.parse().map_err(|error| DatabaseError::Corrupt {
-        operation: couponry_postgres::Operation::ReadCoupons,
-        what: format!("the coupon {code:?}: {error}"),
-    })
+pub(crate) fn parse_code(code: &str) -> Result<CouponCode, DatabaseError> {
+    code.parse()
+        .map_err(|error| DatabaseError::Corrupt { operation: Operation::ReadCoupons, detail: format!("code: {error}") })
 }
 
-fn decode(message: &Message) -> Result<IssuedRecord, couponry_domain::record::UnreadableRecord> {
+fn decode(message: &Message) -> Result<IssuedRecord, RecordDecodeError> {
     IssuedRecord::decode(message.version(), &message.payload)
 }

@@ -47,19 +47,20 @@ impl Audit {
 }
 
 fn text(report: &Report, now: Timestamp) -> String {
-    let Report { event, uid, verdict, counts, in_flight, differences, unchecked, notes } = report;
+    let Report { event, uid, verdict, counts, in_flight, discrepancies, unchecked, notes } = report;
     let Counts {
-        stocked,
+        generated,
         not_loaded,
         recorded,
         sent,
-        sent_again,
-        topic_is_whole: _,
-        unreadable,
+        resent,
+        topic_is_complete: _,
+        undecodable,
         dead_letters,
         retired,
         available,
-        held,
+        issued,
+        cancelled: _,
         voided,
         outbox,
         lag,
@@ -67,26 +68,26 @@ fn text(report: &Report, now: Timestamp) -> String {
     let n = |number: &u64| group_digits(*number);
     let if_any =
         |number: &u64, clause: &str| if *number > 0 { clause.replace("{}", &n(number)) } else { String::new() };
-    let repeated = if_any(sent_again, " ({} more were repeated)");
-    let unreadable = if_any(unreadable, ", {} undecodable");
+    let repeated = if_any(resent, " ({} more were repeated)");
+    let undecodable = if_any(undecodable, ", {} undecodable");
     let not_loaded = if_any(not_loaded, ", {} not loaded yet");
     let voided = if_any(voided, ", {} voided");
     let removed = if *retired { " (before they were removed)" } else { "" };
     let oldest = in_flight.oldest.map_or_else(String::new, |at| format!(", the oldest issued {}", elapsed(at, now)));
     let mut lines = vec![
-        ("Postgres", format!("{} coupons, {} of them recorded", n(stocked), n(recorded))),
-        ("Kafka", format!("{} records{repeated}, {} dead letters{unreadable}", n(sent), n(dead_letters))),
-        ("Redis", format!("{} available, {} issued{voided}{not_loaded}{removed}", n(available), n(held))),
+        ("Postgres", format!("{} coupons, {} of them recorded", n(generated), n(recorded))),
+        ("Kafka", format!("{} records{repeated}, {} dead letters{undecodable}", n(sent), n(dead_letters))),
+        ("Redis", format!("{} available, {} issued{voided}{not_loaded}{removed}", n(available), n(issued))),
         (
             "in flight",
             format!("{} coupons{oldest}; {} outbox batches, lag {}", n(&in_flight.coupons), n(outbox), n(lag)),
         ),
     ];
     lines.extend(notes.iter().map(|note| ("note", note.clone())));
-    let more = differences.total() - differences.examples.len() as u64;
+    let more = discrepancies.total() - discrepancies.examples.len() as u64;
     let summary = match verdict {
         Verdict::Ok => "OK: Redis, Kafka and Postgres are consistent".to_owned(),
-        Verdict::Differs => format!("DIFFERS: {} discrepancies", n(&differences.total())),
+        Verdict::Differs => format!("DIFFERS: {} discrepancies", n(&discrepancies.total())),
         Verdict::Uncertain => format!(
             "UNCERTAIN: no discrepancies found, but {} coupons were in flight; repeat the audit when fewer are",
             n(unchecked)
@@ -94,7 +95,7 @@ fn text(report: &Report, now: Timestamp) -> String {
     };
     let text = std::iter::once(format!("{event} ({uid})\n"))
         .chain(lines.iter().map(|(name, line)| format!("  {name:<10} {line}\n")))
-        .chain(differences.examples.iter().map(|example| format!("  ✗ {example}\n")))
+        .chain(discrepancies.examples.iter().map(|example| format!("  ✗ {example}\n")))
         .chain([if_any(&more, "  … and {} more\n"), summary, "\n".to_owned()]);
     text.collect()
 }

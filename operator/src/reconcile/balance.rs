@@ -27,8 +27,9 @@ pub(super) struct Balance {
     recorded: u64,
     /// How many coupons Redis knew to be recorded, read before Postgres.
     known_recorded: u64,
-    /// Negative while coupons exist twice, for example because two users received the same one.
-    voided: i64,
+    voided: u64,
+    /// How many coupons exist twice, for example because two users received the same one.
+    duplicated: u64,
 }
 
 /// Counts that violate an invariant.
@@ -59,7 +60,8 @@ impl Balance {
             issued: own.issued,
             recorded: observed.recorded,
             known_recorded: observed.known_recorded,
-            voided: own.voided,
+            voided: own.voided_count(),
+            duplicated: own.duplicated_count(),
         })
     }
 
@@ -69,29 +71,28 @@ impl Balance {
             available: self.available,
             unrecorded: self.issued.saturating_sub(self.recorded),
             recorded: self.recorded,
-            voided: u64::try_from(self.voided).unwrap_or_default(),
+            voided: self.voided,
         }
     }
 
     /// Whether Redis could issue coupons that already belong to users, or that do not exist.
     pub(super) fn has_surplus(&self) -> bool {
-        self.recorded > self.issued || self.missing() < 0 || self.voided < 0 || self.loaded > self.generated
+        self.recorded > self.issued || self.missing() < 0 || self.duplicated > 0 || self.loaded > self.generated
     }
 
     /// How many loaded coupons Redis no longer holds; negative: how many it holds too many.
     fn missing(&self) -> i64 {
-        to_i64(self.loaded) - to_i64(self.available) - to_i64(self.issued) - self.voided
+        to_i64(self.loaded + self.duplicated) - to_i64(self.available) - to_i64(self.issued) - to_i64(self.voided)
     }
 
     /// None: the counts match.
     pub(super) fn imbalance(&self) -> Option<Imbalance> {
-        let Self { generated, loaded, available, issued, recorded, known_recorded, voided } = *self;
+        let Self { generated, loaded, available, issued, recorded, known_recorded, voided, duplicated } = *self;
         let missing = self.missing();
-        let duplicated = voided.min(0).unsigned_abs();
         let mut findings = Vec::new();
         if missing != 0 {
             let mut counts = vec![format!("{available} are available"), format!("{issued} issued")];
-            if voided != 0 {
+            if voided > 0 {
                 counts.push(format!("{voided} voided"));
             }
             if loaded < generated {
@@ -150,8 +151,16 @@ fn to_i64(count: u64) -> i64 {
 mod tests {
     use super::*;
 
-    const BALANCED: Balance =
-        Balance { generated: 100, loaded: 100, available: 60, issued: 40, recorded: 30, known_recorded: 20, voided: 0 };
+    const BALANCED: Balance = Balance {
+        generated: 100,
+        loaded: 100,
+        available: 60,
+        issued: 40,
+        recorded: 30,
+        known_recorded: 20,
+        voided: 0,
+        duplicated: 0,
+    };
 
     #[test]
     fn balance_while_coupons_move_has_no_imbalance() {
@@ -201,7 +210,7 @@ mod tests {
                 "Of 100 coupons in Postgres, 61 are available and 40 issued in Redis: 1 coupon is duplicated.",
             ),
             (
-                Balance { available: 61, voided: -1, ..BALANCED },
+                Balance { available: 61, duplicated: 1, ..BALANCED },
                 1,
                 true,
                 "Of 100 coupons loaded into Redis, 61 are available and 40 issued: 1 coupon is duplicated.",

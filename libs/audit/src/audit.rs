@@ -1,0 +1,63 @@
+//! The audit of one event.
+
+use std::time::Duration;
+
+use couponry_domain::{EventName, Uuid};
+
+use crate::{
+    comparison::Comparison,
+    discrepancy::Discrepancy,
+    error::AuditError,
+    recheck::Recheck,
+    report::{Report, Verdict},
+    stores::Stores,
+};
+
+impl Stores {
+    /// Compares the data of this event in all stores. Coupons in flight are checked again for up to `timeout`.
+    pub async fn audit(&self, name: &EventName, uid: Uuid, timeout: Duration) -> Result<Report, AuditError> {
+        let Some(event) = self.database.event(uid).await? else {
+            let others = self.database.event_uids(name).await?;
+            return Err(AuditError::UnknownEvent { name: name.clone(), uid, others });
+        };
+        let mut notes = Vec::new();
+        let mut comparison = Comparison::default();
+        self.read_postgres(&event, &mut comparison).await?;
+        let dead_letters = self.read_kafka(uid, &mut comparison, &mut notes).await?;
+        let observed = self.read_redis(&event, &mut comparison).await?;
+        if let Some(observed) = &observed {
+            let counts = &mut comparison.counts;
+            (counts.cancelled, counts.voided) = (observed.cancelled, observed.voided_count());
+            if observed.retired.is_some() {
+                (counts.retired, counts.available, counts.issued) = (true, observed.available, observed.issued);
+                notes.push("the event is retired: its coupons were removed from Redis".to_owned());
+            }
+        } else if event.opened_at.is_some() {
+            comparison.discrepancies.add(Discrepancy::OtherEvent { redis: self.uid_in_redis(name).await? });
+        } else {
+            notes.push("the coupons are not loaded into Redis yet".to_owned());
+        }
+        let observed = observed.filter(|observed| observed.retired.is_none());
+        let recheck = Recheck { stores: self, name, uid, observed, dead_letters, comparison };
+        let (comparison, in_flight) = recheck.run(timeout).await?;
+        let Comparison { counts, discrepancies, suspects, .. } = comparison;
+        if !counts.topic_is_complete {
+            notes
+                .push("Kafka has already deleted records of the topic, so missing records are not reported".to_owned());
+        }
+        if counts.cancelled > 0 {
+            let cancelled = counts.cancelled;
+            notes.push(format!("{cancelled} users received a coupon that could not be recorded (CANCEL)"));
+        }
+        Ok(Report {
+            event: name.clone(),
+            uid,
+            verdict: Verdict::of(&discrepancies, suspects.unchecked),
+            counts,
+            in_flight,
+            discrepancies,
+            unchecked: suspects.unchecked,
+            notes,
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! The kinds of discrepancies and their messages.
+
+use std::fmt;
+
+use couponry_domain::{Discount, IssuedCoupon, UserId, Uuid, code::CouponCode};
+use couponry_redis::Status;
+use serde::{Serialize, Serializer};
+
+/// Where a coupon was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// `couponQueue` in Redis.
+    Queue,
+    /// `couponIssued` in Redis.
+    Issued,
+    /// The topic.
+    Kafka,
+    /// `issuance` in Postgres.
+    Postgres,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queue => "the Redis queue",
+            Self::Issued => "Redis",
+            Self::Kafka => "Kafka",
+            Self::Postgres => "Postgres",
+        })
+    }
+}
+
+/// A discrepancy between the stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discrepancy {
+    /// The event is opened in Postgres, but Redis does not have it, or has another event of this name.
+    OtherEvent {
+        /// The event that Redis has.
+        redis: Option<Uuid>,
+    },
+    /// The number of coupons differs from the counts of the discounts.
+    StockSize {
+        /// The sum of the counts.
+        expected: u64,
+        /// The number of coupons.
+        actual: u64,
+    },
+    /// A coupon has one holder in Redis and another one in Postgres.
+    TwoHolders {
+        /// The coupon.
+        coupon: CouponCode,
+        /// The holder in Redis.
+        redis: UserId,
+        /// The holder in Postgres.
+        postgres: UserId,
+    },
+    /// A coupon has two holders in Redis.
+    IssuedTwice {
+        /// The coupon.
+        coupon: CouponCode,
+        /// The holders.
+        users: Vec<UserId>,
+    },
+    /// A user has one coupon in Redis and another one in Postgres.
+    TwoCoupons {
+        /// The user.
+        user: UserId,
+        /// The coupon in Redis.
+        redis: CouponCode,
+        /// The coupon in Postgres.
+        postgres: CouponCode,
+    },
+    /// User and coupon are the same, but the discount or the time differs.
+    Details {
+        /// The issued coupon in Redis.
+        redis: IssuedCoupon,
+        /// The issued coupon in Postgres.
+        postgres: IssuedCoupon,
+    },
+    /// A coupon is issued in Redis, but neither recorded nor in flight.
+    NotRecorded {
+        /// The issued coupon in Redis.
+        issued: IssuedCoupon,
+        /// Its status in Redis.
+        status: Status,
+    },
+    /// An issuance is recorded, but Redis does not have it.
+    NotInRedis(IssuedCoupon),
+    /// An issuance is recorded, but the topic does not have it, although the topic is complete.
+    NotInKafka(IssuedCoupon),
+    /// A record of the topic is neither recorded nor a dead letter nor in flight.
+    OnlyInKafka {
+        /// The record.
+        issued: IssuedCoupon,
+        /// The holder of the coupon in Postgres.
+        postgres: Option<UserId>,
+    },
+    /// An issuance is recorded, but PENDING in Redis and not in flight.
+    StillPending(IssuedCoupon),
+    /// An issuance is recorded, but cancelled in Redis.
+    CancelledButRecorded(IssuedCoupon),
+    /// A coupon was never generated.
+    NotGenerated {
+        /// The coupon.
+        coupon: CouponCode,
+        /// Where it was found.
+        place: Place,
+    },
+    /// A coupon has another discount than in the stock.
+    WrongDiscount {
+        /// The coupon.
+        coupon: CouponCode,
+        /// Where it was found.
+        place: Place,
+        /// Its discount there.
+        actual: Discount,
+        /// Its discount in the stock.
+        generated: Discount,
+    },
+    /// A coupon has a holder, and is available.
+    AvailableAndIssued {
+        /// The coupon.
+        coupon: CouponCode,
+        /// The holder.
+        user: UserId,
+    },
+    /// A coupon is in the queue more than once.
+    AvailableTwice {
+        /// The coupon.
+        coupon: CouponCode,
+    },
+    /// A coupon was loaded into Redis, but is neither available nor issued nor voided.
+    Missing {
+        /// The coupon.
+        coupon: CouponCode,
+    },
+}
+
+impl Discrepancy {
+    /// The name of the kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::OtherEvent { .. } => "otherEvent",
+            Self::StockSize { .. } => "stockSize",
+            Self::TwoHolders { .. } => "twoHolders",
+            Self::IssuedTwice { .. } => "issuedTwice",
+            Self::TwoCoupons { .. } => "twoCoupons",
+            Self::Details { .. } => "details",
+            Self::NotRecorded { .. } => "notRecorded",
+            Self::NotInRedis(_) => "notInRedis",
+            Self::NotInKafka(_) => "notInKafka",
+            Self::OnlyInKafka { .. } => "onlyInKafka",
+            Self::StillPending(_) => "stillPending",
+            Self::CancelledButRecorded(_) => "cancelledButRecorded",
+            Self::NotGenerated { .. } => "notGenerated",
+            Self::WrongDiscount { .. } => "wrongDiscount",
+            Self::AvailableAndIssued { .. } => "availableAndIssued",
+            Self::AvailableTwice { .. } => "availableTwice",
+            Self::Missing { .. } => "missing",
+        }
+    }
+}
+
+impl fmt::Display for Discrepancy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let issued = |f: &mut fmt::Formatter<'_>, issued: &IssuedCoupon, place| {
+            write!(f, "coupon {} is issued to {} in {place}", issued.coupon, issued.user_id)
+        };
+        match self {
+            Self::OtherEvent { redis: None } => {
+                f.write_str("the event is open in Postgres, but Redis does not have it")
+            }
+            Self::OtherEvent { redis: Some(uid) } => {
+                write!(f, "Redis has another event of this name, with the uid {uid}")
+            }
+            Self::StockSize { expected, actual } => {
+                write!(
+                    f,
+                    "Postgres has {actual} coupons of the event, but the counts of its discounts add up to {expected}"
+                )
+            }
+            Self::TwoHolders { coupon, redis, postgres } => {
+                write!(f, "coupon {coupon} is issued to {redis} in Redis, but to {postgres} in Postgres")
+            }
+            Self::IssuedTwice { coupon, users } => {
+                let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+                write!(f, "coupon {coupon} is issued to {} in Redis", users.join(" and to "))
+            }
+            Self::TwoCoupons { user, redis, postgres } => {
+                write!(f, "{user} has coupon {redis} in Redis, but {postgres} in Postgres")
+            }
+            Self::Details { redis, postgres } => {
+                let (redis_time, postgres_time) = (time(redis.issued_at), time(postgres.issued_at));
+                issued(f, redis, "Redis")?;
+                write!(
+                    f,
+                    " as {} at {redis_time}, but in Postgres as {} at {postgres_time}",
+                    redis.discount, postgres.discount
+                )
+            }
+            Self::NotRecorded { issued: coupon, status } => {
+                issued(f, coupon, "Redis")?;
+                if *status == Status::Completed {
+                    f.write_str(" and marked as recorded")?;
+                }
+                f.write_str(", but it is neither recorded in Postgres nor in flight")
+            }
+            Self::NotInRedis(coupon) => {
+                issued(f, coupon, "Postgres")?;
+                f.write_str(", but Redis has no coupon of this user")
+            }
+            Self::NotInKafka(coupon) => {
+                issued(f, coupon, "Postgres")?;
+                f.write_str(", but Kafka has no such record")
+            }
+            Self::OnlyInKafka { issued: coupon, postgres } => {
+                issued(f, coupon, "Kafka")?;
+                match postgres {
+                    Some(other) => write!(f, ", but to {other} in Postgres"),
+                    None => f.write_str(", but it is neither recorded in Postgres nor a dead letter"),
+                }
+            }
+            Self::StillPending(coupon) => {
+                issued(f, coupon, "Postgres")?;
+                f.write_str(", but it is still PENDING in Redis")
+            }
+            Self::CancelledButRecorded(coupon) => {
+                issued(f, coupon, "Postgres")?;
+                f.write_str(", but it is CANCEL in Redis")
+            }
+            Self::NotGenerated { coupon, place } => write!(f, "coupon {coupon} is in {place}, but was never generated"),
+            Self::WrongDiscount { coupon, place, actual, generated } => {
+                write!(
+                    f,
+                    "coupon {coupon} has the discount {actual} in {place}, but {generated} in the stock in Postgres"
+                )
+            }
+            Self::AvailableAndIssued { coupon, user } => {
+                write!(f, "coupon {coupon} is issued to {user} in Redis, and still in the queue")
+            }
+            Self::AvailableTwice { coupon } => write!(f, "coupon {coupon} is in the Redis queue more than once"),
+            Self::Missing { coupon } => {
+                write!(f, "coupon {coupon} was loaded into Redis, but is neither available nor issued there")
+            }
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch as an RFC 3339 timestamp.
+fn time(at: i64) -> String {
+    jiff::Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| format!("{at:.3}"))
+}
+
+/// Serialized as its kind and its message.
+impl Serialize for Discrepancy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields {
+            kind: &'static str,
+            message: String,
+        }
+        Fields { kind: self.kind(), message: self.to_string() }.serialize(serializer)
+    }
+}

@@ -1,0 +1,322 @@
+//! Audits of real stores: consistent stores have no discrepancy, and every manipulation is reported.
+
+use std::time::Duration;
+
+use couponry_audit::{Report, Stores, Verdict};
+use couponry_domain::{
+    Acknowledge, CodeFormat, CouponBatch, Discount,
+    DiscountType::{Amount, Percent},
+    EventName, Gate, IssuedRecord, UserId, Uuid, Window,
+};
+use couponry_kafka::{Consumer, DeadLetters, KafkaSettings, Producer, TopicSettings, topics};
+use couponry_postgres::{Database, NewEvent};
+use couponry_redis::{GateSettings, Settlement, SettlementOutcome, Stock};
+use couponry_testbed::{Database as TestDatabase, shared, unique_name};
+
+const ISSUED: usize = 60;
+const COUPONS: u64 = 100;
+
+/// Sends a command to the shared Redis.
+fn redis(arguments: &[&str]) {
+    couponry_testbed::redis::command(&shared::redis(), arguments).unwrap();
+}
+
+/// An event with 60 of its 100 coupons issued.
+struct Fixture {
+    event: EventName,
+    uid: Uuid,
+    prefix: String,
+    database: TestDatabase,
+    stores: Stores,
+    records: Vec<IssuedRecord>,
+}
+
+impl Fixture {
+    /// The issued coupons are only in Redis and its outbox.
+    async fn issued() -> Self {
+        let name = unique_name("audit");
+        let (prefix, server) = (format!("{name}:"), TestDatabase::create().unwrap());
+        let kafka = KafkaSettings { brokers: shared::kafka(), topic: name.clone(), ..KafkaSettings::default() };
+        let stock = Stock::connect(&shared::redis(), &prefix).unwrap();
+        let database = Database::connect(&server.url()).unwrap();
+        let (event, uid): (EventName, Uuid) = ("summer".parse().unwrap(), Uuid::new_v4());
+
+        let topic = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
+        topics::ensure(&kafka, &topic).await.unwrap();
+        database.migrate().await.unwrap();
+        let (policy_name, format) = ("Test".into(), CodeFormat::default());
+        let new = NewEvent { uid, name: event.clone(), policy_name, format, generation: 1 };
+        let registered = database.register(&new).await.unwrap();
+        let discount = |kind, value| Discount { kind, value };
+        let batch =
+            CouponBatch { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
+        database.generate_coupons(&registered, &batch, |_| ()).await.unwrap();
+        database.schedule_opening(&registered, 0).await.unwrap();
+        stock.prepare(&event, uid, 0).await.unwrap();
+        let observed = stock.observe(&event).await.unwrap().unwrap();
+        stock.mark_verified(&event, &observed, None).await.unwrap();
+        let coupons = database.coupons(uid, 0, 1000).await.unwrap();
+        stock.load(&event, uid, 0, &coupons).await.unwrap();
+        let (gate, window) = (Gate::Open, Window::default());
+        let acknowledge = Acknowledge::Redis;
+        let settings = GateSettings { gate, window, acknowledge, generation: 1, stock_epoch: 0, total: COUPONS };
+        stock.set_gate(&event, uid, &settings).await.unwrap();
+
+        let users: Vec<UserId> = (0..ISSUED).map(|number| format!("u{number}").parse().unwrap()).collect();
+        let records = stock.issue(&event, &users).await.unwrap().unwrap().outbox.unwrap().records;
+        let stores = Stores { stock, database, kafka, group: name };
+        Self { event, uid, prefix, database: server, stores, records }
+    }
+
+    /// The issued coupons are recorded.
+    async fn recorded() -> Self {
+        let fixture = Self::issued().await;
+        fixture.send(&fixture.records).await;
+        fixture.empty_outbox().await;
+        fixture.stores.database.record(&fixture.records).await.unwrap();
+        fixture.settle(&fixture.records, &SettlementOutcome::Completed).await;
+        fixture.consume().await;
+        fixture
+    }
+
+    async fn send(&self, records: &[IssuedRecord]) {
+        let producer = Producer::new(&self.stores.kafka).unwrap();
+        for record in records {
+            producer.send(record).unwrap().await.unwrap();
+        }
+    }
+
+    async fn empty_outbox(&self) {
+        let left = self.stores.stock.list_unconfirmed(&self.event, Duration::ZERO, None, 10).await.unwrap();
+        let ids: Vec<String> = left.entries.into_iter().map(|entry| entry.id).collect();
+        self.stores.stock.confirm(&self.event, &ids).await.unwrap();
+    }
+
+    async fn settle(&self, records: &[IssuedRecord], outcome: &SettlementOutcome) {
+        let settlement = |record: &IssuedRecord| Settlement {
+            user: record.issued.user_id.clone(),
+            coupon: record.issued.coupon.clone(),
+            outcome: outcome.clone(),
+        };
+        let settlements: Vec<_> = records.iter().map(settlement).collect();
+        self.stores.stock.settle(&self.event, self.uid, &settlements).await.unwrap();
+    }
+
+    /// Commits all messages of the topic.
+    async fn consume(&self) {
+        let Stores { kafka, group, .. } = &self.stores;
+        let mut consumer = Consumer::new(kafka, group).unwrap();
+        let lag = couponry_kafka::Lag::new(kafka, group).unwrap();
+        while lag.measure(Duration::from_secs(30)).await.unwrap() > 0 {
+            let batch = consumer.next_batch(1000, Duration::from_millis(50)).await.unwrap();
+            consumer.commit(&batch).await.unwrap();
+        }
+        consumer.close(Duration::from_secs(10)).await;
+    }
+
+    fn key(&self, kind: &str) -> String {
+        format!("{}coupon{kind}:{{summer}}", self.prefix)
+    }
+
+    async fn audit(&self) -> Report {
+        self.stores.audit(&self.event, self.uid, Duration::from_secs(1)).await.unwrap()
+    }
+
+    /// The kinds of the discrepancies, and their messages.
+    async fn discrepancies(&self) -> (Vec<&'static str>, String) {
+        let report = self.audit().await;
+        assert_eq!(report.verdict, Verdict::Differs, "{report:#?}");
+        let messages: Vec<String> = report.discrepancies.examples.iter().map(ToString::to_string).collect();
+        (report.discrepancies.counts.keys().copied().collect(), messages.join("\n"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_of_consistent_stores_is_ok() {
+    let fixture = Fixture::recorded().await;
+    fixture.send(&fixture.records[..2]).await;
+    fixture.consume().await;
+    let report = fixture.audit().await;
+    assert_eq!(report.verdict, Verdict::Ok, "{report:#?}");
+    let counts = &report.counts;
+    assert_eq!((counts.generated, counts.recorded, counts.available, counts.issued), (100, 60, 40, 60));
+    assert_eq!((counts.sent, counts.resent, counts.dead_letters, counts.lag), (60, 2, 0, 0));
+    assert!(counts.topic_is_complete && report.notes.is_empty(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_of_coupons_in_flight_is_ok() {
+    let fixture = Fixture::issued().await;
+    let in_outbox = fixture.audit().await;
+    assert_eq!((in_outbox.verdict, in_outbox.in_flight.coupons), (Verdict::Ok, 60), "{in_outbox:#?}");
+    assert!(in_outbox.in_flight.oldest.is_some());
+    fixture.send(&fixture.records).await;
+    fixture.empty_outbox().await;
+    let in_kafka = fixture.audit().await;
+    assert_eq!((in_kafka.verdict, in_kafka.in_flight.coupons), (Verdict::Ok, 60), "{in_kafka:#?}");
+    assert_eq!(in_kafka.counts.lag, 60);
+    fixture.stores.database.record(&fixture.records).await.unwrap();
+    let in_postgres = fixture.audit().await;
+    assert_eq!((in_postgres.verdict, in_postgres.in_flight.coupons), (Verdict::Ok, 60), "{in_postgres:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_without_backlog_reports_lost_coupons() {
+    let fixture = Fixture::issued().await;
+    fixture.send(&fixture.records[1..]).await;
+    fixture.empty_outbox().await;
+    fixture.stores.database.record(&fixture.records[2..]).await.unwrap();
+    fixture.settle(&fixture.records[3..], &SettlementOutcome::Completed).await;
+    fixture.consume().await;
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["notRecorded", "onlyInKafka", "stillPending"]);
+    let [first, second, third] = [0, 1, 2].map(|at| &fixture.records[at].issued);
+    for part in [
+        format!("coupon {} is issued to {} in Redis, but it is neither recorded", first.coupon, first.user_id),
+        format!("coupon {} is issued to {} in Redis, but it is neither recorded", second.coupon, second.user_id),
+        format!("coupon {} is issued to {} in Kafka, but it is neither recorded", second.coupon, second.user_id),
+        format!("coupon {} is issued to {} in Postgres, but it is still PENDING", third.coupon, third.user_id),
+    ] {
+        assert!(messages.contains(&part), "{part:?} is missing in\n{messages}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_reports_both_holders_of_coupon() {
+    let fixture = Fixture::recorded().await;
+    let (record, key) = (&fixture.records[0].issued, fixture.key("Issued"));
+    let (user, coupon) = (&record.user_id, &record.coupon);
+    let entry = format!("{coupon}:{}:{}:COMPLETED", record.discount, record.issued_at);
+    redis(&["HSET", &key, "other", &entry]);
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["issuedTwice", "twoHolders"]);
+    assert!(
+        messages.contains(&format!("coupon {coupon} is issued to other in Redis, but to {user} in Postgres")),
+        "{messages}"
+    );
+
+    redis(&["HDEL", &key, user.as_str()]);
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["twoHolders"], "{messages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_reports_user_with_two_coupons_and_user_without_coupon() {
+    let fixture = Fixture::recorded().await;
+    let key = fixture.key("Issued");
+    let [one, two, three] = [0, 1, 2].map(|at| &fixture.records[at].issued);
+    // The two users have each other's coupons.
+    for (user, other) in [(&one.user_id, two), (&two.user_id, one)] {
+        let entry = format!("{}:{}:{}:COMPLETED", other.coupon, other.discount, other.issued_at);
+        redis(&["HSET", &key, user.as_str(), &entry]);
+    }
+    redis(&["HDEL", &key, three.user_id.as_str()]);
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["missing", "notInRedis", "twoCoupons"], "{messages}");
+    let part = format!("{} has coupon {} in Redis, but {} in Postgres", one.user_id, two.coupon, one.coupon);
+    assert!(messages.contains(&part), "{part:?} is missing in\n{messages}");
+    let part = format!("coupon {} is issued to {} in Postgres, but Redis has no", three.coupon, three.user_id);
+    assert!(messages.contains(&part), "{part:?} is missing in\n{messages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_reports_changed_queue() {
+    let fixture = Fixture::recorded().await;
+    let queue = fixture.key("Queue");
+    let record = &fixture.records[0].issued;
+    redis(&["LPOP", &queue]);
+    redis(&["RPUSH", &queue, "FORGED:PERCENT:10", &format!("{}:{}", record.coupon, record.discount)]);
+    let last = fixture.stores.database.coupons(fixture.uid, COUPONS - 1, 1).await.unwrap().remove(0);
+    redis(&["RPUSH", &queue, &format!("{}:{}", last.code, last.discount)]);
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["availableAndIssued", "availableTwice", "missing", "notGenerated"], "{messages}");
+    assert!(messages.contains("coupon FORGED is in the Redis queue, but was never generated"), "{messages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_reports_rows_deleted_from_postgres() {
+    let fixture = Fixture::recorded().await;
+    let [one, two] = [0, 1].map(|at| &fixture.records[at].issued);
+    fixture.database.sql(&format!("DELETE FROM issuance WHERE user_id = '{}'", one.user_id)).unwrap();
+    fixture.database.sql(&format!("DELETE FROM coupon WHERE code = '{}'", two.coupon)).unwrap();
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["notGenerated", "notRecorded", "onlyInKafka", "stockSize"], "{messages}");
+    assert!(messages.contains("in Redis and marked as recorded, but it is neither recorded in Postgres"), "{messages}");
+    assert!(
+        messages.contains("Postgres has 99 coupons of the event, but the counts of its discounts add up to 100"),
+        "{messages}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_reports_event_missing_in_redis() {
+    let fixture = Fixture::recorded().await;
+    redis(&["DEL", &fixture.key("Meta"), &fixture.key("Queue"), &fixture.key("Issued")]);
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["otherEvent"], "{messages}");
+    assert_eq!(messages, "the event is open in Postgres, but Redis does not have it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_of_rejected_record_is_ok_with_note() {
+    let fixture = Fixture::issued().await;
+    let (rejected, good) = fixture.records.split_first().unwrap();
+    fixture.send(&fixture.records).await;
+    fixture.empty_outbox().await;
+    fixture.stores.database.record(good).await.unwrap();
+    fixture.settle(good, &SettlementOutcome::Completed).await;
+    fixture.settle(std::slice::from_ref(rejected), &SettlementOutcome::Cancelled { return_to_stock: true }).await;
+    let messages = couponry_kafka::read_all(&fixture.stores.kafka).await.unwrap();
+    let is_rejected = |message: &&couponry_kafka::Message| {
+        IssuedRecord::decode(message.version(), &message.payload).is_ok_and(|record| record == *rejected)
+    };
+    let message = messages.iter().find(is_rejected).unwrap();
+    let letters = DeadLetters::new(&fixture.stores.kafka).unwrap();
+    letters.send(message, "unknown_coupon", "for the test").await.unwrap();
+    fixture.consume().await;
+    let report = fixture.audit().await;
+    assert_eq!(report.verdict, Verdict::Ok, "{report:#?}");
+    let counts = &report.counts;
+    assert_eq!((counts.dead_letters, counts.cancelled, counts.voided, counts.available), (1, 1, 0, 41));
+    let note =
+        format!("dead letter (unknown_coupon): user {}, coupon {}", rejected.issued.user_id, rejected.issued.coupon);
+    assert!(report.notes.contains(&note), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voided_count_is_that_of_the_operator() {
+    let fixture = Fixture::issued().await;
+    let Stores { stock, database, .. } = &fixture.stores;
+    let (returned, rest) = fixture.records.split_first().unwrap();
+    let (voided, good) = rest.split_first().unwrap();
+    fixture.send(&fixture.records).await;
+    fixture.empty_outbox().await;
+    database.record(good).await.unwrap();
+    fixture.settle(good, &SettlementOutcome::Completed).await;
+    let cancel = async |record, return_to_stock| {
+        fixture.settle(std::slice::from_ref(record), &SettlementOutcome::Cancelled { return_to_stock }).await;
+        let observed = stock.observe(&fixture.event).await.unwrap().unwrap();
+        let counts = fixture.audit().await.counts;
+        assert_eq!(counts.voided, observed.voided_count());
+        (counts.cancelled, counts.voided, counts.available)
+    };
+    assert_eq!(cancel(returned, true).await, (1, 0, 41));
+    assert_eq!(cancel(voided, false).await, (2, 1, 41));
+
+    // The next coupon replaces the cancelled entry, which was the only one with the voided coupon.
+    stock.issue(&fixture.event, std::slice::from_ref(&voided.issued.user_id)).await.unwrap().unwrap();
+    let report = fixture.audit().await;
+    let counts = &report.counts;
+    assert_eq!((counts.cancelled, counts.voided, counts.available), (1, 1, 40));
+    assert_eq!(report.discrepancies.counts.get("missing"), None, "{report:#?}");
+    redis(&["LPOP", &fixture.key("Queue")]);
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert!(kinds.contains(&"missing"), "{messages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_of_unknown_event_returns_error_with_other_uids() {
+    let fixture = Fixture::issued().await;
+    let error = fixture.stores.audit(&fixture.event, Uuid::nil(), Duration::ZERO).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("other events with this name: {}", fixture.uid)), "{error}");
+}
