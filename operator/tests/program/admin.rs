@@ -124,7 +124,7 @@ async fn who_may_create_events_gets_one_and_asking_again_changes_nothing() -> Re
     other["totalCouponCount"] = json!(11);
     let other = admin.post(&token, &other).await?;
     assert_eq!((other.status, other.is_problem), (409, true));
-    ensure!(other.detail().contains("there is an event summer already"), "{}", other.body);
+    ensure!(other.detail().contains("the event summer already exists"), "{}", other.body);
     assert_eq!(admin.stage.get("summer").await?.spec.total_count, 10);
     Ok(())
 }

@@ -17,10 +17,10 @@ async fn what_has_vanished_is_told_with_words_and_so_is_that_it_is_back() -> Res
     let stage = Stage::new().await?;
     let port = ports::free()?;
     let _operator = stage.program(port).start()?;
-    let queue = "Postgres has 100 coupons, Redis has 89 to give and 10 given: 1 is nowhere; set issuance to Paused";
-    let record = "Redis was told that 10 coupons are recorded, Postgres has only 9 of these records; set issuance";
-    let entry = "Postgres has 100 coupons, Redis has 90 to give and 9 given: 1 is nowhere; Postgres has recorded 10 coupons as \
-                 given, Redis has given only 9; set issuance";
+    let queue = "Of 100 coupons in Postgres, 89 are available and 10 issued in Redis: 1 coupon is missing. Set issuance to Paused";
+    let record = "10 coupons are marked as recorded in Redis, but only 9 of them are recorded in Postgres. Set issuance";
+    let entry = "Of 100 coupons in Postgres, 90 are available and 9 issued in Redis: 1 coupon is missing. 10 coupons are recorded \
+                 as issued in Postgres, but only 9 are issued in Redis. Set issuance";
     let cases = [("queue", queue, 1), ("record", record, 1), ("entry", entry, 2)];
     for (name, ..) in cases {
         stage.apply(name, SPEC)?;
@@ -37,7 +37,7 @@ async fn what_has_vanished_is_told_with_words_and_so_is_that_it_is_back() -> Res
     let uid = stage.uid("record").await?;
     let row = format!("event_uid = '{uid}' AND user_id = 'user-3'");
     stage
-        .database
+        .test_database
         .sql(&format!("CREATE TABLE kept AS SELECT * FROM issuance WHERE {row}; DELETE FROM issuance WHERE {row}"))?;
     stage.redis(&["HDEL", &stage.key("couponIssued", "entry"), "user-3"])?;
 
@@ -56,7 +56,7 @@ async fn what_has_vanished_is_told_with_words_and_so_is_that_it_is_back() -> Res
         eventually("it is in the metrics", async || Ok(metrics(port).await?.contains(&gauge))).await?;
     }
 
-    stage.database.sql("INSERT INTO issuance SELECT * FROM kept")?;
+    stage.test_database.sql("INSERT INTO issuance SELECT * FROM kept")?;
     let status = stage.wait("record", "in balance", |status| holds(status, "Balanced")).await?;
     assert!(holds(&status, "Ready") && !holds(&status, "Stalled"));
     stage.wait_story("record", &["Balanced", "DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"]).await?;
@@ -80,20 +80,23 @@ async fn voided_coupons_are_counted_also_when_their_users_get_others() -> Result
     assert_eq!(stage.ask("event", 0..10).await?, 10);
     let event: EventName = "event".parse()?;
     let given = stage.stock.scan_issued(&event).await?;
-    let cancelled: Vec<_> = given
+    let settlements: Vec<_> = given
         .into_iter()
-        .take(3)
-        .map(|(user, held)| {
-            let outcome = SettlementOutcome::Cancelled { return_to_stock: false };
-            Settlement { user, coupon: held.coupon, outcome }
+        .zip([true, false, false, false])
+        .map(|((user, entry), return_to_stock)| {
+            let outcome = SettlementOutcome::Cancelled { return_to_stock };
+            Settlement { user, coupon: entry.issued.coupon, outcome }
         })
         .collect();
-    stage.stock.settle(&event, stage.uid("event").await?, &cancelled).await?;
+    stage.stock.settle(&event, stage.uid("event").await?, &settlements).await?;
     stage.wait("event", "voided", |status| status.balance.is_some_and(|balance| balance.voided == 3)).await?;
-    assert_eq!(stage.ask("event", 0..10).await?, 3, "who was cancelled may ask again");
+    assert_eq!(stage.ask("event", 0..10).await?, 4, "users whose coupon was cancelled receive another one");
     stage.record_all("event").await?;
     let expected = BalanceStatus { generated: 100, available: 87, unrecorded: 0, recorded: 10, voided: 3 };
     let status = stage.wait("event", "recorded", |status| status.balance == Some(expected)).await?;
+    let report = stage.answer(&["audit", "event", "--output", "json", "--wait", "0"], &[])?;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout)?;
+    assert_eq!(report["counts"]["voided"], 3, "{report:#}");
     assert!(holds(&status, "Balanced") && holds(&status, "Ready"), "{status:#?}");
     Ok(())
 }
@@ -119,8 +122,8 @@ async fn a_busy_event_gives_no_false_alarm() -> Result<()> {
             .records
             .iter()
             .map(|record| Settlement {
-                user: record.user_id.clone(),
-                coupon: record.coupon.clone(),
+                user: record.issued.user_id.clone(),
+                coupon: record.issued.coupon.clone(),
                 outcome: SettlementOutcome::Completed,
             })
             .collect();

@@ -29,7 +29,7 @@ async fn deleting_waits_for_what_users_were_told_and_keeps_the_rows() -> Result<
     stage.record_all("event").await?;
     stage.wait_gone("event").await?;
     assert_eq!(stage.stock.observe(&"event".parse()?).await?, None);
-    assert_eq!(stage.database.issued_count(uid).await?, 10);
+    assert_eq!(stage.database.recorded_count(uid).await?, 10);
     assert_eq!(stage.coupons_in_postgres(uid).await?.len(), 100);
     Ok(())
 }
@@ -89,7 +89,7 @@ async fn a_redis_that_is_away_does_not_hold_the_deletion_for_ever_and_what_it_gi
     redis.resume()?;
     assert_eq!(stage.ask("event", 0..10).await?, 10, "nobody could tell it that the event is over");
     stage.record_all_of("event", uid).await?;
-    assert_eq!(stage.database.issued_count(uid).await?, 10);
+    assert_eq!(stage.database.recorded_count(uid).await?, 10);
 
     stage.apply("event", &spec(""))?;
     stage.wait("event", "open anew", |status| holds(status, "Open")).await?;

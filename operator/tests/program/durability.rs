@@ -16,12 +16,12 @@ async fn what_a_crash_of_redis_can_lose_is_said_and_looked_at_again() -> Result<
     let _operator = stage.operator()?;
     stage.apply("event", SPEC)?;
     let durable = stage.wait("event", "durable", |status| holds(status, "Durable") && holds(status, "Open")).await?;
-    assert_eq!(message(&durable, "Durable"), "appendfsync always: what users were told is on the disk of Redis");
+    assert_eq!(message(&durable, "Durable"), "With appendfsync always, Redis writes every issued coupon to its disk before it is returned.");
 
     for (setting, value, words) in [
-        ("appendfsync", "everysec", "appendfsync everysec: up to one second of issued coupons may be lost"),
-        ("maxmemory-policy", "allkeys-lru", "maxmemory-policy allkeys-lru: Redis may throw coupons away"),
-        ("appendonly", "no", "appendonly no: coupons that were issued since Redis last saved its data are lost"),
+        ("appendfsync", "everysec", "loses the coupons issued in up to one second"),
+        ("maxmemory-policy", "allkeys-lru", "With maxmemory-policy allkeys-lru, Redis evicts coupons"),
+        ("appendonly", "no", "a restart of Redis loses the coupons issued since its last snapshot"),
     ] {
         command(&redis.url(), &["CONFIG", "SET", setting, value])?;
         let status = stage.wait("event", words, |status| message(status, "Durable").contains(words)).await?;

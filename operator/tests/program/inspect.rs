@@ -28,23 +28,23 @@ async fn an_audit_says_ok_or_what_differs_by_its_exit_code_too() -> Result<()> {
     let good = stage.answer(&["audit", "event"], &[])?;
     assert_eq!(good.status.code(), Some(0), "{}{}", out(&good), err(&good));
     assert!(out(&good).contains("10 coupons, 0 of them recorded"), "{}", out(&good));
-    assert!(out(&good).ends_with("OK: Redis, Kafka and Postgres tell one story\n"), "{}", out(&good));
+    assert!(out(&good).ends_with("OK: Redis, Kafka and Postgres are consistent\n"), "{}", out(&good));
 
     stage.lose_coupon("event")?;
     let bad = stage.answer(&["audit", "event"], &[])?;
     assert_eq!(bad.status.code(), Some(1), "{}{}", out(&bad), err(&bad));
-    assert!(out(&bad).contains("in Redis it is neither available nor held\nDIFFERS: 1 differences\n"), "{}", out(&bad));
+    assert!(out(&bad).contains("was loaded into Redis, but is neither available nor issued there\nDIFFERS: 1 discrepancies\n"), "{}", out(&bad));
     let json: serde_json::Value =
         serde_json::from_slice(&stage.answer(&["audit", "event", "-o", "json"], &[])?.stdout)?;
-    assert_eq!((&json["verdict"], &json["differences"]["counts"]["missing"]), (&"DIFFERS".into(), &1.into()));
+    assert_eq!((&json["verdict"], &json["discrepancies"]["counts"]["missing"]), (&"DIFFERS".into(), &1.into()));
 
     let unknown = stage.answer(&["audit", "other"], &[])?;
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(err(&unknown).contains("there is no event other"), "{}", err(&unknown));
+    assert!(err(&unknown).contains("the event other does not exist"), "{}", err(&unknown));
     let nowhere = format!("redis://127.0.0.1:{}", ports::free()?);
     let unreachable = stage.answer(&["audit", "event"], &[("REDIS_URL", &nowhere)])?;
     assert_eq!(unreachable.status.code(), Some(2));
-    assert!(err(&unreachable).contains("Error: Redis: "), "{}", err(&unreachable));
+    assert!(err(&unreachable).contains("Error: cannot reach Redis at "), "{}", err(&unreachable));
 
     // Of an event whose resource is gone, the rows may still be there.
     let uid = stage.uid("event").await?.to_string();
@@ -52,7 +52,7 @@ async fn an_audit_says_ok_or_what_differs_by_its_exit_code_too() -> Result<()> {
     stage.wait_gone("event").await?;
     let gone = stage.answer(&["audit", "event"], &[])?;
     assert_eq!(gone.status.code(), Some(2));
-    assert!(err(&gone).contains(&format!("Postgres has what is left of {uid}: choose with --uid")), "{}", err(&gone));
+    assert!(err(&gone).contains(&format!("Postgres holds data of {uid}: select one with --uid")), "{}", err(&gone));
     let coupons = stage.answer(&["export", "event", "coupons", "--uid", &uid], &[])?;
     assert_eq!(out(&coupons).lines().count(), 11);
     Ok(())
@@ -96,7 +96,7 @@ async fn a_check_names_what_fails_and_what_to_do() -> Result<()> {
     let stage = Stage::new().await?;
     let before = stage.answer(&["check"], &[])?;
     assert_eq!(before.status.code(), Some(1), "{}", out(&before));
-    for part in ["FAIL  tables", "version 0; this operator needs", "there is no topic", "couponry-operator migrate"] {
+    for part in ["FAIL  schema", "version 0, but this operator requires", "does not exist", "couponry-operator migrate"] {
         assert!(out(&before).contains(part), "{part:?} is not in\n{}", out(&before));
     }
 
@@ -106,8 +106,8 @@ async fn a_check_names_what_fails_and_what_to_do() -> Result<()> {
     let good = stage.answer(&["check"], &[])?;
     assert_eq!(good.status.code(), Some(0), "{}{}", out(&good), err(&good));
     for part in [
-        "OK    Postgres      answers",
-        "OK    definition    CouponEvent v1alpha1, as this operator knows it",
+        "OK    Postgres      reachable",
+        "OK    CRD           CouponEvent v1alpha1 matches this operator",
         "OK    consumers     lag 0",
         "OK    dead letters  none",
         "OK    events        1 in",
@@ -128,7 +128,7 @@ async fn a_check_names_what_fails_and_what_to_do() -> Result<()> {
     let nowhere = format!("127.0.0.1:{}", ports::free()?);
     let login = format!("redis://:geheim@{nowhere}");
     let bad = stage.answer(&["check"], &[("REDIS_URL", &login), ("KAFKA_BROKERS", &nowhere)])?;
-    assert!(out(&bad).contains(&format!("reaching Redis at {nowhere}: ")), "{}", out(&bad));
+    assert!(out(&bad).contains(&format!("cannot reach Redis at {nowhere}: ")), "{}", out(&bad));
     assert!(out(&bad).contains("FAIL  Kafka"), "{}", out(&bad));
     assert!(!out(&bad).contains("geheim"), "{}", out(&bad));
     assert_eq!(err(&bad), "", "what is wrong is in the answer");
@@ -152,7 +152,7 @@ async fn a_check_names_the_pods_that_are_not_ready() -> Result<()> {
     let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
     pod("operator-old", "shop", &ready)?;
     let all = stage.answer(&["check"], &[("POD_NAME", "operator-old")])?;
-    assert!(out(&all).contains("1 of 1 are Ready; operator-old answers"), "{}", out(&all));
+    assert!(out(&all).contains("1 of 1 are ready; checked from operator-old"), "{}", out(&all));
 
     let waiting = json!({"reason": "ImagePullBackOff", "message": "no such image"});
     let container = json!({"name": "c", "image": "c", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": waiting}});
@@ -163,10 +163,10 @@ async fn a_check_names_the_pods_that_are_not_ready() -> Result<()> {
     pod("stranger", "other", &json!({"phase": "Pending"}))?;
     let upgrade = stage.answer(&["check"], &[("POD_NAME", "operator-old")])?;
     for part in [
-        "operator-new is not Ready (ImagePullBackOff)",
+        "operator-new is not ready (ImagePullBackOff)",
         "→ no such image",
-        "issuer-new is not Ready (Unschedulable)",
-        "1 of 3 are Ready; operator-old answers",
+        "issuer-new is not ready (Unschedulable)",
+        "1 of 3 are ready; checked from operator-old",
     ] {
         assert!(out(&upgrade).contains(part), "{part:?} is not in\n{}", out(&upgrade));
     }

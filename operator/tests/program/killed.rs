@@ -42,7 +42,7 @@ const POINTS: [Point; 8] = [
 
 impl Point {
     async fn is_reached(self, stage: &Stage, event: &EventName) -> Result<bool> {
-        let ask = |query: &str| Ok::<_, anyhow::Error>(stage.database.sql(query)? == "t");
+        let ask = |query: &str| Ok::<_, anyhow::Error>(stage.test_database.sql(query)? == "t");
         let loaded = async || Ok::<_, anyhow::Error>(stage.stock.observe(event).await?.map_or(0, |redis| redis.loaded));
         let stored = || ask("SELECT EXISTS (SELECT FROM discount_policy)");
         match self {
@@ -74,7 +74,7 @@ async fn killed_at_any_point_of_the_preload_it_goes_on_and_makes_exactly_the_cou
         eventually(&format!("{point:?} is reached"), async || point.is_reached(&stage, &event).await).await?;
         operator.kill9()?;
         let uid = stage.uid("event").await?;
-        let stored = stage.database.event(uid).await?.map_or(0, |stored| stored.stock_len());
+        let stored = stage.database.event(uid).await?.map_or(0, |stored| stored.generated());
         let redis = stage.stock.observe(&event).await?;
         let (loaded, gate) =
             redis.as_ref().map_or((0, Gate::Loading), |Observed { loaded, gate, .. }| (*loaded, *gate));

@@ -104,7 +104,7 @@ async fn a_leader_that_is_told_to_end_gives_the_lease_up() -> Result<()> {
     let left = lease(&stage.events.clone().into_client(), stage.namespace()).await?;
     let holder = left.holder_identity.unwrap_or_default();
     ensure!(holder != first.identity, "it is still the holder after its end");
-    ensure!(first.process.log().contains("the lease is given up"), "{}", first.process.log());
+    ensure!(first.process.log().contains("lease released"), "{}", first.process.log());
     eventually("the second leads", async || second.leads().await).await?;
     stage.wait_ready("event").await?;
     stage.check_whole("event", &SPLIT).await?;
@@ -122,7 +122,7 @@ async fn a_leader_that_was_frozen_for_long_stands_by_and_doubles_nothing() -> Re
     stage.wait("event", "open", |status| holds(status, "Open")).await?;
     assert_eq!(stage.ask("event", 0..100).await?, 100);
     first.process.resume()?;
-    eventually("the first has noticed", async || Ok(first.process.log().contains("the lease is lost: standing by")))
+    eventually("the first has noticed", async || Ok(first.process.log().contains("lease lost, entering standby")))
         .await?;
     ensure!(!first.leads().await? && second.leads().await?, "two lead");
     ensure!(first.process.process().exited()?.is_none(), "it has ended");
@@ -141,7 +141,7 @@ async fn a_leader_that_was_frozen_for_long_stands_by_and_doubles_nothing() -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_renew_stops_and_goes_on_when_it_can() -> Result<()> {
     let kubernetes = Kubernetes::start()?;
-    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::definition_yaml())?;
+    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::crd_yaml())?;
     kubernetes.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])?;
     let stage = Stage::new().await?;
     kubernetes.kubectl(&["create", "namespace", stage.namespace()])?;

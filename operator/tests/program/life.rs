@@ -148,7 +148,7 @@ async fn in_every_state_the_operator_starts_again_and_the_event_is_deleted_and_m
         stage.delete(state.name)?;
         stage.wait_gone(state.name).await?;
         assert_eq!(stage.stock.observe(&state.name.parse()?).await?, None, "{}", state.name);
-        assert_eq!(stage.database.issued_count(uid).await?, u64::from(state.asked), "{}: its records stay", state.name);
+        assert_eq!(stage.database.recorded_count(uid).await?, u64::from(state.asked), "{}: its records stay", state.name);
 
         stage.apply(state.name, &format!("{{{PLAIN}}}"))?;
         let anew = stage.wait(state.name, "open anew", |status| holds(status, "Open")).await?;
@@ -205,7 +205,7 @@ async fn events_go_with_their_namespace() -> Result<()> {
 async fn an_object_of_an_older_definition_is_read() -> Result<()> {
     let kubernetes = Kubernetes::start()?;
     let stage = Stage::new().await?;
-    let mut older = serde_json::to_value(couponry_crds::definition())?;
+    let mut older = serde_json::to_value(couponry_crds::crd())?;
     let schema = older.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties").context("no schema")?;
     for gone in ["scaling", "ttlSecondsAfterFinished", "deletionPolicy"] {
         let spec = schema.pointer_mut("/spec/properties").and_then(Value::as_object_mut).context("no spec")?;
@@ -233,7 +233,7 @@ async fn an_object_of_an_older_definition_is_read() -> Result<()> {
     let events: Api<CouponEvent> = Api::namespaced(Client::try_from(config)?, namespace);
     let status = async || Ok::<_, anyhow::Error>(events.get("old").await?.status.unwrap_or_default());
     eventually("it is open", async || Ok(holds(&status().await?, "Open"))).await?;
-    kubernetes.kubectl_with(&apply, &couponry_crds::definition_yaml())?;
+    kubernetes.kubectl_with(&apply, &couponry_crds::crd_yaml())?;
     assert_eq!(stage.ask("old", 0..3).await?, 3);
     eventually("the new fields are there", async || {
         let balance = status().await?.balance;

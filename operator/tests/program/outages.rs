@@ -61,8 +61,8 @@ async fn it_waits_for_the_definition() -> Result<()> {
         }))
     })
     .await?;
-    assert!(operator.log().contains("the definition of CouponEvent is not installed"), "{}", operator.log());
-    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::definition_yaml())?;
+    assert!(operator.log().contains("the CRD CouponEvent is not installed"), "{}", operator.log());
+    kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::crd_yaml())?;
     eventually("it is ready", async || Ok(monitor(port, "/readyz").await.is_some_and(|(status, _)| status == 200)))
         .await
 }
@@ -129,7 +129,7 @@ async fn a_postgres_that_goes_while_an_event_is_open_stops_nothing_but_the_opera
 /// How many looks at an event have failed.
 async fn failures(port: u16) -> Result<u64> {
     let metrics = monitor(port, "/metrics").await.context("no answer")?.1;
-    let failed = "couponry_operator_reconcile_total{outcome=\"failed\"} ";
+    let failed = "couponry_operator_reconcile_total{result=\"error\"} ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(failed));
     count.map_or(Ok(0), |count| count.parse().with_context(|| format!("{count} failures")))
 }
@@ -140,13 +140,13 @@ async fn a_coupon_that_has_vanished_is_reported_and_warned_of() -> Result<()> {
     let _operator = stage.operator()?;
     stage.apply("event", SPEC)?;
     let open = stage.wait("event", "open", |status| holds(status, "Open")).await?;
-    assert_eq!(message(&open, "Preloaded"), "Postgres and Redis hold the same 100 coupons");
+    assert_eq!(message(&open, "Preloaded"), "All 100 coupons in Postgres are loaded into Redis.");
     stage.lose_coupon("event")?;
     let stalled = stage.wait("event", "stalled", |status| holds(status, "Stalled")).await?;
     assert_eq!([reason(&stalled, "Stalled"), reason(&stalled, "Ready")], ["DriftFound", "DriftFound"]);
     assert!(holds(&stalled, "Open") && !holds(&stalled, "Ready"));
     let drift = message(&stalled, "Stalled");
-    assert!(drift.starts_with("Postgres has 100 coupons, Redis has 99 to give and 0 given: 1 is nowhere"), "{drift}");
+    assert!(drift.starts_with("Of 100 coupons in Postgres, 99 are available and 0 issued in Redis: 1 coupon is missing."), "{drift}");
     assert_eq!(stage.ask("event", 0..10).await?, 10, "users go on getting coupons");
 
     stage.wait_story("event", &["DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"]).await?;
@@ -166,7 +166,7 @@ async fn without_a_cluster_it_says_how_to_name_one() -> Result<()> {
     let operator = stage.program_on("/nowhere/kubeconfig", ports::free()?).start()?;
     assert!(!operator.process().wait()?.success());
     let log = operator.log();
-    assert!(log.contains("no Kubernetes cluster is configured: set KUBECONFIG, or run in a pod"), "{log}");
+    assert!(log.contains("cannot find a Kubernetes configuration: set KUBECONFIG, or run in a pod"), "{log}");
     Ok(())
 }
 

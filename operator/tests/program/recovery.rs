@@ -126,12 +126,12 @@ impl Show {
         let uid = self.stage.uid("event").await?;
         eventually("everything is recorded", async || {
             let Some(redis) = self.stage.stock.observe(&event).await? else { return Ok(false) };
-            let recorded = self.stage.database.issued_count(uid).await?;
+            let recorded = self.stage.database.recorded_count(uid).await?;
             Ok(redis.is_verified && redis.outbox == 0 && redis.completed == redis.issued && redis.issued == recorded)
         })
         .await?;
-        let issuances: Vec<_> = self.stage.database.issuances(uid).try_collect().await?;
-        Ok(issuances.into_iter().map(|one| (one.user_id.to_string(), one.coupon.to_string())).collect())
+        let issuances: Vec<_> = self.stage.database.stream_issuances(uid).try_collect().await?;
+        Ok(issuances.into_iter().map(|one| (one.issued.user_id.to_string(), one.issued.coupon.to_string())).collect())
     }
 
     /// Waits until Redis was found to be another one.

@@ -63,13 +63,13 @@ async fn after_its_time_an_event_that_is_over_keeps_only_its_counts_in_redis() -
 
     let audited = stage.answer(&["audit", "ended"], &[])?;
     let audited = String::from_utf8_lossy(&audited.stdout);
-    ensure!(audited.contains("Redis      6 available, 4 held, before they left\n"), "{audited}");
+    ensure!(audited.contains("Redis      6 available, 4 issued (before they were removed)\n"), "{audited}");
 
     // What is gone does not come back.
     stage.apply("sold-out", &spec(9, "ttlSecondsAfterFinished: 0"))?;
     let stuck = stage.wait("sold-out", "stuck", |status| holds(status, "Stalled")).await?;
     assert_eq!(reason(&stuck, "Stalled"), "ChangeNotPossible");
-    ensure!(message(&stuck, "Stalled").contains("make another event"), "{stuck:?}");
+    ensure!(message(&stuck, "Stalled").contains("Create another event"), "{stuck:?}");
     stage.apply("sold-out", &spec(9, "ttlSecondsAfterFinished: 0, issuance: Closed"))?;
     stage.wait_ready("sold-out").await?;
 

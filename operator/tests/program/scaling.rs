@@ -79,7 +79,7 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
     let _operator = stage.scaler()?;
     stage.apply("large", &spec("startTime: '2100-01-01T00:00:00Z', scaling: {minReplicas: 8}"))?;
     let scheduled = stage.wait("large", "scheduled", |status| reason(status, "Scaled") == "ScalingScheduled").await?;
-    assert_eq!(message(&scheduled, "Scaled"), "There will be 8 issuers from 2099-12-31T23:55:00Z on");
+    assert_eq!(message(&scheduled, "Scaled"), "At least 8 issuers will be started at 2099-12-31T23:55:00Z.");
     stage.apply("small", &spec("startTime: '2100-01-01T00:00:00Z'"))?;
     assert!(stage.wait_ready("small").await?.condition("Scaled").is_none(), "it asks for nothing");
 
@@ -88,7 +88,7 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
         spec(&format!("startTime: {}, scaling: {{minReplicas: 8, leadSeconds: 3600, cooldownSeconds: 0}}", at(1800)));
     stage.apply("large", &soon)?;
     let failed = stage.wait("large", "failing", |status| reason(status, "Scaled") == "ScalingFailed").await?;
-    assert_eq!(message(&failed, "Scaled"), "there is no Deployment issuer to scale");
+    assert_eq!(message(&failed, "Scaled"), "The issuers cannot be scaled: the Deployment issuer (--issuer-deployment) does not exist. The operator retries.");
     stage.create(DEPLOYMENT)?;
     stage.wait_floor(8).await?;
     let found = stage.autoscaler()?;
@@ -105,7 +105,7 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
 
     let none = json!([]);
     let starting = stage.wait("large", "starting", |status| reason(status, "Scaled") == "IssuersStarting").await?;
-    assert_eq!(message(&starting, "Scaled"), "0 of 8 issuers are ready; the others are starting");
+    assert_eq!(message(&starting, "Scaled"), "0 of 8 required issuers are ready; the others are starting.");
     let quota =
         "pods \"issuer-1\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3";
     stage.deployment_is(
@@ -113,7 +113,7 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
         &json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": quota}]),
     )?;
     let refused = stage.wait("large", "refused", |status| reason(status, "Scaled") == "QuotaExceeded").await?;
-    let words = format!("3 of 8 issuers are ready; a quota of the namespace has no room for more: {quota}");
+    let words = format!("3 of 8 required issuers are ready; the quota of the namespace is exceeded: {quota}");
     assert_eq!(message(&refused, "Scaled"), words);
 
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: issuer-1, labels: {app: issuer}}, spec: {containers: [{name: issuer, image: issuer}]}}";
@@ -123,19 +123,19 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
     let unscheduled = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": nodes}]);
     stage.patch(&["--subresource=status", "pod", "issuer-1"], &json!({"status": {"conditions": unscheduled}}))?;
     let pending = stage.wait("large", "pending", |status| reason(status, "Scaled") == "PodsPending").await?;
-    assert_eq!(message(&pending, "Scaled"), format!("7 of 8 issuers are ready; one more finds no node: {nodes}"));
+    assert_eq!(message(&pending, "Scaled"), format!("7 of 8 required issuers are ready; 1 cannot be scheduled to a node: {nodes}"));
     let placed = json!([{"type": "PodScheduled", "status": "True"}]);
     stage.patch(&["--subresource=status", "pod", "issuer-1"], &json!({"status": {"conditions": placed}}))?;
     stage.deployment_is(8, &none)?;
     let ready = stage.wait("large", "scaled", |status| holds(status, "Scaled")).await?;
-    assert_eq!(message(&ready, "Scaled"), "8 of 8 issuers are ready");
+    assert_eq!(message(&ready, "Scaled"), "All 8 required issuers are ready.");
 
     // Another one at the same time, with more than there may be; and somebody who knows better.
     stage.apply("small", &spec(&format!("startTime: {}, scaling: {{minReplicas: 12}}", at(200))))?;
     stage.wait_floor(10).await?;
     let capped = stage.wait("small", "starting", |status| reason(status, "Scaled") == "IssuersStarting").await?;
     assert!(
-        message(&capped, "Scaled").ends_with("(the event asks for 12, --issuer-max-replicas allows 10)"),
+        message(&capped, "Scaled").ends_with(" The event requires 12, but --issuer-max-replicas is 10."),
         "{capped:?}"
     );
     stage.patch(&["hpa", "issuer"], &json!({"spec": {"minReplicas": 1}}))?;
@@ -192,7 +192,7 @@ async fn an_operator_that_knows_no_issuers_says_so() -> Result<()> {
     stage.apply("event", &spec("scaling: {minReplicas: 4}"))?;
     let off =
         stage.wait("event", "open", |status| holds(status, "Open") && reason(status, "Scaled") == "ScalingOff").await?;
-    assert_eq!(message(&off, "Scaled"), "This operator scales no issuers: start it with --issuer-deployment");
+    assert_eq!(message(&off, "Scaled"), "The event requires issuers, but scaling is disabled. Start the operator with --issuer-deployment.");
     assert!(stage.autoscaler().is_err());
     Ok(())
 }

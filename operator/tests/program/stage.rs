@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use couponry_crds::{CouponEvent, CouponEventStatus};
-use couponry_domain::{Coupon, EventName, Uuid};
+use couponry_domain::{IssuedRecord, Coupon, EventName, Uuid};
 use couponry_postgres::Database;
-use couponry_redis::Stock;
-use couponry_testbed::{Database, database::unique_name, ports, program::Program, shared};
+use couponry_redis::{IssuedEntry, Stock};
+use couponry_testbed::{Database as TestDatabase, database::unique_name, ports, program::Program, shared};
 use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, Client, Config,
@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// What one test plays on.
 pub(crate) struct Stage {
-    pub(crate) database: Database,
+    pub(crate) test_database: TestDatabase,
     pub(crate) database: Database,
     pub(crate) stock: Stock,
     pub(crate) events: Api<CouponEvent>,
@@ -50,16 +50,16 @@ pub(crate) struct Stage {
 impl Stage {
     /// On the shared servers.
     pub(crate) async fn new() -> Result<Self> {
-        let database = Database::create()?;
+        let database = TestDatabase::create()?;
         let postgres_url = database.url();
         Self::on(database, &shared::redis(), &postgres_url).await
     }
 
     /// On a Redis or a Postgres that the test may stop.
-    pub(crate) async fn on(database: Database, redis_url: &str, postgres_url: &str) -> Result<Self> {
+    pub(crate) async fn on(test_database: TestDatabase, redis_url: &str, postgres_url: &str) -> Result<Self> {
         shared::kubectl_with(
             &["apply", "--server-side", "--force-conflicts", "-f", "-"],
-            &couponry_crds::definition_yaml(),
+            &couponry_crds::crd_yaml(),
         )?;
         shared::kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])?;
         let namespace = unique_name("operator");
@@ -73,7 +73,7 @@ impl Stage {
             stock: Stock::connect(redis_url, &prefix)?,
             events: Api::namespaced(client.clone(), &namespace),
             stories: Api::namespaced(client, &namespace),
-            database,
+            test_database,
             redis_url: redis_url.to_owned(),
             postgres_url: postgres_url.to_owned(),
             brokers: shared::kafka(),
@@ -267,7 +267,7 @@ impl Stage {
         let uid = self.uid(name).await?;
         let stored = self.database.event(uid).await?.context("Postgres does not know the event")?;
         let coupons = self.coupons_in_postgres(uid).await?;
-        let lot = couponry_domain::Lot { first_ordinal: 0, counts: stored.stock.clone() };
+        let lot = couponry_domain::CouponBatch { first_ordinal: 0, counts: stored.stock.clone() };
         let expected: Vec<Coupon> = lot.coupons(stored.seed, stored.format.clone()).collect();
         ensure!(coupons == expected, "Postgres does not hold what follows from the seed");
         self.check_stores(name, split).await
@@ -288,11 +288,11 @@ impl Stage {
         let given = self.stock.scan_issued(&event).await?;
         let available = self.stock.scan_queue(&event).await?;
         let mut in_redis: Vec<_> =
-            given.into_values().map(|holding| (holding.coupon, holding.discount)).chain(available).collect();
+            given.into_values().map(|entry| (entry.issued.coupon, entry.issued.discount)).chain(available).collect();
         let mut in_postgres: Vec<_> = coupons
             .into_iter()
             .map(|coupon| Ok((coupon.code.parse()?, coupon.discount)))
-            .collect::<Result<_, couponry_domain::code::InvalidCode>>()?;
+            .collect::<Result<_, couponry_domain::code::InvalidCouponCode>>()?;
         in_redis.sort();
         in_postgres.sort();
         ensure!(in_redis == in_postgres, "Redis has {} coupons, and not those of Postgres", in_redis.len());
@@ -320,7 +320,7 @@ impl Stage {
     pub(crate) async fn ask(&self, name: &str, users: std::ops::Range<u32>) -> Result<usize> {
         let users: Vec<_> = users.map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
         let reply = self.stock.issue(&name.parse()?, &users).await?.context("Redis does not know the event")?;
-        Ok(reply.outcomes.iter().filter(|outcome| matches!(outcome, couponry_redis::Outcome::Issued(_))).count())
+        Ok(reply.outcomes.iter().filter(|outcome| matches!(outcome, couponry_redis::IssueOutcome::Issued(_))).count())
     }
 
     /// Does what the issuer and the consumer do with everything that was issued.
@@ -332,13 +332,14 @@ impl Stage {
     pub(crate) async fn record_all_of(&self, name: &str, uid: Uuid) -> Result<()> {
         let event: EventName = name.parse()?;
         let mut settlements = Vec::new();
-        for (user, holding) in self.stock.scan_issued(&event).await? {
-            self.database.record(&[holding.record(&event, uid, &user)]).await?;
+        for (user, IssuedEntry { issued, .. }) in self.stock.scan_issued(&event).await? {
+            let coupon = issued.coupon.clone();
+            self.database.record(&[IssuedRecord { event_id: event.clone(), event_uid: uid, issued }]).await?;
             let outcome = couponry_redis::SettlementOutcome::Completed;
-            settlements.push(couponry_redis::Settlement { user, coupon: holding.coupon, outcome });
+            settlements.push(couponry_redis::Settlement { user, coupon, outcome });
         }
         self.stock.settle(&event, uid, &settlements).await?;
-        let left = self.stock.left_behind(&event, Duration::ZERO, None, 1000).await?.entries;
+        let left = self.stock.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries;
         let ids: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
         Ok(self.stock.confirm(&event, &ids).await?)
     }

@@ -43,7 +43,7 @@ impl World {
 
     /// What is done here may write times that the present definition refuses.
     fn with_older_definition(&self, act: impl Fn() -> Result<()>) -> Result<()> {
-        let mut older = serde_json::to_value(couponry_crds::definition())?;
+        let mut older = serde_json::to_value(couponry_crds::crd())?;
         for time in ["startTime", "endTime"] {
             let field = format!("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{time}");
             let field = older.pointer_mut(&field).and_then(Value::as_object_mut).context("no time")?;
@@ -57,7 +57,7 @@ impl World {
             ensure!(begun.elapsed().as_secs() < 60, error);
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
-        self.define(&couponry_crds::definition_yaml())
+        self.define(&couponry_crds::crd_yaml())
     }
 
     fn create(&self, name: &str, more: &str) -> Result<()> {
@@ -130,14 +130,14 @@ async fn an_event_that_cannot_be_read_is_told_and_keeps_no_other_from_its_way() 
     world.wait("good", "Open", "True", "Open").await?;
     for name in ["a-forever", "b-fine"] {
         let message = world.wait(name, "Stalled", "True", "InvalidObject").await?;
-        ensure!(message.starts_with("The object cannot be read: "), "{message}");
+        ensure!(message.starts_with("The object is invalid: "), "{message}");
         ensure!(message.contains(&format!("Correct it with `kubectl edit ce {name}`, or delete it")), "{message}");
         assert_eq!(world.condition(name, "Ready")?[0], "False");
     }
     let kubeconfig = world.kubernetes.kubeconfig().display().to_string();
     let checked = world.stage.answer(&["check"], &[("KUBECONFIG", &kubeconfig)])?;
     let checked = String::from_utf8_lossy(&checked.stdout);
-    ensure!(checked.contains("event a-forever") && checked.contains("the object cannot be read"), "{checked}");
+    ensure!(checked.contains("event a-forever") && checked.contains("the object is invalid"), "{checked}");
 
     // Both ways out: it is deleted, or corrected.
     world.kubectl(&["delete", "ce", "a-forever", "--wait=false"])?;
@@ -158,7 +158,7 @@ async fn an_open_event_that_becomes_unreadable_goes_on_says_so_and_can_be_delete
     let uid = world.uid("event")?;
     world.with_older_definition(|| world.set_end("event", Some(FOREVER)))?;
     let message = world.wait("event", "Stalled", "True", "InvalidObject").await?;
-    ensure!(message.contains("if it was open it goes on as it was"), "{message}");
+    ensure!(message.contains("an open event stays open"), "{message}");
     assert_eq!(world.condition("event", "Open")?[0], "True");
     assert_eq!(world.get("event")?["status"]["openedAt"], opened, "what was known is kept");
     assert_eq!(world.stage.ask("event", 0..2).await?, 2);
