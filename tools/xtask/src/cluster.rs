@@ -50,9 +50,11 @@ fn up(archives: &[PathBuf], servers: bool) -> Result<ExitCode> {
         cluster.import(archive)?;
         step.done();
     }
-    let backends = images.map(|images| ClusterBackends::start(&cluster, &images)).transpose()?;
+    let backends = images.as_ref().map(|images| ClusterBackends::start(&cluster, images)).transpose()?;
     cluster_backends::print_cluster_access(&cluster);
-    if let Some(backends) = &backends {
+    if let (Some(backends), Some(images)) = (&backends, &images) {
+        backends.write_shell_environment(&cluster, images.programs())?;
+        println!("  or: source target/cluster.env\n");
         backends.print_install_commands(&cluster);
     }
     signals::set_expected();

@@ -53,6 +53,23 @@ impl ClusterBackends {
         self.scratch.path().join("values.yaml")
     }
 
+    /// Writes `target/cluster.env`, which a shell reads with `source`: the commands of README.md and the tutorial need its
+    /// variables.
+    pub(crate) fn write_shell_environment(&self, cluster: &Cluster, programs: &Path) -> Result<()> {
+        let path = cargo::root().join("target/cluster.env");
+        let text = format!(
+            "export KUBECONFIG={}\nexport PATH={}:{}:$PATH\nexport COUPONRY_VALUES={}\nexport POSTGRES_URL={}\nexport INGRESS_URL={}\n",
+            cluster.kubeconfig().display(),
+            program_directories(),
+            programs.display(),
+            self.values().display(),
+            self.postgres.url(),
+            cluster.ingress_url(),
+        );
+        fs::create_dir_all(cargo::root().join("target")).context("cannot create target")?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Prints the commands which install the chart and use it.
     pub(crate) fn print_install_commands(&self, cluster: &Cluster) {
         let (chart, values) = (chart(), self.values());
@@ -72,19 +89,20 @@ pub(crate) fn chart() -> PathBuf {
 
 /// Prints the commands and addresses with which another terminal can use the cluster.
 pub(crate) fn print_cluster_access(cluster: &Cluster) {
-    let kubectl = programs::kubernetes().map(|(_, kubectl)| kubectl);
-    let directories: Vec<_> = [kubectl, programs::HELM.find()]
-        .iter()
-        .flatten()
-        .filter_map(|program| Some(program.parent()?.display().to_string()))
-        .collect();
     println!("The cluster runs until Ctrl-C. In another terminal:\n");
     println!("  export KUBECONFIG={}", cluster.kubeconfig().display());
-    println!("  export PATH={}:$PATH", directories.join(":"));
+    println!("  export PATH={}:$PATH", program_directories());
     println!("  kubectl get nodes\n");
     println!("  ingress    {}   (class contour; Gateway ingress in the namespace ingress)", cluster.ingress_url());
     println!("  this host  {}   (the address of servers of this host for pods)", cluster::HOST);
     println!("  logs       {}\n", Path::new(cluster.logs()).join("*.log").display());
+}
+
+/// The directories of kubectl and Helm, as a part of `PATH`.
+fn program_directories() -> String {
+    let kubectl = programs::kubernetes().map(|(_, kubectl)| kubectl);
+    let directory = |program: &PathBuf| Some(program.parent()?.display().to_string());
+    [kubectl, programs::HELM.find()].iter().flatten().filter_map(directory).collect::<Vec<_>>().join(":")
 }
 
 /// Prints the commands which create an event and issue a coupon.

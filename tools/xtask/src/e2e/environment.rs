@@ -40,6 +40,11 @@ impl Environment {
         self.cluster.ingress_url()
     }
 
+    /// The directory of all programs.
+    pub(super) fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// The path of a program, such as `loadgen`.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)

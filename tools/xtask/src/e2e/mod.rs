@@ -7,6 +7,7 @@ mod plugin;
 mod release;
 mod rollout;
 mod scaling;
+mod tutorial;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,7 +21,7 @@ use environment::Environment;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Run only these scenarios, after the installation.
+    /// Run only these scenarios. All but `tutorial` need the installation, which is made before the first of them.
     #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name)))]
     scenarios: Vec<String>,
     /// Keep the cluster running until Ctrl-C at the end, also after a failure.
@@ -28,14 +29,15 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-/// A test of a running installation, which it leaves in working order.
+/// A test of a running installation, which it leaves in working order. Only the tutorial installs and uninstalls by itself.
 struct Scenario {
     name: &'static str,
     about: &'static str,
     run: fn(&Environment) -> Result<()>,
 }
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
+    Scenario { name: "tutorial", about: "the commands of README.md and of the tutorial", run: tutorial::run },
     Scenario {
         name: "scaling",
         about: "issuers are scaled up before the start of an event and down after its end",
@@ -82,10 +84,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn run_scenarios(environment: &Environment, selected: &[String]) -> Result<()> {
-    environment.install()?;
+    let mut is_installed = false;
     for Scenario { name, about, run } in SCENARIOS {
         if !selected.is_empty() && !selected.iter().any(|selected| selected == name) {
             continue;
+        }
+        if !is_installed && name != SCENARIOS[0].name {
+            environment.install()?;
+            is_installed = true;
         }
         println!("\n== {name}: {about}");
         let started = Instant::now();
