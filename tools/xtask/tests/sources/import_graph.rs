@@ -197,7 +197,9 @@ fn describe(graph: &Graph, group: &BTreeSet<&PathBuf>) -> String {
     let short = |file: &Path| file.strip_prefix(files::root()).unwrap_or(file).display().to_string();
     let edges = group.iter().flat_map(|file| graph[*file].iter().map(move |(target, line)| (file, target, line)));
     let edges = edges.filter(|(_, target, _)| group.contains(target));
-    edges.map(|(file, target, line)| format!("{}:{line} imports {}\n", short(file), short(target))).collect()
+    let edges: Vec<_> =
+        edges.map(|(file, target, line)| format!("{}:{line} imports {}", short(file), short(target))).collect();
+    edges.join("\n") + "\n"
 }
 
 #[test]

@@ -83,15 +83,15 @@ fn links(text: &str) -> Vec<(usize, String)> {
 fn anchors(text: &str) -> HashSet<String> {
     let explicit = Regex::new(r#"<a (?:id|name)="([^"]+)""#).unwrap();
     let mut anchors: HashSet<String> = explicit.captures_iter(text).map(|found| found[1].to_owned()).collect();
-    let mut repetitions: HashMap<String, usize> = HashMap::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
     for (_, line) in prose(text) {
         let Some(heading) = line.strip_prefix('#') else { continue };
         let Some((_, heading)) = heading.split_once(' ') else { continue };
         let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
         let anchor = kept.collect::<String>().to_lowercase().replace(' ', "-");
-        let repetition = repetitions.entry(anchor.clone()).or_default();
-        anchors.insert(if *repetition == 0 { anchor } else { format!("{anchor}-{repetition}") });
-        *repetition += 1;
+        let count = seen.entry(anchor.clone()).or_default();
+        anchors.insert(if *count == 0 { anchor } else { format!("{anchor}-{count}") });
+        *count += 1;
     }
     anchors
 }

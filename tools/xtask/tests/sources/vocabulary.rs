@@ -46,6 +46,7 @@ const WORDS: &[Rule] = &[
         &[
             (r#"["`]remaining|\bremaining:|\.remaining\b"#, "the field of the HTTP API"),
             (r"[Rr]emaining ([a-bd-rt-z]|co[^u]|c[^o]|s[^t])|[Rr]emaining$", "not coupons"),
+            (r"^libs/domain/src/allocation", "coupons of a remainder"),
             (r"let remaining|= remaining|\(remaining|\bremaining[?)]", "a variable which does not count coupons"),
         ],
     ),
@@ -54,7 +55,10 @@ const WORDS: &[Rule] = &[
     rule_except(
         r"\bsettled?\b",
         "recorded, recovered",
-        &[(r"[Ss]ettle\.|\bsettle\(|\bsettle[;:,`]|`settle|settle script|[Dd]rain, settle", "the script settle.lua")],
+        &[(
+            r"^(adapters/redis|consumer|issuer/tests)/|[Ss]ettle\.|\bsettle\(|\bsettle[;:,`]|`settle|[Dd]rain, settle",
+            "the script settle.lua and its callers",
+        )],
     ),
     rule_except(
         r"\b[Ww]hole\b",
@@ -72,7 +76,7 @@ const WORDS: &[Rule] = &[
     ),
     rule(r"\b[Oo]vertaken\b", "fenced, stale, superseded"),
     rule(r"\b(sealed_before|unsealed|[Ss]eal(s|ed|ing)?)\b", "record cutoff"),
-    rule_except(r"\bnotices\b", "Kubernetes Events", &[(r"\bnotices? (that|when|if|a |the )", "the verb")]),
+    rule(r"\bNotices?\b|\bnotices\.rs", "KubeEvent, kube_events.rs"),
     rule(r"\bstory\b", "Kubernetes Event; scenario"),
 ];
 
@@ -87,12 +91,12 @@ const NAMES: &[Rule] = &[
     rule(r"\b([Ss]ightings?|give_up|Asked)\b", "ObservedLease, recent_events; release; ScalingReport"),
     rule(r"\b(Told|KeysAway)\b|identity/document\.rs", "Decided; JwksUnavailable; openapi.rs"),
     rule(
-        r"\b([Bb]ury|[Bb]uries|[Bb]uried|[Gg]arbage|UNDER_WAY|patiently|PATIENCE)\b",
+        r"\b([Bb]ury|[Bb]uries|[Bb]uried|Garbage|UNDER_WAY|patiently|PATIENCE)\b",
         "send_to_dlq, undecodable, FollowUps, MAX_IN_FLIGHT_BATCHES, retry_until_ok, _TIMEOUT",
     ),
     rule_except(r"\bConsequences\b", "FollowUps", &[(r"\.md:", "a section of decision records")]),
     rule(
-        r"\b(Paced|left_behind|second_look)\b|\b(lasting|meaning|untrusted|prints|history|pace)\.rs\b",
+        r"\b(Paced|left_behind|second_look)\b|\b(lasting|meaning|untrusted|prints|pace)\.rs\b",
         "head_timeout, recreating_producer, TopicReader, list_unconfirmed, recheck, conversions, fuzz_targets, FingerprintSet",
     ),
     rule(r"\b(EventId|LedgerError|Ledger)\b", "EventName, DatabaseError, Database"),
@@ -120,16 +124,24 @@ const NAMES: &[Rule] = &[
 
 /// Sentence patterns: the subject is a component, a request or a record.
 const PATTERNS: &[Rule] = &[
-    rule(r"\b([Nn]obody|[Ww]hoever)\b", "name the component or the user"),
+    rule_except(
+        r"\b([Nn]obody|[Ww]hoever)\b",
+        "name the component or the user",
+        &[(r#""nobody"|//nobody:"#, "a name of a user")],
+    ),
     rule(r"\b[Hh]ears?\b", "receives"),
-    rule(
+    rule_except(
         r"\b(is|are|was|were|be|been) told\b|\b[Tt]ells? (of|so|its|it|how|whether|which|what|when|why|who)\b",
         "receives, is notified; returns, reports",
+        &[(r"\btold apart\b", "an idiom")],
     ),
     rule_except(
         r"\b[Ww]ho (asks?|waits?|has|have|may|can|sends?|holds?|speaks?|reads?|writes?|gets?)\b",
         "a client which .., users with ..",
-        &[(r"\b([Uu]sers?|administrators?|everyone|anyone|people|those|all|callers?),? who\b", "a relative clause")],
+        &[(
+            r"\b([Uu]sers?|administrators?|everyone|anyone|people|those|all|callers?|and|or|[Ll]earn),? who\b",
+            "a relative clause",
+        )],
     ),
     rule(r"\b[Aa]sk(s|ed)? (again|once more)\b", "retry"),
     rule(r"\bstands? in the way\b", "blocks"),
@@ -138,11 +150,7 @@ const PATTERNS: &[Rule] = &[
         "has, continues, is available again, has started, parses",
     ),
     rule(r"\b[Ss]ays? (so|that|how|what|whether|which|nothing)\b", "returns, reports, specifies"),
-    rule_except(
-        r"\bis no [a-z]+",
-        "is not a ..",
-        &[(r"\b[Tt]here is no\b|\bis no (longer|more)\b", "idioms")],
-    ),
+    rule_except(r"\bis no [a-z]+", "is not a ..", &[(r"\b[Tt]here is no\b|\bis no (longer|more)\b", "idioms")]),
     rule(r"\b(neither )?yes (or|nor) (a )?no\b", "the outcome is unknown"),
     rule(r"\bare nowhere\b", "are missing"),
     rule(r"\b([Ll]ooks|[Ll]ooking|[Ll]ooked) (at|into)\b|\bat a glance\b", "reads, checks, observes"),
