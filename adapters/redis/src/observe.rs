@@ -49,7 +49,7 @@ pub struct Observed {
     pub replication_id: String,
     /// Whether this Redis is known to have lost nothing of the event. Otherwise it issues nothing.
     pub is_verified: bool,
-    /// The id of the last recovery that has begun, or of the preparation of the event.
+    /// The id of the last recovery that was started, or of the preparation of the event.
     pub recovery_id: String,
 }
 

@@ -118,14 +118,13 @@ impl ReconnectingConnection {
 
     /// Replaces the connection if it would not recover from this error by itself.
     fn handle_error(&self, generation: u64, error: &RedisError) {
+        use ServerErrorKind::{NoPerm, NoScript, ResponseError};
+
         let must_reconnect = match error.kind() {
             // The driver replaces a lost connection, but not one that only stopped responding.
             ErrorKind::Io => error.is_timeout(),
             // Errors of the command, not of the connection: a new connection would return the same.
-            ErrorKind::ClusterConnectionNotFound
-            | ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
-                false
-            }
+            ErrorKind::ClusterConnectionNotFound | ErrorKind::Server(NoScript | NoPerm | ResponseError) => false,
             // READONLY: the peer is not a master any more. A failed AUTH: the driver would return the same error for
             // ever. Others may come from the handshake, whose error the driver keeps as well.
             _ => true,

@@ -24,7 +24,7 @@ pub const MAX_RESTORED: usize = 3000;
 /// How many records [`Stock::resend`] puts into one outbox entry.
 const RECORDS_PER_ENTRY: usize = 500;
 
-/// A recovery that has begun.
+/// A recovery in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
     recovery_id: String,

@@ -1,4 +1,4 @@
-//! Removing the coupons of an event, or the whole event.
+//! Removing an event, or only its coupons.
 
 use couponry_domain::{EventName, Uuid};
 

@@ -48,7 +48,7 @@ impl Stock {
     }
 
     /// Calls `visit` with the coupons of the queue, from the last to the first. Coupons are issued from the other end,
-    /// so every coupon that is available during the whole call is visited. If coupons are added meanwhile, some are
+    /// so every coupon that is available throughout the call is visited. If coupons are added meanwhile, some are
     /// visited more than once.
     pub async fn each_available(
         &self,

@@ -77,11 +77,11 @@ impl Stock {
                 };
                 call.push((user.as_str(), coupon.as_str(), status, u8::from(returns), entry));
             }
-            let settled: Option<(u64, u64, u64)> = call
+            let counts: Option<(u64, u64, u64)> = call
                 .invoke_async(&mut self.connection())
                 .await
                 .map_err(failed("cannot settle issued coupons in Redis"))?;
-            let Some((completed, cancelled, returned)) = settled else { return Ok(Fenced::Stale) };
+            let Some((completed, cancelled, returned)) = counts else { return Ok(Fenced::Stale) };
             sum.completed += completed;
             sum.cancelled += cancelled;
             sum.returned += returned;

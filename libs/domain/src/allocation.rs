@@ -33,8 +33,9 @@ pub enum AllocationError {
 
 /// Splits `total` coupons over `shares`; the result has one number per share and sums to `total` exactly.
 ///
-/// Percentages that do not divide evenly are rounded by the largest-remainder method (Hamilton): every share is rounded
-/// down, and the remaining coupons go one by one to the largest fractions, for equal fractions to the earlier discount.
+/// Percentages that do not divide evenly are rounded by the largest-remainder method (Hamilton): every share is
+/// rounded down, and the coupons that are left go one by one to the largest fractions, for equal fractions to the
+/// earlier discount.
 pub fn split(total: u64, shares: &[Share]) -> Result<Vec<u64>, AllocationError> {
     let mut percentages = Vec::new();
     let mut counts = Vec::new();

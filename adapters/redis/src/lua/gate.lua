@@ -1,5 +1,5 @@
 #!lua
--- Sets the window and the gate. A closed gate stays closed, a gate leaves LOADING only if the whole stock is loaded,
+-- Sets the window and the gate. A closed gate stays closed, a gate leaves LOADING only if all coupons are loaded,
 -- and an older generation has no effect. Closing always succeeds.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued

@@ -69,7 +69,7 @@ if #fields > 0 then
   if #returned > 0 then
     redis.call('RPUSH', KEYS[2], unpack(returned))
   end
-  -- Scans the whole queue; only for the few users for whom Redis and the database differ.
+  -- Scans all of the queue; only for the few users for whom Redis and the database differ.
   local removed = 0
   for _, item in ipairs(replacements) do
     removed = removed + redis.call('LREM', KEYS[2], 0, item)

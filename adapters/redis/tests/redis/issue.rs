@@ -26,13 +26,13 @@ async fn issue_follows_shuffled_order_until_sold_out() {
     let reply = event.stock.issue(&event.id, &users(0..12)).await.unwrap().unwrap();
     assert_eq!(reply.event_uid, event.uid);
     let codes: Vec<_> = reply.outcomes[..10].iter().map(|o| issued(o).coupon.to_string()).collect();
-    let stocked: Vec<_> = coupons(0, 10).into_iter().map(|c| c.code).collect();
-    assert_eq!(codes, stocked);
+    let generated: Vec<_> = coupons(0, 10).into_iter().map(|c| c.code).collect();
+    assert_eq!(codes, generated);
     assert_eq!(reply.outcomes[10..], [IssueOutcome::SoldOut, IssueOutcome::SoldOut]);
     let records = reply.outbox.unwrap().records;
     assert_eq!(records.len(), 10);
     assert_eq!(records[3].issued.user_id.as_str(), "user-3");
-    assert_eq!(records[3].issued.coupon.as_str(), stocked[3]);
+    assert_eq!(records[3].issued.coupon.as_str(), generated[3]);
 }
 
 #[tokio::test]

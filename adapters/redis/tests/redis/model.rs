@@ -92,7 +92,7 @@ impl Model {
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Settled {
-        let mut settled = Settled::default();
+        let mut counts = Settled::default();
         let mut taken = HashSet::new();
         for Settlement { user, coupon, outcome } in settlements {
             let Some(entry) = self.issued.get_mut(user) else { continue };
@@ -102,32 +102,32 @@ impl Model {
             let returns = match outcome {
                 SettlementOutcome::Completed => {
                     entry.status = Status::Completed;
-                    settled.completed += 1;
+                    counts.completed += 1;
                     false
                 }
                 SettlementOutcome::Cancelled { return_to_stock } => {
                     entry.status = Status::Cancelled;
-                    settled.cancelled += 1;
+                    counts.cancelled += 1;
                     *return_to_stock
                 }
                 SettlementOutcome::Replaced { by, return_to_stock } => {
                     if *return_to_stock {
                         self.queue.push_back((entry.issued.coupon.clone(), entry.issued.discount));
-                        settled.returned += 1;
+                        counts.returned += 1;
                     }
                     taken.insert((by.coupon.clone(), by.discount));
                     *entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
-                    settled.completed += 1;
+                    counts.completed += 1;
                     false
                 }
             };
             if returns {
                 self.queue.push_back((entry.issued.coupon.clone(), entry.issued.discount));
-                settled.returned += 1;
+                counts.returned += 1;
             }
         }
         self.queue.retain(|item| !taken.contains(item));
-        settled
+        counts
     }
 }
 
@@ -246,10 +246,10 @@ async fn compare(first: u64, steps: Vec<Step>) {
                         }
                     })
                     .collect();
-                let settled = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
-                assert_eq!(settled, Fenced::Applied(model.settle(&settlements)));
+                let counts = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
+                assert_eq!(counts, Fenced::Applied(model.settle(&settlements)));
                 let again = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
-                assert_eq!(again, Fenced::Applied(Settled::default()), "settle is idempotent");
+                assert_eq!(again, Fenced::Applied(Settled::default()), "the call is idempotent");
             }
             Step::Restart => {
                 unverify(&event).await;

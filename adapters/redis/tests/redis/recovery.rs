@@ -141,8 +141,8 @@ async fn later_recovery_fences_earlier_one() {
     );
     assert_eq!(event.restore(&observed, &second, 0, &five).await, Fenced::Applied(10));
     assert_eq!(event.restore(&observed, &second, 10, &[]).await, Fenced::Applied(20));
-    let settled = event.stock.settle(&event.id, event.uid, &[]).await.unwrap();
-    assert_eq!(settled, Fenced::Applied(couponry_redis::Settled::default()));
+    let counts = event.stock.settle(&event.id, event.uid, &[]).await.unwrap();
+    assert_eq!(counts, Fenced::Applied(couponry_redis::Settled::default()));
     assert!(
         event.stock.mark_verified(&event.id, &observed, Some(&found(&second, 10))).await.is_err(),
         "not all coupons are loaded"

@@ -44,7 +44,7 @@ async fn connection_requires_valid_ca_and_acl_user() {
         // The settings take precedence over the URL.
         password: Some("s3cret".into()),
         ca_certificates: Some(ca_certificates(&authority)),
-        ..RedisSettings::at(&format!("rediss://nobody:nothing@localhost:{port}"), "shop:")
+        ..RedisSettings::at(&format!("rediss://other:password@localhost:{port}"), "shop:")
     };
     let stock = Stock::open(&good).unwrap();
     permissions::run_event(&stock, "summer").await;
