@@ -11,7 +11,7 @@ use kube::core::Rule;
 pub struct EventRule {
     /// CEL expression that must be true.
     pub rule: &'static str,
-    /// Error message, which says what to change.
+    /// Error message, which describes the required change.
     pub message: &'static str,
 }
 
@@ -76,7 +76,7 @@ pub const START_TIME_IMMUTABLE: EventRule = EventRule {
 
 // Rules of the spec
 
-/// The split into discounts requires percentages that cover the whole stock.
+/// The split into discounts requires percentages that cover all coupons.
 pub const PERCENTAGES_SUM_TO_100: EventRule = EventRule {
     rule: "!self.discounts.all(d, has(d.allocationPercentage)) || \
            self.discounts.map(d, d.allocationPercentage).sum() == 100",

@@ -1,4 +1,4 @@
-//! The connection to Kubernetes, and error messages that say what to do.
+//! The connection to Kubernetes, and error messages with the action to take.
 
 use std::path::PathBuf;
 

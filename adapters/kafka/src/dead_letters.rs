@@ -21,7 +21,7 @@ const MAX_VALUE_BYTES: usize = 64 * 1024;
 const MAX_FIELD_BYTES: usize = 1024;
 /// and the number of headers.
 const MAX_HEADERS: usize = 32;
-/// The limit for the detail of every message: it may quote the whole message.
+/// The limit for the detail of every message: it may quote the complete message.
 const MAX_DETAIL_BYTES: usize = 1024;
 
 /// Pause before a record is sent again to a producer whose queue is full.

@@ -34,7 +34,7 @@ async fn record_of_issuance_before_cutoff_is_rejected() {
     assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().record_cutoff, Some(3000));
 }
 
-/// What is recorded when the cutoff is set never grows afterwards.
+/// No issuance before the cutoff is recorded after the cutoff was set.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_before_cutoff_after_it_was_set() {
     const COUNT: u64 = 2000;

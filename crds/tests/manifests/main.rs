@@ -1,4 +1,4 @@
-//! The API server rejects manifests that violate a rule, with a message that says what to change, and accepts all
+//! The API server rejects manifests that violate a rule, with a message that describes the required change, and accepts all
 //! others.
 
 use std::{collections::BTreeSet, fs, path::Path};

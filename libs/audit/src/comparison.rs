@@ -37,7 +37,7 @@ pub(crate) struct Comparison {
     pub(crate) suspects: Suspects,
 }
 
-/// What did not match when it was first read: it may have been in flight.
+/// Entries that did not match when they were first read: they may have been in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     /// Issued in Redis, but was not recorded.

@@ -135,7 +135,7 @@ mod tests {
         phase.begin_request();
         phase.end_request();
         for _ in 0..2 {
-            assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "no request has begun");
+            assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "no request has started");
             client.write_all(b"POST ").await.unwrap();
             let start = Instant::now();
             assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 5);

@@ -139,7 +139,7 @@ const PATTERNS: &[Rule] = &[
         r"\b[Ww]ho (asks?|waits?|has|have|may|can|sends?|holds?|speaks?|reads?|writes?|gets?)\b",
         "a client which .., users with ..",
         &[(
-            r"\b([Uu]sers?|administrators?|everyone|anyone|people|those|all|callers?|and|or|[Ll]earn),? who\b",
+            r"\b([Uu]sers?|administrators?|[Ee]veryone|anyone|people|those|all|callers?|and|or|[Ll]earn),? who\b",
             "a relative clause",
         )],
     ),
