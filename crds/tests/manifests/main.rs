@@ -1,5 +1,5 @@
-//! The API server rejects manifests that violate a rule, with a message that describes the required change, and accepts all
-//! others.
+//! The API server rejects manifests that violate a rule, with a message that describes the required change, and
+//! accepts all others.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
