@@ -9,31 +9,31 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use couponry_domain::{Discount, EventName};
-use couponry_loadgen::checker::{self, Class, Evidence, Report};
+use couponry_loadgen::checker::{self, Category, CheckInput, Report};
 use couponry_loadgen::history;
-use couponry_loadgen::progress::Kind;
+use couponry_loadgen::outcome::OutcomeKind;
 use couponry_loadgen::readers::{Backlog, Stores};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The event: the name of its resource.
+    /// Name of the event.
     #[arg(long)]
     event: EventName,
-    /// What `run` wrote; may be given several times. All requests of the event must be in it.
+    /// History which `run` wrote. Repeatable; together they must have all requests of the event.
     #[arg(long, required = true)]
     history: Vec<PathBuf>,
-    /// How many coupons the event is meant to have.
+    /// Planned number of coupons.
     #[arg(long)]
     total: u64,
-    /// How many of them of a discount, as TYPE:VALUE=COUNT, such as PERCENT:10=70000; given for all discounts or for none.
+    /// Planned number of coupons of a discount, such as PERCENT:10=70000. Repeatable, for all discounts or none.
     #[arg(long = "expect", value_name = "TYPE:VALUE=COUNT")]
     expected: Vec<Expected>,
-    /// How many seconds to wait for the consumers.
+    /// Maximum time to wait until all issuances are recorded.
     #[arg(long, default_value_t = 120)]
-    wait: u64,
-    /// A file for the numbers, for programs: how many requests had which outcome, and how often which class was broken.
+    wait_seconds: u64,
+    /// File for the number of attempts by outcome and of violations by category, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -54,26 +54,21 @@ impl FromStr for Expected {
     fn from_str(text: &str) -> Result<Self> {
         let parts = text.split_once('=').and_then(|(discount, count)| Some((discount.split_once(':')?, count)));
         let ((kind, value), count) = parts.context("not of the form TYPE:VALUE=COUNT")?;
-        let discount = Discount { kind: kind.parse()?, value: value.parse().context("VALUE")? };
-        Ok(Self(discount, count.parse().context("COUNT")?))
+        let discount = Discount { kind: kind.parse()?, value: value.parse().context("invalid VALUE")? };
+        Ok(Self(discount, count.parse().context("invalid COUNT")?))
     }
 }
 
-pub(crate) fn check(args: Args) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(check_stores(args))
-}
-
-async fn check_stores(args: Args) -> Result<ExitCode> {
+pub(crate) async fn check(args: Args) -> Result<ExitCode> {
     let mut history = Vec::new();
     for path in &args.history {
         history.extend(history::read(path)?);
     }
     let stores = Stores::connect(&args.redis, &args.postgres, args.kafka)?;
-    wait(&stores, &args.event, Duration::from_secs(args.wait)).await?;
+    wait_recorded(&stores, &args.event, Duration::from_secs(args.wait_seconds)).await?;
 
     let uid = stores.uid(&args.event).await?;
-    let evidence = Evidence {
+    let input = CheckInput {
         total: args.total,
         expected: args.expected.iter().map(|Expected(discount, count)| (*discount, *count)).collect(),
         history,
@@ -81,52 +76,47 @@ async fn check_stores(args: Args) -> Result<ExitCode> {
         kafka: stores.kafka(uid).await?,
         postgres: stores.postgres(uid).await?,
     };
-    let report = checker::check(&evidence);
+    let report = checker::check(&input);
     print!("{report}");
     if let Some(path) = &args.json {
-        fs::write(path, numbers(&evidence, &report).to_string())
+        fs::write(path, counts(&input, &report).to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Two objects: `requests` by outcome, and `broken` by class.
-fn numbers(evidence: &Evidence, report: &Report) -> serde_json::Value {
-    let mut requests: BTreeMap<&str, u64> = BTreeMap::new();
-    for attempt in &evidence.history {
-        *requests.entry(Kind::of(&attempt.outcome).name()).or_default() += 1;
+fn counts(input: &CheckInput, report: &Report) -> serde_json::Value {
+    let mut attempts: BTreeMap<&str, u64> = BTreeMap::new();
+    for attempt in &input.history {
+        *attempts.entry(OutcomeKind::from(&attempt.outcome).name()).or_default() += 1;
     }
-    let mut broken: BTreeMap<&str, u64> = BTreeMap::new();
-    // What was recovered breaks nothing.
-    for finding in report.findings.iter().filter(|finding| finding.class != Class::Recovered) {
-        *broken.entry(finding.class.name()).or_default() += finding.broken;
+    let mut violations: BTreeMap<&str, u64> = BTreeMap::new();
+    for result in report.results.iter().filter(|result| result.category != Category::Recovered) {
+        *violations.entry(result.category.name()).or_default() += result.violations;
     }
-    serde_json::json!({"requests": requests, "broken": broken})
+    serde_json::json!({"attempts": attempts, "violations": violations})
 }
 
-async fn wait(stores: &Stores, event: &EventName, wait: Duration) -> Result<()> {
-    // Without a terminal the bar draws nothing, so the end is said in a line of its own.
+async fn wait_recorded(stores: &Stores, event: &EventName, timeout: Duration) -> Result<()> {
+    // The bar is displayed only on a terminal, the last line always.
     let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("waiting for the consumers {bar:30} {human_pos}/{human_len}  {msg}")
-    {
+    let template = "recorded {bar:30} {human_pos}/{human_len}  {msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    let backlog = stores
-        .caught_up(event, wait, |Backlog { issued, recorded, completed, outbox, is_verified }| {
-            bar.set_length(issued);
-            bar.set_position(recorded.min(completed));
-            bar.set_message(match outbox {
-                _ if !is_verified => "Redis is not known to be whole".to_owned(),
-                0 => String::new(),
-                _ => format!("{outbox} batches in the outbox"),
-            });
-        })
-        .await?;
+    let display = |Backlog { issued, recorded, completed, outbox, is_verified }| {
+        bar.set_length(issued);
+        bar.set_position(recorded.min(completed));
+        bar.set_message(match outbox {
+            _ if !is_verified => "Redis is not verified".to_owned(),
+            0 => String::new(),
+            _ => format!("{} outbox entries", HumanCount(outbox)),
+        });
+    };
+    let backlog = stores.wait_recorded(event, timeout, display).await?;
     bar.finish_and_clear();
-    let Backlog { issued, recorded, .. } = backlog;
-    let end =
-        if backlog.is_empty() { "the consumers have caught up" } else { "the consumers did NOT catch up in time" };
-    println!("{end}: {} issued, {} recorded", HumanCount(issued), HumanCount(recorded));
+    let state = if backlog.is_empty() { "all issuances are recorded" } else { "NOT all issuances are recorded" };
+    println!("{state}: {} issued, {} recorded", HumanCount(backlog.issued), HumanCount(backlog.recorded));
     Ok(())
 }
 
@@ -137,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expected_counts_are_read_from_text() {
+    fn expected_count_is_parsed() {
         let expected = |text: &str| text.parse::<Expected>();
         let ten_percent = Discount { kind: DiscountType::Percent, value: 10 };
         assert_eq!(expected("PERCENT:10=70000").unwrap(), Expected(ten_percent, 70_000));

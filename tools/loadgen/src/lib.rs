@@ -1,17 +1,22 @@
-//! Drives the issue endpoint the way a crowd does, keeps every answer, and checks afterwards that the promises held.
+//! Load generator and consistency checker.
 //!
-//! - [`drive`] asks: many users over kept connections, some of them more than once, each attempt a line of the
-//!   [`history`]. [`summary`] says how it went.
-//! - [`readers`] fetch what Redis, Kafka and Postgres hold of an event.
-//! - [`checker`] compares the two. It has no I/O, so that broken histories can be made by hand to test it.
+//! - [`driver`] sends a [`workload`] to the issuers and logs every attempt in a [`history`]. [`summary`] displays the
+//!   results.
+//! - [`readers`] reads the data of an event from Redis, Kafka and Postgres.
+//! - [`checker`] compares the history with the data. It does no I/O, so tests can feed it violations.
 //!
-//! The program `loadgen` is `run` (the first) and `check` (the other two); tests of other crates use the modules directly.
+//! The program `loadgen` is made of `run` (the first) and `check` (the other two), and of `measure` and `control` for
+//! `cargo xtask bench`.
 
 pub mod checker;
 pub mod client;
-pub mod crowd;
-pub mod drive;
+pub mod connection;
+pub mod driver;
 pub mod history;
+pub mod latencies;
+pub mod outcome;
+pub mod pacer;
 pub mod progress;
 pub mod readers;
 pub mod summary;
+pub mod workload;

@@ -1,15 +1,19 @@
-//! `loadgen run` lets a crowd ask for coupons and keeps every answer; `loadgen check` proves from the answers and the
-//! stores that the promises held.
+//! The program `loadgen`.
 
 mod check;
+mod control;
+mod measure;
 mod run;
 
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
+/// Load generator and consistency checker.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -17,19 +21,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Let a crowd of users ask for coupons, and write every answer to a history.
+    /// Send issue requests of many users, retry those without an answer, and write every attempt to a history.
     Run(Box<run::Args>),
-    /// Compare a history with Redis, Kafka and Postgres. The exit code is 1 when a promise was broken.
+    /// Compare histories with the data in Redis, Kafka and Postgres. Exits with 1 if a property is violated.
     Check(Box<check::Args>),
+    /// Measure throughput and latency of issuers at low client cost, and print them as JSON.
+    Measure(Box<measure::Args>),
+    /// Serve a baseline for measurements: an endpoint which parses issue requests and returns a constant.
+    Control(control::Args),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Run(args) => run::run(*args),
-        Command::Check(args) => check::check(*args),
-    };
-    result.unwrap_or_else(|error| {
+    run(Cli::parse().command).unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");
         ExitCode::from(2)
     })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let mut runtime = match command {
+        Command::Control(_) => Builder::new_multi_thread(),
+        // One thread, so that the other cores are free for the programs under test.
+        Command::Run(_) | Command::Check(_) | Command::Measure(_) => Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
+    match command {
+        Command::Run(args) => runtime.block_on(run::run(*args)),
+        Command::Check(args) => runtime.block_on(check::check(*args)),
+        Command::Measure(args) => runtime.block_on(measure::measure(*args)),
+        Command::Control(args) => runtime.block_on(control::serve(args)),
+    }
 }

@@ -1,167 +1,83 @@
-//! How far the crowd is: counters that the workers raise, and the bar (or, without a terminal, the lines) that shows them.
+//! The progress of a run, and its display: a progress bar, or a line every few seconds without a terminal.
 
-use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use crate::history::{Outcome, Reason};
+use crate::outcome::{Outcome, OutcomeKind};
 
-/// How an attempt ended, as it is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(usize)]
-pub enum Kind {
-    /// Got a coupon.
-    Issued,
-    /// Had one already.
-    Duplicate,
-    /// None was left.
-    SoldOut,
-    /// Before the window.
-    NotStarted,
-    /// After the window.
-    Ended,
-    /// Held by the manifest.
-    Paused,
-    /// Turned away: a status from 400 to 499.
-    Refused,
-    /// No connection: never sent.
-    Unreachable,
-    /// May have happened or not: 503, a timeout, a broken connection.
-    Unknown,
-}
-
-impl Kind {
-    /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 9] = [
-        Self::Issued,
-        Self::Duplicate,
-        Self::SoldOut,
-        Self::NotStarted,
-        Self::Ended,
-        Self::Paused,
-        Self::Refused,
-        Self::Unreachable,
-        Self::Unknown,
-    ];
-
-    /// As people read it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Issued => "issued",
-            Self::Duplicate => "duplicate",
-            Self::SoldOut => "sold out",
-            Self::NotStarted => "not started",
-            Self::Ended => "ended",
-            Self::Paused => "paused",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The kind of this outcome.
-    #[must_use]
-    pub fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Ok(answer) => match answer.reason {
-                None => Self::Issued,
-                Some(Reason::Duplicate) => Self::Duplicate,
-                Some(Reason::SoldOut) => Self::SoldOut,
-                Some(Reason::NotStarted) => Self::NotStarted,
-                Some(Reason::Ended) => Self::Ended,
-                Some(Reason::Paused) => Self::Paused,
-            },
-            Outcome::Refused(problem) if problem.status.is_some() => Self::Refused,
-            Outcome::Refused(_) => Self::Unreachable,
-            Outcome::Unknown(_) => Self::Unknown,
-        }
-    }
-}
-
-/// What happened so far.
+/// Counters which the workers increment.
 #[derive(Debug, Default)]
-pub struct Tally {
-    asks: AtomicU64,
-    settled: AtomicU64,
-    given_up: AtomicU64,
-    attempts: [AtomicU64; Kind::ALL.len()],
+pub struct Progress {
+    requests: AtomicU64,
+    answered: AtomicU64,
+    unanswered: AtomicU64,
+    attempts: [AtomicU64; OutcomeKind::ALL.len()],
 }
 
-impl Tally {
-    pub(crate) fn expect(&self, asks: u64) {
-        self.asks.fetch_add(asks, Ordering::Relaxed);
+impl Progress {
+    pub(crate) fn expect(&self, requests: u64) {
+        self.requests.fetch_add(requests, Ordering::Relaxed);
     }
 
-    pub(crate) fn count(&self, outcome: &Outcome) {
-        self.attempts[Kind::of(outcome) as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_attempt(&self, outcome: &Outcome) {
+        self.attempts[OutcomeKind::from(outcome) as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn settled(&self) {
-        self.settled.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_request(&self, is_answered: bool) {
+        if is_answered { &self.answered } else { &self.unanswered }.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn given_up(&self) {
-        self.given_up.fetch_add(1, Ordering::Relaxed);
+    /// Number of requests of the run.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
-    /// How many asks there are in all.
-    pub fn asks(&self) -> u64 {
-        self.asks.load(Ordering::Relaxed)
+    /// Requests that were answered, at the first attempt or a later one.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
-    /// How many asks got an answer.
-    pub fn asks_settled(&self) -> u64 {
-        self.settled.load(Ordering::Relaxed)
+    /// Requests that were not answered in any attempt.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// How many asks ended without an answer.
-    pub fn asks_given_up(&self) -> u64 {
-        self.given_up.load(Ordering::Relaxed)
-    }
-
-    /// How many attempts ended so.
-    pub fn attempts(&self, kind: Kind) -> u64 {
+    /// Attempts with this outcome.
+    pub fn attempts(&self, kind: OutcomeKind) -> u64 {
         self.attempts[kind as usize].load(Ordering::Relaxed)
     }
 
-    fn ended(&self) -> u64 {
-        self.asks_settled() + self.asks_given_up()
+    fn finished(&self) -> u64 {
+        self.answered() + self.unanswered()
     }
 
     /// The counts that are not zero, in one line.
     fn counts(&self) -> String {
-        let mut line = String::new();
-        for kind in Kind::ALL {
-            let count = self.attempts(kind);
-            if count > 0 {
-                let comma = if line.is_empty() { "" } else { ", " };
-                let _ = write!(line, "{comma}{} {}", HumanCount(count), kind.name());
-            }
-        }
-        line
+        let counts = OutcomeKind::ALL.iter().map(|(kind, name)| (self.attempts(*kind), name));
+        let counts = counts.filter(|(count, _)| *count > 0);
+        counts.map(|(count, name)| format!("{} {name}", HumanCount(count))).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Shows the tally on the standard error, for as long as the future is polled.
-pub async fn show(tally: &Tally) {
-    if std::io::stderr().is_terminal() { bar(tally).await } else { lines(tally).await }
+/// Displays the progress on standard error until the future is dropped.
+pub async fn display(progress: &Progress) {
+    if std::io::stderr().is_terminal() { display_bar(progress).await } else { display_lines(progress).await }
 }
 
-async fn bar(tally: &Tally) {
+async fn display_bar(progress: &Progress) {
     let bar = ProgressBar::new(0);
-    let template = "{elapsed_precise} {bar:30} {human_pos}/{human_len} asks, {msg}";
+    let template = "{elapsed_precise} {bar:30} {human_pos}/{human_len} requests, {msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     let bar = ClearOnDrop(bar);
     loop {
-        bar.0.set_length(tally.asks());
-        bar.0.set_position(tally.ended());
-        bar.0.set_message(format!("{:.0}/s: {}", bar.0.per_sec(), tally.counts()));
+        bar.0.set_length(progress.requests());
+        bar.0.set_position(progress.finished());
+        bar.0.set_message(format!("{:.0}/s: {}", bar.0.per_sec(), progress.counts()));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -174,14 +90,15 @@ impl Drop for ClearOnDrop {
     }
 }
 
-async fn lines(tally: &Tally) {
+async fn display_lines(progress: &Progress) {
     let mut last = (Instant::now(), 0);
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let ended = tally.ended();
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = (ended - last.1) as f64 / last.0.elapsed().as_secs_f64();
-        last = (Instant::now(), ended);
-        eprintln!("  {} of {} asks, {rate:.0}/s: {}", HumanCount(ended), HumanCount(tally.asks()), tally.counts());
+        let finished = progress.finished();
+        #[expect(clippy::cast_precision_loss, reason = "only displayed")]
+        let rate = (finished - last.1) as f64 / last.0.elapsed().as_secs_f64();
+        last = (Instant::now(), finished);
+        let (finished, requests) = (HumanCount(finished), HumanCount(progress.requests()));
+        eprintln!("  {finished} of {requests} requests, {rate:.0}/s: {}", progress.counts());
     }
 }

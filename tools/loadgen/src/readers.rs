@@ -1,22 +1,21 @@
-//! Fetches the checker's evidence from the real stores.
+//! Reads the data of an event from Redis, Kafka and Postgres.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
-use couponry_kafka::{JournalError, Message};
+use couponry_kafka::{KafkaError, Message};
 use couponry_postgres::Database;
-use couponry_redis::Stock;
+use couponry_redis::{Observed, Stock};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use futures::TryStreamExt as _;
 use tokio::time::Instant;
 
-use crate::checker::{Holding, KafkaSide, PostgresSide, RedisSide, Status};
+use crate::checker::{KafkaData, PostgresData, RedisData};
 
-/// How many coupons are read from Postgres at a time.
+/// Number of coupons read from Postgres at once.
 const PAGE: u32 = 20_000;
-/// How often the consumers' progress is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The stores of an installation.
 pub struct Stores {
@@ -25,23 +24,23 @@ pub struct Stores {
     kafka: KafkaSettings,
 }
 
-/// How far the way from Redis to Postgres is.
+/// How far an event has moved from Redis to Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// How many coupons Redis has given.
+    /// Number of coupons issued by Redis.
     pub issued: u64,
-    /// How many of them Postgres has.
+    /// Number of issuances recorded in Postgres.
     pub recorded: u64,
-    /// How many of them Redis knows to be recorded.
+    /// Number of issuances which Redis has marked as recorded.
     pub completed: u64,
-    /// How many batches are not yet known to be in Kafka.
+    /// Number of outbox entries.
     pub outbox: u64,
-    /// Whether this Redis is known to be whole: it is not while it is restored.
+    /// Whether Redis is verified: known to have lost nothing.
     pub is_verified: bool,
 }
 
 impl Backlog {
-    /// Whether everything has arrived.
+    /// Whether everything is recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_verified && self.recorded == self.issued && self.completed == self.issued && self.outbox == 0
@@ -49,7 +48,7 @@ impl Backlog {
 }
 
 impl Stores {
-    /// The stores with these settings. Connects with the first call.
+    /// Connects on first use.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
@@ -58,75 +57,72 @@ impl Stores {
         Ok(Self { stock: Stock::open(redis)?, database: Database::open(postgres)?, kafka })
     }
 
-    /// The uid of the event, as Redis knows it.
-    pub async fn uid(&self, event: &EventName) -> Result<Uuid> {
-        let observed = self.stock.observe(event).await?;
-        Ok(observed.with_context(|| format!("Redis knows no event {event}"))?.uid)
+    async fn observe(&self, event: &EventName) -> Result<Observed> {
+        self.stock.observe(event).await?.with_context(|| format!("Redis does not have the event {event}"))
     }
 
-    /// How far everything is.
+    /// The event's uid in Redis.
+    pub async fn uid(&self, event: &EventName) -> Result<Uuid> {
+        Ok(self.observe(event).await?.uid)
+    }
+
+    /// The event's backlog.
     pub async fn backlog(&self, event: &EventName) -> Result<Backlog> {
-        let observed = self.stock.observe(event).await?;
-        let observed = observed.with_context(|| format!("Redis knows no event {event}"))?;
-        let recorded = self.database.issued_count(observed.uid).await?;
-        let couponry_redis::Observed { issued, completed, outbox, is_verified, .. } = observed;
+        let observed = self.observe(event).await?;
+        let recorded = self.database.recorded_count(observed.uid).await?;
+        let Observed { issued, completed, outbox, is_verified, .. } = observed;
         Ok(Backlog { issued, recorded, completed, outbox, is_verified })
     }
 
-    /// Waits until everything has arrived or the time is over, and says how far it came.
-    pub async fn caught_up(&self, event: &EventName, wait: Duration, mut seen: impl FnMut(Backlog)) -> Result<Backlog> {
-        let until = Instant::now() + wait;
+    /// Polls the backlog until it is empty or the timeout has passed, and returns the last one.
+    pub async fn wait_recorded(
+        &self,
+        event: &EventName,
+        timeout: Duration,
+        mut observe: impl FnMut(Backlog),
+    ) -> Result<Backlog> {
+        let deadline = Instant::now() + timeout;
         loop {
             let backlog = self.backlog(event).await?;
-            seen(backlog);
-            if backlog.is_empty() || Instant::now() >= until {
+            observe(backlog);
+            if backlog.is_empty() || Instant::now() >= deadline {
                 return Ok(backlog);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What Redis holds of the event.
-    pub async fn redis(&self, event: &EventName) -> Result<RedisSide> {
-        let observed = self.stock.observe(event).await?;
-        let observed = observed.with_context(|| format!("Redis knows no event {event}"))?;
+    /// The event's data in Redis.
+    pub async fn redis(&self, event: &EventName) -> Result<RedisData> {
+        let observed = self.observe(event).await?;
         let queue = self.stock.scan_queue(event).await?;
-        let issued = self.stock.scan_issued(event).await?;
-        let issued = issued.into_iter().map(|(user, entry)| {
-            let couponry_redis::Holding { coupon, discount, issued_at, status } = entry;
-            let status = match status {
-                couponry_redis::Status::Pending => Status::Pending,
-                couponry_redis::Status::Completed => Status::Completed,
-                couponry_redis::Status::Cancelled => Status::Cancelled,
-            };
-            (Holding { user, coupon, discount, issued_at }, status)
-        });
-        Ok(RedisSide { queue, issued: issued.collect(), outbox: observed.outbox, window: observed.window })
+        let issued = self.stock.scan_issued(event).await?.into_values().collect();
+        Ok(RedisData { queue, issued, outbox: observed.outbox, window: observed.window })
     }
 
-    /// What Kafka holds of the event with this uid. What cannot be read is of no event, so of each.
-    pub async fn kafka(&self, uid: Uuid) -> Result<KafkaSide> {
-        let mut side = KafkaSide::default();
+    /// The event's data in Kafka. Undecodable records may belong to any event, so all of them are included.
+    pub async fn kafka(&self, uid: Uuid) -> Result<KafkaData> {
+        let mut data = KafkaData::default();
         for message in couponry_kafka::read_all(&self.kafka).await? {
             match decode(&message) {
-                Ok(record) if record.event_uid == uid => side.records.push(holding(record)),
+                Ok(record) if record.event_uid == uid => data.records.push(record.issued),
                 Ok(_) => {}
-                Err(why) => side.unreadable.push(format!("{}: {why}", place(&message))),
+                Err(error) => data.undecodable.push(format!("{}: {:#}", position(&message), anyhow::Error::new(error))),
             }
         }
         let dead_letters = KafkaSettings { topic: self.kafka.dead_letter_topic(), ..self.kafka.clone() };
         let dead_letters = match couponry_kafka::read_all(&dead_letters).await {
-            Err(JournalError::NoTopic(_)) => Vec::new(),
+            Err(KafkaError::TopicNotFound(_)) => Vec::new(),
             other => other?,
         };
-        // An unreadable dead letter is on the topic as well.
-        let ours = |message: &Message| decode(message).is_ok_and(|record| record.event_uid == uid);
-        side.dead_letters = dead_letters.iter().filter(|message| ours(message)).map(describe).collect();
-        Ok(side)
+        // An undecodable dead-lettered record is on the topic as well.
+        let belongs = |message: &Message| decode(message).is_ok_and(|record| record.event_uid == uid);
+        data.dead_letters = dead_letters.iter().filter(|message| belongs(message)).map(describe).collect();
+        Ok(data)
     }
 
-    /// What Postgres holds of the event with this uid.
-    pub async fn postgres(&self, uid: Uuid) -> Result<PostgresSide> {
+    /// The event's data in Postgres.
+    pub async fn postgres(&self, uid: Uuid) -> Result<PostgresData> {
         let mut coupons: Vec<Coupon> = Vec::new();
         loop {
             let from = coupons.last().map_or(0, |last| last.ordinal + 1);
@@ -136,32 +132,24 @@ impl Stores {
             }
             coupons.extend(page);
         }
-        let read = |Coupon { code, discount, .. }: Coupon| {
-            Ok((code.parse().with_context(|| format!("Postgres has the coupon {code:?}"))?, discount))
+        let parse = |Coupon { code, discount, .. }: Coupon| {
+            Ok((code.parse().with_context(|| "Postgres has an invalid coupon code")?, discount))
         };
-        let coupons = coupons.into_iter().map(read).collect::<Result<_>>()?;
-        let issuances = self.database.issuances(uid).map_ok(|issuance| {
-            let couponry_postgres::Issuance { user_id: user, coupon, discount, issued_at, recorded_at: _ } = issuance;
-            Holding { user, coupon, discount, issued_at }
-        });
-        Ok(PostgresSide { coupons, issuances: issuances.try_collect().await? })
+        let coupons = coupons.into_iter().map(parse).collect::<Result<_>>()?;
+        let issuances = self.database.stream_issuances(uid).map_ok(|issuance| issuance.issued);
+        Ok(PostgresData { coupons, issuances: issuances.try_collect().await? })
     }
 }
 
-fn decode(message: &Message) -> Result<IssuedRecord, couponry_domain::record::UnreadableRecord> {
+fn decode(message: &Message) -> Result<IssuedRecord, couponry_domain::record::RecordDecodeError> {
     IssuedRecord::decode(message.version(), &message.payload)
 }
 
-fn holding(record: IssuedRecord) -> Holding {
-    let IssuedRecord { event_id: _, event_uid: _, user_id: user, coupon, discount, issued_at } = record;
-    Holding { user, coupon, discount, issued_at }
-}
-
-fn place(message: &Message) -> String {
+fn position(message: &Message) -> String {
     format!("partition {} offset {}", message.partition, message.offset)
 }
 
 fn describe(message: &Message) -> String {
     let reason = message.header("reason").map_or_else(|| "no reason".into(), String::from_utf8_lossy);
-    format!("{} ({reason}): {}", place(message), String::from_utf8_lossy(&message.payload))
+    format!("{} ({reason}): {}", position(message), String::from_utf8_lossy(&message.payload))
 }

@@ -1,203 +1,196 @@
-//! What the users were told, and whether it stayed true.
+//! Checks of the answers which users received.
 
 use std::collections::BTreeMap;
 
 use couponry_domain::code::CouponCode;
-use couponry_domain::{Discount, UserId};
+use couponry_domain::{Discount, IssuedCoupon, UserId};
 use indicatif::HumanCount;
 
-use super::{Class, Evidence, Finding, Holding};
-use crate::history::{Answer, Attempt, Outcome, Reason};
+use super::input::CheckInput;
+use super::report::{Category, CheckResult, count};
+use crate::history::Attempt;
+use crate::outcome::{Answer, Outcome, Reason};
 
-/// What one user was told in all.
+/// The answers to one user.
 #[derive(Default)]
-pub(super) struct Hearing<'a> {
-    /// The coupons that answers named, with the attempts that did.
+pub(super) struct UserAnswers<'a> {
+    /// The coupons in answers, with the attempts.
     coupons: Vec<((CouponCode, Discount), &'a Attempt)>,
-    /// Answers without a coupon: sold out, outside of the window.
+    /// The attempts answered without a coupon: sold out, or outside of the window.
     denials: Vec<&'a Attempt>,
     successes: u64,
     unknown: u64,
 }
 
-/// What everybody was told.
-pub(super) struct Told<'a> {
-    pub(super) users: BTreeMap<&'a UserId, Hearing<'a>>,
-}
+pub(super) type AnswersByUser<'a> = BTreeMap<&'a UserId, UserAnswers<'a>>;
 
-impl<'a> Told<'a> {
-    pub(super) fn new(history: &'a [Attempt]) -> Self {
-        let mut users: BTreeMap<&UserId, Hearing> = BTreeMap::new();
-        for attempt in history {
-            let hearing = users.entry(&attempt.user).or_default();
-            match &attempt.outcome {
-                Outcome::Ok(answer) => {
-                    hearing.successes += u64::from(answer.success);
-                    match answer.coupon() {
-                        Ok(Some(coupon)) => hearing.coupons.push((coupon, attempt)),
-                        Ok(None) => hearing.denials.push(attempt),
-                        // Another finding says so; it may have happened or not.
-                        Err(_) => hearing.unknown += 1,
-                    }
+pub(super) fn answers_by_user(history: &[Attempt]) -> AnswersByUser<'_> {
+    let mut users = AnswersByUser::new();
+    for attempt in history {
+        let answers = users.entry(&attempt.user).or_default();
+        match &attempt.outcome {
+            Outcome::Answered(answer) => {
+                answers.successes += u64::from(answer.success);
+                match answer.coupon() {
+                    Ok(Some(coupon)) => answers.coupons.push((coupon, attempt)),
+                    Ok(None) => answers.denials.push(attempt),
+                    // `answers_are_valid` reports it.
+                    Err(_) => answers.unknown += 1,
                 }
-                Outcome::Refused(_) => {}
-                Outcome::Unknown(_) => hearing.unknown += 1,
             }
+            Outcome::Rejected(_) => {}
+            Outcome::Unknown(_) => answers.unknown += 1,
         }
-        Self { users }
     }
+    users
+}
 
-    /// Every different coupon that a user was told to hold.
-    pub(super) fn coupons(&self) -> impl Iterator<Item = (&'a UserId, &(CouponCode, Discount))> {
-        self.users.iter().flat_map(|(user, hearing)| hearing.different().map(|coupon| (*user, coupon)))
+/// The distinct coupons in the answers to each user.
+pub(super) fn answered_coupons<'a, 'u>(
+    users: &'u AnswersByUser<'a>,
+) -> impl Iterator<Item = (&'a UserId, &'u (CouponCode, Discount))> {
+    users.iter().flat_map(|(user, answers)| answers.distinct().map(|coupon| (*user, coupon)))
+}
+
+impl UserAnswers<'_> {
+    fn distinct(&self) -> impl Iterator<Item = &(CouponCode, Discount)> {
+        let coupons = self.coupons.iter().map(|(coupon, _)| coupon);
+        let is_first = |at: usize, coupon| self.coupons[..at].iter().all(|(other, _)| other != coupon);
+        coupons.enumerate().filter(move |(at, coupon)| is_first(*at, *coupon)).map(|(_, coupon)| coupon)
     }
 }
 
-impl Hearing<'_> {
-    fn different(&self) -> impl Iterator<Item = &(CouponCode, Discount)> {
-        let before = |at: usize| self.coupons[..at].iter().map(|(coupon, _)| coupon);
-        let new = move |(at, (coupon, _)): (usize, &'_ (_, _))| before(at).all(|other| other != coupon);
-        self.coupons.iter().enumerate().filter(move |(at, told)| new((*at, told))).map(|(_, (coupon, _))| coupon)
-    }
+fn by_user(issuances: &[IssuedCoupon]) -> BTreeMap<&UserId, &IssuedCoupon> {
+    issuances.iter().map(|issued| (&issued.user_id, issued)).collect()
 }
 
-fn by_user(holdings: &[Holding]) -> BTreeMap<&UserId, &Holding> {
-    holdings.iter().map(|holding| (&holding.user, holding)).collect()
-}
-
-pub(super) fn recorded(evidence: &Evidence, told: &Told) -> Finding {
-    let issuances = by_user(&evidence.postgres.issuances);
-    let coupons = told.coupons().count() as u64;
-    let mut finding = Finding::new(
-        Class::Lost,
-        "who was told a coupon has it in Postgres",
-        format!("{} told, {} recorded", HumanCount(coupons), HumanCount(issuances.len() as u64)),
+pub(super) fn answered_coupons_are_recorded(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+    let issuances = by_user(&input.postgres.issuances);
+    let mut result = CheckResult::new(
+        Category::Lost,
+        "coupons in answers are recorded in Postgres",
+        format!("{} in answers, {} recorded", count(answered_coupons(users).count()), count(issuances.len())),
     );
-    for (user, (coupon, discount)) in told.coupons() {
+    for (user, (coupon, discount)) in answered_coupons(users) {
         match issuances.get(user) {
-            Some(holding) if holding.coupon == *coupon && holding.discount == *discount => {}
-            Some(Holding { coupon: other, discount: worth, .. }) => {
-                finding.break_with(|| format!("{user} was told {coupon} {discount}, Postgres has {other} {worth}"));
-            }
-            None => finding.break_with(|| format!("{user} was told {coupon} {discount}, Postgres has nothing")),
+            Some(issued) if issued.coupon == *coupon && issued.discount == *discount => {}
+            Some(IssuedCoupon { coupon: other, discount: of_other, .. }) => result
+                .add_violation(|| format!("{user} received {coupon} {discount}, but Postgres has {other} {of_other}")),
+            None => result.add_violation(|| format!("{user} received {coupon} {discount}, but it is not recorded")),
         }
     }
-    finding
+    result
 }
 
-/// Once an answer has named the user's coupon, every request sent after it must hear of the coupon too.
-pub(super) fn kept(evidence: &Evidence, told: &Told) -> Finding {
-    let repeated = evidence.history.iter().filter(|attempt| attempt.ask > 1 || attempt.attempt > 1).count() as u64;
-    let mut finding = Finding::new(
-        Class::Lost,
-        "a coupon once told is told again",
-        format!("{} repeated requests", HumanCount(repeated)),
+/// After an answer with a coupon, every later request must be answered with it.
+pub(super) fn no_denial_after_coupon(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+    let repeated = input.history.iter().filter(|attempt| attempt.request > 1 || attempt.attempt > 1).count();
+    let mut result = CheckResult::new(
+        Category::Lost,
+        "no user is denied a coupon after receiving it",
+        format!("{} repeated attempts", count(repeated)),
     );
-    for (user, hearing) in &told.users {
-        let Some((coupon, first)) = hearing.coupons.iter().min_by_key(|(_, attempt)| attempt.finished) else {
+    for (user, answers) in users {
+        let Some((coupon, first)) = answers.coupons.iter().min_by_key(|(_, attempt)| attempt.finished) else {
             continue;
         };
-        for denial in hearing.denials.iter().filter(|denial| denial.invoked > first.finished) {
+        for denial in answers.denials.iter().filter(|denial| denial.invoked > first.finished) {
             let reason = denial.answer().and_then(|answer| answer.reason);
-            finding.break_with(|| format!("{user} was told {}, and later {reason:?} by {}", coupon.0, denial.target));
+            result
+                .add_violation(|| format!("{user} received {}, and later {reason:?} from {}", coupon.0, denial.target));
         }
     }
-    finding
+    result
 }
 
-pub(super) fn same_answer(told: &Told) -> Finding {
-    let answers: u64 = told.users.values().map(|hearing| hearing.coupons.len() as u64).sum();
-    let users = told.users.values().filter(|hearing| !hearing.coupons.is_empty()).count() as u64;
-    let mut finding = Finding::new(
-        Class::Duplicated,
-        "a user hears of one coupon, and wins once",
-        format!("{} answers to {} users", HumanCount(answers), HumanCount(users)),
+pub(super) fn answers_agree(users: &AnswersByUser<'_>) -> CheckResult {
+    let with_coupon = users.values().filter(|answers| !answers.coupons.is_empty());
+    let answers: usize = users.values().map(|answers| answers.coupons.len()).sum();
+    let mut result = CheckResult::new(
+        Category::Duplicated,
+        "all answers to a user agree",
+        format!("{} answers to {} users", count(answers), count(with_coupon.count())),
     );
-    for (user, hearing) in &told.users {
-        let different: Vec<_> = hearing.different().map(|(coupon, discount)| format!("{coupon} {discount}")).collect();
-        if different.len() > 1 {
-            finding.break_with(|| format!("{user} was told {}", different.join(" and ")));
-        } else if hearing.successes > 1 {
-            finding.break_with(|| format!("{user} was told {} times to have got a coupon now", hearing.successes));
+    for (user, answers) in users {
+        let distinct: Vec<_> = answers.distinct().map(|(coupon, discount)| format!("{coupon} {discount}")).collect();
+        if distinct.len() > 1 {
+            result.add_violation(|| format!("{user} received {}", distinct.join(" and ")));
+        } else if answers.successes > 1 {
+            result.add_violation(|| format!("{user} received success {} times", HumanCount(answers.successes)));
         }
     }
-    finding
+    result
 }
 
-/// A coupon goes to nobody who did not ask, and to nobody who got nothing but clear refusals.
-pub(super) fn only_whom_it_was_given(evidence: &Evidence, told: &Told) -> Finding {
-    let mut finding = Finding::new(
-        Class::Unexpected,
-        "no coupon for who never asked or was denied",
-        format!(
-            "{} recorded, {} users asked",
-            HumanCount(evidence.postgres.issuances.len() as u64),
-            HumanCount(told.users.len() as u64)
-        ),
+/// No coupon is issued to a user who sent no request, or whose requests were all denied.
+pub(super) fn holders_sent_requests(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+    let mut result = CheckResult::new(
+        Category::Unexpected,
+        "every holder sent a request that was not denied",
+        format!("{} recorded, {} users", count(input.postgres.issuances.len()), count(users.len())),
     );
-    for Holding { user, coupon, .. } in &evidence.postgres.issuances {
-        match told.users.get(user) {
-            None => finding.break_with(|| format!("{user} never asked, Postgres has {coupon}")),
-            Some(hearing) if hearing.coupons.is_empty() && hearing.unknown == 0 => {
-                finding.break_with(|| format!("{user} was never told a coupon, Postgres has {coupon}"));
+    for IssuedCoupon { user_id: user, coupon, .. } in &input.postgres.issuances {
+        match users.get(user) {
+            None => result.add_violation(|| format!("{user} sent no request, but {coupon} is recorded")),
+            Some(answers) if answers.coupons.is_empty() && answers.unknown == 0 => {
+                result.add_violation(|| format!("all requests of {user} were denied, but {coupon} is recorded"));
             }
             Some(_) => {}
         }
     }
-    finding
+    result
 }
 
-/// Every request that was answered, with its answer.
-fn answers(evidence: &Evidence) -> impl Iterator<Item = (&Attempt, &Answer)> + Clone {
-    evidence.history.iter().filter_map(|attempt| Some((attempt, attempt.answer()?)))
+fn answers(input: &CheckInput) -> impl Iterator<Item = (&Attempt, &Answer)> + Clone {
+    input.history.iter().filter_map(|attempt| Some((attempt, attempt.answer()?)))
 }
 
-pub(super) fn well_formed(evidence: &Evidence) -> Finding {
-    let answers = answers(evidence);
-    let mut finding = Finding::new(
-        Class::Unexpected,
+pub(super) fn answers_are_valid(input: &CheckInput) -> CheckResult {
+    let answers = answers(input);
+    let mut result = CheckResult::new(
+        Category::Unexpected,
         "no answer contradicts itself",
-        format!("{} answers", HumanCount(answers.clone().count() as u64)),
+        format!("{} answers", count(answers.clone().count())),
     );
     for (attempt, answer) in answers {
         if let Err(problem) = answer.coupon() {
-            finding.break_with(|| format!("{} got {answer:?}: {problem}", attempt.user));
+            result.add_violation(|| format!("{} received {answer:?}: {problem}", attempt.user));
         }
     }
-    finding
+    result
 }
 
-/// Once somebody has got a coupon, nobody who asks after that is told that the event has not started.
-pub(super) fn begun_for_all(evidence: &Evidence) -> Finding {
-    let begun = answers(evidence).filter(|(_, answer)| answer.success).map(|(attempt, _)| attempt.finished).min();
-    let told = answers(evidence).filter(|(_, answer)| answer.reason == Some(Reason::NotStarted));
-    let mut finding = Finding::new(
-        Class::Window,
-        "what has begun has begun for everyone",
-        format!("{} were told that it had not", HumanCount(told.clone().count() as u64)),
+/// After the first answer with a coupon, no later request may be answered with `NOT_STARTED`.
+pub(super) fn no_not_started_after_coupon(input: &CheckInput) -> CheckResult {
+    let first = answers(input).filter(|(_, answer)| answer.success).map(|(attempt, _)| attempt.finished).min();
+    let not_started = answers(input).filter(|(_, answer)| answer.reason == Some(Reason::NotStarted));
+    let mut result = CheckResult::new(
+        Category::Window,
+        "no user receives NOT_STARTED after the first coupon",
+        format!("{} answers NOT_STARTED", count(not_started.clone().count())),
     );
-    for (attempt, _) in told.filter(|(attempt, _)| begun.is_some_and(|begun| attempt.invoked > begun)) {
-        finding.break_with(|| format!("{} was told so by {} after others had coupons", attempt.user, attempt.target));
+    for (attempt, _) in not_started.filter(|(attempt, _)| first.is_some_and(|first| attempt.invoked > first)) {
+        let Attempt { user, target, .. } = attempt;
+        result.add_violation(|| format!("{user} received NOT_STARTED from {target} after the first coupon"));
     }
-    finding
+    result
 }
 
-/// No promise of its own: says how much of what the clients did not know turned out to be done.
-pub(super) fn recovered(evidence: &Evidence, told: &Told) -> Finding {
-    let issuances = by_user(&evidence.postgres.issuances);
-    let unknown: u64 = told.users.values().map(|hearing| hearing.unknown).sum();
-    let unsure = |hearing: &Hearing| hearing.unknown > 0;
-    let found_out = told.users.values().filter(|h| unsure(h) && !h.coupons.is_empty()).count() as u64;
-    let never_heard = told.users.iter().filter(|(_, h)| unsure(h) && h.coupons.is_empty());
-    let recorded = never_heard.filter(|(user, _)| issuances.contains_key(*user)).count() as u64;
-    Finding::new(
-        Class::Recovered,
-        "what a client did not know may be either",
+/// Never fails: shows how many attempts of unknown outcome did issue a coupon.
+pub(super) fn unknown_outcomes(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+    let issuances = by_user(&input.postgres.issuances);
+    let attempts: u64 = users.values().map(|answers| answers.unknown).sum();
+    let (retried, not_answered): (Vec<_>, Vec<_>) =
+        users.iter().filter(|(_, answers)| answers.unknown > 0).partition(|(_, answers)| !answers.coupons.is_empty());
+    let recorded = not_answered.iter().filter(|(user, _)| issuances.contains_key(**user)).count();
+    CheckResult::new(
+        Category::Recovered,
+        "attempts of unknown outcome may have issued a coupon",
         format!(
-            "{} unknown: {} users heard when asking again, {} have a coupon unheard",
-            HumanCount(unknown),
-            HumanCount(found_out),
-            HumanCount(recorded)
+            "{} unknown: {} users received their coupon later, {} did not",
+            HumanCount(attempts),
+            count(retried.len()),
+            count(recorded)
         ),
     )
 }

@@ -1,31 +1,33 @@
-//! The checker's findings, and how they are printed.
+//! The results of the checks, and their display.
 
 use std::fmt;
 
-/// How many examples of one break are kept.
-const EXAMPLES: usize = 5;
+use indicatif::HumanCount;
 
-/// What kind of promise a finding is about.
+/// How many examples of violations a result keeps.
+const MAX_EXAMPLES: usize = 5;
+
+/// The category of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// What was told is recorded.
+pub enum Category {
+    /// What was answered is recorded.
     Lost,
-    /// Nothing is there twice.
+    /// Nothing exists twice.
     Duplicated,
-    /// Nothing is there that should not be.
+    /// Nothing exists that should not.
     Unexpected,
-    /// Unknown to the client, but recorded.
+    /// Recorded, but unknown to the client. Not a violation.
     Recovered,
     /// The stock is exact.
     Stock,
     /// The stores agree.
-    Agreement,
-    /// Nothing outside of the window.
+    Consistency,
+    /// Coupons are issued only in the window.
     Window,
 }
 
-impl Class {
-    /// As people read it.
+impl Category {
+    /// The name for output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,80 +36,82 @@ impl Class {
             Self::Unexpected => "unexpected",
             Self::Recovered => "recovered",
             Self::Stock => "stock",
-            Self::Agreement => "agreement",
+            Self::Consistency => "consistency",
             Self::Window => "window",
         }
     }
 }
 
-/// What came out of one comparison.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What kind of promise it is about.
-    pub class: Class,
-    /// The promise.
-    pub promise: &'static str,
-    /// What was compared, with its numbers.
-    pub compared: String,
-    /// How often it was broken.
-    pub broken: u64,
-    /// Some of the breaks.
+pub struct CheckResult {
+    /// The category.
+    pub category: Category,
+    /// The property that was checked.
+    pub property: &'static str,
+    /// The numbers that were compared.
+    pub summary: String,
+    /// Number of violations.
+    pub violations: u64,
+    /// Some of the violations.
     pub examples: Vec<String>,
 }
 
-impl Finding {
-    pub(super) fn new(class: Class, promise: &'static str, compared: String) -> Self {
-        Self { class, promise, compared, broken: 0, examples: Vec::new() }
+impl CheckResult {
+    pub(super) fn new(category: Category, property: &'static str, summary: String) -> Self {
+        Self { category, property, summary, violations: 0, examples: Vec::new() }
     }
 
-    /// Counts one break.
-    pub(super) fn break_with(&mut self, example: impl FnOnce() -> String) {
-        self.broken += 1;
-        if self.examples.len() < EXAMPLES {
+    pub(super) fn add_violation(&mut self, example: impl FnOnce() -> String) {
+        self.violations += 1;
+        if self.examples.len() < MAX_EXAMPLES {
             self.examples.push(example());
         }
     }
 }
 
-/// All findings.
+/// The results of all checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// One per promise.
-    pub findings: Vec<Finding>,
+    /// One result for each check.
+    pub results: Vec<CheckResult>,
 }
 
 impl Report {
-    /// Whether every promise held.
+    /// Whether no check failed.
     #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.broken().next().is_none()
+    pub fn is_ok(&self) -> bool {
+        self.failed().next().is_none()
     }
 
-    /// The findings that say a promise was broken.
-    pub fn broken(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.broken > 0)
+    /// The results with violations.
+    pub fn failed(&self) -> impl Iterator<Item = &CheckResult> {
+        self.results.iter().filter(|result| result.violations > 0)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.findings.iter().map(|finding| finding.promise.chars().count()).max().unwrap_or(0);
-        for finding in &self.findings {
-            let Finding { class, promise, compared, broken, examples } = finding;
-            let verdict = if *broken == 0 { "OK    " } else { "BROKEN" };
-            writeln!(f, "{verdict}  {:<10}  {promise:<width$}  {compared}", class.name())?;
+        let width = self.results.iter().map(|result| result.property.chars().count()).max().unwrap_or(0);
+        for CheckResult { category, property, summary, violations, examples } in &self.results {
+            let status = if *violations == 0 { "OK    " } else { "FAILED" };
+            writeln!(f, "{status}  {:<11}  {property:<width$}  {summary}", category.name())?;
             for example in examples {
                 writeln!(f, "          ✗ {example}")?;
             }
-            let more = broken.saturating_sub(examples.len() as u64);
+            let more = violations.saturating_sub(examples.len() as u64);
             if more > 0 {
-                writeln!(f, "          … and {more} more")?;
+                writeln!(f, "          … and {} more", HumanCount(more))?;
             }
         }
-        let broken = self.broken().count();
-        match broken {
-            0 => writeln!(f, "All {} promises held.", self.findings.len()),
-            _ => writeln!(f, "{broken} of {} promises were BROKEN.", self.findings.len()),
+        match self.failed().count() {
+            0 => writeln!(f, "All {} checks passed.", self.results.len()),
+            failed => writeln!(f, "{failed} of {} checks FAILED.", self.results.len()),
         }
     }
+}
+
+/// A number for display.
+pub(super) fn count(number: usize) -> HumanCount {
+    HumanCount(number as u64)
 }

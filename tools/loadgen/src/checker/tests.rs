@@ -1,30 +1,36 @@
-//! A good history passes; each way to break it is found by the finding that is there for it.
+//! Consistent data passes; each kind of violation is detected by the check for it.
+
+use std::collections::BTreeMap;
 
 use couponry_domain::DiscountType::{Amount, Percent};
+use couponry_domain::code::CouponCode;
+use couponry_domain::{Discount, IssuedCoupon, UserId, Window};
+use couponry_redis::{IssuedEntry, Status};
 
 use super::*;
-use crate::history::{Answer, Outcome, Problem, Reason};
+use crate::history::Attempt;
+use crate::outcome::{Answer, Failure, Outcome, Reason};
 
-const TEN: Discount = Discount { kind: Percent, value: 10 };
-const WON: Discount = Discount { kind: Amount, value: 10 };
+const PERCENT_10: Discount = Discount { kind: Percent, value: 10 };
+const AMOUNT_10: Discount = Discount { kind: Amount, value: 10 };
 
-const TOLD_RECORDED: &str = "who was told a coupon has it in Postgres";
-const TOLD_AGAIN: &str = "a coupon once told is told again";
-const ONE_USER: &str = "no coupon in two hands";
-const ONE_COUPON: &str = "no user with two coupons";
-const ONE_ANSWER: &str = "a user hears of one coupon, and wins once";
+const ANSWERS_RECORDED: &str = "coupons in answers are recorded in Postgres";
+const NO_DENIAL: &str = "no user is denied a coupon after receiving it";
+const ONE_HOLDER: &str = "each coupon has one holder";
+const ONE_COUPON: &str = "each user has one coupon";
+const ANSWERS_AGREE: &str = "all answers to a user agree";
 const RECORDED_ONCE: &str = "every issuance is recorded once";
-const STOCKED: &str = "every coupon is of the stock, at its worth";
-const ASKED: &str = "no coupon for who never asked or was denied";
-const WELL_FORMED: &str = "no answer contradicts itself";
-const PLANNED: &str = "Postgres has the planned stock";
-const SAME_STOCK: &str = "Redis has the same stock";
-const REDIS_AGREES: &str = "Redis and Postgres agree on every user";
-const KAFKA_AGREES: &str = "Kafka and Postgres agree on every user";
-const COMPLETED: &str = "Redis knows that everything is recorded";
-const LEFT_OVER: &str = "nothing is stuck or dead on the way";
-const WINDOW: &str = "nothing was issued outside of the window";
-const BEGUN: &str = "what has begun has begun for everyone";
+const GENERATED: &str = "every coupon was generated, with the same discount";
+const REQUESTED: &str = "every holder sent a request that was not denied";
+const VALID_ANSWERS: &str = "no answer contradicts itself";
+const PLANNED: &str = "Postgres has the planned coupons";
+const SAME_COUPONS: &str = "Redis has the same coupons";
+const REDIS_AGREES: &str = "Redis and Postgres agree on every issuance";
+const KAFKA_AGREES: &str = "Kafka and Postgres agree on every issuance";
+const MARKED_RECORDED: &str = "Redis has marked every issuance as recorded";
+const NOTHING_PENDING: &str = "no record is pending, dead-lettered or undecodable";
+const IN_WINDOW: &str = "no coupon is issued outside of the window";
+const NO_NOT_STARTED: &str = "no user receives NOT_STARTED after the first coupon";
 
 fn code(number: u32) -> CouponCode {
     format!("S-{number}").parse().unwrap()
@@ -34,20 +40,33 @@ fn user(number: u32) -> UserId {
     format!("u{number}").parse().unwrap()
 }
 
-fn worth(number: u32) -> Discount {
-    if number.is_multiple_of(2) { TEN } else { WON }
+fn discount(number: u32) -> Discount {
+    if number.is_multiple_of(2) { PERCENT_10 } else { AMOUNT_10 }
 }
 
-fn holding(number: u32) -> Holding {
-    Holding { user: user(number), coupon: code(number), discount: worth(number), issued_at: 1000 + i64::from(number) }
+fn issued(number: u32) -> IssuedCoupon {
+    IssuedCoupon {
+        user_id: user(number),
+        coupon: code(number),
+        discount: discount(number),
+        issued_at: 1000 + i64::from(number),
+    }
 }
 
-fn attempt(who: u32, ask: u8, invoked: i64, outcome: Outcome) -> Attempt {
-    Attempt { invoked, finished: invoked + 10, user: user(who), ask, attempt: 1, target: "http://a".into(), outcome }
+fn attempt(number: u32, request: u8, invoked: i64, outcome: Outcome) -> Attempt {
+    Attempt {
+        invoked,
+        finished: invoked + 10,
+        user: user(number),
+        request,
+        attempt: 1,
+        target: "http://a".into(),
+        outcome,
+    }
 }
 
-fn given(reason: Option<Reason>, coupon: u32, discount: Discount) -> Outcome {
-    Outcome::Ok(Answer {
+fn with_coupon(reason: Option<Reason>, coupon: u32, discount: Discount) -> Outcome {
+    Outcome::Answered(Answer {
         success: reason.is_none(),
         reason,
         coupon_key: Some(code(coupon).to_string()),
@@ -58,7 +77,7 @@ fn given(reason: Option<Reason>, coupon: u32, discount: Discount) -> Outcome {
 }
 
 fn denied(reason: Reason) -> Outcome {
-    Outcome::Ok(Answer {
+    Outcome::Answered(Answer {
         success: false,
         reason: Some(reason),
         coupon_key: None,
@@ -69,251 +88,262 @@ fn denied(reason: Reason) -> Outcome {
 }
 
 fn unknown() -> Outcome {
-    Outcome::Unknown(Problem { why: "no answer in time".into(), status: None })
+    Outcome::Unknown(Failure { message: "no response: timeout".into(), status: None })
 }
 
-/// Ten coupons, users 0 to 5 have those of their number, 6 to 9 are available:
-/// 0 to 2 were told; 3 was told when asking again; 4 never heard; 5 asked twice; 6 came too late.
-fn good() -> Evidence {
-    let coupons: Vec<_> = (0..10).map(|number| (code(number), worth(number))).collect();
-    let holdings: Vec<_> = (0..6).map(holding).collect();
-    let mut history: Vec<_> = (0..3).map(|who| attempt(who, 1, 100, given(None, who, worth(who)))).collect();
+/// Ten coupons: 0 to 5 are issued to the users with these numbers, 6 to 9 are available. Users 0 to 2 received their
+/// coupon, user 3 after a retry, user 4 received no answer, user 5 sent three requests, and user 6 was too late.
+fn consistent_input() -> CheckInput {
+    let coupons: Vec<_> = (0..10).map(|number| (code(number), discount(number))).collect();
+    let issuances: Vec<_> = (0..6).map(issued).collect();
+    let mut history: Vec<_> =
+        (0..3).map(|number| attempt(number, 1, 100, with_coupon(None, number, discount(number)))).collect();
     history.extend([
         attempt(3, 1, 100, unknown()),
-        attempt(3, 1, 200, given(Some(Reason::Duplicate), 3, worth(3))),
+        attempt(3, 1, 200, with_coupon(Some(Reason::Duplicate), 3, discount(3))),
         attempt(4, 1, 100, unknown()),
-        attempt(5, 1, 100, given(None, 5, worth(5))),
-        // Sent before the other was answered, so it may have come first.
+        attempt(5, 1, 100, with_coupon(None, 5, discount(5))),
+        // Sent before the previous request was answered, so it may have been executed first.
         attempt(5, 2, 105, denied(Reason::NotStarted)),
-        attempt(5, 3, 200, given(Some(Reason::Duplicate), 5, worth(5))),
+        attempt(5, 3, 200, with_coupon(Some(Reason::Duplicate), 5, discount(5))),
         attempt(6, 1, 300, denied(Reason::Ended)),
-        attempt(7, 1, 300, Outcome::Refused(Problem { why: "cannot connect".into(), status: None })),
+        attempt(7, 1, 300, Outcome::Rejected(Failure { message: "cannot connect".into(), status: None })),
     ]);
-    let mut records = holdings.clone();
-    records.push(holding(2));
-    Evidence {
+    let mut records = issuances.clone();
+    records.push(issued(2));
+    CheckInput {
         total: 10,
-        expected: BTreeMap::from([(TEN, 5), (WON, 5)]),
+        expected: BTreeMap::from([(PERCENT_10, 5), (AMOUNT_10, 5)]),
         history,
-        redis: RedisSide {
+        redis: RedisData {
             queue: coupons[6..].to_vec(),
-            issued: holdings.iter().map(|holding| (holding.clone(), Status::Completed)).collect(),
+            issued: issuances
+                .iter()
+                .map(|issued| IssuedEntry { issued: issued.clone(), status: Status::Completed })
+                .collect(),
             outbox: 0,
             window: Window { start: Some(1000), end: Some(2000) },
         },
-        kafka: KafkaSide { records, ..KafkaSide::default() },
-        postgres: PostgresSide { coupons, issuances: holdings },
+        kafka: KafkaData { records, ..KafkaData::default() },
+        postgres: PostgresData { coupons, issuances },
     }
 }
 
-/// Breaks the good evidence and gives the promises that the checker finds broken.
-fn broken(change: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
-    let mut evidence = good();
-    change(&mut evidence);
-    let report = check(&evidence);
-    assert!(!report.is_good(), "not found:\n{report}");
-    for finding in report.broken() {
-        assert!(!finding.examples.is_empty(), "{finding:?}");
+/// The checks which fail after this change to consistent data.
+fn failed_checks(change: impl FnOnce(&mut CheckInput)) -> Vec<&'static str> {
+    let mut input = consistent_input();
+    change(&mut input);
+    let report = check(&input);
+    assert!(!report.is_ok(), "no check failed:\n{report}");
+    for result in report.failed() {
+        assert!(!result.examples.is_empty(), "{result:?}");
     }
-    report.broken().map(|finding| finding.promise).collect()
+    report.failed().map(|result| result.property).collect()
 }
 
-/// Changes user `who`'s holding in all three stores, so that they still agree.
-fn everywhere(evidence: &mut Evidence, who: u32, change: impl Fn(&mut Holding)) {
-    let redis = evidence.redis.issued.iter_mut().map(|(holding, _)| holding);
-    let all = redis.chain(&mut evidence.kafka.records).chain(&mut evidence.postgres.issuances);
-    all.filter(|holding| holding.user == user(who)).for_each(change);
+/// Changes the issued coupon of user `number` in all three stores, so that they still agree.
+fn change_in_all_stores(input: &mut CheckInput, number: u32, change: impl Fn(&mut IssuedCoupon)) {
+    let redis = input.redis.issued.iter_mut().map(|entry| &mut entry.issued);
+    let all = redis.chain(&mut input.kafka.records).chain(&mut input.postgres.issuances);
+    all.filter(|issued| issued.user_id == user(number)).for_each(change);
 }
 
 #[test]
-fn a_good_history_passes() {
-    let report = check(&good());
-    assert!(report.is_good(), "{report}");
+fn consistent_data_passes() {
+    let report = check(&consistent_input());
+    assert!(report.is_ok(), "{report}");
     let text = report.to_string();
-    assert!(text.contains("All 18 promises held."), "{text}");
-    assert!(text.contains("2 unknown: 1 users heard when asking again, 1 have a coupon unheard"));
-    assert!(text.contains("7 sent (1 of them again), 6 recorded"), "{text}");
-    assert!(text.contains("4 available + 6 issued = 10"), "{text}");
+    assert!(text.contains("All 18 checks passed."), "{text}");
+    assert!(text.contains("2 unknown: 1 users received their coupon later, 1 did not"));
+    assert!(text.contains("6 sent, 1 sent again, 6 recorded"), "{text}");
+    assert!(text.contains("4 available + 6 issued = 10, 0 missing"), "{text}");
 }
 
 #[test]
-fn lost_told_and_recorded_nowhere() {
-    let found = broken(|evidence| {
-        evidence.redis.issued.remove(1);
-        evidence.kafka.records.remove(1);
-        evidence.postgres.issuances.remove(1);
-        evidence.redis.queue.push((code(1), worth(1)));
+fn answered_coupon_missing_in_all_stores_is_lost() {
+    let failed = failed_checks(|input| {
+        input.redis.issued.remove(1);
+        input.kafka.records.remove(1);
+        input.postgres.issuances.remove(1);
+        input.redis.queue.push((code(1), discount(1)));
     });
-    assert_eq!(found, [TOLD_RECORDED]);
+    assert_eq!(failed, [ANSWERS_RECORDED]);
 }
 
 #[test]
-fn lost_between_redis_and_kafka() {
-    let found = broken(|evidence| {
-        evidence.kafka.records.remove(1);
-        evidence.postgres.issuances.remove(1);
+fn issuance_missing_in_kafka_and_postgres_is_lost() {
+    let failed = failed_checks(|input| {
+        input.kafka.records.remove(1);
+        input.postgres.issuances.remove(1);
     });
-    assert_eq!(found, [TOLD_RECORDED, REDIS_AGREES]);
+    assert_eq!(failed, [ANSWERS_RECORDED, REDIS_AGREES]);
 }
 
 #[test]
-fn lost_between_kafka_and_postgres_also_of_one_who_never_heard() {
-    assert_eq!(broken(|evidence| drop(evidence.postgres.issuances.remove(4))), [REDIS_AGREES, KAFKA_AGREES]);
+fn issuance_missing_in_postgres_is_inconsistent() {
+    assert_eq!(failed_checks(|input| drop(input.postgres.issuances.remove(4))), [REDIS_AGREES, KAFKA_AGREES]);
 }
 
 #[test]
-fn lost_told_one_coupon_and_recorded_another() {
-    let found = broken(|evidence| {
-        everywhere(evidence, 1, |holding| (holding.coupon, holding.discount) = (code(7), WON));
-        evidence.redis.queue[1] = (code(1), WON);
+fn another_recorded_coupon_than_answered_is_lost() {
+    let failed = failed_checks(|input| {
+        change_in_all_stores(input, 1, |issued| (issued.coupon, issued.discount) = (code(7), AMOUNT_10));
+        input.redis.queue[1] = (code(1), AMOUNT_10);
     });
-    assert_eq!(found, [TOLD_RECORDED, ONE_COUPON]);
+    assert_eq!(failed, [ANSWERS_RECORDED, ONE_COUPON]);
 }
 
 #[test]
-fn lost_told_a_coupon_and_later_that_there_is_none() {
-    let found = broken(|evidence| evidence.history.push(attempt(5, 2, 111, denied(Reason::SoldOut))));
-    assert_eq!(found, [TOLD_AGAIN]);
+fn denial_after_coupon_is_lost() {
+    let failed = failed_checks(|input| input.history.push(attempt(5, 2, 111, denied(Reason::SoldOut))));
+    assert_eq!(failed, [NO_DENIAL]);
 }
 
 #[test]
-fn duplicated_one_coupon_told_to_two_users() {
-    let found = broken(|evidence| evidence.history.push(attempt(8, 1, 100, given(None, 1, worth(1)))));
-    assert_eq!(found, [TOLD_RECORDED, ONE_USER]);
+fn coupon_in_answers_to_two_users_is_duplicated() {
+    let failed = failed_checks(|input| input.history.push(attempt(8, 1, 100, with_coupon(None, 1, discount(1)))));
+    assert_eq!(failed, [ANSWERS_RECORDED, ONE_HOLDER]);
 }
 
 #[test]
-fn duplicated_one_coupon_in_two_hands_in_every_store() {
-    let found = broken(|evidence| {
-        everywhere(evidence, 4, |holding| (holding.coupon, holding.discount) = (code(2), worth(2)));
-        evidence.redis.queue.push((code(4), worth(4)));
+fn coupon_with_two_holders_in_all_stores_is_duplicated() {
+    let failed = failed_checks(|input| {
+        change_in_all_stores(input, 4, |issued| (issued.coupon, issued.discount) = (code(2), discount(2)));
+        input.redis.queue.push((code(4), discount(4)));
     });
-    assert_eq!(found, [ONE_USER, RECORDED_ONCE, SAME_STOCK]);
+    assert_eq!(failed, [ONE_HOLDER, RECORDED_ONCE, SAME_COUPONS]);
 }
 
 #[test]
-fn duplicated_one_user_with_two_coupons_in_kafka() {
-    let second = Holding { user: user(1), ..holding(7) };
-    let found = broken(|evidence| evidence.kafka.records.push(second));
-    assert_eq!(found, [ONE_COUPON, KAFKA_AGREES]);
+fn user_with_two_coupons_in_kafka_is_duplicated() {
+    let second = IssuedCoupon { user_id: user(1), ..issued(7) };
+    let failed = failed_checks(|input| input.kafka.records.push(second));
+    assert_eq!(failed, [ONE_COUPON, KAFKA_AGREES]);
 }
 
 #[test]
-fn duplicated_two_answers_that_differ() {
-    let found = broken(|evidence| evidence.history.push(attempt(1, 2, 200, given(Some(Reason::Duplicate), 7, WON))));
-    assert_eq!(found, [TOLD_RECORDED, ONE_COUPON, ONE_ANSWER]);
-    let found = broken(|evidence| evidence.history.push(attempt(1, 2, 200, given(Some(Reason::Duplicate), 1, TEN))));
-    assert_eq!(found, [TOLD_RECORDED, ONE_ANSWER, STOCKED]);
-}
-
-#[test]
-fn duplicated_two_successes_for_one_user() {
-    let found = broken(|evidence| evidence.history.push(attempt(1, 2, 200, given(None, 1, worth(1)))));
-    assert_eq!(found, [ONE_ANSWER]);
-}
-
-#[test]
-fn duplicated_recorded_twice() {
-    assert_eq!(broken(|evidence| evidence.postgres.issuances.push(holding(1))), [RECORDED_ONCE]);
-}
-
-#[test]
-fn unexpected_a_coupon_that_was_never_stocked() {
-    let found = broken(|evidence| {
-        everywhere(evidence, 4, |holding| holding.coupon = code(99));
-        evidence.redis.queue.push((code(4), worth(4)));
+fn different_answers_to_one_user_are_duplicated() {
+    let failed = failed_checks(|input| {
+        input.history.push(attempt(1, 2, 200, with_coupon(Some(Reason::Duplicate), 7, AMOUNT_10)));
     });
-    assert_eq!(found, [STOCKED, SAME_STOCK]);
-    let found = broken(|evidence| evidence.history.push(attempt(8, 1, 100, given(None, 99, TEN))));
-    assert_eq!(found, [TOLD_RECORDED, STOCKED]);
+    assert_eq!(failed, [ANSWERS_RECORDED, ONE_COUPON, ANSWERS_AGREE]);
+    let failed = failed_checks(|input| {
+        input.history.push(attempt(1, 2, 200, with_coupon(Some(Reason::Duplicate), 1, PERCENT_10)));
+    });
+    assert_eq!(failed, [ANSWERS_RECORDED, ANSWERS_AGREE, GENERATED]);
 }
 
 #[test]
-fn unexpected_a_wrong_discount() {
-    let found = broken(|evidence| everywhere(evidence, 4, |holding| holding.discount = WON));
-    assert_eq!(found, [STOCKED]);
-    assert_eq!(broken(|evidence| evidence.redis.queue[0].1 = WON), [STOCKED]);
+fn two_successes_of_one_user_are_duplicated() {
+    let failed = failed_checks(|input| input.history.push(attempt(1, 2, 200, with_coupon(None, 1, discount(1)))));
+    assert_eq!(failed, [ANSWERS_AGREE]);
 }
 
 #[test]
-fn unexpected_recorded_for_one_who_never_asked_or_was_denied() {
-    assert_eq!(broken(|evidence| evidence.history.retain(|attempt| attempt.user != user(4))), [ASKED]);
-    let found = broken(|evidence| evidence.history[5].outcome = denied(Reason::SoldOut));
-    assert_eq!(found, [ASKED]);
+fn issuance_recorded_twice_is_duplicated() {
+    assert_eq!(failed_checks(|input| input.postgres.issuances.push(issued(1))), [RECORDED_ONCE]);
 }
 
 #[test]
-fn unexpected_an_answer_that_contradicts_itself() {
-    let found = broken(|evidence| {
-        let Outcome::Ok(answer) = &mut evidence.history[0].outcome else { unreachable!("the first is answered") };
+fn coupon_that_was_not_generated_is_unexpected() {
+    let failed = failed_checks(|input| {
+        change_in_all_stores(input, 4, |issued| issued.coupon = code(99));
+        input.redis.queue.push((code(4), discount(4)));
+    });
+    assert_eq!(failed, [GENERATED, SAME_COUPONS]);
+    let failed = failed_checks(|input| input.history.push(attempt(8, 1, 100, with_coupon(None, 99, PERCENT_10))));
+    assert_eq!(failed, [ANSWERS_RECORDED, GENERATED]);
+}
+
+#[test]
+fn wrong_discount_is_unexpected() {
+    let failed = failed_checks(|input| change_in_all_stores(input, 4, |issued| issued.discount = AMOUNT_10));
+    assert_eq!(failed, [GENERATED]);
+    assert_eq!(failed_checks(|input| input.redis.queue[0].1 = AMOUNT_10), [GENERATED]);
+}
+
+#[test]
+fn holder_without_request_is_unexpected() {
+    assert_eq!(failed_checks(|input| input.history.retain(|attempt| attempt.user != user(4))), [REQUESTED]);
+    let failed = failed_checks(|input| input.history[5].outcome = denied(Reason::SoldOut));
+    assert_eq!(failed, [REQUESTED]);
+}
+
+#[test]
+fn contradictory_answer_is_unexpected() {
+    let failed = failed_checks(|input| {
+        let Outcome::Answered(answer) = &mut input.history[0].outcome else { panic!("the first attempt is answered") };
         answer.reason = Some(Reason::SoldOut);
     });
-    assert_eq!(found, [WELL_FORMED]);
+    assert_eq!(failed, [VALID_ANSWERS]);
 }
 
 #[test]
-fn recovered_is_no_error_however_it_ended() {
-    let mut evidence = good();
-    evidence.history.push(attempt(9, 1, 100, unknown()));
-    assert!(check(&evidence).is_good());
+fn unknown_outcome_passes() {
+    let mut input = consistent_input();
+    input.history.push(attempt(9, 1, 100, unknown()));
+    assert!(check(&input).is_ok());
 }
 
 #[test]
-fn stock_of_another_size_or_split() {
-    assert_eq!(broken(|evidence| evidence.total = 11), [PLANNED]);
-    assert_eq!(broken(|evidence| evidence.expected = BTreeMap::from([(TEN, 10)])), [PLANNED]);
-    let found = broken(|evidence| evidence.postgres.coupons.push((code(9), WON)));
-    assert_eq!(found, [PLANNED]);
+fn wrong_number_of_coupons_fails() {
+    assert_eq!(failed_checks(|input| input.total = 11), [PLANNED]);
+    assert_eq!(failed_checks(|input| input.expected = BTreeMap::from([(PERCENT_10, 10)])), [PLANNED]);
+    let failed = failed_checks(|input| input.postgres.coupons.push((code(9), AMOUNT_10)));
+    assert_eq!(failed, [PLANNED]);
 }
 
 #[test]
-fn stock_that_vanished_or_doubled_in_redis() {
-    assert_eq!(broken(|evidence| drop(evidence.redis.queue.pop())), [SAME_STOCK]);
-    assert_eq!(broken(|evidence| evidence.redis.queue.push((code(6), TEN))), [SAME_STOCK]);
-    assert_eq!(broken(|evidence| evidence.redis.queue.push((code(0), TEN))), [SAME_STOCK]);
+fn missing_or_duplicate_coupon_in_redis_fails() {
+    assert_eq!(failed_checks(|input| drop(input.redis.queue.pop())), [SAME_COUPONS]);
+    assert_eq!(failed_checks(|input| input.redis.queue.push((code(6), PERCENT_10))), [SAME_COUPONS]);
+    assert_eq!(failed_checks(|input| input.redis.queue.push((code(0), PERCENT_10))), [SAME_COUPONS]);
 }
 
 #[test]
-fn stores_that_tell_another_time() {
-    assert_eq!(broken(|evidence| evidence.redis.issued[0].0.issued_at += 1), [REDIS_AGREES]);
+fn different_issue_time_is_inconsistent() {
+    assert_eq!(failed_checks(|input| input.redis.issued[0].issued.issued_at += 1), [REDIS_AGREES]);
 }
 
 #[test]
-fn a_status_that_never_came() {
-    assert_eq!(broken(|evidence| evidence.redis.issued[0].1 = Status::Pending), [COMPLETED]);
-    assert_eq!(broken(|evidence| evidence.redis.issued[0].1 = Status::Cancelled), [SAME_STOCK, COMPLETED]);
+fn status_other_than_completed_is_inconsistent() {
+    assert_eq!(failed_checks(|input| input.redis.issued[0].status = Status::Pending), [MARKED_RECORDED]);
+    assert_eq!(
+        failed_checks(|input| input.redis.issued[0].status = Status::Cancelled),
+        [SAME_COUPONS, MARKED_RECORDED]
+    );
 }
 
 #[test]
-fn leftovers_on_the_way() {
-    assert_eq!(broken(|evidence| evidence.redis.outbox = 1), [LEFT_OVER]);
-    assert_eq!(broken(|evidence| evidence.kafka.dead_letters.push("x".into())), [LEFT_OVER]);
-    assert_eq!(broken(|evidence| evidence.kafka.unreadable.push("x".into())), [LEFT_OVER]);
+fn pending_or_dead_lettered_record_is_inconsistent() {
+    assert_eq!(failed_checks(|input| input.redis.outbox = 1), [NOTHING_PENDING]);
+    assert_eq!(failed_checks(|input| input.kafka.dead_letters.push("x".into())), [NOTHING_PENDING]);
+    assert_eq!(failed_checks(|input| input.kafka.undecodable.push("x".into())), [NOTHING_PENDING]);
 }
 
 #[test]
-fn issued_outside_of_the_window() {
-    assert_eq!(broken(|evidence| evidence.redis.window.start = Some(1001)), [WINDOW]);
-    assert_eq!(broken(|evidence| evidence.redis.window.end = Some(1005)), [WINDOW]);
+fn coupon_issued_outside_window_fails() {
+    assert_eq!(failed_checks(|input| input.redis.window.start = Some(1001)), [IN_WINDOW]);
+    assert_eq!(failed_checks(|input| input.redis.window.end = Some(1005)), [IN_WINDOW]);
 }
 
 #[test]
-fn told_to_wait_for_a_start_that_has_been() {
-    // In the good history, one was told so who had asked before the first heard of a coupon.
+fn not_started_after_first_coupon_fails() {
+    // The consistent history has such an answer to a request which was sent before the first answer with a coupon.
     let late = attempt(9, 1, 111, denied(Reason::NotStarted));
-    assert_eq!(broken(|evidence| evidence.history.push(late)), [BEGUN]);
+    assert_eq!(failed_checks(|input| input.history.push(late)), [NO_NOT_STARTED]);
 }
 
 #[test]
-fn many_breaks_are_counted_and_some_are_shown() {
-    let mut evidence = good();
-    evidence.postgres = PostgresSide::default();
-    let report = check(&evidence);
-    let lost = &report.findings[0];
-    assert_eq!((lost.broken, lost.examples.len()), (5, 5));
+fn many_violations_are_counted_and_some_displayed() {
+    let mut input = consistent_input();
+    input.postgres = PostgresData::default();
+    let report = check(&input);
+    let lost = &report.results[0];
+    assert_eq!((lost.violations, lost.examples.len()), (5, 5));
     let text = report.to_string();
-    assert!(text.contains("BROKEN  lost        who was told a coupon has it in Postgres "), "{text}");
-    assert!(text.contains("✗ u0 was told S-0 PERCENT:10, Postgres has nothing"), "{text}");
+    assert!(text.contains("FAILED  lost         coupons in answers are recorded in Postgres"), "{text}");
+    assert!(text.contains("✗ u0 received S-0 PERCENT:10, but it is not recorded"), "{text}");
     assert!(text.contains("… and 1 more"), "{text}");
-    assert!(text.contains("promises were BROKEN."), "{text}");
+    assert!(text.contains("checks FAILED."), "{text}");
 }

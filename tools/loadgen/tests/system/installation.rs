@@ -1,20 +1,20 @@
-//! A whole Couponry on the shared servers, with everything of its own: namespace, database, key prefix, topic.
+//! A Couponry installation on the shared servers, with its own namespace, database, key prefix and topic.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use couponry_domain::EventName;
-use couponry_loadgen::client::Target;
+use couponry_loadgen::connection::Target;
 use couponry_loadgen::readers::{Backlog, Stores};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use couponry_testbed::program::{self, Running};
 use couponry_testbed::{Database, http, ports, programs, shared, unique_name};
 
 const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/couponevents.couponry.dev.yaml");
-const PATIENCE: Duration = Duration::from_mins(3);
+const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// A running program of ours.
+/// A running program.
 pub(crate) struct Node {
     pub(crate) process: Running,
     monitor: u16,
@@ -28,21 +28,21 @@ impl Node {
     }
 }
 
-/// Where an installation is not as it should be. The names of failpoints are in the words of `FAILPOINTS`.
-pub(crate) struct Flaws {
-    /// The Redis that it uses.
+/// Deviations from the usual installation. Failpoints have the syntax of the variable `FAILPOINTS`.
+pub(crate) struct Overrides {
+    /// URL of Redis.
     pub(crate) redis: String,
     pub(crate) issuers: [&'static str; 2],
     pub(crate) consumer: &'static str,
 }
 
-impl Default for Flaws {
+impl Default for Overrides {
     fn default() -> Self {
         Self { redis: shared::redis(), issuers: ["", ""], consumer: "" }
     }
 }
 
-/// The programs are stopped in the order of the fields.
+/// The fields are dropped in order, so programs stop before the connections close.
 pub(crate) struct Installation {
     pub(crate) issuers: Vec<Node>,
     pub(crate) consumer: Node,
@@ -56,18 +56,18 @@ pub(crate) struct Installation {
 impl Installation {
     /// Starts an operator, two issuers and a consumer, and waits until all are ready.
     pub(crate) fn start(name: &str) -> Self {
-        Self::start_with(name, &Flaws::default())
+        Self::start_with(name, &Overrides::default())
     }
 
-    /// The same, with flaws.
-    pub(crate) fn start_with(name: &str, flaws: &Flaws) -> Self {
+    /// Starts it with overrides.
+    pub(crate) fn start_with(name: &str, overrides: &Overrides) -> Self {
         let name = unique_name(name);
         shared::kubectl(&["apply", "--server-side", "-f", CRD]).unwrap();
         let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
         shared::kubectl(&established).unwrap();
         shared::kubectl(&["create", "namespace", &name]).unwrap();
         let database = Database::create().unwrap();
-        let (postgres, redis) = (database.url(), flaws.redis.clone());
+        let (postgres, redis) = (database.url(), overrides.redis.clone());
         let (prefix, kafka) = (format!("{name}:"), KafkaSettings::at(shared::kafka(), name.clone()));
         let stores =
             Stores::connect(&RedisSettings::at(&redis, &prefix), &PostgresSettings::at(&postgres), kafka).unwrap();
@@ -88,10 +88,10 @@ impl Installation {
         let operator = start((operator, monitor));
         let (consumer, monitor) = common("couponry-consumer");
         let consumer = consumer.args(["--postgres-url", &postgres, "--kafka-group", &name]);
-        let consumer = start((consumer.env("FAILPOINTS", flaws.consumer), monitor));
+        let consumer = start((consumer.env("FAILPOINTS", overrides.consumer), monitor));
         let mut issuers = Vec::new();
         let mut targets = Vec::new();
-        for failpoints in flaws.issuers {
+        for failpoints in overrides.issuers {
             let (issuer, monitor) = common("couponry-issuer");
             let address = format!("127.0.0.1:{}", ports::free().unwrap());
             let issuer = issuer.args(["--listen", &address, "--drain-seconds", "0"]).env("FAILPOINTS", failpoints);
@@ -112,7 +112,7 @@ impl Installation {
 kind: CouponEvent
 metadata: {{name: {event}, namespace: {}}}
 spec:
-  policyName: The whole path
+  policyName: System test
   totalCount: {total}
   discounts:
     - {{type: Percent, value: 10, allocationPercentage: 70}}
@@ -124,12 +124,12 @@ spec:
         let resource = format!("couponevent/{event}");
         let open = ["wait", "--for=condition=Open", &resource, "--namespace", &self.name, "--timeout=180s"];
         if let Err(error) = shared::kubectl(&open) {
-            panic!("{error:#}\nthe operator says:\n{}", self.operator.process.log());
+            panic!("{error:#}\nlog of the operator:\n{}", self.operator.process.log());
         }
     }
 
-    /// The key of the event's meta data in Redis.
-    pub(crate) fn meta(&self, event: &EventName) -> String {
+    /// The Redis key of the event's `couponMeta`.
+    pub(crate) fn meta_key(&self, event: &EventName) -> String {
         format!("{}:couponMeta:{{{event}}}", self.name)
     }
 
@@ -137,48 +137,48 @@ spec:
         self.database.sql(sql).unwrap()
     }
 
-    /// Keeps everybody from writing issuances until it is dropped.
-    pub(crate) fn hold_issuances(&self) -> Hold {
+    /// Blocks all inserts of issuances until the lock is dropped.
+    pub(crate) fn lock_issuances(&self) -> IssuanceLock {
         let mut child = Command::new(programs::postgres_bin().unwrap().join("psql"))
             .args([&self.database.url(), "-Atq"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let sql = "begin; lock table issuance in share row exclusive mode; select 'held';\n";
+        let sql = "begin; lock table issuance in share row exclusive mode; select 'locked';\n";
         child.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "held\n");
-        Hold(child)
+        assert_eq!(line, "locked\n");
+        IssuanceLock(child)
     }
 }
 
-/// A session in Postgres that holds a lock.
-pub(crate) struct Hold(Child);
+/// A Postgres session which holds a lock.
+pub(crate) struct IssuanceLock(Child);
 
-impl Drop for Hold {
+impl Drop for IssuanceLock {
     fn drop(&mut self) {
-        // At the end of its input it ends its session, and with it the transaction.
+        // psql exits at the end of its input, which ends the transaction.
         drop(self.0.stdin.take());
         self.0.wait().unwrap();
     }
 }
 
-/// Waits until `done` gives something.
+/// Polls until `done` returns a value.
 pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = done() {
             return value;
         }
-        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "timeout after {TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The counts in one line.
+/// The counts, for output.
 pub(crate) fn counts(backlog: Backlog) -> String {
     let Backlog { issued, recorded, completed, outbox, .. } = backlog;
-    format!("Redis issued {issued}, Postgres recorded {recorded}, Redis completed {completed}, outbox {outbox}")
+    format!("{issued} issued, {recorded} recorded, {completed} marked as recorded, {outbox} outbox entries")
 }

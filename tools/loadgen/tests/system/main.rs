@@ -1,5 +1,6 @@
-//! Tests that let a crowd ask a whole Couponry.
+//! Tests of complete installations under load.
 
+mod guarantees;
 mod installation;
+mod load;
 mod negative_controls;
-mod whole_path;

@@ -1,5 +1,5 @@
-//! The steps of an operator which recovers unverified shards. It may stop after any step, and two may work at once: Postgres
-//! counts the recoveries, and only the last one may continue.
+//! The steps of an operator which recovers unverified shards. It may stop after any step, and two may work at once:
+//! Postgres counts the recoveries, and only the last one may continue.
 
 use std::collections::{BTreeMap, BTreeSet};
 

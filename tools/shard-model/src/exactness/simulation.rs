@@ -324,10 +324,10 @@ impl Simulation {
     /// Adds the issuances which Postgres does not have to the outbox again.
     pub(super) fn resend(&mut self, shard: ShardId) {
         let unverified = &mut self.shards[shard];
-        let promised = unverified.issued.iter().filter(|(user, issuance)| {
+        let unrecorded = unverified.issued.iter().filter(|(user, issuance)| {
             !issuance.is_recorded && !self.database.rejected.contains(&(**user, issuance.coupon))
         });
-        let records: Vec<Record> = promised
+        let records: Vec<Record> = unrecorded
             .map(|(&user, issuance)| Record { user, coupon: issuance.coupon, issued_at: issuance.issued_at })
             .collect();
         if !records.is_empty() {

@@ -1,4 +1,4 @@
-//! What issuers cost: more of them under the same load, and one that nobody asks.
+//! The cost of issuers: several under the same load, and an idle one.
 
 use std::thread;
 use std::time::Duration;
@@ -6,36 +6,36 @@ use std::time::Duration;
 use anyhow::Result;
 use couponry_testbed::progress::Step;
 
-use super::Options;
-use super::figures::{Spread, float, whole};
-use super::installation::{Installation, address, cpu_of};
+use super::installation::{Installation, cpu_of, url};
 use super::latency::{count, highest};
 use super::load::Load;
+use super::options::Options;
+use super::statistics::{Samples, float, format_number};
 use super::table::{Goal, Table};
 
 const SECONDS: f64 = 5.0;
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The rows of 1, 2 and 4 issuers, and of an idle one.
+/// Adds the rows of 1, 2 and 4 issuers, and of an idle issuer.
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let rate = highest(installation, options, table)? / 3.0;
     let users = count(rate * SECONDS)?;
-    let mut costs = [Spread::default(), Spread::default(), Spread::default()];
-    let more = [(); 3].map(|()| installation.another_issuer(&[])).into_iter().collect::<Result<Vec<_>>>()?;
+    let mut costs = [Samples::default(), Samples::default(), Samples::default()];
+    let more = [(); 3].map(|()| installation.start_issuer(&[])).into_iter().collect::<Result<Vec<_>>>()?;
     let all: Vec<_> = [&installation.issuer].into_iter().chain(&more).collect();
     for round in 1..=options.rounds {
         let step = Step::start(format!("1, 2 and 4 issuers, round {round} of {}", options.rounds));
         for (number, cost) in [1, 2, 4].into_iter().zip(&mut costs) {
-            let asked = &all[..number];
+            let issuers = &all[..number];
             let used = || -> Result<f64> {
-                asked.iter().map(|node| Ok(node.process.process().usage()?.cpu.as_secs_f64())).sum()
+                issuers.iter().map(|node| Ok(node.process.process().usage()?.cpu.as_secs_f64())).sum()
             };
             let event = installation.open(users, "Redis")?;
             let before = used()?;
             let load = Load::once_each("", &event, users, options.connections);
-            let targets = asked.iter().map(|node| address(node)).collect();
-            let sample = installation.ask(&Load { targets, rate: Some(rate), seconds: Some(SECONDS), ..load })?;
-            cost.push((used()? - before) / float(sample.count("issued")) * 1e6);
+            let targets = issuers.iter().map(|node| url(node)).collect();
+            let result = installation.send_load(&Load { targets, rate: Some(rate), seconds: Some(SECONDS), ..load })?;
+            cost.push((used()? - before) / float(result.count("issued")) * 1e6);
             installation.close(&event)?;
         }
         step.done();
@@ -49,19 +49,19 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
     step.done();
     for (number, cost) in ["1 issuer", "2 issuers", "4 issuers"].into_iter().zip(costs) {
         table.add(
-            &format!("{number}: CPU seconds for a million requests"),
+            &format!("{number}: CPU seconds per million requests"),
             "",
-            Goal::Stated,
+            Goal::None,
             cost,
-            format!("{} requests a second in all", whole(rate)),
+            format!("{} requests per second in total", format_number(rate)),
         );
     }
     table.add(
-        "an idle issuer: thousandths of a core",
+        "an idle issuer: CPU in thousandths of a core",
         "",
-        Goal::Stated,
-        Spread::from_iter([1000.0 * idle / IDLE.as_secs_f64()]),
-        format!("at most {memory} MiB"),
+        Goal::None,
+        Samples::from_iter([1000.0 * idle / IDLE.as_secs_f64()]),
+        format!("peak memory {memory} MiB"),
     );
     more.iter().try_for_each(|node| node.process.stop())
 }

@@ -1,102 +1,103 @@
-//! Sales in full, and saying no, each against the control.
+//! Throughput of issuing and of rejecting, compared with the control.
 
 use anyhow::{Context, Result};
 use couponry_testbed::progress::Step;
 use couponry_testbed::{process, programs, redis};
 
-use super::Options;
-use super::figures::{Spread, float, whole};
-use super::installation::{Installation, Sync, cpu_of};
+use super::installation::{FsyncPolicy, Installation, cpu_of};
 use super::load::Load;
+use super::options::Options;
+use super::statistics::{Samples, float, format_number};
 use super::table::{Goal, Table};
 
-/// What takes one user at a time: looks who has one, takes the next coupon, and notes whose it is.
-const ONE_USER_SCRIPT: &str = "\
+/// Control: a script for one user, which checks the holders, pops a coupon, and stores the holder.
+const SINGLE_USER_SCRIPT: &str = "\
     if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return false end \
     local item = redis.call('LPOP', KEYS[2]) \
     if not item then return false end \
     redis.call('HSET', KEYS[1], ARGV[1], item .. ':PENDING') \
     return item";
-/// How often it is called in a round.
+/// Number of calls in a round.
 const CALLS: u64 = 40_000;
 
 #[derive(Default)]
 struct Rates {
-    control: Spread,
-    redis: Spread,
-    always: Spread,
-    kafka: Spread,
-    reject: Spread,
+    control: Samples,
+    redis: Samples,
+    always: Samples,
+    kafka: Samples,
+    reject: Samples,
 }
 
-/// The rows of issuing, of saying no, and of what it costs Redis.
+/// Adds the rows of issuing, of rejecting, and of the CPU time of Redis.
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let Options { rounds, coupons, connections, .. } = *options;
     let mut rates = Rates::default();
-    let (mut sold, mut rejected, mut synced, mut acknowledged) =
-        (Spread::default(), Spread::default(), Spread::default(), Spread::default());
-    let (mut recorded, mut redis_cost, mut one_user_cost) = (Spread::default(), Spread::default(), Spread::default());
-    let mut shares = Spread::default();
+    let (mut issue_ratios, mut reject_ratios, mut always_ratios, mut kafka_ratios) =
+        (Samples::default(), Samples::default(), Samples::default(), Samples::default());
+    let (mut recorded, mut redis_costs, mut single_user_costs) =
+        (Samples::default(), Samples::default(), Samples::default());
+    let mut cost_ratios = Samples::default();
     for round in 1..=rounds {
-        let step = Step::start(format!("issuing and saying no, round {round} of {rounds}"));
+        let step = Step::start(format!("issuing and rejecting, round {round} of {rounds}"));
         let control = installation.control(coupons, connections)?;
         rates.control.push(control);
 
         let event = installation.open(coupons, "Redis")?;
         let redis = installation.servers.redis.process();
-        let (sale, spent) = cpu_of(redis, || {
-            let sale = installation.sell(&event, coupons, connections)?;
+        let (issued_per_second, spent) = cpu_of(redis, || {
+            let issued_per_second = installation.issue_all(&event, coupons, connections)?;
             recorded.push(installation.share_recorded(coupons));
             installation.drain()?;
-            Ok(sale)
+            Ok(issued_per_second)
         })?;
         let spent = spent / float(coupons);
-        sold.push(sale / control);
-        rates.redis.push(sale);
+        issue_ratios.push(issued_per_second / control);
+        rates.redis.push(issued_per_second);
 
-        // Half of them hold a coupon.
-        let mut late = Load::once_each(&installation.target(), &event, 2 * coupons, connections);
-        (late.requests, late.mixed) = (Some(coupons), true);
-        let reject = late.send()?.served_per_second();
-        rejected.push(reject / control);
+        // Half of the users have a coupon.
+        let mut rejects = Load::once_each(&installation.target(), &event, 2 * coupons, connections);
+        (rejects.requests, rejects.mixed) = (Some(coupons), true);
+        let reject = rejects.send()?.answers_per_second();
+        reject_ratios.push(reject / control);
         rates.reject.push(reject);
         installation.close(&event)?;
 
         let event = installation.open(coupons, "Kafka")?;
-        let kafka = installation.sell(&event, coupons, connections)?;
-        acknowledged.push(kafka / sale);
+        let kafka = installation.issue_all(&event, coupons, connections)?;
+        kafka_ratios.push(kafka / issued_per_second);
         rates.kafka.push(kafka);
         installation.close(&event)?;
 
         let event = installation.open(coupons, "Redis")?;
-        installation.sync(Sync::Always)?;
-        let always = installation.sell(&event, coupons, connections)?;
-        installation.sync(Sync::EverySecond)?;
-        synced.push(always / sale);
+        installation.set_fsync(FsyncPolicy::Always)?;
+        let always = installation.issue_all(&event, coupons, connections)?;
+        installation.set_fsync(FsyncPolicy::EverySecond)?;
+        always_ratios.push(always / issued_per_second);
         rates.always.push(always);
         installation.close(&event)?;
 
-        let one_user = one_user(installation)?;
-        shares.push(spent / one_user);
-        redis_cost.push(spent * 1e6);
-        one_user_cost.push(one_user * 1e6);
+        let single_user_cost = single_user_cost(installation)?;
+        cost_ratios.push(spent / single_user_cost);
+        redis_costs.push(spent * 1e6);
+        single_user_costs.push(single_user_cost * 1e6);
         step.done();
     }
     table.highest = Some(rates.redis.median());
-    let per_second = |rate: &Spread| format!("{} a second", whole(rate.median()));
-    let against_control = |rate: &Spread| format!("{}, control {}", per_second(rate), per_second(&rates.control));
+    let per_second = |rate: &Samples| format!("{}/s", format_number(rate.median()));
+    let against_control = |rate: &Samples| format!("{}, control {}", per_second(rate), per_second(&rates.control));
     table.add(
-        "issue, sold in full, acknowledge Redis, everysec, consumer running",
-        "an axum endpoint that parses the same JSON and answers with a constant",
+        "issue all coupons: `acknowledge: Redis`, `everysec`, consumer running",
+        "an axum endpoint which parses the same JSON and returns a constant",
         Goal::AtLeast(0.7),
-        sold,
-        format!("{}; {:.0} % recorded by the last answer", against_control(&rates.redis), 100.0 * recorded.median()),
+        issue_ratios,
+        format!("{}; {:.0} % recorded at the last answer", against_control(&rates.redis), 100.0 * recorded.median()),
     );
     table.add(
-        "reject: sold out, every second user holds a coupon",
+        "reject: sold out, every second user has a coupon",
         "the same",
         Goal::AtLeast(0.9),
-        rejected,
+        reject_ratios,
         against_control(&rates.reject),
     );
     let redis = per_second(&rates.redis);
@@ -104,37 +105,37 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         "issue with `appendfsync always`",
         "issue with `everysec`",
         Goal::AtLeast(0.7),
-        synced,
+        always_ratios,
         format!("{}, control {redis}", per_second(&rates.always)),
     );
     table.add(
         "issue with `acknowledge: Kafka`",
         "issue with `acknowledge: Redis`",
         Goal::AtLeast(0.5),
-        acknowledged,
+        kafka_ratios,
         format!("{}, control {redis}", per_second(&rates.kafka)),
     );
     table.add(
-        "Redis's CPU for an issued coupon, until it is recorded",
-        "`redis-benchmark` of a script for one user",
+        "CPU time of Redis for a coupon, until it is recorded",
+        "a script for one user, with `redis-benchmark`",
         Goal::AtMost(1.0 / 6.0),
-        shares,
-        format!("{redis_cost:.1} µs, control {one_user_cost:.1} µs"),
+        cost_ratios,
+        format!("{redis_costs:.1} µs, control {single_user_costs:.1} µs"),
     );
     Ok(())
 }
 
-/// What the script for one user costs Redis, in seconds of CPU a call.
-fn one_user(installation: &Installation) -> Result<f64> {
+/// CPU seconds of Redis for one call of the script for one user.
+fn single_user_cost(installation: &Installation) -> Result<f64> {
     let url = installation.servers.redis.url();
     let fill: Vec<String> = (0..CALLS).map(|number| format!("BENCH-{number:012}:PERCENT:10")).collect();
     for chunk in fill.chunks(5000) {
-        let words: Vec<&str> =
+        let labels: Vec<&str> =
             ["RPUSH", "one-user-queue"].into_iter().chain(chunk.iter().map(String::as_str)).collect();
-        redis::command(&url, &words)?;
+        redis::command(&url, &labels)?;
     }
-    let loaded = redis::command(&url, &["SCRIPT", "LOAD", ONE_USER_SCRIPT])?;
-    let hash = loaded.lines().nth(1).context("Redis has not loaded the script")?.trim().to_owned();
+    let loaded = redis::command(&url, &["SCRIPT", "LOAD", SINGLE_USER_SCRIPT])?;
+    let hash = loaded.lines().nth(1).context("SCRIPT LOAD returned no hash")?.trim().to_owned();
     let program = programs::on_path("redis-benchmark").context("redis-benchmark is not installed")?;
     let (port, calls) = (installation.servers.redis.port().to_string(), CALLS.to_string());
     let settings = ["-p", &port, "-n", &calls, "-c", "50", "-r", "1000000000", "-q"];

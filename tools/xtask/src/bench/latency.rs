@@ -1,70 +1,70 @@
-//! How long an answer takes, in an open loop, and how that grows with the load.
+//! Latency in an open loop, and its growth with the load.
 
 use anyhow::{Context, Result};
 use couponry_testbed::progress::Step;
 
-use super::Options;
-use super::figures::{Spread, float};
 use super::installation::Installation;
-use super::load::{Load, Sample};
+use super::load::{Load, LoadResult};
+use super::options::Options;
+use super::statistics::{Samples, float};
 use super::table::{Curve, Goal, Table};
 
-/// How long one load lasts, in seconds.
+/// Duration of a measurement, in seconds.
 const SECONDS: f64 = 6.0;
-/// The loads of the plot, as parts of the highest.
+/// The loads of the plots, relative to the highest load.
 const PARTS: [f64; 7] = [0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.15];
-/// How long each of them lasts, in seconds.
+/// Duration of each of them, in seconds.
 const PART_SECONDS: f64 = 3.0;
 
-/// What an issuer gives at the most, in coupons a second; measured now, if it was not before.
+/// The highest throughput of an issuer, in coupons per second. Measured once.
 pub(super) fn highest(installation: &Installation, options: &Options, table: &mut Table) -> Result<f64> {
     if let Some(highest) = table.highest {
         return Ok(highest);
     }
-    let mut rates = Spread::default();
+    let mut rates = Samples::default();
     for _ in 0..3 {
         let event = installation.open(options.coupons, "Redis")?;
-        rates.push(installation.sell(&event, options.coupons, options.connections)?);
+        rates.push(installation.issue_all(&event, options.coupons, options.connections)?);
         installation.close(&event)?;
     }
     table.highest = Some(rates.median());
     Ok(rates.median())
 }
 
-/// The row of latency at half of the highest load, and the curves.
+/// Adds the rows of latency at half of the highest load, and the curves.
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let highest = highest(installation, options, table)?;
     let rate = highest / 2.0;
-    let mut ratios = [Spread::default(), Spread::default()];
-    let mut ours = [Spread::default(), Spread::default()];
-    let mut controls = [Spread::default(), Spread::default()];
+    let mut ratios = [Samples::default(), Samples::default()];
+    let mut issuer = [Samples::default(), Samples::default()];
+    let mut controls = [Samples::default(), Samples::default()];
     for round in 1..=options.rounds {
         let step = Step::start(format!("latency at half of the highest load, round {round} of {}", options.rounds));
         let control = control_at(installation, options, rate, SECONDS)?;
         let issued = issue_at(installation, options, rate, SECONDS)?;
         for (at, quantile) in ["p50", "p99"].into_iter().enumerate() {
-            let (own, other) = (issued.latency(quantile), control.latency(quantile));
-            ratios[at].push(own / other);
-            ours[at].push(own);
-            controls[at].push(other);
+            let (issued, control) = (issued.latency(quantile), control.latency(quantile));
+            ratios[at].push(issued / control);
+            issuer[at].push(issued);
+            controls[at].push(control);
         }
         step.done();
     }
-    let at = format!("at {} requests a second", super::figures::whole(rate));
+    let at = format!("at {} requests per second", super::statistics::format_number(rate));
     for (number, (name, goal)) in [("p50", 2.0), ("p99", 3.0)].into_iter().enumerate() {
         table.add(
             &format!("latency {name} at half of the highest load, open loop"),
             "the control at the same rate",
             Goal::AtMost(goal),
             ratios[number].clone(),
-            format!("{:.2} ms, control {:.2} ms, {at}", ours[number], controls[number]),
+            format!("{:.2} ms, control {:.2} ms, {at}", issuer[number], controls[number]),
         );
     }
     curves(installation, options, table, highest)
 }
 
 fn curves(installation: &Installation, options: &Options, table: &mut Table, highest: f64) -> Result<()> {
-    let step = Step::start("throughput and latency against the load");
+    let step = Step::start("throughput and latency by load");
     let curve = |name: &str| Curve { name: name.to_owned(), points: Vec::new() };
     let mut throughput = vec![curve("issuer"), curve("control")];
     let mut latency = vec![curve("issuer p50"), curve("issuer p99"), curve("control p50"), curve("control p99")];
@@ -72,10 +72,10 @@ fn curves(installation: &Installation, options: &Options, table: &mut Table, hig
         let rate = part * highest;
         let issued = issue_at(installation, options, rate, PART_SECONDS)?;
         let control = control_at(installation, options, rate, PART_SECONDS)?;
-        for (at, sample) in [issued, control].iter().enumerate() {
-            throughput[at].points.push((rate, sample.served_per_second()));
-            latency[2 * at].points.push((rate, sample.latency("p50")));
-            latency[2 * at + 1].points.push((rate, sample.latency("p99")));
+        for (at, result) in [issued, control].iter().enumerate() {
+            throughput[at].points.push((rate, result.answers_per_second()));
+            latency[2 * at].points.push((rate, result.latency("p50")));
+            latency[2 * at + 1].points.push((rate, result.latency("p99")));
         }
     }
     (table.throughput, table.latency) = (throughput, latency);
@@ -83,24 +83,26 @@ fn curves(installation: &Installation, options: &Options, table: &mut Table, hig
     Ok(())
 }
 
-/// A sale in an open loop, of as many coupons as are asked for.
-fn issue_at(installation: &Installation, options: &Options, rate: f64, seconds: f64) -> Result<Sample> {
+/// Issues coupons in an open loop; there are as many coupons as requests.
+fn issue_at(installation: &Installation, options: &Options, rate: f64, seconds: f64) -> Result<LoadResult> {
     let users = count(rate * seconds)?;
     let event = installation.open(users, "Redis")?;
     let load = Load::once_each(&installation.target(), &event, users, options.connections);
-    let sample = installation.ask(&Load { rate: Some(rate), seconds: Some(seconds), ..load })?;
+    let result = installation.send_load(&Load { rate: Some(rate), seconds: Some(seconds), ..load })?;
     installation.close(&event)?;
-    Ok(sample)
+    Ok(result)
 }
 
-fn control_at(installation: &Installation, options: &Options, rate: f64, seconds: f64) -> Result<Sample> {
+fn control_at(installation: &Installation, options: &Options, rate: f64, seconds: f64) -> Result<LoadResult> {
     let load = installation.control_load(count(rate * seconds)?, options.connections);
     Load { rate: Some(rate), seconds: Some(seconds), ..load }.send()
 }
 
 /// A number of requests.
 pub(super) fn count(number: f64) -> Result<u64> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is far from the limits")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "far from the limits")]
     let count = number.round() as u64;
-    (count > 0 && float(count) < 1e9).then_some(count).with_context(|| format!("{number} requests cannot be sent"))
+    (count > 0 && float(count) < 1e9)
+        .then_some(count)
+        .with_context(|| format!("{number} is not a valid number of requests"))
 }

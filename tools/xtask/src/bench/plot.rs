@@ -1,4 +1,4 @@
-//! Curves as SVG.
+//! Draws curves as SVG.
 
 use std::path::Path;
 
@@ -12,44 +12,44 @@ const SIZE: (u32, u32) = (760, 420);
 const COLORS: [RGBColor; 4] =
     [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(127, 127, 127), RGBColor(188, 189, 34)];
 
-/// What stands at a plot.
-pub(super) struct Words<'a> {
+/// The labels of a plot.
+pub(super) struct Labels<'a> {
     pub(super) title: &'a str,
     pub(super) x: &'a str,
     pub(super) y: &'a str,
 }
 
-/// Both axes begin at 0.
-pub(super) fn linear(path: &Path, words: &Words<'_>, curves: &[Curve]) -> Result<()> {
-    draw(path, words, curves, 0.0..most(curves, |point| point.0), 0.0..most(curves, |point| point.1))
+/// Both axes are linear and start at 0.
+pub(super) fn linear(path: &Path, labels: &Labels<'_>, curves: &[Curve]) -> Result<()> {
+    draw(path, labels, curves, 0.0..max(curves, |point| point.0), 0.0..max(curves, |point| point.1))
 }
 
 /// The vertical axis is logarithmic.
-pub(super) fn logarithmic(path: &Path, words: &Words<'_>, curves: &[Curve]) -> Result<()> {
-    let y = (least(curves, |point| point.1)..most(curves, |point| point.1)).log_scale();
-    draw(path, words, curves, 0.0..most(curves, |point| point.0), y)
+pub(super) fn logarithmic(path: &Path, labels: &Labels<'_>, curves: &[Curve]) -> Result<()> {
+    let y = (min(curves, |point| point.1)..max(curves, |point| point.1)).log_scale();
+    draw(path, labels, curves, 0.0..max(curves, |point| point.0), y)
 }
 
 /// Both axes are logarithmic.
-pub(super) fn double_logarithmic(path: &Path, words: &Words<'_>, curves: &[Curve]) -> Result<()> {
-    let x = (least(curves, |point| point.0)..most(curves, |point| point.0)).log_scale();
-    let y = (least(curves, |point| point.1)..most(curves, |point| point.1)).log_scale();
-    draw(path, words, curves, x, y)
+pub(super) fn double_logarithmic(path: &Path, labels: &Labels<'_>, curves: &[Curve]) -> Result<()> {
+    let x = (min(curves, |point| point.0)..max(curves, |point| point.0)).log_scale();
+    let y = (min(curves, |point| point.1)..max(curves, |point| point.1)).log_scale();
+    draw(path, labels, curves, x, y)
 }
 
 fn values(curves: &[Curve], value: fn(&(f64, f64)) -> f64) -> impl Iterator<Item = f64> {
     curves.iter().flat_map(move |curve| curve.points.iter().map(value))
 }
 
-fn most(curves: &[Curve], value: fn(&(f64, f64)) -> f64) -> f64 {
+fn max(curves: &[Curve], value: fn(&(f64, f64)) -> f64) -> f64 {
     1.1 * values(curves, value).fold(f64::MIN_POSITIVE, f64::max)
 }
 
-fn least(curves: &[Curve], value: fn(&(f64, f64)) -> f64) -> f64 {
+fn min(curves: &[Curve], value: fn(&(f64, f64)) -> f64) -> f64 {
     0.8 * values(curves, value).filter(|value| *value > 0.0).fold(f64::MAX, f64::min)
 }
 
-fn draw<X, Y>(path: &Path, words: &Words<'_>, curves: &[Curve], x: X, y: Y) -> Result<()>
+fn draw<X, Y>(path: &Path, labels: &Labels<'_>, curves: &[Curve], x: X, y: Y) -> Result<()>
 where
     X: AsRangedCoord<Value = f64>,
     Y: AsRangedCoord<Value = f64>,
@@ -60,7 +60,7 @@ where
     let drawn = || -> Result<(), Box<dyn std::error::Error + '_>> {
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(words.title, ("sans-serif", 18))
+            .caption(labels.title, ("sans-serif", 18))
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(64)
@@ -68,8 +68,8 @@ where
         chart
             .configure_mesh()
             .light_line_style(WHITE)
-            .x_desc(words.x)
-            .y_desc(words.y)
+            .x_desc(labels.x)
+            .y_desc(labels.y)
             .x_label_formatter(&|value| label(*value))
             .y_label_formatter(&|value| label(*value))
             .draw()?;
@@ -93,7 +93,7 @@ where
     drawn().map_err(|error| anyhow!("{error}")).with_context(|| format!("cannot draw {}", path.display()))
 }
 
-/// `12k`, `1.5M`, `0.25`.
+/// Formats a number as `12k`, `1.5M` or `0.25`.
 fn label(value: f64) -> String {
     let short = |value: f64| format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned();
     match value.abs() {
@@ -110,19 +110,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short() {
+    fn label_is_short() {
         let all = [0.0, 0.25, 12.0, 1000.0, 12_500.0, 1.5e6].map(label);
         assert_eq!(all, ["0", "0.25", "12", "1k", "12.5k", "1.5M"]);
     }
 
     #[test]
-    fn a_plot_has_its_words_and_its_curves() {
+    fn plot_has_labels_and_curves() {
         let scratch = Scratch::new("plot").unwrap();
         let path = scratch.path().join("plot.svg");
         let curves = [Curve { name: "issuer".to_owned(), points: vec![(1.0, 2.0), (1000.0, 4.0)] }];
-        let words = Words { title: "how fast", x: "load", y: "time" };
+        let labels = Labels { title: "how fast", x: "load", y: "time" };
         for drawn in [linear, logarithmic, double_logarithmic] {
-            drawn(&path, &words, &curves).unwrap();
+            drawn(&path, &labels, &curves).unwrap();
             let svg = std::fs::read_to_string(&path).unwrap();
             assert!(["how fast", "load", "time", "issuer", "<polyline"].iter().all(|word| svg.contains(word)), "{svg}");
         }

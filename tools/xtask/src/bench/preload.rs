@@ -1,4 +1,4 @@
-//! Making the stock: from `kubectl apply` to the first coupon that a user could get.
+//! Duration of the preload: from `kubectl apply` until the event is open.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -10,32 +10,32 @@ use couponry_testbed::progress::Step;
 use couponry_testbed::scratch::Scratch;
 use couponry_testbed::{Process, process::Launch, programs};
 
-use super::Options;
-use super::figures::{Spread, float, whole};
 use super::installation::Installation;
 use super::load::Load;
+use super::options::Options;
+use super::statistics::{Samples, float, format_number};
 use super::table::{Curve, Goal, Table};
 
 const MILLION: u64 = 1_000_000;
-/// For the plot.
+/// Stocks for the plot.
 const SMALL: [u64; 2] = [10_000, 100_000];
-/// How often a million is made: it takes long.
+/// Maximum number of repetitions with a million coupons.
 const MAX_ROUNDS: u32 = 3;
-/// How many coupons of a large and of a small stock are sold.
+/// Number of coupons issued from a large and from a small stock.
 const SOLD: u64 = 10_000;
-/// How many values the control pushes with one command.
+/// Number of values of one RPUSH of the control.
 const PUSHED: usize = 1000;
 
-/// The rows of preloading, and of issuing from a large stock.
+/// Adds the rows of the preload, and of issuing from a large stock.
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
-    let mut ours = Curve { name: "preload".to_owned(), points: Vec::new() };
-    let mut theirs = Curve { name: "control".to_owned(), points: Vec::new() };
-    let (mut ratios, mut took, mut control_took) = (Spread::default(), Spread::default(), Spread::default());
+    let mut preload_curve = Curve { name: "preload".to_owned(), points: Vec::new() };
+    let mut control_curve = Curve { name: "control".to_owned(), points: Vec::new() };
+    let (mut ratios, mut took, mut control_took) = (Samples::default(), Samples::default(), Samples::default());
     for coupons in SMALL {
-        let step = Step::start(format!("preloading {} coupons", whole(float(coupons))));
+        let step = Step::start(format!("preloading {} coupons", format_number(float(coupons))));
         let (seconds, control) = preload(installation, coupons)?;
-        ours.points.push((float(coupons), seconds));
-        theirs.points.push((float(coupons), control.seconds()));
+        preload_curve.points.push((float(coupons), seconds));
+        control_curve.points.push((float(coupons), control.seconds()));
         step.done();
     }
     let mut parts = String::new();
@@ -48,14 +48,14 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         parts = format!("copy {:.1}, indexes {:.1}, push {:.1}", control.copy, control.indexes, control.push);
         step.done();
     }
-    ours.points.push((float(MILLION), took.median()));
-    theirs.points.push((float(MILLION), control_took.median()));
+    preload_curve.points.push((float(MILLION), took.median()));
+    control_curve.points.push((float(MILLION), control_took.median()));
     table.add(
         "preload 1,000,000 coupons, from `kubectl apply` to open",
         "`COPY` into a bare table, then its two indexes, then a pipelined `RPUSH`",
         Goal::AtMost(1.4),
         ratios,
-        format!("{took:.1} s, control {control_took:.1} s (the last: {parts})"),
+        format!("{took:.1} s, control {control_took:.1} s (last round: {parts})"),
     );
 
     let step = Step::start("preloading 10,000,000 coupons");
@@ -63,45 +63,40 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
     let (event, seconds) = timed(installation, 10 * MILLION)?;
     let bytes = (installation.redis_info("used_memory")? - before) / float(10 * MILLION);
     let memory = installation.operator.process.process().usage()?.peak_memory / (1024 * 1024);
-    ours.points.push((float(10 * MILLION), seconds));
+    preload_curve.points.push((float(10 * MILLION), seconds));
     step.done();
     table.add(
         "preload 10,000,000 coupons",
         "preload 1,000,000",
         Goal::AtMost(11.0),
-        Spread::from_iter([seconds / took.median()]),
-        format!("{seconds:.1} s; {bytes:.1} bytes of Redis for a coupon"),
+        Samples::from_iter([seconds / took.median()]),
+        format!("{seconds:.1} s; {bytes:.1} bytes per coupon in Redis"),
     );
     table.add(
-        "the operator's memory with 10,000,000 coupons, MiB",
+        "memory of the operator with 10,000,000 coupons, MiB",
         "",
         Goal::AtMost(256.0),
-        Spread::from_iter([float(memory)]),
-        "the most that it has ever had".to_owned(),
+        Samples::from_iter([float(memory)]),
+        "peak memory".to_owned(),
     );
-    table.preload = vec![ours, theirs];
-    issue_from_a_large_stock(installation, options, table, &event)?;
+    table.preload = vec![preload_curve, control_curve];
+    measure_large_stock(installation, options, table, &event)?;
     installation.close(&event)
 }
 
-fn issue_from_a_large_stock(
-    installation: &Installation,
-    options: &Options,
-    table: &mut Table,
-    large: &str,
-) -> Result<()> {
+fn measure_large_stock(installation: &Installation, options: &Options, table: &mut Table, large: &str) -> Result<()> {
     let step = Step::start("issuing from 10,000,000 coupons");
-    let (mut ratios, mut rates, mut controls) = (Spread::default(), Spread::default(), Spread::default());
+    let (mut ratios, mut rates, mut controls) = (Samples::default(), Samples::default(), Samples::default());
     for round in 0..2 * u64::from(options.rounds) {
         let small = installation.open(SOLD, "Redis")?;
-        let control = installation.sell(&small, SOLD, options.connections)?;
+        let control = installation.issue_all(&small, SOLD, options.connections)?;
         installation.close(&small)?;
         let load = Load::once_each(&installation.target(), large, SOLD, options.connections);
-        let sample = installation.ask(&Load { first_user: round * SOLD, ..load })?;
+        let result = installation.send_load(&Load { first_user: round * SOLD, ..load })?;
         installation.drain()?;
-        ensure!(sample.count("issued") == SOLD, "{} of {SOLD} users got a coupon", sample.count("issued"));
-        ratios.push(sample.served_per_second() / control);
-        rates.push(sample.served_per_second());
+        ensure!(result.count("issued") == SOLD, "{} of {SOLD} coupons were issued", result.count("issued"));
+        ratios.push(result.answers_per_second() / control);
+        rates.push(result.answers_per_second());
         controls.push(control);
     }
     step.done();
@@ -110,19 +105,19 @@ fn issue_from_a_large_stock(
         "with 10,000",
         Goal::AtLeast(0.9),
         ratios,
-        format!("{} a second, control {} a second", whole(rates.median()), whole(controls.median())),
+        format!("{}/s, control {}/s", format_number(rates.median()), format_number(controls.median())),
     );
     Ok(())
 }
 
-/// Makes an event and waits until it is open: its name, and how many seconds that took.
+/// Applies an event and waits until it is open. Returns its name and the duration in seconds.
 fn timed(installation: &Installation, coupons: u64) -> Result<(String, f64)> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let event = installation.open(coupons, "Redis")?;
-    Ok((event, begun.elapsed().as_secs_f64()))
+    Ok((event, start.elapsed().as_secs_f64()))
 }
 
-/// Seconds.
+/// Durations in seconds.
 struct Control {
     copy: f64,
     indexes: f64,
@@ -135,7 +130,7 @@ impl Control {
     }
 }
 
-/// An event, and the control with the same rows; both are gone afterwards.
+/// Measures the preload of an event, and of the control with the same rows. Deletes both.
 fn preload(installation: &Installation, coupons: u64) -> Result<(f64, Control)> {
     let (event, seconds) = timed(installation, coupons)?;
     let scratch = Scratch::new("rows")?;
@@ -170,20 +165,20 @@ fn index(installation: &Installation) -> Result<Duration> {
     Ok(installation.psql(index)?.1)
 }
 
-/// Through `redis-cli --pipe`.
+/// Sends the commands with `redis-cli --pipe`.
 fn push(installation: &Installation, scratch: &Scratch, pushes: &Path) -> Result<Duration> {
     let program = programs::on_path("redis-cli").context("redis-cli is not installed")?;
-    let shell = programs::on_path("sh").context("there is no sh")?;
+    let shell = programs::on_path("sh").context("sh is not installed")?;
     let pipe =
         format!("exec {} -p {} --pipe < {}", program.display(), installation.servers.redis.port(), pushes.display());
-    let begun = Instant::now();
+    let start = Instant::now();
     let launch = Launch::new("redis-cli", shell, scratch.path().join("redis-cli.log")).args(["-c", &pipe]);
     let process = Process::start(launch)?;
     ensure!(process.wait()?.success(), "redis-cli failed: {}", process.log_tail());
-    Ok(begun.elapsed())
+    Ok(start.elapsed())
 }
 
-/// The commands that push the items of these rows, as the protocol has them.
+/// Writes RPUSH commands for these rows in the Redis protocol.
 fn write_pushes(rows: &Path, pushes: &Path) -> Result<()> {
     let mut out = BufWriter::new(File::create(pushes).with_context(|| format!("cannot write {}", pushes.display()))?);
     let lines = BufReader::new(File::open(rows).with_context(|| format!("cannot read {}", rows.display()))?).lines();
@@ -191,7 +186,7 @@ fn write_pushes(rows: &Path, pushes: &Path) -> Result<()> {
     for line in lines {
         let line = line?;
         let fields: Vec<_> = line.split('\t').collect();
-        let [_, _, code, kind, value] = fields[..] else { anyhow::bail!("a row of the stock: {line}") };
+        let [_, _, code, kind, value] = fields[..] else { anyhow::bail!("invalid row: {line}") };
         items.push(format!("{code}:{kind}:{value}"));
         if items.len() == PUSHED {
             write_push(&mut out, &items)?;
@@ -202,7 +197,7 @@ fn write_pushes(rows: &Path, pushes: &Path) -> Result<()> {
         write_push(&mut out, &items)?;
     }
     out.flush()?;
-    ensure!(fs::metadata(pushes)?.len() > 0, "there are no rows");
+    ensure!(fs::metadata(pushes)?.len() > 0, "there are no coupons");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The consumer, with all records waiting for it in Kafka.
+//! Throughput of the consumer, with all records in Kafka.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -7,27 +7,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use couponry_testbed::progress::Step;
 
-use super::Options;
-use super::figures::{Spread, float, whole};
 use super::installation::Installation;
+use super::options::Options;
+use super::statistics::{Samples, float, format_number};
 use super::table::{Goal, Table};
 
-/// How often it is looked how far the consumer is.
 const POLL: Duration = Duration::from_millis(25);
-/// As many rows as the consumer takes at a time.
+/// Number of rows of one INSERT, like the batches of the consumer.
 const BATCH: usize = 1000;
-/// How many sales wait for the consumer.
+/// Number of coupons, as a multiple of `--coupons`.
 const SALES: u64 = 2;
 
-/// The row of recording.
+/// Adds the row of recording.
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
-    let (mut ratios, mut rates, mut controls) = (Spread::default(), Spread::default(), Spread::default());
+    let (mut ratios, mut rates, mut controls) = (Samples::default(), Samples::default(), Samples::default());
     let coupons = SALES * options.coupons;
     for round in 1..=options.rounds {
         let step = Step::start(format!("recording, round {round} of {}", options.rounds));
         let event = installation.open(coupons, "Redis")?;
         installation.stop_consumer()?;
-        installation.sell(&event, coupons, options.connections)?;
+        installation.issue_all(&event, coupons, options.connections)?;
         let rate = record(installation, coupons)?;
         let control = insert(installation, &event, coupons)?;
         installation.close(&event)?;
@@ -38,15 +37,15 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
     }
     table.add(
         "consumer, Kafka to Postgres",
-        "plain inserts of the same rows into the same table, a thousand in each",
+        "inserts of the same rows into the same table, 1,000 rows each",
         Goal::AtLeast(0.7),
         ratios,
-        format!("{} a second, control {} a second", whole(rates.median()), whole(controls.median())),
+        format!("{}/s, control {}/s", format_number(rates.median()), format_number(controls.median())),
     );
     Ok(())
 }
 
-/// Starts the consumer: records a second, from its first batch on. Joining its group is no work.
+/// Starts the consumer. Returns records per second from its first batch on, without the time to join the group.
 fn record(installation: &Installation, coupons: u64) -> Result<f64> {
     installation.consumer.process.restart()?;
     let mut first = None;
@@ -55,9 +54,9 @@ fn record(installation: &Installation, coupons: u64) -> Result<f64> {
         let recorded = installation.recorded().unwrap_or_default();
         match first {
             None if recorded > 0 => first = Some((recorded, now)),
-            Some((begun_with, since)) if recorded >= coupons => {
-                ensure!(begun_with < coupons, "all was recorded before it could be seen");
-                return Ok(float(recorded - begun_with) / (now - since).as_secs_f64());
+            Some((first_count, since)) if recorded >= coupons => {
+                ensure!(first_count < coupons, "all records were recorded within one polling interval");
+                return Ok(float(recorded - first_count) / (now - since).as_secs_f64());
             }
             _ => {}
         }
@@ -66,23 +65,24 @@ fn record(installation: &Installation, coupons: u64) -> Result<f64> {
     }
 }
 
-/// The same rows into a table of the same kind: rows a second.
+/// Inserts the same rows into a table with the same schema. Returns rows per second.
 fn insert(installation: &Installation, event: &str, coupons: u64) -> Result<f64> {
     let uid = installation.uid(event)?;
     let (rows, _) = installation.psql(&format!(
         "SELECT user_id, code, type, value, issued_at FROM issuance WHERE event_uid = '{uid}' ORDER BY recorded_at;\n"
     ))?;
     let rows: Vec<&str> = rows.lines().collect();
-    ensure!(float(coupons) - float(rows.len() as u64) == 0.0, "{} rows of {coupons}", rows.len());
+    ensure!(float(coupons) - float(rows.len() as u64) == 0.0, "{} of {coupons} rows", rows.len());
     installation.psql(
-        "CREATE TABLE control_issuance (LIKE issuance INCLUDING ALL, FOREIGN KEY (event_uid) REFERENCES coupon_event);\n",
+        "CREATE TABLE control_issuance \
+         (LIKE issuance INCLUDING ALL, FOREIGN KEY (event_uid) REFERENCES coupon_event);\n",
     )?;
     let mut script = String::new();
     for batch in rows.chunks(BATCH) {
         script.push_str("INSERT INTO control_issuance (event_uid, user_id, code, type, value, issued_at) VALUES ");
         for (number, row) in batch.iter().enumerate() {
             let fields: Vec<_> = row.split('|').collect();
-            let [user, code, kind, value, issued_at] = fields[..] else { anyhow::bail!("a row: {row}") };
+            let [user, code, kind, value, issued_at] = fields[..] else { anyhow::bail!("invalid row: {row}") };
             let comma = if number > 0 { "," } else { "" };
             write!(script, "{comma}('{uid}','{user}','{code}','{kind}',{value},'{issued_at}')")?;
         }

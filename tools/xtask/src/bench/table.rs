@@ -1,16 +1,16 @@
-//! The table: each row a figure with its goal.
+//! The table of results and goals.
 
 use std::fmt;
 
-use super::figures::Spread;
+use super::statistics::Samples;
 
-/// What a figure should be.
+/// The goal of a result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Goal {
     AtLeast(f64),
     AtMost(f64),
-    /// It is only to be known.
-    Stated,
+    /// No goal: the result is only informative.
+    None,
 }
 
 impl Goal {
@@ -18,7 +18,7 @@ impl Goal {
         match self {
             Self::AtLeast(least) => value >= least,
             Self::AtMost(most) => value <= most,
-            Self::Stated => true,
+            Self::None => true,
         }
     }
 }
@@ -28,27 +28,27 @@ impl fmt::Display for Goal {
         match self {
             Self::AtLeast(least) => write!(f, "at least {least}"),
             Self::AtMost(most) => write!(f, "at most {most:.3}"),
-            Self::Stated => f.write_str("stated"),
+            Self::None => f.write_str("none"),
         }
     }
 }
 
-/// One figure.
+/// One row of the table.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) work: String,
     pub(super) control: String,
     pub(super) goal: Goal,
-    /// The figure in each round.
-    pub(super) result: Spread,
-    /// What it was made from.
+    /// The results of all rounds.
+    pub(super) result: Samples,
+    /// The underlying measurements.
     pub(super) details: String,
 }
 
 impl Row {
-    fn verdict(&self) -> &'static str {
+    fn goal_status(&self) -> &'static str {
         match self.goal {
-            Goal::Stated => "",
+            Goal::None => "",
             goal if goal.is_met(self.result.median()) => "met",
             _ => "MISSED",
         }
@@ -62,36 +62,36 @@ pub(super) struct Curve {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// All that was measured.
+/// All results.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) rows: Vec<Row>,
-    /// What an issuer gave at the most, in coupons a second.
+    /// The highest throughput of an issuer, in coupons per second.
     pub(super) highest: Option<f64>,
-    /// Answers a second against requests a second.
+    /// Answers per second by requests per second.
     pub(super) throughput: Vec<Curve>,
-    /// Milliseconds against requests a second.
+    /// Milliseconds by requests per second.
     pub(super) latency: Vec<Curve>,
-    /// Seconds against coupons.
+    /// Seconds by coupons.
     pub(super) preload: Vec<Curve>,
 }
 
 impl Table {
-    pub(super) fn add(&mut self, work: &str, control: &str, goal: Goal, result: Spread, details: String) {
+    pub(super) fn add(&mut self, work: &str, control: &str, goal: Goal, result: Samples, details: String) {
         let row = Row { work: work.to_owned(), control: control.to_owned(), goal, result, details };
-        eprintln!("  {}: {} {}  [{}]", row.work, row.result, row.verdict(), row.details);
+        eprintln!("  {}: {} {}  [{}]", row.work, row.result, row.goal_status(), row.details);
         self.rows.push(row);
     }
 }
 
-/// As Markdown.
+/// Formats the table as Markdown.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| work | control in the same run | goal | result | | measured |")?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         for row in &self.rows {
             let Row { work, control, goal, result, details } = row;
-            writeln!(f, "| {work} | {control} | {goal} | {result} | {} | {details} |", row.verdict())?;
+            writeln!(f, "| {work} | {control} | {goal} | {result} | {} | {details} |", row.goal_status())?;
         }
         Ok(())
     }
@@ -102,17 +102,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_goal_that_is_missed_says_so() {
+    fn row_below_goal_is_missed() {
         let row = |goal, value| Row {
             work: String::new(),
             control: String::new(),
             goal,
-            result: Spread::from_iter([value]),
+            result: Samples::from_iter([value]),
             details: String::new(),
         };
-        assert_eq!(row(Goal::AtLeast(0.7), 0.7).verdict(), "met");
-        assert_eq!(row(Goal::AtLeast(0.7), 0.69).verdict(), "MISSED");
-        assert_eq!(row(Goal::AtMost(1.4), 1.5).verdict(), "MISSED");
-        assert_eq!(row(Goal::Stated, 9.0).verdict(), "");
+        assert_eq!(row(Goal::AtLeast(0.7), 0.7).goal_status(), "met");
+        assert_eq!(row(Goal::AtLeast(0.7), 0.69).goal_status(), "MISSED");
+        assert_eq!(row(Goal::AtMost(1.4), 1.5).goal_status(), "MISSED");
+        assert_eq!(row(Goal::None, 9.0).goal_status(), "");
     }
 }

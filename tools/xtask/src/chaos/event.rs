@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::coupon_event::{condition, get, manifest};
 
-/// An event, and what its manifest says now.
+/// An event and its current manifest.
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) name: String,
@@ -20,26 +20,25 @@ impl Event {
         Self { name, total, acknowledge, is_paused: false }
     }
 
-    /// Applies its manifest.
-    pub(super) fn write(&self, kubernetes: &Kubernetes) -> Result<()> {
+    pub(super) fn apply(&self, kubernetes: &Kubernetes) -> Result<()> {
         let mut manifest = manifest(&self.name, "Chaos", self.total, self.acknowledge);
         manifest["spec"]["issuance"] = json!(if self.is_paused { "Paused" } else { "Auto" });
         kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest.to_string()).map(drop)
     }
 
-    /// A tenth more coupons.
+    /// Adds a tenth of the coupons.
     pub(super) fn top_up(&mut self, kubernetes: &Kubernetes) -> Result<()> {
         self.total += self.total / 10 + 1;
-        self.write(kubernetes)
+        self.apply(kubernetes)
     }
 
-    /// Holds it, or lets it go on.
+    /// Pauses or resumes the event.
     pub(super) fn pause(&mut self, kubernetes: &Kubernetes, is_paused: bool) -> Result<()> {
         self.is_paused = is_paused;
-        self.write(kubernetes)
+        self.apply(kubernetes)
     }
 
-    /// Whether it is loaded as its manifest says, and users get coupons, or did until none was left.
+    /// Whether the manifest is loaded, and the event is open or sold out.
     pub(super) fn is_open(&self, kubernetes: &Kubernetes) -> Result<bool> {
         let event = get(kubernetes, &self.name)?;
         let is_current = event.pointer("/status/observedGeneration") == event.pointer("/metadata/generation");
@@ -48,7 +47,6 @@ impl Event {
         Ok(is_current && event.pointer("/status/loaded") == Some(&json!(self.total)) && (holds("Open") || sold_out))
     }
 
-    /// Takes it away: what it was is proven.
     pub(super) fn delete(self, kubernetes: &Kubernetes) -> Result<()> {
         kubernetes.kubectl(&["delete", "couponevent", &self.name, "--wait=false"]).map(drop)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, and for how long.
+//! Kinds of faults, and random faults.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result};
 use couponry_testbed::toxiproxy::Toxic;
 
-use super::dice::Dice;
 use super::links::{LINKS, Link};
+use super::rng::Rng;
 
 /// A process of the installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Component {
     Issuer,
     Consumer,
     Operator,
@@ -24,62 +24,62 @@ pub(super) enum Part {
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// kill -9, and started again after the fault's time.
-    Kill(Part),
-    /// `pg_ctl stop -m immediate`, and started again after the fault's time.
+    /// SIGKILL; restarted after the fault.
+    Kill(Component),
+    /// `pg_ctl stop -m immediate`; restarted after the fault.
     Immediate,
-    /// SIGSTOP, and SIGCONT after the fault's time.
-    Freeze(Part),
-    Spoil(Toxic),
-    /// A program ends, again and again, at one of its failpoints.
-    Crash(Part),
-    /// All operators do, while the event is made and loaded.
+    /// SIGSTOP; SIGCONT after the fault.
+    Freeze(Component),
+    Network(Toxic),
+    /// A program crashes repeatedly at one of its failpoints.
+    Crash(Component),
+    /// All operators crash repeatedly during the preload.
     CrashPreload,
-    /// A background save that fails: Redis refuses every write with MISCONF.
+    /// A save fails, so Redis rejects writes with MISCONF_TIMEOUT.
     Misconf,
-    /// No replica is there, and one is demanded: NOREPLICAS.
+    /// Redis requires replicas, and rejects writes with NOREPLICAS.
     NoReplicas,
-    /// OOM.
+    /// Redis is out of memory, and rejects writes with OOM.
     MaxMemory,
     /// FLUSHALL.
     Flush,
-    /// A crash after which Redis comes back as it was when the fault began.
+    /// Redis crashes, and restarts with the data from the beginning of the fault.
     RollBack,
-    /// Between two and five consumers, with every few seconds another number.
+    /// The number of consumers changes every few seconds.
     Rescale,
-    /// An issuer's clock is set by so many seconds.
+    /// The clock of an issuer is set ahead by these seconds.
     Clock(i64),
-    /// A third operator, without leader election, beside the one that leads.
+    /// Another operator runs without leader election.
     SecondLeader,
-    /// More coupons, by the manifest.
+    /// The manifest is changed to more coupons.
     TopUp,
-    /// The manifest says Paused, and Auto after the fault's time.
+    /// The manifest is changed to Paused, and back after the fault.
     Pause,
 }
 
-/// Every kind, by its name on the command line.
+/// All kinds, with their names on the command line.
 pub(super) const KINDS: [(&str, Kind); 33] = [
-    ("kill-issuer", Kind::Kill(Part::Issuer)),
-    ("kill-consumer", Kind::Kill(Part::Consumer)),
-    ("kill-operator", Kind::Kill(Part::Operator)),
-    ("kill-redis", Kind::Kill(Part::Redis)),
-    ("kill-kafka", Kind::Kill(Part::Kafka)),
-    ("kill-postgres", Kind::Kill(Part::Postgres)),
+    ("kill-issuer", Kind::Kill(Component::Issuer)),
+    ("kill-consumer", Kind::Kill(Component::Consumer)),
+    ("kill-operator", Kind::Kill(Component::Operator)),
+    ("kill-redis", Kind::Kill(Component::Redis)),
+    ("kill-kafka", Kind::Kill(Component::Kafka)),
+    ("kill-postgres", Kind::Kill(Component::Postgres)),
     ("immediate-postgres", Kind::Immediate),
-    ("freeze-issuer", Kind::Freeze(Part::Issuer)),
-    ("freeze-consumer", Kind::Freeze(Part::Consumer)),
-    ("freeze-operator", Kind::Freeze(Part::Operator)),
-    ("freeze-redis", Kind::Freeze(Part::Redis)),
-    ("freeze-kafka", Kind::Freeze(Part::Kafka)),
-    ("freeze-postgres", Kind::Freeze(Part::Postgres)),
-    ("cut-link", Kind::Spoil(Toxic::Cut)),
-    ("delay-link", Kind::Spoil(Toxic::Delayed(Duration::from_millis(1500)))),
-    ("half-open-link", Kind::Spoil(Toxic::HalfOpen)),
-    ("unanswered-link", Kind::Spoil(Toxic::Unanswered)),
-    ("slow-link", Kind::Spoil(Toxic::Slow(3))),
-    ("crash-issuer", Kind::Crash(Part::Issuer)),
-    ("crash-consumer", Kind::Crash(Part::Consumer)),
-    ("crash-operator", Kind::Crash(Part::Operator)),
+    ("freeze-issuer", Kind::Freeze(Component::Issuer)),
+    ("freeze-consumer", Kind::Freeze(Component::Consumer)),
+    ("freeze-operator", Kind::Freeze(Component::Operator)),
+    ("freeze-redis", Kind::Freeze(Component::Redis)),
+    ("freeze-kafka", Kind::Freeze(Component::Kafka)),
+    ("freeze-postgres", Kind::Freeze(Component::Postgres)),
+    ("cut-link", Kind::Network(Toxic::Cut)),
+    ("delay-link", Kind::Network(Toxic::Delayed(Duration::from_millis(1500)))),
+    ("half-open-link", Kind::Network(Toxic::HalfOpen)),
+    ("unanswered-link", Kind::Network(Toxic::Unanswered)),
+    ("slow-link", Kind::Network(Toxic::Slow(3))),
+    ("crash-issuer", Kind::Crash(Component::Issuer)),
+    ("crash-consumer", Kind::Crash(Component::Consumer)),
+    ("crash-operator", Kind::Crash(Component::Operator)),
     ("crash-preload", Kind::CrashPreload),
     ("redis-misconf", Kind::Misconf),
     ("redis-no-replicas", Kind::NoReplicas),
@@ -101,7 +101,7 @@ impl Kind {
 }
 
 impl Kind {
-    /// Whether Redis forgets what it had answered: users may then be told of a coupon only when Kafka has it.
+    /// Whether Redis loses answered issuances. The event must then have `acknowledge: Kafka`.
     pub(super) fn loses_data(self) -> bool {
         matches!(self, Self::Flush | Self::RollBack)
     }
@@ -112,29 +112,29 @@ impl FromStr for Kind {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = KINDS.iter().find(|(name, _)| *name == text);
-        found.map(|(_, kind)| *kind).context("no such fault: `cargo xtask chaos --list` tells them all")
+        found.map(|(_, kind)| *kind).context("unknown kind of fault; `cargo xtask chaos --list` lists all")
     }
 }
 
-/// One fault of a round.
+/// A fault of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) kind: Kind,
-    /// How long all is well before it.
+    /// Time without faults before it.
     pub(super) after: Duration,
-    /// How long it lasts.
-    pub(super) lasts: Duration,
-    /// Which of several it hits.
+    /// Its duration.
+    pub(super) duration: Duration,
+    /// Selects one of several processes.
     pub(super) which: u64,
-    /// Which link, when it is one of those.
+    /// The link, for faults of the network.
     pub(super) link: Link,
 }
 
-/// What `FAILPOINTS` says for each of the places where these programs may end.
-fn crash_points(part: Part) -> &'static [&'static str] {
-    match part {
-        Part::Issuer => &["issuer.after-lua=5%return", "issuer.before-outbox-deletion=5%return"],
-        Part::Consumer => &[
+/// The failpoints at which these programs can crash.
+fn crash_points(component: Component) -> &'static [&'static str] {
+    match component {
+        Component::Issuer => &["issuer.after-lua=5%return", "issuer.before-outbox-deletion=5%return"],
+        Component::Consumer => &[
             "database.before-record-commit=20%return",
             "consumer.after-record=20%return",
             "consumer.before-offsets=20%return",
@@ -149,37 +149,37 @@ fn crash_points(part: Part) -> &'static [&'static str] {
 }
 
 impl Fault {
-    /// The value of `FAILPOINTS` for this fault.
+    /// The value of the variable `FAILPOINTS`.
     pub(super) fn failpoints(&self) -> String {
         match self.kind {
-            Kind::CrashPreload => crash_points(Part::Operator).join(";"),
-            Kind::Crash(part) => {
-                let points = crash_points(part);
+            Kind::CrashPreload => crash_points(Component::Operator).join(";"),
+            Kind::Crash(component) => {
+                let points = crash_points(component);
                 points[usize::try_from(self.which % points.len() as u64).unwrap_or(0)].to_owned()
             }
             _ => String::new(),
         }
     }
 
-    /// Draws the times and the place of a fault. A brief one is for tests.
-    pub(super) fn draw(kind: Kind, brief: bool, dice: &mut Dice) -> Self {
-        let after = if brief { dice.seconds(0, 1) } else { dice.seconds(1, 4) };
-        let lasts = match (kind, brief) {
-            (_, true) => dice.seconds(2, 3),
-            // Longer than a producer goes on trying, and as long as a consumer's session lasts.
-            (Kind::Freeze(Part::Kafka), false) => Duration::from_secs(45),
-            (Kind::Kill(_) | Kind::Immediate | Kind::TopUp, false) => dice.seconds(0, 6),
-            (Kind::Rescale, false) => dice.seconds(10, 20),
-            (_, false) => dice.seconds(2, 20),
+    /// A random fault of this kind. Tests use is_brief ones.
+    pub(super) fn draw(kind: Kind, is_brief: bool, rng: &mut Rng) -> Self {
+        let after = if is_brief { rng.seconds(0, 1) } else { rng.seconds(1, 4) };
+        let duration = match (kind, is_brief) {
+            (_, true) => rng.seconds(2, 3),
+            // Longer than the delivery timeout of the producer, and as long as the session timeout of a consumer.
+            (Kind::Freeze(Component::Kafka), false) => Duration::from_secs(45),
+            (Kind::Kill(_) | Kind::Immediate | Kind::TopUp, false) => rng.seconds(0, 6),
+            (Kind::Rescale, false) => rng.seconds(10, 20),
+            (_, false) => rng.seconds(2, 20),
         };
-        Self { kind, after, lasts, which: dice.any(), link: *dice.pick(&LINKS) }
+        Self { kind, after, duration, which: rng.next(), link: *rng.pick(&LINKS) }
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {:.1} s", self.kind.name(), self.lasts.as_secs_f64())?;
-        if let Kind::Spoil(_) = self.kind {
+        write!(f, "{} for {:.1} s", self.kind.name(), self.duration.as_secs_f64())?;
+        if let Kind::Network(_) = self.kind {
             write!(f, ", from {} to {}", self.link.0, self.link.1)?;
         } else if let Kind::Crash(_) = self.kind {
             write!(f, ", {}", self.failpoints())?;
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_found_by_its_name() {
+    fn kind_is_parsed_from_its_name() {
         for (name, kind) in KINDS {
             assert_eq!((name.parse::<Kind>().unwrap(), kind.name()), (kind, name));
         }
@@ -201,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_follows_from_the_seed() {
-        let draw = |seed| Fault::draw(Kind::Kill(Part::Redis), false, &mut Dice::new(seed));
+    fn faults_with_same_seed_are_identical() {
+        let draw = |seed| Fault::draw(Kind::Kill(Component::Redis), false, &mut Rng::new(seed));
         assert_eq!(draw(5), draw(5));
         assert_ne!(draw(5), draw(6));
     }

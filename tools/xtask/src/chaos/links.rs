@@ -1,24 +1,24 @@
-//! The ways from our programs to the servers, each through a proxy that can spoil it.
+//! The network links from programs to servers, each with a proxy which can inject faults.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use couponry_testbed::kafka::Door;
+use couponry_testbed::kafka::ProxiedListener;
 use couponry_testbed::toxiproxy::Toxic;
 use couponry_testbed::{Kafka, Toxiproxy, ports};
 
 use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR};
 use crate::servers::Servers;
 
-/// One kind of program speaking to one kind of server.
+/// A kind of program and a server.
 pub(super) type Link = (&'static str, &'static str);
 
 pub(super) const REDIS: &str = "redis";
 pub(super) const KAFKA: &str = "kafka";
 pub(super) const POSTGRES: &str = "postgres";
 
-/// All of them: an issuer does not speak to Postgres.
+/// All links. Issuers do not connect to Postgres.
 pub(super) const LINKS: [Link; 8] = [
     (ISSUER, REDIS),
     (ISSUER, KAFKA),
@@ -38,28 +38,36 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Starts the servers with the proxies in front of them.
+    /// Starts the servers, and the proxies in front of them.
     pub(super) fn start() -> Result<(Servers, Self)> {
         let ports = LINKS.iter().map(|link| Ok((*link, ports::free()?))).collect::<Result<Vec<_>>>()?;
         let to_kafka = ports.iter().filter(|((_, server), _)| *server == KAFKA);
-        let doors: Vec<(Link, Door)> = to_kafka
-            .map(|(link, proxy)| Ok((*link, Door { proxy: *proxy, listen: ports::free()? })))
+        let listeners: Vec<(Link, ProxiedListener)> = to_kafka
+            .map(|(link, proxy)| Ok((*link, ProxiedListener { proxy: *proxy, listen: ports::free()? })))
             .collect::<Result<_>>()?;
         let proxy = Toxiproxy::start()?;
-        let servers =
-            Servers::start_with(|| Kafka::start_behind(&doors.iter().map(|(_, door)| *door).collect::<Vec<_>>()))?;
+        let servers = Servers::start_with(|| {
+            Kafka::start_behind(&listeners.iter().map(|(_, listener)| *listener).collect::<Vec<_>>())
+        })?;
         for (link, port) in &ports {
             let upstream = match link.1 {
                 REDIS => servers.redis.port(),
                 POSTGRES => servers.postgres.port(),
-                _ => doors.iter().find(|(other, _)| other == link).context("a link to Kafka without a door")?.1.listen,
+                _ => {
+                    listeners
+                        .iter()
+                        .find(|(other, _)| other == link)
+                        .context("a link to Kafka has no listener")?
+                        .1
+                        .listen
+                }
             };
-            proxy.link(&name(*link), *port, upstream)?;
+            proxy.add_proxy(&name(*link), *port, upstream)?;
         }
         Ok((servers, Self { proxy, ports }))
     }
 
-    /// The addresses for one kind of program.
+    /// The addresses for a kind of program.
     pub(super) fn addresses(&self, program: &str, servers: &Servers) -> Addresses {
         let mut addresses = Addresses::from(servers);
         for ((_, server), port) in self.ports.iter().filter(|((of, _), _)| *of == program) {
@@ -72,16 +80,16 @@ impl Links {
         addresses
     }
 
-    pub(super) fn spoil(&self, link: Link, toxic: Toxic) -> Result<()> {
-        self.proxy.spoil(&name(link), toxic)
+    pub(super) fn inject(&self, link: Link, toxic: Toxic) -> Result<()> {
+        self.proxy.inject(&name(link), toxic)
     }
 
-    /// Makes all links whole again.
-    pub(super) fn heal(&self) -> Result<()> {
-        // To end the connections that vanished, the proxy may need a moment.
+    /// Removes all faults.
+    pub(super) fn reset(&self) -> Result<()> {
+        // The proxy needs a moment to close half-open connections.
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            match self.proxy.heal() {
+            match self.proxy.reset() {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => thread::sleep(Duration::from_millis(200)),

@@ -1,21 +1,22 @@
 //! `cargo xtask chaos`.
 //!
-//! Two operators, three issuers and three consumers, each of whose ways to Redis, Kafka and Postgres leads through a proxy,
-//! serve round after round. A [`round`] is an event with users who ask, while [`fault`]s drawn from a seed strike one after
-//! the other; then all is healed, and `loadgen check` compares every answer with what the stores have.
+//! An installation of two operators, three issuers and three consumers, with a proxy on each connection to Redis,
+//! Kafka and Postgres, serves one event after the other. In each [`round`], random [`fault`]s are injected one after
+//! the other while users send requests. Then all faults are removed, and `loadgen check` compares all answers with
+//! the stores.
 //!
-//! [`deed`] is how a fault begins and ends, [`stage`] what it strikes, [`links`] the proxies, [`silence`] how long users heard nothing,
-//! [`tally`] the sum.
+//! [`inject`] injects and removes faults, [`installation`] starts and restarts programs, [`links`] has the proxies,
+//! [`outage`] computes how long no request was answered, and [`statistics`] sums up all rounds.
 
-mod deed;
-mod dice;
 mod event;
 mod fault;
+mod inject;
+mod installation;
 mod links;
+mod outage;
+mod rng;
 mod round;
-mod silence;
-mod stage;
-mod tally;
+mod statistics;
 
 use std::fs;
 use std::path::Path;
@@ -24,43 +25,43 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use couponry_testbed::progress::human;
+use couponry_testbed::progress::format_duration;
 
 use crate::{cargo, signals};
-use dice::Dice;
 use fault::{Fault, KINDS, Kind};
+use installation::Installation;
+use rng::Rng;
 use round::Round;
-use stage::Stage;
-use tally::Tally;
+use statistics::Statistics;
 
-/// What `cargo xtask test` plays.
-const SEED_OF_THE_TESTS: u64 = 2;
-/// How many faults a round has.
+/// The seed of `cargo xtask test`.
+const TEST_SEED: u64 = 2;
+/// Number of faults in a round.
 const FAULTS: std::ops::RangeInclusive<u64> = 3..=6;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Decides the faults and who asks when; drawn and printed when not given.
+    /// Determines faults and workloads. Default: random.
     #[arg(long)]
     seed: Option<u64>,
 
-    /// How long new rounds are begun.
+    /// Start new rounds for this long.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
 
-    /// How many asks a second are sent.
+    /// Requests per second.
     #[arg(long, default_value_t = 200, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
 
-    /// Only faults of this kind; may be given several times.
+    /// Inject only faults of this kind. Repeatable.
     #[arg(long = "fault", value_name = "NAME")]
     faults: Vec<Kind>,
 
-    /// Each kind of fault once, briefly, in any order, instead of so many minutes.
+    /// Inject each kind of fault once, briefly, in one round.
     #[arg(long)]
     once: bool,
 
-    /// Tells the names of the faults, and does nothing else.
+    /// List the kinds of faults and exit.
     #[arg(long)]
     list: bool,
 }
@@ -74,61 +75,70 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     couponry_testbed::programs::install()?;
     cargo::build_programs()?;
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seed = options.seed.unwrap_or_else(|| Dice::new(u64::from(since_1970.subsec_nanos())).any() >> 32);
-    let kept = play(options, seed)?;
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = options.seed.unwrap_or_else(|| Rng::new(u64::from(now.subsec_nanos())).next() >> 32);
+    let passed = run_with_seed(options, seed)?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Each kind of fault once, as the tests do it: always in the same order. The programs must be built. Whether every promise
-/// held.
+/// Injects each kind of fault once, for the tests: always in the same order. The programs must be built. Returns
+/// whether all checks passed.
 pub(crate) fn once() -> Result<bool> {
-    play(&Options { seed: None, minutes: 0, rate: 200, faults: Vec::new(), once: true, list: false }, SEED_OF_THE_TESTS)
+    run_with_seed(
+        &Options { seed: None, minutes: 0, rate: 200, faults: Vec::new(), once: true, list: false },
+        TEST_SEED,
+    )
 }
 
-/// Plays all rounds on an installation of their own. Whether every promise held.
-fn play(options: &Options, seed: u64) -> Result<bool> {
+/// Runs all rounds on a new installation. Returns whether all checks passed.
+fn run_with_seed(options: &Options, seed: u64) -> Result<bool> {
     println!("seed {seed}");
     let dir = cargo::built("chaos")?.join(seed.to_string());
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let mut stage = Stage::start(&dir)?;
-    let mut tally = Tally::default();
-    let begun = Instant::now();
-    let played = rounds(options, seed, &mut stage, &dir, &mut tally);
-    signals::yield_to_shutdown();
-    println!("\nseed {seed}, {}\n{tally}", human(begun.elapsed()));
-    if let Ok(true) = played {
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut installation = Installation::start(&dir)?;
+    let mut statistics = Statistics::default();
+    let start = Instant::now();
+    let result = run_rounds(options, seed, &mut installation, &dir, &mut statistics);
+    signals::wait_for_shutdown();
+    println!("\nseed {seed}, {}\n{statistics}", format_duration(start.elapsed()));
+    if let Ok(true) = result {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     } else {
-        stage.keep_logs(&dir)?;
-        eprintln!("the histories of the rounds that failed, and all logs, are in {}", dir.display());
+        installation.keep_logs(&dir)?;
+        eprintln!("histories of the failed rounds and all logs: {}", dir.display());
     }
-    played
+    result
 }
 
-/// Whether every promise held.
-fn rounds(options: &Options, seed: u64, stage: &mut Stage, dir: &Path, tally: &mut Tally) -> Result<bool> {
-    let mut dice = Dice::new(seed);
+/// Returns whether all checks passed.
+fn run_rounds(
+    options: &Options,
+    seed: u64,
+    installation: &mut Installation,
+    dir: &Path,
+    statistics: &mut Statistics,
+) -> Result<bool> {
+    let mut rng = Rng::new(seed);
     let kinds =
         if options.faults.is_empty() { KINDS.iter().map(|(_, kind)| *kind).collect() } else { options.faults.clone() };
     if options.once {
         let mut kinds = kinds;
-        dice.shuffle(&mut kinds);
-        let faults = kinds.into_iter().map(|kind| Fault::draw(kind, true, &mut dice)).collect();
-        return Round::draw(1, faults, options.rate, &mut dice).play(stage, dir, tally);
+        rng.shuffle(&mut kinds);
+        let faults = kinds.into_iter().map(|kind| Fault::draw(kind, true, &mut rng)).collect();
+        return Round::draw(1, faults, options.rate, &mut rng).run(installation, dir, statistics);
     }
     let deadline = Instant::now() + Duration::from_secs(60 * options.minutes);
-    let mut kept = true;
+    let mut passed = true;
     for number in 1.. {
         if Instant::now() >= deadline {
             break;
         }
-        let count = dice.between(*FAULTS.start(), *FAULTS.end());
-        let faults = (0..count).map(|_| Fault::draw(*dice.pick(&kinds), false, &mut dice)).collect();
-        kept &= Round::draw(number, faults, options.rate, &mut dice).play(stage, dir, tally)?;
+        let count = rng.between(*FAULTS.start(), *FAULTS.end());
+        let faults = (0..count).map(|_| Fault::draw(*rng.pick(&kinds), false, &mut rng)).collect();
+        passed &= Round::draw(number, faults, options.rate, &mut rng).run(installation, dir, statistics)?;
     }
-    Ok(kept)
+    Ok(passed)
 }

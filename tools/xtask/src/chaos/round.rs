@@ -1,4 +1,4 @@
-//! One round: a new event, a load, faults one after the other, and the check.
+//! A round: a new event, a load, faults one after the other, and the check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,118 +8,123 @@ use anyhow::{Context, Result, bail, ensure};
 use couponry_testbed::Process;
 use couponry_testbed::process::Launch;
 
-use super::dice::Dice;
 use super::event::Event;
 use super::fault::{Fault, Kind};
-use super::silence;
-use super::stage::Stage;
-use super::tally::Tally;
+use super::installation::Installation;
+use super::outage;
+use super::rng::Rng;
+use super::statistics::Statistics;
 use crate::cargo;
 
-/// How long an event may take to be loaded, whatever happens to the operators.
-const PREPARED: Duration = Duration::from_mins(5);
-/// How long users go on asking when all is well again.
-const CALM: Duration = Duration::from_secs(5);
-/// How long the last users may take to get their answers.
-const ANSWERED: Duration = Duration::from_mins(2);
-/// How long the way of the last coupons may take.
-const DRAINED: Duration = Duration::from_mins(4);
+/// Timeout for the preload, with crashing operators.
+const PRELOAD_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long the load continues without faults.
+const CALM_PERIOD: Duration = Duration::from_secs(5);
+/// Timeout for the last answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+/// Timeout until all issuances are recorded.
+const RECORD_TIMEOUT: Duration = Duration::from_mins(4);
 
-/// What a round does.
+/// Parameters of a round.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) number: u64,
     pub(super) faults: Vec<Fault>,
-    /// How many asks a second.
+    /// Requests per second.
     pub(super) rate: u64,
-    /// Coupons for so many percent of the users. About half of these get to ask.
+    /// Number of coupons in percent of the users. About half of the users send a request in time.
     pub(super) stock_percent: u64,
     pub(super) acknowledge: &'static str,
-    /// Decides who asks when.
+    /// The seed of the workload.
     pub(super) seed: u64,
 }
 
 impl Round {
-    /// Draws what the faults leave open.
-    pub(super) fn draw(number: u64, faults: Vec<Fault>, rate: u64, dice: &mut Dice) -> Self {
-        let stock_percent = *dice.pick(&[20, 40, 100]);
-        let any = *dice.pick(&["Redis", "Kafka"]);
-        let acknowledge = if faults.iter().any(|fault| fault.kind.loses_data()) { "Kafka" } else { any };
-        Self { number, faults, rate, stock_percent, acknowledge, seed: dice.any() }
+    /// Draws the other parameters.
+    pub(super) fn draw(number: u64, faults: Vec<Fault>, rate: u64, rng: &mut Rng) -> Self {
+        let stock_percent = *rng.pick(&[20, 40, 100]);
+        let acknowledge = *rng.pick(&["Redis", "Kafka"]);
+        let acknowledge = if faults.iter().any(|fault| fault.kind.loses_data()) { "Kafka" } else { acknowledge };
+        Self { number, faults, rate, stock_percent, acknowledge, seed: rng.next() }
     }
 
-    /// So many users that the last have not asked yet when all is well again, however long a server takes to come back.
+    /// Enough users for the whole round, even if servers restart slowly.
     fn users(&self) -> u64 {
-        let faults: Duration = self.faults.iter().map(|fault| fault.after + fault.lasts).sum();
-        (2 * faults + CALM).as_secs() * self.rate
+        let faults: Duration = self.faults.iter().map(|fault| fault.after + fault.duration).sum();
+        (2 * faults + CALM_PERIOD).as_secs() * self.rate
     }
 
-    /// Plays it, and adds what was seen to the tally. Whether every promise held.
-    pub(super) fn play(&self, stage: &mut Stage, dir: &Path, tally: &mut Tally) -> Result<bool> {
-        let (begun, users) = (Instant::now(), self.users());
+    /// Runs the round and adds its statistics. Returns whether all checks passed.
+    pub(super) fn run(&self, installation: &mut Installation, dir: &Path, statistics: &mut Statistics) -> Result<bool> {
+        let (start, users) = (Instant::now(), self.users());
         let total = users * self.stock_percent / 100;
         let name = format!("round-{}", self.number);
-        println!("\nround {}: {total} coupons for {users} users, acknowledge {}", self.number, self.acknowledge);
+        println!("\nround {}: {total} coupons, {users} users, acknowledge {}", self.number, self.acknowledge);
         let mut event = Event::new(name, total, self.acknowledge);
-        let (at_first, faults): (Vec<&Fault>, Vec<_>) = self.faults.iter().partition(|f| f.kind == Kind::CrashPreload);
-        for fault in &at_first {
-            println!("     at first  {}", fault.kind.name());
-            fault.begin(stage, &mut event)?;
+        let (preload_faults, faults): (Vec<&Fault>, Vec<_>) =
+            self.faults.iter().partition(|f| f.kind == Kind::CrashPreload);
+        for fault in &preload_faults {
+            println!("    preload  {}", fault.kind.name());
+            fault.inject(installation, &mut event)?;
         }
-        event.write(&stage.servers.kubernetes)?;
-        let mut ended = stage.wait_open(&event)?;
-        for fault in at_first {
-            fault.heal(stage, &mut event)?;
-            tally.struck(fault);
+        event.apply(&installation.servers.kubernetes)?;
+        let mut restarts = installation.wait_open(&event)?;
+        for fault in preload_faults {
+            fault.remove(installation, &mut event)?;
+            statistics.add_fault(fault);
         }
-        println!("  {:>6.1} s  open; {ended} programs had ended by themselves", begun.elapsed().as_secs_f64());
-        let load = Load::start(self, stage, &event, users, dir)?;
+        println!("  {:>6.1} s  open, {restarts} restarts of programs", start.elapsed().as_secs_f64());
+        let load = Load::start(self, installation, &event, users, dir)?;
 
-        let mut strikes = Vec::new();
+        let mut injections = Vec::new();
         for fault in faults {
-            ended += stage.pass(fault.after, |_| Ok(false))?;
-            println!("  {:>6.1} s  {fault}", begun.elapsed().as_secs_f64());
-            strikes.push((jiff::Timestamp::now().as_microsecond(), fault.kind.name()));
-            ended += fault.strike(stage, &mut event)?;
-            tally.struck(fault);
+            restarts += installation.supervise(fault.after, |_| Ok(false))?;
+            println!("  {:>6.1} s  {fault}", start.elapsed().as_secs_f64());
+            injections.push((jiff::Timestamp::now().as_microsecond(), fault.kind.name()));
+            restarts += fault.run(installation, &mut event)?;
+            statistics.add_fault(fault);
         }
-        stage.wait_ready()?;
-        ended += stage.wait_open(&event)?;
-        println!("  {:>6.1} s  all is well; {ended} programs had ended by themselves", begun.elapsed().as_secs_f64());
-        load.finish(stage)?;
+        installation.wait_ready()?;
+        restarts += installation.wait_open(&event)?;
+        println!("  {:>6.1} s  all faults removed, {restarts} restarts of programs", start.elapsed().as_secs_f64());
+        load.finish(installation)?;
 
-        let silences = silence::after_each(&history(dir, &event), &strikes)?;
-        for ((_, kind), silence) in strikes.into_iter().zip(silences) {
-            tally.silent(kind, silence);
+        let outages = outage::after_each(&history(dir, &event), &injections)?;
+        for ((_, kind), outage) in injections.into_iter().zip(outages) {
+            statistics.add_outage(kind, outage);
         }
-        let kept = check(stage, &event, dir, tally)?;
-        println!("  {:>6.1} s  {}", begun.elapsed().as_secs_f64(), if kept { "every promise held" } else { "BROKEN" });
-        if kept {
-            event.delete(&stage.servers.kubernetes)?;
+        let passed = check(installation, &event, dir, statistics)?;
+        println!(
+            "  {:>6.1} s  {}",
+            start.elapsed().as_secs_f64(),
+            if passed { "all checks passed" } else { "checks FAILED" }
+        );
+        if passed {
+            event.delete(&installation.servers.kubernetes)?;
         }
-        Ok(kept)
+        Ok(passed)
     }
 }
 
-/// Compares what the users were told with what the stores have.
-fn check(stage: &mut Stage, event: &Event, dir: &Path, tally: &mut Tally) -> Result<bool> {
-    let (history, numbers) = (history(dir, event), dir.join("numbers.json"));
+/// Compares the history with the stores.
+fn check(installation: &mut Installation, event: &Event, dir: &Path, statistics: &mut Statistics) -> Result<bool> {
+    let (history, counts) = (history(dir, event), dir.join("counts.json"));
     let log = dir.join(format!("{}.check", event.name));
     let check = loadgen("check", &log)?
         .args(["--event", &event.name, "--total", &event.total.to_string()])
-        .args(["--wait", &DRAINED.as_secs().to_string()])
-        .args(["--redis-url", &stage.servers.redis.url()])
-        .args(["--postgres-url", &stage.servers.postgres.url()])
-        .args(["--kafka-brokers", &stage.servers.kafka.brokers()])
-        .args(["--history".as_ref(), history.as_os_str(), "--json".as_ref(), numbers.as_os_str()]);
+        .args(["--wait-seconds", &RECORD_TIMEOUT.as_secs().to_string()])
+        .args(["--redis-url", &installation.servers.redis.url()])
+        .args(["--postgres-url", &installation.servers.postgres.url()])
+        .args(["--kafka-brokers", &installation.servers.kafka.brokers()])
+        .args(["--history".as_ref(), history.as_os_str(), "--json".as_ref(), counts.as_os_str()]);
     let check = Process::start(check)?;
-    stage.pass(2 * DRAINED, |_| Ok(check.exited()?.is_some()))?;
+    installation.supervise(2 * RECORD_TIMEOUT, |_| Ok(check.exited()?.is_some()))?;
     let status = check.wait()?;
     if !matches!(status.code(), Some(0 | 1)) {
-        bail!("the check could not be made ({status}): {}", check.log_tail());
+        bail!("loadgen check failed ({status}): {}", check.log_tail());
     }
-    let read = fs::read_to_string(&numbers).with_context(|| format!("cannot read {}", numbers.display()))?;
-    tally.checked(&serde_json::from_str(&read).context("the check wrote something that is not JSON")?);
+    let json = fs::read_to_string(&counts).with_context(|| format!("cannot read {}", counts.display()))?;
+    statistics.add_check(&serde_json::from_str(&json).context("the output of loadgen check is not valid JSON")?);
     if status.success() {
         fs::remove_file(&history).with_context(|| format!("cannot remove {}", history.display()))?;
     } else {
@@ -128,45 +133,45 @@ fn check(stage: &mut Stage, event: &Event, dir: &Path, tally: &mut Tally) -> Res
     Ok(status.success())
 }
 
-impl Stage {
-    /// Waits until the event is loaded as its manifest says, while programs may go on ending. How many did.
+impl Installation {
+    /// Waits until the manifest is loaded; restarts programs meanwhile. Returns the number of restarts.
     fn wait_open(&mut self, event: &Event) -> Result<u64> {
         let mut open = false;
-        let ended = self.pass(PREPARED, |stage| {
-            open = event.is_open(&stage.servers.kubernetes)?;
+        let restarts = self.supervise(PRELOAD_TIMEOUT, |installation| {
+            open = event.is_open(&installation.servers.kubernetes)?;
             Ok(open)
         })?;
-        ensure!(open, "{} is not open after {PREPARED:?}", event.name);
-        Ok(ended)
+        ensure!(open, "{} is not open after {PRELOAD_TIMEOUT:?}", event.name);
+        Ok(restarts)
     }
 }
 
-/// Users that ask in the background.
+/// The load generator in the background.
 struct Load(Process);
 
 impl Load {
-    fn start(round: &Round, stage: &Stage, event: &Event, users: u64, dir: &Path) -> Result<Self> {
+    fn start(round: &Round, installation: &Installation, event: &Event, users: u64, dir: &Path) -> Result<Self> {
         let mut run = loadgen("run", &dir.join(format!("{}.load", event.name)))?
             .args(["--event", &event.name, "--users", &users.to_string(), "--rate", &round.rate.to_string()])
             .args(["--user-prefix", &format!("r{}-", round.number), "--seed", &round.seed.to_string()])
-            .args(["--max-pause", "2", "--history"])
+            .args(["--max-retry-delay-seconds", "2", "--history"])
             .args([history(dir, event).as_os_str()]);
-        for target in stage.issuers.iter().filter_map(|member| member.node.url()) {
+        for target in installation.issuers.iter().filter_map(|instance| instance.node.url()) {
             run = run.args(["--target", &target]);
         }
         Process::start(run).map(Self)
     }
 
-    /// Lets users go on for a moment, and waits until those who have asked are answered.
-    fn finish(&self, stage: &mut Stage) -> Result<()> {
-        stage.pass(CALM, |_| Ok(self.0.exited()?.is_some()))?;
+    /// Stops the load after a while without faults, and waits for its last answers.
+    fn finish(&self, installation: &mut Installation) -> Result<()> {
+        installation.supervise(CALM_PERIOD, |_| Ok(self.0.exited()?.is_some()))?;
         if self.0.exited()?.is_none() {
             self.0.interrupt()?;
         }
-        stage.pass(ANSWERED, |_| Ok(self.0.exited()?.is_some()))?;
+        installation.supervise(ANSWER_TIMEOUT, |_| Ok(self.0.exited()?.is_some()))?;
         self.0.stop()?;
         let status = self.0.wait()?;
-        ensure!(status.code() == Some(0), "the users could not ask ({status}): {}", self.0.log_tail());
+        ensure!(status.code() == Some(0), "loadgen run failed ({status}): {}", self.0.log_tail());
         Ok(())
     }
 }
@@ -175,7 +180,7 @@ fn history(dir: &Path, event: &Event) -> PathBuf {
     dir.join(format!("{}.history", event.name))
 }
 
-/// A command of loadgen in the background, with no environment that could lead it to other servers.
+/// The load generator, without environment variables which could change its servers.
 fn loadgen(command: &str, log: &Path) -> Result<Launch> {
     let program = cargo::built("debug")?.join("loadgen");
     Ok(Launch::new("loadgen", program, log).clean_env().args([command]))

@@ -1,17 +1,28 @@
-//! The control: what an endpoint costs that does nothing.
+//! The command `loadgen control`.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use axum::{Json, Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::post};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-/// As long as the answer of an issuer that gives a coupon.
+/// Has the length of an answer with a coupon.
 const ANSWER: &str = concat!(
     r#"{"success":true,"reason":null,"couponKey":"BENCH-7GK2M9QXW4TB","message":"The coupon is yours.","#,
     r#""discountType":"PERCENT","discountAmount":10}"#
 );
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: SocketAddr,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,15 +31,15 @@ struct IssueRequest {
     event_id: String,
 }
 
-/// Serves until it is killed.
-pub(crate) async fn serve(listen: SocketAddr) -> Result<()> {
-    let router = Router::new().route("/coupons/issue", post(answer)).route("/readyz", axum::routing::get(|| async {}));
+pub(crate) async fn serve(Args { listen }: Args) -> Result<ExitCode> {
+    let router = Router::new().route("/coupons/issue", post(answer)).route("/readyz", get(|| async {}));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    axum::serve(listener, router).await.context("cannot serve")
+    axum::serve(listener, router).await.context("cannot serve requests")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn answer(Json(IssueRequest { user_id, event_id }): Json<IssueRequest>) -> impl IntoResponse {
-    // What was parsed is used, so that no compiler leaves the parsing out.
+    // Keeps the compiler from removing the parsing.
     std::hint::black_box((user_id, event_id));
     ([(CONTENT_TYPE, "application/json")], ANSWER)
 }

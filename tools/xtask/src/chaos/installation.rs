@@ -1,5 +1,4 @@
-//! The installation that is spoiled: servers, the proxies before them, and our programs, which are started again whenever they
-//! end, as Kubernetes would.
+//! The installation under test: servers, proxies, and programs which are restarted when they exit, as by Kubernetes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,32 +18,31 @@ use crate::{cargo, coupon_event, signals};
 const ISSUERS: usize = 3;
 const OPERATORS: usize = 2;
 pub(super) const CONSUMERS: usize = 3;
-/// How often it is looked whether a program has ended.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Everything that runs. The programs stop before the servers that they use.
-pub(super) struct Stage {
-    pub(super) issuers: Vec<Member>,
-    pub(super) consumers: Vec<Member>,
-    pub(super) operators: Vec<Member>,
+/// All processes. The fields are dropped in order, so programs stop before the servers.
+pub(super) struct Installation {
+    pub(super) issuers: Vec<Instance>,
+    pub(super) consumers: Vec<Instance>,
+    pub(super) operators: Vec<Instance>,
     pub(super) links: Links,
     pub(super) servers: Servers,
     bin: PathBuf,
-    /// Where the clocks of the issuers are.
+    /// Directory of the clock files of issuers.
     clocks: PathBuf,
 }
 
-/// A program that comes back when it ends.
-pub(super) struct Member {
+/// A program which is restarted when it exits.
+pub(super) struct Instance {
     pub(super) node: Node,
-    /// It was taken away on purpose, and does not come back by itself.
-    pub(super) is_away: bool,
-    /// What its next start adds to its environment.
+    /// Stopped on purpose; not restarted.
+    pub(super) is_stopped: bool,
+    /// Additional environment variables of the next start.
     pub(super) env: Vec<(String, String)>,
 }
 
-impl Member {
-    /// Kills it and starts it with these failpoints, which stay for its later starts. Without any, they are off.
+impl Instance {
+    /// Restarts the program with these failpoints, which stay active in later restarts. Empty: none.
     pub(super) fn restart_with_failpoints(&mut self, failpoints: &str) -> Result<()> {
         self.env = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
         self.node.process.kill9()?;
@@ -52,12 +50,12 @@ impl Member {
     }
 }
 
-impl Stage {
-    /// Starts everything and waits until all are ready. Files go to `dir`.
+impl Installation {
+    /// Starts everything and waits until all programs are ready.
     pub(super) fn start(dir: &Path) -> Result<Self> {
         let (servers, links) = Links::start()?;
-        coupon_event::define(&servers.kubernetes)?;
-        let mut stage = Self {
+        coupon_event::apply_crd(&servers.kubernetes)?;
+        let mut installation = Self {
             issuers: Vec::new(),
             consumers: Vec::new(),
             operators: Vec::new(),
@@ -68,39 +66,39 @@ impl Stage {
         };
         let step = Step::start("starting two operators, three issuers and three consumers");
         for number in 1..=OPERATORS {
-            let operator = stage.operator(&format!("operator {number}"), true)?;
-            stage.operators.push(operator);
+            let operator = installation.operator(&format!("operator {number}"), true)?;
+            installation.operators.push(operator);
         }
         for number in 1..=ISSUERS {
-            let issuer = stage.issuer(number)?;
-            stage.issuers.push(issuer);
+            let issuer = installation.issuer(number)?;
+            installation.issuers.push(issuer);
         }
         for number in 1..=CONSUMERS {
-            let consumer = stage.consumer(number)?;
-            stage.consumers.push(consumer);
+            let consumer = installation.consumer(number)?;
+            installation.consumers.push(consumer);
         }
-        stage.members().try_for_each(|member| member.node.wait_ready())?;
+        installation.instances().try_for_each(|instance| instance.node.wait_ready())?;
         step.done_with("two operators, three issuers and three consumers are ready");
-        Ok(stage)
+        Ok(installation)
     }
 
-    fn member(&self, name: &str, program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Member> {
+    fn instance(&self, name: &str, program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Instance> {
         let addresses = self.links.addresses(program, &self.servers);
         let node = Node::start(&self.bin, (name, program), &addresses, args, env)?;
-        Ok(Member { node, is_away: false, env: Vec::new() })
+        Ok(Instance { node, is_stopped: false, env: Vec::new() })
     }
 
-    pub(super) fn operator(&self, name: &str, leader_elect: bool) -> Result<Member> {
+    pub(super) fn operator(&self, name: &str, leader_elect: bool) -> Result<Instance> {
         let elect = format!("--leader-elect={leader_elect}");
-        self.member(name, OPERATOR, &[&elect, "--identity", &name.replace(' ', "-")], &[])
+        self.instance(name, OPERATOR, &[&elect, "--identity", &name.replace(' ', "-")], &[])
     }
 
-    pub(super) fn consumer(&self, number: usize) -> Result<Member> {
-        self.member(&format!("consumer {number}"), CONSUMER, &[], &[])
+    pub(super) fn consumer(&self, number: usize) -> Result<Instance> {
+        self.instance(&format!("consumer {number}"), CONSUMER, &[], &[])
     }
 
     /// An issuer whose wall clock can be set.
-    fn issuer(&self, number: usize) -> Result<Member> {
+    fn issuer(&self, number: usize) -> Result<Instance> {
         let library = programs::faketime().context("libfaketime is not installed: run `cargo xtask setup`")?;
         let clock = self.clock(number - 1);
         fs::write(&clock, "+0").with_context(|| format!("cannot write {}", clock.display()))?;
@@ -110,10 +108,10 @@ impl Stage {
             ("FAKETIME_CACHE_DURATION", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
-        self.member(&format!("issuer {number}"), ISSUER, &["--outbox-takeover-seconds", "3"], &env)
+        self.instance(&format!("issuer {number}"), ISSUER, &["--outbox-takeover-seconds", "3"], &env)
     }
 
-    /// Sets the wall clock of an issuer to the real time and so many seconds.
+    /// Sets the wall clock of an issuer ahead of the real time.
     pub(super) fn set_clock(&self, issuer: usize, ahead: i64) -> Result<()> {
         let clock = self.clock(issuer);
         fs::write(&clock, format!("{ahead:+}")).with_context(|| format!("cannot write {}", clock.display()))
@@ -123,49 +121,48 @@ impl Stage {
         self.clocks.join(format!("clock-of-issuer-{}", issuer + 1))
     }
 
-    fn members(&self) -> impl Iterator<Item = &Member> {
+    fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.operators.iter().chain(&self.issuers).chain(&self.consumers)
     }
 
-    fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+    fn instances_mut(&mut self) -> impl Iterator<Item = &mut Instance> {
         self.operators.iter_mut().chain(&mut self.issuers).chain(&mut self.consumers)
     }
 
-    /// Starts again what has ended. How many had.
-    pub(super) fn revive(&mut self) -> Result<u64> {
-        signals::yield_to_shutdown();
-        let mut revived = 0;
-        for member in self.members_mut().filter(|member| !member.is_away) {
-            if member.node.process.process().exited()?.is_some() {
-                member.node.process.restart_with(&member.env)?;
-                revived += 1;
+    /// Restarts programs that have exited. Returns their number.
+    pub(super) fn restart_exited(&mut self) -> Result<u64> {
+        signals::wait_for_shutdown();
+        let mut restarted = 0;
+        for instance in self.instances_mut().filter(|instance| !instance.is_stopped) {
+            if instance.node.process.process().exited()?.is_some() {
+                instance.node.process.restart_with(&instance.env)?;
+                restarted += 1;
             }
         }
-        Ok(revived)
+        Ok(restarted)
     }
 
-    /// Lets time pass, during which programs that end are started again, until it is over or `done` says so. How many were
-    /// started again.
-    pub(super) fn pass(&mut self, time: Duration, mut done: impl FnMut(&Self) -> Result<bool>) -> Result<u64> {
-        let deadline = Instant::now() + time;
-        let mut revived = 0;
+    /// Restarts exiting programs until `done` returns true or the timeout has passed. Returns the number of restarts.
+    pub(super) fn supervise(&mut self, timeout: Duration, mut done: impl FnMut(&Self) -> Result<bool>) -> Result<u64> {
+        let deadline = Instant::now() + timeout;
+        let mut restarted = 0;
         while !done(self)? && Instant::now() < deadline {
-            revived += self.revive()?;
-            thread::sleep(POLL.min(deadline.saturating_duration_since(Instant::now())));
+            restarted += self.restart_exited()?;
+            thread::sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now())));
         }
-        Ok(revived)
+        Ok(restarted)
     }
 
-    /// Waits until every program is ready.
+    /// Waits until all programs are ready.
     pub(super) fn wait_ready(&mut self) -> Result<()> {
-        self.revive()?;
-        self.members().try_for_each(|member| member.node.wait_ready())
+        self.restart_exited()?;
+        self.instances().try_for_each(|instance| instance.node.wait_ready())
     }
 
-    /// Writes everybody's logs into this directory.
+    /// Writes all logs to this directory.
     pub(super) fn keep_logs(&self, dir: &Path) -> Result<()> {
         let servers = &self.servers;
-        let ours = self.members().map(|member| (member.node.name.as_str(), member.node.process.process()));
+        let ours = self.instances().map(|instance| (instance.node.name.as_str(), instance.node.process.process()));
         let theirs: [(&str, &Process); 3] = [
             ("redis", servers.redis.process()),
             ("kafka", servers.kafka.process()),

@@ -1,4 +1,4 @@
-//! The load generator against a small issuer that answers as the contract says, keeps its stock in memory, and fails on demand.
+//! Runs the load generator against a stub issuer which keeps its coupons in memory and can inject faults.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
@@ -10,37 +10,39 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::post};
 use couponry_domain::DiscountType::Percent;
-use couponry_domain::{Discount, Window};
-use couponry_loadgen::checker::{self, Evidence, Holding, KafkaSide, PostgresSide, RedisSide, Status};
-use couponry_loadgen::client::Target;
-use couponry_loadgen::crowd::Crowd;
-use couponry_loadgen::drive::{Load, gather};
-use couponry_loadgen::history::{Attempt, Outcome};
+use couponry_domain::{Discount, IssuedCoupon, Window};
+use couponry_loadgen::checker::{self, CheckInput, KafkaData, PostgresData, RedisData};
+use couponry_loadgen::connection::Target;
+use couponry_loadgen::driver::{Load, collect_history};
+use couponry_loadgen::history::Attempt;
+use couponry_loadgen::outcome::Outcome;
+use couponry_loadgen::workload::Workload;
+use couponry_redis::{IssuedEntry, Status};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-const TEN: Discount = Discount { kind: Percent, value: 10 };
+const PERCENT_10: Discount = Discount { kind: Percent, value: 10 };
 
-/// How an issuer fails, by the number of the request.
+/// The fault to inject, by the number of the request.
 type Failure = fn(u64) -> Option<Fault>;
 
 enum Fault {
-    /// 503 before anything happened.
+    /// 503 before a coupon is issued.
     BusyBefore,
-    /// 503 although the coupon was given.
+    /// 503 after the coupon was issued.
     BusyAfter,
-    /// The connection breaks although the coupon was given.
+    /// The connection breaks after the coupon was issued.
     Panic,
-    /// No answer for a long time, although the coupon was given.
-    Silence,
+    /// No response after the coupon was issued.
+    Hang,
 }
 
 #[derive(Default)]
 struct Event {
     total: usize,
     issued: HashMap<String, usize>,
-    bodies: HashSet<String>,
+    users: HashSet<String>,
 }
 
 #[derive(Clone)]
@@ -64,11 +66,11 @@ async fn issue(State(issuer): State<Issuer>, Json(body): Json<Value>) -> Respons
     if body["eventId"] != "summer" {
         return (StatusCode::NOT_FOUND, "unknown event").into_response();
     }
-    let answer = give(&mut issuer.event.lock().unwrap(), body["userId"].as_str().unwrap());
+    let answer = answer_request(&mut issuer.event.lock().unwrap(), body["userId"].as_str().unwrap());
     match fault {
         Some(Fault::BusyAfter) => busy(),
-        Some(Fault::Panic) => panic!("this connection breaks on purpose"),
-        Some(Fault::Silence) => {
+        Some(Fault::Panic) => panic!("injected panic"),
+        Some(Fault::Hang) => {
             tokio::time::sleep(Duration::from_mins(1)).await;
             busy()
         }
@@ -76,8 +78,8 @@ async fn issue(State(issuer): State<Issuer>, Json(body): Json<Value>) -> Respons
     }
 }
 
-fn give(event: &mut Event, user: &str) -> Value {
-    event.bodies.insert(user.to_owned());
+fn answer_request(event: &mut Event, user: &str) -> Value {
+    event.users.insert(user.to_owned());
     let (reason, coupon) = match event.issued.get(user) {
         Some(number) => (Some("DUPLICATE"), Some(*number)),
         None if event.issued.len() == event.total => (Some("SOLD_OUT"), None),
@@ -91,7 +93,7 @@ fn give(event: &mut Event, user: &str) -> Value {
         "success": reason.is_none(),
         "reason": reason,
         "couponKey": coupon.map(|number| format!("S-{number}")),
-        "message": "for people",
+        "message": "text",
         "discountType": coupon.map(|_| "PERCENT"),
         "discountAmount": coupon.map(|_| 10),
     })
@@ -111,133 +113,138 @@ async fn issuers(total: usize, failures: &[Failure]) -> (Arc<Mutex<Event>>, Vec<
 }
 
 fn load(targets: Vec<Target>, users: u32) -> Load {
-    let crowd = Crowd { users, seed: 7, ..Crowd::default() };
-    Load { connections: 16, ..Load::new(targets, "summer".parse().unwrap(), crowd) }
+    let workload = Workload { users, seed: 7, ..Workload::default() };
+    Load { connections: 16, ..Load::new(targets, "summer".parse().unwrap(), workload) }
 }
 
-/// What the stores would hold if everything else worked.
-fn evidence(event: &Event, history: Vec<Attempt>) -> Evidence {
+/// The data which the stores would have.
+fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
     let code = |number: usize| format!("S-{number}").parse().unwrap();
     let issuances: Vec<_> = event
         .issued
         .iter()
-        .map(|(user, number)| Holding {
-            user: user.parse().unwrap(),
+        .map(|(user, number)| IssuedCoupon {
+            user_id: user.parse().unwrap(),
             coupon: code(*number),
-            discount: TEN,
+            discount: PERCENT_10,
             issued_at: 5,
         })
         .collect();
-    let coupons: Vec<_> = (0..event.total).map(|number| (code(number), TEN)).collect();
-    Evidence {
+    let coupons: Vec<_> = (0..event.total).map(|number| (code(number), PERCENT_10)).collect();
+    CheckInput {
         total: event.total as u64,
         expected: BTreeMap::new(),
         history,
-        redis: RedisSide {
+        redis: RedisData {
             queue: coupons[event.issued.len()..].to_vec(),
-            issued: issuances.iter().map(|holding| (holding.clone(), Status::Completed)).collect(),
+            issued: issuances
+                .iter()
+                .map(|issued| IssuedEntry { issued: issued.clone(), status: Status::Completed })
+                .collect(),
             outbox: 0,
             window: Window::default(),
         },
-        kafka: KafkaSide { records: issuances.clone(), ..KafkaSide::default() },
-        postgres: PostgresSide { coupons, issuances },
+        kafka: KafkaData { records: issuances.clone(), ..KafkaData::default() },
+        postgres: PostgresData { coupons, issuances },
     }
 }
 
-fn fine(_: u64) -> Option<Fault> {
+fn no_fault(_: u64) -> Option<Fault> {
     None
 }
 
 #[tokio::test]
-async fn everybody_asks_as_often_as_planned_and_the_check_is_green() {
-    let (event, targets) = issuers(800, &[fine, fine]).await;
+async fn run_without_faults_sends_all_requests_and_passes_check() {
+    let (event, targets) = issuers(800, &[no_fault, no_fault]).await;
     let load = load(targets, 1000);
-    let history = gather(&load, &CancellationToken::new()).await;
+    let history = collect_history(&load, &Arc::default(), &CancellationToken::new()).await;
 
-    assert_eq!(history.len(), load.crowd.asks().len());
-    assert!(history.iter().all(|attempt| attempt.attempt == 1 && matches!(attempt.outcome, Outcome::Ok(_))));
+    assert_eq!(history.len(), load.workload.requests().len());
+    assert!(history.iter().all(|attempt| attempt.attempt == 1 && matches!(attempt.outcome, Outcome::Answered(_))));
     assert!(history.iter().all(|attempt| attempt.invoked <= attempt.finished));
     assert_eq!(history.iter().map(|attempt| &attempt.target).collect::<HashSet<_>>().len(), 2);
     let event = event.lock().unwrap();
-    assert_eq!((event.bodies.len(), event.issued.len()), (1000, 800));
-    let report = checker::check(&evidence(&event, history));
-    assert!(report.is_good(), "{report}");
+    assert_eq!((event.users.len(), event.issued.len()), (1000, 800));
+    let report = checker::check(&input(&event, history));
+    assert!(report.is_ok(), "{report}");
 }
 
 #[tokio::test]
-async fn what_fails_is_repeated_until_it_is_answered() {
+async fn failed_attempts_are_retried_until_answered() {
     let flaky: Failure = |number| match number % 10 {
         3 => Some(Fault::BusyBefore),
         5 => Some(Fault::BusyAfter),
         7 => Some(Fault::Panic),
-        _ if number == 20 => Some(Fault::Silence),
+        _ if number == 20 => Some(Fault::Hang),
         _ => None,
     };
     let (event, mut targets) = issuers(300, &[flaky, flaky]).await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    targets.push(format!("http://{}", nobody.local_addr().unwrap()).parse().unwrap());
-    drop(nobody);
-    let load = Load { deadline: Duration::from_secs(1), ..load(targets, 400) };
-    let history = gather(&load, &CancellationToken::new()).await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    targets.push(format!("http://{}", closed.local_addr().unwrap()).parse().unwrap());
+    drop(closed);
+    let load = Load { timeout: Duration::from_secs(1), ..load(targets, 400) };
+    let history = collect_history(&load, &Arc::default(), &CancellationToken::new()).await;
 
     let count = |wanted: fn(&Outcome) -> bool| history.iter().filter(|attempt| wanted(&attempt.outcome)).count();
-    let answered = count(|outcome| matches!(outcome, Outcome::Ok(_)));
+    let answered = count(|outcome| matches!(outcome, Outcome::Answered(_)));
     let unknown = count(|outcome| matches!(outcome, Outcome::Unknown(_)));
-    let unreachable = count(|outcome| matches!(outcome, Outcome::Refused(problem) if problem.status.is_none()));
-    assert_eq!(answered, load.crowd.asks().len(), "every ask got its answer in the end");
+    let unreachable = count(|outcome| matches!(outcome, Outcome::Rejected(failure) if failure.status.is_none()));
+    assert_eq!(answered, load.workload.requests().len(), "not every request was answered");
     assert!(unknown > 50 && unreachable > 50, "{unknown} unknown, {unreachable} unreachable");
-    let silent =
-        |attempt: &&Attempt| matches!(&attempt.outcome, Outcome::Unknown(problem) if problem.why.contains("in time"));
-    assert!(history.iter().find(silent).is_some());
-    let report = checker::check(&evidence(&event.lock().unwrap(), history));
-    assert!(report.is_good(), "{report}");
+    let timed_out = |attempt: &&Attempt| match &attempt.outcome {
+        Outcome::Unknown(failure) => failure.message.contains("timeout"),
+        Outcome::Answered(_) | Outcome::Rejected(_) => false,
+    };
+    assert!(history.iter().find(timed_out).is_some());
+    let report = checker::check(&input(&event.lock().unwrap(), history));
+    assert!(report.is_ok(), "{report}");
 }
 
 #[tokio::test]
-async fn a_bad_request_is_not_repeated() {
-    let (_, targets) = issuers(10, &[fine]).await;
+async fn rejected_request_is_not_retried() {
+    let (_, targets) = issuers(10, &[no_fault]).await;
     let load = Load { event: "winter".parse().unwrap(), ..load(targets, 20) };
-    let history = gather(&load, &CancellationToken::new()).await;
-    assert_eq!(history.len(), load.crowd.asks().len());
-    let refused =
-        |attempt: &Attempt| matches!(&attempt.outcome, Outcome::Refused(problem) if problem.status == Some(404));
-    assert!(history.iter().all(refused), "{:?}", history[0]);
+    let history = collect_history(&load, &Arc::default(), &CancellationToken::new()).await;
+    assert_eq!(history.len(), load.workload.requests().len());
+    let rejected =
+        |attempt: &Attempt| matches!(&attempt.outcome, Outcome::Rejected(failure) if failure.status == Some(404));
+    assert!(history.iter().all(rejected), "{:?}", history[0]);
 }
 
 #[tokio::test]
-async fn an_ask_without_answer_is_given_up_after_its_tries() {
+async fn unanswered_request_stops_after_max_attempts() {
     let (_, targets) = issuers(10, &[|_| Some(Fault::BusyAfter)]).await;
-    let load = Load { max_tries: 3, ..load(targets, 4) };
-    let history = gather(&load, &CancellationToken::new()).await;
-    assert_eq!(history.len(), 3 * load.crowd.asks().len());
+    let load = Load { max_attempts: 3, ..load(targets, 4) };
+    let history = collect_history(&load, &Arc::default(), &CancellationToken::new()).await;
+    assert_eq!(history.len(), 3 * load.workload.requests().len());
 }
 
 #[tokio::test]
-async fn a_stopped_load_ends_what_is_under_way_and_begins_nothing() {
-    let (_, targets) = issuers(10, &[fine]).await;
+async fn stopped_load_sends_no_request() {
+    let (_, targets) = issuers(10, &[no_fault]).await;
     let stop = CancellationToken::new();
     stop.cancel();
-    assert!(gather(&load(targets, 100), &stop).await.is_empty());
+    assert!(collect_history(&load(targets, 100), &Arc::default(), &stop).await.is_empty());
 }
 
 #[tokio::test]
-async fn with_a_rate_nobody_asks_before_their_turn() {
-    let (_, targets) = issuers(100, &[fine]).await;
+async fn rate_delays_requests() {
+    let (_, targets) = issuers(100, &[no_fault]).await;
     let load = Load { rate: NonZeroU32::new(200), ..load(targets, 40) };
     let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
-    let history = gather(&load, &CancellationToken::new()).await;
-    assert_eq!(history.len(), load.crowd.asks().len());
+    let history = collect_history(&load, &Arc::default(), &CancellationToken::new()).await;
+    assert_eq!(history.len(), load.workload.requests().len());
     let mut times: Vec<_> = history.iter().map(|attempt| u128::try_from(attempt.invoked).unwrap()).collect();
     times.sort_unstable();
-    for (turn, time) in (0u128..).zip(times) {
-        assert!(time >= start + turn * 5000, "ask {turn} was sent {} us after the start", time - start);
+    for (index, time) in (0u128..).zip(times) {
+        assert!(time >= start + index * 5000, "request {index} was sent {} us after the start", time - start);
     }
 }
 
 #[tokio::test]
-async fn a_strict_run_fails_when_a_single_request_does() {
+async fn strict_run_with_unanswered_attempt_exits_1() {
     let flaky: Failure = |number| (number == 7).then_some(Fault::BusyBefore);
-    for (failure, arguments, code) in [(flaky, &["--strict"][..], 1), (flaky, &[], 0), (fine, &["--strict"], 0)] {
+    for (failure, arguments, code) in [(flaky, &["--strict"][..], 1), (flaky, &[], 0), (no_fault, &["--strict"], 0)] {
         let (_, targets) = issuers(50, &[failure]).await;
         let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadgen"))
             .args(["run", &format!("--target={}", targets[0]), "--event", "summer", "--users", "20"])
@@ -250,8 +257,8 @@ async fn a_strict_run_fails_when_a_single_request_does() {
 }
 
 #[tokio::test]
-async fn the_program_writes_its_history_and_sums_up() {
-    let (event, targets) = issuers(150, &[fine, fine]).await;
+async fn run_writes_history_and_prints_summary() {
+    let (event, targets) = issuers(150, &[no_fault, no_fault]).await;
     let path = std::env::temp_dir().join(format!("loadgen-run-{}.jsonl", std::process::id()));
     let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadgen"))
         .arg("run")
@@ -262,32 +269,40 @@ async fn the_program_writes_its_history_and_sums_up() {
     let output = run.await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    for part in
-        ["seed 3", "Outcomes of 240 requests", "  issued               150", "p99.9", "Won by 150 users", "PERCENT:10"]
-    {
+    for part in [
+        "seed 3",
+        "Outcomes of 240 attempts",
+        "  issued               150",
+        "p99.9",
+        "150 users received a coupon",
+        "PERCENT:10",
+    ] {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
     }
-    assert!(text.contains("240 of 240 asks were answered"), "{text}");
+    assert!(text.contains("240 of 240 requests were answered"), "{text}");
     let history = couponry_loadgen::history::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(history.len(), 240);
-    let report = checker::check(&evidence(&event.lock().unwrap(), history));
-    assert!(report.is_good(), "{report}");
+    let report = checker::check(&input(&event.lock().unwrap(), history));
+    assert!(report.is_ok(), "{report}");
 }
 
 #[tokio::test]
-async fn the_program_says_when_nobody_answers() {
-    let path = std::env::temp_dir().join(format!("loadgen-nobody-{}.jsonl", std::process::id()));
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = format!("--target=http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
+async fn run_without_answers_exits_1() {
+    let path = std::env::temp_dir().join(format!("loadgen-unreachable-{}.jsonl", std::process::id()));
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("--target=http://{}", closed.local_addr().unwrap());
+    drop(closed);
     let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(["run", &target, "--event", "summer", "--users", "5", "--max-tries", "2", "--history"])
+        .args(["run", &target, "--event", "summer", "--users", "5", "--max-attempts", "2", "--history"])
         .arg(&path)
         .output();
     let output = run.await.unwrap();
     std::fs::remove_file(&path).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("unreachable") && text.contains("0 of 5 asks were answered, 5 got no answer"), "{text}");
+    assert!(
+        text.contains("unreachable") && text.contains("0 of 5 requests were answered, 5 were not answered"),
+        "{text}"
+    );
 }

@@ -1,0 +1,59 @@
+//! The data which the checker compares.
+
+use std::collections::BTreeMap;
+
+use couponry_domain::code::CouponCode;
+use couponry_domain::{Discount, IssuedCoupon, Window};
+use couponry_redis::IssuedEntry;
+
+use crate::history::Attempt;
+
+/// The event's data in Redis.
+#[derive(Clone, Debug, Default)]
+pub struct RedisData {
+    /// The available coupons.
+    pub queue: Vec<(CouponCode, Discount)>,
+    /// The issued coupons.
+    pub issued: Vec<IssuedEntry>,
+    /// Number of outbox entries.
+    pub outbox: u64,
+    /// The window of the event.
+    pub window: Window,
+}
+
+/// The event's data in Kafka.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaData {
+    /// All records, including repeated ones.
+    pub records: Vec<IssuedCoupon>,
+    /// Descriptions of the dead-lettered records.
+    pub dead_letters: Vec<String>,
+    /// Descriptions of the undecodable records of the topic.
+    pub undecodable: Vec<String>,
+}
+
+/// The event's data in Postgres.
+#[derive(Clone, Debug, Default)]
+pub struct PostgresData {
+    /// The generated coupons.
+    pub coupons: Vec<(CouponCode, Discount)>,
+    /// The recorded issuances.
+    pub issuances: Vec<IssuedCoupon>,
+}
+
+/// All data which is compared.
+#[derive(Clone, Debug, Default)]
+pub struct CheckInput {
+    /// The planned number of coupons.
+    pub total: u64,
+    /// The planned number of coupons of each discount; empty if not known.
+    pub expected: BTreeMap<Discount, u64>,
+    /// All attempts of the event.
+    pub history: Vec<Attempt>,
+    /// Data from Redis.
+    pub redis: RedisData,
+    /// Data from Kafka.
+    pub kafka: KafkaData,
+    /// Data from Postgres.
+    pub postgres: PostgresData,
+}

@@ -1,0 +1,48 @@
+//! Compares the answers which users received with the data in Redis, Kafka and Postgres.
+//!
+//! The first categories are those of Jepsen's set test: *lost* (answered, but not recorded), *duplicated*, *unexpected*
+//! (recorded or answered, but not expected) and *recovered* (unknown to the client, but recorded: not a violation).
+//! The others are the exact *stock*, the *consistency* of the stores, and the *window*.
+//!
+//! # Assumptions
+//! The data is read after the pipeline is drained, and the history has every attempt of the event.
+
+mod answers;
+mod consistency;
+mod input;
+mod inventory;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use input::{CheckInput, KafkaData, PostgresData, RedisData};
+pub use report::{Category, CheckResult, Report};
+
+/// Runs all checks. The results are in the order of display.
+#[must_use]
+pub fn check(input: &CheckInput) -> Report {
+    let users = answers::answers_by_user(&input.history);
+    let holders = inventory::Holders::new(input, &users);
+    Report {
+        results: vec![
+            answers::answered_coupons_are_recorded(input, &users),
+            answers::no_denial_after_coupon(input, &users),
+            holders.each_coupon_has_one_holder(),
+            holders.each_user_has_one_coupon(),
+            answers::answers_agree(&users),
+            inventory::issuances_are_recorded_once(input),
+            inventory::coupons_were_generated(input, &users),
+            answers::holders_sent_requests(input, &users),
+            answers::answers_are_valid(input),
+            answers::unknown_outcomes(input, &users),
+            inventory::postgres_has_planned_coupons(input),
+            inventory::redis_has_same_coupons(input),
+            consistency::redis_agrees_with_postgres(input),
+            consistency::kafka_agrees_with_postgres(input),
+            consistency::redis_marks_recorded(input),
+            consistency::nothing_is_pending(input),
+            inventory::issued_in_window(input),
+            answers::no_not_started_after_coupon(input),
+        ],
+    }
+}

@@ -1,0 +1,192 @@
+//! The outcome of an attempt.
+
+use couponry_domain::code::CouponCode;
+use couponry_domain::{Discount, DiscountType};
+use serde::{Deserialize, Serialize};
+
+/// What the client knows about an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// The issuer answered; the answer is final.
+    Answered(Answer),
+    /// No coupon was issued: the request was not sent, or the issuer rejected it.
+    Rejected(Failure),
+    /// A coupon may have been issued or not.
+    Unknown(Failure),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The error, or the response body.
+    pub message: String,
+    /// The HTTP status, if there was a response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+}
+
+/// The body of a response with status 200 to `POST /coupons/issue`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Whether this request was issued a coupon.
+    pub success: bool,
+    /// Why no coupon was issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The user's coupon, from this request or an earlier one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coupon_key: Option<String>,
+    /// The text for the user. Not kept in the history.
+    #[serde(skip_serializing)]
+    pub message: Option<String>,
+    /// The type of the discount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discount_type: Option<DiscountType>,
+    /// The value of the discount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discount_amount: Option<u32>,
+}
+
+/// Why no coupon was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reason {
+    /// The user already has a coupon.
+    Duplicate,
+    /// No coupon is available.
+    SoldOut,
+    /// The event has not started.
+    NotStarted,
+    /// The event has ended.
+    Ended,
+    /// The event is paused.
+    Paused,
+}
+
+impl Answer {
+    /// The user's coupon according to the answer. The error says how the answer contradicts itself.
+    pub fn coupon(&self) -> Result<Option<(CouponCode, Discount)>, &'static str> {
+        let coupon = match (&self.coupon_key, self.discount_type, self.discount_amount) {
+            (None, None, None) => None,
+            (Some(key), Some(kind), Some(value)) => {
+                let code = key.parse().map_err(|_| "couponKey is not a valid coupon code")?;
+                Some((code, Discount { kind, value }))
+            }
+            _ => return Err("only some of couponKey, discountType and discountAmount are present"),
+        };
+        match (self.success, self.reason, &coupon) {
+            (true, None, Some(_)) | (false, Some(Reason::Duplicate), Some(_)) => Ok(coupon),
+            (true, Some(_), _) => Err("success is true, but there is a reason"),
+            (true, None, None) => Err("success is true, but there is no coupon"),
+            (false, Some(Reason::Duplicate), None) => Err("the reason is DUPLICATE, but there is no coupon"),
+            (false, None, _) => Err("success is false, but there is no reason"),
+            (false, Some(_), Some(_)) => Err("the reason is not DUPLICATE, but there is a coupon"),
+            (false, Some(_), None) => Ok(None),
+        }
+    }
+}
+
+/// Outcomes as they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum OutcomeKind {
+    /// A coupon was issued.
+    Issued,
+    /// The user already had a coupon.
+    Duplicate,
+    /// No coupon was available.
+    SoldOut,
+    /// The event had not started.
+    NotStarted,
+    /// The event had ended.
+    Ended,
+    /// The event was paused.
+    Paused,
+    /// The issuer rejected the request (status 4xx).
+    Rejected,
+    /// The client could not connect.
+    Unreachable,
+    /// Unknown: status 5xx, timeout, or broken connection.
+    Unknown,
+}
+
+impl OutcomeKind {
+    /// All kinds with their names, in the order of display.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::Issued, "issued"),
+        (Self::Duplicate, "duplicate"),
+        (Self::SoldOut, "sold out"),
+        (Self::NotStarted, "not started"),
+        (Self::Ended, "ended"),
+        (Self::Paused, "paused"),
+        (Self::Rejected, "rejected"),
+        (Self::Unreachable, "unreachable"),
+        (Self::Unknown, "unknown"),
+    ];
+
+    /// The name for output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+impl From<&Outcome> for OutcomeKind {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Answered(answer) => match answer.reason {
+                None => Self::Issued,
+                Some(Reason::Duplicate) => Self::Duplicate,
+                Some(Reason::SoldOut) => Self::SoldOut,
+                Some(Reason::NotStarted) => Self::NotStarted,
+                Some(Reason::Ended) => Self::Ended,
+                Some(Reason::Paused) => Self::Paused,
+            },
+            Outcome::Rejected(Failure { status: Some(_), .. }) => Self::Rejected,
+            Outcome::Rejected(_) => Self::Unreachable,
+            Outcome::Unknown(_) => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(json: &str) -> Answer {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn contradictory_answer_is_an_error() {
+        let problem = |json: &str| answer(json).coupon().unwrap_err();
+        let coupon = r#""couponKey":"A-1","discountType":"AMOUNT","discountAmount":5,"message":"x""#;
+        let none = r#""couponKey":null,"discountType":null,"discountAmount":null,"message":"x""#;
+        assert!(answer(&format!(r#"{{"success":true,"reason":null,{coupon}}}"#)).coupon().unwrap().is_some());
+        assert!(answer(&format!(r#"{{"success":false,"reason":"DUPLICATE",{coupon}}}"#)).coupon().unwrap().is_some());
+        assert_eq!(answer(&format!(r#"{{"success":false,"reason":"SOLD_OUT",{none}}}"#)).coupon(), Ok(None));
+        for (success, reason, coupon, expected) in [
+            (true, "null", none, "success is true, but there is no coupon"),
+            (true, "\"ENDED\"", coupon, "success is true, but there is a reason"),
+            (false, "null", none, "success is false, but there is no reason"),
+            (false, "\"DUPLICATE\"", none, "the reason is DUPLICATE, but there is no coupon"),
+            (false, "\"PAUSED\"", coupon, "the reason is not DUPLICATE, but there is a coupon"),
+        ] {
+            assert_eq!(problem(&format!(r#"{{"success":{success},"reason":{reason},{coupon}}}"#)), expected);
+        }
+        assert!(problem(r#"{"success":true,"couponKey":"A-1"}"#).contains("only some"));
+    }
+
+    #[test]
+    fn message_of_answer_is_not_serialized() {
+        let answer = answer(r#"{"success":false,"reason":"SOLD_OUT","couponKey":null,"message":"sorry"}"#);
+        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"success":false,"reason":"SOLD_OUT"}"#);
+    }
+
+    #[test]
+    fn outcome_kinds_are_in_order() {
+        assert!(OutcomeKind::ALL.iter().enumerate().all(|(index, (kind, _))| *kind as usize == index));
+    }
+}

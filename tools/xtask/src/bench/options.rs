@@ -1,0 +1,32 @@
+//! The options of `cargo xtask bench`.
+
+use clap::{Args, ValueEnum};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Number of repetitions of each comparison.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) rounds: u32,
+
+    /// Number of coupons of an event.
+    #[arg(long, default_value_t = 40_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
+    pub(super) coupons: u64,
+
+    /// Number of connections, unless a measurement sets its own.
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) connections: u32,
+
+    /// Run only this part, without updating `docs/benchmarks.md`. Repeatable.
+    #[arg(long = "only", value_name = "PART")]
+    pub(super) parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Part {
+    Issuing,
+    Latency,
+    Overload,
+    Issuers,
+    Preload,
+    Recording,
+}

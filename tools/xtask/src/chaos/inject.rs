@@ -1,0 +1,186 @@
+//! Injection and removal of each kind of fault.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use couponry_testbed::{Redis, Running, redis};
+
+use super::event::Event;
+use super::fault::{Component, Fault, Kind};
+use super::installation::{CONSUMERS, Installation, Instance};
+
+/// Directory of the Redis backup which a rollback restores.
+const BACKUP: &str = "backup";
+/// How long a number of consumers stays.
+const RESCALE_INTERVAL: Duration = Duration::from_secs(4);
+/// Maximum time until a failed save is visible in Redis.
+const MISCONF_TIMEOUT: Duration = Duration::from_mins(1);
+
+impl Fault {
+    /// Injects the fault, waits for its duration, and removes it. Returns how many programs had to be restarted
+    /// meanwhile.
+    pub(super) fn run(&self, installation: &mut Installation, event: &mut Event) -> Result<u64> {
+        self.inject(installation, event).with_context(|| format!("cannot inject {self}"))?;
+        let mut restarts = if self.kind == Kind::Rescale { self.rescale(installation)? } else { 0 };
+        restarts += installation.supervise(self.duration, |_| Ok(self.kind == Kind::Rescale))?;
+        self.remove(installation, event).with_context(|| format!("cannot remove {self}"))?;
+        Ok(restarts)
+    }
+
+    pub(super) fn inject(&self, installation: &mut Installation, event: &mut Event) -> Result<()> {
+        let servers = &installation.servers;
+        match self.kind {
+            Kind::Kill(Component::Redis) => servers.redis.kill9(),
+            Kind::Kill(Component::Kafka) => servers.kafka.kill9(),
+            Kind::Kill(Component::Postgres) => servers.postgres.kill9(),
+            Kind::Kill(_) => {
+                let instance = self.instance(installation);
+                instance.is_stopped = true;
+                instance.node.process.kill9()
+            }
+            Kind::Immediate => servers.postgres.stop_immediately(),
+            Kind::Freeze(Component::Redis) => servers.redis.pause(),
+            Kind::Freeze(Component::Kafka) => servers.kafka.pause(),
+            Kind::Freeze(Component::Postgres) => servers.postgres.pause(),
+            Kind::Freeze(_) => process(self.instance(installation)).pause(),
+            Kind::Network(toxic) => installation.links.inject(self.link, toxic),
+            Kind::Crash(Component::Operator) => {
+                // The top-up gives the operators steps to execute.
+                restart_operators(installation, &self.failpoints())?;
+                event.top_up(&installation.servers.kubernetes)
+            }
+            Kind::Crash(_) => {
+                let points = self.failpoints();
+                self.instance(installation).restart_with_failpoints(&points)
+            }
+            Kind::CrashPreload => restart_operators(installation, &self.failpoints()),
+            Kind::Misconf => fail_to_save(&servers.redis),
+            Kind::NoReplicas => set(&servers.redis, "min-replicas-to-write", "5"),
+            Kind::MaxMemory => set(&servers.redis, "maxmemory", "1"),
+            Kind::Flush => redis::command(&servers.redis.url(), &["FLUSHALL"]).map(drop),
+            Kind::RollBack => servers.redis.back_up(&servers.redis.dir().join(BACKUP)),
+            Kind::Clock(ahead) => installation.set_clock(self.which(installation.issuers.len()), ahead),
+            Kind::SecondLeader => {
+                let second = installation.operator("second leader", false)?;
+                installation.operators.push(second);
+                Ok(())
+            }
+            Kind::TopUp => event.top_up(&servers.kubernetes),
+            Kind::Pause => event.pause(&servers.kubernetes, true),
+            Kind::Rescale => Ok(()),
+        }
+    }
+
+    pub(super) fn remove(&self, installation: &mut Installation, event: &mut Event) -> Result<()> {
+        let servers = &installation.servers;
+        match self.kind {
+            Kind::Kill(Component::Redis) => servers.redis.restart(),
+            Kind::Kill(Component::Kafka) => servers.kafka.restart(),
+            Kind::Kill(Component::Postgres) | Kind::Immediate => servers.postgres.restart(),
+            Kind::Kill(_) => {
+                self.instance(installation).is_stopped = false;
+                installation.restart_exited().map(drop)
+            }
+            Kind::Freeze(Component::Redis) => servers.redis.resume(),
+            Kind::Freeze(Component::Kafka) => servers.kafka.resume(),
+            Kind::Freeze(Component::Postgres) => servers.postgres.resume(),
+            Kind::Freeze(_) => process(self.instance(installation)).resume(),
+            Kind::Network(_) => installation.links.reset(),
+            Kind::Crash(Component::Operator) | Kind::CrashPreload => restart_operators(installation, ""),
+            Kind::Crash(_) => self.instance(installation).restart_with_failpoints(""),
+            Kind::Misconf => {
+                set(&servers.redis, "save", "")?;
+                fs::remove_dir(servers.redis.dir().join(DUMP))
+                    .context("cannot remove the directory in place of the file")
+            }
+            Kind::NoReplicas => set(&servers.redis, "min-replicas-to-write", "0"),
+            Kind::MaxMemory => set(&servers.redis, "maxmemory", "0"),
+            Kind::RollBack => {
+                let backup = servers.redis.dir().join(BACKUP);
+                servers.redis.roll_back(&backup)?;
+                fs::remove_dir_all(&backup).context("cannot remove the backup")
+            }
+            Kind::Clock(_) => installation.set_clock(self.which(installation.issuers.len()), 0),
+            Kind::SecondLeader => {
+                installation.operators.pop();
+                Ok(())
+            }
+            Kind::Pause => event.pause(&servers.kubernetes, false),
+            Kind::Flush | Kind::TopUp | Kind::Rescale => Ok(()),
+        }
+    }
+
+    /// Changes between five and two consumers, stopped gracefully or by SIGKILL, and restores the original number.
+    fn rescale(&self, installation: &mut Installation) -> Result<u64> {
+        let start = Instant::now();
+        let mut restarts = 0;
+        for change in 0.. {
+            let number = if change % 2 == 0 { 5 } else { 2 };
+            while installation.consumers.len() < number {
+                let consumer = installation.consumer(installation.consumers.len() + 1)?;
+                installation.consumers.push(consumer);
+            }
+            for removed in installation.consumers.drain(number..) {
+                let process = &removed.node.process;
+                if self.which.is_multiple_of(2) { process.stop()? } else { process.kill9()? }
+            }
+            restarts += installation.supervise(RESCALE_INTERVAL.min(self.duration / 2), |_| Ok(false))?;
+            if start.elapsed() >= self.duration {
+                break;
+            }
+        }
+        installation.consumers.truncate(CONSUMERS);
+        while installation.consumers.len() < CONSUMERS {
+            let consumer = installation.consumer(installation.consumers.len() + 1)?;
+            installation.consumers.push(consumer);
+        }
+        Ok(restarts)
+    }
+
+    fn which(&self, of: usize) -> usize {
+        usize::try_from(self.which % of.max(1) as u64).unwrap_or(0)
+    }
+
+    fn instance<'a>(&self, installation: &'a mut Installation) -> &'a mut Instance {
+        let instances = match self.kind {
+            Kind::Kill(Component::Consumer) | Kind::Freeze(Component::Consumer) | Kind::Crash(Component::Consumer) => {
+                &mut installation.consumers
+            }
+            Kind::Kill(Component::Operator) | Kind::Freeze(Component::Operator) => &mut installation.operators,
+            _ => &mut installation.issuers,
+        };
+        let which = self.which(instances.len());
+        &mut instances[which]
+    }
+}
+
+fn restart_operators(installation: &mut Installation, failpoints: &str) -> Result<()> {
+    installation.operators.iter_mut().try_for_each(|operator| operator.restart_with_failpoints(failpoints))
+}
+
+fn process(instance: &Instance) -> &Running {
+    &instance.node.process
+}
+
+fn set(server: &Redis, setting: &str, value: &str) -> Result<()> {
+    redis::command(&server.url(), &["CONFIG", "SET", setting, value]).map(drop)
+}
+
+/// Default name of the file that Redis saves to.
+const DUMP: &str = "dump.rdb";
+
+/// Makes the next save fail: a directory has the name of the file.
+fn fail_to_save(server: &Redis) -> Result<()> {
+    let directory = server.dir().join(DUMP);
+    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    set(server, "save", "3600 1000000")?;
+    redis::command(&server.url(), &["BGSAVE"])?;
+    let deadline = Instant::now() + MISCONF_TIMEOUT;
+    while !redis::command(&server.url(), &["INFO", "persistence"])?.contains("rdb_last_bgsave_status:err") {
+        ensure!(Instant::now() < deadline, "timeout: the save of Redis did not fail");
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}

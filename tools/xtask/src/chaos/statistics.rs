@@ -1,0 +1,74 @@
+//! Statistics over all rounds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use couponry_testbed::progress::format_count;
+use serde_json::Value;
+
+use super::fault::{Fault, KINDS};
+
+/// Sums over all rounds.
+#[derive(Debug, Default)]
+pub(super) struct Statistics {
+    /// Faults by kind.
+    faults: BTreeMap<&'static str, Faults>,
+    /// Attempts by outcome.
+    attempts: BTreeMap<String, u64>,
+    /// Violations by category.
+    violations: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    count: u64,
+    /// Total duration.
+    total_duration: Duration,
+    /// The longest outage after one of them.
+    outage: Duration,
+}
+
+impl Statistics {
+    pub(super) fn add_fault(&mut self, fault: &Fault) {
+        let faults = self.faults.entry(fault.kind.name()).or_default();
+        faults.count += 1;
+        faults.total_duration += fault.duration;
+    }
+
+    pub(super) fn add_outage(&mut self, kind: &'static str, outage: Duration) {
+        let longest = &mut self.faults.entry(kind).or_default().outage;
+        *longest = outage.max(*longest);
+    }
+
+    /// Adds the output of `loadgen check --json`.
+    pub(super) fn add_check(&mut self, counts: &Value) {
+        for (sums, key) in [(&mut self.attempts, "attempts"), (&mut self.violations, "violations")] {
+            for (name, count) in counts[key].as_object().into_iter().flatten() {
+                *sums.entry(name.clone()).or_default() += count.as_u64().unwrap_or(0);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} attempts", format_count(self.attempts.values().sum()))?;
+        for (outcome, count) in &self.attempts {
+            writeln!(f, "  {outcome:<20}{:>12}", format_count(*count))?;
+        }
+        let count = format_count(self.faults.values().map(|faults| faults.count).sum());
+        writeln!(f, "{count} faults{:>31}  {:>15}", "duration", "longest outage")?;
+        for (name, _) in KINDS {
+            if let Some(Faults { count, total_duration, outage }) = self.faults.get(name) {
+                let (total_duration, outage) = (total_duration.as_secs_f64(), outage.as_secs_f64());
+                writeln!(f, "  {name:<20}{count:>12}  {total_duration:>7.1} s  {outage:>13.1} s")?;
+            }
+        }
+        writeln!(f, "{} violations", format_count(self.violations.values().sum()))?;
+        for (category, count) in &self.violations {
+            writeln!(f, "  {category:<20}{:>12}", format_count(*count))?;
+        }
+        Ok(())
+    }
+}
