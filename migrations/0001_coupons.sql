@@ -1,8 +1,9 @@
 -- Coupon events, their coupons, and the issuances.
 --
--- `coupon` is the stock: inserted before an event opens (and with each top-up), never updated. `issuance` is append-only: one row for
--- each recorded coupon. Whether a coupon is issued is not a column of `coupon`, because an insert costs about half of an update, and
--- the unique constraints of `issuance` guarantee one user per coupon and one coupon per user.
+-- `coupon` is the stock: inserted before an event opens (and with each top-up), never updated. `issuance` is
+-- append-only: one row for each recorded coupon. Whether a coupon is issued is not a column of `coupon`, because an
+-- insert costs about half of an update, and the unique constraints of `issuance` guarantee one user per coupon and one
+-- coupon per user.
 
 CREATE TABLE coupon_event (
     -- The uid of the CouponEvent. A CouponEvent that is deleted and created again under the same name is another event.
@@ -13,15 +14,16 @@ CREATE TABLE coupon_event (
     code_length smallint NOT NULL,
     -- Secret: all codes of the event are derived from it.
     seed        bytea NOT NULL CHECK (octet_length(seed) = 32),
-    -- The earliest time at which a coupon may be issued. Set before the first coupon can be issued, so it is in the future while the
-    -- event waits for its start. Once it has passed, it is never unset, and the stock cannot be discarded any more.
+    -- The earliest time at which a coupon may be issued. Set before the first coupon can be issued, so it is in the
+    -- future while the event waits for its start. Once it has passed, it is never unset, and the stock cannot be
+    -- discarded any more.
     opened_at   timestamptz,
     -- The generation of the applied manifest. A stale operator that has read an older one changes nothing.
     generation  bigint NOT NULL,
     -- How often the stock was discarded. Statements that carry another stock epoch have no effect.
     stock_epoch integer NOT NULL DEFAULT 0,
-    -- Issuances before this time (Redis clock) that are not recorded yet are rejected. Set by a recovery that restores Redis from the
-    -- recorded issuances: Redis may issue the coupons of unrecorded ones to other users afterwards.
+    -- Issuances before this time (Redis clock) that are not recorded yet are rejected. Set by a recovery that restores
+    -- Redis from the recorded issuances: Redis may issue the coupons of unrecorded ones to other users afterwards.
     record_cutoff timestamptz,
     -- When the operator registered the event. Informational.
     created_at  timestamptz NOT NULL DEFAULT now()
@@ -41,8 +43,8 @@ CREATE TABLE discount_policy (
     UNIQUE (event_uid, type, value)
 );
 
--- One partition per event. It is filled and indexed before it is attached (inserting a million rows into an indexed table takes several
--- times as long), and dropped together with its event.
+-- One partition per event. It is filled and indexed before it is attached (inserting a million rows into an indexed
+-- table takes several times as long), and dropped together with its event.
 CREATE TABLE coupon (
     event_uid uuid NOT NULL,
     -- The shuffled order, from 0: Redis issues the coupons in this order.
@@ -58,8 +60,9 @@ CREATE TABLE issuance (
     -- Rejects issuances of an unknown event.
     event_uid   uuid NOT NULL REFERENCES coupon_event (uid),
     user_id     text COLLATE "C" NOT NULL,
-    -- Not a foreign key to `coupon`: attaching the partition of another event would lock this table while an event is running. Instead,
-    -- the statement that inserts issuances joins `coupon`, so an issuance of an unknown coupon cannot be recorded.
+    -- Not a foreign key to `coupon`: attaching the partition of another event would lock this table while an event is
+    -- running. Instead, the statement that inserts issuances joins `coupon`, so an issuance of an unknown coupon cannot
+    -- be recorded.
     code        text COLLATE "C" NOT NULL,
     type        text COLLATE "C" NOT NULL,
     value       bigint NOT NULL,

@@ -11,8 +11,8 @@ use rdkafka::{
 
 use crate::error::{ClientError, ConnectionFailure, KafkaError, Operation};
 
-/// Forwards the log of librdkafka to `tracing`, and keeps the latest message about a failed connection: the error of a call
-/// says only that no broker is reachable.
+/// Forwards the log of librdkafka to `tracing`, and keeps the latest message about a failed connection: the error of a
+/// call reports only that no broker is reachable.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientLog {
     latest_failure: Arc<Mutex<Option<String>>>,
@@ -52,8 +52,8 @@ impl ClientContext for ClientLog {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(facility, "{message}");
             }
-            // librdkafka logs an error at every attempt to reach a broker. The caller of a failed operation reports it at the
-            // level that it deserves.
+            // librdkafka logs an error at every attempt to reach a broker. The caller of a failed operation reports it
+            // at the level that it deserves.
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::info!(facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
                 tracing::debug!(facility, "{message}");

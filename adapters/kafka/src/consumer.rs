@@ -76,8 +76,8 @@ impl Consumer {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // At most twenty fetches per second, unless there is more data than this: one fetch per produce request would cost
-            // the broker too much.
+            // At most twenty fetches per second, unless there is more data than this: one fetch per produce request
+            // would cost the broker too much.
             .set("fetch.min.bytes", "65536")
             .set("fetch.wait.max.ms", "50")
             // Bounds the memory for records that are fetched ahead of the database.
@@ -92,8 +92,8 @@ impl Consumer {
 
     /// Waits for the first message without a limit, and then at most `linger` for more; returns at most `max` messages.
     ///
-    /// After an error, call it again: librdkafka recovers by itself, and a consumer that failed fatally is replaced. Dropping
-    /// the future loses nothing.
+    /// After an error, call it again: librdkafka recovers by itself, and a consumer that failed fatally is replaced.
+    /// Dropping the future loses nothing.
     pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, KafkaError> {
         let mut deadline = (!self.pending.is_empty()).then(|| Instant::now() + linger);
         while self.pending.len() < max {
@@ -109,7 +109,8 @@ impl Consumer {
                 Ok(message) => {
                     let rebalance = consumer.context().rebalances();
                     if self.rebalance != rebalance {
-                        // The pending messages are delivered again from the committed offset, to this member or another.
+                        // The pending messages are delivered again from the committed offset, to this member or
+                        // another.
                         self.pending.clear();
                         self.rebalance = rebalance;
                     }
@@ -184,8 +185,9 @@ pub struct Committer {
 impl Committer {
     /// Commits the offsets after `batch`, and waits until the broker has acknowledged them.
     ///
-    /// It does nothing if a rebalance has happened since the batch was consumed: all partitions are then consumed again from
-    /// their committed offsets, and the new owner may have committed further. Committed offsets must not move backwards.
+    /// It does nothing if a rebalance has happened since the batch was consumed: all partitions are then consumed again
+    /// from their committed offsets, and the new owner may have committed further. Committed offsets must not move
+    /// backwards.
     pub async fn commit(&self, batch: &Batch) -> Result<(), KafkaError> {
         let (consumer, topic, offsets) = (self.consumer.clone(), self.topic.clone(), batch.next_offsets());
         let rebalance = self.rebalance;

@@ -15,11 +15,11 @@ use crate::{
     recreating_producer::RecreatingProducer,
 };
 
-/// Limits for a message that is too large for the topic: its value,
+/// The limit for the value of a message that is too large for the topic.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
-/// its key, and the name and the value of each header,
+/// The limit for its key, and for the name and the value of each header.
 const MAX_FIELD_BYTES: usize = 1024;
-/// and the number of headers.
+/// The limit for the number of its headers.
 const MAX_HEADERS: usize = 32;
 /// The limit for the detail of every message: it may quote the complete message.
 const MAX_DETAIL_BYTES: usize = 1024;
@@ -43,11 +43,12 @@ impl DeadLetters {
     }
 
     /// Writes the unchanged message with its headers and these: `reason` (a short name), `detail` (free text),
-    /// `source-topic`, `source-partition`, `source-offset`. Returns when all in-sync replicas have acknowledged it; after an
-    /// error it may have been written.
+    /// `source-topic`, `source-partition`, `source-offset`. Returns when all in-sync replicas have acknowledged it;
+    /// after an error it may have been written.
     ///
-    /// A long `detail` is truncated. A message that is too large for the topic is truncated as well: to 64 KiB of its value,
-    /// 1 KiB of its key, and its first 32 headers with 1 KiB each. The header `original-bytes` then has the size of the value.
+    /// A long `detail` is truncated. A message that is too large for the topic is truncated as well: to 64 KiB of its
+    /// value, 1 KiB of its key, and its first 32 headers with 1 KiB each. The header `original-bytes` then has the size
+    /// of the value.
     pub async fn send(&self, message: &Message, reason: &str, detail: &str) -> Result<(), KafkaError> {
         let detail = &ellipsized(detail, MAX_DETAIL_BYTES);
         let headers = self.headers(message, reason, detail);

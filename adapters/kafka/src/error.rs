@@ -46,7 +46,8 @@ impl fmt::Display for Operation {
     }
 }
 
-/// An error of librdkafka. Its message contains its sources already, so it has none: a printed chain shows each cause once.
+/// An error of librdkafka. Its message contains its sources already, so it has none: a printed chain shows each cause
+/// once.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ClientError(pub(crate) RdKafkaError);
@@ -64,7 +65,8 @@ pub struct ConnectionFailure {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KafkaError {
-    /// Kafka or the connection to it failed. The outcome of a produced record is then unknown: it may have been written.
+    /// Kafka or the connection to it failed. The outcome of a produced record is then unknown: it may have been
+    /// written.
     #[error("{operation}")]
     Client {
         /// The operation that failed.

@@ -1,11 +1,13 @@
 //! Issued records in Kafka.
 //!
 //! - [`topics::ensure`] creates missing topics and reports settings of existing ones that differ.
-//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetters`] takes those that can never be recorded.
+//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetters`] takes those that can never be
+//!   recorded.
 //! - [`Lag`] measures the lag of a consumer group; [`TopicReader`] reads a topic from its first to its last message.
 //!
 //! # Guarantees
-//! A record is delivered at least once. No call blocks its thread: blocking calls of librdkafka run on threads of their own.
+//! A record is delivered at least once. No call blocks its thread: blocking calls of librdkafka run on threads of their
+//! own.
 
 mod blocking;
 mod client_log;

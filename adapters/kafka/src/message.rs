@@ -46,8 +46,8 @@ impl From<&BorrowedMessage<'_>> for Message {
     }
 }
 
-/// The headers whose names are valid UTF-8. rdkafka panics at any other name, and a consumer that ended there would end at the
-/// same message after every restart.
+/// The headers whose names are valid UTF-8. rdkafka panics at any other name, and a consumer that ended there would end
+/// at the same message after every restart.
 fn decodable(headers: &BorrowedHeaders) -> Vec<(String, Option<Vec<u8>>)> {
     let read = |index| {
         let header = headers.try_get(index)?;

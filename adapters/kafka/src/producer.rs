@@ -54,13 +54,14 @@ impl Producer {
 
     /// Queues the record, keyed by its user. Does not wait.
     ///
-    /// The delivery completes when all in-sync replicas have acknowledged the record. Dropping it does not cancel the record.
+    /// The delivery completes when all in-sync replicas have acknowledged the record. Dropping it does not cancel the
+    /// record.
     pub fn send(&self, record: &IssuedRecord) -> Result<Delivery, ProducerFull> {
         self.send_to(None, record)
     }
 
-    /// Queues the records of one issued batch. They go to the same partition, together with those of other batches of the same
-    /// few milliseconds: this takes far fewer requests than a partition by user, and spreads the load as well.
+    /// Queues the records of one issued batch. They go to the same partition, together with those of other batches of
+    /// the same few milliseconds: this takes far fewer requests than a partition by user, and spreads the load as well.
     ///
     /// After an error, some of the records may have been queued.
     pub fn send_batch(&self, records: &[IssuedRecord]) -> Result<Vec<Delivery>, ProducerFull> {

@@ -53,7 +53,8 @@ impl RecreatingProducer {
         Ok(require_topic(topic, metadata, &self.log)?.len())
     }
 
-    /// Replaces the producer of this `generation` if it failed fatally and has not been replaced yet. Called after an error.
+    /// Replaces the producer of this `generation` if it failed fatally and has not been replaced yet. Called after an
+    /// error.
     pub(crate) fn replace_if_fatal(&self, generation: u64) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.generation != generation {

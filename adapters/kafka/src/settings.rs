@@ -58,7 +58,8 @@ pub(crate) fn producer(settings: &KafkaSettings) -> Result<ClientConfig, KafkaEr
     Ok(config)
 }
 
-/// Mozilla's CA certificates as PEM. The OpenSSL of librdkafka would read them from the file system, where an image has none.
+/// Mozilla's CA certificates as PEM. The OpenSSL of librdkafka would read them from the file system, where an image has
+/// none.
 static PUBLIC_CA_CERTIFICATES: LazyLock<String> = LazyLock::new(|| {
     let mut pem = String::new();
     for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {

@@ -7,8 +7,8 @@ use std::{
 
 use crate::settings::LINGER;
 
-/// Selects one partition for as long as a record lingers, and then the next one. Records that are sent at the same time share
-/// their requests, and the load is spread evenly over all partitions.
+/// Selects one partition for as long as a record lingers, and then the next one. Records that are sent at the same time
+/// share their requests, and the load is spread evenly over all partitions.
 pub(crate) struct StickyPartitioner {
     /// 0: unknown; librdkafka then selects the partition.
     partitions: AtomicI32,

@@ -40,8 +40,8 @@ pub async fn read_all(settings: &KafkaSettings) -> Result<Vec<Message>, KafkaErr
     Ok(partitions.into_values().flatten().collect())
 }
 
-/// Streams the messages that a topic has at the time of the call, in order within each partition and with constant memory. It
-/// joins no group and commits no offsets. Dropping it ends the reading.
+/// Streams the messages that a topic has at the time of the call, in order within each partition and with constant
+/// memory. It joins no group and commits no offsets. Dropping it ends the reading.
 #[derive(Debug)]
 pub struct TopicReader {
     messages: mpsc::Receiver<Result<Message, KafkaError>>,
@@ -69,8 +69,8 @@ impl TopicReader {
         self.messages.recv().await.transpose()
     }
 
-    /// Whether the topic still had every message that was ever written to it. False if it could not be read. Called after the
-    /// last message.
+    /// Whether the topic still had every message that was ever written to it. False if it could not be read. Called
+    /// after the last message.
     pub async fn is_complete(self) -> bool {
         self.is_complete.await.unwrap_or(false)
     }

@@ -30,8 +30,8 @@ pub struct TopicSettings {
     pub replication: i32,
     /// How many replicas must have a record before it is acknowledged.
     pub min_insync_replicas: i32,
-    /// How long records are retained. None: without a limit. Dead letters are always retained without a limit, because an
-    /// administrator has to process them.
+    /// How long records are retained. None: without a limit. Dead letters are always retained without a limit, because
+    /// an administrator has to process them.
     pub retention: Option<Duration>,
 }
 
@@ -64,8 +64,9 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two checks for leaders.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
-/// Creates the topic and its dead-letter topic if they are missing, and waits until their partitions have leaders. Existing
-/// topics remain unchanged; their settings that differ from `expected` are returned. Concurrent calls are safe.
+/// Creates the topic and its dead-letter topic if they are missing, and waits until their partitions have leaders.
+/// Existing topics remain unchanged; their settings that differ from `expected` are returned. Concurrent calls are
+/// safe.
 pub async fn ensure(settings: &KafkaSettings, expected: &TopicSettings) -> Result<Vec<TopicMismatch>, KafkaError> {
     let admin = Admin::new(settings)?;
     let mut mismatches = Vec::new();
@@ -80,8 +81,8 @@ pub async fn ensure(settings: &KafkaSettings, expected: &TopicSettings) -> Resul
     Ok(mismatches)
 }
 
-/// Compares the topics like [`ensure`], but creates none: returns the mismatches of existing topics and the names of missing
-/// ones.
+/// Compares the topics like [`ensure`], but creates none: returns the mismatches of existing topics and the names of
+/// missing ones.
 pub async fn inspect(
     settings: &KafkaSettings,
     expected: &TopicSettings,
@@ -105,8 +106,8 @@ fn expected_topics(settings: &KafkaSettings, expected: &TopicSettings) -> [(Stri
 
 struct Admin {
     client: AdminClient<ClientLog>,
-    /// Fetches metadata. An admin client never delivers the log of librdkafka about its connections, a producer does. Nothing is
-    /// ever produced with it.
+    /// Fetches metadata. An admin client never delivers the log of librdkafka about its connections, a producer does.
+    /// Nothing is ever produced with it.
     metadata_client: FutureProducer<ClientLog>,
     log: ClientLog,
 }

@@ -107,8 +107,8 @@ async fn ensure_with_too_few_brokers_returns_error_with_flag() {
     let settings = settings();
     let error = topics::ensure(&settings, &TopicSettings { replication: 3, ..expected(1) }).await.unwrap_err();
     let message = format!(
-        "cannot create the topic {:?}: the replication factor is 3, but Kafka has only 1 broker(s); start more brokers, or \
-         lower --kafka-replication and --kafka-min-insync-replicas",
+        "cannot create the topic {:?}: the replication factor is 3, but Kafka has only 1 broker(s); start more \
+         brokers, or lower --kafka-replication and --kafka-min-insync-replicas",
         settings.topic
     );
     assert_eq!(error.to_string(), message);

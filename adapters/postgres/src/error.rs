@@ -55,7 +55,8 @@ impl fmt::Display for Operation {
     }
 }
 
-/// An error of the driver. Its message contains its sources already, so it has none: a printed chain shows each cause once.
+/// An error of the driver. Its message contains its sources already, so it has none: a printed chain shows each cause
+/// once.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DriverError(pub(crate) sqlx::Error);
@@ -90,10 +91,10 @@ pub enum DatabaseError {
         /// The unknown event.
         uid: Uuid,
     },
-    /// The lot does not continue the stock: another operator has generated coupons in the meantime.
+    /// The batch does not continue the stock: another operator has generated coupons in the meantime.
     #[error("{}: {expected} coupons were expected to exist, but {found} do", Operation::GenerateCoupons)]
     StockChanged {
-        /// The first ordinal of the lot.
+        /// The first ordinal of the batch.
         expected: u64,
         /// How many coupons the event has.
         found: u64,
@@ -132,8 +133,8 @@ impl DatabaseError {
     pub fn is_transient(&self) -> bool {
         let Self::Postgres { cause, .. } = self else { return matches!(self, Self::TimedOut(_)) };
         match self.sqlstate() {
-            // 08 connection, 25006 read-only (failover), 40 rolled back (deadlock), 53 insufficient resources, 55P03 lock not
-            // available, 57 operator intervention (shutdown, startup), 58 system error.
+            // 08 connection, 25006 read-only (failover), 40 rolled back (deadlock), 53 insufficient resources, 55P03
+            // lock not available, 57 operator intervention (shutdown, startup), 58 system error.
             Some(code) => {
                 ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                     || ["25006", "55P03"].contains(&code.as_str())
@@ -164,7 +165,8 @@ impl DatabaseError {
 
     /// Whether the transaction conflicted with another one and should be retried.
     pub(crate) fn is_conflict(&self) -> bool {
-        // Serialization failure, deadlock; or a foreign key violation because the event was just deleted: the retry finds out.
+        // Serialization failure, deadlock; or a foreign key violation because the event was just deleted: the retry
+        // finds out.
         self.sqlstate().is_some_and(|code| ["40001", "40P01", "23503"].contains(&code.as_str()))
     }
 }

@@ -45,10 +45,11 @@ pub struct StoredEvent {
     pub generation: i64,
     /// How often the stock was discarded. Operations for another stock epoch are rejected.
     pub stock_epoch: u32,
-    /// The number of coupons of each discount, in the order of the manifest. Empty before the first coupons are generated.
+    /// The number of coupons of each discount, in the order of the manifest. Empty before the first coupons are
+    /// generated.
     pub stock: Vec<(Discount, u64)>,
-    /// The earliest time at which coupons may be issued (milliseconds since the Unix epoch). In the future while the event waits
-    /// for its start.
+    /// The earliest time at which coupons may be issued (milliseconds since the Unix epoch). In the future while the
+    /// event waits for its start.
     pub opened_at: Option<i64>,
     /// Issuances before this time (milliseconds since the Unix epoch) that are not recorded yet are rejected: see
     /// [`Database::set_record_cutoff`].
@@ -66,8 +67,8 @@ impl StoredEvent {
 impl Database {
     /// Registers the event with a new seed, or updates a registered one.
     ///
-    /// The policy name is updated to that of the manifest, and so is the code format while there are no coupons. The seed never
-    /// changes. A manifest of an older generation changes nothing.
+    /// The policy name is updated to that of the manifest, and so is the code format while there are no coupons. The
+    /// seed never changes. A manifest of an older generation changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
         let sample = CodeGenerator::new(Seed::from([0; 32]), event.format.clone(), 1).next().unwrap_or_default();
         if sample.parse::<CouponCode>().is_err() {
@@ -144,11 +145,12 @@ impl Database {
 
     /// Deletes the event with its coupons and issuances. It does nothing if the event does not exist.
     ///
-    /// It uses two transactions. Interrupted between them, the event remains without coupons until the call is repeated.
+    /// It uses two transactions. Interrupted between them, the event remains without coupons until the call is
+    /// repeated.
     pub async fn delete_event(&self, uid: Uuid) -> Result<(), DatabaseError> {
         let at = || DatabaseError::at(Operation::DeleteEvent);
-        // Dropping a partition locks `coupon`, and deleting the issuances may take long, so each is a transaction of its own.
-        // Without its coupons, nothing can be recorded for the event any more.
+        // Dropping a partition locks `coupon`, and deleting the issuances may take long, so each is a transaction of
+        // its own. Without its coupons, nothing can be recorded for the event any more.
         let mut session = self.session(Operation::DeleteEvent).await?;
         let mut tx = session.begin().await?;
         Partition(uid).drop(&mut tx).await.map_err(at())?;

@@ -16,16 +16,16 @@ use crate::{
 /// The size of the chunks that are sent to Postgres, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// Postgres probes an idle client of the transaction after 10 seconds and closes its connection after 25: a client on a failed
-/// machine must not hold the lock of the event for hours.
+/// Postgres probes an idle client of the transaction after 10 seconds and closes its connection after 25: a client on a
+/// failed machine must not hold the lock of the event for hours.
 const KEEPALIVE: &str =
     "SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3";
 
 impl Database {
     /// Inserts the coupons of `batch` in one transaction. `known` is the event as the caller has read it.
     ///
-    /// The coupons are derived from the registered seed and code format. `progress` receives the number of coupons that were
-    /// sent to Postgres so far; building the indexes after that takes about as long again.
+    /// The coupons are derived from the registered seed and code format. `progress` receives the number of coupons that
+    /// were sent to Postgres so far; building the indexes after that takes about as long again.
     ///
     /// Of concurrent calls the first one succeeds, and the others return [`DatabaseError::StockChanged`].
     pub async fn generate_coupons(
@@ -69,8 +69,8 @@ impl Database {
         Ok(())
     }
 
-    /// Discards the stock of an event that was never opened, and increments its stock epoch. It does nothing if another operator
-    /// has done so since the caller has read the event.
+    /// Discards the stock of an event that was never opened, and increments its stock epoch. It does nothing if another
+    /// operator has done so since the caller has read the event.
     pub async fn discard_stock(&self, known: &StoredEvent) -> Result<(), DatabaseError> {
         let operation = Operation::DiscardStock;
         let uid = known.uid;

@@ -7,8 +7,8 @@
 //! Times are milliseconds since the Unix epoch.
 //!
 //! # Guarantees
-//! - Registering and generating are one transaction each: a process that is killed leaves no partial result, and the call can be
-//!   repeated.
+//! - Registering and generating are one transaction each: a process that is killed leaves no partial result, and the
+//!   call can be repeated.
 //! - Recording is idempotent: any record may be recorded again, also concurrently.
 //! - Every future may be dropped at any await: the connections of other calls are not affected.
 

@@ -1,5 +1,5 @@
-//! The opening of an event: the earliest time at which its coupons may be issued. Before it, the stock may be discarded; after it,
-//! never.
+//! The opening of an event: the earliest time at which its coupons may be issued. Before it, the stock may be
+//! discarded; after it, never.
 
 use couponry_domain::Uuid;
 
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Database {
-    /// Allows coupons to be issued from this time on (milliseconds since the Unix epoch), which may be in the future. An earlier
-    /// opening remains. `known` is the event as the caller has read it.
+    /// Allows coupons to be issued from this time on (milliseconds since the Unix epoch), which may be in the future.
+    /// An earlier opening remains. `known` is the event as the caller has read it.
     pub async fn schedule_opening(&self, known: &StoredEvent, at: i64) -> Result<(), DatabaseError> {
         let uid = known.uid;
         let scheduled = self
@@ -30,7 +30,8 @@ impl Database {
         if scheduled.rows_affected() == 0 { Err(DatabaseError::StockEpochChanged(uid)) } else { Ok(()) }
     }
 
-    /// Withdraws an opening in the future. The caller ensures that no coupon can be issued before another opening is scheduled.
+    /// Withdraws an opening in the future. The caller ensures that no coupon can be issued before another opening is
+    /// scheduled.
     pub async fn withdraw_opening(&self, uid: Uuid) -> Result<(), DatabaseError> {
         let withdrawn = self
             .with_connection(Operation::WithdrawOpening, async |connection| {

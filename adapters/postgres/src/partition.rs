@@ -13,8 +13,8 @@ impl Partition {
         format!("coupon_{}", self.0.simple())
     }
 
-    /// The statement that fills it. Rows can be frozen if the table was created in the same transaction; then no vacuum has to
-    /// process them later.
+    /// The statement that fills it. Rows can be frozen if the table was created in the same transaction; then no vacuum
+    /// has to process them later.
     pub(crate) fn copy(self, freeze: bool) -> String {
         let options = if freeze { "WITH (FREEZE)" } else { "" };
         format!("COPY {} (ordinal, code, type, value) FROM STDIN {options}", self.name())
@@ -32,8 +32,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Builds its indexes and attaches it to `coupon`. Because of the constraint Postgres does not scan the rows, so `coupon` is
-    /// locked only for a moment.
+    /// Builds its indexes and attaches it to `coupon`. Because of the constraint Postgres does not scan the rows, so
+    /// `coupon` is locked only for a moment.
     pub(crate) async fn attach(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let (name, uid) = (self.name(), self.0);
         let attach = format!(
@@ -47,8 +47,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Drops it if it exists. This takes an exclusive lock on `coupon`, and every other statement would queue behind it while it
-    /// waits for a long reader. So it fails after a few seconds and can be retried.
+    /// Drops it if it exists. This takes an exclusive lock on `coupon`, and every other statement would queue behind it
+    /// while it waits for a long reader. So it fails after a few seconds and can be retried.
     pub(crate) async fn drop(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let drop =
             format!("SET LOCAL lock_timeout = '3s'; DROP TABLE IF EXISTS {}; SET LOCAL lock_timeout = 0", self.name());

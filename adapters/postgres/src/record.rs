@@ -35,8 +35,8 @@ const MAX_ISSUED_AT: i64 = 253_402_300_799_999;
 impl Database {
     /// Records the issuances in one transaction, and returns their outcomes in the order of `records`.
     ///
-    /// A rejected record does not affect the others. Where two records of a batch exclude each other, the first one is recorded.
-    /// Any record may have been recorded before, or be recorded concurrently.
+    /// A rejected record does not affect the others. Where two records of a batch exclude each other, the first one is
+    /// recorded. Any record may have been recorded before, or be recorded concurrently.
     pub async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<RecordOutcome>, DatabaseError> {
         // Nearly always all are new, and conflict handling would cost a third more.
         let mut expected = Expected::New;
@@ -94,7 +94,8 @@ impl Database {
     }
 }
 
-/// The indexes of the records of each event. Ordered, so that concurrent transactions lock the events in the same order.
+/// The indexes of the records of each event. Ordered, so that concurrent transactions lock the events in the same
+/// order.
 fn by_event(records: &[IssuedRecord]) -> BTreeMap<(Uuid, &EventName), Vec<usize>> {
     let mut events: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (i, record) in records.iter().enumerate() {
@@ -105,9 +106,9 @@ fn by_event(records: &[IssuedRecord]) -> BTreeMap<(Uuid, &EventName), Vec<usize>
 
 /// The order in which the records of an event are inserted.
 ///
-/// Sorted by user, so that overlapping batches wait for each other in one direction only and do not deadlock. But a record that
-/// shares its user or its coupon with an earlier one comes after all others, in the original order, so that the earlier one is
-/// recorded.
+/// Sorted by user, so that overlapping batches wait for each other in one direction only and do not deadlock. But a
+/// record that shares its user or its coupon with an earlier one comes after all others, in the original order, so that
+/// the earlier one is recorded.
 fn insertion_order(records: &[IssuedRecord], indexes: Vec<usize>) -> Vec<usize> {
     let (mut users, mut coupons) = (HashSet::new(), HashSet::new());
     let (mut order, mut repeated) = (Vec::with_capacity(indexes.len()), Vec::new());
@@ -121,8 +122,8 @@ fn insertion_order(records: &[IssuedRecord], indexes: Vec<usize>) -> Vec<usize> 
     order
 }
 
-/// Inserts the records whose coupons exist. The lock prevents that the record cutoff changes before the commit, and the row is read
-/// as of the moment of the lock.
+/// Inserts the records whose coupons exist. The lock prevents that the record cutoff changes before the commit, and the
+/// row is read as of the moment of the lock.
 macro_rules! insertion {
     () => {
         "WITH event AS MATERIALIZED (
@@ -200,7 +201,8 @@ impl EventRecords<'_> {
         Ok(rest)
     }
 
-    /// Sets the outcomes of records that were not inserted. A statement of its own, so that it sees what was committed since.
+    /// Sets the outcomes of records that were not inserted. A statement of its own, so that it sees what was committed
+    /// since.
     async fn classify(
         &self,
         connection: &mut PgConnection,

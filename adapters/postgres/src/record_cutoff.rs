@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl Database {
-    /// Rejects issuances before this time (milliseconds since the Unix epoch) from now on, unless they are recorded already.
-    /// When it returns, no transaction that started before it is still recording.
+    /// Rejects issuances before this time (milliseconds since the Unix epoch) from now on, unless they are recorded
+    /// already. When it returns, no transaction that started before it is still recording.
     ///
     /// `known` is the event as the caller has read it. False: another operator has set the cutoff since then.
     pub async fn set_record_cutoff(&self, known: &StoredEvent, cutoff: i64) -> Result<bool, DatabaseError> {
@@ -17,8 +17,8 @@ impl Database {
             let at = || DatabaseError::at(operation);
             let mut session = self.session(operation).await?;
             let mut tx = session.begin().await?;
-            // Waits for the locks of transactions that record issuances. A statement of its own, so that the next one sees what
-            // they have committed.
+            // Waits for the locks of transactions that record issuances. A statement of its own, so that the next one
+            // sees what they have committed.
             sqlx::query("SELECT FROM coupon_event WHERE uid = $1 FOR UPDATE")
                 .bind(known.uid)
                 .execute(&mut *tx)

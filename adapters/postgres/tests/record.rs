@@ -178,7 +178,8 @@ async fn record_of_overlapping_batches_records_each_issuance_once() {
 async fn record_of_conflicting_batches_keeps_users_and_coupons_unique() {
     let fixture = Fixture::new().await;
     let (event, coupons) = fixture.event_with_coupons(1, 300, 0).await;
-    // The batches assign different coupons to the same users: every record excludes many others, and deadlocks are likely.
+    // The batches assign different coupons to the same users: every record excludes many others, and deadlocks are
+    // likely.
     let conflicting = (0..6).map(|n| {
         let database = Database::connect(&fixture.server.url()).unwrap();
         let batch: Vec<_> = (0..300).map(|i| record(&event, &format!("u{i}"), &coupons[(i * 7 + n) % 300])).collect();

@@ -180,7 +180,8 @@ impl Comparison {
         }
     }
 
-    /// Whether this recorded issuance is also in Redis, and in Kafka. None: it was not recorded yet when Postgres was read.
+    /// Whether this recorded issuance is also in Redis, and in Kafka. None: it was not recorded yet when Postgres was
+    /// read.
     pub(crate) fn is_in(&self, issued: &IssuedCoupon) -> Option<(bool, bool)> {
         self.recorded.marks(issued).map(|marks| (marks & IN_REDIS != 0, marks & IN_KAFKA != 0))
     }

@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
-/// A set of elements, each stored as a hash of 64 bits and up to 8 marks. With ten million elements, the probability of a
-/// collision is one in 370,000.
+/// A set of elements, each stored as a hash of 64 bits and up to 8 marks. With ten million elements, the probability of
+/// a collision is one in 370,000.
 ///
 /// All elements are added before [`FingerprintSet::finish`], and looked up after it.
 #[derive(Debug, Default)]

@@ -1,11 +1,11 @@
 //! Compares the data of one event in Redis, Kafka and Postgres, and reports every discrepancy.
 //!
-//! [`Stores::audit`] returns a [`Report`]. The event may be running: coupons in flight from one store to the next are counted as
-//! [`InFlight`], and are not discrepancies.
+//! [`Stores::audit`] returns a [`Report`]. The event may be running: coupons in flight from one store to the next are
+//! counted as [`InFlight`], and are not discrepancies.
 //!
-//! The stores are read against the direction of the data: Postgres first, then Kafka, then Redis. Whatever Postgres has, Kafka and
-//! Redis must have had before. Only the opposite may be in flight: it is checked again until it has arrived, or until the outbox and
-//! the consumers have no backlog.
+//! The stores are read against the direction of the data: Postgres first, then Kafka, then Redis. Whatever Postgres
+//! has, Kafka and Redis must have had before. Only the opposite may be in flight: it is checked again until it has
+//! arrived, or until the outbox and the consumers have no backlog.
 //!
 //! It needs 9 bytes of memory for each coupon and 9 more for each recorded one; only suspects are kept in full.
 //!

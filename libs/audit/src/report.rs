@@ -24,14 +24,15 @@ pub struct Counts {
     pub sent: u64,
     /// Repeated records of the event in Kafka.
     pub resent: u64,
-    /// Whether the topic still has every record that was ever written to it. Otherwise recorded issuances may be missing there.
+    /// Whether the topic still has every record that was ever written to it. Otherwise recorded issuances may be
+    /// missing there.
     pub topic_is_complete: bool,
     /// Messages of the topic that cannot be decoded.
     pub undecodable: u64,
     /// Dead letters of the event.
     pub dead_letters: u64,
-    /// Whether the event was retired. Then `available`, `issued`, `cancelled` and `voided` are the counts before its coupons were
-    /// removed from Redis.
+    /// Whether the event was retired. Then `available`, `issued`, `cancelled` and `voided` are the counts before its
+    /// coupons were removed from Redis.
     pub retired: bool,
     /// Coupons in the Redis queue.
     pub available: u64,
@@ -39,8 +40,8 @@ pub struct Counts {
     pub issued: u64,
     /// Users whose coupon was cancelled because it could not be recorded, and who have received no other one.
     pub cancelled: u64,
-    /// Coupons that can never be issued again: cancelled, and not returned to the queue. The same number as in the status and the
-    /// metrics of the operator.
+    /// Coupons that can never be issued again: cancelled, and not returned to the queue. The same number as in the
+    /// status and the metrics of the operator.
     pub voided: u64,
     /// Batches in the outbox at the end of the audit.
     pub outbox: u64,
@@ -100,8 +101,8 @@ pub struct Report {
     pub in_flight: InFlight,
     /// The discrepancies.
     pub discrepancies: Discrepancies,
-    /// How many suspects were not checked, because there were too many or because the queue changed meanwhile: they may be in flight
-    /// or discrepancies.
+    /// How many suspects were not checked, because there were too many or because the queue changed meanwhile: they may
+    /// be in flight or discrepancies.
     pub unchecked: u64,
     /// Further information that is not a discrepancy.
     pub notes: Vec<String>,
