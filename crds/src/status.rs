@@ -105,7 +105,7 @@ pub mod condition {
     pub const OPEN: &str = "Open";
     /// Every issued coupon is recorded in Postgres.
     pub const RECORDED: &str = "Recorded";
-    /// The operator cannot make progress; the message says what to do.
+    /// The operator cannot make progress; the message describes the action to take.
     pub const STALLED: &str = "Stalled";
 
     /// The counts of Redis and Postgres match.
@@ -181,9 +181,9 @@ pub mod reason {
     /// A quota of the namespace prevents more issuers.
     pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// The API server rejects more pods for a reason other than a quota.
-    pub const PODS_REFUSED: &str = "PodsRefused";
+    pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
     /// Issuers cannot be scheduled onto any node.
-    pub const PODS_PENDING: &str = "PodsPending";
+    pub const PODS_UNSCHEDULABLE: &str = "PodsUnschedulable";
     /// Issuers are scheduled but do not become ready.
     pub const PODS_FAILING: &str = "PodsFailing";
     /// The event has ended and no longer requires issuers.
@@ -191,7 +191,7 @@ pub mod reason {
     /// The operator cannot scale the issuers.
     pub const SCALING_FAILED: &str = "ScalingFailed";
     /// Autoscaling of the issuers is not enabled.
-    pub const SCALING_OFF: &str = "ScalingOff";
+    pub const SCALING_DISABLED: &str = "ScalingDisabled";
 
     // Stalled
 
@@ -200,7 +200,7 @@ pub mod reason {
     /// Redis, Postgres or Kafka is unavailable.
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
     /// Redis restarted, failed over or lost data: issuing is suspended until it is verified or restored.
-    pub const REDIS_CHANGED: &str = "RedisChanged";
+    pub const REDIS_UNVERIFIED: &str = "RedisUnverified";
     /// Redis and Postgres do not contain the same coupons.
     pub const DRIFT_FOUND: &str = "DriftFound";
     /// The spec was changed in a way that cannot be applied anymore.

@@ -19,8 +19,9 @@ impl Blocker {
     /// Reported while a Redis that may have lost data is verified. `progress` is a clause without a full stop.
     pub(crate) fn redis_unverified(progress: &str) -> Self {
         let message = format!(
-            "Issuing is suspended while Redis is verified after a restart or failover: {progress}. It resumes automatically."
+            "Issuing is suspended while Redis is verified after a restart or failover: {progress}. It resumes \
+             automatically."
         );
-        Self::new(reason::REDIS_CHANGED, message)
+        Self::new(reason::REDIS_UNVERIFIED, message)
     }
 }

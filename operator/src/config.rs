@@ -10,11 +10,11 @@ use crate::{
     verify::Verify,
 };
 
-const AFTER_HELP: &str = "\
-For the flags of `run` see `couponry-operator run --help`. The cluster is that of the kubeconfig (KUBECONFIG, by default \
-~/.kube/config); in a pod it is the cluster of the pod.";
+const AFTER_HELP: &str = "For the flags of `run` see `couponry-operator run --help`. The cluster is that of the \
+                          kubeconfig (KUBECONFIG, by default ~/.kube/config); in a pod it is the cluster of the pod.";
 
-/// Kubernetes operator for first-come coupon events: generates coupons in Postgres, loads them into Redis, and reports status.
+/// Kubernetes operator for first-come coupon events: generates coupons in Postgres, loads them into Redis, and reports
+/// status.
 #[derive(Debug, Parser)]
 #[command(name = "couponry-operator", version, after_help = AFTER_HELP, max_term_width = 120)]
 pub(crate) struct Config {
@@ -33,11 +33,11 @@ pub(crate) enum Command {
     Audit(Box<Audit>),
     /// Write the coupons or the issuances of an event to standard output as CSV.
     Export(Box<Export>),
-    /// Check the health of the installation. Exit code 0: healthy, possibly with warnings; 1: a check failed; 2: the check could
-    /// not run.
+    /// Check the health of the installation. Exit code 0: healthy, possibly with warnings; 1: a check failed; 2: the
+    /// check could not run.
     Check(Box<Check>),
-    /// End-to-end test, used by `helm test`: create an event with one coupon, issue it, wait until it is recorded, and delete
-    /// the event.
+    /// End-to-end test, used by `helm test`: create an event with one coupon, issue it, wait until it is recorded, and
+    /// delete the event.
     Verify(Box<Verify>),
 }
 

@@ -62,7 +62,8 @@ async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Conte
         Err(ReconcileError::Outdated) if guard.0.is_ok() => {
             (ReconcileResult::Progressing, Action::requeue(timing::CONFLICT_RETRY))
         }
-        // For an invalid object, Outdated may also mean that the API server rejects the write because of the invalid field.
+        // For an invalid object, Outdated may also mean that the API server rejects the write because of the invalid
+        // field.
         Err(error) => {
             let delay = context.transient.record_failure(&uid);
             tracing::warn!(error = error_chain(&error), retry_in = ?delay, "reconciliation failed");

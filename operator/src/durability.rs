@@ -1,5 +1,5 @@
-//! Reports what a crash of Redis can lose, as the condition `Durable` of every event. It follows from Redis's own settings, which
-//! are read repeatedly because they can be changed at runtime.
+//! Reports what a crash of Redis can lose, as the condition `Durable` of every event. It follows from Redis's own
+//! settings, which are read repeatedly because they can be changed at runtime.
 
 use std::{
     collections::BTreeSet,
@@ -68,8 +68,8 @@ pub(crate) fn assess(masters: &[Durability]) -> DurabilityReport {
         return DurabilityReport { status: "False", reason: reason::WRITES_MAY_BE_LOST, message: risks.join(" ") };
     }
     if masters.is_empty() || masters.iter().any(|one| one.settings.is_none()) {
-        let message = "The settings of Redis cannot be read because CONFIG GET is rejected. Make sure that Redis runs with \
-                       appendonly yes, appendfsync always and maxmemory-policy noeviction.";
+        let message = "The settings of Redis cannot be read because CONFIG GET is rejected. Make sure that Redis runs \
+                       with appendonly yes, appendfsync always and maxmemory-policy noeviction.";
         return DurabilityReport {
             status: "Unknown",
             reason: reason::SETTINGS_UNAVAILABLE,
@@ -80,7 +80,8 @@ pub(crate) fn assess(masters: &[Durability]) -> DurabilityReport {
         "With appendfsync always, Redis writes every issued coupon to its disk before it is returned.".to_owned();
     if masters.iter().any(|one| one.replicas > 0) {
         message.push_str(
-            " Replication is asynchronous: a failover to a replica can lose the coupons issued in the moment before it.",
+            " Replication is asynchronous: a failover to a replica can lose the coupons issued in the moment before \
+             it.",
         );
     }
     DurabilityReport { status: "True", reason: reason::WRITES_SYNCED, message }
@@ -96,17 +97,17 @@ fn risks(master: &Durability) -> Vec<String> {
     }
     match (appends, settings.as_ref().map(|settings| settings.appendfsync.as_str())) {
         (Some(false), _) => add(
-            "With appendonly no, a restart of Redis loses the coupons issued since its last snapshot. Set appendonly yes and \
-             appendfsync always.",
+            "With appendonly no, a restart of Redis loses the coupons issued since its last snapshot. Set appendonly \
+             yes and appendfsync always.",
         ),
         (_, Some("everysec")) => add(
             "With appendfsync everysec, a failure of the Redis host loses the coupons issued in up to one second. Set \
              appendfsync always.",
         ),
-        (_, Some("no")) => add(
-            "With appendfsync no, a failure of the Redis host loses the coupons issued in about 30 seconds. Set appendfsync \
-             always.",
-        ),
+        (_, Some("no")) => {
+            add("With appendfsync no, a failure of the Redis host loses the coupons issued in about 30 seconds. \
+             Set appendfsync always.")
+        }
         _ => {}
     }
     if *append_failed {
@@ -115,14 +116,14 @@ fn risks(master: &Durability) -> Vec<String> {
     if let Some(DurabilitySettings { maxmemory_policy, min_replicas_to_write, .. }) = settings {
         if maxmemory_policy != "noeviction" {
             risks.push(format!(
-                "With maxmemory-policy {maxmemory_policy}, Redis evicts coupons when its memory is full. Set maxmemory-policy \
-                 noeviction."
+                "With maxmemory-policy {maxmemory_policy}, Redis evicts coupons when its memory is full. Set \
+                 maxmemory-policy noeviction."
             ));
         }
         if *is_clustered && *replicas > 0 && *min_replicas_to_write == 0 {
             risks.push(
-                "With min-replicas-to-write 0 in a Redis Cluster, a master in a minority partition issues coupons that are lost \
-                 when it rejoins. Set min-replicas-to-write 1."
+                "With min-replicas-to-write 0 in a Redis Cluster, a master in a minority partition issues coupons \
+                 that are lost when it rejoins. Set min-replicas-to-write 1."
                     .to_owned(),
             );
         }

@@ -1,7 +1,7 @@
 //! Kubernetes Events about an event's life, shown by `kubectl describe ce`.
 //!
-//! They are derived from two consecutive statuses and published by the replica whose status write succeeded, so each transition
-//! is published once.
+//! They are derived from two consecutive statuses and published by the replica whose status write succeeded, so each
+//! transition is published once.
 
 use couponry_crds::{
     CouponEvent, CouponEventStatus,
@@ -162,11 +162,11 @@ fn scaling(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<KubeEvent
             Some(KubeEvent::normal(reason::SCALED_DOWN, after.message))
         }
         reason::QUOTA_EXCEEDED
-        | reason::PODS_REFUSED
-        | reason::PODS_PENDING
+        | reason::POD_CREATION_FAILED
+        | reason::PODS_UNSCHEDULABLE
         | reason::PODS_FAILING
         | reason::SCALING_FAILED
-        | reason::SCALING_OFF => Some(KubeEvent::warning(after.reason, after.message)),
+        | reason::SCALING_DISABLED => Some(KubeEvent::warning(after.reason, after.message)),
         _ => None,
     }
 }
@@ -174,7 +174,7 @@ fn scaling(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<KubeEvent
 fn stall(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<KubeEvent> {
     let (before, after) = (ConditionView::of(old, condition::STALLED), ConditionView::of(new, condition::STALLED));
     if !after.is_true() {
-        return (before.reason == reason::REDIS_CHANGED)
+        return (before.reason == reason::REDIS_UNVERIFIED)
             .then(|| KubeEvent::normal(RECOVERED, "Redis is verified. Coupons are issued as the manifest specifies."));
     }
     // A mismatch of counts is already published for the Balanced condition.

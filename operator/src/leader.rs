@@ -1,17 +1,19 @@
 //! Leader election: of several replicas, the one that holds the Lease reconciles. The others are on standby.
 //!
-//! The leader renews the lease every two seconds. A standby replica reads it as often, and acquires it when it was released, or when
-//! it has not changed for its duration. That time is measured on the replica's own clock: clocks of different machines are never
-//! compared. Every write replaces a specific resource version, so of two replicas that try to acquire the lease only one succeeds.
+//! The leader renews the lease every two seconds. A standby replica reads it as often, and acquires it when it was
+//! released, or when it has not changed for its duration. That time is measured on the replica's own clock: clocks of
+//! different machines are never compared. Every write replaces a specific resource version, so of two replicas that
+//! try to acquire the lease only one succeeds.
 //!
 //! # Guarantees
-//! A leader that has not renewed the lease for ten seconds, counted from before its last successful request, stops reconciling. No
-//! other replica acquires the lease before fifteen seconds. At shutdown the reconciliation stops first, then the lease is released.
+//! A leader that has not renewed the lease for ten seconds, counted from before its last successful request, stops
+//! reconciling. No other replica acquires the lease before fifteen seconds. At shutdown the reconciliation stops
+//! first, then the lease is released.
 //!
 //! # Caveats
-//! A process that was suspended detects the loss of its leadership when it resumes, but requests that it had sent before may still
-//! take effect, and each running reconciliation may get one step further. Fencing in the stores makes these harmless, not the
-//! lease: [ADR 0008](../../docs/adr/0008-stale-operators.md).
+//! A process that was suspended detects the loss of its leadership when it resumes, but requests that it had sent
+//! before may still take effect, and each running reconciliation may get one step further. Fencing in the stores makes
+//! these harmless, not the lease: [ADR 0008](../../docs/adr/0008-stale-operators.md).
 
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
@@ -48,8 +50,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Leader election")]
 pub(crate) struct LeaderArgs {
-    /// Reconcile only while holding a Lease in the namespace, so that several replicas can run: one is active, the others are
-    /// on standby.
+    /// Reconcile only while holding a Lease in the namespace, so that several replicas can run: one is active, the
+    /// others are on standby.
     #[arg(long, env, value_name = "BOOL", action = ArgAction::Set, default_value_t = false, num_args = 0..=1,
         default_missing_value = "true", require_equals = true)]
     leader_elect: bool,
@@ -109,7 +111,8 @@ enum LeaseError {
     TimedOut,
 }
 
-/// Runs `work` during each period of leadership; without an election, immediately. Returns when `work` returns, or at shutdown.
+/// Runs `work` during each period of leadership; without an election, immediately. Returns when `work` returns, or at
+/// shutdown.
 pub(crate) async fn run_while_leader(
     election: Option<Election>,
     metrics: &Metrics,
@@ -166,7 +169,8 @@ impl Election {
         None
     }
 
-    /// Acquires the lease if it is free or expired, renews it if this replica holds it. None: another replica holds it.
+    /// Acquires the lease if it is free or expired, renews it if this replica holds it. None: another replica holds
+    /// it.
     async fn try_acquire_or_renew(&self, last: &mut Option<ObservedLease>) -> Result<Option<Lease>, kube::Error> {
         let Some(found) = self.leases.get_opt(&self.lease_name).await? else {
             let metadata = ObjectMeta { name: Some(self.lease_name.clone()), ..ObjectMeta::default() };

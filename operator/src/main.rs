@@ -1,8 +1,9 @@
 //! The operator: generates the coupons of `CouponEvent`s in Postgres, loads them into Redis, and reports their status.
 //!
-//! [`run`] starts it: [`startup`] waits for the backends, [`leader`] elects one active replica, [`controller`] watches the events
-//! and [`reconcile`] brings the stores to the state that a manifest specifies. [`scaling`] scales the issuers ahead of an event,
-//! [`admin`] serves the HTTP API. The other commands are in [`inspect`] (read-only) and [`verify`] (an end-to-end test).
+//! [`run`] starts it: [`startup`] waits for the backends, [`leader`] elects one active replica, [`controller`] watches
+//! the events and [`reconcile`] brings the stores to the state that a manifest specifies. [`scaling`] scales the
+//! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`inspect`] (read-only) and
+//! [`verify`] (an end-to-end test).
 
 mod admin;
 mod blocker;

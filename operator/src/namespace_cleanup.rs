@@ -1,8 +1,9 @@
 //! Cleanup of all events at shutdown, when the namespace is being deleted.
 //!
-//! Kubernetes deletes the pods of a namespace before its custom resources. The operator would be gone before the events are
-//! deleted, their finalizers would never be removed, and the namespace would stay in `Terminating`. An operator that shuts down
-//! therefore checks whether the namespace is being deleted, and then cleans up every event as if it were deleted already.
+//! Kubernetes deletes the pods of a namespace before its custom resources. The operator would be gone before the
+//! events are deleted, their finalizers would never be removed, and the namespace would stay in `Terminating`. An
+//! operator that shuts down therefore checks whether the namespace is being deleted, and then cleans up every event as
+//! if it were deleted already.
 
 use std::time::{Duration, Instant};
 

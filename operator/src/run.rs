@@ -33,14 +33,15 @@ const SERVICE: &str = "couponry-operator";
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Namespace whose coupon events are reconciled. Default: the namespace of the service account or of the kubeconfig.
+    /// Namespace whose coupon events are reconciled. Default: the namespace of the service account or of the
+    /// kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// How long the deletion of an event waits until its issued coupons are recorded in Postgres.
     #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
     drain_timeout_seconds: u64,
-    /// How long to wait, after Redis has restarted or failed over, for issuance records that issuers still hold in memory.
-    /// Issuing is suspended meanwhile. Must not be shorter than --answer-timeout-seconds of the issuers.
+    /// How long to wait, after Redis has restarted or failed over, for issuance records that issuers still hold in
+    /// memory. Issuing is suspended meanwhile. Must not be shorter than --answer-timeout-seconds of the issuers.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS")]
     redis_recovery_grace_seconds: u64,
     /// Consumer group that records the issuances in Postgres.
@@ -85,7 +86,8 @@ impl Migrate {
 }
 
 impl Run {
-    /// Checks what clap cannot: Kafka clients are created later, inside retry loops, where invalid settings would be retried.
+    /// Checks what clap cannot: Kafka clients are created later, inside retry loops, where invalid settings would be
+    /// retried.
     pub(crate) fn validate(&self) -> Result<(), String> {
         self.topics.validate()?;
         self.kafka.check().map_err(|error| error.to_string())?;

@@ -25,8 +25,8 @@ pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -
     retry_until_ok(MIGRATE, shutdown, async || database.migrate().await).await.is_some()
 }
 
-/// Waits for everything that the operator needs. Returns the deviations of existing topics from the settings, or None if the
-/// shutdown came first.
+/// Waits for everything that the operator needs. Returns the deviations of existing topics from the settings, or None
+/// if the shutdown came first.
 pub(crate) async fn wait_for_backends(
     database: &Database,
     stock: &Stock,

@@ -53,12 +53,14 @@ impl TransientState {
         all.get(uid).and_then(|state| state.status_written_at).is_some_and(|written| written.elapsed() < period)
     }
 
-    /// Time since the first call for this event: how long its deletion has been waiting for issued coupons to be recorded.
+    /// Time since the first call for this event: how long its deletion has been waiting for issued coupons to be
+    /// recorded.
     pub(crate) fn drain_elapsed(&self, uid: &str) -> Duration {
         self.lock().entry(uid.to_owned()).or_default().drain_started_at.get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Records whether the counts of the stores differ, and returns for how long every observation has seen them differ.
+    /// Records whether the counts of the stores differ, and returns for how long every observation has seen them
+    /// differ.
     pub(crate) fn record_balance(&self, uid: &str, is_balanced: bool) -> Duration {
         let mut all = self.lock();
         if is_balanced {

@@ -40,7 +40,8 @@ pub(crate) struct Verify {
     /// Namespace of the installation. Default: the namespace of the service account or of the kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Name of the event to create. An existing event is deleted only if an earlier run created it; otherwise the test fails.
+    /// Name of the event to create. An existing event is deleted only if an earlier run created it; otherwise the test
+    /// fails.
     #[arg(long, env = "VERIFY_EVENT", default_value = "couponry-verify", value_name = "NAME")]
     event: String,
     /// URL of the issuer: `http://host:port`.

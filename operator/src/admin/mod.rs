@@ -1,6 +1,8 @@
-//! The operator's HTTP API: [`preload`] creates a `CouponEvent` for a caller whom Kubernetes authorizes ([`authorization`]).
+//! The operator's HTTP API: [`preload`] creates a `CouponEvent` for a caller whom Kubernetes authorizes
+//! ([`authorization`]).
 //!
-//! It is described in `docs/reference/http-api.md` and by `/openapi.json`. Every replica serves it, including standby ones.
+//! It is described in `docs/reference/http-api.md` and by `/openapi.json`. Every replica serves it, including standby
+//! ones.
 
 mod authorization;
 mod preload;
@@ -23,8 +25,8 @@ use crate::admin::state::AdminState;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Admin API")]
 pub(crate) struct AdminArgs {
-    /// Address of POST /coupons/preload, which creates a coupon event. Kubernetes authorizes the callers: the operator's service
-    /// account needs the cluster role system:auth-delegator for that. Empty: the API is off.
+    /// Address of POST /coupons/preload, which creates a coupon event. Kubernetes authorizes the callers: the
+    /// operator's service account needs the cluster role system:auth-delegator for that. Empty: the API is off.
     #[arg(long, env, default_value = "0.0.0.0:8081", value_name = "ADDRESS:PORT", value_parser = ListenAddress::parse)]
     admin_listen: ListenAddress,
 }
@@ -58,7 +60,8 @@ impl AdminArgs {
 #[openapi(
     info(
         title = "Couponry operator",
-        description = "Creates coupon events. Callers send a Kubernetes bearer token and must be allowed to create couponevents.",
+        description = "Creates coupon events. Callers send a Kubernetes bearer token and must be allowed to create \
+                       couponevents.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(preload::preload)

@@ -123,15 +123,24 @@ impl DiscountPolicy {
     request_body = PreloadRequest,
     responses(
         (status = 202, description = "The event exists and its coupons are being generated", body = Accepted),
-        (status = 400, description = "The request is not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The token is missing, or Kubernetes rejects it", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The caller is not allowed to create couponevents, or a quota is exceeded", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body was not received in time", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "A different event has this name", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The event violates a validation rule, which the detail names", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The outcome is unknown: retry the request", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is not valid",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The token is missing, or Kubernetes rejects it",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The caller is not allowed to create couponevents, or a quota is exceeded",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body was not received in time",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A different event has this name",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The event violates a validation rule, which the detail names",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The outcome is unknown: retry the request",
+            body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn preload(
@@ -165,7 +174,8 @@ pub(super) async fn preload(
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-/// The uid of the existing event, if it has the requested values: the response to an earlier request may have been lost.
+/// The uid of the existing event, if it has the requested values: the response to an earlier request may have been
+/// lost.
 async fn find_existing(state: &AdminState, requested: &PreloadRequest) -> Result<String, Problem> {
     let name = &requested.event_id;
     let found = Api::<DeserializeGuard<CouponEvent>>::namespaced(state.client.clone(), &state.namespace);
@@ -180,13 +190,15 @@ async fn find_existing(state: &AdminState, requested: &PreloadRequest) -> Result
     let is_as_requested = serde_json::from_value(requested.spec()).is_ok_and(|spec| is_same(&found.spec, &spec));
     if !is_as_requested {
         return Err(Problem::conflict(format!(
-            "the event {name} already exists with different values; use another eventId, or change the event with kubectl"
+            "the event {name} already exists with different values; use another eventId, or change the event with \
+             kubectl"
         )));
     }
     Ok(found.uid().unwrap_or_default())
 }
 
-/// Whether two events are the same in all fields of a request. Other fields may differ, for example if it was paused since.
+/// Whether two events are the same in all fields of a request. Other fields may differ, for example if it was paused
+/// since.
 fn is_same(found: &CouponEventSpec, requested: &CouponEventSpec) -> bool {
     found.policy_name == requested.policy_name
         && found.total_count == requested.total_count
@@ -242,7 +254,9 @@ mod tests {
 
     #[test]
     fn request_with_unknown_field_is_rejected() {
-        let misspelled = json!({"eventId": "e", "couponPolicyName": "p", "totalCouponCount": 1, "discountPolicies": [], "endTme": ""});
+        let misspelled = json!({
+            "eventId": "e", "couponPolicyName": "p", "totalCouponCount": 1, "discountPolicies": [], "endTme": "",
+        });
         let error = request(misspelled).map(drop).unwrap_err().to_string();
         assert!(error.contains("unknown field `endTme`"), "{error}");
     }

@@ -66,8 +66,8 @@ impl EventArgs {
             uids => {
                 let uids: Vec<String> = uids.iter().map(Uuid::to_string).collect();
                 anyhow::bail!(
-                    "the CouponEvent {event} does not exist in the namespace {namespace}; Postgres holds data of {}: select one \
-                     with --uid",
+                    "the CouponEvent {event} does not exist in the namespace {namespace}; Postgres holds data of {}: \
+                     select one with --uid",
                     uids.join(", ")
                 )
             }

@@ -132,11 +132,11 @@ mod tests {
     #[test]
     fn missing_issuers_outside_the_scaling_period_are_no_problem() {
         let problems = |reason: &str| {
-            let yaml = format!(
-                "{{apiVersion: couponry.dev/v1alpha1, kind: CouponEvent, metadata: {{name: e}}, spec: {{policyName: p, totalCount: 1, \
-                 discounts: []}}, status: {{conditions: [{{type: Scaled, status: 'False', reason: {reason}, message: m, \
-                 lastTransitionTime: '2026-12-01T00:00:00Z'}}]}}}}"
+            let condition = format!(
+                "{{type: Scaled, status: 'False', reason: {reason}, message: m, lastTransitionTime: '2026-12-01T00:00:00Z'}}"
             );
+            let spec = "{policyName: p, totalCount: 1, discounts: []}";
+            let yaml = format!("{{metadata: {{name: e}}, spec: {spec}, status: {{conditions: [{condition}]}}}}");
             let event: CouponEvent = serde_yaml::from_str(&yaml).unwrap();
             problems_of(&event).into_iter().map(|problem| problem.found).collect::<Vec<_>>()
         };

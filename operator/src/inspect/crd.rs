@@ -16,8 +16,8 @@ pub(super) struct SchemaDifference {
     pub(super) unknown: Vec<String>,
 }
 
-/// Reads the published OpenAPI schema, because reading the CRD itself requires cluster-wide permissions. None: the CRD is not
-/// installed.
+/// Reads the published OpenAPI schema, because reading the CRD itself requires cluster-wide permissions. None: the CRD
+/// is not installed.
 pub(super) async fn compare_installed(client: &Client) -> anyhow::Result<Option<SchemaDifference>> {
     let request = Request::get("/openapi/v3/apis/couponry.dev/v1alpha1").body(Vec::new())?;
     let published: Value = match client.request(request).await {

@@ -13,8 +13,8 @@ pub(crate) async fn exit_code(
     command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> ExitCode {
     let run = async {
-        // No warnings about slow queries, since reading a complete event takes long, nor from the Kafka client, whose errors are in
-        // the output.
+        // No warnings about slow queries, since reading a complete event takes long, nor from the Kafka client, whose
+        // errors are in the output.
         let log = format!("sqlx::query=error,couponry_kafka=warn,{}", telemetry.log);
         let _telemetry = TelemetryArgs { log, ..telemetry.clone() }.init("couponry-operator")?;
         command.await

@@ -25,8 +25,8 @@ pub(crate) struct Export {
     /// Which rows to export.
     #[arg(value_enum, value_name = "ROWS")]
     rows: Rows,
-    /// Prefix every userId that a spreadsheet would interpret as a formula (one that starts with =, +, -, @, a tab or a line
-    /// break) with an apostrophe. Default: userIds are written unchanged, for programs.
+    /// Prefix every userId that a spreadsheet would interpret as a formula (one that starts with =, +, -, @, a tab or
+    /// a line break) with an apostrophe. Default: userIds are written unchanged, for programs.
     #[arg(long)]
     for_spreadsheets: bool,
     #[command(flatten)]

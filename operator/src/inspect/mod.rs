@@ -1,5 +1,5 @@
-//! The read-only commands [`audit`], [`export`] and [`check`]. They read the same environment variables as `run`, so they need no
-//! flags in the operator's pod.
+//! The read-only commands [`audit`], [`export`] and [`check`]. They read the same environment variables as `run`, so
+//! they need no flags in the operator's pod.
 
 mod args;
 pub(crate) mod audit;

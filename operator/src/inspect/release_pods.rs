@@ -1,4 +1,5 @@
-//! Checks that the pods of the release are ready. A failed upgrade leaves the previous pods running, so everything else is healthy.
+//! Checks that the pods of the release are ready. A failed upgrade leaves the previous pods running, so everything
+//! else is healthy.
 
 use couponry_runtime::error_chain;
 use k8s_openapi::api::core::v1::Pod;

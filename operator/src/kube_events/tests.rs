@@ -87,13 +87,13 @@ fn event_that_ended_before_opening_publishes_no_opened() {
 fn stall_is_published_once_with_its_message() {
     let fine = status(&[("Stalled", false, "NotStalled")]);
     let down = status(&[("Stalled", true, "BackendUnavailable")]);
-    let lost = status(&[("Stalled", true, "RedisChanged")]);
+    let lost = status(&[("Stalled", true, "RedisUnverified")]);
     assert_eq!(
         transitions(&fine, &down, None),
         [KubeEvent::warning("BackendUnavailable", "Stalled BackendUnavailable")]
     );
     assert_eq!(transitions(&down, &down, None), []);
-    assert_eq!(reasons(&down, &lost), ["RedisChanged"]);
+    assert_eq!(reasons(&down, &lost), ["RedisUnverified"]);
     assert_eq!(reasons(&lost, &fine), ["Recovered"]);
     assert_eq!(reasons(&down, &fine), Vec::<String>::new());
 }

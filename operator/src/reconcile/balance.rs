@@ -1,8 +1,8 @@
 //! Checks the inventory balance: generated = available + issued but unrecorded + recorded + voided.
 //!
-//! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are therefore never
-//! compared for equality; only invariants that hold under any interleaving are checked
-//! ([ADR 0010](../../../docs/adr/0010-inventory-balance.md)):
+//! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are
+//! therefore never compared for equality; only invariants that hold under any interleaving are checked ([ADR
+//! 0010](../../../docs/adr/0010-inventory-balance.md)):
 //!
 //! - What is loaded is available, issued or voided. Redis returns these counts atomically.
 //! - No coupon exists twice, except until the second of two users who received the same coupon is cancelled.
@@ -122,7 +122,8 @@ impl Balance {
         }
         if known_recorded > recorded {
             findings.push(format!(
-                "{known_recorded} coupons are marked as recorded in Redis, but only {recorded} of them are recorded in Postgres."
+                "{known_recorded} coupons are marked as recorded in Redis, but only {recorded} of them are recorded \
+                 in Postgres."
             ));
         }
         if findings.is_empty() {
@@ -201,7 +202,8 @@ mod tests {
                 Balance { generated: 111, available: 58, ..BALANCED },
                 2,
                 false,
-                "Of 111 coupons in Postgres, 58 are available, 40 issued and 11 not loaded yet in Redis: 2 coupons are missing.",
+                "Of 111 coupons in Postgres, 58 are available, 40 issued and 11 not loaded yet in Redis: 2 coupons \
+                 are missing.",
             ),
             (
                 Balance { available: 61, ..BALANCED },

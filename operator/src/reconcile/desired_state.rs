@@ -16,8 +16,8 @@ pub(crate) struct DesiredState {
     pub(crate) window: Window,
     pub(crate) issuance: Issuance,
     pub(crate) acknowledge: Acknowledge,
-    /// When the coupons are to be removed from Redis (milliseconds since the Unix epoch). None: not before the event is deleted,
-    /// or not known yet.
+    /// When the coupons are to be removed from Redis (milliseconds since the Unix epoch). None: not before the event
+    /// is deleted, or not known yet.
     pub(crate) retire_at: Option<i64>,
 }
 
@@ -54,8 +54,9 @@ impl DesiredState {
         self.split(self.total)
     }
 
-    /// The coupons to add to `existing` ones, some of which may be issued. With percentages the added coupons are split by the
-    /// shares; with counts each discount grows to its count. The error says what to change in the manifest.
+    /// The coupons to add to `existing` ones, some of which may be issued. With percentages the added coupons are
+    /// split by the shares; with counts each discount grows to its count. The error describes the required change of
+    /// the manifest.
     pub(crate) fn top_up(&self, existing: &[(Discount, u64)]) -> Result<Vec<(Discount, u64)>, String> {
         let count_of =
             |discount: &Discount| existing.iter().find(|(known, _)| known == discount).map(|(_, count)| *count);
@@ -81,7 +82,8 @@ impl DesiredState {
                 let existing = count_of(&discount).unwrap_or_default();
                 let added = count.checked_sub(existing).ok_or_else(|| {
                     format!(
-                        "The event has opened with {existing} coupons of {discount}. Raise its count to at least {existing}."
+                        "The event has opened with {existing} coupons of {discount}. Raise its count to at least \
+                         {existing}."
                     )
                 })?;
                 Ok((discount, added))
@@ -97,8 +99,8 @@ impl DesiredState {
     }
 }
 
-/// `ttlSecondsAfterFinished` after the end, or after everything was recorded if that was later. A closed event ended when it was
-/// finished; a sold-out event may still be topped up until its `endTime`.
+/// `ttlSecondsAfterFinished` after the end, or after everything was recorded if that was later. A closed event ended
+/// when it was finished; a sold-out event may still be topped up until its `endTime`.
 fn retire_at(event: &CouponEvent) -> Option<i64> {
     let spec = &event.spec;
     let ttl = i64::from(spec.ttl_seconds_after_finished?) * 1000;

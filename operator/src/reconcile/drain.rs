@@ -1,9 +1,9 @@
 //! Waits until every coupon that was issued before a change of Redis is recorded in Postgres.
 //!
-//! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the topic. An issuer
-//! returns a coupon to its user only within `--answer-timeout-seconds`. Once that long has passed since the change, no more such
-//! coupons are returned, and the records of all returned ones lie before the current end of the topic. When the consumer group has
-//! passed that end, they are recorded.
+//! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the
+//! topic. An issuer returns a coupon to its user only within `--answer-timeout-seconds`. Once that long has passed
+//! since the change, no more such coupons are returned, and the records of all returned ones lie before the current
+//! end of the topic. When the consumer group has passed that end, they are recorded.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DrainState {
-    /// What the drain is waiting for, as a clause.
+    /// The cause, as a clause such as `waiting for Kafka`.
     Waiting(String),
     Complete,
 }
@@ -35,7 +35,8 @@ pub(crate) struct DrainTracker {
 
 #[derive(Clone)]
 struct Drain {
-    /// Replication id, recovery id and load progress. While another operator makes progress with a recovery, this one keeps waiting.
+    /// Replication id, recovery id and load progress. While another operator makes progress with a recovery, this one
+    /// keeps waiting.
     redis: (String, String, u64),
     /// Since when Kafka has been available and the outbox empty.
     since: Instant,

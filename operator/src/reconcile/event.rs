@@ -44,7 +44,8 @@ pub(crate) async fn reconcile_event(
     };
     let mut writer = StatusWriter::new(context, event);
     let reconciled = run_steps(&desired, context, &mut writer).await;
-    // A first failure is often a connection that is about to be re-established, so only repeated failures are reported.
+    // A first failure is often a connection that is about to be re-established, so only repeated failures are
+    // reported.
     if let Err(error) = &reconciled
         && let Some(blocker) = error.blocker()
         && context.transient.has_failed(&desired.uid.to_string())
@@ -83,7 +84,7 @@ async fn run_steps(
                     writer.confirm_imbalance();
                 }
                 let interval = match blocker.reason {
-                    reason::REDIS_CHANGED => UNVERIFIED_INTERVAL,
+                    reason::REDIS_UNVERIFIED => UNVERIFIED_INTERVAL,
                     _ => ACTIVE_INTERVAL.max(min_interval),
                 };
                 writer.report(desired, &observed, &Progress::Blocked(blocker)).await?;

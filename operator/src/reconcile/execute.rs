@@ -1,7 +1,8 @@
 //! Applies a step. Only this module and [`recover`] write to the stores during a reconciliation.
 //!
 //! # Guarantees
-//! Every step is idempotent and may be interrupted anywhere. A step that another operator has already applied is not an error.
+//! Every step is idempotent and may be interrupted anywhere. A step that another operator has already applied is not
+//! an error.
 
 use std::{iter, ops::Range, pin::pin, time::Instant};
 
@@ -172,7 +173,8 @@ async fn load(
     Ok(())
 }
 
-/// Sends the coupons with these ordinals in chunks. Fails if an ordinal is missing, so that every loaded coupon exists in Postgres.
+/// Sends the coupons with these ordinals in chunks. Fails if an ordinal is missing, so that every loaded coupon exists
+/// in Postgres.
 async fn read_chunks(
     database: Database,
     uid: Uuid,

@@ -1,13 +1,13 @@
 //! Adds the finalizer to an event, and removes the data of a deleted one.
 //!
 //! # Expected flow
-//! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and reads how many
-//! issuances are not recorded yet. When there are none, the keys are removed from Redis, the rows from Postgres (with
-//! `deletionPolicy: Delete`), and then the finalizer from the object.
+//! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and
+//! reads how many issuances are not recorded yet. When there are none, the keys are removed from Redis, the rows from
+//! Postgres (with `deletionPolicy: Delete`), and then the finalizer from the object.
 //!
 //! # Guarantees
-//! A deletion always completes: it continues after `--drain-timeout-seconds`, and a Warning Event reports what was left. The rows in
-//! Postgres are deleted only if the keys in Redis are.
+//! A deletion always completes: it continues after `--drain-timeout-seconds`, and a Warning Event reports what was
+//! left. The rows in Postgres are deleted only if the keys in Redis are.
 //!
 //! # Caveats
 //! The timeout starts when this process first observes the deletion, so it starts anew when the operator restarts.
@@ -125,8 +125,8 @@ async fn remove_data(
     uid: Uuid,
     name: &EventName,
 ) -> Result<(), ReconcileError> {
-    // Postgres comes last: as long as the keys are in Redis, issued coupons can be recorded, and a later event with the same name can
-    // identify and remove them.
+    // Postgres comes last: as long as the keys are in Redis, issued coupons can be recorded, and a later event with
+    // the same name can identify and remove them.
     with_timeout(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await?;
     match event.spec.deletion_policy {
         DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid).await?) }).await,

@@ -18,8 +18,8 @@ pub(super) fn gate_settings(
     GateSettings { gate, window, acknowledge: desired.acknowledge, generation: desired.generation, stock_epoch, total }
 }
 
-/// The settings for an event whose opening is scheduled in Postgres and due. `is_issued`: whether coupons have been issued; then the
-/// start stays as it was, otherwise it may move.
+/// The settings for an event whose opening is scheduled in Postgres and due. `is_issued`: whether coupons have been
+/// issued; then the start stays as it was, otherwise it may move.
 pub(super) fn due_gate_settings(
     desired: &DesiredState,
     stored: &StoredEvent,

@@ -1,7 +1,8 @@
 //! Objects that do not match the schema: stored under an older CRD, or written by another version.
 //!
-//! Their metadata and some of their fields are known. Their gate stays as the last valid manifest set it, because closing an event
-//! over what may be a typing error would be worse. To close it, an administrator corrects or deletes the object.
+//! Their metadata and some of their fields are known. Their gate stays as the last valid manifest set it, because
+//! closing an event over what may be a typing error would be worse. To close it, an administrator corrects or deletes
+//! the object.
 
 use couponry_crds::{CouponEvent, CouponEventSpec, DeletionPolicy, status::reason};
 use kube::{api::DynamicObject, core::error_boundary::InvalidObject, runtime::controller::Action};
@@ -57,8 +58,8 @@ pub(crate) async fn reconcile_invalid(
         return finalizer::cleanup(event, context, context.drain_timeout).await;
     }
     let message = format!(
-        "The object is invalid: {}. Its changes are ignored, and an open event stays open. Correct it with `kubectl edit ce \
-         {name}`, or delete it.",
+        "The object is invalid: {}. Its changes are ignored, and an open event stays open. Correct it with `kubectl \
+         edit ce {name}`, or delete it.",
         invalid.error
     );
     if has_status && event.status.is_none() {

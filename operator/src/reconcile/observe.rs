@@ -67,8 +67,8 @@ impl ObservedState {
     }
 }
 
-/// Reads both stores in an order that raises no false alarms while other programs continue: what Redis knows to be recorded was
-/// recorded before, what is recorded was issued before, and what is loaded was generated before.
+/// Reads both stores in an order that raises no false alarms while other programs continue: what Redis knows to be
+/// recorded was recorded before, what is recorded was issued before, and what is loaded was generated before.
 #[tracing::instrument(level = "debug", skip_all)]
 pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result<ObservedState, ReconcileError> {
     let Context { database, stock, .. } = context;
@@ -79,7 +79,8 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let stored = database.event(desired.uid).await?;
     let has_opening = stored.as_ref().is_some_and(|stored| stored.opened_at.is_some());
     if redis.is_none() && has_opening {
-        // Another operator may have created and opened it between the two reads, so its absence is only conclusive now.
+        // Another operator may have created and opened it between the two reads, so its absence is only conclusive
+        // now.
         redis = stock.observe(&desired.name).await?;
     }
     let name_conflict = match &redis {
@@ -98,8 +99,8 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     Ok(ObservedState { stored, known_recorded, recorded, redis, name_conflict, drain, now })
 }
 
-/// Reads the owner of the name from the API server after the other event was observed in Redis: if it is this event, the other one
-/// had the name before.
+/// Reads the owner of the name from the API server after the other event was observed in Redis: if it is this event,
+/// the other one had the name before.
 async fn classify_conflict(
     context: &Context,
     desired: &DesiredState,

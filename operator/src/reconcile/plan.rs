@@ -1,18 +1,19 @@
-//! Decides on the next step for an event, from the observed state alone. So an operator that restarts, or takes over from another
-//! one, continues from what is in the stores.
+//! Decides on the next step for an event, from the observed state alone. So an operator that restarts, or takes over
+//! from another one, continues from what is in the stores.
 //!
 //! # Guarantees
 //! - The gate opens only when Redis holds as many coupons as Postgres, and Postgres as many as the manifest specifies.
-//! - Before the gate opens, the time from when on coupons may be issued is recorded in Postgres. From that time on the stock in
-//!   Postgres is never discarded, so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis
-//!   may have lost data; issuing is suspended until then.
+//! - Before the gate opens, the time from when on coupons may be issued is recorded in Postgres. From that time on the
+//!   stock in Postgres is never discarded, so every issued coupon remains valid. The stock in Redis is restored with
+//!   its holders when Redis may have lost data; issuing is suspended until then.
 //!
 //! # Caveats
-//! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request may take
-//! effect long after its operator has ended. Every step is therefore validated again where it takes effect: batches and chunks by
-//! their first ordinal, the gate by the count and the generation, discarding by the scheduled opening, and all of them by the
-//! stock epoch. Before a stock is discarded, Postgres begins the next stock epoch. An operator that observes a newer generation, or
-//! a later event with the same name, is stale and leaves the event alone.
+//! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request
+//! may take effect long after its operator has ended. Every step is therefore validated again where it takes effect:
+//! batches and chunks by their first ordinal, the gate by the count and the generation, discarding by the scheduled
+//! opening, and all of them by the stock epoch. Before a stock is discarded, Postgres begins the next stock epoch. An
+//! operator that observes a newer generation, or a later event with the same name, is stale and leaves the event
+//! alone.
 
 use couponry_crds::{Issuance, status::reason};
 use couponry_domain::{CouponBatch, Discount, Gate};
@@ -98,8 +99,8 @@ fn resolve_stock_epoch(stored: &StoredEvent, own: &Observed) -> Plan {
     Plan::blocked(
         reason::DRIFT_FOUND,
         format!(
-            "Redis holds stock epoch {}, Postgres stock epoch {}: one of them was probably restored from a backup. Set issuance \
-             to Paused and compare the stores with `kubectl couponry audit`.",
+            "Redis holds stock epoch {}, Postgres stock epoch {}: one of them was probably restored from a backup. \
+             Set issuance to Paused and compare the stores with `kubectl couponry audit`.",
             own.stock_epoch, stored.stock_epoch
         ),
     )
@@ -127,8 +128,8 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
         return Plan::blocked(
             reason::NAME_CONFLICT,
             format!(
-                "Redis holds an event {} of another installation (uid {uid}). Set a different --redis-key-prefix for each \
-                 installation, or delete the keys if that installation no longer exists.",
+                "Redis holds an event {} of another installation (uid {uid}). Set a different --redis-key-prefix for \
+                 each installation, or delete the keys if that installation no longer exists.",
                 desired.name
             ),
         );
@@ -141,8 +142,8 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
         return Plan::blocked(
             reason::NAME_CONFLICT,
             format!(
-                "A deleted event with the same name (uid {uid}) still has {} outbox batches that are not in Kafka. The operator \
-                 waits for them; if this persists, check Kafka and the issuers.",
+                "A deleted event with the same name (uid {uid}) still has {} outbox batches that are not in Kafka. \
+                 The operator waits for them; if this persists, check Kafka and the issuers.",
                 other.outbox
             ),
         );
@@ -269,8 +270,8 @@ fn close(desired: &DesiredState, stored: &StoredEvent, own: Option<&Observed>) -
     match own {
         Some(own) if own.retired.is_some() && is_continuation(desired, stored, own) => Some(Plan::blocked(
             reason::CHANGE_NOT_POSSIBLE,
-            "The event is over and its coupons were removed from Redis, so it cannot continue. Create another event, and set \
-             issuance to Closed in this one.",
+            "The event is over and its coupons were removed from Redis, so it cannot continue. Create another event, \
+             and set issuance to Closed in this one.",
         )),
         Some(own) if own.gate == Gate::Closed => Some(Plan::Done),
         _ if desired.issuance != Issuance::Closed => None,

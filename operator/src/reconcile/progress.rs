@@ -9,7 +9,7 @@ pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Coupons are being generated or loaded. The message says how many.
+    /// Coupons are being generated or loaded. The message contains their number.
     Preloading(String),
     /// The stores match the manifest.
     Done,

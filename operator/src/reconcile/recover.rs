@@ -1,14 +1,15 @@
 //! Verifies a Redis that may have lost data, or restores it ([ADR 0015](../../../docs/adr/0015-redis-data-loss.md)).
 //!
 //! # Expected flow
-//! The drain is complete: everything that was in flight is recorded. Issuances that Redis holds but Postgres has not recorded are
-//! sent to Kafka again, and drained. Then the record cutoff is set: Postgres rejects everything issued before now. Both stores are
-//! thus stable. If they match, Redis is verified; otherwise it is restored from Postgres. Then issuing resumes.
+//! The drain is complete: everything that was in flight is recorded. Issuances that Redis holds but Postgres has not
+//! recorded are sent to Kafka again, and drained. Then the record cutoff is set: Postgres rejects everything issued
+//! before now. Both stores are thus stable. If they match, Redis is verified; otherwise it is restored from Postgres.
+//! Then issuing resumes.
 //!
 //! # Guarantees
-//! A recovery may be interrupted anywhere, and several operators may run one concurrently. Each starts with its own recovery id in
-//! Redis and sets the record cutoff only if it is still the one observed, so a stale operator changes nothing. Only the Redis that
-//! was observed at the start, by its replication id, is marked as verified.
+//! A recovery may be interrupted anywhere, and several operators may run one concurrently. Each starts with its own
+//! recovery id in Redis and sets the record cutoff only if it is still the one observed, so a stale operator changes
+//! nothing. Only the Redis that was observed at the start, by its replication id, is marked as verified.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -80,11 +81,11 @@ pub(super) async fn recover(
     Ok(())
 }
 
-/// Whether Redis holds all that is recorded with its holders, and everything else that was loaded in its queue. What Redis marks as
-/// recorded was recorded, so equal counts mean equal sets.
+/// Whether Redis holds all that is recorded with its holders, and everything else that was loaded in its queue. What
+/// Redis marks as recorded was recorded, so equal counts mean equal sets.
 ///
-/// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users would receive
-/// `NOT_STARTED` until the rest is loaded.
+/// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users
+/// would receive `NOT_STARTED` until the rest is loaded.
 fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
     let accounted = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
     redis.completed == redis.issued
@@ -123,8 +124,8 @@ async fn list_unrecorded(
     Ok(unrecorded)
 }
 
-/// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: there is nothing to recover, or
-/// another operator has begun a recovery, too.
+/// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: there is nothing to
+/// recover, or another operator is recovering the event, too.
 async fn begin(
     own: &Observed,
     desired: &DesiredState,
@@ -144,8 +145,8 @@ async fn begin(
     Ok(Some((recovery, cutoff)))
 }
 
-/// Fills Redis from Postgres: recorded coupons with their holders, the others into the queue in stock order. Returns how many, or
-/// None if another operator has begun a recovery, too.
+/// Fills Redis from Postgres: recorded coupons with their holders, the others into the queue in stock order. Returns
+/// how many, or None if another operator is recovering the event, too.
 async fn restore(
     own: &Observed,
     recovery: &Recovery,

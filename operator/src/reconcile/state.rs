@@ -4,8 +4,8 @@ use couponry_crds::status::reason;
 use couponry_domain::{Gate, WindowState};
 use couponry_redis::Observed;
 
-/// `own`: the event in Redis. Same precedence as [`couponry_domain::Window::state`], except that a pause takes precedence over a
-/// start in the future.
+/// `own`: the event in Redis. Same precedence as [`couponry_domain::Window::state`], except that a pause takes
+/// precedence over a start in the future.
 pub(super) fn state(own: Option<&Observed>) -> &'static str {
     let Some(own) = own else { return reason::LOADING };
     // Retirement closes the gate, but the event keeps the state in which it ended.

@@ -48,7 +48,7 @@ pub(super) fn report(
         NewCondition::with_status(condition::DURABLE, status, reason, message)
     });
     if let Progress::Blocked(blocker) = progress
-        && blocker.reason == reason::REDIS_CHANGED
+        && blocker.reason == reason::REDIS_UNVERIFIED
     {
         // The counts in an unverified Redis may be outdated.
         let previous = blocked(old, generation, blocker, now);
@@ -65,13 +65,13 @@ pub(super) fn report(
     let stored = observed.stored.as_ref();
     let opened_at = stored.and_then(|stored| stored.opened_at).filter(|at| is_gate_open && *at <= observed.now);
     let mut conditions = vec![
-        ready(desired, observed, progress, state, topic_warnings),
-        preloaded(desired, observed, progress),
+        ready_condition(desired, observed, progress, state, topic_warnings),
+        preload_condition(desired, observed, progress),
         NewCondition::new(condition::OPEN, state == reason::OPEN, state, state::message(state)),
-        recorded(issued, is_recorded),
-        stalled(progress),
+        recorded_condition(issued, is_recorded),
+        stalled_condition(progress),
     ];
-    conditions.extend(balance.map(|_| balanced(imbalance)));
+    conditions.extend(balance.map(|_| balanced_condition(imbalance)));
     if let ScalingReport::Known(ScaledCondition { is_scaled, reason, message }) = scaling {
         conditions.push(NewCondition::new(condition::SCALED, *is_scaled, reason, message));
     }
@@ -108,7 +108,7 @@ pub(super) fn blocked(
         NewCondition::new(condition::STALLED, true, reason, message),
     ];
     match old.condition(condition::OPEN) {
-        Some(open) if open.status == "True" && *reason == reason::REDIS_CHANGED => {
+        Some(open) if open.status == "True" && *reason == reason::REDIS_UNVERIFIED => {
             new.push(NewCondition::new(condition::OPEN, false, reason, message));
         }
         Some(_) => {}
@@ -131,21 +131,21 @@ pub(super) fn is_transition(old: &CouponEventStatus, new: &CouponEventStatus) ->
         || (opened_at, sold_out_at, finished_at) != (&old.opened_at, &old.sold_out_at, &old.finished_at)
 }
 
-fn ready(
+fn ready_condition(
     desired: &DesiredState,
     observed: &ObservedState,
     progress: &Progress,
     state: &'static str,
     topic_warnings: &[String],
 ) -> NewCondition {
-    let ready = |is_true, reason, message: String| NewCondition::new(condition::READY, is_true, reason, message);
+    let condition = |is_true, reason, message: String| NewCondition::new(condition::READY, is_true, reason, message);
     match progress {
-        Progress::Preloading(message) => ready(false, preload_reason(observed), message.clone()),
-        Progress::Blocked(Blocker { reason, message }) => ready(false, reason, message.clone()),
+        Progress::Preloading(message) => condition(false, preload_reason(observed), message.clone()),
+        Progress::Blocked(Blocker { reason, message }) => condition(false, reason, message.clone()),
         Progress::Done if is_retired(desired, observed) => {
-            ready(true, reason::RETIRED, "The event is over, and its coupons were removed from Redis.".to_owned())
+            condition(true, reason::RETIRED, "The event is over, and its coupons were removed from Redis.".to_owned())
         }
-        Progress::Done if state == reason::CLOSED => ready(true, reason::CLOSED, state::message(state).to_owned()),
+        Progress::Done if state == reason::CLOSED => condition(true, reason::CLOSED, state::message(state).to_owned()),
         Progress::Done => {
             let warning = if topic_warnings.is_empty() {
                 String::new()
@@ -153,28 +153,28 @@ fn ready(
                 format!(" Kafka does not match the operator's settings: {}.", topic_warnings.join("; "))
             };
             let message = format!("All {} coupons are generated and loaded.{warning}", desired.total);
-            ready(true, reason::STOCK_COMPLETE, message)
+            condition(true, reason::STOCK_COMPLETE, message)
         }
     }
 }
 
-fn preloaded(desired: &DesiredState, observed: &ObservedState, progress: &Progress) -> NewCondition {
-    let preloaded =
+fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress: &Progress) -> NewCondition {
+    let condition =
         |is_true, reason, message: String| NewCondition::new(condition::PRELOADED, is_true, reason, message);
     let len = observed.generated();
     let loaded = observed.redis_event(desired).map_or(0, |own| own.loaded);
     match progress {
-        Progress::Preloading(message) => preloaded(false, preload_reason(observed), message.clone()),
+        Progress::Preloading(message) => condition(false, preload_reason(observed), message.clone()),
         _ if is_retired(desired, observed) => {
             let message = format!("Postgres holds {len} coupons; they were removed from Redis.");
-            preloaded(true, reason::RETIRED, message)
+            condition(true, reason::RETIRED, message)
         }
         _ if len > 0 && loaded == len => {
-            preloaded(true, reason::STOCK_COMPLETE, format!("All {len} coupons in Postgres are loaded into Redis."))
+            condition(true, reason::STOCK_COMPLETE, format!("All {len} coupons in Postgres are loaded into Redis."))
         }
-        Progress::Blocked(Blocker { reason, message }) => preloaded(false, reason, message.clone()),
+        Progress::Blocked(Blocker { reason, message }) => condition(false, reason, message.clone()),
         Progress::Done => {
-            preloaded(false, reason::CLOSED, "The event was closed before its coupons were generated.".to_owned())
+            condition(false, reason::CLOSED, "The event was closed before its coupons were generated.".to_owned())
         }
     }
 }
@@ -189,7 +189,7 @@ fn preload_reason(observed: &ObservedState) -> &'static str {
     if is_opened && was_complete { reason::TOPPING_UP } else { reason::PRELOADING }
 }
 
-fn recorded(issued: u64, is_recorded: bool) -> NewCondition {
+fn recorded_condition(issued: u64, is_recorded: bool) -> NewCondition {
     let (reason, message) = match (issued, is_recorded) {
         (0, true) => (reason::NOTHING_ISSUED, "No coupons have been issued yet."),
         (_, true) => (reason::ALL_RECORDED, "All issued coupons are recorded in Postgres."),
@@ -198,14 +198,14 @@ fn recorded(issued: u64, is_recorded: bool) -> NewCondition {
     NewCondition::new(condition::RECORDED, is_recorded, reason, message)
 }
 
-fn balanced(imbalance: Option<&Imbalance>) -> NewCondition {
+fn balanced_condition(imbalance: Option<&Imbalance>) -> NewCondition {
     match imbalance {
         None => NewCondition::new(condition::BALANCED, true, reason::COUNTS_MATCH, "All coupons are accounted for."),
         Some(Imbalance { message, .. }) => NewCondition::new(condition::BALANCED, false, reason::DRIFT_FOUND, message),
     }
 }
 
-fn stalled(progress: &Progress) -> NewCondition {
+fn stalled_condition(progress: &Progress) -> NewCondition {
     match progress {
         Progress::Blocked(Blocker { reason, message }) => NewCondition::new(condition::STALLED, true, reason, message),
         Progress::Preloading(_) | Progress::Done => {

@@ -1,8 +1,8 @@
 //! Writes the status and publishes its transitions as Kubernetes Events.
 //!
 //! # Guarantees
-//! A status replaces exactly the one that it was computed from. If another operator has written one meanwhile, the write fails with
-//! [`ReconcileError::Outdated`]. So each transition is written, and published, once.
+//! A status replaces exactly the one that it was computed from. If another operator has written one meanwhile, the
+//! write fails with [`ReconcileError::Outdated`]. So each transition is written, and published, once.
 
 use std::time::Duration;
 
@@ -174,8 +174,8 @@ impl<'a> StatusWriter<'a> {
         Ok(())
     }
 
-    /// Writes the status under a CRD that is older than this program and lacks some fields. A server-side apply is rejected then; a
-    /// JSON patch drops the unknown fields.
+    /// Writes the status under a CRD that is older than this program and lacks some fields. A server-side apply is
+    /// rejected then; a JSON patch drops the unknown fields.
     async fn write_known_fields(
         &self,
         name: &str,

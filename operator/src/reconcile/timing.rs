@@ -19,7 +19,8 @@ pub(super) const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 /// A longer reconciliation ends after its current step or chunk, so that a changed manifest takes effect.
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(2);
-/// Counting the recorded issuances takes time in proportion to them. Observations take at most this fraction of the time.
+/// Counting the recorded issuances takes time in proportion to them. Observations take at most this fraction of the
+/// time.
 pub(super) const MAX_OBSERVATION_SHARE: u32 = 20;
 
 /// When to reconcile an event whose stores match its manifest. `is_active`: the status has to be updated soon.

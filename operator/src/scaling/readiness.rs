@@ -60,7 +60,7 @@ fn blocker(deployment: &Deployment, pods: &[Pod]) -> Option<Blocker> {
         return Some(if cause.contains("exceeded quota") {
             Blocker::new(reason::QUOTA_EXCEEDED, format!("the quota of the namespace is exceeded: {cause}"))
         } else {
-            Blocker::new(reason::PODS_REFUSED, format!("the cluster rejects more pods: {cause}"))
+            Blocker::new(reason::POD_CREATION_FAILED, format!("the creation of pods fails: {cause}"))
         });
     }
     let unready: Vec<_> = pods.iter().filter_map(|pod| Some((pod, unready(pod)?))).collect();
@@ -69,7 +69,10 @@ fn blocker(deployment: &Deployment, pods: &[Pod]) -> Option<Blocker> {
     if let Some((_, Unready { message, .. })) = unschedulable.next() {
         let count = unschedulable.count() + 1;
         let cause = message.as_deref().unwrap_or("the scheduler reports no cause");
-        return Some(Blocker::new(reason::PODS_PENDING, format!("{count} cannot be scheduled to a node: {cause}")));
+        return Some(Blocker::new(
+            reason::PODS_UNSCHEDULABLE,
+            format!("{count} cannot be scheduled to a node: {cause}"),
+        ));
     }
     let (pod, Unready { reason, message, .. }) = with_cause(UnreadyCause::ContainerFailing).next()?;
     let causes: Vec<_> = [reason, message].into_iter().flatten().map(String::as_str).collect();
@@ -148,8 +151,10 @@ mod tests {
         let pending = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False",
             "message": "0/1 nodes are available: 1 Insufficient cpu."}]}});
         let waiting = |reason: &str| {
-            json!({"metadata": {"name": "issuer-1"}, "status": {"containerStatuses": [{"name": "issuer", "image": "", "imageID": "",
-                "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "no such image"}}}]}})
+            let state = json!({"waiting": {"reason": reason, "message": "no such image"}});
+            let container = json!({"name": "issuer", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": state});
+            json!({"metadata": {"name": "issuer-1"}, "status": {"containerStatuses": [container]}})
         };
         let placed = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "True"}]}});
         for (issuers, is_scaled, reason, message) in [
@@ -170,20 +175,21 @@ mod tests {
                 issuers(2, &failure("pods \"x\" is forbidden: exceeded quota: small, used: pods=2"), &[]),
                 false,
                 "QuotaExceeded",
-                "2 of 8 required issuers are ready; the quota of the namespace is exceeded: pods \"x\" is forbidden: exceeded \
-                 quota: small, used: pods=2",
+                "2 of 8 required issuers are ready; the quota of the namespace is exceeded: pods \"x\" is forbidden: \
+                 exceeded quota: small, used: pods=2",
             ),
             (
                 issuers(2, &failure("violates PodSecurity"), &[]),
                 false,
-                "PodsRefused",
-                "2 of 8 required issuers are ready; the cluster rejects more pods: violates PodSecurity",
+                "PodCreationFailed",
+                "2 of 8 required issuers are ready; the creation of pods fails: violates PodSecurity",
             ),
             (
                 issuers(6, &none, &[pending.clone(), pending.clone()]),
                 false,
-                "PodsPending",
-                "6 of 8 required issuers are ready; 2 cannot be scheduled to a node: 0/1 nodes are available: 1 Insufficient cpu.",
+                "PodsUnschedulable",
+                "6 of 8 required issuers are ready; 2 cannot be scheduled to a node: 0/1 nodes are available: 1 \
+                 Insufficient cpu.",
             ),
             (
                 issuers(7, &none, &[waiting("ImagePullBackOff")]),

@@ -30,18 +30,22 @@ const NEVER: Duration = Duration::MAX;
 #[command(next_help_heading = "Scaling of the issuers")]
 #[expect(clippy::struct_field_names, reason = "the fields name the flags")]
 pub(crate) struct ScalingArgs {
-    /// Deployment of the issuers. The operator creates and owns its `HorizontalPodAutoscaler`, of the same name, so that events can
-    /// require issuers ahead of time (spec.scaling). Default: the operator does not scale, and deletes the autoscaler that it created.
+    /// Deployment of the issuers. The operator creates and owns its `HorizontalPodAutoscaler`, of the same name, so
+    /// that events can require issuers ahead of time (spec.scaling). Default: the operator does not scale, and deletes
+    /// the autoscaler that it created.
     #[arg(long, env, value_name = "NAME")]
     issuer_deployment: Option<String>,
     /// Minimum number of issuers when no event requires more.
-    #[arg(long, env, default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, env, default_value_t = 2, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
     issuer_min_replicas: u32,
     /// Maximum number of issuers, even if an event requires more.
-    #[arg(long, env, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, env, default_value_t = 10, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
     issuer_max_replicas: u32,
     /// Target CPU utilization of the issuers, in percent of their CPU request.
-    #[arg(long, env, default_value_t = 70, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, env, default_value_t = 70, value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
     issuer_target_cpu_percent: u32,
 }
 
@@ -82,7 +86,11 @@ impl Scaler {
             let message =
                 "The event requires issuers, but scaling is disabled. Start the operator with --issuer-deployment."
                     .to_owned();
-            return ScalingReport::Known(ScaledCondition { is_scaled: false, reason: reason::SCALING_OFF, message });
+            return ScalingReport::Known(ScaledCondition {
+                is_scaled: false,
+                reason: reason::SCALING_DISABLED,
+                message,
+            });
         }
         let issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         readiness::report(&demand, self.limits, &issuers, now())
@@ -102,8 +110,8 @@ impl Scaler {
         if is_waiting { next_phase.min(SCALE_UP_INTERVAL) } else { next_phase }
     }
 
-    /// Keeps the minimum number of issuers that the events require, until it is dropped. When scaling is off, it only deletes the
-    /// autoscaler of an earlier configuration.
+    /// Keeps the minimum number of issuers that the events require, until it is dropped. When scaling is off, it only
+    /// deletes the autoscaler of an earlier configuration.
     pub(crate) async fn run(&self, events: Store<DeserializeGuard<CouponEvent>>, metrics: &Metrics) {
         let Some(autoscaler) = &self.autoscaler else {
             while let Err(error) = autoscaler::delete_obsolete(&self.autoscalers).await {

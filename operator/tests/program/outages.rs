@@ -103,7 +103,7 @@ async fn a_redis_that_goes_and_comes_back_is_told_once() -> Result<()> {
     assert_eq!((back.issued, holds(&back, "Open")), (Some(10), true));
     eventually("our own connection is back", async || Ok(stage.stock.ping().await.is_ok())).await?;
     stage.check_whole("event", &[("AMOUNT:1", 100)]).await?;
-    let story = ["BackendUnavailable", "Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisChanged"];
+    let story = ["BackendUnavailable", "Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisUnverified"];
     stage.wait_story("event", &story).await
 }
 
@@ -186,10 +186,10 @@ async fn a_redis_that_forgot_an_event_that_was_open_is_filled_with_what_is_recor
         assert!(stage.stock.remove(&name.parse()?, stage.uid(name).await?).await?);
     }
     let lost = stage.wait("open", "stalled", |status| holds(status, "Stalled")).await?;
-    assert_eq!([reason(&lost, "Stalled"), reason(&lost, "Open")], ["RedisChanged"; 2]);
+    assert_eq!([reason(&lost, "Stalled"), reason(&lost, "Open")], ["RedisUnverified"; 2]);
     assert_eq!((lost.issued, lost.available), (Some(10), Some(90)), "what an empty Redis says is not reported");
     stage.wait("open", "open", |status| holds(status, "Open")).await?;
-    let story = ["Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisChanged"];
+    let story = ["Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisUnverified"];
     stage.wait_story("open", &story).await?;
     assert_eq!(stage.stock.scan_issued(&"open".parse()?).await?, held);
     stage.check_whole("open", &[("AMOUNT:1", 100)]).await?;

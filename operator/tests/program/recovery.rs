@@ -136,7 +136,7 @@ impl Show {
 
     /// Waits until Redis was found to be another one.
     async fn noticed(&self) -> Result<()> {
-        self.stage.wait("event", "stalled", |status| reason(status, "Stalled") == "RedisChanged").await.map(drop)
+        self.stage.wait("event", "stalled", |status| reason(status, "Stalled") == "RedisUnverified").await.map(drop)
     }
 
     /// Waits for that, then until it is whole.
@@ -240,7 +240,7 @@ async fn a_redis_that_restarts_with_all_its_data_is_believed_again() -> Result<(
     ensure!(!show.operator.log().contains("restored from Postgres"), "nothing was lost: {}", show.operator.log());
     let story = show.stage.story("event").await?;
     let count = |told: &str| story.iter().filter(|one| *one == told).count();
-    assert_eq!([count("RedisChanged"), count("Recovered"), count("Opened")], [1, 1, 1], "{story:?}");
+    assert_eq!([count("RedisUnverified"), count("Recovered"), count("Opened")], [1, 1, 1], "{story:?}");
     Ok(())
 }
 

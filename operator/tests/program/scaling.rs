@@ -122,7 +122,7 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
     let nodes = "0/1 nodes are available: 1 Insufficient cpu.";
     let unscheduled = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": nodes}]);
     stage.patch(&["--subresource=status", "pod", "issuer-1"], &json!({"status": {"conditions": unscheduled}}))?;
-    let pending = stage.wait("large", "pending", |status| reason(status, "Scaled") == "PodsPending").await?;
+    let pending = stage.wait("large", "pending", |status| reason(status, "Scaled") == "PodsUnschedulable").await?;
     assert_eq!(message(&pending, "Scaled"), format!("7 of 8 required issuers are ready; 1 cannot be scheduled to a node: {nodes}"));
     let placed = json!([{"type": "PodScheduled", "status": "True"}]);
     stage.patch(&["--subresource=status", "pod", "issuer-1"], &json!({"status": {"conditions": placed}}))?;
@@ -149,7 +149,7 @@ async fn the_floor_follows_the_events_and_what_is_in_the_way_is_said() -> Result
     stage.wait("large", "over", |status| reason(status, "Scaled") == "ScaledDown").await?;
     stage.wait_floor(2).await?;
     let story = stage.story("large").await?;
-    for told in ["ScalingUp", "QuotaExceeded", "PodsPending", "ScaledUp", "ScaledDown", "ScalingFailed"] {
+    for told in ["ScalingUp", "QuotaExceeded", "PodsUnschedulable", "ScaledUp", "ScaledDown", "ScalingFailed"] {
         assert_eq!(
             story.iter().filter(|one| *one == told).count(),
             usize::from(told != "ScalingUp"),
@@ -191,7 +191,7 @@ async fn an_operator_that_knows_no_issuers_says_so() -> Result<()> {
     let _operator = stage.operator()?;
     stage.apply("event", &spec("scaling: {minReplicas: 4}"))?;
     let off =
-        stage.wait("event", "open", |status| holds(status, "Open") && reason(status, "Scaled") == "ScalingOff").await?;
+        stage.wait("event", "open", |status| holds(status, "Open") && reason(status, "Scaled") == "ScalingDisabled").await?;
     assert_eq!(message(&off, "Scaled"), "The event requires issuers, but scaling is disabled. Start the operator with --issuer-deployment.");
     assert!(stage.autoscaler().is_err());
     Ok(())

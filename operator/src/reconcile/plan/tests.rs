@@ -97,33 +97,33 @@ const FROM_LATER: Window = Window { start: Some(LATER), end: None };
 
 #[test]
 fn plan_of_event_without_start_leads_to_an_open_gate() {
-    let whole = counts(7, 3);
+    let full = counts(7, 3);
     let steps = [
         (None, None, Plan::Apply(Step::Register)),
         (
             Some(stored(vec![], None)),
             None,
-            Plan::Apply(Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: whole.clone() })),
+            Plan::Apply(Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: full.clone() })),
         ),
-        (Some(stored(whole.clone(), None)), None, Plan::Apply(Step::Prepare)),
+        (Some(stored(full.clone(), None)), None, Plan::Apply(Step::Prepare)),
         (
-            Some(stored(whole.clone(), None)),
+            Some(stored(full.clone(), None)),
             Some(redis(Gate::Loading, 0, 0)),
             Plan::Apply(Step::Load { from: 0, to: 10 }),
         ),
         (
-            Some(stored(whole.clone(), None)),
+            Some(stored(full.clone(), None)),
             Some(redis(Gate::Loading, 9, 0)),
             Plan::Apply(Step::Load { from: 9, to: 10 }),
         ),
         (
-            Some(stored(whole.clone(), None)),
+            Some(stored(full.clone(), None)),
             Some(redis(Gate::Loading, 10, 0)),
             Plan::Apply(Step::ScheduleOpening { at: NOW }),
         ),
-        (Some(stored(whole.clone(), Some(NOW))), Some(redis(Gate::Loading, 10, 0)), gate(Gate::Open, ALWAYS, 10)),
-        (Some(stored(whole.clone(), Some(NOW))), Some(redis(Gate::Open, 10, 0)), Plan::Done),
-        (Some(stored(whole, Some(NOW))), Some(redis(Gate::Open, 10, 10)), Plan::Done),
+        (Some(stored(full.clone(), Some(NOW))), Some(redis(Gate::Loading, 10, 0)), gate(Gate::Open, ALWAYS, 10)),
+        (Some(stored(full.clone(), Some(NOW))), Some(redis(Gate::Open, 10, 0)), Plan::Done),
+        (Some(stored(full, Some(NOW))), Some(redis(Gate::Open, 10, 10)), Plan::Done),
     ];
     for (stored, redis, next) in steps {
         let observed = observed(stored, redis);
@@ -134,9 +134,9 @@ fn plan_of_event_without_start_leads_to_an_open_gate() {
 #[test]
 fn scheduled_event_opens_its_gate_early_and_can_still_change() {
     let scheduled = DesiredState { window: FROM_LATER, ..desired(10) };
-    let whole = counts(7, 3);
+    let full = counts(7, 3);
     let at = |stored_at, gate, window| {
-        observed(Some(stored(whole.clone(), stored_at)), Some(Observed { window, ..redis(gate, 10, 0) }))
+        observed(Some(stored(full.clone(), stored_at)), Some(Observed { window, ..redis(gate, 10, 0) }))
     };
     assert_eq!(
         plan(&scheduled, &at(None, Gate::Loading, ALWAYS)),
@@ -178,7 +178,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
         reason::DRIFT_FOUND,
         "a coupon is issued"
     );
-    let opened = StoredEvent { stock_epoch: 1, ..stored(whole.clone(), Some(NOW)) };
+    let opened = StoredEvent { stock_epoch: 1, ..stored(full.clone(), Some(NOW)) };
     assert_eq!(reason_of(&plan(&fewer, &observed(Some(opened), Some(earlier)))), reason::DRIFT_FOUND);
 }
 
@@ -243,9 +243,9 @@ fn gate_of_opened_event_follows_the_manifest() {
 #[test]
 fn event_created_paused_or_closed_never_opens() {
     let paused = DesiredState { issuance: Issuance::Paused, ..desired(10) };
-    let whole = || Some(stored(counts(7, 3), None));
-    assert_eq!(plan(&paused, &observed(whole(), Some(redis(Gate::Loading, 10, 0)))), gate(Gate::Paused, ALWAYS, 10));
-    assert_eq!(plan(&paused, &observed(whole(), Some(redis(Gate::Paused, 10, 0)))), Plan::Done);
+    let full = || Some(stored(counts(7, 3), None));
+    assert_eq!(plan(&paused, &observed(full(), Some(redis(Gate::Loading, 10, 0)))), gate(Gate::Paused, ALWAYS, 10));
+    assert_eq!(plan(&paused, &observed(full(), Some(redis(Gate::Paused, 10, 0)))), Plan::Done);
     let closed = DesiredState { issuance: Issuance::Closed, ..desired(10) };
     let empty = || Some(stored(vec![], None));
     assert_eq!(plan(&closed, &observed(empty(), None)), Plan::Apply(Step::Prepare), "so that issuers return ENDED");
@@ -278,7 +278,7 @@ fn unverified_redis_is_trusted_before_the_start_and_recovered_after() {
         let waiting = ObservedState { drain: Some(DrainState::Waiting("one batch".into())), ..may_be_issued.clone() };
         let Plan::Blocked(Blocker { reason, message }) = plan(&desired(10), &waiting) else { panic!("{waiting:?}") };
         assert!(
-            reason == reason::REDIS_CHANGED && message.contains("after a restart or failover: one batch."),
+            reason == reason::REDIS_UNVERIFIED && message.contains("after a restart or failover: one batch."),
             "{message}"
         );
         let drained = ObservedState { drain: Some(DrainState::Complete), ..may_be_issued };

@@ -1,5 +1,5 @@
-//! Runs the plan against a model of both stores, with changes of the manifest, the clock, users, crashes of the operator and loss
-//! of Redis.
+//! Runs the plan against a model of both stores, with changes of the manifest, the clock, users, crashes of the
+//! operator and loss of Redis.
 
 use proptest::prelude::*;
 
