@@ -105,8 +105,9 @@ fn risks(master: &Durability) -> Vec<String> {
              appendfsync always.",
         ),
         (_, Some("no")) => {
-            add("With appendfsync no, a failure of the Redis host loses the coupons issued in about 30 seconds. \
-             Set appendfsync always.")
+            add(
+                "With appendfsync no, a host failure loses about 30 seconds of issued coupons. Set appendfsync always.",
+            );
         }
         _ => {}
     }

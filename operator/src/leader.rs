@@ -69,7 +69,7 @@ impl LeaderArgs {
         self.leader_elect.then(|| Election {
             leases: Api::namespaced(client, namespace),
             lease_name: self.lease_name.clone(),
-            identity: self.identity.clone().filter(|given| !given.is_empty()).unwrap_or_else(default_identity),
+            identity: self.identity.clone().filter(|identity| !identity.is_empty()).unwrap_or_else(default_identity),
         })
     }
 }

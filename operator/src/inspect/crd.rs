@@ -30,17 +30,17 @@ pub(super) async fn compare_installed(client: &Client) -> anyhow::Result<Option<
         schemas.iter().find(|(name, _)| name.ends_with(".v1alpha1.CouponEvent")).map(|(_, schema)| schema)
     });
     let Some(installed) = installed else { return Ok(None) };
-    let ours = serde_json::to_value(couponry_crds::crd()).context("cannot serialize the CRD of this version")?;
-    let ours =
-        ours.pointer("/spec/versions/0/schema/openAPIV3Schema").context("the CRD of this version has no schema")?;
-    Ok(Some(compare(installed, ours)))
+    let expected = serde_json::to_value(couponry_crds::crd()).context("cannot serialize the CRD of this version")?;
+    let expected =
+        expected.pointer("/spec/versions/0/schema/openAPIV3Schema").context("the CRD of this version has no schema")?;
+    Ok(Some(compare(installed, expected)))
 }
 
-fn compare(installed: &Value, ours: &Value) -> SchemaDifference {
-    let (installed, ours) = (fields(installed), fields(ours));
+fn compare(installed: &Value, expected: &Value) -> SchemaDifference {
+    let (installed, expected) = (fields(installed), fields(expected));
     SchemaDifference {
-        missing: ours.difference(&installed).cloned().collect(),
-        unknown: installed.difference(&ours).cloned().collect(),
+        missing: expected.difference(&installed).cloned().collect(),
+        unknown: installed.difference(&expected).cloned().collect(),
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn fields_of_only_one_schema_are_listed() {
         let object = |fields: Value| json!({"type": "object", "properties": fields});
-        let ours = object(json!({
+        let expected = object(json!({
             "spec": object(json!({"a": {"type": "integer"}, "list": {"items": object(json!({"b": {}}))}})),
             "status": object(json!({"c": {}})),
         }));
@@ -86,11 +86,11 @@ mod tests {
             "spec": {"allOf": [object(json!({"list": {"items": object(json!({"b": {}, "new": {}}))}}))]},
             "status": object(json!({"c": {}})),
         }));
-        let difference = compare(&installed, &ours);
+        let difference = compare(&installed, &expected);
         assert_eq!(
             difference,
             SchemaDifference { missing: vec!["spec.a".into()], unknown: vec!["spec.list.new".into()] }
         );
-        assert_eq!(compare(&ours, &ours), SchemaDifference::default());
+        assert_eq!(compare(&expected, &expected), SchemaDifference::default());
     }
 }

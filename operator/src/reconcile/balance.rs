@@ -1,8 +1,8 @@
 //! Checks the inventory balance: generated = available + issued but unrecorded + recorded + voided.
 //!
 //! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are
-//! therefore never compared for equality; only invariants that hold under any interleaving are checked ([ADR
-//! 0010](../../../docs/adr/0010-inventory-balance.md)):
+//! therefore never compared for equality; only invariants that hold under any interleaving are checked
+//! ([ADR 0010](../../../docs/adr/0010-inventory-balance.md)):
 //!
 //! - What is loaded is available, issued or voided. Redis returns these counts atomically.
 //! - No coupon exists twice, except until the second of two users who received the same coupon is cancelled.
