@@ -14,7 +14,7 @@ use crate::{
 const PAGE: isize = 2000;
 
 impl Stock {
-    /// Calls `visit` with every entry of `couponIssued`, in no particular order. Entries that exist during the whole
+    /// Calls `visit` with every entry of `couponIssued`, in no particular order. Entries that exist during the entire
     /// call are visited at least once; entries that are added meanwhile may be missed.
     pub async fn each_issued(&self, event: &EventName, mut visit: impl FnMut(IssuedEntry)) -> Result<(), StockError> {
         const OPERATION: &str = "cannot scan the issued coupons in Redis";
