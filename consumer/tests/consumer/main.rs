@@ -1,6 +1,6 @@
-//! The consumer as a program, on real servers.
+//! Tests of the consumer program with real servers.
 
-mod bad_input;
 mod crashes;
-mod servers;
+mod dead_letters;
+mod outages;
 mod support;

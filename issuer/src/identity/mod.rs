@@ -47,9 +47,7 @@ impl Authenticator {
         args.check()?;
         let source = match args.user_identity {
             UserIdentity::Body => {
-                tracing::warn!(
-                    "--user-identity body is for trials only: any client can act for any user"
-                );
+                tracing::warn!("--user-identity body is for trials only: any client can act for any user");
                 Source::Body
             }
             UserIdentity::Header(name) => Source::Header(name),

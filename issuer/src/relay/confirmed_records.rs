@@ -52,23 +52,31 @@ impl ConfirmedRecords {
 
 #[cfg(test)]
 mod tests {
+    use couponry_domain::{Discount, DiscountType};
+
     use super::*;
 
     #[test]
     fn confirmed_records_evict_the_oldest_generation() {
         let confirmed = ConfirmedRecords::default();
-        let (event, coupon) = (Uuid::nil(), "SUMMER-7GK2M9QXW4TB".parse().unwrap());
-        let first = confirmed.issuance(event, &coupon, 1);
+        let issued = IssuedCoupon {
+            user_id: "u1".parse().unwrap(),
+            coupon: "SUMMER-7GK2M9QXW4TB".parse().unwrap(),
+            discount: Discount { kind: DiscountType::Percent, value: 10 },
+            issued_at: 0,
+        };
+        let issuance = |issued_at| confirmed.issuance(Uuid::nil(), &IssuedCoupon { issued_at, ..issued.clone() });
+        let first = issuance(1);
         assert!(!confirmed.contains(first));
         confirmed.remember([first]);
         assert!(confirmed.contains(first));
-        assert!(!confirmed.contains(confirmed.issuance(event, &coupon, 2)), "issued again");
-        let many = |from: i64| (from..).take(GENERATION_SIZE - 1).map(|time| confirmed.issuance(event, &coupon, time));
+        assert!(!confirmed.contains(issuance(2)), "issued again");
+        let many = |from: i64| (from..).take(GENERATION_SIZE - 1).map(issuance);
         confirmed.remember(many(10));
         assert!(confirmed.contains(first));
         confirmed.remember(many(10_000_000));
         confirmed.remember([0]);
         assert!(!confirmed.contains(first));
-        assert!(confirmed.contains(confirmed.issuance(event, &coupon, 10_000_000)));
+        assert!(confirmed.contains(issuance(10_000_000)));
     }
 }

@@ -82,7 +82,9 @@ mod tests {
 
     #[test]
     fn openapi_document_matches_the_snapshot() {
-        insta::assert_yaml_snapshot!("openapi", document(&SignIn::None));
+        let mut document = document(&SignIn::None);
+        document["info"]["version"] = json!("VERSION");
+        insta::assert_yaml_snapshot!("openapi", document);
     }
 
     #[test]

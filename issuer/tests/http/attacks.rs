@@ -1,4 +1,4 @@
-//! What somebody tries who means no good: `docs/operate/security.md` names each of these.
+//! Attacks by clients. `docs/operate/security.md` lists each of them.
 
 use std::collections::HashSet;
 
@@ -15,10 +15,10 @@ use tokio::{
 
 use crate::support::{World, until};
 
-/// Everything that comes back for these bytes until the connection ends, or nothing comes any more.
+/// Sends these bytes and reads the response until the connection ends or a timeout expires.
 async fn raw(port: u16, bytes: &[u8]) -> String {
     let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    // The issuer may have had enough before the end.
+    // The issuer may close the connection before it has received everything.
     let _ = connection.write_all(bytes).await;
     let _ = connection.shutdown().await;
     let mut answer = Vec::new();
@@ -31,7 +31,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn names_are_only_names_in_redis_and_json() {
+async fn user_ids_with_special_characters_are_not_interpreted() {
     let world = World::shared().await.open(20).await;
     let issuer = world.ready_issuer(&[]).await;
     let names = [
@@ -55,9 +55,9 @@ async fn names_are_only_names_in_redis_and_json() {
     for name in names {
         let first = issuer.issue(name).await;
         assert!(first.succeeded(), "{name}: {}", first.json);
-        let held = issuer.get(&format!("/coupons/summer/users/{}", percent_encoded(name))).await;
-        assert_eq!((&held.json["userId"], &held.json["couponKey"]), (&json!(name), &json!(first.coupon())));
-        assert_eq!(held.json["recorded"], false, "{name}");
+        let lookup = issuer.get(&format!("/coupons/summer/users/{}", percent_encoded(name))).await;
+        assert_eq!((&lookup.json["userId"], &lookup.json["couponKey"]), (&json!(name), &json!(first.coupon())));
+        assert_eq!(lookup.json["recorded"], false, "{name}");
     }
     let expected: HashSet<String> = names.iter().map(|&name| name.to_owned()).collect();
     let holders = world.stock.scan_issued(&world.event).await.unwrap();
@@ -68,36 +68,36 @@ async fn names_are_only_names_in_redis_and_json() {
 }
 
 #[tokio::test]
-async fn nobody_learns_or_takes_what_another_holds() {
+async fn coupon_of_another_user_is_neither_shown_nor_issued() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&["--user-identity", "header:X-User-Id"]).await;
-    let ask = |user: &'static str, body: Value| {
+    let issue = |user: &'static str, body: Value| {
         let request = Request::post("/").header("Content-Type", "application/json").header("X-User-Id", user);
         issuer.send(request, "/coupons/issue", body.to_string())
     };
-    let own = ask("u1", json!({"eventId": "summer"})).await;
+    let own = issue("u1", json!({"eventId": "summer"})).await;
     assert!(own.succeeded());
-    // Somebody who has a coupon looks to others exactly as somebody who has none.
-    let mut seen = Vec::new();
+    // The responses must not reveal whether another user has a coupon.
+    let mut answers = Vec::new();
     for other in ["u1", "nobody"] {
         let request = Request::get("/").header("X-User-Id", "u2");
-        let looked = issuer.send(request, &format!("/coupons/summer/users/{other}"), Body::empty()).await;
-        let asked = ask("u2", json!({"eventId": "summer", "userId": other})).await;
-        for answer in [looked, asked] {
+        let lookup = issuer.send(request, &format!("/coupons/summer/users/{other}"), Body::empty()).await;
+        let issued = issue("u2", json!({"eventId": "summer", "userId": other})).await;
+        for answer in [lookup, issued] {
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.json);
             assert!(!answer.json.to_string().contains(own.coupon()));
-            seen.push(answer.json);
+            answers.push(answer.json);
         }
     }
-    assert!(seen.iter().all(|answer| *answer == seen[0]), "{seen:?}");
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().issued, 1, "nobody else got one");
-    // No page takes a code.
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().issued, 1, "only u1 has a coupon");
+    // No route accepts a coupon code.
     for path in ["/coupons/{}", "/coupons/summer/{}", "/coupons/summer/coupons/{}"] {
         let request = Request::get("/").header("X-User-Id", "u2");
         let answer = issuer.send(request, &path.replace("{}", own.coupon()), Body::empty()).await;
         assert!(matches!(answer.status.as_u16(), 400 | 404), "{path}: {}", answer.json);
     }
-    // Names that a proxy might think are the same header are not.
+    // A similar header name, which a proxy might not strip, is not trusted.
     for name in ["X_User_Id", "X-User-Id2", "X-Original-User-Id"] {
         let request = Request::get("/").header(name, "u1");
         let answer = issuer.send(request, "/coupons/summer/users/u1", Body::empty()).await;
@@ -105,15 +105,15 @@ async fn nobody_learns_or_takes_what_another_holds() {
     }
 }
 
-/// Two servers must never read two different requests in the same bytes.
+/// A request that two servers could parse differently (request smuggling) must be rejected.
 #[tokio::test]
-async fn what_is_not_one_clear_request_gives_no_coupon() {
+async fn ambiguous_http_request_issues_no_coupon() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
     let body = r#"{"userId":"u1","eventId":"summer"}"#;
     let start = "POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
     let length = format!("Content-Length: {}\r\n", body.len());
-    for (what, request) in [
+    for (case, request) in [
         ("two lengths", format!("{start}{length}Content-Length: 5\r\n\r\n{body}")),
         ("two lengths in one", format!("{start}Content-Length: 5, {}\r\n\r\n{body}", body.len())),
         ("a signed length", format!("{start}Content-Length: +{}\r\n\r\n{body}", body.len())),
@@ -121,9 +121,12 @@ async fn what_is_not_one_clear_request_gives_no_coupon() {
         ("a huge length", format!("{start}Content-Length: 99999999999999999999999\r\n\r\n{body}")),
         ("a space before the colon", format!("{start}Content-Length : {}\r\n\r\n{body}", body.len())),
         ("a folded line", format!("{start}X: a\r\n b\r\n{length}\r\n{body}")),
-        ("a strange coding", format!("{start}Transfer-Encoding: xchunked\r\n\r\n22\r\n{body}\r\n0\r\n\r\n")),
-        ("chunked is not last", format!("{start}Transfer-Encoding: chunked, gzip\r\n\r\n22\r\n{body}\r\n0\r\n\r\n")),
-        ("a chunk of no length", format!("{start}Transfer-Encoding: chunked\r\n\r\nxx\r\n{body}\r\n0\r\n\r\n")),
+        ("an unknown coding", format!("{start}Transfer-Encoding: xchunked\r\n\r\n22\r\n{body}\r\n0\r\n\r\n")),
+        (
+            "chunked is not the last coding",
+            format!("{start}Transfer-Encoding: chunked, gzip\r\n\r\n22\r\n{body}\r\n0\r\n\r\n"),
+        ),
+        ("a chunk without length", format!("{start}Transfer-Encoding: chunked\r\n\r\nxx\r\n{body}\r\n0\r\n\r\n")),
         ("a chunk without end", format!("{start}Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n{body}\r\n")),
         ("zero in a header", format!("{start}X: a\0b\r\n{length}\r\n{body}")),
         ("an escape in a header", format!("{start}X: a\x1b[31mb\r\n{length}\r\n{body}")),
@@ -134,58 +137,58 @@ async fn what_is_not_one_clear_request_gives_no_coupon() {
         ("a tunnel", "CONNECT 127.0.0.1:6379 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
     ] {
         let answer = raw(issuer.listen, request.as_bytes()).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
-        assert!(!answer.contains(r#""success""#), "{what}: {answer}");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{case}: {answer}");
+        assert!(!answer.contains(r#""success""#), "{case}: {answer}");
     }
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 
-    // A length beside a coding: one of them was meant for another server. Nothing after it is read as a request.
+    // Content-Length together with Transfer-Encoding: the bytes after the body must not be parsed as a request.
     let hidden = format!("{start}{length}\r\n{body}");
     let both = format!("{start}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}");
     let answer = raw(issuer.listen, both.as_bytes()).await;
     assert!(!answer.contains(r#""success""#), "{answer}");
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 }
 
 #[tokio::test]
-async fn heads_bodies_and_connections_have_an_end() {
+async fn heads_bodies_and_connections_are_limited() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&["--max-connections", "8"]).await;
     let start = "GET /coupons/summer HTTP/1.1\r\nHost: x\r\n";
-    for (what, request) in [
+    for (case, request) in [
         ("a long header", format!("{start}X: {}\r\n\r\n", "x".repeat(40_000))),
         ("many headers", format!("{start}{}\r\n", "X: y\r\n".repeat(5000))),
         ("a long path", format!("GET /coupons/{} HTTP/1.1\r\n\r\n", "x".repeat(70_000))),
     ] {
         let answer = raw(issuer.listen, request.as_bytes()).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{case}: {answer}");
     }
-    // As deep as a body can be.
+    // Nesting as deep as the size limit allows.
     for deep in ["[", "{\"a\":", "[{\"a\":"] {
         let body = format!(r#"{{"userId":"u1","eventId":"summer","x":{}"#, deep.repeat(16_000 / deep.len()));
         assert_eq!(issuer.post(body).await.status, StatusCode::BAD_REQUEST, "{deep}");
     }
 
-    let mut taken = Vec::new();
-    let mut waits = loop {
+    let mut accepted = Vec::new();
+    let mut waiting = loop {
         let mut connection = TcpStream::connect(("127.0.0.1", issuer.listen)).await.unwrap();
         connection.write_all(format!("{start}\r\n").as_bytes()).await.unwrap();
         if time::timeout(Duration::from_secs(2), connection.readable()).await.is_err() {
             break connection;
         }
-        taken.push(connection);
-        assert!(taken.len() <= 8, "{} are served at once", taken.len());
+        accepted.push(connection);
+        assert!(accepted.len() <= 8, "{} connections are accepted", accepted.len());
     };
-    until("the issuer says so", async || issuer.running.log().contains("new ones wait")).await;
-    assert_eq!(issuer.readiness().await.0, 200, "the monitor port is another one");
-    taken.clear();
+    until("the limit is logged", async || issuer.running.log().contains("connection limit reached")).await;
+    assert_eq!(issuer.readiness().await.0, 200, "the monitoring port has a limit of its own");
+    accepted.clear();
     let mut answer = [0; 12];
-    waits.read_exact(&mut answer).await.unwrap();
+    waiting.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 #[tokio::test]
-async fn nobody_writes_into_the_log_or_is_named_by_it() {
+async fn log_contains_no_users_and_no_injected_lines() {
     let world = World::shared().await.open(10).await;
     for format in ["text", "json"] {
         let flags = ["--log", "debug,requests=debug", "--log-format", format, "--trusted-proxies", "1"];
@@ -201,7 +204,7 @@ async fn nobody_writes_into_the_log_or_is_named_by_it() {
             .header("traceparent", "ATTACK traced")
             .header("X-Forwarded-For", "1.2.3.4\" ATTACK=\"1");
         issuer.send(request, "/coupons/winter", Body::empty()).await;
-        until("the last is in the log", async || issuer.running.log().contains("last")).await;
+        until("the last request is logged", async || issuer.running.log().contains("last")).await;
         let log = issuer.running.log();
         assert!(!log.contains("ATTACK") && !log.contains(&coupon), "{log}");
         assert!(!log.contains('\u{1b}'), "{log}");
@@ -213,7 +216,7 @@ async fn nobody_writes_into_the_log_or_is_named_by_it() {
         } else {
             assert!(log.contains(r#"last\"},{\"level\":\"ERROR"#), "{log}");
         }
-        let monitor = issuer.metrics().await;
-        assert!(!monitor.contains("ATTACK") && !monitor.contains(&coupon), "{monitor}");
+        let metrics = issuer.metrics().await;
+        assert!(!metrics.contains("ATTACK") && !metrics.contains(&coupon), "{metrics}");
     }
 }

@@ -1,13 +1,13 @@
-//! The issuer as its clients see it, on real servers.
+//! Tests of the issuer program through its HTTP API, with real servers.
 
-mod answers;
 mod attacks;
-mod bad_input;
-mod document;
-mod drain;
-mod limits;
+mod invalid_requests;
+mod issuing;
+mod openapi;
 mod outages;
 mod outbox;
-mod signer;
+mod rate_limits;
+mod shutdown;
 mod support;
+mod token_signer;
 mod tokens;

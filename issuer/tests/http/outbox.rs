@@ -1,4 +1,4 @@
-//! What was told reaches Kafka, whoever dies in between.
+//! Every issued coupon reaches Kafka, also after a crash of its issuer.
 
 use std::{
     collections::HashSet,
@@ -7,40 +7,39 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use couponry_domain::{Gate, Window};
-use couponry_redis::Acknowledge;
+use couponry_domain::{Acknowledge, Gate, Window};
 use couponry_testbed::Kafka;
 
 use crate::support::{Answer, World, until};
 
-/// Kafka is frozen, so that everything an issuer gives is only in the outbox when the issuer is killed.
+/// Kafka is paused, so that the records are only in the outbox when the issuer is killed.
 #[tokio::test]
-async fn what_a_killed_issuer_left_another_sends() {
+async fn outbox_of_killed_issuer_is_sent_by_another() {
     let kafka = Kafka::start().unwrap();
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(500).await;
     let victim = world.ready_issuer(&[]).await;
     assert!(victim.issue_all(0..100).await.iter().all(Answer::succeeded));
-    world.outbox_is_empty().await;
+    world.wait_until_outbox_is_empty().await;
     kafka.pause().unwrap();
-    assert!(victim.issue_all(100..300).await.iter().all(Answer::succeeded), "Redis alone decides");
-    let left = world.stock.observe(&world.event).await.unwrap().unwrap().outbox;
-    assert!(left > 0);
+    assert!(victim.issue_all(100..300).await.iter().all(Answer::succeeded), "Kafka is not needed to issue");
+    let unconfirmed = world.stock.observe(&world.event).await.unwrap().unwrap().outbox;
+    assert!(unconfirmed > 0);
     victim.running.kill9().unwrap();
     kafka.resume().unwrap();
 
-    let heir = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
+    let successor = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     let in_kafka = world.users_in_kafka(300).await;
     assert_eq!(in_kafka, (0..300).map(|i| format!("user-{i}")).collect::<HashSet<_>>());
-    world.outbox_is_empty().await;
-    println!("killed with {left} batches in the outbox: 300 told before, 300 in Kafka after");
-    assert!(heir.metrics().await.lines().any(|line| {
+    world.wait_until_outbox_is_empty().await;
+    println!("killed with {unconfirmed} batches in the outbox: 300 coupons issued before, 300 records in Kafka after");
+    assert!(successor.metrics().await.lines().any(|line| {
         line.strip_prefix("couponry_issuer_outbox_taken_over_total ")
-            .is_some_and(|count| count.parse::<u64>().unwrap() >= left)
+            .is_some_and(|count| count.parse::<u64>().unwrap() >= unconfirmed)
     }));
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_told_to_end_sends_everything_first() {
+async fn graceful_shutdown_publishes_all_records() {
     let world = World::shared().await.open(500).await;
     let issuer = world.ready_issuer(&[]).await;
     assert!(issuer.issue_all(0..500).await.iter().all(Answer::succeeded));
@@ -49,23 +48,23 @@ async fn an_issuer_that_is_told_to_end_sends_everything_first() {
     assert_eq!(world.users_in_kafka(500).await.len(), 500);
 }
 
-/// `acknowledge: Kafka`: a user is told only when the broker has the record.
+/// `acknowledge: Kafka`: a coupon is returned only after the broker has confirmed its record.
 #[tokio::test]
-async fn nobody_is_told_before_kafka_has_it_when_the_event_wants_so() {
+async fn issue_with_acknowledge_kafka_returns_503_until_confirmed() {
     let kafka = Kafka::start().unwrap();
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
     let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1"]).await;
-    // A broker that has just started may need longer than the answer timeout.
+    // A broker that has just started may take longer than the answer timeout.
     until("Kafka confirms", async || issuer.issue("early").await.status == StatusCode::OK).await;
     assert_eq!(world.users_in_kafka(1).await, HashSet::from(["early".to_owned()]));
 
     kafka.pause().unwrap();
     assert_eq!(issuer.issue("u1").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(issuer.issue("u1").await.status, StatusCode::SERVICE_UNAVAILABLE, "a coupon, but not in Kafka yet");
+    assert_eq!(issuer.issue("u1").await.status, StatusCode::SERVICE_UNAVAILABLE, "issued, but not in Kafka yet");
     kafka.resume().unwrap();
     let mut coupon = String::new();
-    until("Kafka has it", async || {
+    until("Kafka has the record", async || {
         let answer = issuer.issue("u1").await;
         if answer.status != StatusCode::OK {
             return false;
@@ -76,13 +75,13 @@ async fn nobody_is_told_before_kafka_has_it_when_the_event_wants_so() {
     })
     .await;
     assert!(world.users_in_kafka(2).await.contains("u1"));
-    world.outbox_is_empty().await;
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 98, "one coupon each");
+    world.wait_until_outbox_is_empty().await;
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 98, "one coupon per user");
 }
 
-/// What this issuer knows to be in Kafka it does not send again.
+/// A record that this issuer knows to be in Kafka is not published again.
 #[tokio::test]
-async fn asking_again_costs_no_record() {
+async fn repeated_issue_publishes_no_second_record() {
     let world = World::shared().await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "3600"]).await;
@@ -92,7 +91,7 @@ async fn asking_again_costs_no_record() {
         assert_eq!(issuer.issue("u1").await.reason(), "DUPLICATE");
         assert_eq!(issuer.get("/coupons/summer/users/u1").await.json["recorded"], false);
     }
-    // Both at once: one of them is told of the other's coupon.
+    // Two concurrent requests of one user: one of them is a duplicate.
     let (one, other) = tokio::join!(issuer.issue("u2"), issuer.issue("u2"));
     assert!(one.succeeded() != other.succeeded(), "{} {}", one.json, other.json);
     assert_eq!(one.coupon(), other.coupon());
@@ -101,29 +100,33 @@ async fn asking_again_costs_no_record() {
     assert_eq!(after.iter().filter(|message| message.key.as_deref() == Some(b"u1")).count(), before);
 }
 
-/// An answer to a look is no exception, also when whoever issued the coupon is dead.
+/// A lookup also waits for Kafka, even if the issuer of the coupon has crashed.
 #[tokio::test]
-async fn nobody_sees_a_coupon_before_kafka_has_it_when_the_event_wants_so() {
+async fn lookup_with_acknowledge_kafka_returns_503_until_confirmed() {
     let kafka = Kafka::start().unwrap();
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
-    // Nobody sweeps: the look itself must see to it.
+    // Without the sweeper, the lookup itself must publish the record.
     let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1", "--outbox-takeover-seconds", "3600"]).await;
     kafka.pause().unwrap();
     world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
-    let hidden = issuer.get("/coupons/summer/users/u1").await;
-    assert_eq!(hidden.status, StatusCode::SERVICE_UNAVAILABLE, "{}", hidden.json);
-    assert_eq!(hidden.headers["retry-after"], "1");
-    assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND, "nothing to wait for");
+    let pending = issuer.get("/coupons/summer/users/u1").await;
+    assert_eq!(pending.status, StatusCode::SERVICE_UNAVAILABLE, "{}", pending.json);
+    assert_eq!(pending.headers["retry-after"], "1");
+    assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND, "no record to wait for");
     kafka.resume().unwrap();
-    until("it is shown", async || issuer.get("/coupons/summer/users/u1").await.status == StatusCode::OK).await;
+    until("the coupon is returned", async || issuer.get("/coupons/summer/users/u1").await.status == StatusCode::OK)
+        .await;
     let messages = couponry_kafka::read_all(&world.kafka).await.unwrap();
-    assert!(messages.iter().any(|message| message.key.as_deref() == Some(b"u1")), "shown before");
+    assert!(
+        messages.iter().any(|message| message.key.as_deref() == Some(b"u1")),
+        "returned before Kafka had the record"
+    );
 }
 
-/// What others wrote to Redis under our names costs nobody a coupon.
+/// Foreign data under the names of our keys delays no record.
 #[tokio::test]
-async fn what_cannot_be_swept_keeps_nothing_else_back() {
+async fn undecodable_outbox_entries_do_not_block_the_sweeper() {
     let world = World::shared().await.open(100).await;
     let outbox = |event: &str| format!("{}couponOutbox:{{{event}}}", world.prefix);
     for i in 0..20 {
@@ -131,7 +134,7 @@ async fn what_cannot_be_swept_keeps_nothing_else_back() {
         redis(&world, &format!("SADD {}couponEvents {broken}", world.prefix));
         redis(&world, &format!("SET {} what", outbox(&broken)));
     }
-    // More than a page of it.
+    // More than a page of undecodable entries.
     for _ in 0..120 {
         redis(&world, &format!("XADD {} * version 9", outbox("summer")));
     }
@@ -142,15 +145,15 @@ async fn what_cannot_be_swept_keeps_nothing_else_back() {
 
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     assert_eq!(world.users_in_kafka(100).await.len(), 100);
-    until("only what nobody can read is left", async || {
+    until("only the undecodable entries are left", async || {
         world.stock.observe(&world.event).await.unwrap().unwrap().outbox == 120
     })
     .await;
     let log = issuer.running.log();
-    assert!(log.contains("broken-0") && log.contains("unreadable"), "{log}");
+    assert!(log.contains("broken-0") && log.contains("cannot decode outbox entries"), "{log}");
 }
 
-/// Says something to Redis that no program of ours would.
+/// Sends a command to Redis as a foreign client.
 fn redis(world: &World, command: &str) {
     let mut stream = TcpStream::connect(world.redis.trim_start_matches("redis://")).unwrap();
     write!(stream, "{command}\r\n").unwrap();

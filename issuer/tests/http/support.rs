@@ -1,4 +1,4 @@
-//! An event in Redis, a topic in Kafka, issuers that serve them, and a client.
+//! An event in Redis, a topic in Kafka, issuers and an HTTP client.
 
 use std::{
     collections::HashSet,
@@ -9,16 +9,18 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use couponry_domain::{CodeFormat, Discount, DiscountType, EventName, Gate, IssuedRecord, Lot, Seed, Uuid, Window};
+use couponry_domain::{
+    Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, Seed, Uuid, Window,
+};
 use couponry_kafka::{KafkaSettings, TopicSettings, topics};
-use couponry_redis::{Acknowledge, Loaded, Opening, Stock};
+use couponry_redis::{Fenced, GateSettings, Stock};
 use couponry_testbed::{ports, program::Running};
 use futures::future;
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
-/// Where an event and its issuers live.
+/// An event with its servers.
 pub(crate) struct World {
     pub(crate) redis: String,
     pub(crate) prefix: String,
@@ -29,7 +31,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// On the shared servers, with names of its own.
+    /// On the shared servers, with unique names.
     pub(crate) async fn shared() -> Self {
         Self::on(couponry_testbed::shared::redis(), couponry_testbed::shared::kafka()).await
     }
@@ -44,14 +46,14 @@ impl World {
         Self { redis, prefix, kafka, stock, event: "summer".parse().unwrap(), uid }
     }
 
-    /// Makes the event with `count` coupons, open.
+    /// Creates and opens the event with `count` coupons.
     pub(crate) async fn open(self, count: u64) -> Self {
         let discount = Discount { kind: DiscountType::Percent, value: 10 };
-        let coupons: Vec<_> = Lot { first_ordinal: 0, counts: vec![(discount, count)] }
+        let coupons: Vec<_> = CouponBatch { first_ordinal: 0, counts: vec![(discount, count)] }
             .coupons(Seed::generate(), CodeFormat::default())
             .collect();
-        assert_eq!(self.stock.prepare(&self.event, self.uid, 0).await.unwrap(), Loaded::Here(()));
-        self.adopt().await;
+        assert_eq!(self.stock.prepare(&self.event, self.uid, 0).await.unwrap(), Fenced::Applied(()));
+        self.mark_verified().await;
         for chunk in coupons.chunks(5000) {
             self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }
@@ -59,18 +61,21 @@ impl World {
         self
     }
 
-    /// Does what the operator does when it has found that Redis has lost nothing.
-    pub(crate) async fn adopt(&self) {
-        until("Redis is adopted", async || {
-            let Ok(Some(seen)) = self.stock.observe(&self.event).await else { return false };
-            self.stock.adopt(&self.event, &seen, None).await.is_ok_and(|adopted| adopted == Loaded::Here(()))
+    /// Marks Redis as verified, as the operator does after a check.
+    pub(crate) async fn mark_verified(&self) {
+        until("Redis is verified", async || {
+            let Ok(Some(observed)) = self.stock.observe(&self.event).await else { return false };
+            self.stock
+                .mark_verified(&self.event, &observed, None)
+                .await
+                .is_ok_and(|result| result == Fenced::Applied(()))
         })
         .await;
     }
 
     pub(crate) async fn gate(&self, gate: Gate, window: Window, acknowledge: Acknowledge) {
         let total = self.stock.observe(&self.event).await.unwrap().unwrap().loaded;
-        let opening = Opening { gate, window, acknowledge, generation: 1, stock_epoch: 0, total };
+        let opening = GateSettings { gate, window, acknowledge, generation: 1, stock_epoch: 0, total };
         self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 
@@ -81,7 +86,7 @@ impl World {
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
             .args(["--kafka-brokers", &self.kafka.brokers, "--kafka-topic", &self.kafka.topic])
             .args(["--listen", &format!("127.0.0.1:{listen}"), "--monitor-listen", &format!("127.0.0.1:{monitor}")])
-            // What drains says so.
+            // Only the tests of draining set it.
             .env("DRAIN_SECONDS", "0")
             .args(flags.iter().copied())
             .start()
@@ -96,7 +101,7 @@ impl World {
         issuer
     }
 
-    /// Everyone who is on the topic, waiting until there are `count` records at least; each record is checked to be readable.
+    /// The users on the topic, after waiting for at least `count` of them. Each record must be decodable.
     pub(crate) async fn users_in_kafka(&self, count: usize) -> HashSet<String> {
         let mut users = HashSet::new();
         until("the records are in Kafka", async || {
@@ -106,8 +111,8 @@ impl World {
                 .map(|message| {
                     let record = IssuedRecord::decode(message.version(), &message.payload).unwrap();
                     assert_eq!((&record.event_id, record.event_uid), (&self.event, self.uid));
-                    assert_eq!(message.key.as_deref(), Some(record.user_id.as_str().as_bytes()));
-                    record.user_id.into()
+                    assert_eq!(message.key.as_deref(), Some(record.issued.user_id.as_str().as_bytes()));
+                    record.issued.user_id.into()
                 })
                 .collect();
             users.len() >= count
@@ -116,7 +121,7 @@ impl World {
         users
     }
 
-    pub(crate) async fn outbox_is_empty(&self) {
+    pub(crate) async fn wait_until_outbox_is_empty(&self) {
         until("the outbox is empty", async || {
             self.stock.observe(&self.event).await.is_ok_and(|observed| observed.unwrap().outbox == 0)
         })
@@ -148,7 +153,7 @@ impl Issuer {
         let response = self.client.request(request.uri(url).body(body.into()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes: Bytes = body.collect().await.unwrap().to_bytes();
-        let json = serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("no JSON: {bytes:?}"));
+        let json = serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("not JSON: {bytes:?}"));
         Answer { status: parts.status, headers: parts.headers, json }
     }
 
@@ -165,12 +170,12 @@ impl Issuer {
         self.post(serde_json::json!({ "userId": user, "eventId": "summer" }).to_string()).await
     }
 
-    /// All users at once.
+    /// Concurrent requests of all users.
     pub(crate) async fn issue_all(&self, users: std::ops::Range<u32>) -> Vec<Answer> {
         future::join_all(users.map(|i| async move { self.issue(&format!("user-{i}")).await })).await
     }
 
-    /// Status and text of /readyz; 0 when nobody listens.
+    /// Status and text of /readyz; 0 if the port is closed.
     pub(crate) async fn readiness(&self) -> (u16, String) {
         let url = format!("http://127.0.0.1:{}/readyz", self.monitor).parse().unwrap();
         let Ok(response) = self.client.get(url).await else { return (0, String::new()) };
@@ -199,11 +204,11 @@ impl Answer {
     }
 }
 
-/// Waits for a condition, for as long as a loaded machine may need.
+/// Waits for a condition.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(2);
     while !condition().await {
-        assert!(Instant::now() < deadline, "still waiting: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

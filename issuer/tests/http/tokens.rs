@@ -1,4 +1,4 @@
-//! `--user-identity jwt`: who is believed, and who is not.
+//! `--user-identity jwt`: valid and invalid tokens, and the rotation of keys.
 
 use std::{
     fs,
@@ -16,18 +16,18 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    signer::{Signer, base64, claims, now},
     support::{Answer, Issuer, World, until},
+    token_signer::{Signer, base64, claims, now},
 };
 
-/// A server of keys.
-struct KeyServer {
+/// An HTTP server of a JWKS.
+struct JwksServer {
     port: u16,
     keys: Arc<Mutex<Vec<Value>>>,
     running: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl KeyServer {
+impl JwksServer {
     fn new(signers: &[&Signer]) -> Self {
         let server = Self { port: ports::free().unwrap(), keys: Arc::default(), running: Mutex::default() };
         server.serve(signers);
@@ -57,10 +57,10 @@ impl KeyServer {
     }
 }
 
-/// A file of keys, gone with it.
-pub(crate) struct KeyFile(pub(crate) PathBuf);
+/// A file with a JWKS, removed on drop.
+pub(crate) struct JwksFile(pub(crate) PathBuf);
 
-impl KeyFile {
+impl JwksFile {
     pub(crate) fn new(world: &World, signers: &[&Signer]) -> Self {
         let file = Self(std::env::temp_dir().join(format!("jwks-{}.json", world.uid)));
         file.write(signers);
@@ -69,59 +69,59 @@ impl KeyFile {
 
     fn write(&self, signers: &[&Signer]) {
         let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
-        // As a kubelet does it: in one step.
+        // Atomically, like the kubelet.
         let new = self.0.with_extension("new");
         fs::write(&new, json!({ "keys": keys }).to_string()).unwrap();
         fs::rename(new, &self.0).unwrap();
     }
 }
 
-impl Drop for KeyFile {
+impl Drop for JwksFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
 }
 
-const TRUST: [&str; 4] = ["--jwt-issuer", "https://login.example", "--jwt-audience", "coupons"];
+const TRUSTED: [&str; 4] = ["--jwt-issuer", "https://login.example", "--jwt-audience", "coupons"];
 
 fn flags<'a>(keys: &[&'a str]) -> Vec<&'a str> {
-    [&["--user-identity", "jwt"], keys, &TRUST].concat()
+    [&["--user-identity", "jwt"], keys, &TRUSTED].concat()
 }
 
-async fn ask(issuer: &Issuer, token: &str) -> Answer {
-    with_header(issuer, &format!("Bearer {token}")).await
+async fn issue(issuer: &Issuer, token: &str) -> Answer {
+    issue_with_header(issuer, &format!("Bearer {token}")).await
 }
 
-async fn with_header(issuer: &Issuer, authorization: &str) -> Answer {
+async fn issue_issue_with_header(issuer: &Issuer, authorization: &str) -> Answer {
     let request = Request::post("/").header("Content-Type", "application/json").header("Authorization", authorization);
     issuer.send(request, "/coupons/issue", r#"{"eventId":"summer"}"#).await
 }
 
-fn assert_refused(answer: &Answer, what: &str, detail: &str) {
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what}: {}", answer.json);
-    assert_eq!(answer.json["type"], "urn:couponry:problem:unauthorized", "{what}");
-    assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer "), "{what}");
-    assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{what}: {}", answer.json);
+fn assert_rejected(answer: &Answer, case: &str, detail: &str) {
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{case}: {}", answer.json);
+    assert_eq!(answer.json["type"], "urn:couponry:problem:unauthorized", "{case}");
+    assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer "), "{case}");
+    assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{case}: {}", answer.json);
 }
 
 #[tokio::test]
-async fn tokens_of_every_kind_name_their_user() {
+async fn tokens_of_every_algorithm_authenticate_their_user() {
     let world = World::shared().await.open(20).await;
     let (rsa, es256, es384, ed) = (Signer::rsa("r"), Signer::es256("e2"), Signer::es384("e3"), Signer::ed("d"));
-    let server = KeyServer::new(&[&rsa, &es256, &es384, &ed]);
+    let server = JwksServer::new(&[&rsa, &es256, &es384, &ed]);
     server.start().await;
     let issuer = world.ready_issuer(&flags(&["--jwt-jwks-url", &server.url()])).await;
     for (signer, algorithm) in
         [(&rsa, "RS256"), (&rsa, "RS512"), (&rsa, "PS256"), (&es256, "ES256"), (&es384, "ES384"), (&ed, "EdDSA")]
     {
         let token = signer.token(algorithm, algorithm);
-        let answer = ask(&issuer, &token).await;
+        let answer = issue(&issuer, &token).await;
         assert!(answer.succeeded(), "{algorithm}: {}", answer.json);
         let own = Request::get("/").header("Authorization", format!("bearer {token}"));
-        let held = issuer.send(own, &format!("/coupons/summer/users/{algorithm}"), "").await;
-        assert_eq!((held.status, &held.json["userId"]), (StatusCode::OK, &json!(algorithm)), "{}", held.json);
+        let lookup = issuer.send(own, &format!("/coupons/summer/users/{algorithm}"), "").await;
+        assert_eq!((lookup.status, &lookup.json["userId"]), (StatusCode::OK, &json!(algorithm)), "{}", lookup.json);
     }
-    // Nobody else's: neither to ask for, nor to look at.
+    // The token of a user gives no access to other users.
     let token = rsa.token("RS256", "u1");
     let signed = |request: axum::http::request::Builder| request.header("Authorization", format!("Bearer {token}"));
     let post = signed(Request::post("/")).header("Content-Type", "application/json");
@@ -131,16 +131,16 @@ async fn tokens_of_every_kind_name_their_user() {
     assert_eq!(other.status, StatusCode::BAD_REQUEST, "{}", other.json);
     let post = signed(Request::post("/")).header("Content-Type", "application/json");
     assert!(issuer.send(post, "/coupons/issue", r#"{"eventId":"summer","userId":"u1"}"#).await.succeeded());
-    assert_refused(&issuer.get("/coupons/summer/users/u1").await, "a look without a token", "Bearer TOKEN");
-    // The event is no secret.
+    assert_rejected(&issuer.get("/coupons/summer/users/u1").await, "a lookup without a token", "Bearer TOKEN");
+    // The event itself is public.
     assert_eq!(issuer.get("/coupons/summer").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn tokens_that_prove_nothing_are_refused_with_the_reason() {
+async fn invalid_token_returns_401_with_the_reason() {
     let world = World::shared().await.open(10).await;
-    let (rsa, es, stranger) = (Signer::rsa("r"), Signer::es256("e"), Signer::es256("e"));
-    let server = KeyServer::new(&[&rsa, &es]);
+    let (rsa, es, untrusted) = (Signer::rsa("r"), Signer::es256("e"), Signer::es256("e"));
+    let server = JwksServer::new(&[&rsa, &es]);
     server.start().await;
     let issuer = world.ready_issuer(&flags(&["--jwt-jwks-url", &server.url(), "--jwt-refresh-seconds", "1"])).await;
     let header = json!({"alg": "RS256", "kid": "r"});
@@ -155,23 +155,23 @@ async fn tokens_that_prove_nothing_are_refused_with_the_reason() {
         rsa.sign(&header, &claims)
     };
     let signed_by = |signer: &Signer, header: Value| signer.sign(&header, &claims("u1"));
-    let good = rsa.token("RS256", "u1");
-    let (message, signature) = good.rsplit_once('.').unwrap();
+    let valid = rsa.token("RS256", "u1");
+    let (message, signature) = valid.rsplit_once('.').unwrap();
     let (head, _) = message.split_once('.').unwrap();
     let forged = Signer::secret("r", rsa.public_bytes());
     let forged_ec = Signer::secret("e", es.public_bytes());
-    for (what, token, detail) in [
+    for (case, token, detail) in [
         ("expired", with("exp", json!(now() - 100)), "expired"),
         ("not yet valid", with("nbf", json!(now() + 1000)), "not valid yet"),
         ("never expires", without("exp"), "`exp`"),
-        ("expires in words", with("exp", json!("tomorrow")), "`exp`"),
-        ("begins in words", with("nbf", json!("yesterday")), "`nbf`"),
+        ("exp is a string", with("exp", json!("tomorrow")), "`exp`"),
+        ("nbf is a string", with("nbf", json!("yesterday")), "`nbf`"),
         ("another issuer", with("iss", json!("https://evil.example")), "(iss)"),
         ("no issuer", without("iss"), "`iss`"),
         ("another audience", with("aud", json!(["shop"])), "(aud)"),
         ("no audience", without("aud"), "`aud`"),
         ("no user", without("sub"), "no claim `sub`"),
-        ("a number for a user", with("sub", json!(5)), "not a text"),
+        ("the user is a number", with("sub", json!(5)), "not a string"),
         ("an empty user", with("sub", json!("")), "empty"),
         ("a user with a line break", with("sub", json!("a\nb")), "control character"),
         ("a user who is too long", with("sub", json!("x".repeat(257))), "256 bytes"),
@@ -180,38 +180,38 @@ async fn tokens_that_prove_nothing_are_refused_with_the_reason() {
         ("no alg", signed_by(&rsa, json!({"kid": "r"})), "not a JWT"),
         ("HMAC with the public key", signed_by(&forged, json!({"alg": "HS256", "kid": "r"})), "algorithm"),
         ("HMAC with the public point", signed_by(&forged_ec, json!({"alg": "HS256", "kid": "e"})), "algorithm"),
-        ("HMAC without a name", signed_by(&forged, json!({"alg": "HS256"})), "algorithm"),
+        ("HMAC without a key id", signed_by(&forged, json!({"alg": "HS256"})), "algorithm"),
         ("another key's algorithm", signed_by(&es, json!({"alg": "ES256", "kid": "r"})), "algorithm"),
         ("another curve's algorithm", signed_by(&es, json!({"alg": "ES384", "kid": "e"})), "algorithm"),
-        ("a stranger with the key's name", signed_by(&stranger, json!({"alg": "ES256", "kid": "e"})), "signature"),
-        ("an unknown key", signed_by(&es, json!({"alg": "ES256", "kid": "x"})), "not known"),
+        ("an untrusted key with a known id", signed_by(&untrusted, json!({"alg": "ES256", "kid": "e"})), "signature"),
+        ("an unknown key", signed_by(&es, json!({"alg": "ES256", "kid": "x"})), "unknown"),
         (
             "a key in the token",
-            signed_by(&stranger, json!({"alg": "ES256", "kid": "x", "jwk": stranger.jwk()})),
-            "not known",
+            signed_by(&untrusted, json!({"alg": "ES256", "kid": "x", "jwk": untrusted.jwk()})),
+            "unknown",
         ),
-        ("something critical", signed_by(&rsa, json!({"alg": "RS256", "kid": "r", "crit": ["exp"]})), "not a JWT"),
+        ("a critical extension", signed_by(&rsa, json!({"alg": "RS256", "kid": "r", "crit": ["exp"]})), "not a JWT"),
         ("no signature", format!("{message}."), "signature"),
-        ("another's claims", format!("{head}.{}.{signature}", base64(claims("u2").to_string())), "signature"),
-        ("no JSON", format!("{}.{}.{signature}", base64("x"), base64("y")), "not a JWT"),
+        ("claims of another token", format!("{head}.{}.{signature}", base64(claims("u2").to_string())), "signature"),
+        ("not JSON", format!("{}.{}.{signature}", base64("x"), base64("y")), "not a JWT"),
         ("two parts", message.to_owned(), "not a JWT"),
-        ("four parts", format!("{good}.x"), "not a JWT"),
+        ("four parts", format!("{valid}.x"), "not a JWT"),
         ("garbage", "garbage".to_owned(), "not a JWT"),
-        ("too much", "x".repeat(20_000), "not a JWT"),
+        ("too long", "x".repeat(20_000), "not a JWT"),
     ] {
-        assert_refused(&ask(&issuer, &token).await, what, detail);
+        assert_rejected(&issue(&issuer, &token).await, case, detail);
     }
-    for (what, header) in [("another scheme", "Basic dTE6cA=="), ("nothing", ""), ("the token alone", good.as_str())] {
-        assert_refused(&with_header(&issuer, header).await, what, "Authorization: Bearer");
+    for (case, header) in [("another scheme", "Basic dTE6cA=="), ("nothing", ""), ("the token alone", valid.as_str())] {
+        assert_rejected(&issue_with_header(&issuer, header).await, case, "Authorization: Bearer");
     }
-    assert_refused(&issuer.issue("u1").await, "no token", "Authorization: Bearer");
-    let twice = Request::post("/").header("Content-Type", "application/json");
-    let twice = twice.header("Authorization", format!("Bearer {good}")).header("Authorization", "Bearer x");
-    let twice = issuer.send(twice, "/coupons/issue", r#"{"eventId":"summer"}"#).await;
-    assert_refused(&twice, "two tokens", "more than one");
+    assert_rejected(&issuer.issue("u1").await, "no token", "Authorization: Bearer");
+    let two_tokens = Request::post("/").header("Content-Type", "application/json");
+    let two_tokens = two_tokens.header("Authorization", format!("Bearer {valid}")).header("Authorization", "Bearer x");
+    let two_tokens = issuer.send(two_tokens, "/coupons/issue", r#"{"eventId":"summer"}"#).await;
+    assert_rejected(&two_tokens, "two tokens", "more than one");
 
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
-    assert!(ask(&issuer, &good).await.succeeded());
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
+    assert!(issue(&issuer, &valid).await.succeeded());
     let metrics = issuer.metrics().await;
     for reason in ["expired", "algorithm", "signature", "unknown_key", "no_token", "malformed", "user", "audience"] {
         let line = format!(r#"couponry_issuer_authentication_failures_total{{reason="{reason}"}}"#);
@@ -220,79 +220,83 @@ async fn tokens_that_prove_nothing_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn keys_come_and_go_without_a_restart() {
+async fn key_rotation_is_applied_without_a_restart() {
     let world = World::shared().await.open(10).await;
     let (old, new) = (Signer::es256("old"), Signer::rsa("new"));
-    let server = KeyServer::new(&[&old]);
-    // Not there yet.
+    let server = JwksServer::new(&[&old]);
+    // The server is not available yet.
     let issuer = world.issuer(&flags(&["--jwt-jwks-url", &server.url(), "--jwt-refresh-seconds", "1"]));
     until("only the keys are missing", async || {
         let (status, text) = issuer.readiness().await;
-        status == 503 && text.starts_with("jwt keys: cannot ask") && !text.contains("redis") && !text.contains("kafka")
+        status == 503
+            && text.starts_with("jwks: cannot fetch the JWKS")
+            && !text.contains("redis")
+            && !text.contains("kafka")
     })
     .await;
-    let early = ask(&issuer, &old.token("ES256", "u1")).await;
+    let early = issue(&issuer, &old.token("ES256", "u1")).await;
     assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE, "{}", early.json);
     server.start().await;
     until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
-    assert!(ask(&issuer, &old.token("ES256", "u1")).await.succeeded());
+    assert!(issue(&issuer, &old.token("ES256", "u1")).await.succeeded());
 
-    // One more key, then only that one.
+    // A key is added, then the old one is removed.
     server.serve(&[&old, &new]);
-    until("the new key is taken", async || ask(&issuer, &new.token("RS256", "u2")).await.status == StatusCode::OK)
+    until("the new key is accepted", async || issue(&issuer, &new.token("RS256", "u2")).await.status == StatusCode::OK)
         .await;
-    assert_eq!(ask(&issuer, &old.token("ES256", "u1")).await.reason(), "DUPLICATE");
+    assert_eq!(issue(&issuer, &old.token("ES256", "u1")).await.reason(), "DUPLICATE");
     server.serve(&[&new]);
-    until("the old key is refused", async || {
-        ask(&issuer, &old.token("ES256", "u1")).await.status == StatusCode::UNAUTHORIZED
+    until("the old key is rejected", async || {
+        issue(&issuer, &old.token("ES256", "u1")).await.status == StatusCode::UNAUTHORIZED
     })
     .await;
 
-    // Away, and what it says is no use: the keys stay.
+    // During an outage, and with an unusable JWKS, the known keys stay in use.
     server.stop().await;
-    until("the issuer notices", async || issuer.running.log().matches("cannot read the keys").count() > 2).await;
+    until("the outage is logged", async || issuer.running.log().matches("cannot refresh the JWKS").count() > 2).await;
     assert_eq!(issuer.readiness().await.0, 200);
-    assert_eq!(ask(&issuer, &new.token("RS256", "u2")).await.reason(), "DUPLICATE");
-    let unknown = ask(&issuer, &old.token("ES256", "u1")).await;
-    assert_eq!(unknown.status, StatusCode::SERVICE_UNAVAILABLE, "it may be a new one: {}", unknown.json);
+    assert_eq!(issue(&issuer, &new.token("RS256", "u2")).await.reason(), "DUPLICATE");
+    let unknown = issue(&issuer, &old.token("ES256", "u1")).await;
+    assert_eq!(unknown.status, StatusCode::SERVICE_UNAVAILABLE, "the key may be new: {}", unknown.json);
     server.serve(&[]);
     server.start().await;
-    until("the issuer notices", async || issuer.running.log().contains("no key in it can be used")).await;
-    assert_eq!(ask(&issuer, &new.token("RS256", "u2")).await.reason(), "DUPLICATE");
+    until("the unusable JWKS is logged", async || issuer.running.log().contains("no supported key")).await;
+    assert_eq!(issue(&issuer, &new.token("RS256", "u2")).await.reason(), "DUPLICATE");
 }
 
 #[tokio::test]
-async fn keys_in_a_file_are_read_again_when_it_changes() {
+async fn changed_jwks_file_is_reloaded() {
     let world = World::shared().await.open(20).await;
     let (first, second) = (Signer::secret("1", [1; 64]), Signer::secret("2", [2; 64]));
-    let file = KeyFile::new(&world, &[&first]);
+    let file = JwksFile::new(&world, &[&first]);
     let path = file.0.display().to_string();
     let issuer = world.ready_issuer(&flags(&["--jwt-jwks-file", &path, "--jwt-user-claim", "uid"])).await;
     let token = |signer: &Signer, algorithm: &str, kid: Option<&str>, user: &str| {
-        let mut claims = claims("not me");
+        let mut claims = claims("another user");
         claims["uid"] = json!(user);
         signer.sign(&json!({"alg": algorithm, "kid": kid}), &claims)
     };
     for algorithm in ["HS256", "HS384", "HS512"] {
-        assert!(ask(&issuer, &token(&first, algorithm, Some("1"), algorithm)).await.succeeded());
-        // There is only one that it can be.
-        assert_eq!(ask(&issuer, &token(&first, algorithm, None, algorithm)).await.reason(), "DUPLICATE");
+        assert!(issue(&issuer, &token(&first, algorithm, Some("1"), algorithm)).await.succeeded());
+        // Without a key id, because only one key is possible.
+        assert_eq!(issue(&issuer, &token(&first, algorithm, None, algorithm)).await.reason(), "DUPLICATE");
     }
     file.write(&[&first, &second]);
     let with_second = token(&second, "HS256", Some("2"), "u2");
-    until("the second key is taken", async || ask(&issuer, &with_second).await.status == StatusCode::OK).await;
-    assert_refused(&ask(&issuer, &token(&second, "HS256", None, "u2")).await, "no kid, two keys", "several");
+    until("the second key is accepted", async || issue(&issuer, &with_second).await.status == StatusCode::OK).await;
+    assert_rejected(&issue(&issuer, &token(&second, "HS256", None, "u2")).await, "no kid, two keys", "several");
     file.write(&[&second]);
     let with_first = token(&first, "HS256", Some("1"), "HS256");
-    until("the first is refused", async || ask(&issuer, &with_first).await.status == StatusCode::UNAUTHORIZED).await;
-    assert_eq!(ask(&issuer, &with_second).await.reason(), "DUPLICATE");
+    until("the first key is rejected", async || issue(&issuer, &with_first).await.status == StatusCode::UNAUTHORIZED)
+        .await;
+    assert_eq!(issue(&issuer, &with_second).await.reason(), "DUPLICATE");
 }
 
 #[tokio::test]
-async fn a_token_that_is_for_somebody_is_refused_where_nobody_is_named() {
+async fn token_with_audience_is_rejected_without_configured_audience() {
     let world = World::shared().await.open(10).await;
     let signer = Signer::es256("e");
-    let file = KeyFile::new(&world, &[&signer]);
+    let file = JwksFile::new(&world, &[&signer]);
     let path = file.0.display().to_string();
     let issuer = world.ready_issuer(&["--user-identity", "jwt", "--jwt-jwks-file", &path]).await;
     let token = |audience: Option<Value>| {
@@ -304,36 +308,40 @@ async fn a_token_that_is_for_somebody_is_refused_where_nobody_is_named() {
         signer.sign(&json!({"alg": "ES256", "kid": "e"}), &claims)
     };
     for audience in [json!("shop"), json!(["shop"]), json!([]), json!(7), json!({"a": 1}), json!(null), json!([7])] {
-        assert_refused(&ask(&issuer, &token(Some(audience.clone()))).await, &audience.to_string(), "(aud)");
+        assert_rejected(&issue(&issuer, &token(Some(audience.clone()))).await, &audience.to_string(), "(aud)");
     }
-    assert!(ask(&issuer, &token(None)).await.succeeded());
+    assert!(issue(&issuer, &token(None)).await.succeeded());
 }
 
 #[tokio::test]
-async fn keys_of_one_name_are_all_tried() {
+async fn all_keys_with_the_same_id_are_tried() {
     let world = World::shared().await.open(10).await;
-    let (first, second, stranger) = (Signer::es256("same"), Signer::es256("same"), Signer::es256("same"));
-    let file = KeyFile::new(&world, &[&first, &second]);
+    let (first, second, untrusted) = (Signer::es256("same"), Signer::es256("same"), Signer::es256("same"));
+    let file = JwksFile::new(&world, &[&first, &second]);
     let path = file.0.display().to_string();
     let issuer = world.ready_issuer(&flags(&["--jwt-jwks-file", &path])).await;
-    assert!(ask(&issuer, &first.token("ES256", "u1")).await.succeeded());
-    assert!(ask(&issuer, &second.token("ES256", "u2")).await.succeeded());
-    assert_refused(&ask(&issuer, &stranger.token("ES256", "u3")).await, "a third", "signature");
+    assert!(issue(&issuer, &first.token("ES256", "u1")).await.succeeded());
+    assert!(issue(&issuer, &second.token("ES256", "u2")).await.succeeded());
+    assert_rejected(
+        &issue(&issuer, &untrusted.token("ES256", "u3")).await,
+        "an untrusted key with the same id",
+        "signature",
+    );
     let mut expired = claims("u4");
     expired["exp"] = json!(now() - 100);
     let expired = second.sign(&json!({"alg": "ES256", "kid": "same"}), &expired);
-    assert_refused(&ask(&issuer, &expired).await, "what is wrong is said of the key that fits", "expired");
+    assert_rejected(&issue(&issuer, &expired).await, "the reason is that of the matching key", "expired");
 }
 
 #[tokio::test]
-async fn flags_that_do_not_go_together_are_named() {
+async fn contradicting_identity_flags_are_rejected_at_startup() {
     let world = World::shared().await;
-    for (flags, what) in [
-        (&["--user-identity", "jwt"][..], "needs either --jwt-jwks-url or --jwt-jwks-file"),
-        (&["--jwt-jwks-url", "http://127.0.0.1/"], "need --user-identity jwt"),
+    for (flags, message) in [
+        (&["--user-identity", "jwt"][..], "requires either --jwt-jwks-url or --jwt-jwks-file"),
+        (&["--jwt-jwks-url", "http://127.0.0.1/"], "require --user-identity jwt"),
         (&["--user-identity", "jwt", "--jwt-jwks-url", "ftp://127.0.0.1/"], "not of the form http://host/path"),
     ] {
         let issuer = world.issuer(flags);
-        until("the issuer says why not", async || issuer.running.log().contains(what)).await;
+        until("the flags are rejected", async || issuer.running.log().contains(message)).await;
     }
 }

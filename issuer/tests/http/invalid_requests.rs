@@ -1,4 +1,4 @@
-//! Bad input gets a clear error, and costs nobody a coupon.
+//! Invalid requests return a clear error and issue no coupon.
 
 use std::{
     io::{Read, Write},
@@ -18,11 +18,11 @@ fn assert_problem(answer: &Answer, status: u16, detail: &str) {
     assert_eq!(answer.headers["content-type"], "application/problem+json");
     assert_eq!(answer.json["status"], status);
     assert!(answer.json["type"].as_str().unwrap().starts_with("urn:couponry:problem:"));
-    assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{} is not about {detail:?}", answer.json);
+    assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{} does not contain {detail:?}", answer.json);
 }
 
 #[tokio::test]
-async fn bad_requests_are_refused_with_their_reason() {
+async fn invalid_issue_request_returns_the_reason() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
     let long = format!(r#"{{"userId":"{}","eventId":"summer"}}"#, "x".repeat(300));
@@ -48,41 +48,44 @@ async fn bad_requests_are_refused_with_their_reason() {
         (r#"{"userId":"u1","eventId":""}"#, 400, "eventId"),
         (r#"{"userId":"u1","eventId":"{summer}:x"}"#, 400, "eventId"),
         (r#"{"userId":"u1","eventId":"*"}"#, 400, "eventId"),
-        (r#"{"userId":"u1","eventId":"winter"}"#, 404, "there is no event winter"),
+        (r#"{"userId":"u1","eventId":"winter"}"#, 404, "the event winter does not exist"),
     ] {
         assert_problem(&issuer.post(body.to_owned()).await, status, detail);
     }
     assert_problem(&issuer.post(vec![0xff, 0xfe, b'{']).await, 400, "");
     assert_problem(&issuer.post(vec![b' '; 10 * 1024 * 1024]).await, 413, "16384 bytes");
-    // The same without a declared length.
+    // The same without Content-Length.
     let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1024])).take(100));
     assert_problem(&issuer.post(endless).await, 413, "16384 bytes");
 
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "nothing was given");
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 }
 
 #[tokio::test]
-async fn users_of_any_script_are_welcome() {
+async fn user_id_may_contain_any_script() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
     for user in ["사용자-1", "🎟🎟", "a b", "O'Brien; DROP TABLE coupon", "{u}:1", "a/b?c#d%41"] {
         let first = issuer.issue(user).await;
         assert!(first.succeeded(), "{user}: {}", first.json);
         let path = user.bytes().fold(String::new(), |path, byte| path + &format!("%{byte:02X}"));
-        let held = issuer.get(&format!("/coupons/summer/users/{path}")).await;
-        assert_eq!((held.json["userId"].as_str(), held.json["couponKey"].as_str()), (Some(user), Some(first.coupon())));
+        let lookup = issuer.get(&format!("/coupons/summer/users/{path}")).await;
+        assert_eq!(
+            (lookup.json["userId"].as_str(), lookup.json["couponKey"].as_str()),
+            (Some(user), Some(first.coupon()))
+        );
     }
 }
 
 #[tokio::test]
-async fn wrong_ways_to_ask_are_named() {
+async fn wrong_method_path_or_content_type_returns_the_reason() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
-    let good = r#"{"userId":"u1","eventId":"summer"}"#;
+    let valid = r#"{"userId":"u1","eventId":"summer"}"#;
     let typed = |kind: &'static str| Request::post("/").header("content-type", kind);
-    assert_problem(&issuer.send(typed("text/plain"), "/coupons/issue", good).await, 415, "application/json");
-    assert_problem(&issuer.send(Request::post("/"), "/coupons/issue", good).await, 415, "application/json");
-    assert_problem(&issuer.send(Request::put("/"), "/coupons/issue", good).await, 405, "/openapi.json");
+    assert_problem(&issuer.send(typed("text/plain"), "/coupons/issue", valid).await, 415, "application/json");
+    assert_problem(&issuer.send(Request::post("/"), "/coupons/issue", valid).await, 415, "application/json");
+    assert_problem(&issuer.send(Request::put("/"), "/coupons/issue", valid).await, 405, "/openapi.json");
     assert_problem(&issuer.get("/").await, 404, "/openapi.json");
     assert_problem(&issuer.get("/coupons/%7Bsummer%7D").await, 400, "eventId");
     assert_problem(&issuer.get("/coupons/winter").await, 404, "winter");
@@ -90,14 +93,14 @@ async fn wrong_ways_to_ask_are_named() {
     assert_problem(&issuer.get("/coupons/summer/users/a%00b").await, 400, "control character");
     assert_problem(&issuer.get("/coupons/summer/users/%FF").await, 400, "");
     assert_eq!(
-        issuer.send(typed("application/json; charset=utf-8"), "/coupons/issue", good).await.status,
+        issuer.send(typed("application/json; charset=utf-8"), "/coupons/issue", valid).await.status,
         StatusCode::OK
     );
 }
 
-/// A client that sends half of its request holds only its own connection, and not for ever.
+/// A client that sends an incomplete request occupies only its own connection, for a limited time.
 #[tokio::test]
-async fn a_slow_client_is_let_go_while_others_are_served() {
+async fn slow_body_returns_408_while_others_are_served() {
     let world = World::shared().await.open(1000).await;
     let issuer = world.ready_issuer(&["--body-timeout-seconds", "1"]).await;
     let mut slow = Vec::new();
@@ -113,15 +116,15 @@ async fn a_slow_client_is_let_go_while_others_are_served() {
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-        assert!(answer.contains("did not come within"), "{answer}");
+        assert!(answer.contains("was not received within"), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn heads_that_do_not_end_keep_nobody_waiting() {
+async fn incomplete_heads_do_not_delay_other_clients() {
     let world = World::shared().await.open(1000).await;
     let issuer = world.ready_issuer(&[]).await;
-    let half_asked: Vec<_> = (0..50)
+    let incomplete: Vec<_> = (0..50)
         .map(|_| {
             let mut connection = TcpStream::connect(("127.0.0.1", issuer.listen)).unwrap();
             connection.write_all(b"POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Ty").unwrap();
@@ -129,5 +132,5 @@ async fn heads_that_do_not_end_keep_nobody_waiting() {
         })
         .collect();
     assert!(issuer.issue_all(0..100).await.iter().all(Answer::succeeded));
-    drop(half_asked);
+    drop(incomplete);
 }

@@ -1,4 +1,4 @@
-//! How often a user, and an address, may ask.
+//! Rate limits per user and per address.
 
 use axum::{
     body::Body,
@@ -12,10 +12,10 @@ use tokio::{
 
 use crate::support::{Answer, Issuer, World, until};
 
-/// A rate so low that nobody is let in again while the test runs.
-const RARE: &str = "0.001";
+/// A rate so low that no key is replenished during a test.
+const LOW_RATE: &str = "0.001";
 
-fn assert_too_often(answer: &Answer) {
+fn assert_rate_limited(answer: &Answer) {
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.json);
     assert_eq!(answer.headers["content-type"], "application/problem+json");
     assert_eq!(answer.json["type"], "urn:couponry:problem:too-many-requests");
@@ -23,26 +23,26 @@ fn assert_too_often(answer: &Answer) {
     assert!((1..=1000).contains(&wait), "{wait}");
 }
 
-async fn look(issuer: &Issuer, forwarded_for: &str) -> Answer {
+async fn get_event(issuer: &Issuer, forwarded_for: &str) -> Answer {
     issuer.send(Request::get("/").header("X-Forwarded-For", forwarded_for), "/coupons/summer", Body::empty()).await
 }
 
 #[tokio::test]
-async fn a_user_who_asks_too_often_waits_and_others_do_not() {
+async fn user_above_the_limit_gets_429_and_others_do_not() {
     let world = World::shared().await.open(10).await;
-    let issuer = world.ready_issuer(&["--rate-limit-per-user", RARE, "--rate-limit-per-user-burst", "3"]).await;
+    let issuer = world.ready_issuer(&["--rate-limit-per-user", LOW_RATE, "--rate-limit-per-user-burst", "3"]).await;
     let first = issuer.issue("u1").await;
     assert!(first.succeeded());
     assert_eq!(issuer.issue("u1").await.reason(), "DUPLICATE");
     assert_eq!(issuer.get("/coupons/summer/users/u1").await.json["couponKey"], first.coupon());
-    assert_too_often(&issuer.issue("u1").await);
-    assert_too_often(&issuer.get("/coupons/summer/users/u1").await);
+    assert_rate_limited(&issuer.issue("u1").await);
+    assert_rate_limited(&issuer.get("/coupons/summer/users/u1").await);
     assert!(issuer.issue("u2").await.succeeded());
-    // That one is not a user's.
+    // Requests without a user are not limited.
     for _ in 0..10 {
         assert_eq!(issuer.get("/coupons/summer").await.status, StatusCode::OK);
     }
-    until("both are counted", async || {
+    until("both users are counted", async || {
         let metrics = issuer.metrics().await;
         metrics.contains(r#"couponry_issuer_rate_limited_total{by="user"} 2"#)
             && metrics.contains(r#"couponry_issuer_rate_limit_keys{by="user"} 2"#)
@@ -51,36 +51,37 @@ async fn a_user_who_asks_too_often_waits_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn nobody_uses_up_the_limit_of_another() {
+async fn rejected_user_does_not_consume_the_limit_of_another() {
     let world = World::shared().await.open(10).await;
     let flags =
-        ["--rate-limit-per-user", RARE, "--rate-limit-per-user-burst", "1", "--user-identity", "header:X-User-Id"];
+        ["--rate-limit-per-user", LOW_RATE, "--rate-limit-per-user-burst", "1", "--user-identity", "header:X-User-Id"];
     let issuer = world.ready_issuer(&flags).await;
-    let ask = |user: &'static str, claimed: &'static str| {
+    let issue = |user: &'static str, claimed: &'static str| {
         let request = Request::post("/").header("Content-Type", "application/json").header("X-User-Id", user);
         issuer.send(request, "/coupons/issue", format!(r#"{{"eventId":"summer","userId":"{claimed}"}}"#))
     };
     for _ in 0..3 {
-        assert_eq!(ask("u1", "u2").await.status, StatusCode::BAD_REQUEST);
+        assert_eq!(issue("u1", "u2").await.status, StatusCode::BAD_REQUEST);
     }
-    assert!(ask("u2", "u2").await.succeeded());
-    assert_too_often(&ask("u2", "u2").await);
-    assert!(ask("u1", "u1").await.succeeded());
+    assert!(issue("u2", "u2").await.succeeded());
+    assert_rate_limited(&issue("u2", "u2").await);
+    assert!(issue("u1", "u1").await.succeeded());
 }
 
-/// What is answered with 429 has certainly not happened: the decision is made before Redis hears of it.
+/// A request that is rejected with 429 was certainly not processed: the limit is checked before the call to Redis.
 #[tokio::test]
-async fn what_is_refused_never_reached_redis() {
+async fn rate_limited_request_does_not_reach_redis() {
     let redis = Redis::start().unwrap();
     let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(10).await;
-    let flags = ["--rate-limit-per-user", RARE, "--rate-limit-per-user-burst", "2", "--answer-timeout-seconds", "1"];
+    let flags =
+        ["--rate-limit-per-user", LOW_RATE, "--rate-limit-per-user-burst", "2", "--answer-timeout-seconds", "1"];
     let issuer = world.ready_issuer(&flags).await;
     for _ in 0..2 {
         assert_eq!(issuer.get("/coupons/summer/users/u1").await.status, StatusCode::NOT_FOUND);
     }
     redis.pause().unwrap();
-    assert_too_often(&issuer.issue("u1").await);
-    assert_eq!(issuer.issue("u2").await.status, StatusCode::SERVICE_UNAVAILABLE, "only Redis knows");
+    assert_rate_limited(&issuer.issue("u1").await);
+    assert_eq!(issuer.issue("u2").await.status, StatusCode::SERVICE_UNAVAILABLE, "the outcome is unknown");
     redis.resume().unwrap();
     until("Redis answers again", async || issuer.get("/coupons/summer").await.status == StatusCode::OK).await;
     let holders = world.stock.scan_issued(&world.event).await.unwrap();
@@ -88,43 +89,44 @@ async fn what_is_refused_never_reached_redis() {
 }
 
 #[tokio::test]
-async fn an_address_is_what_the_outermost_trusted_proxy_has_seen() {
+async fn address_limit_uses_the_entry_of_the_outermost_trusted_proxy() {
     let world = World::shared().await.open(10).await;
-    let flags = ["--rate-limit-per-address", RARE, "--rate-limit-per-address-burst", "5", "--trusted-proxies", "1"];
+    let flags = ["--rate-limit-per-address", LOW_RATE, "--rate-limit-per-address-burst", "5", "--trusted-proxies", "1"];
     let issuer = world.ready_issuer(&flags).await;
-    // What a client writes itself stands further to the left, and helps it nothing.
+    // Entries that a client adds are further to the left and are ignored.
     for turn in 0..5 {
-        assert_eq!(look(&issuer, &format!("10.9.8.{turn}, 192.0.2.1")).await.status, StatusCode::OK, "{turn}");
+        assert_eq!(get_event(&issuer, &format!("10.9.8.{turn}, 192.0.2.1")).await.status, StatusCode::OK, "{turn}");
     }
     for forged in ["10.9.8.7, 192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2,192.0.2.1:5555"] {
-        assert_too_often(&look(&issuer, forged).await);
+        assert_rate_limited(&get_event(&issuer, forged).await);
     }
-    // A customer of IPv6 has as many addresses as they like.
+    // An IPv6 customer can use any address of a /64 prefix.
     for turn in 0..5 {
-        assert_eq!(look(&issuer, &format!("2001:db8:1:2::{turn}")).await.status, StatusCode::OK, "{turn}");
+        assert_eq!(get_event(&issuer, &format!("2001:db8:1:2::{turn}")).await.status, StatusCode::OK, "{turn}");
     }
-    assert_too_often(&look(&issuer, "2001:db8:1:2:ffff::1").await);
-    assert_eq!(look(&issuer, "2001:db8:1:3::1").await.status, StatusCode::OK);
-    // Past the proxies, and for any page.
+    assert_rate_limited(&get_event(&issuer, "2001:db8:1:2:ffff::1").await);
+    assert_eq!(get_event(&issuer, "2001:db8:1:3::1").await.status, StatusCode::OK);
+    // A client that bypasses the proxies has its own limit, for any path.
     for path in ["/coupons/summer", "/coupons/winter", "/nothing", "/openapi.json", "/coupons/*"] {
         assert_ne!(issuer.get(path).await.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
     }
-    let refused = issuer.issue("u1").await;
-    assert_too_often(&refused);
-    assert!(refused.headers.contains_key("x-request-id"));
-    assert_too_often(&look(&issuer, "unknown").await);
+    let rejected = issuer.issue("u1").await;
+    assert_rate_limited(&rejected);
+    assert!(rejected.headers.contains_key("x-request-id"));
+    assert_rate_limited(&get_event(&issuer, "unknown").await);
     assert!(issuer.metrics().await.contains(r#"couponry_issuer_rate_limited_total{by="address"} 7"#));
 }
 
 #[tokio::test]
-async fn without_trusted_proxies_nobody_can_write_their_address() {
+async fn address_limit_without_trusted_proxies_ignores_forwarded_for() {
     let world = World::shared().await.open(10).await;
-    let issuer = world.ready_issuer(&["--rate-limit-per-address", RARE, "--rate-limit-per-address-burst", "2"]).await;
+    let issuer =
+        world.ready_issuer(&["--rate-limit-per-address", LOW_RATE, "--rate-limit-per-address-burst", "2"]).await;
     for turn in 0..2 {
-        assert_eq!(look(&issuer, &format!("192.0.2.{turn}")).await.status, StatusCode::OK);
+        assert_eq!(get_event(&issuer, &format!("192.0.2.{turn}")).await.status, StatusCode::OK);
     }
-    assert_too_often(&look(&issuer, "192.0.2.7").await);
-    // Nobody waits for the body of a request that is refused anyway.
+    assert_rate_limited(&get_event(&issuer, "192.0.2.7").await);
+    // A rejected request gets its response before its body is received.
     let mut connection = TcpStream::connect(("127.0.0.1", issuer.listen)).await.unwrap();
     let head =
         "POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n";
@@ -135,14 +137,14 @@ async fn without_trusted_proxies_nobody_can_write_their_address() {
 }
 
 #[tokio::test]
-async fn rates_that_cannot_be_are_named() {
+async fn invalid_rate_is_rejected_at_startup() {
     let world = World::shared().await;
-    for (flags, what) in [
-        (["--rate-limit-per-user=-1"], "0, or 0.001 to 1000000"),
+    for (flags, message) in [
+        (["--rate-limit-per-user=-1"], "must be 0, or between 0.001 and 1000000"),
         (["--rate-limit-per-address=often"], "not a number"),
         (["--rate-limit-per-user-burst=0"], "0 is not in 1..=1000000"),
     ] {
         let issuer = world.issuer(&flags);
-        until("the issuer says why not", async || issuer.running.log().contains(what)).await;
+        until("the flag is rejected", async || issuer.running.log().contains(message)).await;
     }
 }

@@ -1,16 +1,16 @@
-//! What users are told.
+//! Outcomes of issue requests.
 
 use std::collections::HashSet;
 
 use axum::http::{Request, StatusCode};
-use couponry_domain::{Gate, Window};
-use couponry_redis::{Acknowledge, Loaded, Settlement, SettlementOutcome};
+use couponry_domain::{Acknowledge, Gate, Window};
+use couponry_redis::{Fenced, Settlement, SettlementOutcome};
 use serde_json::json;
 
 use crate::support::World;
 
 #[tokio::test]
-async fn a_user_gets_one_coupon_and_hears_of_it_again() {
+async fn repeated_issue_returns_the_same_coupon() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
 
@@ -22,13 +22,13 @@ async fn a_user_gets_one_coupon_and_hears_of_it_again() {
         json!({"success": true, "reason": null, "couponKey": coupon, "message": "The coupon is yours.",
                "discountType": "PERCENT", "discountAmount": 10})
     );
-    let again = issuer.issue("u1").await;
-    assert_eq!((again.status, again.succeeded(), again.reason()), (StatusCode::OK, false, "DUPLICATE"));
-    assert_eq!(again.coupon(), coupon);
+    let repeated = issuer.issue("u1").await;
+    assert_eq!((repeated.status, repeated.succeeded(), repeated.reason()), (StatusCode::OK, false, "DUPLICATE"));
+    assert_eq!(repeated.coupon(), coupon);
 
-    let held = issuer.get("/coupons/summer/users/u1").await;
-    assert_eq!(held.status, StatusCode::OK);
-    assert_eq!((&held.json["couponKey"], &held.json["recorded"]), (&json!(coupon), &json!(false)));
+    let lookup = issuer.get("/coupons/summer/users/u1").await;
+    assert_eq!(lookup.status, StatusCode::OK);
+    assert_eq!((&lookup.json["couponKey"], &lookup.json["recorded"]), (&json!(coupon), &json!(false)));
     let event = issuer.get("/coupons/summer").await;
     assert_eq!(
         event.json,
@@ -37,7 +37,7 @@ async fn a_user_gets_one_coupon_and_hears_of_it_again() {
 }
 
 #[tokio::test]
-async fn what_has_left_redis_is_gone_and_not_unknown() {
+async fn retired_event_returns_410_and_ended() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
     let first = issuer.issue("u1").await;
@@ -47,32 +47,34 @@ async fn what_has_left_redis_is_gone_and_not_unknown() {
         outcome: SettlementOutcome::Completed,
     };
     world.stock.settle(&world.event, world.uid, &[settled]).await.unwrap();
-    world.outbox_is_empty().await;
+    world.wait_until_outbox_is_empty().await;
     world.gate(Gate::Closed, Window::default(), Acknowledge::Redis).await;
     let stock_epoch = world.stock.observe(&world.event).await.unwrap().unwrap().stock_epoch;
     let generation = i64::MAX >> 16;
     let retired = world.stock.retire(&world.event, world.uid, stock_epoch, generation).await.unwrap();
-    assert_eq!(retired, Loaded::Here(true));
+    assert_eq!(retired, Fenced::Applied(true));
 
     for user in ["u1", "u2"] {
-        let held = issuer.get(&format!("/coupons/summer/users/{user}")).await;
-        assert_eq!((held.status, &held.json["type"]), (StatusCode::GONE, &json!("urn:couponry:problem:gone")));
-        let again = issuer.issue(user).await;
-        assert_eq!((again.status, again.succeeded(), again.reason()), (StatusCode::OK, false, "ENDED"));
+        let lookup = issuer.get(&format!("/coupons/summer/users/{user}")).await;
+        assert_eq!((lookup.status, &lookup.json["type"]), (StatusCode::GONE, &json!("urn:couponry:problem:gone")));
+        let answer = issuer.issue(user).await;
+        assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, "ENDED"));
     }
     assert_eq!(issuer.get("/coupons/summer").await.json["state"], "ENDED");
 }
 
 #[tokio::test]
-async fn the_outcomes_of_the_promotion_are_answers_not_errors() {
+async fn outcomes_without_a_coupon_return_200_with_their_reason() {
     let world = World::shared().await.open(1).await;
     let issuer = world.ready_issuer(&[]).await;
     let now = world.stock.observe(&world.event).await.unwrap().unwrap().now;
-    let late = Window { start: Some(now + 3_600_000), end: None };
-    let over = Window { start: None, end: Some(now) };
-    for (gate, window, reason) in
-        [(Gate::Open, late, "NOT_STARTED"), (Gate::Open, over, "ENDED"), (Gate::Paused, Window::default(), "PAUSED")]
-    {
+    let not_started = Window { start: Some(now + 3_600_000), end: None };
+    let ended = Window { start: None, end: Some(now) };
+    for (gate, window, reason) in [
+        (Gate::Open, not_started, "NOT_STARTED"),
+        (Gate::Open, ended, "ENDED"),
+        (Gate::Paused, Window::default(), "PAUSED"),
+    ] {
         world.gate(gate, window, Acknowledge::Redis).await;
         let answer = issuer.issue("u1").await;
         assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, reason));
@@ -84,7 +86,7 @@ async fn the_outcomes_of_the_promotion_are_answers_not_errors() {
     assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, "SOLD_OUT"));
     assert_eq!(issuer.get("/coupons/summer").await.json["state"], "SOLD_OUT");
     world.gate(Gate::Paused, Window::default(), Acknowledge::Redis).await;
-    assert_eq!(issuer.issue("u2").await.reason(), "PAUSED", "coupons may come back, or more be added");
+    assert_eq!(issuer.issue("u2").await.reason(), "PAUSED", "coupons may be returned or added");
     assert_eq!(issuer.get("/coupons/summer").await.json["state"], "PAUSED");
     assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND);
 
@@ -93,25 +95,25 @@ async fn the_outcomes_of_the_promotion_are_answers_not_errors() {
 }
 
 #[tokio::test]
-async fn two_issuers_give_each_user_one_coupon_and_all_reach_kafka() {
+async fn two_issuers_issue_one_coupon_per_user_and_publish_all_records() {
     let world = World::shared().await.open(300).await;
     let (one, two) = (world.ready_issuer(&[]).await, world.ready_issuer(&[]).await);
     let (mut answers, others) = tokio::join!(one.issue_all(0..200), two.issue_all(100..400));
     answers.extend(others);
     let coupons: Vec<_> = answers.iter().filter(|a| a.succeeded()).map(|a| a.coupon().to_owned()).collect();
-    assert_eq!(coupons.len(), 300, "every coupon is given");
-    assert_eq!(coupons.iter().collect::<HashSet<_>>().len(), 300, "to one user each");
+    assert_eq!(coupons.len(), 300, "all coupons are issued");
+    assert_eq!(coupons.iter().collect::<HashSet<_>>().len(), 300, "each to one user");
     assert_eq!(answers.iter().filter(|a| a.reason() == "SOLD_OUT").count() + 300, {
         answers.iter().filter(|a| a.reason() != "DUPLICATE").count()
     });
     let issued = world.stock.scan_issued(&world.event).await.unwrap();
     let in_kafka = world.users_in_kafka(300).await;
     assert_eq!(in_kafka, issued.keys().map(ToString::to_string).collect());
-    world.outbox_is_empty().await;
+    world.wait_until_outbox_is_empty().await;
 }
 
 #[tokio::test]
-async fn a_trusted_header_names_the_user() {
+async fn trusted_header_authenticates_the_user() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&["--user-identity", "header:X-User-Id"]).await;
     let post = |user: Option<&str>| {
@@ -130,7 +132,7 @@ async fn a_trusted_header_names_the_user() {
 }
 
 #[tokio::test]
-async fn the_document_is_served() {
+async fn openapi_document_is_served() {
     let world = World::shared().await;
     let issuer = world.ready_issuer(&[]).await;
     let document = issuer.get("/openapi.json").await;

@@ -1,4 +1,4 @@
-//! Somebody who makes tokens.
+//! Signs tokens, like an identity provider.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ use ring::{
 };
 use serde_json::{Value, json};
 
-/// Made for these tests with `openssl genpkey`; it protects nothing.
+/// Generated for these tests with `openssl genpkey`; it protects nothing.
 const RSA_KEY: &[u8] = include_bytes!("../keys/rsa-2048.pk8");
 
 pub(crate) struct Signer {
@@ -51,7 +51,7 @@ impl Signer {
         Self { kid: kid.into(), key: Key::Secret(secret.into()) }
     }
 
-    /// The public half, as a JWKS has it.
+    /// The public key as in a JWKS.
     pub(crate) fn jwk(&self) -> Value {
         let mut jwk = match &self.key {
             Key::Rsa(pair) => {
@@ -70,7 +70,7 @@ impl Signer {
         jwk
     }
 
-    /// The bytes of the public half that anyone can take for a secret.
+    /// The bytes of the public key, which an attacker could use as an HMAC secret.
     pub(crate) fn public_bytes(&self) -> Vec<u8> {
         match &self.key {
             Key::Rsa(pair) => pair.public_key().as_ref().to_vec(),
@@ -80,12 +80,13 @@ impl Signer {
         }
     }
 
-    /// A good token for a user.
+    /// A valid token of a user.
     pub(crate) fn token(&self, algorithm: &str, user: &str) -> String {
         self.sign(&json!({"alg": algorithm, "typ": "JWT", "kid": self.kid}), &claims(user))
     }
 
-    /// Any token, signed with the header's algorithm; what is no algorithm of the key is signed with nothing.
+    /// Any token, signed with the algorithm of the header. The signature is empty if the key does not support the
+    /// algorithm.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", base64(header.to_string()), base64(claims.to_string()));
         let (bytes, random) = (message.as_bytes(), SystemRandom::new());
@@ -116,9 +117,10 @@ impl Signer {
     }
 }
 
-/// What a good token says.
+/// The claims of a valid token.
 pub(crate) fn claims(user: &str) -> Value {
-    json!({"sub": user, "iss": "https://login.example", "aud": ["shop", "coupons"], "exp": now() + 600, "nbf": now() - 5})
+    let (exp, nbf) = (now() + 600, now() - 5);
+    json!({"sub": user, "iss": "https://login.example", "aud": ["shop", "coupons"], "exp": exp, "nbf": nbf})
 }
 
 /// Seconds since the Unix epoch.
