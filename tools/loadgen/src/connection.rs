@@ -83,7 +83,7 @@ impl RequestTemplate {
     }
 }
 
-/// Why there is no response.
+/// Why an exchange failed.
 #[derive(Debug)]
 pub enum ExchangeError {
     /// No byte of the request was sent.

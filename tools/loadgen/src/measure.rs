@@ -103,8 +103,8 @@ impl Workers {
         let mut request = Vec::with_capacity(512);
         loop {
             if let Some(pacer) = &self.pacer {
-                let Some(remaining) = end.checked_sub(self.start.elapsed()) else { return };
-                if timeout(remaining, pacer.wait()).await.is_err() {
+                let Some(time_left) = end.checked_sub(self.start.elapsed()) else { return };
+                if timeout(time_left, pacer.wait()).await.is_err() {
                     return;
                 }
             }

@@ -16,7 +16,7 @@ pub enum Outcome {
     Unknown(Failure),
 }
 
-/// Why there is no answer.
+/// Why an attempt was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The error, or the response body.
@@ -66,7 +66,7 @@ pub enum Reason {
 }
 
 impl Answer {
-    /// The user's coupon according to the answer. The error says how the answer contradicts itself.
+    /// The user's coupon according to the answer. The error describes a contradiction in the answer.
     pub fn coupon(&self) -> Result<Option<(CouponCode, Discount)>, &'static str> {
         let coupon = match (&self.coupon_key, self.discount_type, self.discount_amount) {
             (None, None, None) => None,
@@ -79,9 +79,9 @@ impl Answer {
         match (self.success, self.reason, &coupon) {
             (true, None, Some(_)) | (false, Some(Reason::Duplicate), Some(_)) => Ok(coupon),
             (true, Some(_), _) => Err("success is true, but there is a reason"),
-            (true, None, None) => Err("success is true, but there is no coupon"),
-            (false, Some(Reason::Duplicate), None) => Err("the reason is DUPLICATE, but there is no coupon"),
-            (false, None, _) => Err("success is false, but there is no reason"),
+            (true, None, None) => Err("success is true, but the coupon is missing"),
+            (false, Some(Reason::Duplicate), None) => Err("the reason is DUPLICATE, but the coupon is missing"),
+            (false, None, _) => Err("success is false, but the reason is missing"),
             (false, Some(_), Some(_)) => Err("the reason is not DUPLICATE, but there is a coupon"),
             (false, Some(_), None) => Ok(None),
         }
@@ -168,10 +168,10 @@ mod tests {
         assert!(answer(&format!(r#"{{"success":false,"reason":"DUPLICATE",{coupon}}}"#)).coupon().unwrap().is_some());
         assert_eq!(answer(&format!(r#"{{"success":false,"reason":"SOLD_OUT",{none}}}"#)).coupon(), Ok(None));
         for (success, reason, coupon, expected) in [
-            (true, "null", none, "success is true, but there is no coupon"),
+            (true, "null", none, "success is true, but the coupon is missing"),
             (true, "\"ENDED\"", coupon, "success is true, but there is a reason"),
-            (false, "null", none, "success is false, but there is no reason"),
-            (false, "\"DUPLICATE\"", none, "the reason is DUPLICATE, but there is no coupon"),
+            (false, "null", none, "success is false, but the reason is missing"),
+            (false, "\"DUPLICATE\"", none, "the reason is DUPLICATE, but the coupon is missing"),
             (false, "\"PAUSED\"", coupon, "the reason is not DUPLICATE, but there is a coupon"),
         ] {
             assert_eq!(problem(&format!(r#"{{"success":{success},"reason":{reason},{coupon}}}"#)), expected);

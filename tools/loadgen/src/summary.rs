@@ -118,8 +118,8 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
-fn percent(part: u64, whole: u64) -> f64 {
-    float(part) * 100.0 / float(whole.max(1))
+fn percent(part: u64, total: u64) -> f64 {
+    float(part) * 100.0 / float(total.max(1))
 }
 
 fn millis(micros: u64) -> String {

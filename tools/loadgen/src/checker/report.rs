@@ -10,7 +10,7 @@ const MAX_EXAMPLES: usize = 5;
 /// The category of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Category {
-    /// What was answered is recorded.
+    /// Coupons in answers are recorded.
     Lost,
     /// Nothing exists twice.
     Duplicated,

@@ -36,7 +36,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
     let highest = highest(installation, options, table)?;
     let rate = highest / 2.0;
     let mut ratios = [Samples::default(), Samples::default()];
-    let mut issuer = [Samples::default(), Samples::default()];
+    let mut latencies = [Samples::default(), Samples::default()];
     let mut controls = [Samples::default(), Samples::default()];
     for round in 1..=options.rounds {
         let step = Step::start(format!("latency at half of the highest load, round {round} of {}", options.rounds));
@@ -45,7 +45,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         for (at, quantile) in ["p50", "p99"].into_iter().enumerate() {
             let (issued, control) = (issued.latency(quantile), control.latency(quantile));
             ratios[at].push(issued / control);
-            issuer[at].push(issued);
+            latencies[at].push(issued);
             controls[at].push(control);
         }
         step.done();
@@ -57,7 +57,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
             "the control at the same rate",
             Goal::AtMost(goal),
             ratios[number].clone(),
-            format!("{:.2} ms, control {:.2} ms, {at}", issuer[number], controls[number]),
+            format!("{:.2} ms, control {:.2} ms, {at}", latencies[number], controls[number]),
         );
     }
     curves(installation, options, table, highest)

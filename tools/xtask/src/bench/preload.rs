@@ -22,7 +22,7 @@ const SMALL: [u64; 2] = [10_000, 100_000];
 /// Maximum number of repetitions with a million coupons.
 const MAX_ROUNDS: u32 = 3;
 /// Number of coupons issued from a large and from a small stock.
-const SOLD: u64 = 10_000;
+const ISSUED: u64 = 10_000;
 /// Number of values of one RPUSH of the control.
 const PUSHED: usize = 1000;
 
@@ -88,13 +88,13 @@ fn measure_large_stock(installation: &Installation, options: &Options, table: &m
     let step = Step::start("issuing from 10,000,000 coupons");
     let (mut ratios, mut rates, mut controls) = (Samples::default(), Samples::default(), Samples::default());
     for round in 0..2 * u64::from(options.rounds) {
-        let small = installation.open(SOLD, "Redis")?;
-        let control = installation.issue_all(&small, SOLD, options.connections)?;
+        let small = installation.open(ISSUED, "Redis")?;
+        let control = installation.issue_all(&small, ISSUED, options.connections)?;
         installation.close(&small)?;
-        let load = Load::once_each(&installation.target(), large, SOLD, options.connections);
-        let result = installation.send_load(&Load { first_user: round * SOLD, ..load })?;
+        let load = Load::once_each(&installation.target(), large, ISSUED, options.connections);
+        let result = installation.send_load(&Load { first_user: round * ISSUED, ..load })?;
         installation.drain()?;
-        ensure!(result.count("issued") == SOLD, "{} of {SOLD} coupons were issued", result.count("issued"));
+        ensure!(result.count("issued") == ISSUED, "{} of {ISSUED} coupons were issued", result.count("issued"));
         ratios.push(result.answers_per_second() / control);
         rates.push(result.answers_per_second());
         controls.push(control);

@@ -16,12 +16,12 @@ const POLL: Duration = Duration::from_millis(25);
 /// Number of rows of one INSERT, like the batches of the consumer.
 const BATCH: usize = 1000;
 /// Number of coupons, as a multiple of `--coupons`.
-const SALES: u64 = 2;
+const COUPONS_FACTOR: u64 = 2;
 
 /// Adds the row of recording.
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let (mut ratios, mut rates, mut controls) = (Samples::default(), Samples::default(), Samples::default());
-    let coupons = SALES * options.coupons;
+    let coupons = COUPONS_FACTOR * options.coupons;
     for round in 1..=options.rounds {
         let step = Step::start(format!("recording, round {round} of {}", options.rounds));
         let event = installation.open(coupons, "Redis")?;

@@ -35,7 +35,7 @@ pub(super) enum Kind {
     Crash(Component),
     /// All operators crash repeatedly during the preload.
     CrashPreload,
-    /// A save fails, so Redis rejects writes with MISCONF_TIMEOUT.
+    /// A save fails, so Redis rejects writes with MISCONF.
     Misconf,
     /// Redis requires replicas, and rejects writes with NOREPLICAS.
     NoReplicas,
@@ -161,7 +161,7 @@ impl Fault {
         }
     }
 
-    /// A random fault of this kind. Tests use is_brief ones.
+    /// A random fault of this kind. Tests use brief ones.
     pub(super) fn draw(kind: Kind, is_brief: bool, rng: &mut Rng) -> Self {
         let after = if is_brief { rng.seconds(0, 1) } else { rng.seconds(1, 4) };
         let duration = match (kind, is_brief) {

@@ -48,7 +48,7 @@ impl Round {
         Self { number, faults, rate, stock_percent, acknowledge, seed: rng.next() }
     }
 
-    /// Enough users for the whole round, even if servers restart slowly.
+    /// Enough users for the entire round, even if servers restart slowly.
     fn users(&self) -> u64 {
         let faults: Duration = self.faults.iter().map(|fault| fault.after + fault.duration).sum();
         (2 * faults + CALM_PERIOD).as_secs() * self.rate
