@@ -101,6 +101,9 @@ spec:
             - {name: RUST_LOG, value: {{ $root.Values.log.level | quote }}}
             - {name: LOG_FORMAT, value: {{ $root.Values.log.format | quote }}}
             - {name: MONITOR_LISTEN, value: "0.0.0.0:9090"}
+            {{- with $root.Values.tracing.otlpEndpoint }}
+            - {name: OTLP_ENDPOINT, value: {{ . | quote }}}
+            {{- end }}
             {{- .env | trim | nindent 12 }}
             {{- with $values.extraEnv }}
             {{- toYaml . | nindent 12 }}
