@@ -10,7 +10,7 @@ pub(super) const SOURCE: &str = "charts/couponry/templates/monitoring/prometheus
 pub(super) fn generate(template: &str) -> Result<String> {
     let mut page = String::from(
         "The chart installs these alerts with `metrics.prometheusRule.enabled`. Each name links to its section of the\n\
-         [runbook](../operate/runbook.md).\n\n| Alert | Severity | After | Meaning |\n|---|---|---|---|\n",
+         [runbook](../operate/runbook.md). N is the measured value.\n\n| Alert | Severity | After | Meaning |\n|---|---|---|---|\n",
     );
     let mut count = 0;
     for rule in template.split("- alert: ").skip(1) {

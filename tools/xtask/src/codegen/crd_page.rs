@@ -17,7 +17,7 @@ pub(super) fn generate(crd: &str) -> Result<String> {
     for section in ["spec", "status"] {
         let _ = write!(page, "\n## {section}\n\n| Field | Type | Description |\n|---|---|---|\n");
         let rows = page.lines().count();
-        write_fields(&mut page, "", &schema["properties"][section]);
+        write_fields(&mut page, "", &schema["properties"][section], section == "spec");
         ensure!(page.lines().count() > rows, "the CRD has no fields in {section}");
     }
     let mut rules = Vec::new();
@@ -29,21 +29,24 @@ pub(super) fn generate(crd: &str) -> Result<String> {
     Ok(page)
 }
 
-fn write_fields(page: &mut String, prefix: &str, schema: &Value) {
+fn write_fields(page: &mut String, prefix: &str, schema: &Value, is_spec: bool) {
     let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let is_list = field["type"] == "array";
         let path = format!("{prefix}{name}{}", if is_list { "[]" } else { "" });
         let item = if is_list { &field["items"] } else { field };
         let mut description = cell(field["description"].as_str().unwrap_or_default());
-        if required(name) && !prefix.contains("conditions[]") {
+        if is_spec && required(name) {
             description.push_str(" Required.");
         }
         if let Some(default) = field.get("default") {
             let _ = write!(description, " Default: `{}`.", text(default));
         }
         let _ = writeln!(page, "| `{path}` | {} | {} |", type_of(item, is_list), description.trim());
-        write_fields(page, &format!("{path}."), item);
+        // The fields of a condition are the same in all resources of Kubernetes.
+        if path != "conditions[]" {
+            write_fields(page, &format!("{path}."), item, is_spec);
+        }
     }
 }
 

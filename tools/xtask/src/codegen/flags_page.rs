@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::programs::NAMES;
+use crate::programs::{NAMES, OPERATOR};
 
 pub(super) fn generate(bin: &Path) -> Result<String> {
     let mut page = String::from(
@@ -14,7 +14,10 @@ pub(super) fn generate(bin: &Path) -> Result<String> {
          [values](../../charts/couponry/values.yaml).\n",
     );
     for name in NAMES {
+        // The flags of the operator belong to its command `run`.
+        let command = (name == OPERATOR).then_some("run");
         let output = Command::new(bin.join(name))
+            .args(command)
             .arg("--help")
             // The help text shows the values of variables, and its width depends on COLUMNS.
             .env_clear()

@@ -68,12 +68,12 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn links(text: &str) -> Vec<(usize, String)> {
     let code = Regex::new("`[^`]*`").unwrap();
-    let link = Regex::new(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|^\s*\[[^\]]+\]:\s*(\S+)").unwrap();
+    let target_pattern = Regex::new(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|^\s*\[[^\]]+\]:\s*(\S+)").unwrap();
     let mut links = Vec::new();
     for (number, line) in prose(text) {
         // Code is replaced and not removed: it may be the text of a link.
         let line = code.replace_all(line, "code");
-        let targets = link.captures_iter(&line).filter_map(|found| found.get(1).or(found.get(2)));
+        let targets = target_pattern.captures_iter(&line).filter_map(|found| found.get(1).or(found.get(2)));
         links.extend(targets.map(|target| (number, target.as_str().to_owned())));
     }
     links
