@@ -24,8 +24,8 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
         record
     };
     let unknown_coupon = changed(&rejected[2], |issued| issued.coupon = "SUMMER-AAAAAAAAAAAA".parse().unwrap());
-    let unknown_event = IssuedRecord { event_uid: Uuid::from_u128(7), ..refused[3].clone() };
-    let other_name = IssuedRecord { event_id: "winter".parse().unwrap(), ..refused[4].clone() };
+    let unknown_event = IssuedRecord { event_uid: Uuid::from_u128(7), ..rejected[3].clone() };
+    let other_name = IssuedRecord { event_id: "winter".parse().unwrap(), ..rejected[4].clone() };
     let discount_mismatch = changed(&rejected[5], |issued| issued.discount = Discount { value: 99, ..TEN_PERCENT });
     let invalid_time = changed(&rejected[6], |issued| issued.issued_at = i64::MAX);
 

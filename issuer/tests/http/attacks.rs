@@ -82,8 +82,8 @@ async fn coupon_of_another_user_is_neither_shown_nor_issued() {
     for other in ["u1", "nobody"] {
         let request = Request::get("/").header("X-User-Id", "u2");
         let lookup = issuer.send(request, &format!("/coupons/summer/users/{other}"), Body::empty()).await;
-        let issued = issue("u2", json!({"eventId": "summer", "userId": other})).await;
-        for answer in [lookup, issued] {
+        let other_issue = issue("u2", json!({"eventId": "summer", "userId": other})).await;
+        for answer in [lookup, other_issue] {
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.json);
             assert!(!answer.json.to_string().contains(own.coupon()));
             answers.push(answer.json);

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::{
     support::{Issuer, World},
     token_signer::Signer,
-    tokens::KeyFile,
+    tokens::JwksFile,
 };
 
 /// Generated requests per operation, the same in every run. More: `COUPONRY_SCHEMATHESIS_EXAMPLES=5000`.
@@ -68,7 +68,7 @@ async fn responses_conform_to_the_openapi_document() {
 async fn responses_to_authenticated_requests_conform_to_the_openapi_document() {
     let world = World::shared().await.open(2000).await;
     let key = Signer::secret("1", [1; 64]);
-    let file = KeyFile::new(&world, &[&key]);
+    let file = JwksFile::new(&world, &[&key]);
     let path = file.0.display().to_string();
     let flags = ["--user-identity", "jwt", "--jwt-jwks-file", &path, "--jwt-audience", "coupons"];
     let issuer = world.ready_issuer(&flags).await;

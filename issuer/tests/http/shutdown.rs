@@ -74,9 +74,9 @@ async fn rolling_restart_under_load_fails_no_request() {
                         Some(connection) => connection,
                         None => Connection::connect(route.load(Ordering::Relaxed)).await,
                     };
-                    let (closes, _) = connection.issue(&format!("user-{client}-{request}")).await;
+                    let (is_last, _) = connection.issue(&format!("user-{client}-{request}")).await;
                     answered.fetch_add(1, Ordering::Relaxed);
-                    if closes {
+                    if is_last {
                         closed.fetch_add(1, Ordering::Relaxed);
                     } else {
                         idle = Some(connection);

@@ -92,7 +92,7 @@ async fn issue(issuer: &Issuer, token: &str) -> Answer {
     issue_with_header(issuer, &format!("Bearer {token}")).await
 }
 
-async fn issue_issue_with_header(issuer: &Issuer, authorization: &str) -> Answer {
+async fn issue_with_header(issuer: &Issuer, authorization: &str) -> Answer {
     let request = Request::post("/").header("Content-Type", "application/json").header("Authorization", authorization);
     issuer.send(request, "/coupons/issue", r#"{"eventId":"summer"}"#).await
 }
