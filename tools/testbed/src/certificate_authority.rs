@@ -1,6 +1,8 @@
 //! A certificate authority for the TLS of the servers.
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,6 +10,10 @@ use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa
 
 use crate::cluster::network::HOST;
 use crate::scratch::Scratch;
+
+/// The modes of files with certificates and with private keys.
+const PUBLIC: u32 = 0o644;
+const PRIVATE: u32 = 0o600;
 
 /// A new certificate authority. Dropping it removes its files.
 #[derive(Debug)]
@@ -35,7 +41,7 @@ impl CertificateAuthority {
         let (key, scratch) = (generate_key()?, Scratch::new("certificate-authority")?);
         let certificate = params.self_signed(&key).context("cannot sign the certificate of the authority")?;
         let authority = Self { issuer: Issuer::new(params, key), scratch };
-        write(&authority.path(), &certificate.pem())?;
+        write(&authority.path(), &certificate.pem(), PUBLIC)?;
         Ok(authority)
     }
 
@@ -66,9 +72,9 @@ impl CertificateAuthority {
         let key = key.serialize_pem();
         let path = |extension: &str| self.scratch.path().join(format!("{file}.{extension}"));
         let paths = Certificate { certificate: path("crt"), key: path("key"), both: path("pem") };
-        write(&paths.certificate, &certificate)?;
-        write(&paths.key, &key)?;
-        write(&paths.both, &(key + &certificate))?;
+        write(&paths.certificate, &certificate, PUBLIC)?;
+        write(&paths.key, &key, PRIVATE)?;
+        write(&paths.both, &(key + &certificate), PRIVATE)?;
         Ok(paths)
     }
 }
@@ -89,6 +95,9 @@ fn parameters(common_name: &str, organization: Option<&str>, addresses: &[&str])
     Ok(params)
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+/// Writes a file. `PostgreSQL` rejects private keys which other users can read.
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
