@@ -132,9 +132,8 @@ mod tests {
     #[test]
     fn missing_issuers_outside_the_scaling_period_are_no_problem() {
         let problems = |reason: &str| {
-            let condition = format!(
-                "{{type: Scaled, status: 'False', reason: {reason}, message: m, lastTransitionTime: '2026-12-01T00:00:00Z'}}"
-            );
+            let time = "lastTransitionTime: '2026-12-01T00:00:00Z'";
+            let condition = format!("{{type: Scaled, status: 'False', reason: {reason}, message: m, {time}}}");
             let spec = "{policyName: p, totalCount: 1, discounts: []}";
             let yaml = format!("{{metadata: {{name: e}}, spec: {spec}, status: {{conditions: [{condition}]}}}}");
             let event: CouponEvent = serde_yaml::from_str(&yaml).unwrap();
