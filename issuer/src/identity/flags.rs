@@ -88,10 +88,10 @@ pub(super) struct JwtArgs {
 pub(crate) enum IdentityError {
     /// No source of keys, or two.
     #[error("--user-identity jwt requires either --jwt-jwks-url or --jwt-jwks-file")]
-    KeysFrom,
+    KeySource,
     /// Keys without token verification.
     #[error("--jwt-jwks-url and --jwt-jwks-file require --user-identity jwt")]
-    Unused,
+    UnusedKeySource,
     /// An unsupported URL.
     #[error("--jwt-jwks-url {0} is not of the form http://host/path or https://host/path")]
     Url(Uri),
@@ -112,8 +112,8 @@ impl IdentityArgs {
     pub(super) fn check(&self) -> Result<(), IdentityError> {
         match (self.needs_keys(), &self.jwt.jwt_jwks_url, &self.jwt.jwt_jwks_file) {
             (true, Some(_), None) | (true, None, Some(_)) | (false, None, None) => Ok(()),
-            (true, ..) => Err(IdentityError::KeysFrom),
-            (false, ..) => Err(IdentityError::Unused),
+            (true, ..) => Err(IdentityError::KeySource),
+            (false, ..) => Err(IdentityError::UnusedKeySource),
         }
     }
 }

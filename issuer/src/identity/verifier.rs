@@ -87,7 +87,7 @@ impl Verifier {
                 (JwksSource::url(url, args.jwt_ca_file.as_ref())?, interval, MIN_INTERVAL.min(interval))
             }
             (None, Some(file)) => (JwksSource::File(file), FILE_INTERVAL, FILE_INTERVAL / 5),
-            _ => return Err(IdentityError::KeysFrom),
+            _ => return Err(IdentityError::KeySource),
         };
         let wake = Arc::new(Notify::new());
         let (sender, state) = watch::channel(State::default());
