@@ -1,8 +1,8 @@
 //! Free loopback ports.
 //!
-//! A port which the kernel assigns is from the range of outgoing connections, so it may be taken again before the server
-//! binds it. Ports are therefore allocated below that range, in turn, from a counter in a file which all processes of
-//! this user share: no port is allocated twice before all others were.
+//! A port which the kernel assigns is from the range of outgoing connections, so it may be taken again before the
+//! server binds it. Ports are therefore allocated below that range, in turn, from a counter in a file which all
+//! processes of this user share: no port is allocated twice before all others were.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};

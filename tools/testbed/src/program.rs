@@ -85,7 +85,8 @@ impl Running {
         self.process.restart_with(env)
     }
 
-    /// Waits until `ready` returns true. Fails with the end of the log if the program ends first, or after three minutes.
+    /// Waits until `ready` returns true. Fails with the end of the log if the program ends first, or after three
+    /// minutes.
     pub fn wait_ready(&self, ready: impl FnMut() -> bool) -> Result<()> {
         self.process.wait_ready(ready)
     }

@@ -70,8 +70,8 @@ impl RedisCluster {
         until("all slots are served", || self.nodes.iter().filter(running).all(serves_all_slots))
     }
 
-    /// Moves a slot with its keys from one master to another, and waits until every node has the new configuration: a node
-    /// with the old one would not vote for a replica of the new owner.
+    /// Moves a slot with its keys from one master to another, and waits until every node has the new configuration: a
+    /// node with the old one would not vote for a replica of the new owner.
     pub fn move_slot(&self, slot: &str, from: usize, to: usize) -> Result<()> {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let (source_id, target_id) = (id(source)?, id(target)?);

@@ -20,8 +20,8 @@ pub(crate) enum Action {
         /// Image archives to import, as written by `cargo xtask images`.
         #[arg(long, value_name = "ARCHIVE")]
         import: Vec<PathBuf>,
-        /// Also build and import the images of this workspace, start Redis, PostgreSQL and Kafka outside of the cluster,
-        /// and print the commands which install the chart.
+        /// Also build and import the images of this workspace, start Redis, PostgreSQL and Kafka outside of the
+        /// cluster, and print the commands which install the chart.
         #[arg(long)]
         servers: bool,
     },
@@ -66,5 +66,5 @@ fn up(archives: &[PathBuf], servers: bool) -> Result<ExitCode> {
 
 fn build_images() -> Result<Images> {
     programs::install()?;
-    images::build()
+    images::build(false)
 }

@@ -53,8 +53,8 @@ impl ClusterBackends {
         self.scratch.path().join("values.yaml")
     }
 
-    /// Writes `target/cluster.env`, which a shell reads with `source`: the commands of README.md and the tutorial need its
-    /// variables.
+    /// Writes `target/cluster.env`, which a shell reads with `source`: the commands of README.md and the tutorial need
+    /// its variables.
     pub(crate) fn write_shell_environment(&self, cluster: &Cluster, programs: &Path) -> Result<()> {
         let path = cargo::root().join("target/cluster.env");
         let text = format!(

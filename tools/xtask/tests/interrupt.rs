@@ -1,23 +1,23 @@
-//! Ctrl-C in the middle of `cargo xtask test` leaves nothing behind.
+//! SIGINT during `cargo xtask test` stops all servers and removes their files.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-/// Plays Cargo: builds nothing, and runs tests that do not end.
-const CARGO: &str = "#!/bin/sh
+/// A substitute for Cargo: it builds nothing, and its tests do not end.
+const FAKE_CARGO: &str = "#!/bin/sh
 case \"$*\" in
   build*|*--no-run*) ;;
-  *) echo the tests run; exec sleep 600;;
+  *) echo tests are running; exec sleep 600;;
 esac
 ";
 
 #[test]
-fn ctrl_c_stops_the_servers_and_removes_their_files() {
+fn interrupted_test_run_stops_servers_and_removes_their_files() {
     let scratch = couponry_testbed::scratch::Scratch::new("interrupt").unwrap();
     let cargo = scratch.path().join("cargo");
-    fs::write(&cargo, CARGO).unwrap();
+    fs::write(&cargo, FAKE_CARGO).unwrap();
     fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
 
     let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"))
@@ -28,8 +28,9 @@ fn ctrl_c_stops_the_servers_and_removes_their_files() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(xtask.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line == "the tests run"), "the servers never started");
-    // Every server runs in a directory of its own or names it on its command line; it names the process that made it.
+    assert!(lines.any(|line| line == "tests are running"), "the servers did not start");
+    // The temporary directory of a server is its working directory or an argument; its name has the process id of
+    // xtask.
     let mark = format!("-{}-", xtask.id());
     assert!(running(&mark).len() >= 5, "{:?}", running(&mark));
 
@@ -40,7 +41,7 @@ fn ctrl_c_stops_the_servers_and_removes_their_files() {
     assert_eq!(directories(&mark), Vec::<String>::new());
 }
 
-/// Command line and working directory of the processes that have a scratch directory with this mark.
+/// Command line and working directory of the processes which use a temporary directory with this mark.
 fn running(mark: &str) -> Vec<String> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let described = processes.filter_map(|process| {

@@ -93,8 +93,8 @@ pub(super) fn ingress_is_ready() -> bool {
     returns_200(ENVOY_HEALTH_PORT, "/ready")
 }
 
-/// Starts metrics-server, which serves `kubectl top` and autoscalers. It has metrics of a pod about 30 seconds after the
-/// start of the pod.
+/// Starts metrics-server, which serves `kubectl top` and autoscalers. It has metrics of a pod about 30 seconds after
+/// the start of the pod.
 pub(super) fn start_metrics(kubeconfig: &Path, dir: &Path) -> Result<Process> {
     let program = require(METRICS_SERVER.find(), "metrics-server")?;
     let manifest = include_str!("metrics.yaml")

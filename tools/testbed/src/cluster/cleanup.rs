@@ -18,8 +18,8 @@ use super::network;
 /// The directory of all mounts: containers and volumes of pods. The path is fixed, so that the next cluster can remove
 /// the remains of this one.
 pub(super) const STATE: &str = "/var/lib/couponry-node";
-/// The parent of the cgroups of pods, in every hierarchy. With the default of the kubelet, another kubelet of this machine
-/// would treat these pods as orphans.
+/// The parent of the cgroups of pods, in every hierarchy. With the default of the kubelet, another kubelet of this
+/// machine would treat these pods as orphans.
 pub(super) const CGROUP: &str = "couponry-node";
 /// The directory in which the CNI library stores its results.
 const CNI_RESULTS: &str = "/var/lib/cni/results";

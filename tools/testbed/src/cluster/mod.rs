@@ -4,13 +4,13 @@
 //! kube-proxy, `CoreDNS`, Contour with Envoy, and metrics-server.
 //!
 //! # Network
-//! The cluster runs in a network namespace with one link to the host. The host reaches the node at [`NODE`], and pods and
-//! Services at their own addresses; pods reach servers which listen on [`HOST`]. There is no route to other networks, so
-//! images must be [imported](Cluster::import). `NetworkPolicy` is not enforced.
+//! The cluster runs in a network namespace with one link to the host. The host reaches the node at [`NODE`], and pods
+//! and Services at their own addresses; pods reach servers which listen on [`HOST`]. There is no route to other
+//! networks, so images must be [imported](Cluster::import). `NetworkPolicy` is not enforced.
 //!
 //! # Guarantees
-//! Dropping the [`Cluster`] or a signal removes it with its containers, mounts and cgroups. After SIGKILL of the owner the
-//! kernel kills the programs (see [`crate::process`]), and the next cluster removes the rest.
+//! Dropping the [`Cluster`] or a signal removes it with its containers, mounts and cgroups. After SIGKILL of the owner
+//! the kernel kills the programs (see [`crate::process`]), and the next cluster removes the rest.
 //!
 //! # Assumptions
 //! The owner runs as root. A machine has at most one cluster.
@@ -162,8 +162,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// `http://NODE:PORT`, where Envoy accepts requests for every Ingress (class `contour`) and every `HTTPRoute` of the
-    /// Gateway `ingress` in the namespace `ingress`. The Host header selects the route.
+    /// `http://NODE:PORT`, where Envoy accepts requests for every Ingress (class `contour`) and every `HTTPRoute` of
+    /// the Gateway `ingress` in the namespace `ingress`. The Host header selects the route.
     #[must_use]
     pub fn ingress_url(&self) -> String {
         format!("http://{NODE}:{}", addons::INGRESS_PORT)

@@ -69,8 +69,8 @@ state = "{STATE}/run"
     )
 }
 
-/// Each pod has a point-to-point link to the node. Packets on a bridge would bypass the iptables rules of Services, unless
-/// a setting of the kernel of the host is changed.
+/// Each pod has a point-to-point link to the node. Packets on a bridge would bypass the iptables rules of Services,
+/// unless a setting of the kernel of the host is changed.
 fn pod_network() -> Value {
     json!({
         "cniVersion": "0.4.0",

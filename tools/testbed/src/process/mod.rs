@@ -1,18 +1,18 @@
 //! Child processes with their logs and signals.
 //!
 //! # Guarantees
-//! A child never outlives its parent. Dropping its [`Process`] stops it, [`crate::cleanup_guard::run_all`] stops it after
-//! a signal, and after SIGKILL of the parent the kernel kills it, because it is started through
+//! A child never outlives its parent. Dropping its [`Process`] stops it, [`crate::cleanup_guard::run_all`] stops it
+//! after a signal, and after SIGKILL of the parent the kernel kills it, because it is started through
 //! `setpriv --pdeathsig KILL`.
 //!
 //! # Implementation
-//! - The kernel sends the parent-death signal when the *thread* which started the child ends. The thread of a test or of
-//!   a blocking call may end long before the process, so one thread which lives as long as the process starts all
+//! - The kernel sends the parent-death signal when the *thread* which started the child ends. The thread of a test or
+//!   of a blocking call may end long before the process, so one thread which lives as long as the process starts all
 //!   children.
 //! - Each child has its own process group: Ctrl-C in a terminal reaches only the parent, which stops the children in
 //!   order.
-//! - A signal is sent to the child and to all its descendants: `PostgreSQL` has one process per connection, and a signal
-//!   to the first process only would not affect the others.
+//! - A signal is sent to the child and to all its descendants: `PostgreSQL` has one process per connection, and a
+//!   signal to the first process only would not affect the others.
 //!
 //! # Caveats
 //! Without `setpriv` (part of Debian's base system) children outlive a killed parent. The parent-death signal does not
@@ -105,7 +105,8 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until `ready` returns true. Fails with the end of the log if the process ends first, or after three minutes.
+    /// Waits until `ready` returns true. Fails with the end of the log if the process ends first, or after three
+    /// minutes.
     pub fn wait_ready(&self, mut ready: impl FnMut() -> bool) -> Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {

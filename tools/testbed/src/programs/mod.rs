@@ -1,8 +1,9 @@
 //! The programs on which the servers run: their locations and their installation.
 //!
-//! `PostgreSQL`, Redis, etcd, a JDK and Maven are Debian packages; kube-apiserver and kubectl are built from Go modules;
-//! Kafka is downloaded with Maven, and Schemathesis from PyPI. A [`Cluster`](crate::Cluster) requires more programs of
-//! all these kinds. Built and downloaded programs are cached by version in `${XDG_CACHE_HOME:-~/.cache}/couponry`.
+//! `PostgreSQL`, Redis, etcd, a JDK and Maven are Debian packages; kube-apiserver and kubectl are built from Go
+//! modules; Kafka is downloaded with Maven, and Schemathesis from PyPI. A [`Cluster`](crate::Cluster) requires more
+//! programs of all these kinds. Built and downloaded programs are cached by version in
+//! `${XDG_CACHE_HOME:-~/.cache}/couponry`.
 
 mod artifacts;
 pub(crate) mod cache;

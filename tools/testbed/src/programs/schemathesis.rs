@@ -12,8 +12,8 @@ use crate::path::is_executable;
 const VERSION: &str = "4.32.5";
 const PACKAGES: &str = include_str!("schemathesis.txt");
 
-/// The Python interpreter which runs it with `-m schemathesis.cli`. Its own command contains the path of the directory in
-/// which it was installed, and that directory is renamed.
+/// The Python interpreter which runs it with `-m schemathesis.cli`. Its own command contains the path of the directory
+/// in which it was installed, and that directory is renamed.
 #[must_use]
 pub fn find() -> Option<PathBuf> {
     Some(home().ok()?.join("bin/python")).filter(|file| is_executable(file))

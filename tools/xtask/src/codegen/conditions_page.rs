@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 
 pub(super) const SOURCE: &str = "crds/src/status.rs";
 
-/// Reads the constants of the modules `condition` and `reason` with their doc comments. A comment `// Open` starts a group
-/// of reasons.
+/// Reads the constants of the modules `condition` and `reason` with their doc comments. A comment `// Open` starts a
+/// group of reasons.
 pub(super) fn generate(source: &str) -> Result<String> {
     let mut page = String::from(
         "Conditions of `status.conditions`, and the values of their field `reason`. See the [runbook](../operate/runbook.md)\n\

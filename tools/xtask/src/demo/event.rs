@@ -42,8 +42,8 @@ impl Event {
         Ok(Self { total, expected: split(&event, total).unwrap_or_default() })
     }
 
-    /// The number of coupons of each discount, as `PERCENT:10=70000`. Empty if the shares leave a remainder: its allocation
-    /// is not repeated here.
+    /// The number of coupons of each discount, as `PERCENT:10=70000`. Empty if the shares leave a remainder: its
+    /// allocation is not repeated here.
     pub(super) fn expected(&self) -> &[String] {
         &self.expected
     }

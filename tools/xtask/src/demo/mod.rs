@@ -84,7 +84,8 @@ impl Demo {
         Ok(guarantees_hold)
     }
 
-    /// Sends the requests of the users, and checks the guarantees against all stores. Returns false if one was violated.
+    /// Sends the requests of the users, and checks the guarantees against all stores. Returns false if one was
+    /// violated.
     fn sell_out(&self, users: u32) -> Result<bool> {
         let scratch = Scratch::new("history")?;
         let history = scratch.path().join("answers");

@@ -58,7 +58,8 @@ impl Programs {
         }
     }
 
-    /// Restarts programs which end, as Kubernetes does, so that the user may kill them. Returns only if a restart fails.
+    /// Restarts programs which end, as Kubernetes does, so that the user may kill them. Returns only if a restart
+    /// fails.
     pub(super) fn watch(&self) -> Result<()> {
         loop {
             for node in &self.running {

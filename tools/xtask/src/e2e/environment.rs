@@ -21,10 +21,10 @@ pub(super) struct Environment {
 
 impl Environment {
     /// Builds the images, and starts the cluster and the servers. The chart is not installed.
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(debug_images: bool) -> Result<Self> {
         couponry_testbed::programs::install()?;
         couponry_testbed::programs::install_cluster()?;
-        let images = images::build()?;
+        let images = images::build(debug_images)?;
         let cluster = Cluster::start()?;
         let backends = ClusterBackends::start(&cluster, &images)?;
         let kubectl = Kubectl::new(cluster.kubeconfig(), NAMESPACE);

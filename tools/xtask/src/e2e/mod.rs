@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Keep the cluster running until Ctrl-C at the end, also after a failure.
     #[arg(long)]
     keep: bool,
+    /// Build the images with the debug profile, which takes a third of the time.
+    #[arg(long)]
+    debug_images: bool,
 }
 
 /// A test of a running installation, which it leaves in working order. Only the tutorial installs and uninstalls by itself.
@@ -61,7 +64,7 @@ const SCENARIOS: [Scenario; 8] = [
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let started = Instant::now();
-    let environment = Environment::start()?;
+    let environment = Environment::start(options.debug_images)?;
     let result = run_scenarios(&environment, &options.scenarios);
     if let Err(error) = &result {
         signals::wait_for_shutdown();

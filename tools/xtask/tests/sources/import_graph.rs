@@ -1,7 +1,7 @@
 //! The files of a crate do not import each other in cycles.
 //!
-//! An edge leads from a file to the file which defines an imported item; re-exports are followed. Not edges: `mod x;`, and
-//! `pub use` in `lib.rs`, `main.rs` and `mod.rs`. Test code is ignored.
+//! An edge leads from a file to the file which defines an imported item; re-exports are followed. Not edges: `mod x;`,
+//! and `pub use` in `lib.rs`, `main.rs` and `mod.rs`. Test code is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -105,7 +105,7 @@ const NAMES: &[Rule] = &[
         "inject, rng, cleanup, workload, Holders, Workers, ClusterBackends",
     ),
     rule(
-        r"\b(adopt[-_]after|redis[-_]settle|max[-_]waiting|batch[-_]linger)\b",
+        r"\b(adopt[-_]after|redis[-_]settle|max[-_]waiting|batch[-_]linger(`| |=|,|$))",
         "--outbox-takeover-seconds, --redis-recovery-grace-seconds, --max-queued-requests, unit suffix",
     ),
     rule(
