@@ -32,7 +32,8 @@ pub(crate) struct Options {
     debug_images: bool,
 }
 
-/// A test of a running installation, which it leaves in working order. Only the tutorial installs and uninstalls by itself.
+/// A test of a running installation, which it leaves in working order. Only the tutorial installs and uninstalls by
+/// itself.
 struct Scenario {
     name: &'static str,
     about: &'static str,
