@@ -28,8 +28,8 @@ fn alerts_and_dashboard_reference_only_exported_metrics() {
     }
 }
 
-/// Names of the exported metrics without the suffixes of the text format: every string literal in the metrics modules that
-/// looks like a name.
+/// Names of the exported metrics without the suffixes of the text format: every string literal in the metrics modules
+/// that looks like a name.
 fn exported() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for program in ["operator", "issuer", "consumer"] {
