@@ -71,7 +71,7 @@ async fn backlog_of_a_postgres_outage_is_recorded_afterwards() {
     let more = world.issue(2 * PART..3 * PART).await;
     world.publish(&more).await;
     records.extend(more);
-    consumer.wait_until_not_ready("Postgres does not respond").await;
+    consumer.wait_until_not_ready("postgres: cannot reach Postgres: timed out").await;
     postgres.resume().unwrap();
     world.wait_until_committed().await;
     consumer.wait_until_ready().await;
