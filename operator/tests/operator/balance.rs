@@ -1,0 +1,147 @@
+//! The condition `Balanced`: the counts of generated, available, issued, recorded and voided coupons match.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use couponry_crds::BalanceStatus;
+use couponry_domain::EventName;
+use couponry_redis::{Settlement, SettlementOutcome};
+use couponry_testbed::{http, ports};
+
+use crate::support::{World, is_true, message, reason, wait_until};
+
+const SPEC: &str = "{policyName: p, totalCount: 100, discounts: [{type: Amount, value: 1, count: 100}]}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_data_sets_drift_found_until_restored() -> Result<()> {
+    let world = World::shared().await?;
+    let port = ports::free()?;
+    let _operator = world.operator_program(port).start()?;
+    let queue = "Of 100 coupons in Postgres, 89 are available and 10 issued in Redis: 1 coupon is missing. \
+                 Set issuance to Paused";
+    let record =
+        "10 coupons are marked as recorded in Redis, but only 9 of them are recorded in Postgres. Set issuance";
+    let entry = "Of 100 coupons in Postgres, 90 are available and 9 issued in Redis: 1 coupon is missing. \
+                 10 coupons are recorded as issued in Postgres, but only 9 are issued in Redis. Set issuance";
+    let cases = [("queue", queue, 1), ("record", record, 1), ("entry", entry, 2)];
+    for (name, ..) in cases {
+        world.apply(name, SPEC)?;
+        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        assert_eq!(world.issue(name, 0..10).await?, 10);
+        world.record_all(name).await?;
+        let status = world.wait(name, "recorded", |status| status.recorded == Some(10)).await?;
+        let balance = BalanceStatus { generated: 100, available: 90, unrecorded: 0, recorded: 10, voided: 0 };
+        assert_eq!(status.balance, Some(balance));
+        assert_eq!((is_true(&status, "Balanced"), reason(&status, "Balanced")), (true, "CountsMatch"));
+    }
+
+    world.remove_available_coupon("queue")?;
+    let uid = world.uid("record").await?;
+    let row = format!("event_uid = '{uid}' AND user_id = 'user-3'");
+    world
+        .test_database
+        .sql(&format!("CREATE TABLE kept AS SELECT * FROM issuance WHERE {row}; DELETE FROM issuance WHERE {row}"))?;
+    world.redis(&["HDEL", &world.key("couponIssued", "entry"), "user-3"])?;
+
+    for (name, words, coupons) in cases {
+        let status = world.wait(name, "unbalanced", |status| reason(status, "Balanced") == "DriftFound").await?;
+        let drift = message(&status, "Balanced");
+        assert!(drift.starts_with(words), "{name}: {drift}");
+        assert_eq!([reason(&status, "Stalled"), reason(&status, "Ready")], ["DriftFound"; 2]);
+        assert_eq!(message(&status, "Stalled"), drift);
+        assert!(is_true(&status, "Open"), "{name}: drift does not stop issuing");
+        world.wait_kube_events(name, &["DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"]).await?;
+        let events = world.kube_events(name).await?;
+        let warning = events.iter().find(|event| event.type_.as_deref() == Some("Warning")).context("no warning")?;
+        assert_eq!(warning.note.as_deref(), Some(drift));
+        let gauge = format!("couponry_operator_balance_difference{{event=\"{name}\"}} {coupons}\n");
+        wait_until("the metrics report the difference", async || Ok(metrics(port)?.contains(&gauge))).await?;
+    }
+
+    world.test_database.sql("INSERT INTO issuance SELECT * FROM kept")?;
+    let status = world.wait("record", "balanced", |status| is_true(status, "Balanced")).await?;
+    assert!(is_true(&status, "Ready") && !is_true(&status, "Stalled"));
+    world
+        .wait_kube_events("record", &["Balanced", "DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"])
+        .await?;
+    world.delete("record")?;
+    world.wait_gone("record").await?;
+    let metrics = metrics(port)?;
+    assert!(!metrics.contains("event=\"record\"") && metrics.contains("event=\"queue\""), "{metrics}");
+    Ok(())
+}
+
+fn metrics(port: u16) -> Result<String> {
+    Ok(http::get(port, "/metrics").context("no response")?.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", SPEC)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    let event: EventName = "event".parse()?;
+    let issued = world.stock.scan_issued(&event).await?;
+    let settlements: Vec<_> = issued
+        .into_iter()
+        .zip([true, false, false, false])
+        .map(|((user, entry), return_to_stock)| {
+            let outcome = SettlementOutcome::Cancelled { return_to_stock };
+            Settlement { user, coupon: entry.issued.coupon, outcome }
+        })
+        .collect();
+    world.stock.settle(&event, world.uid("event").await?, &settlements).await?;
+    world.wait("event", "voided", |status| status.balance.is_some_and(|balance| balance.voided == 3)).await?;
+    assert_eq!(world.issue("event", 0..10).await?, 4, "users whose coupon was voided receive another one");
+    world.record_all("event").await?;
+    let expected = BalanceStatus { generated: 100, available: 87, unrecorded: 0, recorded: 10, voided: 3 };
+    let status = world.wait("event", "recorded", |status| status.balance == Some(expected)).await?;
+    let report = world.run_command(&["audit", "event", "--output", "json", "--wait", "0"], &[])?;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout)?;
+    assert_eq!(report["counts"]["voided"], 3, "{report:#}");
+    assert!(is_true(&status, "Balanced") && is_true(&status, "Ready"), "{status:#?}");
+    Ok(())
+}
+
+/// The operator cannot read both stores at one instant, and meanwhile coupons are issued and recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn balance_of_busy_event_stays_true() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    let spec = "{policyName: p, totalCount: 200000, discounts: [{type: Amount, value: 1, count: 200000}]}";
+    world.apply("event", spec)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let event: EventName = "event".parse()?;
+    let uid = world.uid("event").await?;
+    let started = Instant::now();
+    let (mut requested, mut differing) = (0u32, 0);
+    while started.elapsed() < Duration::from_secs(12) {
+        let users: Vec<_> =
+            (requested..requested + 50).map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
+        requested += 50;
+        let entry =
+            world.stock.issue(&event, &users).await?.and_then(|reply| reply.outbox).context("no coupon was issued")?;
+        world.database.record(&entry.records).await?;
+        let settlements: Vec<_> = entry
+            .records
+            .iter()
+            .map(|record| Settlement {
+                user: record.issued.user_id.clone(),
+                coupon: record.issued.coupon.clone(),
+                outcome: SettlementOutcome::Completed,
+            })
+            .collect();
+        world.stock.settle(&event, uid, &settlements).await?;
+        world.stock.confirm(&event, &[entry.id]).await?;
+        let status = world.get("event").await?.status.unwrap_or_default();
+        differing += u32::from(!is_true(&status, "Balanced"));
+    }
+    ensure!(requested > 500, "only {requested} users requested a coupon");
+    assert_eq!(differing, 0, "Balanced was not True");
+    let status = world.wait("event", "recorded", |status| status.recorded == Some(u64::from(requested))).await?;
+    let balance = status.balance.context("no balance")?;
+    assert_eq!(balance.generated, balance.available + balance.unrecorded + balance.recorded + balance.voided);
+    world.wait_kube_events("event", &["Opened", "PreloadCompleted", "PreloadStarted"]).await
+}

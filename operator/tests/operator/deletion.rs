@@ -1,0 +1,117 @@
+//! Deletion of events: draining, the deletion policy, and the keys and rows that stay.
+
+use anyhow::Result;
+use couponry_testbed::Redis;
+
+use crate::support::{World, is_true, reason, wait_until};
+
+fn spec(fields: &str) -> String {
+    format!("{{policyName: p, totalCount: 100, discounts: [{{type: Amount, value: 1, count: 100}}]{fields}}}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_waits_for_recording_and_keeps_rows() -> Result<()> {
+    let mut world = World::shared().await?;
+    world.drain_timeout_seconds = 600;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+
+    world.delete("event")?;
+    wait_until("the status reports the deletion", async || {
+        let status = world.get("event").await?.status.unwrap_or_default();
+        Ok(reason(&status, "Stalled") == "Deleting")
+    })
+    .await?;
+    assert_eq!(world.issue("event", 10..20).await?, 0, "the gate is closed");
+    world.record_all("event").await?;
+    world.wait_gone("event").await?;
+    assert_eq!(world.stock.observe(&"event".parse()?).await?, None);
+    assert_eq!(world.database.recorded_count(uid).await?, 10);
+    assert_eq!(world.coupons_in_postgres(uid).await?.len(), 100);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_with_policy_delete_removes_rows() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(", deletionPolicy: Delete"))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    world.record_all("event").await?;
+    world.delete("event")?;
+    world.wait_gone("event").await?;
+    assert_eq!(world.database.event(uid).await?, None);
+    assert_eq!(world.stock.observe(&"event".parse()?).await?, None);
+
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open as a new event", |status| is_true(status, "Open")).await?;
+    assert_ne!(world.uid("event").await?, uid);
+    assert_eq!(world.issue("event", 0..200).await?, 100, "the same users receive coupons of the new event");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_with_unrecorded_coupons_completes_after_timeout() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    world.delete("event")?;
+    world.wait_gone("event").await?;
+    let reasons = world.kube_event_reasons("event").await?;
+    assert!(reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_without_redis_completes_and_late_issuances_are_recorded() -> Result<()> {
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(", deletionPolicy: Delete"))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
+    redis.pause()?;
+    world.delete("event")?;
+    world.wait_gone("event").await?;
+    let reasons = world.kube_event_reasons("event").await?;
+    assert!(reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
+    assert_ne!(world.database.event(uid).await?, None, "the rows stay");
+
+    redis.resume()?;
+    assert_eq!(world.issue("event", 0..10).await?, 10, "the gate in Redis is still open");
+    world.record_all_by_uid("event", uid).await?;
+    assert_eq!(world.database.recorded_count(uid).await?, 10);
+
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open as a new event", |status| is_true(status, "Open")).await?;
+    world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_earlier_event_are_replaced() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let earlier = world.uid("event").await?;
+    // Without its finalizer, the event is removed without cleanup.
+    operator.stop()?;
+    let remove = serde_json::json!([{"op": "remove", "path": "/metadata/finalizers"}]);
+    let remove = kube::api::Patch::Json::<()>(serde_json::from_value(remove)?);
+    world.events.patch("event", &kube::api::PatchParams::default(), &remove).await?;
+    world.delete("event")?;
+    world.wait_gone("event").await?;
+    assert_eq!(world.stock.observe(&"event".parse()?).await?.map(|redis| redis.uid), Some(earlier));
+
+    operator.restart()?;
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await
+}

@@ -1,0 +1,188 @@
+//! The read-only commands `audit`, `export` and `check`.
+
+use std::process::Output;
+
+use anyhow::Result;
+use couponry_testbed::{ports, shared};
+use serde_json::json;
+
+use crate::support::{World, is_true};
+
+const SPEC: &str =
+    "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, allocationPercentage: 100}]}";
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_with_differences_exits_with_1() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", SPEC)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let good = world.run_command(&["audit", "event"], &[])?;
+    assert_eq!(good.status.code(), Some(0), "{}{}", stdout(&good), stderr(&good));
+    assert!(stdout(&good).contains("10 coupons, 0 of them recorded"), "{}", stdout(&good));
+    assert!(stdout(&good).ends_with("OK: Redis, Kafka and Postgres are consistent\n"), "{}", stdout(&good));
+
+    world.remove_available_coupon("event")?;
+    let bad = world.run_command(&["audit", "event"], &[])?;
+    assert_eq!(bad.status.code(), Some(1), "{}{}", stdout(&bad), stderr(&bad));
+    assert!(
+        stdout(&bad)
+            .contains("was loaded into Redis, but is neither available nor issued there\nDIFFERS: 1 discrepancies\n"),
+        "{}",
+        stdout(&bad)
+    );
+    let json: serde_json::Value =
+        serde_json::from_slice(&world.run_command(&["audit", "event", "-o", "json"], &[])?.stdout)?;
+    assert_eq!((&json["verdict"], &json["discrepancies"]["counts"]["missing"]), (&"DIFFERS".into(), &1.into()));
+
+    let unknown = world.run_command(&["audit", "other"], &[])?;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("the event other does not exist"), "{}", stderr(&unknown));
+    let unused = format!("redis://127.0.0.1:{}", ports::free()?);
+    let unreachable = world.run_command(&["audit", "event"], &[("REDIS_URL", &unused)])?;
+    assert_eq!(unreachable.status.code(), Some(2));
+    assert!(stderr(&unreachable).contains("Error: cannot reach Redis at "), "{}", stderr(&unreachable));
+
+    // After the resource is removed, its rows stay in Postgres.
+    let uid = world.uid("event").await?.to_string();
+    world.delete("event")?;
+    world.wait_gone("event").await?;
+    let gone = world.run_command(&["audit", "event"], &[])?;
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(
+        stderr(&gone).contains(&format!("Postgres holds data of {uid}: select one with --uid")),
+        "{}",
+        stderr(&gone)
+    );
+    let coupons = world.run_command(&["export", "event", "coupons", "--uid", &uid], &[])?;
+    assert_eq!(stdout(&coupons).lines().count(), 11);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", SPEC)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let users = ["u1".parse()?, r#"a "b", c"#.parse()?, "=1+1".parse()?];
+    world.stock.issue(&"event".parse()?, &users).await?;
+    world.record_all("event").await?;
+
+    let coupons = world.run_command(&["export", "event", "coupons"], &[])?;
+    assert!(coupons.status.success(), "{}", stderr(&coupons));
+    let coupons = stdout(&coupons);
+    let rows: Vec<&str> = coupons.split("\r\n").collect();
+    assert_eq!(rows[0], "couponKey,discountType,discountAmount,issued,userId,issuedAt");
+    assert_eq!((rows.len(), rows[11]), (12, ""));
+    // In the order in which coupons are issued.
+    for (row, user) in rows[1..4].iter().zip(["u1", r#""a ""b"", c""#, "=1+1"]) {
+        assert!(row.contains(&format!(",PERCENT,10,true,{user},20")), "{row}");
+    }
+    assert!(rows[4].ends_with(",PERCENT,10,false,,"), "{}", rows[4]);
+
+    let issuances = world.run_command(&["export", "event", "issuances", "--for-spreadsheets"], &[])?;
+    let issuances = stdout(&issuances);
+    assert!(
+        issuances.starts_with("userId,couponKey,discountType,discountAmount,issuedAt,recordedAt\r\n"),
+        "{issuances}"
+    );
+    assert_eq!(issuances.matches("\r\n").count(), 4);
+    assert!(issuances.contains("\r\n'=1+1,"), "{issuances}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_with_failures_reports_causes_and_advice() -> Result<()> {
+    let world = World::shared().await?;
+    let before = world.run_command(&["check"], &[])?;
+    assert_eq!(before.status.code(), Some(1), "{}", stdout(&before));
+    for part in ["FAIL  schema", "version 0, but this operator requires", "does not exist", "couponry-operator migrate"]
+    {
+        assert!(stdout(&before).contains(part), "{part:?} is not in\n{}", stdout(&before));
+    }
+
+    let _operator = world.start_operator()?;
+    world.apply("event", SPEC)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let good = world.run_command(&["check"], &[])?;
+    assert_eq!(good.status.code(), Some(0), "{}{}", stdout(&good), stderr(&good));
+    for part in [
+        "OK    Postgres      reachable",
+        "OK    CRD           CouponEvent v1alpha1 matches this operator",
+        "OK    consumers     lag 0",
+        "OK    dead letters  none",
+        "OK    events        1 in",
+    ] {
+        assert!(stdout(&good).contains(part), "{part:?} is not in\n{}", stdout(&good));
+    }
+    world.remove_available_coupon("event")?;
+    world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
+    let found: serde_json::Value = serde_json::from_slice(&world.run_command(&["check", "-o", "json"], &[])?.stdout)?;
+    let failures: Vec<_> =
+        found.as_array().into_iter().flatten().filter(|finding| finding["level"] == "FAIL").collect();
+    assert_eq!(failures.len(), 1, "{found:#}");
+    assert_eq!((&failures[0]["about"], &failures[0]["found"]), (&"event event".into(), &"Stalled (DriftFound)".into()));
+
+    let unused = format!("postgres://postgres@127.0.0.1:{}/postgres", ports::free()?);
+    let bad = world.run_command(&["check"], &[("POSTGRES_URL", &unused)])?;
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(stdout(&bad).contains("FAIL  Postgres"), "{}", stdout(&bad));
+    let unused = format!("127.0.0.1:{}", ports::free()?);
+    let login = format!("redis://:secret-password@{unused}");
+    let bad = world.run_command(&["check"], &[("REDIS_URL", &login), ("KAFKA_BROKERS", &unused)])?;
+    assert!(stdout(&bad).contains(&format!("cannot reach Redis at {unused}: ")), "{}", stdout(&bad));
+    assert!(stdout(&bad).contains("FAIL  Kafka"), "{}", stdout(&bad));
+    assert!(!stdout(&bad).contains("secret-password"), "{}", stdout(&bad));
+    assert_eq!(stderr(&bad), "", "failures are reported on stdout only");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_with_unready_pods_reports_them() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    let pod = |name: &str, instance: &str, status: &serde_json::Value| -> Result<()> {
+        let labels = json!({"app.kubernetes.io/name": "couponry", "app.kubernetes.io/instance": instance});
+        let spec = json!({"containers": [{"name": "c", "image": "c"}]});
+        let metadata = json!({"name": name, "labels": labels, "namespace": world.namespace()});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+        shared::kubectl_with(&["create", "-f", "-"], &pod.to_string())?;
+        let patch = json!({"status": status}).to_string();
+        let options = ["--namespace", world.namespace(), "--subresource=status", "--type=merge", "-p", &patch];
+        shared::kubectl(&[&["patch", "pod", name], &options[..]].concat()).map(drop)
+    };
+    let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    pod("operator-old", "shop", &ready)?;
+    let all = world.run_command(&["check"], &[("POD_NAME", "operator-old")])?;
+    assert!(stdout(&all).contains("1 of 1 are ready; checked from operator-old"), "{}", stdout(&all));
+
+    let waiting = json!({"reason": "ImagePullBackOff", "message": "no such image"});
+    let state = json!({"waiting": waiting});
+    let container =
+        json!({"name": "c", "image": "c", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+    pod("operator-new", "shop", &json!({"phase": "Pending", "containerStatuses": [container]}))?;
+    let nodes = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]);
+    pod("issuer-new", "shop", &json!({"phase": "Pending", "conditions": nodes}))?;
+    pod("test", "shop", &json!({"phase": "Succeeded"}))?;
+    pod("other-release", "other", &json!({"phase": "Pending"}))?;
+    let upgrade = world.run_command(&["check"], &[("POD_NAME", "operator-old")])?;
+    for part in [
+        "operator-new is not ready (ImagePullBackOff)",
+        "→ no such image",
+        "issuer-new is not ready (Unschedulable)",
+        "1 of 3 are ready; checked from operator-old",
+    ] {
+        assert!(stdout(&upgrade).contains(part), "{part:?} is not in\n{}", stdout(&upgrade));
+    }
+    assert_eq!(stdout(&upgrade).matches("WARN  pods").count(), 2, "{}", stdout(&upgrade));
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! Tests of the operator's process with a Kubernetes API server, Postgres, Redis and Kafka.
+
+mod admin_api;
+mod balance;
+mod crashes;
+mod deletion;
+mod durability;
+mod inspect;
+mod invalid_objects;
+mod leader_election;
+mod lifecycle;
+mod outages;
+mod preload;
+mod redis_installation;
+mod redis_recovery;
+mod retirement;
+mod scaling;
+mod spec_changes;
+mod support;
+mod verify;

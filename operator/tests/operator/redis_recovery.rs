@@ -1,0 +1,201 @@
+//! Recovery of Redis under load: restart, lost writes, failover to a lagging replica, and a wipe.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use couponry_domain::{EventName, Gate};
+use couponry_testbed::{Kafka, Redis, ports, redis::command};
+
+use crate::{
+    redis_installation::{Installation, Received, request_until_received, spec},
+    support::{World, is_true, wait_until},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_restarted_with_all_data_is_verified_again() -> Result<()> {
+    let installation = Installation::start(5000, "Redis", None).await?;
+    let workload = installation.start_workload();
+    workload.wait_count(200).await?;
+    installation.redis.kill9()?;
+    installation.redis.restart()?;
+    println!("open again after {:?}", installation.wait_recovered().await?);
+    let mut received = workload.stop_after(200).await?;
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 5000).await?;
+    ensure!(
+        !installation.operator.log().contains("restored from Postgres"),
+        "nothing was lost, so nothing is restored: {}",
+        installation.operator.log()
+    );
+    let reasons = installation.world.kube_event_reasons("event").await?;
+    let count = |reason: &str| reasons.iter().filter(|published| *published == reason).count();
+    assert_eq!([count("RedisUnverified"), count("Recovered"), count("Opened")], [1, 1, 1], "{reasons:?}");
+    Ok(())
+}
+
+/// As after a failure of the machine with `appendfsync everysec`, or a restored disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_without_last_writes_is_restored() -> Result<()> {
+    let installation = Installation::start(5000, "Kafka", None).await?;
+    let workload = installation.start_workload();
+    workload.wait_count(100).await?;
+    let backup = installation.redis.dir().join("backup");
+    installation.redis.back_up(&backup)?;
+    workload.wait_count(500).await?;
+    installation.redis.roll_back(&backup)?;
+    println!("open again after {:?}", installation.wait_recovered().await?);
+    let mut received = workload.stop_after(300).await?;
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 5000).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_to_lagging_replica_issues_no_coupon_twice() -> Result<()> {
+    let installation = Installation::start(5000, "Kafka", None).await?;
+    let (master, replica) = (installation.redis.url(), Redis::start()?);
+    let replicate = |url: &str, port: &str| command(url, &["REPLICAOF", "127.0.0.1", port]);
+    let wait_in_sync = async |url: &str| {
+        wait_until("the replica is in sync", async || {
+            Ok(command(url, &["INFO", "replication"])?.contains("master_link_status:up"))
+        })
+        .await
+    };
+    replicate(&replica.url(), &installation.redis.port().to_string())?;
+    wait_in_sync(&replica.url()).await?;
+    installation.world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let workload = installation.start_workload();
+    workload.wait_count(200).await?;
+    // The replica stops replicating, from an unused port. Later the master takes its data, at the same address.
+    replicate(&replica.url(), "1")?;
+    workload.wait_count(500).await?;
+    command(&replica.url(), &["REPLICAOF", "NO", "ONE"])?;
+    replicate(&master, &replica.port().to_string())?;
+    wait_in_sync(&master).await?;
+    command(&master, &["REPLICAOF", "NO", "ONE"])?;
+    println!("open again after {:?}", installation.wait_recovered().await?);
+    let mut received = workload.stop_after(300).await?;
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 5000).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_wiped_with_acknowledge_kafka_loses_no_issued_coupon() -> Result<()> {
+    let installation = Installation::start(5000, "Kafka", None).await?;
+    let workload = installation.start_workload();
+    for round in 1..=2 {
+        workload.wait_count(round * 300).await?;
+        command(&installation.redis.url(), &["FLUSHALL"])?;
+        println!("open again after {:?}", installation.wait_recovered().await?);
+    }
+    // A third wipe, together with the crash of an issuer which has batches in flight.
+    workload.wait_count(900).await?;
+    let (issuer, _) = &installation.issuers[0];
+    issuer.kill9()?;
+    command(&installation.redis.url(), &["FLUSHALL"])?;
+    // A new issuer returns 404 while the event is not in Redis, so it restarts only after the operator has marked Redis
+    // as unverified.
+    installation.wait_unverified().await?;
+    issuer.restart()?;
+    println!("open again after {:?}", installation.wait_recovered().await?);
+    let mut received = workload.stop_after(300).await?;
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 5000).await
+}
+
+/// `acknowledge: Redis` can lose the coupons that only Redis and a killed issuer had.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_wiped_with_acknowledge_redis_loses_only_unsent_coupons() -> Result<()> {
+    let kafka = Kafka::start()?;
+    let installation = Installation::start(1000, "Redis", Some(kafka.brokers())).await?;
+    let ports = installation.ports();
+    let request = async |users: std::ops::Range<u32>| {
+        let mut received = Received::new();
+        for user in users {
+            received.insert(user, BTreeSet::from([request_until_received(&ports[..1], user).await?]));
+        }
+        anyhow::Ok(received)
+    };
+    let mut safe = request(0..100).await?;
+    installation.wait_recorded().await?;
+    kafka.pause()?;
+    let mut unsent = request(100..150).await?;
+    installation.issuers[0].0.kill9()?;
+    command(&installation.redis.url(), &["FLUSHALL"])?;
+    kafka.resume()?;
+    installation.issuers[0].0.restart()?;
+    installation.wait_recovered().await?;
+    installation.repeat_requests(&mut safe).await?;
+    installation.check(&safe, 1000).await?;
+
+    let recorded = installation.wait_recorded().await?;
+    let lost = unsent.keys().filter(|user| !recorded.contains_key(&format!("user-{user}"))).count();
+    println!("{lost} of 50 coupons which were not sent to Kafka are lost");
+    assert!(lost > 0, "no coupon was lost: the documented limit of acknowledge: Redis does not exist");
+    // Their users receive other coupons: one for each user, and each for one user.
+    installation.repeat_requests(&mut unsent).await?;
+    let recorded = installation.wait_recorded().await?;
+    for (user, coupons) in &unsent {
+        let recorded = recorded.get(&format!("user-{user}")).context("no coupon")?;
+        assert!(coupons.contains(recorded), "user-{user} received {coupons:?}, recorded is {recorded}");
+    }
+    assert_eq!(recorded.len(), 150);
+    assert_eq!(recorded.values().collect::<BTreeSet<_>>().len(), 150);
+    installation.check(&safe, 1000).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_killed_during_recovery_completes_it_after_restart() -> Result<()> {
+    const TOTAL: u32 = 300_000;
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    // The recovery takes longer than this grace period: an operator must not take over from another one which makes
+    // progress.
+    let start_operator =
+        || world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "1"]).start();
+    let operator = start_operator()?;
+    world.apply("event", &spec(TOTAL, "Redis"))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 0..2000).await?, 2000);
+    world.record_all("event").await?;
+    let event: EventName = "event".parse()?;
+    let before = world.stock.scan_issued(&event).await?;
+    let mut queue = world.stock.scan_queue(&event).await?;
+    command(&redis.url(), &["FLUSHALL"])?;
+    let mut interrupted = 0;
+    let observe = async || {
+        let redis = world.stock.observe(&event).await?;
+        let is_wrong = redis.as_ref().is_some_and(|redis| redis.is_verified && redis.gate == Gate::Loading);
+        ensure!(!is_wrong, "requests for an open event return NOT_STARTED: {redis:?}");
+        anyhow::Ok(redis)
+    };
+    for _ in 0..3 {
+        let reached = u64::from(TOTAL) / 4;
+        wait_until("the operator restores Redis", async || {
+            Ok(observe().await?.is_some_and(|redis| redis.is_verified || redis.loaded >= reached))
+        })
+        .await?;
+        operator.kill9()?;
+        let redis_now = observe().await?.context("the event is not in Redis")?;
+        println!("killed with {} coupons restored, verified: {}", redis_now.loaded, redis_now.is_verified);
+        interrupted += u32::from(!redis_now.is_verified);
+        operator.restart()?;
+    }
+    assert!(interrupted > 0, "no kill interrupted the recovery");
+    // Two operators may restore Redis concurrently.
+    let _second = start_operator()?;
+    command(&redis.url(), &["FLUSHALL"])?;
+    wait_until("Redis is verified", async || {
+        Ok(observe().await?.is_some_and(|redis| redis.is_verified && redis.loaded == u64::from(TOTAL)))
+    })
+    .await?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.check_generated_stock("event", &[("AMOUNT:1", TOTAL as usize)]).await?;
+    assert_eq!(world.stock.scan_issued(&event).await?, before, "issued coupons keep their users");
+    let mut restored = world.stock.scan_queue(&event).await?;
+    assert_eq!(restored[..100], queue[..100], "the queue keeps its order");
+    restored.sort();
+    queue.sort();
+    assert!(restored == queue, "the queue has other coupons");
+    assert_eq!(world.issue("event", 1990..2010).await?, 10);
+    Ok(())
+}

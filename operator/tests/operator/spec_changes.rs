@@ -1,0 +1,127 @@
+//! Changes of the spec before and after an event opens.
+
+use anyhow::Result;
+
+use crate::support::{World, is_true, message, reason};
+
+const BY_SHARES: &str = "{policyName: p, totalCount: 100, discounts: [\
+     {type: Percent, value: 10, allocationPercentage: 70}, {type: Amount, value: 5000, allocationPercentage: 30}]}";
+
+fn with(spec: &str, fields: &str) -> String {
+    spec.replacen('{', &format!("{{{fields}, "), 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issuance_change_pauses_resumes_and_closes_event() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", BY_SHARES)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+
+    world.apply("event", &with(BY_SHARES, "issuance: Paused"))?;
+    world.wait("event", "paused", |status| reason(status, "Open") == "Paused" && is_true(status, "Ready")).await?;
+    assert_eq!(world.issue("event", 10..20).await?, 0);
+
+    world.apply("event", BY_SHARES)?;
+    world.wait("event", "open again", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 10..20).await?, 10);
+
+    world.apply("event", &with(BY_SHARES, "issuance: Closed"))?;
+    world.wait("event", "closed", |status| reason(status, "Open") == "Closed").await?;
+    assert_eq!(world.issue("event", 20..30).await?, 0);
+    world.check_generated_stock("event", &[("PERCENT:10", 70), ("AMOUNT:5000", 30)]).await?;
+    let expected = ["Ended", "Opened", "Paused", "PreloadCompleted", "PreloadStarted", "Resumed"];
+    world.wait_kube_events("event", &expected).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_up_of_sold_out_event_reopens_it() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", BY_SHARES)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 0..150).await?, 100);
+    world.wait("event", "sold out", |status| reason(status, "Open") == "SoldOut").await?;
+
+    world.apply("event", &BY_SHARES.replace("totalCount: 100", "totalCount: 111"))?;
+    let open = world.wait("event", "open again", |status| is_true(status, "Open") && is_true(status, "Ready")).await?;
+    assert_eq!((open.loaded, open.issued, open.available), (Some(111), Some(100), Some(11)));
+    assert_eq!(open.sold_out_at, None);
+    // The 11 added coupons are split 70 to 30 percent: 8 and 3.
+    world.check_stores_agree("event", &[("PERCENT:10", 78), ("AMOUNT:5000", 33)]).await?;
+    assert_eq!(world.issue("event", 0..200).await?, 11);
+    world
+        .wait_kube_events("event", &["Opened", "PreloadCompleted", "PreloadStarted", "SoldOut", "SoldOut", "ToppedUp"])
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_up_by_counts_adds_difference_of_counts() -> Result<()> {
+    let counts = |percent: u32, amount: u32| {
+        format!(
+            "{{policyName: p, totalCount: {}, discounts: [{{type: Percent, value: 10, count: {percent}}}, \
+             {{type: Amount, value: 10, count: {amount}}}]}}",
+            percent + amount
+        )
+    };
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", &counts(7, 3))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply("event", &counts(7, 13))?;
+    world.wait_ready("event").await?;
+    world.check_stores_agree("event", &[("PERCENT:10", 7), ("AMOUNT:10", 13)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_event_accepts_changes_of_stock_and_start() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    let scheduled = with(BY_SHARES, "startTime: '2100-01-01T00:00:00Z'");
+    world.apply("event", &scheduled)?;
+    let first = world.wait_ready("event").await?;
+    assert_eq!((reason(&first, "Open"), &first.opened_at), ("Scheduled", &None));
+
+    world.apply("event", &scheduled.replace("totalCount: 100", "totalCount: 50"))?;
+    world.wait("event", "smaller", |status| is_true(status, "Ready") && status.loaded == Some(50)).await?;
+    world.check_generated_stock("event", &[("PERCENT:10", 35), ("AMOUNT:5000", 15)]).await?;
+
+    let replaced = "{policyName: p, totalCount: 60, discounts: [{type: Percent, value: 99, count: 60}]}";
+    world.apply("event", &with(replaced, "startTime: '2099-01-01T00:00:00Z'"))?;
+    world.wait("event", "replaced", |status| is_true(status, "Ready") && status.loaded == Some(60)).await?;
+    world.check_generated_stock("event", &[("PERCENT:99", 60)]).await?;
+    assert_eq!(world.issue("event", 0..1).await?, 0);
+
+    world.apply("event", replaced)?;
+    world.wait("event", "open without a start", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 0..100).await?, 60);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn total_below_opened_stock_stalls_event() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    world.apply("event", BY_SHARES)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    operator.kill9()?;
+    // The status is that of an operator which was killed before it wrote openedAt. Otherwise the API server would
+    // reject the change.
+    let remove = serde_json::json!([{"op": "remove", "path": "/status/openedAt"}]);
+    let remove = kube::api::Patch::Json::<()>(serde_json::from_value(remove)?);
+    world.events.patch_status("event", &kube::api::PatchParams::default(), &remove).await?;
+    world.apply("event", &BY_SHARES.replace("totalCount: 100", "totalCount: 99"))?;
+    operator.restart()?;
+    let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
+    assert_eq!(reason(&stalled, "Stalled"), "ChangeNotPossible");
+    assert_eq!(
+        message(&stalled, "Stalled"),
+        "The event has opened with 100 coupons. Raise totalCount to at least 100."
+    );
+    assert!(is_true(&stalled, "Open"), "the event stays open");
+    assert_eq!(world.issue("event", 0..200).await?, 100);
+    world.apply("event", BY_SHARES)?;
+    world.wait_ready("event").await?;
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The environment of a test: a namespace, a database, a Redis key prefix and a Kafka topic which no other test uses.
+
+mod kubernetes;
+mod status;
+mod stores;
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use couponry_crds::CouponEvent;
+use couponry_postgres::Database;
+use couponry_redis::Stock;
+use couponry_testbed::{
+    Database as TestDatabase, Running, database::unique_name, http, ports, program::Program, shared,
+};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use tokio::time::sleep;
+
+pub(crate) use self::{
+    kubernetes::{client, install_crd},
+    status::{is_true, message, reason},
+};
+
+/// Generous, because tests share the machine.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The environment of a test.
+pub(crate) struct World {
+    pub(crate) test_database: TestDatabase,
+    pub(crate) database: Database,
+    pub(crate) stock: Stock,
+    pub(crate) events: Api<CouponEvent>,
+    kube_events: Api<Event>,
+    namespace: String,
+    redis_url: String,
+    postgres_url: String,
+    prefix: String,
+    /// The shared Kafka, unless the test replaces it.
+    pub(crate) brokers: String,
+    topic: String,
+    /// `--drain-timeout-seconds` of the operator.
+    pub(crate) drain_timeout_seconds: u32,
+}
+
+impl World {
+    /// On the shared servers.
+    pub(crate) async fn shared() -> Result<Self> {
+        Self::with_redis(&shared::redis()).await
+    }
+
+    /// On a Redis of the test, and the shared servers otherwise.
+    pub(crate) async fn with_redis(redis_url: &str) -> Result<Self> {
+        Self::on(TestDatabase::create()?, redis_url).await
+    }
+
+    /// On a Redis and a Postgres of the test.
+    pub(crate) async fn on(test_database: TestDatabase, redis_url: &str) -> Result<Self> {
+        install_crd(&shared::kubeconfig(), &couponry_crds::crd_yaml())?;
+        let namespace = unique_name("operator");
+        shared::kubectl(&["create", "namespace", &namespace])?;
+        let client = client(&shared::kubeconfig()).await?;
+        let postgres_url = test_database.url();
+        let prefix = format!("{namespace}-");
+        Ok(Self {
+            database: Database::connect(&postgres_url)?,
+            stock: Stock::connect(redis_url, &prefix)?,
+            events: Api::namespaced(client.clone(), &namespace),
+            kube_events: Api::namespaced(client, &namespace),
+            test_database,
+            redis_url: redis_url.to_owned(),
+            postgres_url,
+            brokers: shared::kafka(),
+            topic: namespace.clone(),
+            drain_timeout_seconds: 5,
+            prefix,
+            namespace,
+        })
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Starts an operator on a free port.
+    pub(crate) fn start_operator(&self) -> Result<Running> {
+        self.operator_program(ports::free()?).start()
+    }
+
+    /// The operator with its metrics and health checks on the port `monitor`, not started yet.
+    pub(crate) fn operator_program(&self, monitor: u16) -> Program {
+        self.operator_program_at(shared::kubeconfig(), monitor)
+    }
+
+    /// [`World::operator_program`] for another API server.
+    pub(crate) fn operator_program_at(&self, kubeconfig: impl Into<PathBuf>, monitor: u16) -> Program {
+        self.operator_program_of(kubeconfig, monitor, "")
+    }
+
+    /// [`World::operator_program`] with an admin API at the address `admin`.
+    pub(crate) fn operator_program_with_admin(&self, monitor: u16, admin: &str) -> Program {
+        self.operator_program_of(shared::kubeconfig(), monitor, admin)
+    }
+
+    fn operator_program_of(&self, kubeconfig: impl Into<PathBuf>, monitor: u16, admin: &str) -> Program {
+        couponry_testbed::program("couponry-operator")
+            .args(["--namespace", &self.namespace, "--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
+            .args(["--postgres-url", &self.postgres_url, "--kafka-brokers", &self.brokers])
+            .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1", "--kafka-group", &self.topic])
+            .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--admin-listen", admin])
+            .args(["--drain-timeout-seconds", &self.drain_timeout_seconds.to_string()])
+            .env("KUBECONFIG", kubeconfig.into())
+    }
+
+    /// The issuer or the consumer on the same Redis and topic, not started yet.
+    pub(crate) fn program(&self, name: &str) -> Result<Program> {
+        Ok(couponry_testbed::program(name)
+            .args(["--redis-url", &self.redis_url, "--redis-key-prefix", &self.prefix])
+            .args(["--kafka-brokers", &self.brokers, "--kafka-topic", &self.topic])
+            .args(["--monitor-listen", &format!("127.0.0.1:{}", ports::free()?)]))
+    }
+
+    /// Runs `couponry-operator verify` and returns its output, which is the error if it fails.
+    pub(crate) async fn verify(&self, issuer: &str) -> Result<String> {
+        let output = tokio::process::Command::new(shared::program("couponry-operator"))
+            .args(["verify", "--namespace", &self.namespace, "--issuer-url", issuer])
+            .env("KUBECONFIG", shared::kubeconfig())
+            .output()
+            .await?;
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        ensure!(output.status.success(), "{text}");
+        Ok(text)
+    }
+
+    /// Runs a command of the operator with the environment of its pod, in which `overrides` replace variables.
+    pub(crate) fn run_command(&self, args: &[&str], overrides: &[(&str, &str)]) -> Result<Output> {
+        let mut command = Command::new(shared::program("couponry-operator"));
+        command
+            .args(args)
+            .env("KUBECONFIG", shared::kubeconfig())
+            .env("POD_NAMESPACE", &self.namespace)
+            .env("REDIS_URL", &self.redis_url)
+            .env("REDIS_KEY_PREFIX", &self.prefix)
+            .env("POSTGRES_URL", &self.postgres_url)
+            .env("KAFKA_BROKERS", &self.brokers)
+            .env("KAFKA_TOPIC", &self.topic)
+            .env("KAFKA_PARTITIONS", "1")
+            .env("KAFKA_GROUP", &self.topic)
+            .envs(overrides.iter().copied());
+        Ok(command.output()?)
+    }
+}
+
+/// Polls until the condition is true. `what` completes "timed out waiting until ..".
+pub(crate) async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !condition().await? {
+        ensure!(started.elapsed() < DEADLINE, "timed out after {DEADLINE:?} waiting until {what}");
+        sleep(POLL_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// Waits until the readiness check of an operator succeeds.
+pub(crate) async fn wait_operator_ready(monitor: u16) -> Result<()> {
+    wait_until("the operator is ready", async || {
+        Ok(http::get(monitor, "/readyz").is_some_and(|(status, _)| status == 200))
+    })
+    .await
+}
