@@ -17,27 +17,36 @@ impl Stock {
     /// Calls `visit` with every entry of `couponIssued`, in no particular order. Entries that exist during the entire
     /// call are visited at least once; entries that are added meanwhile may be missed.
     pub async fn each_issued(&self, event: &EventName, mut visit: impl FnMut(IssuedEntry)) -> Result<(), StockError> {
-        const OPERATION: &str = "cannot scan the issued coupons in Redis";
-        let key = self.keys(event).issued;
-        let mut cursor = 0;
-        loop {
-            let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
-                .arg(&key)
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(PAGE)
-                .query_async(&mut self.connection())
-                .await
-                .map_err(failed(OPERATION))?;
-            for (user, entry) in page {
-                let user_id = user.try_into().map_err(|_| invalid_value(OPERATION, &entry))?;
-                visit(IssuedEntry::parse(OPERATION, user_id, &entry)?);
-            }
-            if next == 0 {
-                return Ok(());
-            }
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let (page, next) = self.issued_page(event, at).await?;
+            page.into_iter().for_each(&mut visit);
             cursor = next;
         }
+        Ok(())
+    }
+
+    /// Returns some entries of `couponIssued`, about 2000, and the cursor of the next ones. The first cursor is 0. Over
+    /// all pages, an entry may be returned twice; see [`Stock::each_issued`].
+    pub async fn issued_page(
+        &self,
+        event: &EventName,
+        cursor: u64,
+    ) -> Result<(Vec<IssuedEntry>, Option<u64>), StockError> {
+        const OPERATION: &str = "cannot scan the issued coupons in Redis";
+        let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
+            .arg(self.keys(event).issued)
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(PAGE)
+            .query_async(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        let parse = |(user, entry): (String, String)| {
+            let user_id = user.try_into().map_err(|_| invalid_value(OPERATION, &entry))?;
+            IssuedEntry::parse(OPERATION, user_id, &entry)
+        };
+        Ok((page.into_iter().map(parse).collect::<Result<_, _>>()?, (next != 0).then_some(next)))
     }
 
     /// Returns every entry of `couponIssued`; see [`Stock::each_issued`].

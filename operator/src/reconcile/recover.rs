@@ -31,8 +31,9 @@ use crate::{
     },
 };
 
-/// Users per Postgres query.
-const PAGE_LEN: usize = 2000;
+/// How many issuances a recovery sends to Kafka again before it waits until they are recorded: they need memory in
+/// Redis meanwhile, about 100 bytes each.
+const MAX_RESENT: usize = 1_000_000;
 
 /// Verifies or restores Redis, unless another operator is ahead; the next observation shows it.
 pub(super) async fn recover(
@@ -43,10 +44,9 @@ pub(super) async fn recover(
 ) -> Result<(), ReconcileError> {
     let (Some(own), mut stored) = (observed.redis_event(desired), observed.stored()?.clone()) else { return Ok(()) };
     if !is_complete(own, observed.recorded, &stored) {
-        let unrecorded = list_unrecorded(own, desired, context).await?;
-        if !unrecorded.is_empty() {
-            tracing::warn!(count = unrecorded.len(), "sending issuances to Kafka again that Postgres has not recorded");
-            context.stock.resend(&desired.name, own.uid, &unrecorded).await?;
+        let count = resend_unrecorded(own, desired, context).await?;
+        if count > 0 {
+            tracing::warn!(count, "sent issuances to Kafka again that Postgres has not recorded");
             context.drains.reset(own.uid);
             return Ok(());
         }
@@ -95,33 +95,27 @@ fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
         && (redis.gate != Gate::Loading || redis.loaded == stored.generated())
 }
 
-/// The issuances in Redis that Postgres has not recorded, or that Redis does not know to be recorded.
-async fn list_unrecorded(
-    own: &Observed,
-    desired: &DesiredState,
-    context: &Context,
-) -> Result<Vec<IssuedEntry>, ReconcileError> {
-    // A scan of Redis may return an entry twice.
-    let mut entries = HashMap::new();
-    let collect = |entry: IssuedEntry| {
-        if entry.status != Status::Cancelled {
-            entries.insert(entry.issued.user_id.clone(), entry);
-        }
-    };
-    context.stock.each_issued(&desired.name, collect).await?;
-    let entries: Vec<IssuedEntry> = entries.into_values().collect();
-    let mut unrecorded = Vec::new();
-    for page in entries.chunks(PAGE_LEN) {
-        let users: Vec<UserId> = page.iter().map(|entry| entry.issued.user_id.clone()).collect();
+/// Sends issuances to Kafka again that Redis holds but Postgres has not recorded, or that Redis does not know to be
+/// recorded, and returns how many. Memory is constant: the issuances are read, compared and sent in pages. The next
+/// recovery continues after [`MAX_RESENT`].
+async fn resend_unrecorded(own: &Observed, desired: &DesiredState, context: &Context) -> Result<usize, ReconcileError> {
+    let mut count = 0;
+    let mut cursor = Some(0);
+    while let Some(at) = cursor.filter(|_| count < MAX_RESENT) {
+        let (mut entries, next) = context.stock.issued_page(&desired.name, at).await?;
+        entries.retain(|entry| entry.status != Status::Cancelled);
+        let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
         let recorded = context.database.find_issuances(own.uid, &users, &[]).await?;
         let recorded: HashMap<_, _> =
             recorded.into_iter().map(|Issuance { issued, .. }| (issued.user_id, issued.coupon)).collect();
-        let is_recorded = |entry: &&IssuedEntry| {
-            entry.status == Status::Completed && recorded.get(&entry.issued.user_id) == Some(&entry.issued.coupon)
-        };
-        unrecorded.extend(page.iter().filter(|entry| !is_recorded(entry)).cloned());
+        entries.retain(|IssuedEntry { issued, status }| {
+            *status != Status::Completed || recorded.get(&issued.user_id) != Some(&issued.coupon)
+        });
+        context.stock.resend(&desired.name, own.uid, &entries).await?;
+        count += entries.len();
+        cursor = next;
     }
-    Ok(unrecorded)
+    Ok(count)
 }
 
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: there is nothing to
