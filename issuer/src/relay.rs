@@ -14,12 +14,12 @@ use std::{
 
 use couponry_domain::{Acknowledge, EventName, IssuedRecord, Uuid};
 use couponry_kafka::{Delivery, KafkaError, Producer};
-use couponry_redis::{IssuedEntry, OutboxEntry, Status, Stock};
+use couponry_redis::{IssuedEntry, OutboxEntry, OutboxId, Status, Stock};
 use couponry_runtime::error_chain;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{mpsc, watch},
-    time,
+    time::{self, Instant},
 };
 
 use self::confirmed_records::ConfirmedRecords;
@@ -27,6 +27,10 @@ use crate::metrics::Metrics;
 
 /// The most confirmed entries per deletion.
 const MAX_DELETED: usize = 1000;
+/// How long after a failed deletion it is repeated.
+const DELETION_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// The most entries whose deletion is repeated. Further ones are left to the sweeper.
+const MAX_UNDELETED: usize = 100_000;
 
 /// Kafka has not confirmed the records, so it is unknown whether it has them. They are published again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +48,7 @@ pub(crate) struct Relay {
     metrics: Metrics,
 }
 
-type Entry = (EventName, String);
+type Entry = (EventName, OutboxId);
 
 /// The entries that this issuer is publishing. The queue of the producer limits their number.
 struct InFlight {
@@ -78,8 +82,8 @@ impl Relay {
     }
 
     /// Whether this issuer is publishing the entry.
-    pub(crate) fn is_in_flight(&self, event: &EventName, id: &str) -> bool {
-        self.in_flight.lock().contains(&(event.clone(), id.to_owned()))
+    pub(crate) fn is_in_flight(&self, event: &EventName, id: &OutboxId) -> bool {
+        self.in_flight.lock().contains(&(event.clone(), id.clone()))
     }
 
     /// Publishes the records of an entry, and deletes the entry when all are confirmed. Publishing begins before this
@@ -180,23 +184,39 @@ async fn await_all(deliveries: Vec<Delivery>) -> Result<(), KafkaError> {
 }
 
 async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {
-    let mut confirmed = Vec::new();
-    while receiver.recv_many(&mut confirmed, MAX_DELETED).await > 0 {
-        let mut by_event: HashMap<&EventName, Vec<String>> = HashMap::new();
+    let (mut confirmed, mut undeleted) = (Vec::new(), Vec::new());
+    let mut retry_at = Instant::now();
+    loop {
+        let next = receiver.recv_many(&mut confirmed, MAX_DELETED);
+        let received = if undeleted.is_empty() { Ok(next.await) } else { time::timeout_at(retry_at, next).await };
+        match received {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(_) => confirmed.append(&mut undeleted),
+        }
+        let mut by_event: HashMap<&EventName, Vec<OutboxId>> = HashMap::new();
         for (event, id) in &confirmed {
             by_event.entry(event).or_default().push(id.clone());
         }
+        let mut failed = HashSet::new();
         for (event, ids) in by_event {
             couponry_failpoint::crash("issuer.before-outbox-deletion");
             if let Err(error) = stock.confirm(event, &ids).await {
-                // Harmless: they are published once more, and recording is idempotent.
                 let error = error_chain(error);
-                tracing::warn!(error, %event, count = ids.len(), "cannot delete confirmed outbox entries");
+                tracing::warn!(error, %event, count = ids.len(), "cannot delete confirmed outbox entries, retrying");
+                failed.insert(event.clone());
             }
         }
+        let (retained, deleted): (Vec<_>, Vec<_>) = confirmed.drain(..).partition(|(event, _)| failed.contains(event));
+        if !retained.is_empty() {
+            retry_at = Instant::now() + DELETION_RETRY_INTERVAL;
+            undeleted.extend(retained);
+        }
+        // Harmless: they are published once more, and recording is idempotent.
+        let abandoned = undeleted.split_off(undeleted.len().min(MAX_UNDELETED));
         in_flight.change(|entries| {
-            for entry in confirmed.drain(..) {
-                entries.remove(&entry);
+            for entry in deleted.iter().chain(&abandoned) {
+                entries.remove(entry);
             }
         });
     }

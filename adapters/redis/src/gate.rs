@@ -39,7 +39,10 @@ impl Stock {
         const OPERATION: &str = "cannot set the gate in Redis";
         let GateSettings { gate, window: Window { start, end }, acknowledge, generation, stock_epoch, total } =
             settings;
-        self.list_event(OPERATION, event).await?;
+        // Closing must not depend on other keys.
+        if *gate == Gate::Open {
+            self.list_event(OPERATION, event).await?;
+        }
         let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
         let keys = self.keys(event);
         let gate: Option<String> = (self.scripts.gate)

@@ -7,7 +7,7 @@ use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId
 use crate::{
     error::{StockError, failed, invalid_value},
     issued_entry::{IssuedEntry, Status, parse_item, parse_uid},
-    outbox::OutboxEntry,
+    outbox::{OutboxEntry, OutboxId},
     stock::Stock,
 };
 
@@ -31,6 +31,9 @@ pub enum IssueOutcome {
     Paused,
     /// This Redis has restarted or was replaced, and is not verified yet. A retry returns the outcome.
     Unverified,
+    /// The user's entry, or the coupon that this call took from the queue, is not of the form that this version writes.
+    /// Other users are not affected.
+    Unreadable,
 }
 
 /// The result of a call.
@@ -46,7 +49,7 @@ pub struct IssueReply {
     pub outbox: Option<OutboxEntry>,
 }
 
-type RawReply = (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>);
+type RawReply = (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>, Option<String>);
 
 impl Stock {
     /// Issues one coupon to each of `users`. If a user is named twice, the second outcome is a duplicate.
@@ -77,7 +80,9 @@ impl Stock {
             call.push(user.as_str());
         }
         let reply: Option<RawReply> = call.invoke_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
-        let Some((state, uid, issued_at, acknowledge, mut entries, items, outbox_id)) = reply else { return Ok(None) };
+        let Some((state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation)) = reply else {
+            return Ok(None);
+        };
 
         let event_uid = parse_uid(OPERATION, &uid)?;
         let without_coupon = match state.as_str() {
@@ -94,12 +99,14 @@ impl Stock {
         let mut outcomes = Vec::with_capacity(distinct.len());
         for (&user, entry) in distinct.iter().zip(&entries) {
             outcomes.push(if let Some(entry) = entry {
-                IssueOutcome::Duplicate(IssuedEntry::parse(OPERATION, user.clone(), entry)?)
+                IssuedEntry::parse(OPERATION, user.clone(), entry)
+                    .map_or(IssueOutcome::Unreadable, IssueOutcome::Duplicate)
             } else if let Some(item) = items.next() {
-                let (coupon, discount) = parse_item(item).ok_or_else(|| invalid_value(OPERATION, item))?;
-                let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };
-                records.push(IssuedRecord { event_id: event.clone(), event_uid, issued: issued.clone() });
-                IssueOutcome::Issued(issued)
+                parse_item(item).map_or(IssueOutcome::Unreadable, |(coupon, discount)| {
+                    let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };
+                    records.push(IssuedRecord { event_id: event.clone(), event_uid, issued: issued.clone() });
+                    IssueOutcome::Issued(issued)
+                })
             } else {
                 without_coupon.clone()
             });
@@ -122,7 +129,10 @@ impl Stock {
             event_uid,
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
             outcomes,
-            outbox: outbox_id.map(|id| OutboxEntry { id, records }),
+            outbox: outbox_id
+                .zip(incarnation)
+                .map(|(id, incarnation)| OutboxId { id: id.into(), incarnation: incarnation.into() })
+                .map(|id| OutboxEntry { id, records }),
         }))
     }
 }

@@ -5,7 +5,7 @@
 //! confirmed all of them. If an issuer is killed in between, another one sends the entry again: delivery is
 //! at-least-once, and no record is lost.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use couponry_domain::{EventName, IssuedRecord, Uuid};
 use redis::streams::{StreamId, StreamRangeReply};
@@ -13,15 +13,29 @@ use redis::streams::{StreamId, StreamRangeReply};
 use crate::{
     error::{StockError, failed, invalid_value},
     issued_entry::{parse_records, parse_uid},
+    key::EventKeys,
     stock::Stock,
 };
+
+/// The most entries per script call.
+const MAX_CONFIRMED: usize = 1000;
+
+/// Identifies an outbox entry. Redis may assign the same stream id again after a loss of data; the incarnation of the
+/// outbox distinguishes them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OutboxId {
+    /// The id in the stream. The part before the dash is the time at which the entry was written, in milliseconds by
+    /// the clock of Redis.
+    pub id: Arc<str>,
+    /// The replication id of the Redis and the recovery id of the event when the entry was written or read.
+    pub(crate) incarnation: Arc<str>,
+}
 
 /// The records of one issue call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEntry {
-    /// Its id in the stream. The part before the dash is the time at which it was written, in milliseconds by the
-    /// clock of Redis.
-    pub id: String,
+    /// Its id.
+    pub id: OutboxId,
     /// The issued records.
     pub records: Vec<IssuedRecord>,
 }
@@ -39,21 +53,34 @@ pub struct UnconfirmedEntries {
 }
 
 impl Stock {
-    /// Deletes entries whose records Kafka has confirmed. Idempotent.
-    pub async fn confirm(&self, event: &EventName, ids: &[String]) -> Result<(), StockError> {
-        if ids.is_empty() {
-            return Ok(());
+    /// Deletes entries whose records Kafka has confirmed. Idempotent. Entries of an earlier incarnation of the outbox
+    /// are ignored.
+    pub async fn confirm(&self, event: &EventName, ids: &[OutboxId]) -> Result<(), StockError> {
+        let mut by_incarnation: HashMap<&str, Vec<&str>> = HashMap::new();
+        for OutboxId { id, incarnation } in ids {
+            by_incarnation.entry(incarnation).or_default().push(id);
         }
-        redis::cmd("XDEL")
-            .arg(self.keys(event).outbox)
-            .arg(ids)
-            .query_async::<()>(&mut self.connection())
-            .await
-            .map_err(failed("cannot delete confirmed outbox entries in Redis"))
+        for (incarnation, ids) in by_incarnation {
+            for ids in ids.chunks(MAX_CONFIRMED) {
+                let keys = self.keys(event);
+                (self.scripts.confirm)
+                    .key(keys.meta)
+                    .key(keys.outbox)
+                    .arg(incarnation)
+                    .arg(ids)
+                    .invoke_async::<u64>(&mut self.connection())
+                    .await
+                    .map_err(failed("cannot delete confirmed outbox entries in Redis"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns up to `count` entries that are older than `age` by the clock of Redis, oldest first. `after` is the
     /// [`UnconfirmedEntries::last`] of the previous page.
+    ///
+    /// While this Redis is not verified, entries of any age are returned: it issues nothing, and its recovery waits for
+    /// them.
     ///
     /// Entries whose ids are more than `age` in the future are included, because their age is unknown.
     pub async fn list_unconfirmed(
@@ -64,9 +91,12 @@ impl Stock {
         count: usize,
     ) -> Result<UnconfirmedEntries, StockError> {
         const OPERATION: &str = "cannot read the outbox from Redis";
-        let outbox = self.keys(event).outbox;
-        let now = self.scripts.clock.key(&outbox).invoke_async::<u64>(&mut self.connection()).await;
-        let (now, age) = (now.map_err(failed(OPERATION))?, milliseconds(age));
+        let EventKeys { meta, outbox, .. } = self.keys(event);
+        let state = self.scripts.outbox_state.key(meta).key(&outbox).invoke_async(&mut self.connection()).await;
+        // Read before the entries: if the incarnation changes in between, they are not deleted, but sent again.
+        let (now, is_verified, incarnation): (u64, bool, String) = state.map_err(failed(OPERATION))?;
+        let age = if is_verified { milliseconds(age) } else { 0 };
+        let incarnation = Arc::from(incarnation);
         let range = async |from: String, to: String, count: usize| {
             let reply: Result<StreamRangeReply, _> = redis::cmd("XRANGE")
                 .arg(&outbox)
@@ -92,7 +122,7 @@ impl Stock {
         let last = found.last().map(|entry| entry.id.clone());
         let mut page = UnconfirmedEntries { last, ..UnconfirmedEntries::default() };
         for entry in found {
-            match parse_entry(OPERATION, event, &entry) {
+            match parse_entry(OPERATION, event, &entry, &incarnation) {
                 Ok(parsed) => page.entries.push(parsed),
                 Err(_) => page.unreadable.push(entry.id),
             }
@@ -127,7 +157,12 @@ fn written_at(id: &str) -> Option<u64> {
     id.split('-').next()?.parse().ok()
 }
 
-fn parse_entry(operation: &'static str, event: &EventName, entry: &StreamId) -> Result<OutboxEntry, StockError> {
+fn parse_entry(
+    operation: &'static str,
+    event: &EventName,
+    entry: &StreamId,
+    incarnation: &Arc<str>,
+) -> Result<OutboxEntry, StockError> {
     let uid: Option<String> = entry.get("uid");
     let records: Option<String> = entry.get("records");
     let (Some(uid), Some(records)) = (uid, records) else {
@@ -136,5 +171,6 @@ fn parse_entry(operation: &'static str, event: &EventName, entry: &StreamId) -> 
     let event_uid = parse_uid(operation, &uid)?;
     let issued = parse_records(operation, &records)?.into_iter();
     let records = issued.map(|issued| IssuedRecord { event_id: event.clone(), event_uid, issued }).collect();
-    Ok(OutboxEntry { id: entry.id.clone(), records })
+    let id = OutboxId { id: entry.id.as_str().into(), incarnation: incarnation.clone() };
+    Ok(OutboxEntry { id, records })
 }

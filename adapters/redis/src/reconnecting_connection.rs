@@ -1,6 +1,16 @@
 //! The connection to one Redis, or to the nodes of a Redis Cluster. It reconnects by itself.
+//!
+//! # Guarantees
+//! A call to a single Redis uses a connection that was established at most [`MAX_CONNECTION_AGE`] ago. After a failover
+//! that redirects the address to another Redis, the previous one thus receives no calls after this time, even if it does
+//! not notice that it was replaced and keeps its connections. With [`RESPONSE_TIMEOUT`], it returns nothing after
+//! [`MAX_REDIRECTION_DELAY`].
+//!
+//! # Assumptions
+//! New connections to the address lead to the master. In a cluster, the nodes themselves fence a replaced master.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,10 +27,15 @@ use redis::{
 
 use crate::error::StockError;
 
+/// The age of a connection after which it is renewed in the background.
+const RENEWAL_AGE: Duration = Duration::from_secs(1);
+/// The age of a connection after which calls wait for a new one.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(2);
+/// How long after the redirection of its address a replaced Redis may still respond to calls.
+pub const MAX_REDIRECTION_DELAY: Duration = Duration::from_secs(4);
 /// How long a response may take. After that, the outcome is unknown: Redis may still run the script.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long a call to a cluster may take, with all redirections and retries.
 const CLUSTER_RESPONSE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Bounds of the delay before a call to a cluster is retried, in milliseconds.
@@ -37,6 +52,8 @@ struct Inner {
     mode: ConnectMode,
     address: Arc<str>,
     current: Mutex<Current>,
+    /// Locked while the connection is renewed. Contains the last failure.
+    renewal: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
 }
 
 /// How to connect.
@@ -45,6 +62,7 @@ enum ConnectMode {
     Cluster(Box<ClusterClient>),
 }
 
+#[derive(Clone)]
 struct Current {
     generation: u64,
     connected_at: Instant,
@@ -61,6 +79,15 @@ impl Current {
 enum Connection {
     SingleNode(ConnectionManager),
     Cluster(ClusterConnection),
+}
+
+impl Connection {
+    async fn req_packed_command(&mut self, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::SingleNode(single_node) => single_node.req_packed_command(command).await,
+            Self::Cluster(cluster) => cluster.req_packed_command(command).await,
+        }
+    }
 }
 
 impl ReconnectingConnection {
@@ -83,7 +110,12 @@ impl ReconnectingConnection {
             single_node(nodes, settings, certificates)?
         };
         let current = Current::new(0, mode.connect().map_err(StockError::url)?);
-        Ok(Self(Arc::new(Inner { mode, address, current: Mutex::new(current) })))
+        Ok(Self(Arc::new(Inner {
+            mode,
+            address,
+            current: Mutex::new(current),
+            renewal: tokio::sync::Mutex::default(),
+        })))
     }
 
     /// Hosts and ports.
@@ -99,7 +131,7 @@ impl ReconnectingConnection {
 
     /// Sends a command to the Redis, or to each master of the cluster, and returns the response of each.
     pub(crate) async fn query_masters(&self, command: &Cmd) -> RedisResult<Vec<Value>> {
-        match self.current().1 {
+        match self.current().connection {
             Connection::SingleNode(_) => Ok(vec![self.clone().req_packed_command(command).await?]),
             Connection::Cluster(mut cluster) => {
                 let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
@@ -111,9 +143,62 @@ impl ReconnectingConnection {
         }
     }
 
-    fn current(&self) -> (u64, Connection) {
-        let current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        (current.generation, current.connection.clone())
+    fn current(&self) -> Current {
+        self.0.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns a connection that is young enough for a call, and renews it before it is too old.
+    async fn young(&self) -> RedisResult<Current> {
+        let current = self.current();
+        let age = current.connected_at.elapsed();
+        if age < RENEWAL_AGE || matches!(current.connection, Connection::Cluster(_)) {
+            return Ok(current);
+        }
+        if age < MAX_CONNECTION_AGE {
+            let connection = self.clone();
+            tokio::spawn(async move {
+                // If it fails, a call repeats it as soon as the connection is too old.
+                if let Ok(mut last_failure) = connection.0.renewal.try_lock() {
+                    let _ = connection.renew(&mut last_failure).await;
+                }
+            });
+            return Ok(current);
+        }
+        let called_at = Instant::now();
+        let mut last_failure = self.0.renewal.lock().await;
+        let current = self.current();
+        match &*last_failure {
+            _ if current.connected_at.elapsed() < MAX_CONNECTION_AGE => Ok(current),
+            // Calls that have waited for the same renewal share its failure, instead of waiting for one after another.
+            Some((failed_at, error)) if *failed_at >= called_at => Err(error.clone()),
+            _ => self.renew(&mut last_failure).await,
+        }
+    }
+
+    /// Replaces the connection by a new one after it has responded. Calls that are in flight complete on the old one.
+    async fn renew(&self, last_failure: &mut Option<(Instant, RedisError)>) -> RedisResult<Current> {
+        let renewed = self.connect().await;
+        if let Err(error) = &renewed {
+            *last_failure = Some((Instant::now(), error.clone()));
+        }
+        renewed
+    }
+
+    async fn connect(&self) -> RedisResult<Current> {
+        let begun_at = Instant::now();
+        let connection = self.0.mode.connect()?;
+        let mut probe = connection.clone();
+        let response = tokio::time::timeout(CONNECTION_TIMEOUT, probe.req_packed_command(&redis::cmd("PING"))).await;
+        let response = response.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        match response.and_then(Value::extract_error) {
+            // The user may lack the permission, but Redis has responded.
+            Err(error) if error.kind() != ErrorKind::Server(ServerErrorKind::NoPerm) => Err(error),
+            _ => {
+                let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
+                *current = Current { generation: current.generation + 1, connected_at: begun_at, connection };
+                Ok(current.clone())
+            }
+        }
     }
 
     /// Replaces the connection if it would not recover from this error by itself.
@@ -147,7 +232,7 @@ impl ConnectMode {
                 let config = ConnectionManagerConfig::new()
                     .set_response_timeout(Some(RESPONSE_TIMEOUT))
                     .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-                    .set_max_delay(MAX_RECONNECT_DELAY);
+                    .set_number_of_retries(1);
                 ConnectionManager::new_lazy_with_config(Client::clone(client), config).map(Connection::SingleNode)
             }
             Self::Cluster(client) => {
@@ -163,13 +248,9 @@ impl ConnectMode {
 impl ConnectionLike for ReconnectingConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let (generation, connection) = self.current();
-            let result = match connection {
-                Connection::SingleNode(mut single_node) => single_node.req_packed_command(command).await,
-                Connection::Cluster(mut cluster) => cluster.req_packed_command(command).await,
-            };
+            let Current { generation, mut connection, .. } = self.young().await?;
             // The driver converts an error response into an error only after this call.
-            let result = result.and_then(Value::extract_error);
+            let result = connection.req_packed_command(command).await.and_then(Value::extract_error);
             result.inspect_err(|error| self.handle_error(generation, error))
         })
     }
@@ -181,12 +262,10 @@ impl ConnectionLike for ReconnectingConnection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let (generation, connection) = self.current();
-            let result = match connection {
-                Connection::SingleNode(mut single_node) => {
-                    single_node.req_packed_commands(commands, offset, count).await
-                }
-                Connection::Cluster(mut cluster) => cluster.req_packed_commands(commands, offset, count).await,
+            let Current { generation, mut connection, .. } = self.young().await?;
+            let result = match &mut connection {
+                Connection::SingleNode(single_node) => single_node.req_packed_commands(commands, offset, count).await,
+                Connection::Cluster(cluster) => cluster.req_packed_commands(commands, offset, count).await,
             };
             result.inspect_err(|error| self.handle_error(generation, error))
         })

@@ -51,7 +51,7 @@ impl Stock {
         const OPERATION: &str = "cannot remove the event from Redis";
         let keys = self.keys(event);
         let removed: bool = (self.scripts.remove)
-            .key(&keys.meta)
+            .key(keys.meta)
             .key(keys.queue)
             .key(keys.issued)
             .key(keys.outbox)
@@ -62,22 +62,9 @@ impl Stock {
             .await
             .map_err(failed(OPERATION))?;
         // Also if nothing was removed: the response to an earlier call may have been lost.
-        if removed || !self.exists(OPERATION, &keys.meta).await? {
-            redis::cmd("SREM")
-                .arg(self.events_key())
-                .arg(event.as_str())
-                .query_async::<()>(&mut self.connection())
-                .await
-                .map_err(failed(OPERATION))?;
-            // The event may have been prepared again in the meantime.
-            if self.exists(OPERATION, &keys.meta).await? {
-                self.list_event(OPERATION, event).await?;
-            }
+        if removed || !self.exists(event).await? {
+            self.unlist_event(event).await?;
         }
         Ok(removed)
-    }
-
-    async fn exists(&self, operation: &'static str, key: &str) -> Result<bool, StockError> {
-        redis::cmd("EXISTS").arg(key).query_async(&mut self.connection()).await.map_err(failed(operation))
     }
 }

@@ -5,13 +5,15 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedi
 /// All scripts; the header of each Lua file documents its keys, arguments and return value.
 pub(crate) struct Scripts {
     pub(crate) begin_recovery: Script,
-    pub(crate) clock: Script,
+    pub(crate) confirm: Script,
     pub(crate) gate: Script,
     pub(crate) issue: Script,
+    pub(crate) list_event: Script,
     pub(crate) load: Script,
     pub(crate) lookup: Script,
     pub(crate) mark_verified: Script,
     pub(crate) observe: Script,
+    pub(crate) outbox_state: Script,
     pub(crate) prepare: Script,
     pub(crate) remove: Script,
     pub(crate) resend: Script,
@@ -24,13 +26,15 @@ impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
             begin_recovery: Script::new(include_str!("lua/begin_recovery.lua")),
-            clock: Script::new(include_str!("lua/clock.lua")),
+            confirm: Script::new(include_str!("lua/confirm.lua")),
             gate: Script::new(include_str!("lua/gate.lua")),
             issue: Script::new(include_str!("lua/issue.lua")),
+            list_event: Script::new(include_str!("lua/list_event.lua")),
             load: Script::new(include_str!("lua/load.lua")),
             lookup: Script::new(include_str!("lua/lookup.lua")),
             mark_verified: Script::new(include_str!("lua/mark_verified.lua")),
             observe: Script::new(include_str!("lua/observe.lua")),
+            outbox_state: Script::new(include_str!("lua/outbox_state.lua")),
             prepare: Script::new(include_str!("lua/prepare.lua")),
             remove: Script::new(include_str!("lua/remove.lua")),
             resend: Script::new(include_str!("lua/resend.lua")),

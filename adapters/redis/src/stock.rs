@@ -62,13 +62,48 @@ impl Stock {
         Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
     }
 
-    /// Adds the event to the set of events whose outbox is swept. The set is in another hash slot than the keys of the
-    /// event, so no script can write both. Instead, this precedes every call after which a coupon could be issued.
-    pub(crate) async fn list_event(&self, operation: &'static str, event: &EventName) -> Result<(), StockError> {
-        redis::cmd("SADD")
+    /// Whether Redis has the event.
+    pub async fn exists(&self, event: &EventName) -> Result<bool, StockError> {
+        let exists = redis::cmd("EXISTS").arg(self.keys(event).meta).query_async(&mut self.connection()).await;
+        exists.map_err(failed("cannot look up the event in Redis"))
+    }
+
+    /// Adds an existing event to [`Stock::events`] again, and returns whether it was missing there. Idempotent. The
+    /// programs call this regularly for every event that they observe: otherwise the outbox of an event whose name was
+    /// lost would not be swept.
+    pub async fn ensure_listed(&self, event: &EventName) -> Result<bool, StockError> {
+        let is_added = self.list_event("cannot list the event in Redis", event).await?;
+        // The event may have been removed in the meantime.
+        if is_added && !self.exists(event).await? {
+            self.unlist_event(event).await?;
+            return Ok(false);
+        }
+        Ok(is_added)
+    }
+
+    /// Removes the name of an event that was removed.
+    pub(crate) async fn unlist_event(&self, event: &EventName) -> Result<(), StockError> {
+        const OPERATION: &str = "cannot remove the event from the set of events in Redis";
+        redis::cmd("SREM")
             .arg(self.events_key())
             .arg(event.as_str())
-            .query_async(&mut self.connection())
+            .query_async::<()>(&mut self.connection())
+            .await
+            .map_err(failed(OPERATION))?;
+        // The event may have been prepared again in the meantime.
+        if self.exists(event).await? {
+            self.list_event(OPERATION, event).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the event to the set of events whose outbox is swept. The set is in another hash slot than the keys of the
+    /// event, so no script can write both. Instead, this precedes every call after which a coupon could be issued.
+    pub(crate) async fn list_event(&self, operation: &'static str, event: &EventName) -> Result<bool, StockError> {
+        (self.scripts.list_event)
+            .key(self.events_key())
+            .arg(event.as_str())
+            .invoke_async(&mut self.connection())
             .await
             .map_err(failed(operation))
     }

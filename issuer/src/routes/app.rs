@@ -74,6 +74,10 @@ pub(super) fn unverified() -> Problem {
     Problem::unavailable("Issuing is suspended while Redis is verified after a restart. Retry later.")
 }
 
+pub(super) fn unreadable() -> Problem {
+    Problem::unavailable("The coupon of this user cannot be read. Retry later, or contact the administrator.")
+}
+
 pub(super) fn unknown_outcome() -> Problem {
     Problem::unavailable("The outcome is unknown: a coupon may have been issued. Retry to get the outcome.")
 }

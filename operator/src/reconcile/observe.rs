@@ -77,6 +77,9 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let recorded = database.recorded_count(desired.uid).await?;
     let mut redis = stock.observe(&desired.name).await?;
     let stored = database.event(desired.uid).await?;
+    if redis.is_some() && stock.ensure_listed(&desired.name).await? {
+        tracing::warn!("the event was missing in the set of events in Redis, added it again");
+    }
     let has_opening = stored.as_ref().is_some_and(|stored| stored.opened_at.is_some());
     if redis.is_none() && has_opening {
         // Another operator may have created and opened it between the two reads, so its absence is only conclusive

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Begins a recovery of the event in a Redis that is not verified. The new recovery id fences earlier recoveries.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
@@ -15,10 +15,13 @@ if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or is_verified or meta[4] or replica
   or redis.call('XLEN', KEYS[4]) > 0 then
   return false
 end
+local time = redis.call('TIME')
+if ARGV[5] == '1' and not redis.acl_check_cmd('UNLINK', KEYS[2], KEYS[3]) then
+  return redis.error_reply('NOPERM no permissions to run UNLINK')
+end
 redis.call('HSET', KEYS[1], 'recoveryId', ARGV[4])
 if ARGV[5] == '1' then
   redis.call('UNLINK', KEYS[2], KEYS[3])
   redis.call('HSET', KEYS[1], 'loaded', 0, 'completed', 0, 'cancelled', 0, 'voided', 0)
 end
-local time = redis.call('TIME')
 return time[1] * 1000 + math.floor(time[2] / 1000)

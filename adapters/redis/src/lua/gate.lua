@@ -1,6 +1,6 @@
-#!lua
+#!lua flags=allow-oom
 -- Sets the window and the gate. A closed gate stays closed, a gate leaves LOADING only if all coupons are loaded,
--- and an older generation has no effect. Closing always succeeds.
+-- and an older generation has no effect. Closing and pausing succeed even if Redis is full.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 gate   3 start   4 end (milliseconds since the Unix epoch, or empty)   5 acknowledge   6 generation

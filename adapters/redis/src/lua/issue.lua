@@ -5,7 +5,7 @@
 -- ARGV  the userIds, each once, at most 3,000
 -- returns nil if the event is unknown, otherwise
 --   1 the state of the window: OPEN, NOT_STARTED, ENDED or PAUSED; or UNVERIFIED without entries if this Redis is not
---     verified
+--     verified, or not a master
 --   2 uid
 --   3 the time of coupons that this call issues, in milliseconds since the Unix epoch
 --   4 acknowledge: Redis or Kafka
@@ -13,18 +13,27 @@
 --   6 the issued stock items, in the order of the users without an entry; if there are fewer of them, the stock is
 --     sold out
 --   7 the id of the outbox entry with the issued coupons, or nil
+--   8 the incarnation of the outbox (outbox_state.lua), or nil
 --
--- Redis does not roll back a failed script. Therefore every check precedes the first write: the first line makes Redis
--- check memory, disk and role at the start, and the queue contains only items that load.lua has written.
+-- Redis does not roll back a failed script, so no write may fail after the first one. The first line makes Redis check
+-- memory, disk and role at the start. Reading the keys checks their types, and XADD, which is the first write, checks
+-- its own key, id and permission. The permissions of the other writes are checked before it.
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge', 'replicationId', 'issuedAtMin')
-local uid, gate, starts, ends = meta[1], meta[2], tonumber(meta[3]), tonumber(meta[4])
+if #ARGV > 3000 then
+  return redis.error_reply('ERR at most 3,000 users can be served at once')
+end
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge', 'replicationId', 'issuedAtMin',
+  'recoveryId')
+local uid, gate, starts, ends, replication_id = meta[1], meta[2], tonumber(meta[3]), tonumber(meta[4]), meta[6]
 if not uid then
   return false
 end
 -- The replication id changes with each restart and each failover: coupons that were issued before may be missing here.
-if meta[6] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') then
-  return { 'UNVERIFIED', uid, 0, meta[5], {}, {}, false }
+-- A master that was demoted keeps its replication id until it has found its own master, and may be writable.
+local info = redis.call('INFO', 'replication')
+if not replication_id or not string.find(info, '\nmaster_replid:' .. replication_id .. '\r\n', 1, true)
+  or not string.find(info, '\nrole:master\r\n', 1, true) then
+  return { 'UNVERIFIED', uid, 0, meta[5], {}, {}, false, false }
 end
 
 local time = redis.call('TIME')
@@ -55,9 +64,9 @@ end
 
 -- The database rejects records of coupons that were issued before the last recovery (mark_verified.lua).
 local issued_at = math.max(now, tonumber(meta[7]) or 0)
-local items, outbox_id = {}, false
+local items, outbox_id, incarnation = {}, false, false
 if state == 'OPEN' and #without_coupon > 0 then
-  items = redis.call('LPOP', KEYS[2], #without_coupon) or {}
+  items = redis.call('LRANGE', KEYS[2], 0, #without_coupon - 1)
   if #items > 0 then
     local pending = string.format(':%.0f:PENDING', issued_at)
     local fields, replaced = {}, 0
@@ -68,12 +77,19 @@ if state == 'OPEN' and #without_coupon > 0 then
         replaced = replaced + 1
       end
     end
-    redis.call('HSET', KEYS[3], unpack(fields))
-    if replaced > 0 then
-      redis.call('HINCRBY', KEYS[1], 'cancelled', -replaced)
+    local cancelled = replaced > 0 and tonumber(redis.call('HGET', KEYS[1], 'cancelled')) - replaced
+    if not redis.acl_check_cmd('HSET', KEYS[3]) or not redis.acl_check_cmd('LTRIM', KEYS[2]) then
+      return redis.error_reply('NOPERM no permissions to run HSET or LTRIM')
     end
+
     outbox_id = redis.call('XADD', KEYS[4], '*', 'uid', uid, 'records', table.concat(fields, '\n'))
+    redis.call('HSET', KEYS[3], unpack(fields))
+    redis.call('LTRIM', KEYS[2], #items, -1)
+    if cancelled then
+      redis.call('HSET', KEYS[1], 'cancelled', cancelled)
+    end
+    incarnation = replication_id .. ':' .. (meta[8] or '')
   end
 end
 
-return { state, uid, issued_at, meta[5], entries, items, outbox_id }
+return { state, uid, issued_at, meta[5], entries, items, outbox_id, incarnation }

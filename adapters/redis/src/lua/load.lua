@@ -11,7 +11,8 @@
 --   id, or is retired (retire.lua), or if this Redis is not verified; the error STOCKMISMATCH if the ordinals and the
 --   coupons do not match
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'loaded', 'stockEpoch', 'retired', 'recoveryId', 'replicationId')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'loaded', 'stockEpoch', 'retired', 'recoveryId', 'replicationId',
+  'completed')
 if meta[1] ~= ARGV[1] or meta[3] ~= ARGV[2] or meta[4] then
   return false
 end
@@ -25,15 +26,26 @@ if loaded ~= first then
 end
 local items = tonumber(ARGV[6])
 local holders = (#ARGV - 6 - items) / 2
+if #ARGV > 6006 then
+  return redis.error_reply('ERR at most 6,000 values can be loaded at once')
+end
 if items + holders ~= behind - first then
   local found = items .. ' items and ' .. holders .. ' holders'
   return redis.error_reply('STOCKMISMATCH ' .. found .. ' for ' .. (behind - first) .. ' coupons')
+end
+
+-- Redis does not roll back a failed script, so no write below may fail after the first one.
+local completed = tonumber(meta[7]) + holders
+redis.call('LLEN', KEYS[2])
+redis.call('HLEN', KEYS[3])
+if not redis.acl_check_cmd('HSET', KEYS[1]) or not redis.acl_check_cmd('HSET', KEYS[3]) then
+  return redis.error_reply('NOPERM no permissions to run HSET')
 end
 if items > 0 then
   redis.call('RPUSH', KEYS[2], unpack(ARGV, 7, 6 + items))
 end
 if holders > 0 then
   redis.call('HSET', KEYS[3], unpack(ARGV, 7 + items))
-  redis.call('HINCRBY', KEYS[1], 'completed', holders)
 end
-return redis.call('HINCRBY', KEYS[1], 'loaded', behind - first)
+redis.call('HSET', KEYS[1], 'loaded', behind, 'completed', completed)
+return behind

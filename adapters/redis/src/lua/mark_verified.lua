@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Marks this Redis as verified for the event, after which it issues coupons.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
@@ -21,7 +21,8 @@ if ARGV[6] ~= '' then
   if loaded ~= expected or counted ~= expected then
     return redis.error_reply('STOCKMISMATCH loaded ' .. loaded .. ', counted ' .. counted .. ', expected ' .. expected)
   end
-  redis.call('HSET', KEYS[1], 'issuedAtMin', ARGV[5])
+  redis.call('HSET', KEYS[1], 'issuedAtMin', ARGV[5], 'replicationId', replication_id)
+else
+  redis.call('HSET', KEYS[1], 'replicationId', replication_id)
 end
-redis.call('HSET', KEYS[1], 'replicationId', replication_id)
 return 1

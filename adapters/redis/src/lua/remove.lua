@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Removes all keys of an event.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox   5 couponSweeper

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Adds the records of issued coupons to the outbox again.
 --
 -- KEYS  1 couponMeta   2 couponOutbox

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Removes the coupons of an ended event after all issued coupons are recorded. couponMeta stays with the final counts
 -- and a closed gate, so that later requests return ENDED. Idempotent.
 --
@@ -26,6 +26,9 @@ local has_ended = gate == 'CLOSED' or (ends and now >= ends) or (not ends and ga
 local is_recorded = redis.call('XLEN', KEYS[4]) == 0 and tonumber(meta[7]) >= entries - tonumber(meta[8])
 if not is_verified or not has_ended or not is_recorded or tonumber(ARGV[3]) < generation then
   return 0
+end
+if not redis.acl_check_cmd('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5]) then
+  return redis.error_reply('NOPERM no permissions to run UNLINK')
 end
 redis.call('HSET', KEYS[1], 'gate', 'CLOSED', 'retired', gate, 'available', available, 'entries', entries)
 redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5])

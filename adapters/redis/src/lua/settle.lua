@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Applies the decision of the database to issued coupons. Idempotent: an entry changes only while it is PENDING and
 -- has this coupon, and a coupon returns to the queue only with the change that takes it from its user.
 --
@@ -13,8 +13,11 @@
 --       the new entry (REPLACE), otherwise empty
 -- returns { completed, cancelled, returned }, or nil if couponMeta does not exist or has another uid
 
-if redis.call('HGET', KEYS[1], 'uid') ~= ARGV[1] then
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'completed', 'cancelled', 'voided')
+if meta[1] ~= ARGV[1] then
   return false
+elseif #ARGV > 7501 then
+  return redis.error_reply('ERR at most 1,500 coupons can be settled at once')
 end
 
 local users = {}
@@ -63,17 +66,26 @@ for user in pairs(changed) do
   fields[#fields + 1] = entries[user]
 end
 if #fields > 0 then
+  -- Redis does not roll back a failed script, so no write below may fail after the first one.
+  local all_completed, all_cancelled = tonumber(meta[2]) + completed, tonumber(meta[3]) + cancelled
+  local voided = tonumber(meta[4] or 0) + cancelled - #returned
+  local denied = not redis.acl_check_cmd('HSET', KEYS[1]) and 'HSET'
+  if #returned > 0 or #replacements > 0 then
+    redis.call('LLEN', KEYS[2])
+    denied = denied or (#returned > 0 and not redis.acl_check_cmd('RPUSH', KEYS[2]) and 'RPUSH')
+    denied = denied or (#replacements > 0 and not redis.acl_check_cmd('LREM', KEYS[2]) and 'LREM')
+  end
+  if denied then
+    return redis.error_reply('NOPERM no permissions to run ' .. denied)
+  end
   redis.call('HSET', KEYS[3], unpack(fields))
-  redis.call('HINCRBY', KEYS[1], 'completed', completed)
-  redis.call('HINCRBY', KEYS[1], 'cancelled', cancelled)
   if #returned > 0 then
     redis.call('RPUSH', KEYS[2], unpack(returned))
   end
   -- Scans all of the queue; only for the few users for whom Redis and the database differ.
-  local removed = 0
   for _, item in ipairs(replacements) do
-    removed = removed + redis.call('LREM', KEYS[2], 0, item)
+    voided = voided + redis.call('LREM', KEYS[2], 0, item)
   end
-  redis.call('HINCRBY', KEYS[1], 'voided', cancelled - #returned + removed)
+  redis.call('HSET', KEYS[1], 'completed', all_completed, 'cancelled', all_cancelled, 'voided', voided)
 end
 return { completed, cancelled, #returned }

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Acquires or renews the sweeper lease of an event: its holder sends the outbox entries of other issuers.
 --
 -- KEYS  1 couponSweeper

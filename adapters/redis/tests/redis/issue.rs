@@ -191,3 +191,23 @@ async fn issue_on_full_redis_fails_without_losing_coupons() {
     let reply = stock.issue(&id, &users(0..3)).await.unwrap().unwrap();
     assert_eq!(reply.outcomes.iter().filter(|o| matches!(o, IssueOutcome::Issued(_))).count(), 3);
 }
+
+#[tokio::test]
+async fn undecodable_value_affects_its_user_only() {
+    let event = Event::open(4).await;
+    let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    let key = |kind: &str| format!("test-{}-coupon{kind}:{{{}}}", event.uid, event.id);
+    redis::cmd("HSET").arg(key("Issued")).arg("user-1").arg("what").exec(&mut admin).unwrap();
+    redis::cmd("LINSERT")
+        .arg(key("Queue"))
+        .arg("AFTER")
+        .arg(redis::cmd("LINDEX").arg(key("Queue")).arg(0).query::<String>(&mut admin).unwrap())
+        .arg("what")
+        .exec(&mut admin)
+        .unwrap();
+    let reply = event.stock.issue(&event.id, &users(0..5)).await.unwrap().unwrap();
+    let unreadable: Vec<_> = reply.outcomes.iter().map(|outcome| matches!(outcome, IssueOutcome::Unreadable)).collect();
+    // The entry of the second user, and the coupon of the third.
+    assert_eq!(unreadable, [false, true, true, false, false], "{:?}", reply.outcomes);
+    assert_eq!(reply.outbox.unwrap().records.len(), 3);
+}

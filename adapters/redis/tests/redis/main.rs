@@ -2,6 +2,8 @@
 
 mod cluster;
 mod durability;
+mod failover;
+mod half_done;
 mod issue;
 mod load;
 mod model;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Event, users};
+use crate::support::{Event, mark_verified, users};
 use couponry_domain::Uuid;
-use couponry_redis::{OutboxEntry, UnconfirmedEntries};
+use couponry_redis::{Fenced, OutboxEntry, UnconfirmedEntries};
 
 #[tokio::test]
 async fn entries_stay_in_outbox_until_confirmed() {
@@ -19,7 +19,7 @@ async fn entries_stay_in_outbox_until_confirmed() {
     };
     assert_eq!(left(None, 10).await, entries);
     assert_eq!(left(None, 2).await, entries[..2]);
-    assert_eq!(left(Some(&entries[1].id), 10).await, entries[2..]);
+    assert_eq!(left(Some(&entries[1].id.id), 10).await, entries[2..]);
     let young = event.stock.list_unconfirmed(&event.id, Duration::from_mins(1), None, 10).await.unwrap();
     assert_eq!(young, UnconfirmedEntries::default(), "no entry is a minute old");
 
@@ -72,10 +72,10 @@ async fn unreadable_entries_do_not_hide_later_ones() {
     };
     let all = left(None, 10).await;
     assert_eq!((all.entries, &all.unreadable[..]), (vec![first.clone(), last.clone()], &unreadable[..]));
-    assert_eq!(all.last.as_ref(), Some(&last.id));
+    assert_eq!(all.last.as_deref(), Some(&*last.id.id));
 
     // A page of only unreadable entries is not the last page.
-    let bad = left(Some(&first.id), 2).await;
+    let bad = left(Some(&first.id.id), 2).await;
     assert_eq!((bad.entries, &bad.unreadable[..]), (vec![], &unreadable[..2]));
     let rest = left(bad.last.as_deref(), 2).await;
     assert_eq!((rest.entries, &rest.unreadable[..]), (vec![last.clone()], &unreadable[2..]));
@@ -88,9 +88,10 @@ async fn entries_with_future_ids_are_listed() {
     let event = Event::open(40).await;
     let old = issue(&event, 0..10).await;
     let year_2100 = write(&event, "4102444800000-0", "who", "knows");
-    event.stock.confirm(&event.id, &[year_2100]).await.unwrap();
+    let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    redis::cmd("XDEL").arg(outbox(&event)).arg(year_2100).exec(&mut admin).unwrap();
     let entries = [issue(&event, 10..20).await, issue(&event, 20..30).await, issue(&event, 30..40).await];
-    assert!(entries[0].id.starts_with("4102444800000-"), "{}", entries[0].id);
+    assert!(entries[0].id.id.starts_with("4102444800000-"), "{:?}", entries[0].id);
 
     let left = async |age, after: Option<&str>, count| {
         event.stock.list_unconfirmed(&event.id, age, after, count).await.unwrap().entries
@@ -98,8 +99,54 @@ async fn entries_with_future_ids_are_listed() {
     let (now, minute, century) = (Duration::ZERO, Duration::from_mins(1), Duration::from_hours(24 * 36525));
     assert_eq!(left(minute, None, 10).await, entries);
     assert_eq!(left(minute, None, 2).await, entries[..2]);
-    assert_eq!(left(minute, Some(&entries[1].id), 2).await, entries[2..]);
+    assert_eq!(left(minute, Some(&entries[1].id.id), 2).await, entries[2..]);
     assert_eq!(left(century, None, 10).await, [], "not further in the future than this");
     assert_eq!(left(now, None, 2).await, [old.clone(), entries[0].clone()], "the oldest first");
-    assert_eq!(left(now, Some(&old.id), 10).await, entries);
+    assert_eq!(left(now, Some(&old.id.id), 10).await, entries);
+}
+
+/// A Redis that has lost its data may assign the same ids again.
+#[tokio::test]
+async fn confirmation_of_earlier_incarnation_deletes_nothing() {
+    let event = Event::open(20).await;
+    let first = issue(&event, 0..10).await;
+    let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    let keys = ["Meta", "Queue", "Issued", "Outbox"].map(|kind| outbox(&event).replace("Outbox", kind));
+    redis::cmd("DEL").arg(&keys).exec(&mut admin).unwrap();
+    assert_eq!(event.stock.prepare(&event.id, event.uid, 0).await.unwrap(), Fenced::Applied(()));
+    mark_verified(&event.stock, &event.id).await;
+    write(&event, &first.id.id, "uid", "another entry");
+
+    event.stock.confirm(&event.id, &[first.id]).await.unwrap();
+    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 1);
+}
+
+/// It issues nothing, and its recovery waits for an empty outbox.
+#[tokio::test]
+async fn outbox_of_unverified_redis_is_listed_at_any_age() {
+    let event = Event::open(20).await;
+    let entry = issue(&event, 0..10).await;
+    let hour = Duration::from_hours(1);
+    assert_eq!(event.stock.list_unconfirmed(&event.id, hour, None, 10).await.unwrap().entries, []);
+    let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    let meta = outbox(&event).replace("Outbox", "Meta");
+    redis::cmd("HSET").arg(meta).arg("replicationId").arg("as before a restart").exec(&mut admin).unwrap();
+    let left = event.stock.list_unconfirmed(&event.id, hour, None, 10).await.unwrap().entries;
+    assert_eq!(left, [entry]);
+    event.stock.confirm(&event.id, &[left[0].id.clone()]).await.unwrap();
+    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 0);
+}
+
+#[tokio::test]
+async fn event_missing_in_set_of_events_is_listed_again() {
+    let event = Event::open(1).await;
+    let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    redis::cmd("DEL").arg(format!("test-{}-couponEvents", event.uid)).exec(&mut admin).unwrap();
+    assert_eq!(event.stock.events().await.unwrap(), []);
+    assert!(event.stock.ensure_listed(&event.id).await.unwrap());
+    assert!(!event.stock.ensure_listed(&event.id).await.unwrap());
+    assert_eq!(event.stock.events().await.unwrap(), [event.id.clone()]);
+    assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
+    assert!(!event.stock.ensure_listed(&event.id).await.unwrap(), "the event does not exist");
+    assert_eq!(event.stock.events().await.unwrap(), []);
 }
