@@ -70,7 +70,7 @@ impl Database {
     /// The policy name is updated to that of the manifest, and so is the code format while there are no coupons. The
     /// seed never changes. A manifest of an older generation changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
-        let sample = CodeGenerator::new(Seed::from([0; 32]), event.format.clone(), 1).next().unwrap_or_default();
+        let sample = CodeGenerator::new(Seed::from([0; 32]), event.format.clone()).code(0);
         if sample.parse::<CouponCode>().is_err() {
             return Err(DatabaseError::InvalidCodeFormat(sample));
         }

@@ -42,7 +42,7 @@ impl CouponBatch {
 
     /// Generates the coupons in shuffled order. The same seed, format and batch result in the same coupons.
     ///
-    /// Needs one byte per coupon for the shuffle, and about 15 bytes per code of the event up to the end of this batch.
+    /// Needs one byte per coupon of the batch, for the shuffle.
     ///
     /// # Panics
     /// With more than 256 discounts; the schema of the manifest allows 20.
@@ -52,17 +52,15 @@ impl CouponBatch {
             let index = u8::try_from(index).expect("at most 256 discounts");
             order.extend(std::iter::repeat_n(index, usize::try_from(*count).expect("a batch fits in memory")));
         }
-        // Stream 0 belongs to the codes. No two batches of an event begin at the same ordinal, so each has its own
+        // Stream 0 is for the key of the codes. No two batches of an event begin at the same ordinal, so each has its own
         // stream.
         order.shuffle(&mut seed.stream(1 + self.first_ordinal));
 
-        let expected = usize::try_from(self.first_ordinal + self.len()).expect("a stock fits in memory");
-        let mut codes = CodeGenerator::new(seed, format, expected);
-        codes.skip_codes(self.first_ordinal);
+        let codes = CodeGenerator::new(seed, format);
         let discounts: Vec<Discount> = self.counts.iter().map(|(discount, _)| *discount).collect();
-        (self.first_ordinal..).zip(order).zip(codes).map(move |((ordinal, index), code)| Coupon {
+        (self.first_ordinal..).zip(order).map(move |(ordinal, index)| Coupon {
             ordinal,
-            code,
+            code: codes.code(ordinal),
             discount: discounts[usize::from(index)],
         })
     }

@@ -10,6 +10,7 @@ pub mod discount;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 pub mod identity;
+mod permutation;
 pub mod record;
 pub mod window;
 
