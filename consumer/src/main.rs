@@ -1,8 +1,10 @@
 //! Records issuances from Kafka in Postgres.
 //!
-//! [`batch`] decides the follow-ups of a batch, [`pipeline`] executes them, [`watch`] checks the servers.
+//! [`batch`] decides the follow-ups of a batch, [`pipeline`] executes them, [`commits`] commits the offsets, [`watch`]
+//! checks the servers.
 
 mod batch;
+mod commits;
 mod metrics;
 mod pipeline;
 mod watch;
@@ -19,9 +21,10 @@ use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use prometheus_client::registry::Registry;
 
 use crate::{
+    commits::COMMITS,
     metrics::Metrics,
     pipeline::{PIPELINE, Pipeline},
-    watch::{KAFKA, POSTGRES, REDIS, Watcher},
+    watch::{CONSUMER, KAFKA, POSTGRES, REDIS, Watcher},
 };
 
 /// Records issuances from Kafka in Postgres. Run up to as many replicas as the topic has partitions.
@@ -75,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
     let dead_letters = DeadLetters::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
     let metrics = Metrics::register(&mut registry);
-    let health = Health::new(&[KAFKA, POSTGRES, REDIS, PIPELINE]);
+    let health = Health::new(&[KAFKA, POSTGRES, REDIS, CONSUMER, PIPELINE, COMMITS]);
     let monitor = config.monitor.start(health.clone(), registry, shutdown.clone()).await?;
     tracing::info!(group = config.kafka_group, topic = kafka.topic, "consumer started");
 
@@ -89,8 +92,11 @@ async fn main() -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
     };
     if watcher.wait_for_servers().await.is_some() {
-        let watcher = tokio::spawn(watcher.run());
-        health.set(PIPELINE, Ok::<_, String>(()));
+        let consumer = Consumer::new(&kafka, &config.kafka_group)?;
+        let watcher = tokio::spawn(watcher.run(consumer.state()));
+        for dependency in [CONSUMER, PIPELINE, COMMITS] {
+            health.set(dependency, Ok::<_, String>(()));
+        }
         let pipeline = Pipeline {
             dead_letters,
             database,
@@ -101,7 +107,7 @@ async fn main() -> anyhow::Result<()> {
             max_messages: config.batch_size.into(),
             linger: config.batch_linger_seconds,
         };
-        pipeline.run(Consumer::new(&kafka, &config.kafka_group)?).await;
+        pipeline.run(consumer).await;
         watcher.await.context("the watcher of the servers panicked")?;
     }
     monitor.await.context("the monitoring endpoint panicked")?;

@@ -63,7 +63,7 @@ impl Metrics {
         registry.register("batch_messages", "Messages per batch", batch_messages);
         registry.register_with_unit(
             "batch_processing_duration",
-            "Time from the receipt of a batch to the commit of its offsets",
+            "Time from the receipt of a batch until it is settled in Redis",
             Unit::Seconds,
             batch_processing_duration,
         );

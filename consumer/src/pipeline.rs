@@ -6,7 +6,7 @@
 //!
 //! Up to [`MAX_IN_FLIGHT_BATCHES`] batches are in flight, each recorded in a transaction of its own. The steps after
 //! the recording run for one batch after the other, in the order in which they were consumed, so offsets are
-//! committed in order.
+//! committed in order. [`commits`] commits them, and does not delay the next batch.
 //!
 //! # Guarantees
 //! Every step is idempotent and is retried until it succeeds. A batch whose offsets are not committed is consumed
@@ -15,7 +15,7 @@
 use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, sync::Arc, time::Duration};
 
 use couponry_domain::IssuedRecord;
-use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message};
+use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message, PendingCommit};
 use couponry_postgres::{Database, DatabaseError, RecordOutcome};
 use couponry_redis::{Fenced, Stock};
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
@@ -25,6 +25,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     batch::{self, DeadLetter, FollowUps, RecordResult},
+    commits,
     metrics::Metrics,
 };
 
@@ -79,7 +80,9 @@ impl Pipeline {
         let pipeline = Arc::new(self);
         // `settle_all` holds one more batch, which it has taken out of the queue.
         let (recordings, queue) = mpsc::channel(MAX_IN_FLIGHT_BATCHES - 1);
-        let settling = tokio::spawn(pipeline.clone().settle_all(queue));
+        let (commits, settled) = mpsc::unbounded_channel();
+        let committing = tokio::spawn(commits::commit_all(settled, pipeline.health.clone(), pipeline.shutdown.clone()));
+        let settling = tokio::spawn(pipeline.clone().settle_all(queue, commits));
         while let Some(Ok(permit)) = pipeline.shutdown.run_until_cancelled(recordings.reserve()).await {
             let batch = tokio::select! {
                 biased;
@@ -111,6 +114,9 @@ impl Pipeline {
             Ok(Ok(())) => {}
             Ok(Err(Interrupted)) => tracing::warn!("shutdown before a batch was committed, it will be consumed again"),
             Err(panic) => resume_unwind(panic.into_panic()),
+        }
+        if let Err(panic) = committing.await {
+            resume_unwind(panic.into_panic());
         }
         consumer.close(LEAVE_TIMEOUT).await;
     }
@@ -145,14 +151,18 @@ impl Pipeline {
         Ok(Recorded { batch, committer, follow_ups, begin, span })
     }
 
-    async fn settle_all(self: Arc<Self>, mut recordings: mpsc::Receiver<Recording>) -> Result<(), Interrupted> {
+    async fn settle_all(
+        self: Arc<Self>,
+        mut recordings: mpsc::Receiver<Recording>,
+        commits: mpsc::UnboundedSender<PendingCommit>,
+    ) -> Result<(), Interrupted> {
         let mut settled = Ok(());
         while let Some(recording) = recordings.recv().await {
             let recorded = recording.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
             settled = match (settled, recorded) {
                 (Ok(()), Ok(recorded)) => {
                     let span = recorded.span.clone();
-                    self.settle(recorded).instrument(span).await
+                    self.settle(recorded, &commits).instrument(span).await
                 }
                 // The batches after an interrupted one are awaited but not settled: each holds the connection that
                 // leaves the group, and its offsets must not be committed before those of the interrupted batch.
@@ -162,7 +172,11 @@ impl Pipeline {
         settled
     }
 
-    async fn settle(&self, recorded: Recorded) -> Result<(), Interrupted> {
+    async fn settle(
+        &self,
+        recorded: Recorded,
+        commits: &mpsc::UnboundedSender<PendingCommit>,
+    ) -> Result<(), Interrupted> {
         let Recorded { batch, committer, follow_ups, begin, span: _ } = recorded;
         let FollowUps { settlements, dead_letters, recorded, already_recorded } = follow_ups;
         self.send_to_dlq(&batch.messages, dead_letters).await?;
@@ -173,12 +187,10 @@ impl Pipeline {
             }
         }
         couponry_failpoint::crash("consumer.before-offsets");
-        // Without the commit the batch is consumed again, which is harmless.
-        if let Err(error) = committer.commit(&batch).await {
-            tracing::warn!(error = error_chain(error), "cannot commit offsets, the batch may be consumed again");
-        }
+        // The receiver only ends before the sender if it has panicked.
+        let _ = commits.send(committer.after(&batch));
         self.metrics.batch_processing_duration.observe(begin.elapsed().as_secs_f64());
-        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch committed");
+        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch settled");
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use couponry_kafka::{DeadLetters, Lag};
+use couponry_kafka::{ConsumerState, DeadLetters, Lag};
 use couponry_postgres::Database;
 use couponry_redis::Stock;
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
@@ -12,6 +12,8 @@ use crate::metrics::Metrics;
 pub(crate) const KAFKA: &str = "kafka";
 pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REDIS: &str = "redis";
+/// Whether the messages of the assigned partitions are received.
+pub(crate) const CONSUMER: &str = "consumer";
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,8 +43,10 @@ impl Watcher {
     }
 
     /// Updates the readiness and the lag until the shutdown.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self, mut consumer: ConsumerState) {
         while !self.shutdown.is_cancelled() {
+            let state = consumer.borrow_and_update().clone();
+            let _ = self.report(CONSUMER, state);
             let _ = tokio::join!(self.check_kafka(), self.check_postgres(), self.check_redis());
             // Every member reports the lag of the complete group, also while it cannot process batches.
             match self.lag.measure(KAFKA_TIMEOUT).await {
@@ -53,6 +57,7 @@ impl Watcher {
             }
             tokio::select! {
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
+                Ok(()) = consumer.changed() => {}
                 () = self.shutdown.cancelled() => {}
             }
         }

@@ -1,53 +1,45 @@
 //! Consuming issued records in batches.
 //!
 //! # Guarantees
-//! - Offsets are committed only by [`Consumer::commit`] and [`Committer::commit`], and never move backwards.
+//! - Offsets are committed only by [`Consumer::commit`] and its committers, and never move backwards, unless the topic
+//!   was deleted and created again.
 //! - Dropping a future of [`Consumer::next_batch`] loses no record.
+//! - A client that failed fatally, or that receives nothing although its partitions have messages, is replaced. A topic
+//!   that was created again is consumed from its first message.
 //!
 //! # Caveats
 //! Delivery is at-least-once: after a rebalance or a restart, uncommitted records are delivered again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use couponry_settings::KafkaSettings;
+use futures::FutureExt as _;
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    config::FromClientConfigAndContext as _,
-    consumer::{CommitMode, Consumer as _, StreamConsumer},
+    ClientConfig,
+    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer as _, StreamConsumer},
     error::KafkaError as RdKafkaError,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    batch::Batch,
     blocking::blocking,
+    client_log::ClientLog,
+    committer::Committer,
     error::{KafkaError, Operation},
     group::GroupMember,
     message::Message,
     metadata::require_topic,
     settings,
+    stall_detector::{Progress, StallDetector},
 };
 
-/// How long a commit may take. After that the batch is delivered again.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Whether the consumer receives the messages of its partitions, or the reason why it does not.
+pub type ConsumerState = watch::Receiver<Result<(), String>>;
 
-/// Messages that were consumed together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The messages; those of one partition are in order.
-    pub messages: Vec<Message>,
-}
-
-impl Batch {
-    /// For each partition, the offset after its last message.
-    fn next_offsets(&self) -> BTreeMap<i32, i64> {
-        let mut offsets = BTreeMap::new();
-        for message in &self.messages {
-            let next = offsets.entry(message.partition).or_insert(0);
-            *next = (*next).max(message.offset + 1);
-        }
-        offsets
-    }
-}
+/// Timeout of a request for metadata.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Consumes issued records as a member of a consumer group.
 pub struct Consumer {
@@ -59,31 +51,61 @@ pub struct Consumer {
     pending: Vec<Message>,
     /// The rebalance after which the pending messages were received.
     rebalance: u64,
+    stall_detector: StallDetector,
+    state: watch::Sender<Result<(), String>>,
+}
+
+/// What ends the wait for a message.
+enum Event {
+    Received(Result<Message, RdKafkaError>),
+    Deadline,
+    TopicRecreated,
+    Checked(Progress),
 }
 
 impl Consumer {
     /// Connects in the background. Fails only if the settings are invalid.
     pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, KafkaError> {
         let mut config = settings::client(settings)?;
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let probe: BaseConsumer<ClientLog> = BaseConsumer::from_config_and_context(&config, ClientLog::default())
+            .map_err(KafkaError::at(Operation::Configure))?;
         config
-            .set("group.id", group)
             .set("group.protocol", "classic")
             // The partitions of a killed consumer are reassigned after this time.
             .set("session.timeout.ms", "10000")
             .set("heartbeat.interval.ms", "2000")
             // While Postgres is unavailable, the consumer holds a batch and polls nothing.
             .set("max.poll.interval.ms", "600000")
+            // New partitions are assigned after this time.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("auto.offset.reset", "earliest")
-            .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             // At most twenty fetches per second, unless there is more data than this: one fetch per produce request
             // would cost the broker too much.
             .set("fetch.min.bytes", "65536")
             .set("fetch.wait.max.ms", "50")
             // Bounds the memory for records that are fetched ahead of the database.
-            .set("queued.max.messages.kbytes", "16384");
-        let inner = Some(subscribe(&config, &settings.topic)?);
-        Ok(Self { config, topic: settings.topic.clone(), inner, pending: Vec::new(), rebalance: 0 })
+            .set("queued.max.messages.kbytes", "16384")
+            // Reports a topic that was created again: see `GroupMember`.
+            .set("debug", "topic")
+            .set_log_level(RDKafkaLogLevel::Debug);
+        let topic = settings.topic.clone();
+        Ok(Self {
+            inner: Some(subscribe(&config, &topic)?),
+            stall_detector: StallDetector::new(probe, topic.clone()),
+            config,
+            topic,
+            pending: Vec::new(),
+            rebalance: 0,
+            state: watch::Sender::new(Ok(())),
+        })
+    }
+
+    /// Whether messages are received. It changes only while a batch is awaited.
+    #[must_use]
+    pub fn state(&self) -> ConsumerState {
+        self.state.subscribe()
     }
 
     fn inner(&self) -> &Arc<StreamConsumer<GroupMember>> {
@@ -92,55 +114,112 @@ impl Consumer {
 
     /// Waits for the first message without a limit, and then at most `linger` for more; returns at most `max` messages.
     ///
-    /// After an error, call it again: librdkafka recovers by itself, and a consumer that failed fatally is replaced.
+    /// After an error, call it again: librdkafka recovers by itself, and a client that cannot continue is replaced.
     /// Dropping the future loses nothing.
     pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, KafkaError> {
         let mut deadline = (!self.pending.is_empty()).then(|| Instant::now() + linger);
         while self.pending.len() < max {
-            let consumer = self.inner().clone();
-            let received = match deadline {
-                None => consumer.recv().await,
-                Some(deadline) => match tokio::time::timeout_at(deadline, consumer.recv()).await {
-                    Ok(received) => received,
-                    Err(_) => break,
-                },
-            };
-            match received {
-                Ok(message) => {
-                    let rebalance = consumer.context().rebalances();
+            match self.next_event(deadline).await {
+                Event::Received(Ok(message)) => {
+                    let rebalance = self.inner().context().rebalances();
                     if self.rebalance != rebalance {
                         // The pending messages are delivered again from the committed offset, to this member or
                         // another.
                         self.pending.clear();
                         self.rebalance = rebalance;
                     }
-                    self.pending.push(Message::from(&message));
+                    self.inner().context().advance(message.partition, message.offset);
+                    self.pending.push(message);
                     deadline.get_or_insert_with(|| Instant::now() + linger);
                 }
                 // The received messages can be processed; if the error persists, the next call returns it.
-                Err(_) if !self.pending.is_empty() => break,
-                Err(cause) => return Err(self.recover(cause)),
+                Event::Received(Err(_)) if !self.pending.is_empty() => break,
+                Event::Received(Err(cause)) => {
+                    let error = KafkaError::at(Operation::Consume)(cause);
+                    return Err(if error.is_fatal() { self.replace_client(error) } else { error });
+                }
+                Event::Deadline => break,
+                Event::TopicRecreated => return Err(self.restart_topic().await),
+                Event::Checked(Progress::Ok) => {
+                    self.state.send_if_modified(|state| std::mem::replace(state, Ok(())).is_err());
+                }
+                Event::Checked(Progress::Unknown) => {}
+                Event::Checked(Progress::Stalled(partitions)) => {
+                    return Err(self.replace_client(KafkaError::Stalled(partitions)));
+                }
             }
         }
         Ok(Batch { messages: std::mem::take(&mut self.pending) })
     }
 
-    /// Replaces the consumer after a fatal error, and returns the error.
-    fn recover(&mut self, cause: RdKafkaError) -> KafkaError {
-        let error = KafkaError::at(Operation::Consume)(cause);
-        if error.is_fatal() {
-            let fatal: &dyn std::error::Error = &error;
-            match subscribe(&self.config, &self.topic) {
-                Ok(new) => {
-                    tracing::error!(error = fatal, "recreated Kafka consumer after a fatal error");
-                    if let Some(old) = self.inner.replace(new) {
-                        leave_group(old);
-                    }
+    async fn next_event(&mut self, deadline: Option<Instant>) -> Event {
+        let client = self.inner().clone();
+        let context = client.context();
+        // The cheap way for messages that are in memory. A message of a topic that was created again is delivered after
+        // the report about it.
+        let available = client.recv().now_or_never().map(|received| received.map(|message| Message::from(&message)));
+        if context.is_topic_recreated() {
+            return Event::TopicRecreated;
+        }
+        if let Some(received) = available {
+            return Event::Received(received);
+        }
+        tokio::select! {
+            biased;
+            () = context.topic_recreated() => Event::TopicRecreated,
+            received = client.recv() => Event::Received(received.map(|message| Message::from(&message))),
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                Event::Deadline
+            }
+            progress = self.stall_detector.check(|| context.positions()) => Event::Checked(progress),
+        }
+    }
+
+    /// Consumes a topic that was created again from its first message. Returns the error of the next batch.
+    async fn restart_topic(&mut self) -> KafkaError {
+        // What was consumed has offsets of the deleted topic.
+        self.inner().context().fence();
+        self.pending.clear();
+        match self.reset_offsets().await {
+            Ok(()) => self.replace_client(KafkaError::TopicRecreated(self.topic.clone())),
+            Err(error) => error,
+        }
+    }
+
+    /// Moves the committed offsets of the assigned partitions to the beginning. The brokers have deleted them with the
+    /// topic, but a commit may have arrived after that.
+    async fn reset_offsets(&self) -> Result<(), KafkaError> {
+        let (client, topic) = (self.inner().clone(), self.topic.clone());
+        let metadata = blocking(move || client.fetch_metadata(Some(&topic), METADATA_TIMEOUT)).await;
+        let context = self.inner().context();
+        let count = require_topic(&self.topic, metadata, &context.log)?.len();
+        let is_present = |partition: &i32| usize::try_from(*partition).is_ok_and(|partition| partition < count);
+        let offsets = context.positions().into_keys().filter(is_present).map(|partition| (partition, 0)).collect();
+        match self.committer().commit_offsets(offsets, |_| true).await {
+            // The partitions belong to other members by now.
+            Err(error) if error.has_lost_membership() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Replaces the client after an error, and returns the error.
+    fn replace_client(&mut self, error: KafkaError) -> KafkaError {
+        let cause: &dyn std::error::Error = &error;
+        match subscribe(&self.config, &self.topic) {
+            Ok(new) => {
+                tracing::error!(error = cause, "replaced the Kafka client of the consumer");
+                if let Some(old) = self.inner.replace(new) {
+                    old.context().fence();
+                    leave_group(old);
                 }
-                Err(failure) => {
-                    let failure: &dyn std::error::Error = &failure;
-                    tracing::error!(error = failure, fatal, "cannot recreate Kafka consumer after a fatal error");
-                }
+                self.pending.clear();
+                self.rebalance = 0;
+                self.stall_detector.restart();
+                self.state.send_modify(|state| *state = Err(error.to_string()));
+            }
+            Err(failure) => {
+                let failure: &dyn std::error::Error = &failure;
+                tracing::error!(error = failure, cause, "cannot replace the Kafka client of the consumer");
             }
         }
         error
@@ -154,7 +233,7 @@ impl Consumer {
     /// Commits the current batch while the next one is consumed.
     #[must_use]
     pub fn committer(&self) -> Committer {
-        Committer { topic: self.topic.clone(), consumer: self.inner().clone(), rebalance: self.rebalance }
+        Committer::new(self.topic.clone(), self.inner(), self.rebalance)
     }
 
     /// Fails if no broker responds within `timeout`, or if the topic does not exist.
@@ -175,48 +254,11 @@ impl Consumer {
     }
 }
 
-/// Commits offsets for a [`Consumer`]. The consumer cannot leave its group before every committer is dropped.
-pub struct Committer {
-    topic: String,
-    consumer: Arc<StreamConsumer<GroupMember>>,
-    rebalance: u64,
-}
-
-impl Committer {
-    /// Commits the offsets after `batch`, and waits until the broker has acknowledged them.
-    ///
-    /// It does nothing if a rebalance has happened since the batch was consumed: all partitions are then consumed again
-    /// from their committed offsets, and the new owner may have committed further. Committed offsets must not move
-    /// backwards.
-    pub async fn commit(&self, batch: &Batch) -> Result<(), KafkaError> {
-        let (consumer, topic, offsets) = (self.consumer.clone(), self.topic.clone(), batch.next_offsets());
-        let rebalance = self.rebalance;
-        let commit = blocking(move || {
-            let mut list = TopicPartitionList::new();
-            for (partition, offset) in offsets {
-                list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
-            }
-            let is_assigned = consumer.context().rebalances() == rebalance;
-            if is_assigned && list.count() > 0 { consumer.commit(&list, CommitMode::Sync) } else { Ok(()) }
-        });
-        match tokio::time::timeout(COMMIT_TIMEOUT, commit).await {
-            Ok(result) => result.map_err(KafkaError::at(Operation::Commit)),
-            Err(_) => Err(KafkaError::TimedOut(Operation::Commit)),
-        }
-    }
-}
-
 impl Drop for Consumer {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.take() {
             leave_group(inner);
         }
-    }
-}
-
-impl std::fmt::Debug for Committer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Committer").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 
@@ -227,7 +269,7 @@ impl std::fmt::Debug for Consumer {
 }
 
 fn subscribe(config: &ClientConfig, topic: &str) -> Result<Arc<StreamConsumer<GroupMember>>, KafkaError> {
-    let consumer = StreamConsumer::from_config_and_context(config, GroupMember::default())
+    let consumer = StreamConsumer::from_config_and_context(config, GroupMember::new())
         .map_err(KafkaError::at(Operation::Configure))?;
     consumer.subscribe(&[topic]).map_err(KafkaError::at(Operation::Configure))?;
     Ok(Arc::new(consumer))

@@ -8,6 +8,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::FutureRecord,
 };
+use tokio::time::Instant;
 
 use crate::{
     error::{KafkaError, Operation},
@@ -26,6 +27,8 @@ const MAX_DETAIL_BYTES: usize = 1024;
 
 /// Pause before a record is sent again to a producer whose queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(50);
+/// How long a record waits for space in the queue of the producer.
+const QUEUE_FULL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Writes to the dead-letter topic.
 #[derive(Clone)]
@@ -89,23 +92,27 @@ impl DeadLetters {
     }
 
     async fn write(&self, key: Option<&[u8]>, payload: &[u8], headers: OwnedHeaders) -> Result<(), RdKafkaError> {
+        let deadline = Instant::now() + QUEUE_FULL_TIMEOUT;
         loop {
             let current = self.inner.current();
             let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).payload(payload).headers(headers.clone());
             record.key = key;
             let cause = match current.producer.send_result(record) {
                 Ok(delivery) => match delivery.await {
-                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Ok(_)) => {
+                        self.inner.report_delivery();
+                        return Ok(());
+                    }
                     Ok(Err((cause, _))) => cause,
                     Err(_) => RdKafkaError::Canceled,
                 },
-                Err((RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                Err((RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
                     tokio::time::sleep(QUEUE_FULL_PAUSE).await;
                     continue;
                 }
                 Err((cause, _)) => cause,
             };
-            self.inner.replace_if_fatal(current.generation);
+            self.inner.report_failure(current.generation, &cause);
             return Err(cause);
         }
     }

@@ -15,6 +15,8 @@ pub enum Operation {
     CreateTopic,
     /// Reading the configuration of a topic.
     DescribeTopic,
+    /// Deleting a topic, or changing its partitions or configuration.
+    AlterTopic,
     /// Producing a record.
     Produce,
     /// Flushing the producer.
@@ -36,6 +38,7 @@ impl fmt::Display for Operation {
             Self::FetchMetadata => "cannot reach Kafka",
             Self::CreateTopic => "cannot create a topic",
             Self::DescribeTopic => "cannot read the configuration of a topic",
+            Self::AlterTopic => "cannot change a topic",
             Self::Produce => "cannot produce a record",
             Self::Flush => "cannot flush the producer",
             Self::Consume => "cannot consume records",
@@ -59,6 +62,13 @@ pub struct ConnectionFailure {
     pub(crate) reason: String,
     #[source]
     pub(crate) cause: ClientError,
+}
+
+impl ConnectionFailure {
+    /// Whether a broker accepted the connection and ended it again, as it does when TLS or the credentials are wrong.
+    fn is_rejection(&self) -> bool {
+        ["SASL", "SSL", "certificate", "Disconnected"].iter().any(|cause| self.reason.contains(cause))
+    }
 }
 
 /// A failed Kafka operation.
@@ -87,6 +97,12 @@ pub enum KafkaError {
     /// The brokers respond, but the topic does not exist (yet).
     #[error("the Kafka topic {0:?} does not exist")]
     TopicNotFound(String),
+    /// The topic is not the one whose offsets were consumed.
+    #[error("the Kafka topic {0:?} was deleted and created again, it is consumed from its beginning")]
+    TopicRecreated(String),
+    /// The client received nothing, although the partitions have messages.
+    #[error("no messages of the partitions {0:?} are received although they have some, the Kafka client was replaced")]
+    Stalled(Vec<i32>),
     /// The replication factor is higher than the number of brokers.
     #[error(
         "cannot create the topic {topic:?}: the replication factor is {replication}, but Kafka has only {brokers} \
@@ -121,10 +137,67 @@ impl KafkaError {
         move |cause| Self::Client { operation, cause: ClientError(cause) }
     }
 
+    /// Whether no broker can be reached. False if one rejects the client or does not know the topic: the settings are
+    /// probably wrong.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable(failure) => !failure.is_rejection(),
+            // No connection has failed yet.
+            Self::Client { operation: Operation::FetchMetadata, cause: ClientError(cause) } => matches!(
+                cause.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut)
+            ),
+            Self::TimedOut(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the client is no longer a member of its consumer group.
+    pub(crate) fn has_lost_membership(&self) -> bool {
+        let Self::Client { cause: ClientError(cause), .. } = self else { return false };
+        matches!(
+            cause.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::RebalanceInProgress
+            )
+        )
+    }
+
     /// Whether the client has to be replaced: librdkafka rejects every further call.
     pub(crate) fn is_fatal(&self) -> bool {
         let Self::Client { cause: ClientError(cause), .. } = self else { return false };
         matches!(cause, RdKafkaError::MessageConsumptionFatal(_))
             || cause.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outage_is_distinguished_from_rejection() {
+        let unreachable = |reason: &str| {
+            let cause = ClientError(RdKafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure));
+            KafkaError::Unreachable(ConnectionFailure { reason: reason.to_owned(), cause })
+        };
+        for reason in [
+            "sasl_ssl://k:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused",
+            "k:9092/bootstrap: Failed to resolve 'k:9092': Name or service not known",
+            "k:9092/bootstrap: Connection setup timed out in state CONNECT",
+        ] {
+            assert!(unreachable(reason).is_outage(), "{reason}");
+        }
+        for reason in [
+            "sasl_ssl://k:9092/bootstrap: SASL authentication error: Authentication failed",
+            "ssl://k:9092/bootstrap: SSL handshake failed: certificate verify failed",
+            "k:9092/bootstrap: Disconnected while requesting ApiVersion",
+        ] {
+            assert!(!unreachable(reason).is_outage(), "{reason}");
+        }
+        assert!(!KafkaError::TopicNotFound("coupon-issued".into()).is_outage());
     }
 }

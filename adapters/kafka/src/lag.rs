@@ -91,7 +91,18 @@ fn lag_up_to(
         let number = usize::try_from(partition.partition()).unwrap_or(usize::MAX);
         let (low, high) = partitions.get(number).copied().unwrap_or_default();
         // Without a committed offset, the group starts with the first retained message.
-        let next = if let Offset::Offset(committed) = partition.offset() { committed.max(low) } else { low };
+        let next = match partition.offset() {
+            Offset::Offset(committed) if committed <= high => committed.max(low),
+            Offset::Offset(committed) => {
+                let (_, current) = consumer
+                    .fetch_watermarks(topic, partition.partition(), timeout)
+                    .map_err(KafkaError::at(Operation::MeasureLag))?;
+                // An offset after the current end is one of a deleted topic of the same name. The group then starts
+                // with the first retained message as well.
+                if committed <= current { high } else { low }
+            }
+            _ => low,
+        };
         lag += u64::try_from(high - next).unwrap_or(0);
     }
     Ok(lag)

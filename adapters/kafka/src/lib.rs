@@ -9,8 +9,11 @@
 //! A record is delivered at least once. No call blocks its thread: blocking calls of librdkafka run on threads of their
 //! own.
 
+pub mod administration;
+mod batch;
 mod blocking;
 mod client_log;
+mod committer;
 mod consumer;
 mod dead_letters;
 mod error;
@@ -21,11 +24,14 @@ mod metadata;
 mod producer;
 mod recreating_producer;
 mod settings;
+mod stall_detector;
 mod sticky_partitioner;
 mod topic_reader;
 pub mod topics;
 
-pub use consumer::{Batch, Committer, Consumer};
+pub use batch::Batch;
+pub use committer::{Committer, PendingCommit};
+pub use consumer::{Consumer, ConsumerState};
 pub use couponry_settings::KafkaSettings;
 pub use dead_letters::DeadLetters;
 pub use error::{ClientError, ConnectionFailure, KafkaError, Operation};

@@ -114,6 +114,9 @@ impl Producer {
     }
 
     /// Fails if no broker responds within `timeout`, or if the topic does not exist.
+    ///
+    /// Call it on a timer: it updates the number of partitions, and recreates a producer that delivers nothing although
+    /// the brokers respond.
     pub async fn ping(&self, timeout: Duration) -> Result<(), KafkaError> {
         let partitions = self.inner.partition_count(&self.topic, timeout).await?;
         self.partitioner.set_partitions(partitions);
@@ -147,13 +150,16 @@ impl Future for Delivery {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let cause = match &mut self.state {
             DeliveryState::Queued(delivery) => match ready!(Pin::new(delivery).poll(cx)) {
-                Ok(Ok(_)) => return Poll::Ready(Ok(())),
+                Ok(Ok(_)) => {
+                    self.inner.report_delivery();
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(Err((cause, _))) => cause,
                 Err(_) => RdKafkaError::Canceled,
             },
             DeliveryState::Rejected(cause) => cause.take().unwrap_or(RdKafkaError::Canceled),
         };
-        self.inner.replace_if_fatal(self.generation);
+        self.inner.report_failure(self.generation, &cause);
         Poll::Ready(Err(KafkaError::at(Operation::Produce)(cause)))
     }
 }

@@ -1,7 +1,8 @@
-//! A producer that is recreated after fatal errors.
+//! A producer that is recreated when it cannot continue: after a fatal error, or when it delivers nothing although the
+//! brokers respond.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -9,6 +10,7 @@ use couponry_settings::KafkaSettings;
 use rdkafka::{
     ClientConfig,
     config::FromClientConfigAndContext as _,
+    error::{KafkaError as RdKafkaError, RDKafkaErrorCode},
     producer::{FutureProducer, Producer as _},
 };
 
@@ -20,11 +22,24 @@ use crate::{
     settings,
 };
 
+/// After this many successful requests for metadata in a row, with undelivered records before each, the producer is
+/// recreated. One is not enough: the records may have timed out while no broker was reachable.
+const MAX_STRIKES: u32 = 2;
+
 /// After a fatal error, librdkafka rejects every call of the producer. Only a new producer can continue.
 pub(crate) struct RecreatingProducer {
     config: ClientConfig,
     log: ClientLog,
     current: Mutex<Current>,
+    deliveries: Mutex<Deliveries>,
+}
+
+/// The deliveries since the last acknowledged one.
+#[derive(Default)]
+struct Deliveries {
+    /// Whether a record has timed out since the last request for metadata.
+    has_timed_out: bool,
+    strikes: u32,
 }
 
 /// The producer in use.
@@ -39,43 +54,101 @@ impl RecreatingProducer {
         let config = settings::producer(settings)?;
         let log = ClientLog::default();
         let producer = create(&config, &log)?;
-        Ok(Self { config, log, current: Mutex::new(Current { generation: 0, producer }) })
+        Ok(Self { config, log, current: Mutex::new(Current { generation: 0, producer }), deliveries: Mutex::default() })
     }
 
     pub(crate) fn current(&self) -> Current {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the number of partitions of the topic. Fails if no broker responds within `timeout`.
+    ///
+    /// Called on a timer: it recreates a producer whose records time out although the brokers respond.
     pub(crate) async fn partition_count(&self, topic: &str, timeout: Duration) -> Result<usize, KafkaError> {
-        let (producer, name) = (self.current().producer, topic.to_owned());
+        let Current { generation, producer } = self.current();
+        let name = topic.to_owned();
         let metadata = blocking(move || producer.client().fetch_metadata(Some(&name), timeout)).await;
-        Ok(require_topic(topic, metadata, &self.log)?.len())
+        let count = require_topic(topic, metadata, &self.log)?.len();
+        if self.deliveries().is_stalled() {
+            self.replace(generation, "its records time out although the brokers respond");
+        }
+        Ok(count)
     }
 
-    /// Replaces the producer of this `generation` if it failed fatally and has not been replaced yet. Called after an
-    /// error.
-    pub(crate) fn replace_if_fatal(&self, generation: u64) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Called after a record was acknowledged.
+    pub(crate) fn report_delivery(&self) {
+        *self.deliveries() = Deliveries::default();
+    }
+
+    /// Called after a record of this `generation` was not delivered. Replaces the producer if it failed fatally and has
+    /// not been replaced yet.
+    pub(crate) fn report_failure(&self, generation: u64, cause: &RdKafkaError) {
+        if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) {
+            self.deliveries().has_timed_out = true;
+        }
+        if let Some((code, reason)) = self.current().producer.client().fatal_error() {
+            self.replace(generation, &format!("it failed fatally ({code}): {reason}"));
+        }
+    }
+
+    fn replace(&self, generation: u64, reason: &str) {
+        let mut current = self.lock();
         if current.generation != generation {
             return;
         }
-        let Some((code, reason)) = current.producer.client().fatal_error() else { return };
         match create(&self.config, &self.log) {
             Ok(producer) => {
-                tracing::error!(error = %code, reason, "recreated Kafka producer after a fatal error");
+                tracing::error!(reason, "recreated Kafka producer");
                 let old = std::mem::replace(&mut *current, Current { generation: generation + 1, producer });
                 // Dropping a producer joins its thread.
                 std::thread::spawn(move || drop(old));
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(error, reason, "cannot recreate Kafka producer after a fatal error");
+                tracing::error!(error, reason, "cannot recreate Kafka producer");
             }
         }
     }
 }
 
+impl Deliveries {
+    /// Called after the brokers have responded. Returns whether the producer has to be replaced.
+    fn is_stalled(&mut self) -> bool {
+        self.strikes += u32::from(std::mem::take(&mut self.has_timed_out));
+        let is_stalled = self.strikes >= MAX_STRIKES;
+        if is_stalled {
+            *self = Self::default();
+        }
+        is_stalled
+    }
+}
+
 fn create(config: &ClientConfig, log: &ClientLog) -> Result<FutureProducer<ClientLog>, KafkaError> {
     FutureProducer::from_config_and_context(config, log.clone()).map_err(KafkaError::at(Operation::Configure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_are_stalled_when_records_time_out_while_brokers_respond() {
+        let mut deliveries = Deliveries::default();
+        assert!(!deliveries.is_stalled());
+        deliveries.has_timed_out = true;
+        assert!(!deliveries.is_stalled(), "the brokers may have been unreachable until now");
+        assert!(!deliveries.is_stalled(), "nothing has timed out since then");
+        deliveries.has_timed_out = true;
+        assert!(deliveries.is_stalled());
+        deliveries.has_timed_out = true;
+        assert!(!deliveries.is_stalled(), "the new producer starts without strikes");
+    }
 }

@@ -2,5 +2,6 @@
 
 mod crashes;
 mod dead_letters;
+mod kafka_faults;
 mod outages;
 mod support;

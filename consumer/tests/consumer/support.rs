@@ -10,7 +10,7 @@ use couponry_domain::{
     Acknowledge, CodeFormat, Coupon, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedCoupon, IssuedRecord,
     UserId, Uuid, Window,
 };
-use couponry_kafka::{KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics};
+use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics};
 use couponry_postgres::{Database, NewEvent};
 use couponry_redis::{GateSettings, IssuedEntry, Stock};
 use couponry_testbed::{Database as TestDatabase, http, ports, program::Running, shared, unique_name};
@@ -67,8 +67,12 @@ impl World {
     }
 
     pub(crate) async fn create_topics(&self) {
+        self.try_create_topics().await.unwrap();
+    }
+
+    pub(crate) async fn try_create_topics(&self) -> Result<(), KafkaError> {
         let wanted = TopicSettings { partitions: 4, replication: 1, min_insync_replicas: 1, retention: None };
-        topics::ensure(&self.kafka, &wanted).await.unwrap();
+        topics::ensure(&self.kafka, &wanted).await.map(drop)
     }
 
     pub(crate) async fn create_event(&mut self, count: u64) {
