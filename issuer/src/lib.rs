@@ -24,7 +24,6 @@ use couponry_runtime::{
     CancellationToken, Health, error_chain,
     http::{self, HttpServer},
     monitor::MonitorArgs,
-    retry_until_ok,
     telemetry::TelemetryArgs,
 };
 use couponry_settings::{KafkaSettings, RedisSettings};
@@ -48,6 +47,8 @@ const REDIS: &str = "redis";
 const KAFKA: &str = "kafka";
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
+/// New partitions are used after this time.
+const KAFKA_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the work after the last response may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -227,24 +228,40 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Updates the readiness. Redis must be available at all times, Kafka only once: afterwards the outbox bridges its
-/// outages.
+/// Updates the readiness: whether this issuer can issue coupons.
+///
+/// That requires Redis at all times. Kafka may be unavailable, because the outbox bridges its outages, also that of a
+/// start. But an issuer that Kafka rejects is not ready until it was accepted once: a rollout with wrong settings stops.
 async fn watch_servers(stock: Stock, producer: Producer, health: Health, shutdown: CancellationToken) {
+    let pause = async |time| {
+        tokio::select! {
+            () = time::sleep(time) => {}
+            () = shutdown.cancelled() => {}
+        }
+    };
     let kafka = async {
-        retry_until_ok("waiting for Kafka", &shutdown, async || {
-            let result = producer.ping(KAFKA_TIMEOUT).await.map_err(error_chain);
-            health.set(KAFKA, result.as_ref().copied().map_err(String::as_str));
-            result
-        })
-        .await;
+        let mut was_reached = false;
+        while !shutdown.is_cancelled() {
+            // Each call also updates the number of partitions.
+            match producer.ping(KAFKA_TIMEOUT).await {
+                Ok(()) => {
+                    was_reached = true;
+                    health.set(KAFKA, Ok::<_, String>(()));
+                }
+                Err(error) if was_reached => tracing::debug!(error = error_chain(error), "cannot reach Kafka"),
+                Err(error) if error.is_outage() => {
+                    health.remove(KAFKA);
+                    tracing::warn!(error = error_chain(error), "cannot reach Kafka, issued records wait in the outbox");
+                }
+                Err(error) => health.set(KAFKA, Err(error)),
+            }
+            pause(if was_reached { KAFKA_INTERVAL } else { PROBE_INTERVAL }).await;
+        }
     };
     let redis = async {
         while !shutdown.is_cancelled() {
             health.set(REDIS, stock.ping().await);
-            tokio::select! {
-                () = time::sleep(PROBE_INTERVAL) => {}
-                () = shutdown.cancelled() => {}
-            }
+            pause(PROBE_INTERVAL).await;
         }
     };
     tokio::join!(kafka, redis);

@@ -6,7 +6,8 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use couponry_testbed::{Kafka, Redis};
+use couponry_kafka::{administration::set_partitions, read_all};
+use couponry_testbed::{CertificateAuthority, Kafka, Redis};
 use tokio::sync::Notify;
 
 use crate::support::{Answer, World, until};
@@ -18,30 +19,57 @@ fn assert_unknown(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn issuer_without_servers_at_startup_waits_for_them() {
+async fn issuer_without_servers_at_startup_waits_for_redis_only() {
     let (redis, kafka) = (Redis::start().unwrap(), Kafka::start().unwrap());
     let world = World::on(redis.url(), kafka.brokers()).await.open(10).await;
     redis.kill9().unwrap();
     kafka.kill9().unwrap();
     let issuer = world.issuer(&[]);
     let address = redis.url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
-    until("the missing servers are reported", async || {
+    until("the missing server is reported", async || {
         let (status, text) = issuer.readiness().await;
-        status == 503
-            && text.contains(&format!("redis: cannot reach Redis at {address}: "))
-            && text.contains("kafka: cannot reach Kafka: ")
+        status == 503 && text.contains(&format!("redis: cannot reach Redis at {address}: "))
     })
     .await;
     assert_unknown(&issuer.issue("u1").await);
     assert_unknown(&issuer.get("/coupons/summer").await);
     redis.restart().unwrap();
-    until("only Kafka is missing", async || !issuer.readiness().await.1.contains("redis: ")).await;
     world.mark_verified().await;
-    assert_eq!(issuer.readiness().await.0, 503);
-    kafka.restart().unwrap();
     until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
     until("coupons are issued", async || issuer.issue("u1").await.status == StatusCode::OK).await;
+    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().outbox, 1);
+    kafka.restart().unwrap();
     assert_eq!(world.users_in_kafka(1).await, HashSet::from(["u1".to_owned()]));
+    world.wait_until_outbox_is_empty().await;
+}
+
+#[tokio::test]
+async fn issuer_rejected_by_kafka_is_not_ready() {
+    let authority = CertificateAuthority::new().unwrap();
+    let kafka = Kafka::start_secure(&authority, "couponry", "s3cret").unwrap();
+    let mut world = World::on(couponry_testbed::shared::redis(), kafka.plaintext()).await;
+    // Without the flags for TLS and SASL.
+    world.kafka.brokers = kafka.login();
+    let issuer = world.issuer(&[]);
+    until("only Kafka is missing", async || {
+        let (status, text) = issuer.readiness().await;
+        status == 503 && text.starts_with("kafka: cannot reach Kafka: ") && text.contains("--kafka-security-protocol")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn running_issuer_uses_added_partitions() {
+    let world = World::shared().await.open(1000).await;
+    let issuer = world.ready_issuer(&[]).await;
+    assert!(issuer.issue("user-0").await.succeeded());
+    set_partitions(&world.kafka, 6).await.unwrap();
+    let mut users = 1..;
+    until("a record is in a new partition", async || {
+        assert!(issuer.issue(&format!("user-{}", users.next().unwrap())).await.succeeded());
+        read_all(&world.kafka).await.unwrap().iter().any(|message| message.partition >= 3)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -36,6 +36,11 @@ impl Health {
         }
     }
 
+    /// The readiness no longer depends on this dependency, until its state is set again.
+    pub fn remove(&self, dependency: &'static str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(dependency);
+    }
+
     /// Makes the process permanently unready, for this reason.
     pub fn end(&self, reason: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,6 +67,9 @@ mod tests {
         health.set("kafka", Err("refused"));
         assert_eq!(health.missing(), [("kafka", "refused".to_owned())]);
         health.set("kafka", Ok::<_, String>(()));
+        assert!(health.missing().is_empty());
+        health.set("kafka", Err("refused"));
+        health.remove("kafka");
         assert!(health.missing().is_empty());
         health.end("shutting down");
         assert_eq!(health.missing(), [("this process", "shutting down".to_owned())]);
