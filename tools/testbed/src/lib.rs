@@ -14,6 +14,7 @@
 
 pub mod certificate_authority;
 pub mod cleanup_guard;
+pub mod clock;
 pub mod cluster;
 pub mod database;
 pub mod http;
@@ -35,6 +36,7 @@ pub mod shared;
 pub mod toxiproxy;
 
 pub use certificate_authority::{Certificate, CertificateAuthority};
+pub use clock::Clock;
 pub use cluster::Cluster;
 pub use database::{Database, unique_name};
 pub use kafka::Kafka;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::clock::Clock;
 use crate::ports;
 use crate::process::{Launch, Process, log_in, signals};
 use crate::programs::locate::{redis_server, require};
@@ -35,27 +36,38 @@ impl Redis {
 
     /// Starts it with additional settings, which take precedence: `&["--appendfsync", "everysec"]`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
-        Self::start_at(Ipv4Addr::LOCALHOST, settings)
+        Ok(Self::start_at(Ipv4Addr::LOCALHOST, settings, false)?.0)
     }
 
     /// Starts it for clients which reach it at this address of the machine instead of loopback.
     pub fn start_on(host: Ipv4Addr) -> Result<Self> {
-        Self::start_at(host, &["--bind", "127.0.0.1", &host.to_string(), "--protected-mode", "no"])
+        let settings = ["--bind", "127.0.0.1", &host.to_string(), "--protected-mode", "no"];
+        Ok(Self::start_at(host, &settings, false)?.0)
     }
 
-    fn start_at(host: Ipv4Addr, settings: &[&str]) -> Result<Self> {
+    /// Starts it with a clock that can be set. Required: gcc.
+    pub fn start_with_clock() -> Result<(Self, Clock)> {
+        let (redis, clock) = Self::start_at(Ipv4Addr::LOCALHOST, &[], true)?;
+        Ok((redis, clock.context("the clock was not started")?))
+    }
+
+    fn start_at(host: Ipv4Addr, settings: &[&str], has_clock: bool) -> Result<(Self, Option<Clock>)> {
         let program = require(redis_server(), "redis-server")?;
         ports::retry(|| {
             let scratch = Scratch::new("redis")?;
             let port = ports::free()?;
-            let launch = Launch::new("redis-server", &program, log_in(scratch.path(), "redis")?)
+            let clock = if has_clock { Some(Clock::new(scratch.path())?) } else { None };
+            let mut launch = Launch::new("redis-server", &program, log_in(scratch.path(), "redis")?)
                 .dir(scratch.path())
                 .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
                 .args(["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"])
                 .args(settings.iter().copied());
+            for (name, value) in clock.iter().flat_map(Clock::env) {
+                launch = launch.env(name, value);
+            }
             let redis = Self { process: Process::start(launch)?, host, port, scratch };
             redis.wait()?;
-            Ok(redis)
+            Ok((redis, clock))
         })
     }
 
