@@ -1,9 +1,20 @@
 -- Coupon events, their coupons, and the issuances.
 --
--- `coupon` is the stock: inserted before an event opens (and with each top-up), never updated. `issuance` is
--- append-only: one row for each recorded coupon. Whether a coupon is issued is not a column of `coupon`, because an
--- insert costs about half of an update, and the unique constraints of `issuance` guarantee one user per coupon and one
--- coupon per user.
+-- The stock of an event is a table of its own, `coupon_` followed by the uid without dashes, which is created when the
+-- coupons are generated:
+--
+--     ordinal bigint PRIMARY KEY  -- the shuffled order, from 0: Redis issues the coupons in this order
+--     code    text COLLATE "C" UNIQUE
+--     type    text COLLATE "C"
+--     value   bigint
+--
+-- It is filled before an event opens (and with each top-up), and its rows are never updated. The stocks have no common
+-- parent table: a session can plan a query of a partitioned table without a partition that was just attached, and would
+-- not find its coupons. The view `coupon` shows all of them.
+--
+-- `issuance` is append-only: one row for each recorded coupon. Whether a coupon is issued is not a column of the stock,
+-- because an insert costs about half of an update, and the unique constraints of `issuance` guarantee one user per
+-- coupon and one coupon per user.
 
 CREATE TABLE coupon_event (
     -- The uid of the CouponEvent. A CouponEvent that is deleted and created again under the same name is another event.
@@ -25,6 +36,8 @@ CREATE TABLE coupon_event (
     -- Issuances before this time (Redis clock) that are not recorded yet are rejected. Set by a recovery that restores
     -- Redis from the recorded issuances: Redis may issue the coupons of unrecorded ones to other users afterwards.
     record_cutoff timestamptz,
+    -- The event is being deleted: nothing is recorded for it any more.
+    is_deleted  boolean NOT NULL DEFAULT false,
     -- When the operator registered the event. Informational.
     created_at  timestamptz NOT NULL DEFAULT now()
 );
@@ -43,26 +56,12 @@ CREATE TABLE discount_policy (
     UNIQUE (event_uid, type, value)
 );
 
--- One partition per event. It is filled and indexed before it is attached (inserting a million rows into an indexed
--- table takes several times as long), and dropped together with its event.
-CREATE TABLE coupon (
-    event_uid uuid NOT NULL,
-    -- The shuffled order, from 0: Redis issues the coupons in this order.
-    ordinal   bigint NOT NULL,
-    code      text COLLATE "C" NOT NULL,
-    type      text COLLATE "C" NOT NULL,
-    value     bigint NOT NULL,
-    PRIMARY KEY (event_uid, ordinal),
-    UNIQUE (event_uid, code)
-) PARTITION BY LIST (event_uid);
-
 CREATE TABLE issuance (
     -- Rejects issuances of an unknown event.
     event_uid   uuid NOT NULL REFERENCES coupon_event (uid),
     user_id     text COLLATE "C" NOT NULL,
-    -- Not a foreign key to `coupon`: attaching the partition of another event would lock this table while an event is
-    -- running. Instead, the statement that inserts issuances joins `coupon`, so an issuance of an unknown coupon cannot
-    -- be recorded.
+    -- Not a foreign key, because each event has a table of its own. Instead, the statement that inserts issuances joins
+    -- the stock of the event, so an issuance of an unknown coupon cannot be recorded.
     code        text COLLATE "C" NOT NULL,
     type        text COLLATE "C" NOT NULL,
     value       bigint NOT NULL,
@@ -79,26 +78,54 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER never_updated BEFORE UPDATE ON coupon FOR EACH ROW EXECUTE FUNCTION reject_update();
 CREATE TRIGGER never_updated BEFORE UPDATE ON issuance FOR EACH ROW EXECUTE FUNCTION reject_update();
+
+-- The stock of an event; no rows while it is not generated. A query of the views for one event reads only its table.
+--
+-- Readers of the views need no privilege for each table, but EXECUTE for this function. The name is qualified because
+-- the caller's temporary tables would come first.
+CREATE FUNCTION stock_of(event_uid uuid)
+RETURNS TABLE (ordinal bigint, code text, type text, value bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT ROWS 100000 AS $$
+DECLARE
+    stock regclass := to_regclass(format('%I.coupon_%s', current_schema(), replace(event_uid::text, '-', '')));
+BEGIN
+    IF stock IS NOT NULL THEN
+        RETURN QUERY EXECUTE format('SELECT ordinal, code, type, value FROM %s', stock);
+    END IF;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION stock_of FROM PUBLIC;
+
+CREATE VIEW coupon AS
+SELECT
+    coupon_event.uid AS event_uid,
+    stock.ordinal,
+    stock.code COLLATE "C" AS code,
+    stock.type COLLATE "C" AS type,
+    stock.value
+FROM coupon_event
+CROSS JOIN LATERAL stock_of(coupon_event.uid) AS stock;
 
 CREATE VIEW coupon_status AS
 SELECT
     coupon_event.name AS event,
-    coupon.event_uid,
-    coupon.ordinal,
-    coupon.code,
-    coupon.type,
-    coupon.value,
+    coupon_event.uid AS event_uid,
+    stock.ordinal,
+    stock.code COLLATE "C" AS code,
+    stock.type COLLATE "C" AS type,
+    stock.value,
     issuance.code IS NOT NULL AS issued,
     issuance.user_id,
     issuance.issued_at
-FROM coupon
-JOIN coupon_event ON coupon_event.uid = coupon.event_uid
-LEFT JOIN issuance ON issuance.event_uid = coupon.event_uid AND issuance.code = coupon.code;
+FROM coupon_event
+CROSS JOIN LATERAL stock_of(coupon_event.uid) AS stock
+LEFT JOIN issuance ON issuance.event_uid = coupon_event.uid AND issuance.code = stock.code COLLATE "C";
 
 COMMENT ON TABLE coupon_event IS 'Coupon events, by the uid of their CouponEvent';
 COMMENT ON TABLE discount_policy IS 'Number of coupons of each discount of an event';
-COMMENT ON TABLE coupon IS 'Generated coupons: one partition per event, never updated';
 COMMENT ON TABLE issuance IS 'Recorded issuances: append-only';
+COMMENT ON FUNCTION stock_of IS 'Generated coupons of an event';
+COMMENT ON VIEW coupon IS 'Generated coupons of all events';
 COMMENT ON VIEW coupon_status IS 'All coupons with their holders';

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, Uuid, record::RecordDecodeError};
 use couponry_kafka::Message;
-use couponry_postgres::{RecordOutcome, Rejection};
+use couponry_postgres::{Deferral, RecordOutcome, Rejection};
 use couponry_redis::{Settlement, SettlementOutcome};
 use couponry_runtime::error_chain;
 
@@ -72,6 +72,8 @@ pub(crate) struct FollowUps {
     pub(crate) recorded: u64,
     /// Number of records that were already in Postgres.
     pub(crate) already_recorded: u64,
+    /// The indexes of the messages whose records are deferred, with their events and causes.
+    pub(crate) deferred: Vec<(usize, Uuid, Deferral)>,
 }
 
 impl Decoded {
@@ -86,6 +88,9 @@ impl Decoded {
                 RecordResult::Decided(RecordOutcome::Rejected(rejection)) => {
                     let (reason, detail) = (rejection.reason(), rejection.to_string());
                     follow_ups.dead_letters.push(DeadLetter { index, reason, detail });
+                }
+                RecordResult::Decided(RecordOutcome::Deferred(cause)) => {
+                    follow_ups.deferred.push((index, event_uid, cause.clone()));
                 }
                 RecordResult::Unrecordable(error) => {
                     let detail = error.clone();
@@ -107,10 +112,11 @@ impl Decoded {
 fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
     let outcome = match result {
         // No proof against the current holder: Postgres may have lost the event, or Redis has issued the coupon again
-        // since the record cutoff, possibly to the same user.
-        RecordResult::Decided(RecordOutcome::Rejected(Rejection::UnknownEvent | Rejection::BeforeRecordCutoff)) => {
-            return None;
-        }
+        // since the record cutoff, possibly to the same user. Nothing is known about a deferred record.
+        RecordResult::Decided(
+            RecordOutcome::Rejected(Rejection::UnknownEvent | Rejection::BeforeRecordCutoff)
+            | RecordOutcome::Deferred(_),
+        ) => return None,
         RecordResult::Decided(RecordOutcome::Recorded | RecordOutcome::AlreadyRecorded) => SettlementOutcome::Completed,
         RecordResult::Decided(RecordOutcome::Rejected(Rejection::UserHoldsAnother {
             issued,
@@ -215,6 +221,7 @@ mod tests {
             (RecordResult::Decided(RecordOutcome::AlreadyRecorded), Some(SettlementOutcome::Completed)),
             (rejected(Rejection::UnknownEvent), None),
             (rejected(Rejection::BeforeRecordCutoff), None),
+            (RecordResult::Decided(RecordOutcome::Deferred(Deferral::StockMissing)), None),
             (rejected(Rejection::UnknownCoupon), Some(cancelled.clone())),
             (rejected(Rejection::DiscountMismatch), Some(cancelled.clone())),
             (rejected(Rejection::CouponHeldByAnother), Some(cancelled.clone())),

@@ -1,10 +1,11 @@
 //! Records issuances from Kafka in Postgres.
 //!
-//! [`batch`] decides the follow-ups of a batch, [`pipeline`] executes them, [`commits`] commits the offsets, [`watch`]
-//! checks the servers.
+//! [`batch`] decides the follow-ups of a batch, [`pipeline`] executes them, [`deferred`] holds records that wait,
+//! [`commits`] commits the offsets, [`watch`] checks the servers.
 
 mod batch;
 mod commits;
+mod deferred;
 mod metrics;
 mod pipeline;
 mod watch;
@@ -23,7 +24,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     commits::COMMITS,
     metrics::Metrics,
-    pipeline::{PIPELINE, Pipeline},
+    pipeline::{DEFERRED, PIPELINE, Pipeline},
     watch::{CONSUMER, KAFKA, POSTGRES, REDIS, Watcher},
 };
 
@@ -78,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
     let dead_letters = DeadLetters::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
     let metrics = Metrics::register(&mut registry);
-    let health = Health::new(&[KAFKA, POSTGRES, REDIS, CONSUMER, PIPELINE, COMMITS]);
+    let health = Health::new(&[KAFKA, POSTGRES, REDIS, CONSUMER, PIPELINE, DEFERRED, COMMITS]);
     let monitor = config.monitor.start(health.clone(), registry, shutdown.clone()).await?;
     tracing::info!(group = config.kafka_group, topic = kafka.topic, "consumer started");
 
@@ -94,7 +95,7 @@ async fn main() -> anyhow::Result<()> {
     if watcher.wait_for_servers().await.is_some() {
         let consumer = Consumer::new(&kafka, &config.kafka_group)?;
         let watcher = tokio::spawn(watcher.run(consumer.state()));
-        for dependency in [CONSUMER, PIPELINE, COMMITS] {
+        for dependency in [CONSUMER, PIPELINE, DEFERRED, COMMITS] {
             health.set(dependency, Ok::<_, String>(()));
         }
         let pipeline = Pipeline {

@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) recorded: Counter,
     pub(crate) already_recorded: Counter,
     dead_letters: Family<Reason, Counter>,
+    pub(crate) deferred_records: Gauge,
     pub(crate) coupons_returned: Counter,
     pub(crate) batch_messages: Histogram,
     pub(crate) batch_processing_duration: Histogram,
@@ -34,6 +35,7 @@ impl Metrics {
             recorded: Counter::default(),
             already_recorded: Counter::default(),
             dead_letters: Family::default(),
+            deferred_records: Gauge::default(),
             coupons_returned: Counter::default(),
             batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             batch_processing_duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
@@ -43,6 +45,7 @@ impl Metrics {
             recorded,
             already_recorded,
             dead_letters,
+            deferred_records,
             coupons_returned,
             batch_messages,
             batch_processing_duration,
@@ -55,6 +58,11 @@ impl Metrics {
             already_recorded,
         );
         registry.register("dead_letters", "Messages sent to the dead-letter topic, by reason", dead_letters);
+        registry.register(
+            "deferred_records",
+            "Records that wait because Postgres proves neither that they can be recorded nor that they never can be",
+            deferred_records,
+        );
         registry.register(
             "coupons_returned",
             "Coupons returned to the stock because their user holds another coupon",

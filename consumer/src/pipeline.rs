@@ -4,6 +4,9 @@
 //! recorded are sent to the dead-letter topic, the issued coupons are settled in Redis, and the offsets are
 //! committed.
 //!
+//! A record that Postgres can neither record nor reject yet is deferred: it is retried, and the commits from its batch
+//! on wait for it, while everything else is processed ([`crate::deferred`]).
+//!
 //! Up to [`MAX_IN_FLIGHT_BATCHES`] batches are in flight, each recorded in a transaction of its own. The steps after
 //! the recording run for one batch after the other, in the order in which they were consumed, so offsets are
 //! committed in order. [`commits`] commits them, and does not delay the next batch.
@@ -12,7 +15,7 @@
 //! Every step is idempotent and is retried until it succeeds. A batch whose offsets are not committed is consumed
 //! again after a crash, so no record is lost or counted twice. Only a dead letter may be written twice.
 
-use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
 
 use couponry_domain::IssuedRecord;
 use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message, PendingCommit};
@@ -26,11 +29,21 @@ use tracing::{Instrument as _, Span};
 use crate::{
     batch::{self, DeadLetter, FollowUps, RecordResult},
     commits,
+    deferred::{Deferrals, DeferredMessage},
     metrics::Metrics,
 };
 
 /// The dependency that `/readyz` reports while a step fails.
 pub(crate) const PIPELINE: &str = "pipeline";
+
+/// The dependency that `/readyz` reports while records are deferred.
+pub(crate) const DEFERRED: &str = "deferred records";
+
+/// Time between two attempts to record the deferred records.
+const DEFERRED_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The most deferred records of an event that are recorded in one transaction.
+const MAX_RETRIED: usize = 1000;
 
 /// How long leaving the consumer group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +53,9 @@ const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// One batch is recorded while the one before it is settled. Postgres uses a process for each that is being recorded.
 const MAX_IN_FLIGHT_BATCHES: usize = 2;
+
+/// After this time without a result of a step, the process is not ready.
+const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The most characters of a dead letter's detail in the log. The detail may quote the message, which may be long.
 const MAX_LOGGED_DETAIL: usize = 200;
@@ -146,8 +162,6 @@ impl Pipeline {
         let results = self.record(&decoded.records).await?;
         couponry_failpoint::crash("consumer.after-record");
         let follow_ups = decoded.follow_ups(results);
-        self.metrics.recorded.inc_by(follow_ups.recorded);
-        self.metrics.already_recorded.inc_by(follow_ups.already_recorded);
         Ok(Recorded { batch, committer, follow_ups, begin, span })
     }
 
@@ -157,40 +171,114 @@ impl Pipeline {
         commits: mpsc::UnboundedSender<PendingCommit>,
     ) -> Result<(), Interrupted> {
         let mut settled = Ok(());
-        while let Some(recording) = recordings.recv().await {
-            let recorded = recording.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
-            settled = match (settled, recorded) {
-                (Ok(()), Ok(recorded)) => {
-                    let span = recorded.span.clone();
-                    self.settle(recorded, &commits).instrument(span).await
+        let mut deferrals = Deferrals::new();
+        let mut retry_at = Instant::now();
+        loop {
+            // After an interruption, the batches are awaited but not settled: each holds the connection that leaves the
+            // group, and its offsets must not be committed before those of the interrupted batch.
+            let is_active = settled.is_ok() && !self.shutdown.is_cancelled();
+            tokio::select! {
+                recording = recordings.recv(), if !is_active || !deferrals.is_full() => {
+                    let Some(recording) = recording else { break };
+                    let recorded = recording.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+                    settled = match (settled, recorded) {
+                        (Ok(()), Ok(recorded)) => {
+                            let span = recorded.span.clone();
+                            self.settle(recorded, &mut deferrals, &commits).instrument(span).await
+                        }
+                        _ => Err(Interrupted),
+                    };
                 }
-                // The batches after an interrupted one are awaited but not settled: each holds the connection that
-                // leaves the group, and its offsets must not be committed before those of the interrupted batch.
-                _ => Err(Interrupted),
-            };
+                () = tokio::time::sleep_until(retry_at), if is_active && !deferrals.is_empty() => {
+                    settled = self.retry_deferred(&mut deferrals, &commits).await;
+                    retry_at = Instant::now() + DEFERRED_INTERVAL;
+                }
+                () = self.shutdown.cancelled(), if is_active => {}
+            }
         }
-        settled
+        if deferrals.is_empty() { settled } else { Err(Interrupted) }
     }
 
     async fn settle(
         &self,
         recorded: Recorded,
+        deferrals: &mut Deferrals<PendingCommit>,
         commits: &mpsc::UnboundedSender<PendingCommit>,
     ) -> Result<(), Interrupted> {
         let Recorded { batch, committer, follow_ups, begin, span: _ } = recorded;
-        let FollowUps { settlements, dead_letters, recorded, already_recorded } = follow_ups;
-        self.send_to_dlq(&batch.messages, dead_letters).await?;
+        let (recorded, already_recorded) = (follow_ups.recorded, follow_ups.already_recorded);
+        let deferred = self.follow_up(&batch.messages, follow_ups).await?;
+        couponry_failpoint::crash("consumer.before-offsets");
+        let is_first = deferrals.is_empty();
+        deferrals.push(committer.after(&batch), deferred);
+        if is_first && !deferrals.is_empty() {
+            let records = deferrals.describe();
+            tracing::warn!(records, "deferred records that can be neither recorded nor rejected");
+        }
+        self.commit(deferrals, commits);
+        self.metrics.batch_processing_duration.observe(begin.elapsed().as_secs_f64());
+        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch settled");
+        Ok(())
+    }
+
+    /// Executes the follow-ups of these messages, and returns those that are deferred.
+    async fn follow_up(
+        &self,
+        messages: &[Message],
+        follow_ups: FollowUps,
+    ) -> Result<Vec<DeferredMessage>, Interrupted> {
+        let FollowUps { settlements, dead_letters, recorded, already_recorded, deferred } = follow_ups;
+        self.metrics.recorded.inc_by(recorded);
+        self.metrics.already_recorded.inc_by(already_recorded);
+        self.send_to_dlq(messages, dead_letters).await?;
         for ((event, uid), settlements) in settlements {
             let settled = self.retry_step("settling in Redis", || self.stock.settle(&event, uid, &settlements)).await?;
             if let Fenced::Applied(settled) = settled {
                 self.metrics.coupons_returned.inc_by(settled.returned);
             }
         }
-        couponry_failpoint::crash("consumer.before-offsets");
-        // The receiver only ends before the sender if it has panicked.
-        let _ = commits.send(committer.after(&batch));
-        self.metrics.batch_processing_duration.observe(begin.elapsed().as_secs_f64());
-        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch settled");
+        let deferred = deferred.into_iter().map(|(index, event, cause)| DeferredMessage {
+            event,
+            cause: cause.to_string(),
+            message: messages[index].clone(),
+        });
+        Ok(deferred.collect())
+    }
+
+    /// Commits the batches before the first deferred record, and publishes how many records are deferred.
+    fn commit(&self, deferrals: &mut Deferrals<PendingCommit>, commits: &mpsc::UnboundedSender<PendingCommit>) {
+        while let Some(commit) = deferrals.pop_committable() {
+            // The receiver only ends before the sender if it has panicked.
+            let _ = commits.send(commit);
+        }
+        let count = deferrals.len();
+        self.metrics.deferred_records.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.health.set(DEFERRED, if count == 0 { Ok(()) } else { Err(deferrals.describe()) });
+    }
+
+    /// Records the deferred records, or decides that they never can be.
+    async fn retry_deferred(
+        &self,
+        deferrals: &mut Deferrals<PendingCommit>,
+        commits: &mpsc::UnboundedSender<PendingCommit>,
+    ) -> Result<(), Interrupted> {
+        for event in deferrals.events() {
+            loop {
+                let messages = deferrals.first(event, MAX_RETRIED);
+                if messages.is_empty() {
+                    break;
+                }
+                let decoded = batch::decode(&messages);
+                let results = self.record(&decoded.records).await?;
+                let still = self.follow_up(&messages, decoded.follow_ups(results)).await?;
+                let is_decided = still.is_empty();
+                deferrals.replace_first(event, messages.len(), still);
+                self.commit(deferrals, commits);
+                if !is_decided {
+                    break;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -241,6 +329,16 @@ impl Pipeline {
         join_all(deliveries).await.into_iter().collect()
     }
 
+    /// Waits for an attempt. The process is not ready while it takes too long.
+    async fn watch_step<T>(&self, step: &str, attempt: impl Future<Output = T>) -> T {
+        let mut attempt = pin!(attempt);
+        if let Ok(result) = tokio::time::timeout(STEP_TIMEOUT, &mut attempt).await {
+            return result;
+        }
+        self.health.set(PIPELINE, Err(format!("{step}: no result for {STEP_TIMEOUT:?}")));
+        attempt.await
+    }
+
     /// Retries a step until it succeeds. The process is not ready while it fails.
     async fn retry_step<T, E, F>(&self, step: &str, attempt: impl Fn() -> F) -> Result<T, Interrupted>
     where
@@ -248,7 +346,7 @@ impl Pipeline {
         F: Future<Output = Result<T, E>>,
     {
         let attempt = || async {
-            attempt().await.map_err(error_chain).inspect_err(|error| {
+            self.watch_step(step, attempt()).await.map_err(error_chain).inspect_err(|error| {
                 self.health.set(PIPELINE, Err(format!("{step}: {error}")));
             })
         };

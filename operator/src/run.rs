@@ -80,8 +80,7 @@ impl Migrate {
         let _telemetry = self.telemetry.init(SERVICE)?;
         let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
         let database = Database::open(&self.postgres)?;
-        anyhow::ensure!(startup::migrate(&database, &shutdown).await, "shut down before the schema was migrated");
-        Ok(())
+        startup::migrate(&database, &shutdown).await
     }
 }
 

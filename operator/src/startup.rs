@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, error::Error, time::Duration};
 use anyhow::Context as _;
 use couponry_crds::CouponEvent;
 use couponry_kafka::{KafkaSettings, TopicMismatch, TopicSettings};
-use couponry_postgres::Database;
+use couponry_postgres::{Database, DatabaseError};
 use couponry_redis::Stock;
 use couponry_runtime::{CancellationToken, Health, retry_until_ok};
 use kube::{Api, api::ListParams};
@@ -20,9 +20,15 @@ const MIGRATE: &str = "migrate the database schema";
 /// How often Postgres and Redis are pinged after the start.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Migrates the schema, retrying until Postgres is available. Returns false if the shutdown came first.
-pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -> bool {
-    retry_until_ok(MIGRATE, shutdown, async || database.migrate().await).await.is_some()
+/// Migrates the schema, retrying until Postgres is available. Fails if the database is not suitable, or if the shutdown
+/// came first.
+pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let attempt = async || match database.migrate().await {
+        Err(error @ DatabaseError::Encoding(_)) => Ok(Err(error)),
+        result => result.map(Ok),
+    };
+    let migrated = retry_until_ok(MIGRATE, shutdown, attempt).await;
+    Ok(migrated.context("shut down before the schema was migrated")??)
 }
 
 /// Waits for everything that the operator needs. Returns the deviations of existing topics from the settings, or None

@@ -4,7 +4,7 @@ use couponry_domain::IssuedCoupon;
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::{
-    outcome::{RecordOutcome, Rejection},
+    outcome::{Deferral, RecordOutcome, Rejection},
     row::{self, InvalidRow},
 };
 
@@ -13,6 +13,8 @@ use crate::{
 #[expect(clippy::struct_excessive_bools, reason = "each is a column of the query")]
 pub(crate) struct RecordState {
     event_exists: bool,
+    /// The number of coupons that were generated.
+    generated: u64,
     is_before_cutoff: bool,
     coupon_exists: bool,
     same_discount: bool,
@@ -34,6 +36,7 @@ impl RecordState {
         };
         let state = Self {
             event_exists: row.try_get("event_exists")?,
+            generated: row::count(row, "generated")?,
             is_before_cutoff: row.try_get("is_before_cutoff")?,
             coupon_exists: row.try_get("coupon_exists")?,
             same_discount: row.try_get("same_discount")?,
@@ -43,24 +46,47 @@ impl RecordState {
         Ok((row.try_get("position")?, state))
     }
 
-    /// The outcome for a record of this user. None: nothing prevents the record (any more), so it has to be retried.
-    pub(crate) fn outcome(self, user: &str) -> Option<RecordOutcome> {
-        let rejection = match self {
-            Self { event_exists: false, .. } => Rejection::UnknownEvent,
-            Self { holder: Some(holder), .. } if holder == user => return Some(RecordOutcome::AlreadyRecorded),
-            Self { is_before_cutoff: true, .. } => Rejection::BeforeRecordCutoff,
-            // Precedes every defect of the coupon: the user's entry in Redis has to be replaced by this coupon.
-            Self { user_coupon: Some(issued), same_discount, holder, .. } => {
-                let record_coupon_is_free = same_discount && holder.is_none();
-                Rejection::UserHoldsAnother { issued, record_coupon_is_free }
-            }
-            Self { coupon_exists: false, .. } => Rejection::UnknownCoupon,
-            Self { same_discount: false, .. } => Rejection::DiscountMismatch,
-            Self { holder: Some(_), .. } => Rejection::CouponHeldByAnother,
-            Self { holder: None, user_coupon: None, .. } => return None,
-        };
-        Some(RecordOutcome::Rejected(rejection))
+    /// What follows for the record of this user.
+    pub(crate) fn conclusion(self, user: &str) -> Conclusion {
+        let Self { event_exists, generated, is_before_cutoff, coupon_exists, same_discount, holder, user_coupon } =
+            self;
+        let rejected = |rejection| Conclusion::Certain(RecordOutcome::Rejected(rejection));
+        if !event_exists {
+            return rejected(Rejection::UnknownEvent);
+        }
+        if holder.as_deref() == Some(user) {
+            return Conclusion::Certain(RecordOutcome::AlreadyRecorded);
+        }
+        if is_before_cutoff {
+            return rejected(Rejection::BeforeRecordCutoff);
+        }
+        if generated == 0 {
+            return Conclusion::Certain(RecordOutcome::Deferred(Deferral::StockNotGenerated));
+        }
+        // Precedes every defect of the coupon: the user's entry in Redis has to be replaced by this coupon.
+        if let Some(issued) = user_coupon {
+            let record_coupon_is_free = same_discount && holder.is_none();
+            let rejection = Rejection::UserHoldsAnother { issued, record_coupon_is_free };
+            return if coupon_exists { rejected(rejection) } else { Conclusion::IfStockIsComplete(rejection) };
+        }
+        match (coupon_exists, same_discount, holder) {
+            (true, false, _) => rejected(Rejection::DiscountMismatch),
+            (_, _, Some(_)) => rejected(Rejection::CouponHeldByAnother),
+            (true, true, None) => Conclusion::Recordable,
+            (false, _, None) => Conclusion::IfStockIsComplete(Rejection::UnknownCoupon),
+        }
     }
+}
+
+/// What the state of a record implies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Conclusion {
+    /// The outcome is certain.
+    Certain(RecordOutcome),
+    /// The coupon was not found. That alone is no proof: it is rejected only if the stock has all its coupons.
+    IfStockIsComplete(Rejection),
+    /// Nothing prevents the record (any more), so it has to be retried.
+    Recordable,
 }
 
 #[cfg(test)]
@@ -70,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcome_matches_record_state() {
+    fn conclusion_matches_record_state() {
         let other = IssuedCoupon {
             user_id: "u1".parse().unwrap(),
             coupon: "B".parse().unwrap(),
@@ -79,6 +105,7 @@ mod tests {
         };
         let free = RecordState {
             event_exists: true,
+            generated: 10,
             is_before_cutoff: false,
             coupon_exists: true,
             same_discount: true,
@@ -87,30 +114,35 @@ mod tests {
         };
         let user_coupon = Some(other.clone());
         let by = |holder: &str| Some(holder.to_owned());
-        let rejected = |rejection| Some(RecordOutcome::Rejected(rejection));
+        let rejected = |rejection| Conclusion::Certain(RecordOutcome::Rejected(rejection));
+        let if_complete = Conclusion::IfStockIsComplete;
+        let already_recorded = Conclusion::Certain(RecordOutcome::AlreadyRecorded);
+        let deferred = Conclusion::Certain(RecordOutcome::Deferred(Deferral::StockNotGenerated));
         let another =
             |is_free| rejected(Rejection::UserHoldsAnother { issued: other.clone(), record_coupon_is_free: is_free });
         let unknown_coupon = RecordState { coupon_exists: false, same_discount: false, ..free.clone() };
         let recorded = RecordState { holder: by("u1"), ..free.clone() };
         let cases = [
-            (free.clone(), None),
+            (free.clone(), Conclusion::Recordable),
             (RecordState { event_exists: false, ..free.clone() }, rejected(Rejection::UnknownEvent)),
-            (unknown_coupon.clone(), rejected(Rejection::UnknownCoupon)),
+            (unknown_coupon.clone(), if_complete(Rejection::UnknownCoupon)),
+            (RecordState { generated: 0, ..unknown_coupon.clone() }, deferred),
+            (RecordState { holder: by("u2"), ..unknown_coupon.clone() }, rejected(Rejection::CouponHeldByAnother)),
             (RecordState { same_discount: false, ..free.clone() }, rejected(Rejection::DiscountMismatch)),
-            (
-                RecordState { user_coupon: user_coupon.clone(), ..recorded.clone() },
-                Some(RecordOutcome::AlreadyRecorded),
-            ),
+            (RecordState { user_coupon: user_coupon.clone(), ..recorded.clone() }, already_recorded.clone()),
             (RecordState { is_before_cutoff: true, ..free.clone() }, rejected(Rejection::BeforeRecordCutoff)),
-            (RecordState { is_before_cutoff: true, ..recorded }, Some(RecordOutcome::AlreadyRecorded)),
+            (RecordState { is_before_cutoff: true, ..recorded }, already_recorded),
             (RecordState { holder: by("u2"), ..free.clone() }, rejected(Rejection::CouponHeldByAnother)),
             (RecordState { user_coupon: user_coupon.clone(), ..free.clone() }, another(true)),
             (RecordState { holder: by("u2"), user_coupon: user_coupon.clone(), ..free.clone() }, another(false)),
             (RecordState { same_discount: false, user_coupon: user_coupon.clone(), ..free }, another(false)),
-            (RecordState { user_coupon, ..unknown_coupon }, another(false)),
+            (
+                RecordState { user_coupon, ..unknown_coupon },
+                if_complete(Rejection::UserHoldsAnother { issued: other.clone(), record_coupon_is_free: false }),
+            ),
         ];
-        for (state, outcome) in cases {
-            assert_eq!(state.clone().outcome("u1"), outcome, "{state:?}");
+        for (state, conclusion) in cases {
+            assert_eq!(state.clone().conclusion("u1"), conclusion, "{state:?}");
         }
     }
 }

@@ -10,7 +10,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode},
 };
 
-use crate::error::{DatabaseError, DriverError, Operation};
+use crate::{
+    error::{DatabaseError, DriverError, Operation},
+    session_settings::{LONG, MIGRATION, SHORT, SessionSettings},
+};
 
 /// The migrations of this version. A later version may have applied more of them: migrations only add.
 pub(crate) fn migrations() -> Migrator {
@@ -25,13 +28,21 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection attempt may take that finds out why the pool has none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an operation may take that usually takes milliseconds.
+/// The connections of each of the two pools.
+const MAX_CONNECTIONS: u32 = 8;
+
+/// How long an operation may take that usually takes milliseconds. Longer than the `statement_timeout` of its session,
+/// so that Postgres ends a slow statement before its client stops waiting.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The database. A clone shares the connections.
 #[derive(Clone, Debug)]
 pub struct Database {
-    pub(crate) pool: PgPool,
+    /// For short operations.
+    pool: PgPool,
+    /// For operations that may take minutes. They have connections of their own, so that short ones never wait for
+    /// them.
+    pub(crate) long_pool: PgPool,
 }
 
 impl Database {
@@ -51,18 +62,10 @@ impl Database {
         if let Some(certificates) = &settings.ca_certificates {
             options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(certificates.pem().into());
         }
-        let pool = PgPoolOptions::new()
-            .max_connections(8)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    // A generic plan would consider the partitions of all events.
-                    sqlx::query("SET plan_cache_mode = force_custom_plan").execute(connection).await?;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self {
+            pool: connect_lazy(options.clone(), MAX_CONNECTIONS, SHORT),
+            long_pool: connect_lazy(options, MAX_CONNECTIONS, LONG),
+        })
     }
 
     /// Fails if Postgres does not respond.
@@ -74,11 +77,9 @@ impl Database {
 
     /// Applies the missing migrations. Concurrent calls wait for each other.
     pub async fn migrate(&self) -> Result<(), DatabaseError> {
+        self.require_utf8().await?;
         // sqlx takes a session lock and keeps it after an error. This session is always closed.
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(self.pool.connect_options().as_ref().clone());
+        let pool = connect_lazy(self.pool.connect_options().as_ref().clone(), 1, MIGRATION);
         let migrated = migrations().run(&pool).await;
         pool.close().await;
         migrated.map_err(|error| match error {
@@ -89,8 +90,9 @@ impl Database {
         })
     }
 
-    /// Whether all migrations of this version are applied.
+    /// Whether all migrations of this version are applied. Fails if the encoding of the database is not UTF8.
     pub async fn is_migrated(&self) -> Result<bool, DatabaseError> {
+        self.require_utf8().await?;
         let applied = self.applied_migrations().await?;
         Ok(migrations().iter().all(|migration| applied.contains(&migration.version)))
     }
@@ -122,8 +124,18 @@ impl Database {
         .await
     }
 
+    /// A session for a short operation.
     pub(crate) async fn session(&self, operation: Operation) -> Result<Session, DatabaseError> {
-        match self.pool.acquire().await {
+        self.acquire(&self.pool, operation).await
+    }
+
+    /// A session for an operation that may take minutes.
+    pub(crate) async fn long_session(&self, operation: Operation) -> Result<Session, DatabaseError> {
+        self.acquire(&self.long_pool, operation).await
+    }
+
+    async fn acquire(&self, pool: &PgPool, operation: Operation) -> Result<Session, DatabaseError> {
+        match pool.acquire().await {
             Ok(connection) => Ok(Session { connection, operation, finished: false }),
             Err(sqlx::Error::PoolTimedOut) => Err(self.connect_error(operation).await),
             Err(cause) => Err(DatabaseError::at(operation)(cause)),
@@ -142,6 +154,14 @@ impl Database {
     }
 }
 
+fn connect_lazy(options: PgConnectOptions, max_connections: u32, settings: &'static SessionSettings) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(settings.apply(connection)))
+        .connect_lazy_with(options)
+}
+
 /// Limits the time of a short operation. A connection whose peer has vanished returns no error by itself.
 pub(crate) async fn with_timeout<T>(
     operation: Operation,
@@ -151,7 +171,7 @@ pub(crate) async fn with_timeout<T>(
 }
 
 /// A connection for more than one statement. Only [`Session::finish`] returns it to the pool. Otherwise (an error, or a
-/// dropped future) it is closed, and Postgres rolls back: in sqlx 0.9.0, a connection that is dropped while it begins a
+/// dropped future) it is closed, and Postgres cancels its statement and rolls back: in sqlx 0.9.0, a connection that is dropped while it begins a
 /// transaction remains inside the transaction for its next user.
 pub(crate) struct Session {
     connection: PoolConnection<Postgres>,

@@ -1,18 +1,23 @@
 //! Reading the coupons of an event.
 
 use couponry_domain::{Coupon, Discount, UserId, Uuid, code::CouponCode};
-use futures::{StreamExt as _, stream::BoxStream};
-use sqlx::{Row as _, postgres::PgRow};
+use futures::{StreamExt as _, TryStreamExt as _, future::ready, stream::BoxStream};
+use sqlx::{
+    AssertSqlSafe, Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 
 use crate::{
     connection::Database,
     error::{DatabaseError, Operation},
     row::{self, InvalidRow},
+    stock_table::StockTable,
 };
 
 const OPERATION: Operation = Operation::ReadCoupons;
 
-/// A coupon and its holder: a row of the view `coupon_status`.
+/// A coupon and its holder: as in the view `coupon_status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CouponStatus {
     /// Its position in the shuffled order.
@@ -29,64 +34,84 @@ impl Database {
     /// Up to `limit` coupons of the event, by ordinal, from `from_ordinal` on.
     pub async fn coupons(&self, uid: Uuid, from_ordinal: u64, limit: u32) -> Result<Vec<Coupon>, DatabaseError> {
         let Ok(from) = i64::try_from(from_ordinal) else { return Ok(Vec::new()) };
-        let rows = self
-            .with_connection(OPERATION, async |connection| {
-                sqlx::query(
-                    "SELECT ordinal, code, type, value FROM coupon
-                     WHERE event_uid = $1 AND ordinal >= $2 ORDER BY ordinal LIMIT $3",
-                )
-                .bind(uid)
-                .bind(from)
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
-            })
-            .await?;
-        rows.iter().map(coupon).collect::<Result<_, _>>().map_err(|invalid| invalid.in_operation(OPERATION))
+        let query = format!(
+            "SELECT ordinal, code, type, value FROM {} WHERE ordinal >= $1 ORDER BY ordinal LIMIT $2",
+            StockTable(uid)
+        );
+        self.read(uid, sqlx::query(AssertSqlSafe(query)).bind(from).bind(i64::from(limit))).await
     }
 
     /// Those of these coupons that the event has.
     pub async fn coupons_by_code(&self, uid: Uuid, codes: &[CouponCode]) -> Result<Vec<Coupon>, DatabaseError> {
         let codes: Vec<&str> = codes.iter().map(CouponCode::as_str).collect();
-        let rows = self
-            .with_connection(OPERATION, async |connection| {
-                sqlx::query("SELECT ordinal, code, type, value FROM coupon WHERE event_uid = $1 AND code = ANY($2)")
-                    .bind(uid)
-                    .bind(codes)
-                    .fetch_all(connection)
-                    .await
-            })
-            .await?;
+        let query = format!("SELECT ordinal, code, type, value FROM {} WHERE code = ANY($1)", StockTable(uid));
+        self.read(uid, sqlx::query(AssertSqlSafe(query)).bind(codes)).await
+    }
+
+    async fn read(&self, uid: Uuid, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<Coupon>, DatabaseError> {
+        let read = self.with_connection(OPERATION, async |connection| query.fetch_all(connection).await).await;
+        let rows = match read {
+            Err(error) if error.is_undefined_table() => {
+                self.require_no_stock(uid).await?;
+                return Ok(Vec::new());
+            }
+            rows => rows?,
+        };
         rows.iter().map(coupon).collect::<Result<_, _>>().map_err(|invalid| invalid.in_operation(OPERATION))
     }
 
     /// Streams all coupons of the event by ordinal, with constant memory.
     #[must_use]
     pub fn stream_coupons(&self, uid: Uuid) -> BoxStream<'_, Result<Coupon, DatabaseError>> {
-        sqlx::query("SELECT ordinal, code, type, value FROM coupon WHERE event_uid = $1 ORDER BY ordinal")
-            .bind(uid)
-            .fetch(&self.pool)
-            .map(move |row| {
-                let row = row.map_err(DatabaseError::at(OPERATION))?;
-                coupon(&row).map_err(|invalid| invalid.in_operation(OPERATION))
-            })
-            .boxed()
+        let query = format!("SELECT ordinal, code, type, value FROM {} ORDER BY ordinal", StockTable(uid));
+        self.stream(uid, sqlx::query(AssertSqlSafe(query)), coupon)
     }
 
     /// Streams all coupons of the event with their holders by ordinal, with constant memory.
     #[must_use]
     pub fn stream_coupon_status(&self, uid: Uuid) -> BoxStream<'_, Result<CouponStatus, DatabaseError>> {
-        sqlx::query(
-            "SELECT ordinal, code, type, value, user_id, (extract(epoch FROM issued_at) * 1000)::bigint AS issued_at
-             FROM coupon_status WHERE event_uid = $1 ORDER BY ordinal",
-        )
-        .bind(uid)
-        .fetch(&self.pool)
-        .map(move |row| {
-            let row = row.map_err(DatabaseError::at(OPERATION))?;
-            coupon_status(&row).map_err(|invalid| invalid.in_operation(OPERATION))
-        })
-        .boxed()
+        let query = format!(
+            "SELECT stock.ordinal, stock.code, stock.type, stock.value, issuance.user_id,
+                    (extract(epoch FROM issuance.issued_at) * 1000)::bigint AS issued_at
+             FROM {} AS stock LEFT JOIN issuance ON issuance.event_uid = $1 AND issuance.code = stock.code
+             ORDER BY stock.ordinal",
+            StockTable(uid)
+        );
+        self.stream(uid, sqlx::query(AssertSqlSafe(query)).bind(uid), coupon_status)
+    }
+
+    fn stream<'a, T: Send + 'a>(
+        &'a self,
+        uid: Uuid,
+        query: Query<'a, Postgres, PgArguments>,
+        parse: fn(&PgRow) -> Result<T, InvalidRow>,
+    ) -> BoxStream<'a, Result<T, DatabaseError>> {
+        query
+            .persistent(false)
+            .fetch(&self.long_pool)
+            .map_err(DatabaseError::at(OPERATION))
+            .then(move |row| async move {
+                match row {
+                    Ok(row) => parse(&row).map(Some).map_err(|invalid| invalid.in_operation(OPERATION)),
+                    Err(error) if error.is_undefined_table() => self.require_no_stock(uid).await.map(|()| None),
+                    Err(error) => Err(error),
+                }
+            })
+            .try_filter_map(|parsed| ready(Ok(parsed)))
+            .boxed()
+    }
+
+    /// The table of the event does not exist. Fails if coupons were generated.
+    async fn require_no_stock(&self, uid: Uuid) -> Result<(), DatabaseError> {
+        let generated: bool = self
+            .with_connection(OPERATION, async |connection| {
+                sqlx::query_scalar("SELECT EXISTS (SELECT FROM discount_policy WHERE event_uid = $1)")
+                    .bind(uid)
+                    .fetch_one(connection)
+                    .await
+            })
+            .await?;
+        if generated { Err(DatabaseError::StockMissing { operation: OPERATION, uid }) } else { Ok(()) }
     }
 }
 

@@ -83,6 +83,20 @@ pub enum DatabaseError {
     /// The migrations of this version conflict with those of the database.
     #[error("{}", Operation::Migrate)]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The text of the database has another encoding than UTF8, so it cannot store every user.
+    #[error(
+        "the database has the encoding {0}, but UTF8 is required: create it again with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
+    /// Coupons of the event were generated, but their table does not exist.
+    #[error("{operation}: the table coupon_{} of the event does not exist", uid.simple())]
+    StockMissing {
+        /// The operation that failed.
+        operation: Operation,
+        /// The event.
+        uid: Uuid,
+    },
     /// The event is not registered.
     #[error("{operation}: the event {uid} is not registered")]
     UnknownEvent {
@@ -119,7 +133,7 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    pub(crate) fn at(operation: Operation) -> impl FnOnce(sqlx::Error) -> Self {
+    pub(crate) fn at(operation: Operation) -> impl Fn(sqlx::Error) -> Self + Copy {
         move |cause| Self::Postgres { operation, cause: DriverError(cause) }
     }
 
@@ -155,7 +169,15 @@ impl DatabaseError {
     #[must_use]
     pub fn is_invalid_data(&self) -> bool {
         // 22 data exception, 23 integrity constraint violation, 54 program limit exceeded.
-        self.sqlstate().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+        let is_rejected = |code: String| {
+            ["22", "23", "54"].iter().any(|class| code.starts_with(class)) && !is_about_the_server(&code)
+        };
+        self.sqlstate().is_some_and(is_rejected)
+    }
+
+    /// Whether a table of the statement does not exist.
+    pub(crate) fn is_undefined_table(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "42P01")
     }
 
     /// Whether a row with the same key exists.
@@ -168,5 +190,30 @@ impl DatabaseError {
         // Serialization failure, deadlock; or a foreign key violation because the event was just deleted: the retry
         // finds out.
         self.sqlstate().is_some_and(|code| ["40001", "40P01", "23503"].contains(&code.as_str()))
+    }
+}
+
+/// Whether an error whose class is that of invalid data is caused by the state or the settings of the server.
+///
+/// Records are valid UTF-8 without control characters, so 22021 (byte sequence not valid in the encoding) and 22P05 (no
+/// equivalent in the encoding) mean that the encoding of the database or of the session is not UTF8. 22P03 (binary
+/// representation) is about the protocol, 23503 about an event that was just deleted, 23505 is not possible with `ON
+/// CONFLICT` and an intact index, 54001 and 54023 are limits that an administrator sets.
+fn is_about_the_server(code: &str) -> bool {
+    ["22021", "22P05", "22P03", "23503", "23505", "54001", "54023"].contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_about_the_server_are_not_about_data() {
+        for code in ["22P05", "22021", "23503"] {
+            assert!(is_about_the_server(code), "{code}");
+        }
+        for code in ["22001", "22003", "23514", "54000"] {
+            assert!(!is_about_the_server(code), "{code}");
+        }
     }
 }

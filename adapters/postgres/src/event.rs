@@ -9,7 +9,6 @@ use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use crate::{
     connection::{Database, with_timeout},
     error::{DatabaseError, Operation},
-    partition::Partition,
     row::{self, InvalidRow},
 };
 
@@ -141,27 +140,6 @@ impl Database {
                 .await
         })
         .await
-    }
-
-    /// Deletes the event with its coupons and issuances. It does nothing if the event does not exist.
-    ///
-    /// It uses two transactions. Interrupted between them, the event remains without coupons until the call is
-    /// repeated.
-    pub async fn delete_event(&self, uid: Uuid) -> Result<(), DatabaseError> {
-        let at = || DatabaseError::at(Operation::DeleteEvent);
-        // Dropping a partition locks `coupon`, and deleting the issuances may take long, so each is a transaction of
-        // its own. Without its coupons, nothing can be recorded for the event any more.
-        let mut session = self.session(Operation::DeleteEvent).await?;
-        let mut tx = session.begin().await?;
-        Partition(uid).drop(&mut tx).await.map_err(at())?;
-        tx.commit().await.map_err(at())?;
-        let mut tx = session.begin().await?;
-        for delete in ["DELETE FROM issuance WHERE event_uid = $1", "DELETE FROM coupon_event WHERE uid = $1"] {
-            sqlx::query(delete).bind(uid).execute(&mut *tx).await.map_err(at())?;
-        }
-        tx.commit().await.map_err(at())?;
-        session.finish();
-        Ok(())
     }
 }
 

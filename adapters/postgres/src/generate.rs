@@ -10,7 +10,7 @@ use crate::{
     connection::Database,
     error::{DatabaseError, Operation},
     event::{self, StoredEvent},
-    partition::Partition,
+    stock_table::StockTable,
 };
 
 /// The size of the chunks that are sent to Postgres, in bytes.
@@ -37,7 +37,7 @@ impl Database {
         let operation = Operation::GenerateCoupons;
         let uid = known.uid;
         let at = || DatabaseError::at(operation);
-        let mut session = self.session(operation).await?;
+        let mut session = self.long_session(operation).await?;
         let mut tx = session.begin().await?;
         sqlx::raw_sql(KEEPALIVE).execute(&mut *tx).await.map_err(at())?;
         let event = event::lock(&mut tx, uid, operation).await?;
@@ -51,7 +51,7 @@ impl Database {
         if !batch.is_empty() {
             let is_first = event.stock.is_empty();
             if is_first {
-                Partition(uid).create(&mut tx).await.map_err(at())?;
+                StockTable(uid).create(&mut tx).await.map_err(at())?;
             }
             let copied = copy(&mut tx, &event, batch, is_first, &mut progress).await.map_err(at())?;
             if copied != batch.len() {
@@ -59,7 +59,7 @@ impl Database {
                 return Err(DatabaseError::Corrupt { operation, detail });
             }
             if is_first {
-                Partition(uid).attach(&mut tx).await.map_err(at())?;
+                StockTable(uid).index(&mut tx).await.map_err(at())?;
             }
             add_to_counts(&mut tx, &event, batch).await.map_err(at())?;
         }
@@ -70,12 +70,13 @@ impl Database {
     }
 
     /// Discards the stock of an event that was never opened, and increments its stock epoch. It does nothing if another
-    /// operator has done so since the caller has read the event.
+    /// operator has done so since the caller has read the event. Fails after some seconds, and can be retried, while a
+    /// long statement reads this stock; other events are not affected.
     pub async fn discard_stock(&self, known: &StoredEvent) -> Result<(), DatabaseError> {
         let operation = Operation::DiscardStock;
         let uid = known.uid;
         let at = || DatabaseError::at(operation);
-        let mut session = self.session(operation).await?;
+        let mut session = self.long_session(operation).await?;
         let mut tx = session.begin().await?;
         let event = event::lock(&mut tx, uid, operation).await?;
         if event.opened_at.is_some() {
@@ -91,7 +92,7 @@ impl Database {
             .execute(&mut *tx)
             .await
             .map_err(at())?;
-        Partition(uid).drop(&mut tx).await.map_err(at())?;
+        StockTable(uid).drop(&mut tx).await.map_err(at())?;
         sqlx::query("DELETE FROM discount_policy WHERE event_uid = $1")
             .bind(uid)
             .execute(&mut *tx)
@@ -103,7 +104,7 @@ impl Database {
     }
 }
 
-/// Copies the coupons into the partition, and returns the number of inserted rows.
+/// Copies the coupons into the stock, and returns the number of inserted rows.
 ///
 /// The coupons are computed on a thread of their own, a few chunks ahead of Postgres, with constant memory.
 async fn copy(
@@ -133,7 +134,7 @@ async fn copy(
         let _ = sender.blocking_send((chunk, generated));
     });
 
-    let mut copy = connection.copy_in_raw(&Partition(event.uid).copy(freeze)).await?;
+    let mut copy = connection.copy_in_raw(&StockTable(event.uid).copy(freeze)).await?;
     while let Some((chunk, generated)) = chunks.recv().await {
         copy.send(chunk.into_bytes()).await?;
         progress(generated);

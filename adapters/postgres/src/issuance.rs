@@ -94,7 +94,7 @@ impl Database {
              FROM issuance WHERE event_uid = $1",
         )
         .bind(uid)
-        .fetch(&self.pool)
+        .fetch(&self.long_pool)
         .map(|row| {
             let row = row.map_err(DatabaseError::at(OPERATION))?;
             issuance(&row).map_err(|invalid| invalid.in_operation(OPERATION))

@@ -10,27 +10,33 @@
 //! - Registering and generating are one transaction each: a process that is killed leaves no partial result, and the
 //!   call can be repeated.
 //! - Recording is idempotent: any record may be recorded again, also concurrently.
-//! - Every future may be dropped at any await: the connections of other calls are not affected.
+//! - A record is rejected only for what a query has found, never for what it has not found, unless the same snapshot
+//!   proves that the stock is complete. Otherwise it is deferred.
+//! - No statement of an event locks or plans over anything that another event's recording needs exclusively.
+//! - Every future may be dropped at any await: the connections of other calls are not affected, and Postgres cancels
+//!   its statement within a second or two.
 
 mod classification;
 mod connection;
 mod coupons;
+mod deletion;
 mod error;
 mod event;
 mod generate;
 mod issuance;
 mod opening;
 mod outcome;
-mod partition;
 mod record;
 mod record_cutoff;
 mod row;
 mod schema;
 
+mod session_settings;
+mod stock_table;
 pub use connection::Database;
 pub use coupons::CouponStatus;
 pub use error::{DatabaseError, DriverError, Operation};
 pub use event::{NewEvent, StoredEvent};
 pub use issuance::Issuance;
-pub use outcome::{RecordOutcome, Rejection};
-pub use schema::SchemaVersion;
+pub use outcome::{Deferral, RecordOutcome, Rejection};
+pub use schema::{SchemaVersion, ServerSettings};

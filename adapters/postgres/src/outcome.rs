@@ -11,6 +11,27 @@ pub enum RecordOutcome {
     AlreadyRecorded,
     /// It can never be recorded.
     Rejected(Rejection),
+    /// Neither was it recorded, nor is there a proof that it never can be. It has to be recorded again later.
+    Deferred(Deferral),
+}
+
+/// Why a record can be neither recorded nor rejected yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Deferral {
+    /// No coupons of the event were generated, or its stock was discarded.
+    #[error("the stock of the event is not generated")]
+    StockNotGenerated,
+    /// Coupons were generated, but their table does not exist.
+    #[error("the table with the coupons of the event does not exist")]
+    StockMissing,
+    /// The event has no such coupon, but its stock does not have all coupons that were generated.
+    #[error("the event has no such coupon, but its stock is not complete: {found} of {generated} coupons exist")]
+    StockIncomplete {
+        /// The number of generated coupons.
+        generated: u64,
+        /// The number of coupons in the table.
+        found: u64,
+    },
 }
 
 /// Why a record can never be recorded.
@@ -19,7 +40,7 @@ pub enum Rejection {
     /// No event has this uid and name.
     #[error("the event does not exist")]
     UnknownEvent,
-    /// The event does not have this coupon.
+    /// The event does not have this coupon, and its stock is complete.
     #[error("the event has no such coupon")]
     UnknownCoupon,
     /// The coupon has another discount.

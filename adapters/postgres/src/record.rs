@@ -6,13 +6,15 @@ use std::{
 };
 
 use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, Uuid};
-use sqlx::{PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use crate::{
-    classification::RecordState,
+    classification::{Conclusion, RecordState},
     connection::{Database, with_timeout},
     error::{DatabaseError, Operation},
-    outcome::{RecordOutcome, Rejection},
+    outcome::{Deferral, RecordOutcome, Rejection},
+    row,
+    stock_table::StockTable,
 };
 
 const OPERATION: Operation = Operation::Record;
@@ -35,38 +37,42 @@ const MAX_ISSUED_AT: i64 = 253_402_300_799_999;
 impl Database {
     /// Records the issuances in one transaction, and returns their outcomes in the order of `records`.
     ///
-    /// A rejected record does not affect the others. Where two records of a batch exclude each other, the first one is
-    /// recorded. Any record may have been recorded before, or be recorded concurrently.
+    /// A rejected or deferred record does not affect the others. Where two records of a batch exclude each other, the
+    /// first one is recorded. Any record may have been recorded before, or be recorded concurrently.
     pub async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<RecordOutcome>, DatabaseError> {
         // Nearly always all are new, and conflict handling would cost a third more.
         let mut expected = Expected::New;
+        let mut without_stock = HashSet::new();
         for attempt in 1.. {
-            match with_timeout(OPERATION, self.try_record(records, expected)).await {
-                Ok(Some(outcomes)) => return Ok(outcomes),
+            match with_timeout(OPERATION, self.try_record(records, expected, &without_stock)).await {
+                Ok(Attempt::Finished(outcomes)) => return Ok(outcomes),
+                Ok(Attempt::StockNotFound(uid)) => {
+                    without_stock.insert(uid);
+                    continue;
+                }
                 Err(error) if error.is_unique_violation() && expected == Expected::New => {
                     expected = Expected::Any;
                     continue;
                 }
-                Ok(None) if attempt < MAX_ATTEMPTS => {}
-                Ok(None) => return Err(DatabaseError::TimedOut(OPERATION)),
+                Ok(Attempt::Changed) if attempt < MAX_ATTEMPTS => {}
+                Ok(Attempt::Changed) => return Err(DatabaseError::TimedOut(OPERATION)),
                 Err(error) if error.is_conflict() && attempt < MAX_ATTEMPTS => {
                     let error: &dyn std::error::Error = &error;
                     tracing::debug!(attempt, error, "retrying to record a batch after a conflict");
                 }
                 Err(error) => return Err(error),
             }
-            tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
+            tokio::time::sleep(Duration::from_millis(10 << attempt.min(MAX_ATTEMPTS))).await;
         }
         unreachable!("the last attempt returns")
     }
 
-    /// None: a record was not inserted because of a row that has disappeared since. The batch has to be retried.
     async fn try_record(
         &self,
         records: &[IssuedRecord],
         expected: Expected,
-    ) -> Result<Option<Vec<RecordOutcome>>, DatabaseError> {
-        let at = || DatabaseError::at(OPERATION);
+        without_stock: &HashSet<Uuid>,
+    ) -> Result<Attempt, DatabaseError> {
         let mut outcomes: Vec<Option<RecordOutcome>> = vec![None; records.len()];
         let mut session = self.session(OPERATION).await?;
         let mut tx = session.begin().await?;
@@ -76,22 +82,37 @@ impl Database {
             for i in out_of_range {
                 outcomes[i] = Some(RecordOutcome::Rejected(Rejection::IssuedAtOutOfRange));
             }
+            let stock = (!without_stock.contains(&uid)).then_some(StockTable(uid));
             let event = EventRecords { uid, name, records, expected };
-            let rest = event.insert(&mut tx, insertion_order(records, in_range), &mut outcomes).await.map_err(at())?;
-            if !rest.is_empty() {
-                event.classify(&mut tx, &rest, &mut outcomes).await?;
+            match event.record(&mut tx, stock, insertion_order(records, in_range), &mut outcomes).await {
+                Err(error) if error.is_undefined_table() && stock.is_some() => {
+                    tx.rollback().await.map_err(DatabaseError::at(OPERATION))?;
+                    session.finish();
+                    return Ok(Attempt::StockNotFound(uid));
+                }
+                recorded => recorded?,
             }
         }
         let outcomes: Option<Vec<_>> = outcomes.into_iter().collect();
         if outcomes.is_some() {
             couponry_failpoint::crash("database.before-record-commit");
-            tx.commit().await.map_err(at())?;
+            tx.commit().await.map_err(DatabaseError::at(OPERATION))?;
         } else {
-            tx.rollback().await.map_err(at())?;
+            tx.rollback().await.map_err(DatabaseError::at(OPERATION))?;
         }
         session.finish();
-        Ok(outcomes)
+        Ok(outcomes.map_or(Attempt::Changed, Attempt::Finished))
     }
+}
+
+/// The result of a transaction.
+enum Attempt {
+    /// Every record has an outcome.
+    Finished(Vec<RecordOutcome>),
+    /// A record was not inserted because of a row that has disappeared since. The batch has to be retried.
+    Changed,
+    /// The event has no table with coupons. The batch has to be retried without it.
+    StockNotFound(Uuid),
 }
 
 /// The indexes of the records of each event. Ordered, so that concurrent transactions lock the events in the same
@@ -124,28 +145,65 @@ fn insertion_order(records: &[IssuedRecord], indexes: Vec<usize>) -> Vec<usize> 
 
 /// Inserts the records whose coupons exist. The lock prevents that the record cutoff changes before the commit, and the
 /// row is read as of the moment of the lock.
-macro_rules! insertion {
-    () => {
+fn insertion(stock: StockTable, expected: Expected) -> String {
+    let on_conflict = match expected {
+        Expected::New => "",
+        Expected::Any => "ON CONFLICT DO NOTHING",
+    };
+    format!(
         "WITH event AS MATERIALIZED (
-             SELECT record_cutoff FROM coupon_event WHERE uid = $1 AND name = $2 FOR KEY SHARE
+             SELECT record_cutoff FROM coupon_event
+             WHERE uid = $1 AND name = $2 AND NOT is_deleted FOR KEY SHARE
          )
          INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
-         SELECT coupon.event_uid, record.user_id, coupon.code, coupon.type, coupon.value,
+         SELECT $1, record.user_id, coupon.code, coupon.type, coupon.value,
                 to_timestamp(record.issued_at / 1000.0)
          FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
               AS record (user_id, code, type, value, issued_at, position)
          JOIN event ON event.record_cutoff IS NULL
                     OR event.record_cutoff <= to_timestamp(record.issued_at / 1000.0)
-         JOIN coupon ON coupon.event_uid = $1 AND coupon.code = record.code
+         JOIN {stock} AS coupon ON coupon.code = record.code
                     AND coupon.type = record.type AND coupon.value = record.value
-         ORDER BY record.position"
-    };
+         ORDER BY record.position
+         {on_conflict}
+         RETURNING user_id, code, type, value"
+    )
 }
 
-macro_rules! returning {
-    () => {
-        " RETURNING user_id, code, type, value"
-    };
+/// Reads the states of records.
+fn classification(stock: Option<StockTable>) -> String {
+    let stock = stock.map_or_else(
+        || "(SELECT NULL::text AS code, NULL::text AS type, NULL::bigint AS value WHERE false)".to_owned(),
+        |table| table.to_string(),
+    );
+    format!(
+        "SELECT record.position,
+                event.uid IS NOT NULL AS event_exists,
+                (SELECT coalesce(sum(count), 0)::bigint FROM discount_policy WHERE event_uid = $1) AS generated,
+                coalesce(event.record_cutoff > to_timestamp(record.issued_at / 1000.0), false) AS is_before_cutoff,
+                coupon.code IS NOT NULL AS coupon_exists,
+                coalesce(coupon.type = record.type AND coupon.value = record.value, false) AS same_discount,
+                holder.user_id AS holder,
+                own.user_id, own.code, own.type, own.value,
+                (extract(epoch FROM own.issued_at) * 1000)::bigint AS issued_at
+         FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
+              AS record (user_id, code, type, value, issued_at, position)
+         LEFT JOIN coupon_event event ON event.uid = $1 AND event.name = $2 AND NOT event.is_deleted
+         LEFT JOIN {stock} AS coupon ON coupon.code = record.code
+         LEFT JOIN issuance holder ON holder.event_uid = $1 AND holder.code = record.code
+         LEFT JOIN issuance own ON own.event_uid = $1 AND own.user_id = record.user_id"
+    )
+}
+
+/// Counts the stock, and finds those codes that it does not have: in one statement, so that both are from the same
+/// snapshot.
+fn completeness(stock: StockTable) -> String {
+    format!(
+        "SELECT (SELECT coalesce(sum(count), 0)::bigint FROM discount_policy WHERE event_uid = $1) AS generated,
+                (SELECT count(*) FROM {stock}) AS found,
+                array(SELECT code FROM unnest($2::text[]) AS record (code)
+                      WHERE NOT EXISTS (SELECT FROM {stock} AS coupon WHERE coupon.code = record.code)) AS absent"
+    )
 }
 
 /// The records of a batch that belong to one event.
@@ -161,31 +219,48 @@ impl EventRecords<'_> {
         order.iter().map(|&i| value(&self.records[i].issued)).collect()
     }
 
+    /// Records what can be recorded, and sets the outcomes. Without a stock, nothing is recorded.
+    async fn record(
+        &self,
+        connection: &mut PgConnection,
+        stock: Option<StockTable>,
+        order: Vec<usize>,
+        outcomes: &mut [Option<RecordOutcome>],
+    ) -> Result<(), DatabaseError> {
+        let rest = match stock {
+            Some(stock) => self.insert(connection, stock, order, outcomes).await?,
+            None => order,
+        };
+        if rest.is_empty() { Ok(()) } else { self.classify(connection, stock, &rest, outcomes).await }
+    }
+
     /// Inserts records in this order, sets the outcomes of the inserted ones, and returns the others.
     async fn insert(
         &self,
         connection: &mut PgConnection,
+        stock: StockTable,
         order: Vec<usize>,
         outcomes: &mut [Option<RecordOutcome>],
-    ) -> Result<Vec<usize>, sqlx::Error> {
-        let inserted = sqlx::query(match self.expected {
-            Expected::New => concat!(insertion!(), returning!()),
-            Expected::Any => concat!(insertion!(), " ON CONFLICT DO NOTHING", returning!()),
-        })
-        .bind(self.uid)
-        .bind(self.name.as_str())
-        .bind(self.column(&order, |r| r.user_id.to_string()))
-        .bind(self.column(&order, |r| r.coupon.to_string()))
-        .bind(self.column(&order, |r| r.discount.kind.as_str()))
-        .bind(self.column(&order, |r| i64::from(r.discount.value)))
-        .bind(self.column(&order, |r| r.issued_at))
-        .fetch_all(connection)
-        .await?;
+    ) -> Result<Vec<usize>, DatabaseError> {
+        let at = DatabaseError::at(OPERATION);
+        // sqlx caches the last hundred statements of a connection, so many events do not need more memory.
+        let inserted = sqlx::query(AssertSqlSafe(insertion(stock, self.expected)))
+            .bind(self.uid)
+            .bind(self.name.as_str())
+            .bind(self.column(&order, |r| r.user_id.to_string()))
+            .bind(self.column(&order, |r| r.coupon.to_string()))
+            .bind(self.column(&order, |r| r.discount.kind.as_str()))
+            .bind(self.column(&order, |r| i64::from(r.discount.value)))
+            .bind(self.column(&order, |r| r.issued_at))
+            .fetch_all(connection)
+            .await
+            .map_err(at)?;
 
         let mut new = HashSet::with_capacity(inserted.len());
         for row in &inserted {
-            let value: i64 = row.try_get("value")?;
-            new.insert((row.try_get("user_id")?, row.try_get("code")?, row.try_get("type")?, value));
+            let value: i64 = row.try_get("value").map_err(at)?;
+            let text = |column| row.try_get::<&str, _>(column).map_err(at);
+            new.insert((text("user_id")?, text("code")?, text("type")?, value));
         }
         let mut rest = Vec::new();
         for i in order {
@@ -206,43 +281,76 @@ impl EventRecords<'_> {
     async fn classify(
         &self,
         connection: &mut PgConnection,
+        stock: Option<StockTable>,
         rest: &[usize],
         outcomes: &mut [Option<RecordOutcome>],
     ) -> Result<(), DatabaseError> {
-        let rows = sqlx::query(
-            "SELECT record.position,
-                    event.uid IS NOT NULL AS event_exists,
-                    coalesce(event.record_cutoff > to_timestamp(record.issued_at / 1000.0), false) AS is_before_cutoff,
-                    coupon.code IS NOT NULL AS coupon_exists,
-                    coalesce(coupon.type = record.type AND coupon.value = record.value, false) AS same_discount,
-                    holder.user_id AS holder,
-                    own.user_id, own.code, own.type, own.value,
-                    (extract(epoch FROM own.issued_at) * 1000)::bigint AS issued_at
-             FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
-                  AS record (user_id, code, type, value, issued_at, position)
-             LEFT JOIN coupon_event event ON event.uid = $1 AND event.name = $2
-             LEFT JOIN coupon ON coupon.event_uid = $1 AND coupon.code = record.code
-             LEFT JOIN issuance holder ON holder.event_uid = $1 AND holder.code = record.code
-             LEFT JOIN issuance own ON own.event_uid = $1 AND own.user_id = record.user_id",
-        )
-        .bind(self.uid)
-        .bind(self.name.as_str())
-        .bind(self.column(rest, |r| r.user_id.to_string()))
-        .bind(self.column(rest, |r| r.coupon.to_string()))
-        .bind(self.column(rest, |r| r.discount.kind.as_str()))
-        .bind(self.column(rest, |r| i64::from(r.discount.value)))
-        .bind(self.column(rest, |r| r.issued_at))
-        .fetch_all(connection)
-        .await
-        .map_err(DatabaseError::at(OPERATION))?;
+        let rows = sqlx::query(AssertSqlSafe(classification(stock)))
+            .bind(self.uid)
+            .bind(self.name.as_str())
+            .bind(self.column(rest, |r| r.user_id.to_string()))
+            .bind(self.column(rest, |r| r.coupon.to_string()))
+            .bind(self.column(rest, |r| r.discount.kind.as_str()))
+            .bind(self.column(rest, |r| i64::from(r.discount.value)))
+            .bind(self.column(rest, |r| r.issued_at))
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(DatabaseError::at(OPERATION))?;
         let mut states = HashMap::with_capacity(rows.len());
         for row in &rows {
             let (position, state) = RecordState::from_row(row).map_err(|invalid| invalid.in_operation(OPERATION))?;
             states.insert(position, state);
         }
+        let mut unproven = Vec::new();
         for (position, &i) in (1..).zip(rest) {
-            let state = states.remove(&position);
-            outcomes[i] = state.and_then(|state| state.outcome(self.records[i].issued.user_id.as_str()));
+            let Some(state) = states.remove(&position) else { continue };
+            match state.conclusion(self.records[i].issued.user_id.as_str()) {
+                Conclusion::Certain(outcome) => outcomes[i] = Some(outcome),
+                Conclusion::Recordable => {}
+                Conclusion::IfStockIsComplete(rejection) => unproven.push((i, rejection)),
+            }
+        }
+        if unproven.is_empty() {
+            return Ok(());
+        }
+        let Some(stock) = stock else {
+            for (i, _) in unproven {
+                outcomes[i] = Some(RecordOutcome::Deferred(Deferral::StockMissing));
+            }
+            return Ok(());
+        };
+        self.prove(connection, stock, unproven, outcomes).await
+    }
+
+    /// Rejects the records whose coupons certainly do not exist: the stock is complete and does not have them. A
+    /// statement of its own for the same reason.
+    async fn prove(
+        &self,
+        connection: &mut PgConnection,
+        stock: StockTable,
+        unproven: Vec<(usize, Rejection)>,
+        outcomes: &mut [Option<RecordOutcome>],
+    ) -> Result<(), DatabaseError> {
+        let codes: Vec<_> = unproven.iter().map(|&(i, _)| self.records[i].issued.coupon.as_str()).collect();
+        let row = sqlx::query(AssertSqlSafe(completeness(stock)))
+            .bind(self.uid)
+            .bind(codes)
+            .persistent(false)
+            .fetch_one(connection)
+            .await
+            .map_err(DatabaseError::at(OPERATION))?;
+        let count = |column| row::count(&row, column).map_err(|invalid| invalid.in_operation(OPERATION));
+        let (generated, found) = (count("generated")?, count("found")?);
+        let absent: Vec<String> = row.try_get("absent").map_err(DatabaseError::at(OPERATION))?;
+        let absent: HashSet<&str> = absent.iter().map(String::as_str).collect();
+        for (i, rejection) in unproven {
+            if !absent.contains(self.records[i].issued.coupon.as_str()) {
+                // It appeared in the meantime: the outcome is missing, so the batch is retried.
+            } else if generated > 0 && generated == found {
+                outcomes[i] = Some(RecordOutcome::Rejected(rejection));
+            } else {
+                outcomes[i] = Some(RecordOutcome::Deferred(Deferral::StockIncomplete { generated, found }));
+            }
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
-//! The schema version of the database.
+//! The schema version and the settings of the database.
+
+use sqlx::Row as _;
 
 use crate::{
     connection::{Database, migrations},
-    error::DatabaseError,
+    error::{DatabaseError, Operation},
 };
 
 /// The schema version, as the numbers of the migrations.
@@ -16,6 +18,19 @@ pub struct SchemaVersion {
     pub missing: usize,
 }
 
+/// The settings of the server that the guarantees depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The encoding of the database.
+    pub encoding: String,
+    /// The version of the server, for example `15.18`.
+    pub version: String,
+    /// The major version of the server.
+    pub major_version: i32,
+    /// Settings of the server or the role that can lose committed rows, with their values.
+    pub unsafe_settings: Vec<String>,
+}
+
 impl Database {
     /// The schema version of the database.
     pub async fn schema_version(&self) -> Result<SchemaVersion, DatabaseError> {
@@ -26,5 +41,38 @@ impl Database {
             known: known.iter().copied().max().unwrap_or(0),
             missing: known.iter().filter(|version| !applied.contains(version)).count(),
         })
+    }
+
+    /// The settings of the server.
+    pub async fn server_settings(&self) -> Result<ServerSettings, DatabaseError> {
+        self.with_connection(Operation::Ping, async |connection| {
+            let row = sqlx::query(
+                "SELECT current_setting('server_encoding') AS encoding,
+                        current_setting('server_version') AS version,
+                        current_setting('server_version_num')::integer / 10000 AS major_version,
+                        array(SELECT name || ' = ' || setting FROM pg_settings
+                              WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes') AND setting = 'off'
+                              ORDER BY name) AS unsafe_settings",
+            )
+            .fetch_one(connection)
+            .await?;
+            Ok(ServerSettings {
+                encoding: row.try_get("encoding")?,
+                version: row.try_get("version")?,
+                major_version: row.try_get("major_version")?,
+                unsafe_settings: row.try_get("unsafe_settings")?,
+            })
+        })
+        .await
+    }
+
+    /// Fails if the encoding of the database is not UTF8.
+    pub async fn require_utf8(&self) -> Result<(), DatabaseError> {
+        let encoding: String = self
+            .with_connection(Operation::Ping, async |connection| {
+                sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(connection).await
+            })
+            .await?;
+        if encoding == "UTF8" { Ok(()) } else { Err(DatabaseError::Encoding(encoding)) }
     }
 }

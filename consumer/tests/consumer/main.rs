@@ -2,6 +2,7 @@
 
 mod crashes;
 mod dead_letters;
+mod deferred;
 mod kafka_faults;
 mod outages;
 mod support;

@@ -238,7 +238,8 @@ async fn audit_reports_rows_deleted_from_postgres() {
     let fixture = Fixture::recorded().await;
     let [one, two] = [0, 1].map(|at| &fixture.records[at].issued);
     fixture.database.sql(&format!("DELETE FROM issuance WHERE user_id = '{}'", one.user_id)).unwrap();
-    fixture.database.sql(&format!("DELETE FROM coupon WHERE code = '{}'", two.coupon)).unwrap();
+    let stock = format!("coupon_{}", fixture.uid.simple());
+    fixture.database.sql(&format!("DELETE FROM {stock} WHERE code = '{}'", two.coupon)).unwrap();
     let (kinds, messages) = fixture.discrepancies().await;
     assert_eq!(kinds, ["notGenerated", "notRecorded", "onlyInKafka", "stockSize"], "{messages}");
     assert!(messages.contains("in Redis and marked as recorded, but it is neither recorded in Postgres"), "{messages}");

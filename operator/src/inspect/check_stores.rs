@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use couponry_audit::Stores;
 use couponry_kafka::{KafkaError, KafkaSettings, Lag, TopicSettings};
+use couponry_postgres::ServerSettings;
 use couponry_runtime::error_chain;
 
 use crate::{
@@ -12,6 +13,12 @@ use crate::{
 };
 
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The name of the check of the database's settings.
+const SETTINGS: &str = "database";
+
+/// The oldest supported major version of PostgreSQL.
+const MIN_POSTGRES: i32 = 15;
 
 /// Working consumers reduce the lag within this time.
 const LAG_INTERVAL: Duration = Duration::from_secs(3);
@@ -35,7 +42,28 @@ pub(super) async fn check_postgres(stores: &Stores) -> Vec<CheckResult> {
     } else {
         CheckResult::ok(SCHEMA, format!("version {applied}, up to date"))
     };
-    vec![CheckResult::ok(POSTGRES, "reachable"), schema]
+    let settings = match stores.database.server_settings().await {
+        Ok(settings) => check_postgres_settings(&settings),
+        Err(error) => CheckResult::fail(SETTINGS, error_chain(&error), ""),
+    };
+    vec![CheckResult::ok(POSTGRES, "reachable"), schema, settings]
+}
+
+/// The settings that the sessions of Couponry cannot change.
+fn check_postgres_settings(settings: &ServerSettings) -> CheckResult {
+    let ServerSettings { encoding, version, major_version, unsafe_settings } = settings;
+    let found = format!("PostgreSQL {version}, encoding {encoding}");
+    if encoding != "UTF8" {
+        let advice = "create the database again with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`";
+        CheckResult::fail(SETTINGS, found, advice)
+    } else if *major_version < MIN_POSTGRES {
+        CheckResult::fail(SETTINGS, found, format!("PostgreSQL {MIN_POSTGRES} or later is required"))
+    } else if !unsafe_settings.is_empty() {
+        let advice = "a crash of Postgres may lose recorded issuances: set them to on";
+        CheckResult::warn(SETTINGS, format!("{found}, {}", unsafe_settings.join(", ")), advice)
+    } else {
+        CheckResult::ok(SETTINGS, found)
+    }
 }
 
 pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {

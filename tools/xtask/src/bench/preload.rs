@@ -137,7 +137,7 @@ fn preload(installation: &Installation, coupons: u64) -> Result<(f64, Control)> 
     let (rows, pushes) = (scratch.path().join("rows"), scratch.path().join("pushes"));
     let uid = installation.uid(&event)?.replace('-', "");
     installation.psql(&format!(
-        "\\copy (SELECT event_uid, ordinal, code, type, value FROM coupon_{uid} ORDER BY ordinal) TO '{}'\n",
+        "\\copy (SELECT ordinal, code, type, value FROM coupon_{uid} ORDER BY ordinal) TO '{}'\n",
         rows.display()
     ))?;
     write_pushes(&rows, &pushes)?;
@@ -154,14 +154,17 @@ fn preload(installation: &Installation, coupons: u64) -> Result<(f64, Control)> 
 }
 
 fn copy(installation: &Installation, rows: &Path) -> Result<Duration> {
-    installation.psql("CREATE TABLE control_coupon (LIKE coupon);\n")?;
-    let copy = format!("\\copy control_coupon (event_uid, ordinal, code, type, value) FROM '{}'\n", rows.display());
+    installation.psql(
+        "CREATE TABLE control_coupon (ordinal bigint NOT NULL, code text COLLATE \"C\" NOT NULL, \
+         type text COLLATE \"C\" NOT NULL, value bigint NOT NULL);\n",
+    )?;
+    let copy = format!("\\copy control_coupon (ordinal, code, type, value) FROM '{}'\n", rows.display());
     Ok(installation.psql(&copy)?.1)
 }
 
 fn index(installation: &Installation) -> Result<Duration> {
-    let index = "ALTER TABLE control_coupon ADD PRIMARY KEY (event_uid, ordinal);
-        ALTER TABLE control_coupon ADD UNIQUE (event_uid, code);\n";
+    let index = "ALTER TABLE control_coupon ADD PRIMARY KEY (ordinal);
+        ALTER TABLE control_coupon ADD UNIQUE (code);\n";
     Ok(installation.psql(index)?.1)
 }
 
@@ -186,7 +189,7 @@ fn write_pushes(rows: &Path, pushes: &Path) -> Result<()> {
     for line in lines {
         let line = line?;
         let fields: Vec<_> = line.split('\t').collect();
-        let [_, _, code, kind, value] = fields[..] else { anyhow::bail!("invalid row: {line}") };
+        let [_, code, kind, value] = fields[..] else { anyhow::bail!("invalid row: {line}") };
         items.push(format!("{code}:{kind}:{value}"));
         if items.len() == PUSHED {
             write_push(&mut out, &items)?;

@@ -1,0 +1,76 @@
+//! Deleting an event.
+
+use couponry_domain::Uuid;
+
+use crate::{
+    connection::{Database, Session},
+    error::{DatabaseError, Operation},
+    stock_table::StockTable,
+};
+
+const OPERATION: Operation = Operation::DeleteEvent;
+
+/// How many issuances are deleted per transaction.
+const BATCH: i64 = 10_000;
+
+impl Database {
+    /// Deletes the event with its coupons and issuances. It does nothing if the event does not exist.
+    ///
+    /// Once it has begun, nothing is recorded for the event any more. It uses many transactions, none of which locks
+    /// anything of another event. Interrupted, or failed because of a lock that another session holds, it continues
+    /// when the call is repeated.
+    pub async fn delete_event(&self, uid: Uuid) -> Result<(), DatabaseError> {
+        let mut session = self.long_session(OPERATION).await?;
+        mark_deleted(&mut session, uid).await?;
+        StockTable(uid).drop(session.connection()).await.map_err(DatabaseError::at(OPERATION))?;
+        let mut last = Some(String::new());
+        while let Some(user) = last {
+            last = delete_issuances(&mut session, uid, &user).await?;
+        }
+        sqlx::query("DELETE FROM coupon_event WHERE uid = $1")
+            .bind(uid)
+            .execute(session.connection())
+            .await
+            .map_err(DatabaseError::at(OPERATION))?;
+        session.finish();
+        Ok(())
+    }
+
+    /// The events whose deletion has begun and is not complete.
+    pub async fn deleted_events(&self) -> Result<Vec<Uuid>, DatabaseError> {
+        self.with_connection(OPERATION, async |connection| {
+            sqlx::query_scalar("SELECT uid FROM coupon_event WHERE is_deleted ORDER BY uid").fetch_all(connection).await
+        })
+        .await
+    }
+}
+
+/// Ends the recording for the event: waits for the transactions that record its issuances, and prevents others.
+async fn mark_deleted(session: &mut Session, uid: Uuid) -> Result<(), DatabaseError> {
+    let mut tx = session.begin().await?;
+    for statement in [
+        "SELECT FROM coupon_event WHERE uid = $1 FOR UPDATE",
+        "UPDATE coupon_event SET is_deleted = true WHERE uid = $1 AND NOT is_deleted",
+    ] {
+        sqlx::query(statement).bind(uid).execute(&mut *tx).await.map_err(DatabaseError::at(OPERATION))?;
+    }
+    tx.commit().await.map_err(DatabaseError::at(OPERATION))
+}
+
+/// Deletes the issuances of the next users after this one, and returns the last of them, or None if there are none.
+async fn delete_issuances(session: &mut Session, uid: Uuid, after: &str) -> Result<Option<String>, DatabaseError> {
+    sqlx::query_scalar(
+        "WITH next AS (
+             SELECT user_id FROM issuance WHERE event_uid = $1 AND user_id > $2 ORDER BY user_id LIMIT $3
+         ), deleted AS (
+             DELETE FROM issuance WHERE event_uid = $1 AND user_id > $2 AND user_id <= (SELECT max(user_id) FROM next)
+         )
+         SELECT max(user_id) FROM next",
+    )
+    .bind(uid)
+    .bind(after)
+    .bind(BATCH)
+    .fetch_one(session.connection())
+    .await
+    .map_err(DatabaseError::at(OPERATION))
+}

@@ -1,0 +1,86 @@
+//! Records that Postgres can neither record nor reject yet.
+
+use couponry_postgres::Database;
+use couponry_redis::{Status, Stock};
+use couponry_testbed::{Database as TestDatabase, shared};
+
+use crate::support::{World, until, user};
+
+const EVENT_RECORDS: usize = 50;
+
+/// Another event on the same servers, topic and group.
+async fn another_event(world: &World, name: &str) -> World {
+    let mut other = World::at(&shared::kafka(), &world.postgres, &shared::redis());
+    other.kafka = world.kafka.clone();
+    other.group.clone_from(&world.group);
+    other.prefix.clone_from(&world.prefix);
+    other.stock = Stock::connect(&other.redis, &other.prefix).unwrap();
+    other.event = name.parse().unwrap();
+    other.create_event(EVENT_RECORDS as u64).await;
+    other
+}
+
+/// No user loses a coupon because it was not found, other events do not wait, and nothing is committed before.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_an_incomplete_stock_wait_and_other_events_are_recorded() {
+    let world = World::open(EVENT_RECORDS as u64).await;
+    let (broken, open) = (another_event(&world, "broken").await, another_event(&world, "open").await);
+    let database = world.test_database.as_ref().unwrap();
+    let (missing, incomplete) = (world.uid.simple(), broken.uid.simple());
+    database.sql(&format!("ALTER TABLE coupon_{missing} RENAME TO hidden")).unwrap();
+    database
+        .sql(&format!(
+            "CREATE TABLE kept AS SELECT * FROM coupon_{incomplete} WHERE ordinal = 7;
+             DELETE FROM coupon_{incomplete} WHERE ordinal = 7"
+        ))
+        .unwrap();
+
+    let first = world.issue(0..EVENT_RECORDS).await;
+    let second = broken.issue(0..EVENT_RECORDS).await;
+    let third = open.issue(0..EVENT_RECORDS).await;
+    let consumer = world.consumer(&["--batch-size", "20"]);
+    for ((first, second), third) in first.chunks(5).zip(second.chunks(5)).zip(third.chunks(5)) {
+        world.publish(&[first, second, third].concat()).await;
+    }
+    open.wait_until_recorded(EVENT_RECORDS).await;
+    broken.wait_until_recorded(EVENT_RECORDS - 1).await;
+    let deferred = EVENT_RECORDS as u64 + 1;
+    until("the records are deferred", async || consumer.metric("couponry_consumer_deferred_records") == deferred).await;
+    let reason = format!("event {}: 50 records, the table with the coupons of the event does not exist", world.uid);
+    consumer.wait_until_not_ready(&reason).await;
+    let reason =
+        format!("event {}: 1 records, the event has no such coupon, but its stock is not complete", broken.uid);
+    consumer.wait_until_not_ready(&reason).await;
+    assert_eq!(world.recorded().await, 0);
+    assert_eq!(world.entry(&user(3)).await.status, Status::Pending);
+    assert_eq!(open.entry(&user(3)).await.status, Status::Completed);
+    assert_eq!(world.dead_letters().await, []);
+
+    // Nothing was committed, so another consumer receives the deferred records.
+    drop(consumer);
+    let consumer = world.consumer(&["--batch-size", "20"]);
+    until("the records are deferred again", async || {
+        consumer.page("/metrics").is_some() && consumer.metric("couponry_consumer_deferred_records") == deferred
+    })
+    .await;
+
+    database.sql(&format!("ALTER TABLE hidden RENAME TO coupon_{missing}")).unwrap();
+    database.sql(&format!("INSERT INTO coupon_{incomplete} SELECT * FROM kept")).unwrap();
+    world.wait_until_committed().await;
+    consumer.wait_until_ready().await;
+    assert_eq!(consumer.metric("couponry_consumer_deferred_records"), 0);
+    for (world, records) in [(&world, &first), (&broken, &second), (&open, &third)] {
+        world.assert_exactly_once(records).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumer_refuses_a_database_that_is_not_utf8() {
+    let latin = TestDatabase::create_with(&shared::postgres(), "ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'");
+    let latin = latin.unwrap();
+    let world = World::at(&shared::kafka(), &latin.url(), &shared::redis());
+    world.create_topics().await;
+    let consumer = world.consumer(&[]);
+    consumer.wait_until_not_ready("postgres: the database has the encoding LATIN1, but UTF8 is required").await;
+    assert!(Database::connect(&latin.url()).unwrap().migrate().await.is_err());
+}
