@@ -30,9 +30,9 @@ mod record;
 mod record_cutoff;
 mod row;
 mod schema;
-
 mod session_settings;
 mod stock_table;
+
 pub use connection::Database;
 pub use coupons::CouponStatus;
 pub use error::{DatabaseError, DriverError, Operation};

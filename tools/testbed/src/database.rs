@@ -27,13 +27,13 @@ impl Database {
 
     /// Creates a database on the server with this URL, which ends in the name of a database.
     pub fn create_on(server: &str) -> Result<Self> {
-        let database = Self { server: server.to_owned(), name: unique_name("test").replace('-', "_") };
-        psql(server, &format!("CREATE DATABASE {} {options}", database.name))?;
         Self::create_with(server, "")
     }
 
     /// Creates a database with these options of `CREATE DATABASE`.
     pub fn create_with(server: &str, options: &str) -> Result<Self> {
+        let database = Self { server: server.to_owned(), name: unique_name("test").replace('-', "_") };
+        psql(server, &format!("CREATE DATABASE {} {options}", database.name))?;
         Ok(database)
     }
 
