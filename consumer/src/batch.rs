@@ -107,12 +107,13 @@ impl Decoded {
     }
 }
 
-/// The new status in Redis, or None to leave it unchanged. A coupon returns to the stock only if it certainly exists
-/// and has no holder.
+/// The new status in Redis, or None to leave it unchanged. A coupon returns to the stock only if it is known to exist
+/// in Postgres with this discount and has no holder.
 fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
     let outcome = match result {
-        // No proof against the current holder: Postgres may have lost the event, or Redis has issued the coupon again
-        // since the record cutoff, possibly to the same user. Nothing is known about a deferred record.
+        // These rejections do not prove that the entry in Redis is wrong: Postgres may have lost the event, or Redis
+        // has issued the coupon again since the record cutoff, possibly to the same user. Nothing is known about a
+        // deferred record.
         RecordResult::Decided(
             RecordOutcome::Rejected(Rejection::UnknownEvent | Rejection::BeforeRecordCutoff)
             | RecordOutcome::Deferred(_),

@@ -54,7 +54,7 @@ impl Metrics {
         registry.register("recorded", "Issuances recorded in Postgres", recorded);
         registry.register(
             "already_recorded",
-            "Records received again after they were recorded, as happens after a restart",
+            "Records that were already recorded (redelivered)",
             already_recorded,
         );
         registry.register("dead_letters", "Messages sent to the dead-letter topic, by reason", dead_letters);

@@ -48,16 +48,17 @@ const MAX_RETRIED: usize = 1000;
 /// How long leaving the consumer group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The pause after an error of the consumer: short, since messages may be available behind it.
+/// The pause after an error of the consumer: short, because messages may already be available.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// One batch is recorded while the one before it is settled. Postgres uses a process for each that is being recorded.
+/// One batch is recorded while the one before it is settled. Each batch that is being recorded occupies one Postgres
+/// backend process.
 const MAX_IN_FLIGHT_BATCHES: usize = 2;
 
 /// After this time without a result of a step, the process is not ready.
 const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The most characters of a dead letter's detail in the log. The detail may quote the message, which may be long.
+/// Maximum length of a dead letter's detail in the log. The detail may quote the message, which may be long.
 const MAX_LOGGED_DETAIL: usize = 200;
 
 /// Records batches with these servers.
@@ -174,8 +175,9 @@ impl Pipeline {
         let mut deferrals = Deferrals::new();
         let mut retry_at = Instant::now();
         loop {
-            // After an interruption, the batches are awaited but not settled: each holds the connection that leaves the
-            // group, and its offsets must not be committed before those of the interrupted batch.
+            // After an interruption, the batches are awaited but not settled: each holds a `Committer` and thus the
+            // consumer, which can only leave the group when all are dropped. Their offsets must not be committed before
+            // those of the interrupted batch.
             let is_active = settled.is_ok() && !self.shutdown.is_cancelled();
             tokio::select! {
                 recording = recordings.recv(), if !is_active || !deferrals.is_full() => {
@@ -301,7 +303,7 @@ impl Pipeline {
         Ok(results)
     }
 
-    /// The inner error is about the data. Any other error would affect other records as well, so it is retried.
+    /// `Ok(Err(_))`: Postgres rejects the data. Any other error would affect other records as well, so it is retried.
     async fn record_part(
         &self,
         records: &[IssuedRecord],

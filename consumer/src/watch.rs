@@ -70,9 +70,9 @@ impl Watcher {
     async fn check_postgres(&self) -> Result<(), String> {
         let state = match tokio::time::timeout(POSTGRES_TIMEOUT, self.database.is_migrated()).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err("its tables do not exist yet: the operator creates them".to_owned()),
+            Ok(Ok(false)) => Err("the database schema is not up to date: the operator applies the migrations".to_owned()),
             Ok(Err(error)) => Err(error_chain(error)),
-            Err(_) => Err("Postgres does not respond".to_owned()),
+            Err(_) => Err("no response in time".to_owned()),
         };
         self.report(POSTGRES, state)
     }

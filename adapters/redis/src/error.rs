@@ -5,8 +5,8 @@ use std::sync::Arc;
 use couponry_settings::SettingsError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// An error of Redis or of its driver. Its message contains its sources already, so it has none: a printed chain shows
-/// each cause once.
+/// An error of Redis or of its driver. `Display` of the driver error already includes its sources, so `source()`
+/// returns None, and a printed chain shows each cause once.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DriverError(pub(crate) RedisError);

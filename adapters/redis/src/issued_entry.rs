@@ -41,7 +41,7 @@ pub struct IssuedEntry {
 }
 
 impl IssuedEntry {
-    /// The value of the hash field of its user: a stock item, the time, and the status. The scripts split it at its
+    /// The value of the hash field of its user: a stock item, the time, and the status. The scripts parse it by its
     /// colons.
     pub(crate) fn to_value(&self) -> String {
         let IssuedCoupon { user_id: _, coupon, discount, issued_at } = &self.issued;

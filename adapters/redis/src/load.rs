@@ -48,7 +48,7 @@ impl Stock {
         self.load_chunk(event, (uid, stock_epoch), "", first..first + chunk.len() as u64, chunk, &[]).await
     }
 
-    /// Loads a chunk; with the id of a recovery, also the coupons that are issued already.
+    /// Loads a chunk. During a recovery (`recovery_id` is set), issued coupons are loaded as well.
     pub(crate) async fn load_chunk(
         &self,
         event: &EventName,

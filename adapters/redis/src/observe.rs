@@ -31,13 +31,13 @@ pub struct Observed {
     pub available: u64,
     /// How many users have a coupon, or had when the event was retired.
     pub issued: u64,
-    /// How many of the issued coupons are known to be recorded.
+    /// How many of the issued coupons are marked `COMPLETED`, which means that they are recorded.
     pub completed: u64,
-    /// How many users received a coupon that could not be recorded.
+    /// The number of entries that are marked `CANCEL`: their coupon could not be recorded.
     pub cancelled: u64,
-    /// How many coupons are neither available nor issued: they were cancelled and did not return to the queue. At
-    /// every instant, `loaded` is the sum of `available`, `issued` and this. Negative while a coupon is counted twice:
-    /// for a moment, after two users received the same one.
+    /// How many coupons are neither available nor issued: they were cancelled and not returned to the queue. At every
+    /// instant, `loaded` is the sum of `available`, `issued` and this. Negative if a coupon is counted twice, which
+    /// happens briefly after two users received the same one.
     pub voided: i64,
     /// For a retired event, its gate before it was retired. The gate is closed now.
     pub retired: Option<Gate>,
@@ -54,7 +54,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// How many coupons can never be issued again. The status, the metrics and the audit report this number.
+    /// How many coupons are voided: neither available nor issued, because they were cancelled and not returned to the
+    /// queue. A restore of Redis makes them available again. The status, the metrics and the audit report this number.
     #[must_use]
     pub fn voided_count(&self) -> u64 {
         u64::try_from(self.voided).unwrap_or(0)

@@ -111,8 +111,8 @@ impl Stock {
         let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
         let mut found = range(from.clone(), now.saturating_sub(age).to_string(), count).await?;
         if found.len() < count {
-            // The ids of a stream never decrease, even after it was emptied. If the clock of Redis once was ahead, new
-            // entries continue from that time until the clock has reached it, perhaps for years.
+            // The ids of a stream never decrease, even after it was emptied. If the clock of Redis was ahead at some
+            // time, new entries continue from that time until the clock has reached it, perhaps for years.
             let future = now.saturating_add(age).saturating_add(1);
             let is_in_future = after.and_then(written_at).is_some_and(|at| at >= future);
             let from = if is_in_future { from } else { future.to_string() };

@@ -94,7 +94,7 @@ impl ReconnectingConnection {
     /// Connects with the first call.
     pub(crate) fn new(settings: &RedisSettings) -> Result<Self, StockError> {
         settings.check()?;
-        // Fails if the process has installed a provider already, which is fine.
+        // Fails if the process has installed a provider already, which is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let certificates = TlsCertificates {
             client_tls: None,

@@ -36,8 +36,7 @@ impl Stock {
         Ok(retired.into())
     }
 
-    /// Removes all keys of the event, if it is this one, and returns whether it was there. Another event of the same
-    /// name stays.
+    /// Removes the keys if they belong to the event with this uid; returns whether they did.
     pub async fn remove(&self, event: &EventName, uid: Uuid) -> Result<bool, StockError> {
         self.remove_if(event, uid, "").await
     }

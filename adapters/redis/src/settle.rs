@@ -9,8 +9,8 @@ use crate::{
     stock::Stock,
 };
 
-/// How many settlements one script call has; [`Stock::settle`] splits longer batches. The script accepts 1,500, but
-/// Redis serves no other client meanwhile: issue requests would be delayed by some ten milliseconds.
+/// Maximum number of settlements per script call; [`Stock::settle`] splits longer batches. The script accepts 1,500,
+/// but Redis serves no other client meanwhile: issue requests would be delayed by about ten milliseconds.
 pub const MAX_SETTLEMENTS: usize = 100;
 
 /// The decision about one issued coupon.

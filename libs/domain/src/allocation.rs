@@ -3,9 +3,9 @@
 /// The share of one discount. All discounts of an event use the same kind of share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// Percent of the stock; those of an event sum to 100.
+    /// Percent of the stock. The percentages of an event sum to 100.
     Percentage(u8),
-    /// A number of coupons; those of an event sum to the stock.
+    /// A number of coupons. The numbers of an event sum to the stock.
     Count(u64),
 }
 

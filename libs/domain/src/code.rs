@@ -9,7 +9,7 @@ use crate::permutation::Permutation;
 /// The characters of a code: A-Z without I and O, and 2-9, of which no two look alike. Each encodes five bits.
 pub const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 
-/// The maximum number of characters after the prefix: a number of 64 bits encodes no more.
+/// The maximum number of characters after the prefix: 64 bits suffice for 12 characters of 5 bits.
 pub const MAX_LENGTH: u8 = 12;
 /// The minimum number of characters after the prefix: for the largest stock (ten million coupons), the probability
 /// that a guess is valid is below one in 100 million.

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of a discount. Redis, Kafka, HTTP and Postgres write it in capitals, the manifest does not.
+/// The kind of a discount. Upper case in Redis, Kafka, HTTP and Postgres; capitalized in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DiscountType {

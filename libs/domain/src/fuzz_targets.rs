@@ -1,5 +1,5 @@
-//! Properties of the parsers of untrusted input. `cargo xtask fuzz` searches for counterexamples; the tests run its
-//! seeds, which include every counterexample that was found.
+//! Properties of the parsers of untrusted input. `cargo xtask fuzz` searches for counterexamples; the unit tests run
+//! the seed corpus, which includes every counterexample that was found.
 
 use crate::{
     code::CouponCode,

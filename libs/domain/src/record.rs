@@ -79,11 +79,15 @@ impl<'de> Deserialize<'de> for IssuedRecord {
     }
 }
 
+fn quoted_or_missing(version: Option<&str>) -> String {
+    version.map_or_else(|| "missing".to_owned(), |version| format!("{version:?}"))
+}
+
 /// A Kafka message is not a valid issued record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordDecodeError {
     /// The version header is missing or unknown.
-    #[error("the header {VERSION_HEADER} is {0:?}, expected {VERSION:?}")]
+        #[error("the header {VERSION_HEADER} is {}, expected {VERSION:?}", quoted_or_missing(.0.as_deref()))]
     Version(Option<String>),
     /// The value is not valid JSON of a record.
     #[error("invalid issued record")]
@@ -152,8 +156,8 @@ mod tests {
             RecordDecodeError::Json(cause) => format!("invalid issued record: {cause}"),
             error @ RecordDecodeError::Version(_) => error.to_string(),
         };
-        assert_eq!(rejected(None, &good), r#"the header schema-version is None, expected "1""#);
-        assert_eq!(rejected(Some(b"2"), &good), r#"the header schema-version is Some("2"), expected "1""#);
+        assert_eq!(rejected(None, &good), r#"the header schema-version is missing, expected "1""#);
+        assert_eq!(rejected(Some(b"2"), &good), r#"the header schema-version is "2", expected "1""#);
         assert!(rejected(Some(b"1"), b"\xff\x00garbage").starts_with("invalid issued record: "));
         let with = |from: &str, to: &str| String::from_utf8(good.clone()).unwrap().replace(from, to).into_bytes();
         assert!(rejected(Some(b"1"), &with("u1", "")).contains("userId is empty"));

@@ -1,4 +1,4 @@
-//! When an event issues coupons. Redis applies the same rules inside the atomic step
+//! The time window and the gate of an event. Redis applies the same rules inside the atomic step
 //! (`adapters/redis/src/lua/issue.lua`).
 
 /// The gate of an event, which the operator sets. It is stored in `couponMeta`.
@@ -33,7 +33,7 @@ impl Gate {
     }
 }
 
-/// The time in which coupons are issued, in milliseconds since the Unix epoch: from `start` (inclusive) to `end`
+/// The period during which coupons are issued, in milliseconds since the Unix epoch: from `start` (inclusive) to `end`
 /// (exclusive).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {

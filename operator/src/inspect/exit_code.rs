@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use couponry_runtime::telemetry::TelemetryArgs;
 
-/// The command could not find out what it was to find out.
+/// The result is inconclusive.
 pub(super) const INCONCLUSIVE: u8 = 2;
 
 /// Runs a command. If it fails, prints the error and returns [`INCONCLUSIVE`].

@@ -8,7 +8,7 @@
 //! - No coupon exists twice, except until the second of two users who received the same coupon is cancelled.
 //! - What is loaded in Redis is generated in Postgres, which is read later.
 //! - What is recorded in Postgres is issued in Redis, which is read later.
-//! - What Redis knows to be recorded is recorded in Postgres, which is read later.
+//! - Entries that are marked `COMPLETED` in Redis are recorded in Postgres, which is read later.
 
 use couponry_crds::{BalanceStatus, status::reason};
 
@@ -25,7 +25,7 @@ pub(super) struct Balance {
     available: u64,
     issued: u64,
     recorded: u64,
-    /// How many coupons Redis knew to be recorded, read before Postgres.
+    /// How many entries are marked `COMPLETED` in Redis, read before Postgres.
     known_recorded: u64,
     voided: u64,
     /// How many coupons exist twice, for example because two users received the same one.
@@ -80,7 +80,7 @@ impl Balance {
         self.recorded > self.issued || self.missing() < 0 || self.duplicated > 0 || self.loaded > self.generated
     }
 
-    /// How many loaded coupons Redis no longer holds; negative: how many it holds too many.
+    /// Loaded coupons that are missing in Redis; negative if Redis has more than were loaded.
     fn missing(&self) -> i64 {
         to_i64(self.loaded + self.duplicated) - to_i64(self.available) - to_i64(self.issued) - to_i64(self.voided)
     }
@@ -117,7 +117,7 @@ impl Balance {
         }
         if recorded > issued {
             findings.push(format!(
-                "{recorded} coupons are recorded as issued in Postgres, but only {issued} are issued in Redis."
+                "{recorded} issuances are recorded in Postgres, but only {issued} coupons are issued in Redis."
             ));
         }
         if known_recorded > recorded {
@@ -227,7 +227,7 @@ mod tests {
                 Balance { recorded: 41, ..BALANCED },
                 1,
                 true,
-                "41 coupons are recorded as issued in Postgres, but only 40 are issued in Redis.",
+                "41 issuances are recorded in Postgres, but only 40 coupons are issued in Redis.",
             ),
             (
                 Balance { recorded: 19, ..BALANCED },

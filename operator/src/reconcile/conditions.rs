@@ -31,7 +31,7 @@ impl NewCondition {
     }
 }
 
-/// The new conditions, and those of the `old` ones that were not computed anew and that `keep` selects by their type.
+/// Merges `new` into `old`. An old condition without a new value is kept only if `keep` returns true for its type.
 pub(super) fn merge(
     old: &[Condition],
     new: impl IntoIterator<Item = NewCondition>,

@@ -19,7 +19,7 @@ pub(super) fn gate_settings(
 }
 
 /// The settings for an event whose opening is scheduled in Postgres and due. `is_issued`: whether coupons have been
-/// issued; then the start stays as it was, otherwise it may move.
+/// issued; if so, the start is kept; otherwise the start of the manifest applies.
 pub(super) fn due_gate_settings(
     desired: &DesiredState,
     stored: &StoredEvent,
@@ -34,7 +34,7 @@ pub(super) fn due_gate_settings(
     let start = match own.gate {
         Gate::Open => own.window.start,
         _ if !is_issued => desired.window.start,
-        // Redis has lost the start, but Postgres has recorded from when on coupons were issued.
+        // Redis has lost the start, but the opening is stored in Postgres.
         Gate::Loading => desired.window.start.min(stored.opened_at.or(desired.window.start)),
         Gate::Paused | Gate::Closed => own.window.start,
     };
@@ -42,7 +42,7 @@ pub(super) fn due_gate_settings(
     gate_settings(desired, gate, window, stored.stock_epoch, stored.generated())
 }
 
-/// From when on a gate that is opened at `now` lets coupons be issued.
+/// The earliest time at which coupons can be issued if the gate opens at `now`.
 pub(super) fn opens_at(window: Window, now: i64) -> i64 {
     window.start.map_or(now, |start| start.max(now))
 }

@@ -1,8 +1,7 @@
 //! Objects that do not match the schema: stored under an older CRD, or written by another version.
 //!
 //! Their metadata and some of their fields are known. Their gate stays as the last valid manifest set it, because
-//! closing an event over what may be a typing error would be worse. To close it, an administrator corrects or deletes
-//! the object.
+//! closing is permanent, and the cause may be a typo. To close it, an administrator corrects or deletes the object.
 
 use couponry_crds::{CouponEvent, CouponEventSpec, DeletionPolicy, status::reason};
 use kube::{api::DynamicObject, core::error_boundary::InvalidObject, runtime::controller::Action};
@@ -35,7 +34,7 @@ fn field<T: DeserializeOwned>(data: &Value, path: &str) -> Option<T> {
     T::deserialize(data.pointer(path)?).ok()
 }
 
-/// Reports on the object that it is invalid; cleans up after it when it is deleted.
+/// Reports that the object is invalid; removes its data if it was deleted.
 pub(crate) async fn reconcile_invalid(
     invalid: &InvalidObject,
     context: &Context,

@@ -22,7 +22,7 @@ async fn lost_data_sets_drift_found_until_restored() -> Result<()> {
     let record =
         "10 coupons are marked as recorded in Redis, but only 9 of them are recorded in Postgres. Set issuance";
     let entry = "Of 100 coupons in Postgres, 90 are available and 9 issued in Redis: 1 coupon is missing. \
-                 10 coupons are recorded as issued in Postgres, but only 9 are issued in Redis. Set issuance";
+                 10 issuances are recorded in Postgres, but only 9 coupons are issued in Redis. Set issuance";
     let cases = [("queue", queue, 1), ("record", record, 1), ("entry", entry, 2)];
     for (name, ..) in cases {
         world.apply(name, SPEC)?;

@@ -1,7 +1,10 @@
 #!lua flags=allow-oom
--- Sets the window and the gate. A closed gate stays closed, a gate leaves LOADING only if all coupons are loaded,
--- and an older generation has no effect. Closing and pausing succeed even if Redis is full.
+-- Sets the window and the gate:
+-- - A gate that is CLOSED remains CLOSED.
+-- - A gate that is LOADING becomes OPEN or PAUSED only if all coupons are loaded.
+-- - An older generation or another stock epoch has no effect, except for closing the gate, which ignores both.
 --
+-- Closing and pausing succeed even if Redis is full.
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 gate   3 start   4 end (milliseconds since the Unix epoch, or empty)   5 acknowledge   6 generation
 --       7 how many coupons must be loaded   8 stock epoch

@@ -15,9 +15,9 @@
 --   7 the id of the outbox entry with the issued coupons, or nil
 --   8 the incarnation of the outbox (outbox_state.lua), or nil
 --
--- Redis does not roll back a failed script, so no write may fail after the first one. The first line makes Redis check
--- memory, disk and role at the start. Reading the keys checks their types, and XADD, which is the first write, checks
--- its own key, id and permission. The permissions of the other writes are checked before it.
+-- Redis does not roll back a failed script, so no write may fail after the first one. The shebang line makes Redis
+-- check memory, disk and role before the script runs. Reading the keys checks their types, and XADD, which is the first
+-- write, checks its own key, id and permission. The permissions of the other writes are checked before it.
 
 if #ARGV > 3000 then
   return redis.error_reply('ERR at most 3,000 users can be served at once')
@@ -28,8 +28,8 @@ local uid, gate, starts, ends, replication_id = meta[1], meta[2], tonumber(meta[
 if not uid then
   return false
 end
--- The replication id changes with each restart and each failover: coupons that were issued before may be missing here.
--- A master that was demoted keeps its replication id until it has found its own master, and may be writable.
+-- The replication id changes with each restart and each failover: earlier issuances may be missing in this Redis. A
+-- master that was demoted keeps its replication id until it has found its own master, and may be writable.
 local info = redis.call('INFO', 'replication')
 if not replication_id or not string.find(info, '\nmaster_replid:' .. replication_id .. '\r\n', 1, true)
   or not string.find(info, '\nrole:master\r\n', 1, true) then
@@ -62,7 +62,7 @@ for i, entry in ipairs(entries) do
   end
 end
 
--- The database rejects records of coupons that were issued before the last recovery (mark_verified.lua).
+-- The database rejects records with an earlier time than the record cutoff (mark_verified.lua).
 local issued_at = math.max(now, tonumber(meta[7]) or 0)
 local items, outbox_id, incarnation = {}, false, false
 if state == 'OPEN' and #without_coupon > 0 then

@@ -20,7 +20,7 @@ local is_verified = meta[6] == string.match(redis.call('INFO', 'replication'), '
 if is_verified ~= (ARGV[3] == '') or (not is_verified and meta[5] ~= ARGV[3]) then
   return false
 end
-local loaded, first, behind = tonumber(meta[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local loaded, first, past_end = tonumber(meta[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if loaded ~= first then
   return loaded
 end
@@ -29,9 +29,9 @@ local holders = (#ARGV - 6 - items) / 2
 if #ARGV > 6006 then
   return redis.error_reply('ERR at most 6,000 values can be loaded at once')
 end
-if items + holders ~= behind - first then
+if items + holders ~= past_end - first then
   local found = items .. ' items and ' .. holders .. ' holders'
-  return redis.error_reply('STOCKMISMATCH ' .. found .. ' for ' .. (behind - first) .. ' coupons')
+  return redis.error_reply('STOCKMISMATCH ' .. found .. ' for ' .. (past_end - first) .. ' coupons')
 end
 
 -- Redis does not roll back a failed script, so no write below may fail after the first one.
@@ -47,5 +47,5 @@ end
 if holders > 0 then
   redis.call('HSET', KEYS[3], unpack(ARGV, 7 + items))
 end
-redis.call('HSET', KEYS[1], 'loaded', behind, 'completed', completed)
-return behind
+redis.call('HSET', KEYS[1], 'loaded', past_end, 'completed', completed)
+return past_end

@@ -4,7 +4,7 @@
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 stock epoch   3 the observed replication id (master_replid)   4 the recovery id
 --       After a recovery, otherwise both empty:
---       5 the minimum time of coupons that are issued from now on (milliseconds since the Unix epoch)
+--       5 the lower bound of issuedAt for coupons issued from now on (milliseconds since the Unix epoch)
 --       6 how many coupons must be loaded
 -- returns 1, or nil if couponMeta does not exist or has another uid, stock epoch or recovery id, or if this Redis has
 --   another replication id; the error STOCKMISMATCH if the counts do not match

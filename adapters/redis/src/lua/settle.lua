@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- Applies the decision of the database to issued coupons. Idempotent: an entry changes only while it is PENDING and
--- has this coupon, and a coupon returns to the queue only with the change that takes it from its user.
+-- has this coupon, and a coupon returns to the queue only in the call that also changes the entry of its user.
 --
--- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that does not return is voided.
--- REPLACE puts another coupon into the entry. If Redis has lost that issuance, the other coupon may be in the queue,
--- from where it is removed. Otherwise it is counted already, as voided or as issued to another user: then voided
--- decreases by one if the coupon that was issued returns to the queue.
+-- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that is not returned to the
+-- queue is voided. REPLACE writes another coupon into the entry. The replacement may still be in the queue if Redis has
+-- lost its issuance; it is then removed from the queue. Otherwise it is counted already, as voided or as issued to
+-- another user: then voided decreases by one if the coupon that was issued returns to the queue.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   then five values for each settlement, of which at most 1,500 are accepted:
