@@ -10,13 +10,12 @@ use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer as _, StreamConsumer},
 };
-use tokio::sync::Mutex;
 
 use crate::{
     batch::Batch,
     blocking::blocking,
     error::{KafkaError, Operation},
-    group::GroupMember,
+    group::{Commits, GroupMember},
 };
 
 /// How long a commit may take.
@@ -28,14 +27,14 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Committer {
     topic: String,
     client: Weak<StreamConsumer<GroupMember>>,
-    turn: Arc<Mutex<()>>,
+    commits: Arc<Commits>,
     /// The rebalance after which the batch was consumed.
     rebalance: u64,
 }
 
 impl Committer {
     pub(crate) fn new(topic: String, client: &Arc<StreamConsumer<GroupMember>>, rebalance: u64) -> Self {
-        Self { topic, client: Arc::downgrade(client), turn: client.context().commit_turn.clone(), rebalance }
+        Self { topic, client: Arc::downgrade(client), commits: client.context().commits.clone(), rebalance }
     }
 
     /// Commits the offsets after `batch`. See [`PendingCommit::run`].
@@ -58,9 +57,9 @@ impl Committer {
         offsets: BTreeMap<i32, i64>,
         condition: impl FnOnce(&GroupMember) -> bool + Send + 'static,
     ) -> Result<(), KafkaError> {
-        let Self { topic, client, turn, rebalance: _ } = self.clone();
+        let Self { topic, client, commits, rebalance: _ } = self.clone();
         let commit = async move {
-            let turn = turn.lock_owned().await;
+            let turn = commits.turn.clone().lock_owned().await;
             blocking(move || {
                 let _turn = turn;
                 let Some(client) = client.upgrade() else { return Ok(()) };
@@ -73,7 +72,9 @@ impl Committer {
             })
             .await
         };
-        match tokio::time::timeout(COMMIT_TIMEOUT, commit).await {
+        let result = tokio::time::timeout(COMMIT_TIMEOUT, commit).await;
+        self.commits.note(result.is_err());
+        match result {
             Ok(result) => result.map_err(KafkaError::at(Operation::Commit)),
             Err(_) => Err(KafkaError::TimedOut(Operation::Commit)),
         }

@@ -119,6 +119,9 @@ impl Consumer {
     pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, KafkaError> {
         let mut deadline = (!self.pending.is_empty()).then(|| Instant::now() + linger);
         while self.pending.len() < max {
+            if self.inner().context().commits.are_hung() {
+                return Err(self.replace_client(KafkaError::TimedOut(Operation::Commit)));
+            }
             match self.next_event(deadline).await {
                 Event::Received(Ok(message)) => {
                     let rebalance = self.inner().context().rebalances();

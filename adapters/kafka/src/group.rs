@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -19,8 +19,35 @@ use tokio::sync::Notify;
 
 use crate::client_log::ClientLog;
 
+/// After this many commits in a row that timed out, about five minutes, the client is replaced.
+const MAX_COMMIT_TIMEOUTS: u32 = 20;
+
 /// For each assigned partition the offset of the next message; None if none was received since the assignment.
 pub(crate) type Positions = BTreeMap<i32, Option<i64>>;
+
+/// The commits of a client.
+#[derive(Default)]
+pub(crate) struct Commits {
+    /// Held during a commit.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// How many in a row have timed out.
+    timeouts: AtomicU32,
+}
+
+impl Commits {
+    pub(crate) fn note(&self, has_timed_out: bool) {
+        if has_timed_out {
+            self.timeouts.fetch_add(1, Ordering::SeqCst);
+        } else {
+            self.timeouts.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a commit has hung for too long.
+    pub(crate) fn are_hung(&self) -> bool {
+        self.timeouts.load(Ordering::SeqCst) >= MAX_COMMIT_TIMEOUTS
+    }
+}
 
 /// A member of a consumer group: counts its rebalances, and tracks its position in each partition.
 #[derive(Default)]
@@ -33,8 +60,7 @@ pub(crate) struct GroupMember {
     is_fenced: AtomicBool,
     is_topic_recreated: AtomicBool,
     topic_recreated: Notify,
-    /// Held during a commit.
-    pub(crate) commit_turn: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) commits: Arc<Commits>,
     /// Set by a failpoint: the partitions are paused, so the client receives nothing.
     is_paused: bool,
 }

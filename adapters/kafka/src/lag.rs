@@ -44,7 +44,8 @@ impl Lag {
     /// How many messages of the topic the group has not committed yet. `timeout` applies to each request.
     pub async fn measure(&self, timeout: Duration) -> Result<u64, KafkaError> {
         let end = self.topic_end(timeout).await?;
-        self.measure_up_to(&end, timeout).await
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        blocking(move || lag_up_to(&consumer, &topic, &end, true, timeout)).await
     }
 
     /// The current end of the topic.
@@ -53,25 +54,26 @@ impl Lag {
         blocking(move || topic_end(&consumer, &topic, timeout)).await
     }
 
-    /// How many messages before this end of the topic the group has not committed yet.
+    /// How many messages before this end of the topic the group has not committed yet. If the topic was deleted and
+    /// created again since then, the same offsets of the new topic count.
     pub async fn measure_up_to(&self, end: &TopicEnd, timeout: Duration) -> Result<u64, KafkaError> {
         let (consumer, topic, end) = (self.consumer.clone(), self.topic.clone(), end.clone());
-        blocking(move || lag_up_to(&consumer, &topic, &end, timeout)).await
+        blocking(move || lag_up_to(&consumer, &topic, &end, false, timeout)).await
     }
 }
 
 /// The end of a topic at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicEnd {
-    /// For each partition, by its number: the first retained offset, and the offset after the last message.
-    partitions: Vec<(i64, i64)>,
+    /// For each partition, by its number: the offset after the last message.
+    partitions: Vec<i64>,
 }
 
 fn topic_end(consumer: &BaseConsumer<ClientLog>, topic: &str, timeout: Duration) -> Result<TopicEnd, KafkaError> {
     let metadata = metadata::fetch(consumer, topic, timeout);
     let count = require_topic(topic, metadata, consumer.context())?.len();
     let partitions = (0..i32::try_from(count).unwrap_or(i32::MAX))
-        .map(|partition| consumer.fetch_watermarks(topic, partition, timeout))
+        .map(|partition| Ok(consumer.fetch_watermarks(topic, partition, timeout)?.1))
         .collect::<Result<_, _>>()
         .map_err(KafkaError::at(Operation::MeasureLag))?;
     Ok(TopicEnd { partitions })
@@ -81,6 +83,7 @@ fn lag_up_to(
     consumer: &BaseConsumer<ClientLog>,
     topic: &str,
     TopicEnd { partitions }: &TopicEnd,
+    is_current: bool,
     timeout: Duration,
 ) -> Result<u64, KafkaError> {
     let mut list = TopicPartitionList::new();
@@ -88,22 +91,22 @@ fn lag_up_to(
     let committed = committed_offsets(consumer, &list, timeout).map_err(KafkaError::at(Operation::MeasureLag))?;
     let mut lag = 0;
     for partition in committed.elements() {
-        let number = usize::try_from(partition.partition()).unwrap_or(usize::MAX);
-        let (low, high) = partitions.get(number).copied().unwrap_or_default();
-        // Without a committed offset, the group starts with the first retained message.
-        let next = match partition.offset() {
-            Offset::Offset(committed) if committed <= high => committed.max(low),
-            Offset::Offset(committed) => {
-                let (_, current) = consumer
-                    .fetch_watermarks(topic, partition.partition(), timeout)
-                    .map_err(KafkaError::at(Operation::MeasureLag))?;
-                // An offset after the current end is one of a deleted topic of the same name. The group then starts
-                // with the first retained message as well.
-                if committed <= current { high } else { low }
-            }
+        let (number, committed) = (partition.partition(), partition.offset());
+        let end = usize::try_from(number).ok().and_then(|number| partitions.get(number).copied()).unwrap_or_default();
+        if is_current && committed == Offset::Offset(end) {
+            continue;
+        }
+        // The topic may have been created again: its end is then lower, and the committed offset may be higher than it.
+        let (low, current) = match consumer.fetch_watermarks(topic, number, timeout) {
+            Err(cause) if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => continue,
+            result => result.map_err(KafkaError::at(Operation::MeasureLag))?,
+        };
+        // Without a committed offset, or with one after the end, the group starts with the first retained message.
+        let next = match committed {
+            Offset::Offset(committed) if committed <= current => committed.max(low),
             _ => low,
         };
-        lag += u64::try_from(high - next).unwrap_or(0);
+        lag += u64::try_from(end.min(current) - next).unwrap_or(0);
     }
     Ok(lag)
 }

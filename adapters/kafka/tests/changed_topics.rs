@@ -138,13 +138,16 @@ async fn commit_that_arrives_after_the_recreation_of_the_topic_skips_no_message(
     while late.messages.len() < 50 {
         late.messages.extend(consumer.next_batch(50, LINGER).await.unwrap().messages);
     }
+    let old_end = lag.topic_end(TIMEOUT).await.unwrap();
     recreate(&settings, 1).await;
     consumer.commit(&late).await.unwrap();
     write(&settings, 50..70).await;
     assert_eq!(lag.measure(TIMEOUT).await.unwrap(), 20, "the committed offset is not one of this topic");
+    assert_eq!(lag.measure_up_to(&old_end, TIMEOUT).await.unwrap(), 20);
     write(&settings, 70..250).await;
     receive(&mut consumer, 50..250).await;
     assert_eq!(lag.measure(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(lag.measure_up_to(&old_end, TIMEOUT).await.unwrap(), 0);
 }
 
 #[tokio::test]
