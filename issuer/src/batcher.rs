@@ -23,7 +23,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The result of an issue request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Redis decided.
+    /// Redis returned an outcome.
     Decided(IssueOutcome),
     /// The event does not exist.
     UnknownEvent,
@@ -119,7 +119,8 @@ impl Batchers {
 }
 
 /// Processes the requests of one event until the queue is idle. The queue of an event that is not known to exist ends
-/// as soon as it is empty, so that made-up names cost nothing, not even during an outage of Redis.
+/// as soon as it is empty, so that requests with random names do not accumulate memory, not even during an outage of
+/// Redis.
 async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Request>, queues: Arc<Queues>) {
     let mut batch = Vec::new();
     let mut exists = false;
@@ -149,7 +150,7 @@ impl Batcher {
     /// Answers the requests of `batch` and drains it. Returns whether the event exists, or `exists` if that is
     /// unknown.
     async fn process(&self, event: &EventName, batch: &mut Vec<Request>, exists: bool) -> bool {
-        // A client that has disconnected gets no coupon; it can retry.
+        // The request of a client that has disconnected is dropped; the client can retry.
         batch.retain(|request| !request.answer.is_closed());
         if batch.is_empty() {
             return exists;
@@ -244,7 +245,7 @@ impl Batcher {
     }
 }
 
-/// Which records Kafka must confirm before a request is answered.
+/// Which records Kafka must confirm before the response is sent.
 #[derive(Clone, Copy)]
 enum Confirmation {
     NotRequired,

@@ -49,7 +49,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 /// New partitions are used after this time.
 const KAFKA_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the work after the last response may take.
+/// Timeout of flushing records after the last response.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Issues coupons to users over HTTP: POST /coupons/issue. Run any number of replicas.
@@ -83,11 +83,12 @@ pub struct Config {
     /// Timeout for the body of a request; then the response is 408.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     body_timeout_seconds: u32,
-    /// Timeout for the outcome of a request; then the response is 503, and a retry returns the outcome.
+    /// Timeout of an issue request; on expiry the response is 503, and a retry returns the outcome.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     answer_timeout_seconds: u32,
-    /// How long to serve requests after SIGTERM while not ready, until proxies have noticed. Each response then
-    /// closes its connection. Afterwards the requests in progress are finished, which takes at most 30 seconds.
+    /// How long to keep serving after SIGTERM, with /readyz failing, so that proxies remove the endpoint. Each response
+    /// then closes its connection. Afterwards, requests in progress have 20 seconds to finish, and their records 10
+    /// seconds to reach Kafka.
     #[arg(
         long,
         env,
@@ -115,9 +116,9 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     max_connections: u32,
-    /// Number of trusted proxies that append to X-Forwarded-For. The log of failed requests (`--log
-    /// info,requests=debug`) and
-    /// --rate-limit-per-address use the client address that the outermost of them received. 0: the header is ignored.
+    /// Number of trusted proxies that append to X-Forwarded-For. The client address is the one that the outermost of
+    /// them received; --rate-limit-per-address and the log of failed requests (`--log info,requests=debug`) use it. 0:
+    /// the header is ignored.
     #[arg(long, env, default_value_t = 0, value_name = "PROXIES", value_parser = clap::value_parser!(u8).range(0..=16))]
     trusted_proxies: u8,
     #[command(flatten)]
@@ -153,7 +154,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.max_batch.into(),
         config.max_queued_requests,
     );
-    // `shutdown` begins the draining, `stop` ends the acceptance of requests, `end` ends the monitoring endpoint.
+    // `shutdown` begins draining, `stop` stops accepting requests, `end` stops the monitoring endpoint.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let mut dependencies = vec![REDIS, KAFKA];
     if config.identity.needs_keys() {
@@ -230,8 +231,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Updates the readiness: whether this issuer can issue coupons.
 ///
-/// That requires Redis at all times. Kafka may be unavailable, because the outbox bridges its outages, also that of a
-/// start. But an issuer that Kafka rejects is not ready until it was accepted once: a rollout with wrong settings stops.
+/// Readiness requires Redis continuously. Kafka may be unavailable, also at startup, because the outbox bridges its
+/// outages. An issuer that Kafka rejects is not ready until it was accepted once, so that a rollout with wrong settings
+/// stops.
 async fn watch_servers(stock: Stock, producer: Producer, health: Health, shutdown: CancellationToken) {
     let pause = async |time| {
         tokio::select! {

@@ -14,7 +14,7 @@ pub(super) enum Reason {
     NoToken,
     /// The token is not a signed JWT.
     Malformed,
-    /// The key of the token is for another algorithm.
+    /// The key does not support the algorithm of the token.
     Algorithm,
     /// The key of the token is unknown.
     UnknownKey,
@@ -24,9 +24,9 @@ pub(super) enum Reason {
     Expired,
     /// `nbf` has not been reached.
     NotYetValid,
-    /// Another issuer (`iss`).
+    /// `iss` is not the required issuer.
     Issuer,
-    /// Another audience (`aud`).
+    /// `aud` does not contain the required audience.
     Audience,
     /// A claim is missing or malformed.
     Claims,

@@ -43,7 +43,7 @@ pub(crate) struct IdentityArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[expect(clippy::struct_field_names, reason = "the fields are named after the flags")]
 pub(super) struct JwtArgs {
-    /// URL of the JWKS with the keys that sign tokens: http:// or https://. Fetched at startup, periodically, and
+    /// URL of the JWKS with the keys that verify tokens: http:// or https://. Fetched at startup, periodically, and
     /// when a token names an unknown key. If a fetch fails, the known keys stay in use. HMAC keys are secrets and are
     /// only accepted from a file.
     #[arg(long, env, value_name = "URL")]

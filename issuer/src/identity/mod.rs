@@ -36,8 +36,8 @@ enum Source {
 }
 
 impl Authenticator {
-    /// Starts fetching the keys of tokens, if required. Until they are available, `health` reports [`verifier::JWKS`]
-    /// as missing.
+    /// Starts fetching the keys that verify tokens, if required. Until they are available, `health` reports
+    /// [`verifier::JWKS`] as missing.
     pub(crate) fn start(
         args: IdentityArgs,
         metrics: Metrics,
@@ -65,7 +65,8 @@ impl Authenticator {
         }
     }
 
-    /// The user of a request that names `claimed`, or no user.
+    /// Authenticates the request and returns its user. `claimed` is the userId in the request; if present, it must
+    /// match.
     pub(crate) async fn authenticate(&self, headers: &HeaderMap, claimed: Option<String>) -> Result<UserId, Problem> {
         let user = match &self.source {
             Source::Body => return parse_user(claimed.ok_or_else(|| Problem::invalid("missing field `userId`"))?),
@@ -95,7 +96,7 @@ fn user_in_header(name: &HeaderName, headers: &HeaderMap) -> Result<String, Fail
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or_else(|| Failure::new(Reason::NoHeader, format!("the header {name} is missing")))?;
     if values.next().is_some() {
-        // The proxy appended its header to one of the client; they cannot be told apart.
+        // The client sent this header as well, and the proxy appended its own; they cannot be told apart.
         return Err(Failure::new(Reason::BadHeader, format!("more than one {name} header")));
     }
     match std::str::from_utf8(value.as_bytes()) {

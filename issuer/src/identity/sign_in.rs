@@ -5,7 +5,7 @@ use axum::http::HeaderName;
 /// How clients authenticate their user.
 #[derive(Clone, Debug)]
 pub(crate) enum SignIn {
-    /// Not at all: the request names the user.
+    /// No authentication: the user id is taken from the request.
     None,
     /// With this header, which a proxy sets.
     Header(HeaderName),

@@ -97,7 +97,7 @@ impl Verifier {
         Ok(Self { state, wake, min_interval, user_claim: args.jwt_user_claim })
     }
 
-    /// The user of the request's token.
+    /// Verifies the bearer token and returns its user.
     pub(super) async fn verify(&self, headers: &HeaderMap) -> Result<String, Failure> {
         let token = bearer(headers)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed())?;
@@ -152,7 +152,7 @@ impl Verifier {
         }
     }
 
-    /// The user of the token, if one of the keys has signed it.
+    /// Verifies the signature with one of the keys and returns the user.
     fn decode(&self, token: &str, keys: &[&Key]) -> Result<String, Failure> {
         let mut verified = Err(failure(&ErrorKind::InvalidSignature));
         for Key { decoding, validation, .. } in keys {

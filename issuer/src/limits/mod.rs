@@ -35,7 +35,7 @@ use tokio::time;
 use self::{flags::LimitArgs, table::Table};
 use crate::{client_ip::client_ip, metrics::Metrics};
 
-/// How often keys with their full burst are removed.
+/// Interval at which idle keys are removed.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The enabled limits.
@@ -76,7 +76,7 @@ impl Limits {
 
     /// Counts a request of this user.
     pub(crate) fn check_user(&self, user: &UserId) -> Result<(), Problem> {
-        self.user.as_ref().map_or(Ok(()), |limit| limit.check(user.as_str(), "too many requests of this user"))
+        self.user.as_ref().map_or(Ok(()), |limit| limit.check(user.as_str(), "too many requests from this user"))
     }
 
     fn check_address(&self, address: IpAddr) -> Result<(), Problem> {
@@ -127,7 +127,7 @@ pub(crate) async fn limit_address(
     }
 }
 
-/// The unit that a customer is assigned: an IPv4 address, or an IPv6 prefix of 64 bits.
+/// The address block that is usually assigned to one subscriber: an IPv4 address, or an IPv6 prefix of 64 bits.
 fn prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),

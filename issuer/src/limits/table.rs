@@ -17,8 +17,8 @@ const SHARD_CAPACITY: usize = 14_336;
 
 /// The state of each key. A key is a hash that clients cannot compute.
 ///
-/// A key without an entry has its full burst. If a shard is full, a new key is accepted without an entry, so that no
-/// client is rejected because of others.
+/// A key without an entry has not used any of its burst. If a shard is full, a new key is accepted without an entry, so
+/// that no client is rejected because of others.
 pub(super) struct Table {
     shards: Box<[Mutex<HashMap<u64, Nanos>>]>,
     shard_capacity: usize,

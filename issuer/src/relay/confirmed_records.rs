@@ -9,7 +9,7 @@ use std::{
 
 use couponry_domain::{IssuedCoupon, IssuedRecord, Uuid};
 
-/// The number of records in one generation: a few megabytes at most.
+/// The number of records in one generation (a set that is dropped as one): a few megabytes at most.
 const GENERATION_SIZE: usize = 100_000;
 
 /// A bounded set of the latest confirmed records. A record that is no longer in it is published once more, which is

@@ -32,7 +32,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The value that Redis returned for an event, if this Redis is verified.
+    /// Returns the value if Redis is verified, otherwise the [`Problem`] to respond with.
     pub(super) fn verified<T>(
         &self,
         event: &EventName,

@@ -63,7 +63,7 @@ impl EventState {
     params(("eventId" = String, Path, description = "The event", example = "summer")),
     responses(
         (status = 200, description = "The event", body = EventView),
-        (status = 400, description = "The event is not a valid name", body = Problem,
+        (status = 400, description = "The eventId is not a valid name", body = Problem,
             content_type = "application/problem+json"),
         (status = 404, description = "The event does not exist", body = Problem,
             content_type = "application/problem+json"),

@@ -111,7 +111,7 @@ impl TryFrom<IssueOutcome> for IssueResponse {
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Rate limit exceeded; the request was not processed", body = Problem,
             content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
-        (status = 503, description = "The outcome is unknown; a retry returns it", body = Problem,
+        (status = 503, description = "Temporarily unavailable, or the outcome is unknown; retry", body = Problem,
             content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
     )
 )]

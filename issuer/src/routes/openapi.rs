@@ -58,7 +58,7 @@ pub(super) fn document(sign_in: &SignIn) -> Value {
         SignIn::Header(name) => json!({"type": "apiKey", "in": "header", "name": name.as_str()}),
         SignIn::Token => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
     };
-    // The issuer treats null like a missing value.
+    // null is treated as a missing value.
     add(&mut document, &format!("{body}/properties/userId"), &json!({"type": ["string", "null"]}));
     document["components"]["securitySchemes"] = json!({ "user": scheme });
     for operation in AUTHENTICATED {

@@ -31,7 +31,7 @@ pub(super) struct UserCoupon {
     /// When the coupon was issued (RFC 3339).
     #[schema(format = DateTime)]
     issued_at: String,
-    /// Whether the issuance is recorded in the database. The coupon belongs to the user in either case.
+    /// Whether the issuance is recorded in the database.
     recorded: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct UserCoupon {
     ),
     responses(
         (status = 200, description = "The coupon of the user", body = UserCoupon),
-        (status = 400, description = "An invalid event or user, or another user than the authenticated one",
+        (status = 400, description = "Invalid event or user id, or not the id of the authenticated user",
             body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Authentication required", body = Problem,
             content_type = "application/problem+json"),

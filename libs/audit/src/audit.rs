@@ -47,7 +47,7 @@ impl Stores {
         }
         if counts.cancelled > 0 {
             let cancelled = counts.cancelled;
-            notes.push(format!("{cancelled} users received a coupon that could not be recorded (CANCEL)"));
+            notes.push(format!("{cancelled} users have a cancelled entry: their coupon could not be recorded"));
         }
         Ok(Report {
             event: name.clone(),

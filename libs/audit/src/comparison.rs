@@ -1,6 +1,6 @@
 //! The comparison without I/O: receives the data of the stores, and keeps what does not match.
 //!
-//! It is fed in this order: the generated coupons, [`Comparison::finish_generated`], the recorded issuances,
+//! Data must be added in this order: the generated coupons, [`Comparison::finish_generated`], the recorded issuances,
 //! [`Comparison::finish_recorded`], the records in Kafka, the available coupons, the issued coupons in Redis.
 
 use std::collections::{HashMap, HashSet};
@@ -70,7 +70,7 @@ impl Comparison {
         self.generated.add(&(coupon, discount));
     }
 
-    /// Ends the stock.
+    /// Called after the last generated coupon.
     pub(crate) fn finish_generated(&mut self) {
         self.generated.finish();
         self.counts.generated = self.generated.added();
@@ -82,7 +82,7 @@ impl Comparison {
         self.recorded.add(issued);
     }
 
-    /// Ends the issuances.
+    /// Called after the last recorded issuance.
     pub(crate) fn finish_recorded(&mut self) {
         self.recorded.finish();
         self.counts.recorded = self.recorded.added();

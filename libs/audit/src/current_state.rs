@@ -24,7 +24,7 @@ pub(crate) struct CurrentState {
 }
 
 impl CurrentState {
-    /// Reads Redis first: what is COMPLETED there must be in Postgres afterwards.
+    /// Reads Redis first: entries that are COMPLETED must be recorded in Postgres, which is read later.
     pub(crate) async fn read(
         stores: &Stores,
         name: &EventName,

@@ -33,7 +33,7 @@ impl fmt::Display for Place {
 /// A discrepancy between the stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discrepancy {
-    /// The event is opened in Postgres, but Redis does not have it, or has another event of this name.
+    /// An opening is stored in Postgres, but Redis does not have it, or has another event of this name.
     OtherEvent {
         /// The event that Redis has.
         redis: Option<Uuid>,
@@ -169,7 +169,7 @@ impl fmt::Display for Discrepancy {
         };
         match self {
             Self::OtherEvent { redis: None } => {
-                f.write_str("the event is open in Postgres, but Redis does not have it")
+                f.write_str("the event has a scheduled opening in Postgres, but Redis does not have it")
             }
             Self::OtherEvent { redis: Some(uid) } => {
                 write!(f, "Redis has another event of this name, with the uid {uid}")
@@ -227,7 +227,7 @@ impl fmt::Display for Discrepancy {
             }
             Self::CancelledButRecorded(coupon) => {
                 issued(f, coupon, "Postgres")?;
-                f.write_str(", but it is CANCEL in Redis")
+                f.write_str(", but its entry in Redis is marked CANCEL")
             }
             Self::NotGenerated { coupon, place } => write!(f, "coupon {coupon} is in {place}, but was never generated"),
             Self::WrongDiscount { coupon, place, actual, generated } => {
@@ -241,7 +241,7 @@ impl fmt::Display for Discrepancy {
             }
             Self::AvailableTwice { coupon } => write!(f, "coupon {coupon} is in the Redis queue more than once"),
             Self::Missing { coupon } => {
-                write!(f, "coupon {coupon} was loaded into Redis, but is neither available nor issued there")
+                write!(f, "coupon {coupon} was loaded into Redis, but is neither available, issued nor voided there")
             }
         }
     }

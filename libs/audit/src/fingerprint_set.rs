@@ -20,7 +20,7 @@ impl FingerprintSet {
         self.sorted.push(self.hasher.hash_one(element));
     }
 
-    /// Ends the adding of elements.
+    /// Sorts and deduplicates the elements; none may be added afterwards.
     pub(crate) fn finish(&mut self) {
         self.sorted.sort_unstable();
         let all = self.sorted.len();

@@ -4,10 +4,11 @@
 //! counted as [`InFlight`], and are not discrepancies.
 //!
 //! The stores are read against the direction of the data: Postgres first, then Kafka, then Redis. Whatever Postgres
-//! has, Kafka and Redis must have had before. Only the opposite may be in flight: it is checked again until it has
-//! arrived, or until the outbox and the consumers have no backlog.
+//! has, Kafka and Redis must have had before. Only data that is missing further down the pipeline may be in flight: it
+//! is checked again until it is there, or until the outbox and the consumers have no backlog.
 //!
-//! It needs 9 bytes of memory for each coupon and 9 more for each recorded one; only suspects are kept in full.
+//! It needs 9 bytes of memory for each coupon and 9 more for each recorded one; only entries that did not match on the
+//! first read (suspects) are kept in full.
 //!
 //! Times are milliseconds since the Unix epoch.
 

@@ -1,4 +1,4 @@
-//! Checking suspects again: they may have arrived since, or still be in flight.
+//! Checks suspects again: a record may have been recorded in the meantime, or still be in flight.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -49,12 +49,12 @@ impl Backlog {
     }
 }
 
-/// How often each of some coupons is in the queue.
+/// Number of occurrences of coupons in the queue.
 type QueueCounts = HashMap<CouponCode, (Discount, usize)>;
 
 impl Recheck<'_> {
     pub(crate) async fn run(mut self, timeout: Duration) -> Result<(Comparison, InFlight), AuditError> {
-        // Before the suspects are drained, because they contain the holders in Redis.
+        // Must run before the suspects are removed, because they contain the holders in Redis.
         self.check_recorded().await?;
         self.check_generated().await?;
         self.check_stock().await?;
@@ -266,7 +266,7 @@ impl Recheck<'_> {
     async fn check_until_settled(&mut self, timeout: Duration) -> Result<InFlight, AuditError> {
         let until = Instant::now() + timeout;
         loop {
-            // Read before the suspects: with an empty backlog, a suspect has arrived or never will.
+            // Read before the suspects: with an empty backlog, a suspect that is still missing will not arrive.
             let outbox = self.stores.observe(self.name, self.uid).await?.map_or(0, |observed| observed.outbox);
             let backlog = Backlog { outbox, lag: self.stores.lag().await? };
             self.comparison.counts.outbox = backlog.outbox;

@@ -40,8 +40,8 @@ pub struct Counts {
     pub issued: u64,
     /// Users whose coupon was cancelled because it could not be recorded, and who have received no other one.
     pub cancelled: u64,
-    /// Coupons that can never be issued again: cancelled, and not returned to the queue. The same number as in the
-    /// status and the metrics of the operator.
+    /// Coupons that are neither available nor issued: cancelled, and not returned to the queue. The same number as in
+    /// the status and the metrics of the operator.
     pub voided: u64,
     /// Batches in the outbox at the end of the audit.
     pub outbox: u64,

@@ -15,7 +15,7 @@ use crate::{comparison::Comparison, discrepancy::Discrepancy, error::AuditError}
 /// Timeout of a request to Kafka.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many dead letters become notes.
+/// Maximum number of dead letters listed in the notes.
 const MAX_DEAD_LETTER_NOTES: u64 = 10;
 
 /// The stores of an installation.

@@ -255,7 +255,7 @@ async fn audit_reports_event_missing_in_redis() {
     redis(&["DEL", &fixture.key("Meta"), &fixture.key("Queue"), &fixture.key("Issued")]);
     let (kinds, messages) = fixture.discrepancies().await;
     assert_eq!(kinds, ["otherEvent"], "{messages}");
-    assert_eq!(messages, "the event is open in Postgres, but Redis does not have it");
+    assert_eq!(messages, "the event has a scheduled opening in Postgres, but Redis does not have it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,8 +34,10 @@ async fn audit_with_differences_exits_with_1() -> Result<()> {
     let bad = world.run_command(&["audit", "event"], &[])?;
     assert_eq!(bad.status.code(), Some(1), "{}{}", stdout(&bad), stderr(&bad));
     assert!(
-        stdout(&bad)
-            .contains("was loaded into Redis, but is neither available nor issued there\nDIFFERS: 1 discrepancies\n"),
+        stdout(&bad).contains(
+            "was loaded into Redis, but is neither available, issued nor voided there\n\
+             DIFFERS: 1 discrepancies\n"
+        ),
         "{}",
         stdout(&bad)
     );
