@@ -63,7 +63,7 @@ impl RecordState {
         if generated == 0 {
             return Conclusion::Certain(RecordOutcome::Deferred(Deferral::StockNotGenerated));
         }
-        // Precedes every defect of the coupon: the user's entry in Redis has to be replaced by this coupon.
+        // Checked before the coupon itself: the user's entry in Redis has to be replaced by this coupon.
         if let Some(issued) = user_coupon {
             let record_coupon_is_free = same_discount && holder.is_none();
             let rejection = Rejection::UserHoldsAnother { issued, record_coupon_is_free };

@@ -25,14 +25,14 @@ pub(crate) fn migrations() -> Migrator {
 /// How long an operation waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection attempt may take that finds out why the pool has none.
+/// Timeout of the diagnostic connection attempt after the pool has timed out.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The connections of each of the two pools.
 const MAX_CONNECTIONS: u32 = 8;
 
-/// How long an operation may take that usually takes milliseconds. Longer than the `statement_timeout` of its session,
-/// so that Postgres ends a slow statement before its client stops waiting.
+/// Timeout of operations that usually take milliseconds. Longer than the `statement_timeout` of its session, so that
+/// Postgres ends a slow statement before its client stops waiting.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The database. A clone shares the connections.
@@ -142,7 +142,7 @@ impl Database {
         }
     }
 
-    /// Why the pool has no connection: it retries until its timeout, and does not return the error of the attempts.
+    /// Determines why the pool timed out: it does not return the errors of its attempts.
     async fn connect_error(&self, operation: Operation) -> DatabaseError {
         let options = self.pool.connect_options();
         match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {

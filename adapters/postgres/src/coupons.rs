@@ -41,7 +41,7 @@ impl Database {
         self.read(uid, sqlx::query(AssertSqlSafe(query)).bind(from).bind(i64::from(limit))).await
     }
 
-    /// Those of these coupons that the event has.
+    /// The coupons of the event with these codes.
     pub async fn coupons_by_code(&self, uid: Uuid, codes: &[CouponCode]) -> Result<Vec<Coupon>, DatabaseError> {
         let codes: Vec<&str> = codes.iter().map(CouponCode::as_str).collect();
         let query = format!("SELECT ordinal, code, type, value FROM {} WHERE code = ANY($1)", StockTable(uid));

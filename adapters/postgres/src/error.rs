@@ -106,18 +106,18 @@ pub enum DatabaseError {
         uid: Uuid,
     },
     /// The batch does not continue the stock: another operator has generated coupons in the meantime.
-    #[error("{}: {expected} coupons were expected to exist, but {found} do", Operation::GenerateCoupons)]
+    #[error("{}: expected {expected} existing coupons, found {found}", Operation::GenerateCoupons)]
     StockChanged {
         /// The first ordinal of the batch.
         expected: u64,
         /// How many coupons the event has.
         found: u64,
     },
-    /// The stock was discarded since the caller has read the event, or the event was deleted.
+    /// The stock was discarded after the caller read the event, or the event was deleted.
     #[error("the stock epoch of the event {0} has changed")]
     StockEpochChanged(Uuid),
-    /// The stock of an opened event cannot be discarded.
-    #[error("the event {0} has been opened: its stock cannot be discarded")]
+    /// The stock of an event with an opening cannot be discarded.
+    #[error("the event {0} has an opening: its stock cannot be discarded")]
     AlreadyOpened(Uuid),
     /// Codes of this format could not be parsed.
     #[error("the code {0:?} has characters other than A-Z, 0-9 and -")]
@@ -180,7 +180,7 @@ impl DatabaseError {
         self.sqlstate().is_some_and(|code| code == "42P01")
     }
 
-    /// Whether a row with the same key exists.
+    /// Whether a unique constraint was violated.
     pub(crate) fn is_unique_violation(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "23505")
     }

@@ -22,10 +22,10 @@ const KEEPALIVE: &str =
     "SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3";
 
 impl Database {
-    /// Inserts the coupons of `batch` in one transaction. `known` is the event as the caller has read it.
+    /// Inserts the coupons of `batch` in one transaction. Fails if the event has changed since `known` was read.
     ///
     /// The coupons are derived from the registered seed and code format. `progress` receives the number of coupons that
-    /// were sent to Postgres so far; building the indexes after that takes about as long again.
+    /// were sent to Postgres so far; building the indexes afterwards takes about as long as sending.
     ///
     /// Of concurrent calls the first one succeeds, and the others return [`DatabaseError::StockChanged`].
     pub async fn generate_coupons(
@@ -69,9 +69,9 @@ impl Database {
         Ok(())
     }
 
-    /// Discards the stock of an event that was never opened, and increments its stock epoch. It does nothing if another
-    /// operator has done so since the caller has read the event. Fails after some seconds, and can be retried, while a
-    /// long statement reads this stock; other events are not affected.
+    /// Discards the stock of an event that was never opened, and increments its stock epoch. No-op if another operator
+    /// has done so since `known` was read. Fails after some seconds, and can be retried, while a long statement reads
+    /// this stock; other events are not affected.
     pub async fn discard_stock(&self, known: &StoredEvent) -> Result<(), DatabaseError> {
         let operation = Operation::DiscardStock;
         let uid = known.uid;

@@ -19,7 +19,7 @@ use crate::{
 
 const OPERATION: Operation = Operation::Record;
 
-/// Which records a batch is expected to have.
+/// Whether conflicts with existing rows are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     /// Only users and coupons that are not recorded yet: any other fails the batch.
@@ -28,7 +28,7 @@ enum Expected {
     Any,
 }
 
-/// How often a batch is tried while it conflicts with others.
+/// Maximum number of attempts to record a batch that conflicts with others.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// The end of the year 9999, in milliseconds since the Unix epoch.
@@ -109,7 +109,7 @@ impl Database {
 enum Attempt {
     /// Every record has an outcome.
     Finished(Vec<RecordOutcome>),
-    /// A record was not inserted because of a row that has disappeared since. The batch has to be retried.
+    /// A record was not inserted because of a conflicting row that no longer exists. The batch has to be retried.
     Changed,
     /// The event has no table with coupons. The batch has to be retried without it.
     StockNotFound(Uuid),
@@ -143,8 +143,8 @@ fn insertion_order(records: &[IssuedRecord], indexes: Vec<usize>) -> Vec<usize> 
     order
 }
 
-/// Inserts the records whose coupons exist. The lock prevents that the record cutoff changes before the commit, and the
-/// row is read as of the moment of the lock.
+/// Inserts the records whose coupons exist. The lock prevents the record cutoff from changing before the commit, and
+/// the row is read as of the moment of the lock.
 fn insertion(stock: StockTable, expected: Expected) -> String {
     let on_conflict = match expected {
         Expected::New => "",
