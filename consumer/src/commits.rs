@@ -16,7 +16,7 @@ pub(crate) const COMMITS: &str = "offset commits";
 /// The pause after a failed commit.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Commits what the queue delivers, until it is closed. During the shutdown a failed commit is not repeated: the batches
+/// Commits what the queue delivers, until it is closed. During the shutdown a failed commit is not retried: the batches
 /// are consumed again.
 pub(crate) async fn commit_all(
     mut queue: mpsc::UnboundedReceiver<PendingCommit>,

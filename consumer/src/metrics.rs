@@ -52,11 +52,7 @@ impl Metrics {
             lag,
         } = metrics.clone();
         registry.register("recorded", "Issuances recorded in Postgres", recorded);
-        registry.register(
-            "already_recorded",
-            "Records that were already recorded (redelivered)",
-            already_recorded,
-        );
+        registry.register("already_recorded", "Records that were already recorded (redelivered)", already_recorded);
         registry.register("dead_letters", "Messages sent to the dead-letter topic, by reason", dead_letters);
         registry.register(
             "deferred_records",
@@ -71,7 +67,7 @@ impl Metrics {
         registry.register("batch_messages", "Messages per batch", batch_messages);
         registry.register_with_unit(
             "batch_processing_duration",
-            "Time from the receipt of a batch until it is settled in Redis",
+            "Time from the receipt of a batch until its results are written to Redis",
             Unit::Seconds,
             batch_processing_duration,
         );

@@ -83,7 +83,7 @@ impl RecordState {
 pub(crate) enum Conclusion {
     /// The outcome is certain.
     Certain(RecordOutcome),
-    /// The coupon was not found. That alone is no proof: it is rejected only if the stock has all its coupons.
+    /// The coupon was not found. That alone is not a proof: it is rejected only if the stock has all its coupons.
     IfStockIsComplete(Rejection),
     /// Nothing prevents the record (any more), so it has to be retried.
     Recordable,

@@ -171,8 +171,8 @@ pub(crate) async fn with_timeout<T>(
 }
 
 /// A connection for more than one statement. Only [`Session::finish`] returns it to the pool. Otherwise (an error, or a
-/// dropped future) it is closed, and Postgres cancels its statement and rolls back: in sqlx 0.9.0, a connection that is dropped while it begins a
-/// transaction remains inside the transaction for its next user.
+/// dropped future) it is closed, and Postgres cancels its statement and rolls back: in sqlx 0.9.0, a connection that is
+/// dropped while it begins a transaction remains inside the transaction for its next user.
 pub(crate) struct Session {
     connection: PoolConnection<Postgres>,
     operation: Operation,

@@ -8,7 +8,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 /// The stock of the event with this uid: the table `coupon_` followed by the hexadecimal digits of the uid. Only the
 /// digits vary, so statements with the name are safe.
 ///
-/// Every statement names the table. There is no partitioned parent ([ADR 0021](../../../docs/adr/0021-stock-tables.md)).
+/// Every statement names the table. There is no partitioned parent ([ADR
+/// 0021](../../../docs/adr/0021-stock-tables.md)).
 #[derive(Clone, Copy)]
 pub(crate) struct StockTable(pub(crate) Uuid);
 

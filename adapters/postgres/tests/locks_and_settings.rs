@@ -143,7 +143,7 @@ async fn delete_behind_a_row_lock_fails_and_continues_after_it() {
     assert!(error.is_transient(), "{error:?}");
     assert_eq!(fixture.database.recorded_count(uid).await.unwrap(), 5_000);
     let late = fixture.database.record(&records[..1]).await.unwrap();
-    assert_eq!(late, [RecordOutcome::Rejected(couponry_postgres::Rejection::UnknownEvent)], "the deletion has begun");
+    assert_eq!(late, [RecordOutcome::Rejected(couponry_postgres::Rejection::UnknownEvent)], "the deletion has started");
 
     drop(lock);
     drop(other);

@@ -1,9 +1,9 @@
-//! The connection to one Redis, or to the nodes of a Redis Cluster. It reconnects by itself.
+//! The connection to one Redis, or to the nodes of a Redis Cluster. It reconnects automatically.
 //!
 //! # Guarantees
 //! A call to a single Redis uses a connection that was established at most [`MAX_CONNECTION_AGE`] ago. After a failover
-//! that redirects the address to another Redis, the previous one thus receives no calls after this time, even if it does
-//! not notice that it was replaced and keeps its connections. With [`RESPONSE_TIMEOUT`], it returns nothing after
+//! that redirects the address to another Redis, the previous one thus receives no calls after this time, even if it
+//! does not detect that it was replaced and keeps its connections. With [`RESPONSE_TIMEOUT`], it returns nothing after
 //! [`MAX_REDIRECTION_DELAY`].
 //!
 //! # Assumptions

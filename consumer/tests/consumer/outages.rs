@@ -21,7 +21,7 @@ async fn consumer_without_servers_at_startup_waits_for_them() {
 
     redis.restart().unwrap();
     postgres.restart().unwrap();
-    consumer.wait_until_not_ready("postgres: the database schema is not up to date").await;
+    consumer.wait_until_not_ready("postgres: the database schema is outdated").await;
     world.database.migrate().await.unwrap();
     kafka.restart().unwrap();
     consumer.wait_until_not_ready(&format!("kafka: the Kafka topic {:?} does not exist", world.kafka.topic)).await;

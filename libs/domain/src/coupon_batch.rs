@@ -52,8 +52,8 @@ impl CouponBatch {
             let index = u8::try_from(index).expect("at most 256 discounts");
             order.extend(std::iter::repeat_n(index, usize::try_from(*count).expect("a batch fits in memory")));
         }
-        // Stream 0 is for the key of the codes. No two batches of an event begin at the same ordinal, so each has its own
-        // stream.
+        // Stream 0 is for the key of the codes. No two batches of an event begin at the same ordinal, so each has its
+        // own stream.
         order.shuffle(&mut seed.stream(1 + self.first_ordinal));
 
         let codes = CodeGenerator::new(seed, format);
