@@ -14,9 +14,9 @@ const OPERATION: Operation = Operation::DeleteEvent;
 const BATCH: i64 = 10_000;
 
 impl Database {
-    /// Deletes the event with its coupons and issuances. It does nothing if the event does not exist.
+    /// Deletes the event with its coupons and issuances. No-op if the event does not exist.
     ///
-    /// Once it has begun, nothing is recorded for the event any more. It uses many transactions, none of which locks
+    /// After it has started, nothing is recorded for the event any more. It uses many transactions, none of which locks
     /// anything of another event. Interrupted, or failed because of a lock that another session holds, it continues
     /// when the call is repeated.
     pub async fn delete_event(&self, uid: Uuid) -> Result<(), DatabaseError> {
