@@ -25,10 +25,13 @@ CREATE TABLE coupon_event (
     code_length smallint NOT NULL,
     -- Secret: all codes of the event are derived from it.
     seed        bytea NOT NULL CHECK (octet_length(seed) = 32),
-    -- The earliest time at which a coupon may be issued. Set before the first coupon can be issued, so it is in the
-    -- future while the event waits for its start. Once it has passed, it is never unset, and the stock cannot be
-    -- discarded any more.
+    -- From when on coupons may be issued (Redis clock). Set before the gate opens. While it is set, the stock cannot be
+    -- discarded.
     opened_at   timestamptz,
+    -- Whether coupons may have been issued: then the opening is never unset. Otherwise the event waits for its start.
+    is_opening_final boolean NOT NULL DEFAULT false,
+    -- How often an opening was recorded. A withdrawal carries this number, so that a late one has no effect.
+    openings    integer NOT NULL DEFAULT 0,
     -- The generation of the applied manifest. A stale operator that has read an older one changes nothing.
     generation  bigint NOT NULL,
     -- How often the stock was discarded. Statements that carry another stock epoch have no effect.

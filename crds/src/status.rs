@@ -150,6 +150,8 @@ pub mod reason {
     pub const NOTHING_ISSUED: &str = "NothingIssued";
     /// Issued coupons are being recorded.
     pub const RECORDING: &str = "Recording";
+    /// Issued coupons have not been recorded for longer than usual.
+    pub const RECORDING_STALLED: &str = "RecordingStalled";
     /// Every issued coupon is recorded.
     pub const ALL_RECORDED: &str = "AllRecorded";
 

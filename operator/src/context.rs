@@ -13,7 +13,7 @@ use kube::{
 };
 
 use crate::{
-    durability::DurabilityWatch, metrics::Metrics, reconcile::drain::DrainTracker, scaling::scaler::Scaler,
+    durability::DurabilityWatch, metrics::Metrics, reconcile::{drain::DrainTracker, recording::RecordingTracker}, scaling::scaler::Scaler,
     transient_state::TransientState,
 };
 
@@ -29,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) durability: DurabilityWatch,
     /// Progress of the drains that precede a recovery of Redis.
     pub(crate) drains: DrainTracker,
+    pub(crate) recording: RecordingTracker,
     /// Deviations of the Kafka topics from the configuration, appended to the message of every Ready condition.
     pub(crate) topic_warnings: Vec<String>,
     pub(crate) scaling: Scaler,

@@ -25,8 +25,11 @@ const SOLD_OUT: &str = "SoldOut";
 const ENDED: &str = "Ended";
 const BALANCED: &str = "Balanced";
 const RECOVERED: &str = "Recovered";
+const RECORDING_RESUMED: &str = "RecordingResumed";
 const SCALING_UP: &str = "ScalingUp";
 const SCALED_UP: &str = "ScaledUp";
+/// The operator has recorded issuances, or sent their records, because no record of them was in flight.
+pub(crate) const ISSUANCES_REPAIRED: &str = "IssuancesRepaired";
 /// The finalizer was removed before all data of the event was.
 pub(crate) const CLEANUP_INCOMPLETE: &str = "CleanupIncomplete";
 
@@ -80,6 +83,7 @@ impl<'a> ConditionView<'a> {
 pub(crate) fn transitions(old: &CouponEventStatus, new: &CouponEventStatus, end_time: Option<&Time>) -> Vec<KubeEvent> {
     let mut events = preload(old, new);
     events.extend(issuance(old, new, end_time));
+    events.extend(recording(old, new));
     events.extend(retirement(old, new));
     events.extend(balance(old, new));
     events.extend(scaling(old, new));
@@ -131,6 +135,15 @@ fn issuance(old: &CouponEventStatus, new: &CouponEventStatus, end_time: Option<&
         events.push(KubeEvent::normal(ENDED, after.message));
     }
     events
+}
+
+fn recording(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<KubeEvent> {
+    let (before, after) = (ConditionView::of(old, condition::RECORDED), ConditionView::of(new, condition::RECORDED));
+    match (before.reason == reason::RECORDING_STALLED, after.reason == reason::RECORDING_STALLED) {
+        (false, true) => Some(KubeEvent::warning(reason::RECORDING_STALLED, after.message)),
+        (true, false) => Some(KubeEvent::normal(RECORDING_RESUMED, after.message)),
+        _ => None,
+    }
 }
 
 fn retirement(old: &CouponEventStatus, new: &CouponEventStatus) -> Option<KubeEvent> {

@@ -95,6 +95,9 @@ pub(crate) struct Metrics {
     reconcile_duration: Histogram,
     pub(crate) coupons_generated: Counter,
     pub(crate) coupons_loaded: Counter,
+    oldest_unrecorded: EventGauge,
+    pub(crate) issuances_resent: Counter,
+    pub(crate) issuances_recorded_again: Counter,
     pub(crate) issuer_min_replicas: Gauge,
     pub(crate) issuers_ready: Gauge,
     is_leader: Gauge,
@@ -110,6 +113,9 @@ impl Metrics {
             reconcile_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             coupons_generated: Counter::default(),
             coupons_loaded: Counter::default(),
+            oldest_unrecorded: Family::default(),
+            issuances_resent: Counter::default(),
+            issuances_recorded_again: Counter::default(),
             issuer_min_replicas: Gauge::default(),
             issuers_ready: Gauge::default(),
             is_leader: Gauge::default(),
@@ -135,6 +141,22 @@ impl Metrics {
             "Coupons loaded from Postgres into Redis by this process",
             metrics.coupons_loaded.clone(),
         );
+        registry.register_with_unit(
+            "oldest_unrecorded",
+            "How long at least the oldest unrecorded issuance has been unrecorded, by event",
+            Unit::Seconds,
+            metrics.oldest_unrecorded.clone(),
+        );
+        registry.register(
+            "issuances_resent",
+            "Issuances sent to Kafka again because no record of them was in flight",
+            metrics.issuances_resent.clone(),
+        );
+        registry.register(
+            "issuances_recorded_again",
+            "Issuances recorded again because Postgres had lost them",
+            metrics.issuances_recorded_again.clone(),
+        );
         registry.register(
             "issuer_min_replicas",
             "Minimum number of issuer replicas required now by the settings and the events",
@@ -156,6 +178,7 @@ impl Metrics {
             self.issuer_min_replicas.set(0);
             self.issuers_ready.set(0);
             self.coupons.clear();
+            self.oldest_unrecorded.clear();
             for (_, _, family) in self.balance.all() {
                 family.clear();
             }
@@ -181,8 +204,14 @@ impl Metrics {
         }
     }
 
+    /// `age`: how long at least the oldest unrecorded issuance has been unrecorded.
+    pub(crate) fn set_oldest_unrecorded(&self, event: &str, age: Duration) {
+        self.oldest_unrecorded.get_or_create(&EventLabels { event: event.to_owned() }).set(age.as_secs());
+    }
+
     /// Removes all series of a deleted event.
     pub(crate) fn remove_event(&self, event: &str) {
+        self.oldest_unrecorded.remove(&EventLabels { event: event.to_owned() });
         for (state, _) in counts_by_state(&CouponEventStatus::default()) {
             self.coupons.remove(&CouponLabels { event: event.to_owned(), state });
         }

@@ -47,9 +47,12 @@ pub struct StoredEvent {
     /// The number of coupons of each discount, in the order of the manifest. Empty before the first coupons are
     /// generated.
     pub stock: Vec<(Discount, u64)>,
-    /// The earliest time at which coupons may be issued (milliseconds since the Unix epoch). In the future while the
-    /// event waits for its start.
+    /// From when on coupons may be issued (milliseconds since the Unix epoch, by the clock of Redis).
     pub opened_at: Option<i64>,
+    /// Whether coupons may have been issued. Otherwise the event waits for its start, and the opening can be withdrawn.
+    pub is_opening_final: bool,
+    /// How many openings were recorded. All but the last one were withdrawn.
+    pub openings: u32,
     /// Issuances before this time (milliseconds since the Unix epoch) that are not recorded yet are rejected: see
     /// [`Database::set_record_cutoff`].
     pub record_cutoff: Option<i64>,
@@ -166,7 +169,7 @@ async fn read(
     let at = || DatabaseError::at(operation);
     let event = sqlx::query(
         "SELECT uid, name, policy_name, code_prefix, code_length, seed, generation, stock_epoch,
-                (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at,
+                is_opening_final, openings, (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at,
                 (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff
          FROM coupon_event WHERE uid = $1",
     )
@@ -201,6 +204,8 @@ fn stored_event(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, InvalidRo
             .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))
             .collect::<Result<_, InvalidRow>>()?,
         opened_at: event.try_get("opened_at")?,
+        is_opening_final: event.try_get("is_opening_final")?,
+        openings: u32::try_from(event.try_get::<i32, _>("openings")?).map_err(InvalidRow::new)?,
         record_cutoff: event.try_get("record_cutoff")?,
     })
 }

@@ -27,6 +27,7 @@ mod issuance;
 mod opening;
 mod outcome;
 mod record;
+mod record_again;
 mod record_cutoff;
 mod row;
 mod schema;

@@ -1,7 +1,8 @@
-//! The opening of an event: the earliest time at which its coupons may be issued. Before it, the stock may be
-//! discarded; after it, never.
-
-use couponry_domain::Uuid;
+//! The opening of an event: from when on its coupons may be issued. It is recorded before the gate in Redis opens. While
+//! it is recorded, the stock cannot be discarded.
+//!
+//! Whether an event has opened is never decided by comparing clocks: Postgres's own clock is not read, and an opening
+//! that is final stays final ([ADR 0022](../../../docs/adr/0022-openings.md)).
 
 use crate::{
     connection::Database,
@@ -10,41 +11,54 @@ use crate::{
 };
 
 impl Database {
-    /// Allows coupons to be issued from this time on (milliseconds since the Unix epoch), which may be in the future.
-    /// An earlier opening remains. `known` is the event as the caller has read it.
-    pub async fn schedule_opening(&self, known: &StoredEvent, at: i64) -> Result<(), DatabaseError> {
-        let uid = known.uid;
+    /// Allows coupons to be issued from this time on (milliseconds since the Unix epoch, by the clock of Redis). An
+    /// earlier opening remains. `known` is the event as the caller has read it.
+    ///
+    /// `is_final`: coupons may be issued at once, or have been issued. Otherwise the opening can be withdrawn.
+    pub async fn schedule_opening(&self, known: &StoredEvent, at: i64, is_final: bool) -> Result<(), DatabaseError> {
         let scheduled = self
             .with_connection(Operation::ScheduleOpening, async |connection| {
                 sqlx::query(
-                    "UPDATE coupon_event SET opened_at = least(opened_at, 'epoch'::timestamptz + $2 * interval '1 ms')
-                     WHERE uid = $1 AND stock_epoch = $3",
+                    "UPDATE coupon_event
+                     SET opened_at = least(opened_at, 'epoch'::timestamptz + $4 * interval '1 ms'),
+                         is_opening_final = is_opening_final OR $5,
+                         openings = openings + (opened_at IS NULL)::integer
+                     WHERE uid = $1 AND stock_epoch = $2 AND generation = $3",
                 )
-                .bind(uid)
-                .bind(at)
+                .bind(known.uid)
                 .bind(i64::from(known.stock_epoch))
+                .bind(known.generation)
+                .bind(at)
+                .bind(is_final)
                 .execute(connection)
                 .await
             })
             .await?;
-        if scheduled.rows_affected() == 0 { Err(DatabaseError::StockEpochChanged(uid)) } else { Ok(()) }
+        if scheduled.rows_affected() == 0 { Err(DatabaseError::StockEpochChanged(known.uid)) } else { Ok(()) }
     }
 
-    /// Withdraws an opening in the future. The caller ensures that no coupon can be issued before another opening is
-    /// scheduled.
-    pub async fn withdraw_opening(&self, uid: Uuid) -> Result<(), DatabaseError> {
+    /// Withdraws the opening that `known` has. The caller ensures that the gate has not opened, and that it cannot open
+    /// before another opening is recorded.
+    ///
+    /// False: the opening is final, was withdrawn already or replaced by another one, the manifest has changed, or an
+    /// issuance is recorded.
+    pub async fn withdraw_opening(&self, known: &StoredEvent) -> Result<bool, DatabaseError> {
         let withdrawn = self
             .with_connection(Operation::WithdrawOpening, async |connection| {
                 sqlx::query(
                     "UPDATE coupon_event SET opened_at = NULL
-                     WHERE uid = $1 AND (opened_at IS NULL OR opened_at > now())
+                     WHERE uid = $1 AND stock_epoch = $2 AND generation = $3 AND openings = $4
+                       AND opened_at IS NOT NULL AND NOT is_opening_final
                        AND NOT EXISTS (SELECT FROM issuance WHERE event_uid = $1)",
                 )
-                .bind(uid)
+                .bind(known.uid)
+                .bind(i64::from(known.stock_epoch))
+                .bind(known.generation)
+                .bind(i64::from(known.openings))
                 .execute(connection)
                 .await
             })
             .await?;
-        if withdrawn.rows_affected() == 0 { Err(DatabaseError::AlreadyOpened(uid)) } else { Ok(()) }
+        Ok(withdrawn.rows_affected() == 1)
     }
 }

@@ -1,5 +1,7 @@
 //! The record cutoff: after a recovery, older issuances that are not recorded yet never will be.
 
+use couponry_domain::Uuid;
+
 use crate::{
     connection::{Database, with_timeout},
     error::{DatabaseError, Operation},
@@ -40,5 +42,21 @@ impl Database {
             Ok(updated.rows_affected() == 1)
         })
         .await
+    }
+
+    /// The latest time at which a recorded coupon was issued (milliseconds since the Unix epoch, by the clock of the
+    /// Redis that issued it). Reads all issuances of the event.
+    pub async fn latest_issued_at(&self, uid: Uuid) -> Result<Option<i64>, DatabaseError> {
+        let operation = Operation::ReadIssuances;
+        let mut session = self.long_session(operation).await?;
+        let latest = sqlx::query_scalar(
+            "SELECT (extract(epoch FROM max(issued_at)) * 1000)::bigint FROM issuance WHERE event_uid = $1",
+        )
+        .bind(uid)
+        .fetch_one(session.connection())
+        .await
+        .map_err(DatabaseError::at(operation))?;
+        session.finish();
+        Ok(latest)
     }
 }

@@ -9,42 +9,64 @@ const PAST: i64 = 1_500_000_000_123;
 const FUTURE: i64 = 32_503_680_000_456;
 
 #[tokio::test]
-async fn withdraw_opening_in_the_future_removes_it() {
+async fn withdraw_opening_removes_one_that_is_not_final() {
     let fixture = Fixture::new().await;
     let (event, _) = fixture.event_with_coupons(1, 7, 3).await;
-    let opened_at = async || fixture.database.event(event.uid).await.unwrap().unwrap().opened_at;
-    fixture.database.withdraw_opening(event.uid).await.unwrap();
-    fixture.database.schedule_opening(&event, FUTURE).await.unwrap();
-    assert_eq!(opened_at().await, Some(FUTURE), "has milliseconds");
-    let error = fixture.database.discard_stock(&event).await.unwrap_err();
-    assert!(matches!(error, DatabaseError::AlreadyOpened(_)), "{error}");
-    fixture.database.withdraw_opening(event.uid).await.unwrap();
-    assert_eq!(opened_at().await, None);
+    assert!(!fixture.database.withdraw_opening(&event).await.unwrap(), "none is recorded");
+    // The clock of Postgres does not matter: not whether this time has passed, and not whether it is in the future.
+    for at in [PAST, FUTURE] {
+        let known = fixture.database.event(event.uid).await.unwrap().unwrap();
+        fixture.database.schedule_opening(&known, at, false).await.unwrap();
+        let scheduled = fixture.database.event(event.uid).await.unwrap().unwrap();
+        assert_eq!((scheduled.opened_at, scheduled.is_opening_final), (Some(at), false), "has milliseconds");
+        let error = fixture.database.discard_stock(&scheduled).await.unwrap_err();
+        assert!(matches!(error, DatabaseError::AlreadyOpened(_)), "{error}");
+        assert!(!fixture.database.withdraw_opening(&known).await.unwrap(), "the call was delayed");
+        assert!(fixture.database.withdraw_opening(&scheduled).await.unwrap());
+        assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opened_at, None);
+    }
     fixture.database.discard_stock(&event).await.unwrap();
 }
 
 #[tokio::test]
-async fn withdraw_opening_in_the_past_returns_error() {
+async fn withdraw_final_opening_changes_nothing() {
     let fixture = Fixture::new().await;
     let event = fixture.event(1).await;
-    fixture.database.schedule_opening(&event, PAST).await.unwrap();
-    fixture.database.schedule_opening(&event, FUTURE).await.unwrap();
-    assert_eq!(
-        fixture.database.event(event.uid).await.unwrap().unwrap().opened_at,
-        Some(PAST),
-        "the earlier opening remains"
-    );
-    let error = fixture.database.withdraw_opening(event.uid).await.unwrap_err();
-    assert!(matches!(error, DatabaseError::AlreadyOpened(_)), "{error}");
+    for (at, is_final) in [(FUTURE, false), (PAST, true), (FUTURE, false)] {
+        fixture.database.schedule_opening(&event, at, is_final).await.unwrap();
+    }
+    let known = fixture.database.event(event.uid).await.unwrap().unwrap();
+    let opening = (known.opened_at, known.is_opening_final, known.openings);
+    assert_eq!(opening, (Some(PAST), true, 1), "the earlier opening remains");
+    assert!(!fixture.database.withdraw_opening(&known).await.unwrap());
+}
+
+/// A delayed withdrawal must not remove an opening that was recorded since.
+#[tokio::test]
+async fn withdraw_of_earlier_opening_or_generation_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let event = fixture.event(1).await;
+    let read = async || fixture.database.event(event.uid).await.unwrap().unwrap();
+    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
+    let first = read().await;
+    assert!(fixture.database.withdraw_opening(&first).await.unwrap());
+    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
+    assert!(!fixture.database.withdraw_opening(&first).await.unwrap(), "another opening");
+    let second = read().await;
+    let changed = couponry_postgres::NewEvent { generation: event.generation + 1, ..support::new_event(1) };
+    fixture.database.register(&changed).await.unwrap();
+    assert!(!fixture.database.withdraw_opening(&second).await.unwrap(), "another manifest");
+    assert!(fixture.database.withdraw_opening(&read().await).await.unwrap());
 }
 
 #[tokio::test]
-async fn withdraw_opening_with_recorded_coupon_returns_error() {
+async fn withdraw_opening_with_recorded_coupon_changes_nothing() {
     let fixture = Fixture::new().await;
     let (event, coupons) = fixture.event_with_coupons(1, 7, 3).await;
-    fixture.database.schedule_opening(&event, FUTURE).await.unwrap();
+    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
     fixture.database.record(&[record(&event, "u1", &coupons[0])]).await.unwrap();
-    assert!(fixture.database.withdraw_opening(event.uid).await.is_err());
+    let known = fixture.database.event(event.uid).await.unwrap().unwrap();
+    assert!(!fixture.database.withdraw_opening(&known).await.unwrap());
 }
 
 /// A stale operator must not open a stock that another operator has generated again.
@@ -58,7 +80,7 @@ async fn operations_with_old_stock_epoch_are_rejected() {
     fixture.database.generate_coupons(&now, &support::batch(0, 1, 1), |_| {}).await.unwrap();
 
     let is_rejected = |error| matches!(error, DatabaseError::StockEpochChanged(_));
-    assert!(is_rejected(fixture.database.schedule_opening(&known, PAST).await.unwrap_err()));
+    assert!(is_rejected(fixture.database.schedule_opening(&known, PAST, true).await.unwrap_err()));
     assert!(is_rejected(
         fixture.database.generate_coupons(&known, &support::batch(2, 5, 5), |_| {}).await.unwrap_err()
     ));
@@ -69,7 +91,7 @@ async fn operations_with_old_stock_epoch_are_rejected() {
         (1, 2, None),
         "another operator has discarded it already"
     );
-    fixture.database.schedule_opening(&after, PAST).await.unwrap();
+    fixture.database.schedule_opening(&after, PAST, true).await.unwrap();
 }
 
 #[tokio::test]

@@ -34,6 +34,26 @@ async fn record_of_issuance_before_cutoff_is_rejected() {
     assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().record_cutoff, Some(3000));
 }
 
+/// What Redis holds as recorded, and Postgres has lost, is recorded again, unless a recovery has begun since.
+#[tokio::test]
+async fn record_again_ignores_the_cutoff_that_the_caller_knows() {
+    let fixture = Fixture::new().await;
+    let (event, c) = fixture.event_with_coupons(1, 10, 0).await;
+    let issued = |user: &str, i: usize| record(&event, user, &c[i]).issued;
+    let users = |names: &[&str]| Some(names.iter().map(|name| name.parse().unwrap()).collect());
+    fixture.database.record(&[record(&event, "u0", &c[0])]).await.unwrap();
+    assert!(fixture.database.set_record_cutoff(&event, 253_000_000_000_000).await.unwrap());
+    assert_eq!(fixture.database.record_again(&event, &[issued("u1", 1)]).await.unwrap(), None, "a recovery has begun");
+    let known = fixture.database.event(event.uid).await.unwrap().unwrap();
+    let mut unknown = issued("u4", 4);
+    unknown.coupon = "UNKNOWN".parse().unwrap();
+    let all = [issued("u2", 0), issued("u0", 3), issued("u1", 1), issued("u0", 0), unknown, issued("u3", 1)];
+    assert_eq!(fixture.database.record_again(&known, &all).await.unwrap(), users(&["u0", "u1"]));
+    assert_eq!(fixture.database.recorded_count(event.uid).await.unwrap(), 2);
+    let latest = all.iter().map(|one| one.issued_at).max();
+    assert_eq!(fixture.database.latest_issued_at(event.uid).await.unwrap(), latest);
+}
+
 /// No issuance before the cutoff is recorded after the cutoff was set.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_before_cutoff_after_it_was_set() {

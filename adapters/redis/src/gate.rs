@@ -5,6 +5,7 @@ use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Window};
 use crate::{
     error::{StockError, failed, invalid_value},
     fenced::Fenced,
+    observe::Observed,
     stock::Stock,
 };
 
@@ -62,5 +63,26 @@ impl Stock {
             .map_err(failed(OPERATION))?;
         let Some(name) = gate else { return Ok(Fenced::Stale) };
         Gate::from_name(&name).map(Fenced::Applied).ok_or_else(|| invalid_value(OPERATION, &name))
+    }
+
+    /// Sets the gate back to [`Gate::Loading`] if it certainly has not opened: this Redis is verified, has issued no
+    /// coupon of the event, and by its own clock the window has not begun. Returns whether the gate is loading now.
+    pub async fn reset_gate(
+        &self,
+        event: &EventName,
+        observed: &Observed,
+        generation: i64,
+    ) -> Result<Fenced<bool>, StockError> {
+        let keys = self.keys(event);
+        let reset: Option<bool> = (self.scripts.reset_gate)
+            .key(keys.meta)
+            .key(keys.issued)
+            .arg(observed.uid.to_string())
+            .arg(observed.stock_epoch)
+            .arg(generation)
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed("cannot reset the gate in Redis"))?;
+        Ok(reset.into())
     }
 }

@@ -51,7 +51,7 @@ impl Fixture {
         let batch =
             CouponBatch { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
         database.generate_coupons(&registered, &batch, |_| ()).await.unwrap();
-        database.schedule_opening(&registered, 0).await.unwrap();
+        database.schedule_opening(&registered, 0, true).await.unwrap();
         stock.prepare(&event, uid, 0).await.unwrap();
         let observed = stock.observe(&event).await.unwrap().unwrap();
         stock.mark_verified(&event, &observed, None).await.unwrap();
@@ -88,7 +88,7 @@ impl Fixture {
 
     async fn empty_outbox(&self) {
         let left = self.stores.stock.list_unconfirmed(&self.event, Duration::ZERO, None, 10).await.unwrap();
-        let ids: Vec<String> = left.entries.into_iter().map(|entry| entry.id).collect();
+        let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
         self.stores.stock.confirm(&self.event, &ids).await.unwrap();
     }
 

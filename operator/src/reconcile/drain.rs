@@ -42,6 +42,8 @@ struct Drain {
     since: Instant,
     /// The end of the topic when the grace period had passed.
     end: Option<TopicEnd>,
+    /// How often issuances were sent to Kafka again.
+    resend_rounds: u64,
 }
 
 impl DrainTracker {
@@ -54,7 +56,7 @@ impl DrainTracker {
     pub(crate) async fn poll(&self, own: &Observed) -> DrainState {
         let redis = (own.replication_id.clone(), own.recovery_id.clone(), own.loaded);
         let current = self.lock().get(&own.uid).filter(|drain| drain.redis == redis).cloned();
-        let mut drain = current.unwrap_or(Drain { redis, since: Instant::now(), end: None });
+        let mut drain = current.unwrap_or(Drain { redis, since: Instant::now(), end: None, resend_rounds: 0 });
         let state = self.advance(own, &mut drain).await;
         self.lock().insert(own.uid, drain);
         state
@@ -88,7 +90,20 @@ impl DrainTracker {
         }
     }
 
-    /// Ends the drain: it is complete, not needed, or has to start anew.
+    /// How often [`DrainTracker::count_resend`] was called for the current drain.
+    pub(crate) fn resend_rounds(&self, uid: Uuid) -> u64 {
+        self.lock().get(&uid).map_or(0, |drain| drain.resend_rounds)
+    }
+
+    /// Issuances were sent to Kafka again: waits for them, too.
+    pub(crate) fn count_resend(&self, uid: Uuid) {
+        if let Some(drain) = self.lock().get_mut(&uid) {
+            (drain.since, drain.end) = (Instant::now(), None);
+            drain.resend_rounds += 1;
+        }
+    }
+
+    /// Ends the drain: it is complete or not needed.
     pub(crate) fn reset(&self, uid: Uuid) {
         self.lock().remove(&uid);
     }

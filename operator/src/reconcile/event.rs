@@ -67,6 +67,7 @@ async fn run_steps(
         let observation_started = Instant::now();
         let observed = observe(context, desired).await?;
         let min_interval = observation_started.elapsed() * MAX_OBSERVATION_SHARE;
+        context.metrics.set_oldest_unrecorded(desired.name.as_str(), observed.recording.oldest);
         let is_balanced = writer.check_balance(desired, &observed);
         let step = match plan(desired, &observed) {
             Plan::Apply(step) => step,

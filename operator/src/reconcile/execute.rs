@@ -61,8 +61,11 @@ pub(super) async fn execute(
         }
         Step::Recover => recover::recover(desired, observed, context, writer).await?,
         Step::Load { from, to } => load(from, to, desired, observed, context, writer).await?,
-        Step::ScheduleOpening { at } => ignore_stale(database.schedule_opening(observed.stored()?, at).await)?,
-        Step::WithdrawOpening => database.withdraw_opening(*uid).await?,
+        Step::ScheduleOpening { at, is_final } => {
+            ignore_stale(database.schedule_opening(observed.stored()?, at, is_final).await)?;
+        }
+        Step::WithdrawOpening => withdraw_opening(desired, observed, context).await?,
+        Step::RecordHolders => recover::repair(desired, observed, context, writer).await?,
         Step::SetGate(settings) => {
             if let Fenced::Applied(gate) = stock.set_gate(name, *uid, &settings).await? {
                 let Window { start, end } = settings.window;
@@ -90,6 +93,22 @@ pub(super) async fn execute(
         }
     }
     couponry_failpoint::crash("operator.after-step");
+    Ok(())
+}
+
+/// First Redis, so that no coupon can be issued once the opening is withdrawn.
+async fn withdraw_opening(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let Some(own) = observed.redis_event(desired) else { return Ok(()) };
+    let reset = context.stock.reset_gate(&desired.name, own, desired.generation).await?;
+    couponry_failpoint::crash("operator.before-withdrawal");
+    if reset == Fenced::Applied(true) {
+        let withdrawn = context.database.withdraw_opening(observed.stored()?).await?;
+        tracing::info!(withdrawn, "opening withdrawn because the manifest has changed");
+    }
     Ok(())
 }
 

@@ -96,6 +96,7 @@ pub(crate) async fn cleanup(
             Err(error) => return Err(error),
         }
         context.metrics.remove_event(name.as_str());
+        context.recording.forget(uid);
         tracing::info!("deleted event cleaned up");
     }
     remove(&event, context).await?;

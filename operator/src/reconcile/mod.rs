@@ -4,7 +4,7 @@
 //!
 //! 1. [`finalizer`]: adds the finalizer, and cleans up a deleted event.
 //! 2. [`desired_state`]: reads the manifest.
-//! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery.
+//! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
 //! 4. [`plan`]: decides on the next [`step`], without I/O. Uses [`balance`], [`state`] and [`gate`].
 //! 5. [`execute`]: applies the step, the only module that writes to the stores. Uses [`recover`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
@@ -23,10 +23,12 @@ pub(crate) mod event;
 mod execute;
 pub(crate) mod finalizer;
 mod gate;
+mod holders;
 pub(crate) mod invalid_object;
 mod observe;
 mod plan;
 mod progress;
+pub(crate) mod recording;
 mod recover;
 mod state;
 mod status;

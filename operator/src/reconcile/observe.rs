@@ -3,11 +3,10 @@
 use couponry_domain::{EventName, Uuid};
 use couponry_postgres::{Database, StoredEvent};
 use couponry_redis::{Observed, Stock};
-use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     context::Context,
-    reconcile::{desired_state::DesiredState, drain::DrainState, error::ReconcileError},
+    reconcile::{desired_state::DesiredState, drain::DrainState, error::ReconcileError, recording::RecordingState},
 };
 
 /// What the stores hold of an event.
@@ -25,8 +24,8 @@ pub(super) struct ObservedState {
     pub(super) name_conflict: Option<NameConflict>,
     /// Set if coupons may have been issued and Redis is unverified.
     pub(super) drain: Option<DrainState>,
-    /// The clock of Redis, or of this machine if the event is not in Redis (milliseconds since the Unix epoch).
-    pub(super) now: i64,
+    /// Whether issued coupons are being recorded.
+    pub(super) recording: RecordingState,
 }
 
 /// How another event that holds the name in Redis relates to this one.
@@ -91,15 +90,19 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         _ => None,
     };
     let unverified = redis.as_ref().filter(|redis| redis.uid == desired.uid && !redis.is_verified);
+    let has_issued = recorded > 0 || unverified.is_some_and(|own| own.issued > 0);
     let drain = match unverified {
-        Some(own) if has_opening => Some(context.drains.poll(own).await),
+        Some(own) if has_opening || has_issued => Some(context.drains.poll(own).await),
         _ => {
             context.drains.reset(desired.uid);
             None
         }
     };
-    let now = redis.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |redis| redis.now);
-    Ok(ObservedState { stored, known_recorded, recorded, redis, name_conflict, drain, now })
+    let recording = match redis.as_ref().filter(|redis| redis.uid == desired.uid) {
+        Some(own) => context.recording.poll(own, recorded).await,
+        None => RecordingState::default(),
+    };
+    Ok(ObservedState { stored, known_recorded, recorded, redis, name_conflict, drain, recording })
 }
 
 /// Reads the owner of the name from the API server after the other event was observed in Redis: if it is this event,

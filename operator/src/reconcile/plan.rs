@@ -3,20 +3,24 @@
 //!
 //! # Guarantees
 //! - The gate opens only when Redis holds as many coupons as Postgres, and Postgres as many as the manifest specifies.
-//! - Before the gate opens, the time from when on coupons may be issued is recorded in Postgres. From that time on the
-//!   stock in Postgres is never discarded, so every issued coupon remains valid. The stock in Redis is restored with
-//!   its holders when Redis may have lost data; issuing is suspended until then.
+//! - Before the gate opens, the opening is recorded in Postgres. While it is, the stock in Postgres is never discarded,
+//!   so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis may have lost
+//!   data; issuing is suspended until then.
+//! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. Only that
+//!   one can be withdrawn, only after Redis has confirmed that its gate has not opened, and never without the event in a
+//!   verified Redis. An issued or recorded coupon proves that the event has opened. Clocks of different machines, or of
+//!   one machine at different times, are not compared ([ADR 0022](../../../docs/adr/0022-openings.md)).
 //!
 //! # Caveats
 //! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request
 //! may take effect long after its operator has ended. Every step is therefore validated again where it takes effect:
-//! batches and chunks by their first ordinal, the gate by the count and the generation, discarding by the scheduled
-//! opening, and all of them by the stock epoch. Before a stock is discarded, Postgres begins the next stock epoch. An
+//! batches and chunks by their first ordinal, the gate by the count and the generation, discarding by the opening, and
+//! all of them by the stock epoch. Before a stock is discarded, Postgres begins the next stock epoch. An
 //! operator that observes a newer generation, or a later event with the same name, is stale and leaves the event
 //! alone.
 
 use couponry_crds::{Issuance, status::reason};
-use couponry_domain::{CouponBatch, Discount, Gate};
+use couponry_domain::{CouponBatch, Discount, Gate, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{GateSettings, Observed};
 
@@ -33,11 +37,9 @@ use crate::{
     },
 };
 
-/// Maximum difference between the clocks of this machine and of Redis, in milliseconds.
-const CLOCK_TOLERANCE: i64 = 60_000;
-
 pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
     match next_step(desired, observed) {
+        Plan::Done | Plan::Blocked(_) if observed.recording.stranded > 0 => Plan::Apply(Step::RecordHolders),
         Plan::Done if is_retirement_due(desired, observed) => Plan::Apply(Step::Retire),
         plan => plan,
     }
@@ -75,20 +77,45 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
     match &observed.redis {
         Some(other) if other.uid != desired.uid => resolve_name_conflict(desired, other, observed.name_conflict),
         Some(own) if own.stock_epoch != stored.stock_epoch => resolve_stock_epoch(stored, own),
+        Some(own) if !stored.is_opening_final && is_issued(own, observed) => confirm_opening(stored, own),
         Some(own) if !own.is_verified => verify(stored, own, observed),
         Some(own) => match stored.opened_at {
             None => before_opening(desired, stored, Some(own), observed),
-            Some(at) if own.now < at => before_start(desired, stored, own, at),
-            Some(_) => after_start(desired, stored, own, observed),
+            Some(_) if stored.is_opening_final => after_start(desired, stored, own, observed),
+            Some(_) if has_opened(own) => confirm_opening(stored, own),
+            Some(at) => before_start(desired, stored, own, at),
         },
-        None => match stored.opened_at {
-            None => before_opening(desired, stored, None, observed),
-            // Redis has lost the event: recreate its metadata, then recover.
-            Some(at) if at <= observed.now + CLOCK_TOLERANCE => Plan::Apply(Step::Prepare),
-            // No coupon can have been issued yet, so the stock can be loaded again.
-            Some(_) => Plan::Apply(Step::WithdrawOpening),
-        },
+        // Redis has lost the event. It may have opened, whatever the clocks say: its metadata is created, then it is
+        // recovered.
+        None if stored.opened_at.is_some() || observed.recorded > 0 => Plan::Apply(Step::Prepare),
+        None => before_opening(desired, stored, None, observed),
     }
+}
+
+/// Whether coupons were issued, which proves that the event has opened.
+fn is_issued(own: &Observed, observed: &ObservedState) -> bool {
+    own.issued > 0 || own.cancelled > 0 || observed.recorded > 0
+}
+
+/// Whether coupons can be issued now, by the clock of Redis.
+fn has_opened(own: &Observed) -> bool {
+    own.gate == Gate::Open && own.window.start.is_none_or(|start| start <= own.now)
+}
+
+/// Records that the opening is final.
+fn confirm_opening(stored: &StoredEvent, own: &Observed) -> Plan {
+    if stored.stock.is_empty() {
+        return Plan::blocked(
+            reason::DRIFT_FOUND,
+            format!(
+                "{} coupons are issued in Redis, but Postgres has no coupons of the event: it was probably restored \
+                 from a backup. Compare the stores with `kubectl couponry audit`.",
+                own.issued
+            ),
+        );
+    }
+    let at = stored.opened_at.unwrap_or_else(|| opens_at(own.window, own.now));
+    Plan::Apply(Step::ScheduleOpening { at, is_final: true })
 }
 
 /// The stock in Redis is of another epoch than the one in Postgres.
@@ -106,12 +133,10 @@ fn resolve_stock_epoch(stored: &StoredEvent, own: &Observed) -> Plan {
     )
 }
 
-/// Redis has restarted or failed over since it was verified and may have lost data, or was prepared only now.
+/// Redis has restarted or failed over since it was verified and may have lost data, or was prepared only now. With an
+/// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead.
 fn verify(stored: &StoredEvent, own: &Observed, observed: &ObservedState) -> Plan {
-    let may_be_issued = stored.opened_at.is_some_and(|at| at <= observed.now + CLOCK_TOLERANCE)
-        || own.issued > 0
-        || observed.recorded > 0;
-    if !may_be_issued || own.retired.is_some() {
+    if stored.opened_at.is_none() || own.retired.is_some() {
         return Plan::Apply(Step::MarkVerified);
     }
     match &observed.drain {
@@ -151,17 +176,16 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
     Plan::Apply(Step::RemovePredecessor(uid))
 }
 
-/// No opening is scheduled, so no coupon can have been issued.
+/// No opening is recorded, so no coupon can have been issued.
 fn before_opening(
     desired: &DesiredState,
     stored: &StoredEvent,
     own: Option<&Observed>,
     observed: &ObservedState,
 ) -> Plan {
-    let now = observed.now;
     if let Some(own) = own.filter(|own| own.gate == Gate::Open) {
-        // Steps of two operators have interleaved. Schedule the opening at once, as if it had come first.
-        return Plan::Apply(Step::ScheduleOpening { at: opens_at(own.window, now) });
+        // Steps of two operators have interleaved. Record the opening at once, as if it had come first.
+        return schedule_opening(own.window, own);
     }
     if let Some(plan) = close(desired, stored, own) {
         return plan;
@@ -188,17 +212,25 @@ fn before_opening(
     if let Some(load) = load(own, len) {
         return load;
     }
-    if let Some(plan) = issued_too_early(own).or_else(|| imbalance(desired, observed)) {
+    if let Some(plan) = imbalance(desired, observed) {
         return plan;
     }
     if desired.issuance == Issuance::Paused {
         let paused = gate_settings(desired, Gate::Paused, desired.window, stored.stock_epoch, len);
         return set_gate(own, paused).unwrap_or(Plan::Done);
     }
-    Plan::Apply(Step::ScheduleOpening { at: opens_at(desired.window, now) })
+    schedule_opening(desired.window, own)
 }
 
-/// The stock is complete and the opening is scheduled at `at`, in the future: everything may still change.
+/// Records the opening of a gate with this window. It is final unless the window begins in the future, by the clock of
+/// Redis as of the moment at which the gate was read.
+fn schedule_opening(window: Window, own: &Observed) -> Plan {
+    let at = opens_at(window, own.now);
+    Plan::Apply(Step::ScheduleOpening { at, is_final: at <= own.now })
+}
+
+/// The opening is scheduled at `at`, and according to a verified Redis no coupon could be issued yet: everything may
+/// still change.
 fn before_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, at: i64) -> Plan {
     let len = stored.generated();
     if let Some(plan) = close(desired, stored, Some(own)) {
@@ -212,14 +244,10 @@ fn before_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, at
         let open = gate_settings(desired, Gate::Open, desired.window, stored.stock_epoch, len);
         return set_gate(own, open).unwrap_or(Plan::Done);
     }
-    if own.gate == Gate::Open {
-        // Keeps the window in force: its start must not become earlier than the opening in Postgres.
-        return Plan::Apply(Step::SetGate(gate_settings(desired, Gate::Loading, own.window, stored.stock_epoch, len)));
-    }
-    issued_too_early(own).unwrap_or(Plan::Apply(Step::WithdrawOpening))
+    Plan::Apply(Step::WithdrawOpening)
 }
 
-/// Coupons may belong to users.
+/// The opening is final: coupons may belong to users.
 fn after_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, observed: &ObservedState) -> Plan {
     let len = stored.generated();
     if let Some(plan) = close(desired, stored, Some(own)) {
@@ -293,19 +321,6 @@ fn is_continuation(desired: &DesiredState, stored: &StoredEvent, own: &Observed)
 fn imbalance(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
     let imbalance = Balance::of(desired, observed)?.imbalance()?;
     Some(Plan::Blocked(imbalance.blocker()))
-}
-
-fn issued_too_early(own: &Observed) -> Option<Plan> {
-    let issued = own.issued;
-    (issued > 0).then(|| {
-        Plan::blocked(
-            reason::DRIFT_FOUND,
-            format!(
-                "{issued} coupons are issued in Redis, but no opening is recorded in Postgres. Compare the stores with \
-                 `kubectl couponry audit`."
-            ),
-        )
-    })
 }
 
 /// None: the settings are in force already.

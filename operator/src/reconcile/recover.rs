@@ -2,38 +2,39 @@
 //!
 //! # Expected flow
 //! The drain is complete: everything that was in flight is recorded. Issuances that Redis holds but Postgres has not
-//! recorded are sent to Kafka again, and drained. Then the record cutoff is set: Postgres rejects everything issued
-//! before now. Both stores are thus stable. If they match, Redis is verified; otherwise it is restored from Postgres.
-//! Then issuing resumes.
+//! recorded are sent to Kafka again, and drained. What Postgres does not have afterwards, or has lost, is recorded
+//! directly. Then the record cutoff is set: Postgres rejects everything issued before now. Both stores are thus stable.
+//! If they match, Redis is verified; otherwise it is restored from Postgres. Then issuing resumes.
 //!
 //! # Guarantees
 //! A recovery may be interrupted anywhere, and several operators may run one concurrently. Each starts with its own
 //! recovery id in Redis and sets the record cutoff only if it is still the one observed, so a stale operator changes
 //! nothing. Only the Redis that was observed at the start, by its replication id, is marked as verified.
+//!
+//! The number of rounds is bounded: each issuance is sent to Kafka at most once per restart of Redis. Holders whose
+//! issuance cannot be recorded do not delay the others; Postgres decides about them.
 
-use std::{collections::HashMap, time::Instant};
+use std::time::Instant;
 
-use couponry_domain::{Coupon, Gate, IssuedCoupon, UserId};
-use couponry_postgres::{CouponStatus, DatabaseError, Issuance, StoredEvent};
+use couponry_domain::{Coupon, Gate, IssuedCoupon};
+use couponry_postgres::{CouponStatus, DatabaseError, StoredEvent};
 use couponry_redis::{Fenced, IssuedEntry, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 use futures::TryStreamExt as _;
 
 use crate::{
     blocker::Blocker,
     context::Context,
+    kube_events::ISSUANCES_REPAIRED,
     reconcile::{
         desired_state::DesiredState,
         error::ReconcileError,
         gate::due_gate_settings,
+        holders::{Delivery, MAX_RESENT, Repaired, record_holders},
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         status_writer::StatusWriter,
     },
 };
-
-/// How many issuances a recovery sends to Kafka again before it waits until they are recorded: they need memory in
-/// Redis meanwhile, about 100 bytes each.
-const MAX_RESENT: usize = 1_000_000;
 
 /// Verifies or restores Redis, unless another operator is ahead; the next observation shows it.
 pub(super) async fn recover(
@@ -43,13 +44,20 @@ pub(super) async fn recover(
     writer: &mut StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
     let (Some(own), mut stored) = (observed.redis_event(desired), observed.stored()?.clone()) else { return Ok(()) };
+    let mut conflicting = 0;
     if !is_complete(own, observed.recorded, &stored) {
-        let count = resend_unrecorded(own, desired, context).await?;
-        if count > 0 {
-            tracing::warn!(count, "sent issuances to Kafka again that Postgres has not recorded");
-            context.drains.reset(own.uid);
+        let max_rounds = own.issued.div_ceil(MAX_RESENT);
+        let delivery =
+            if context.drains.resend_rounds(own.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
+        let Some(repaired) = record_holders(&stored, desired, context, delivery).await? else { return Ok(()) };
+        if repaired != Repaired::default() {
+            report_repair(repaired, writer).await;
+        }
+        if repaired.resent > 0 {
+            context.drains.count_resend(own.uid);
             return Ok(());
         }
+        conflicting = repaired.conflicting;
     }
 
     let Some((recovery, issued_at_min)) = begin(own, desired, &mut stored, context, false).await? else {
@@ -57,7 +65,7 @@ pub(super) async fn recover(
     };
     let recorded = context.database.recorded_count(own.uid).await?;
     let Some(current) = context.stock.observe(&desired.name).await? else { return Ok(()) };
-    let recovered = if is_complete(&current, recorded, &stored) {
+    let recovered = if conflicting == 0 && is_complete(&current, recorded, &stored) {
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
         let Some((recovery, issued_at_min)) = begin(own, desired, &mut stored, context, true).await? else {
@@ -69,7 +77,8 @@ pub(super) async fn recover(
         Recovered { recovery, issued_at_min, total }
     };
     // The gate is set first: a verified event with a closed gate would return NOT_STARTED although it is open.
-    if own.gate == Gate::Loading && stored.opened_at.is_some() {
+    // An opening that is not final may have to be withdrawn because the manifest has changed.
+    if own.gate == Gate::Loading && (stored.is_opening_final || recorded > 0) {
         let settings = due_gate_settings(desired, &stored, own, recorded > 0);
         context.stock.set_gate(&desired.name, own.uid, &settings).await?;
     }
@@ -79,6 +88,29 @@ pub(super) async fn recover(
         tracing::info!(total, recorded, issued_at_min, replication_id = own.replication_id, "Redis verified");
     }
     Ok(())
+}
+
+/// Records stranded issuances of a verified Redis.
+pub(super) async fn repair(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    context: &Context,
+    writer: &StatusWriter<'_>,
+) -> Result<(), ReconcileError> {
+    let delivery = if context.recording.record_repair(desired.uid) == 0 { Delivery::Kafka } else { Delivery::Direct };
+    let repaired = record_holders(observed.stored()?, desired, context, delivery).await?;
+    if let Some(repaired) = repaired.filter(|repaired| *repaired != Repaired::default()) {
+        report_repair(repaired, writer).await;
+    }
+    Ok(())
+}
+
+async fn report_repair(repaired: Repaired, writer: &StatusWriter<'_>) {
+    let Repaired { resent, recorded, conflicting } = repaired;
+    tracing::warn!(resent, recorded, conflicting, "issuances were missing in Postgres");
+    let advice = if conflicting > 0 { " Compare the stores with `kubectl couponry audit`." } else { "" };
+    let note = format!("Issuances were missing in Postgres: {}.{advice}", repaired.describe());
+    writer.publish_warning(ISSUANCES_REPAIRED, note).await;
 }
 
 /// Whether Redis holds all that is recorded with its holders, and everything else that was loaded in its queue. What
@@ -95,29 +127,6 @@ fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
         && (redis.gate != Gate::Loading || redis.loaded == stored.generated())
 }
 
-/// Sends issuances to Kafka again that Redis holds but Postgres has not recorded, or that Redis does not know to be
-/// recorded, and returns how many. Memory is constant: the issuances are read, compared and sent in pages. The next
-/// recovery continues after [`MAX_RESENT`].
-async fn resend_unrecorded(own: &Observed, desired: &DesiredState, context: &Context) -> Result<usize, ReconcileError> {
-    let mut count = 0;
-    let mut cursor = Some(0);
-    while let Some(at) = cursor.filter(|_| count < MAX_RESENT) {
-        let (mut entries, next) = context.stock.issued_page(&desired.name, at).await?;
-        entries.retain(|entry| entry.status != Status::Cancelled);
-        let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
-        let recorded = context.database.find_issuances(own.uid, &users, &[]).await?;
-        let recorded: HashMap<_, _> =
-            recorded.into_iter().map(|Issuance { issued, .. }| (issued.user_id, issued.coupon)).collect();
-        entries.retain(|IssuedEntry { issued, status }| {
-            *status != Status::Completed || recorded.get(&issued.user_id) != Some(&issued.coupon)
-        });
-        context.stock.resend(&desired.name, own.uid, &entries).await?;
-        count += entries.len();
-        cursor = next;
-    }
-    Ok(count)
-}
-
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: there is nothing to
 /// recover, or another operator is recovering the event, too.
 async fn begin(
@@ -130,8 +139,9 @@ async fn begin(
     let Fenced::Applied(recovery) = context.stock.begin_recovery(&desired.name, own, clear).await? else {
         return Ok(None);
     };
-    // The clock of another Redis may have been ahead.
-    let cutoff = stored.record_cutoff.map_or(recovery.begun_at, |previous| recovery.begun_at.max(previous + 1));
+    // The clock of another Redis, or an earlier clock of this one, may have been ahead.
+    let latest = if clear { None } else { context.database.latest_issued_at(own.uid).await? };
+    let cutoff = [stored.record_cutoff, latest].into_iter().flatten().map(|at| at + 1).fold(recovery.begun_at, i64::max);
     if !context.database.set_record_cutoff(stored, cutoff).await? {
         return Ok(None);
     }

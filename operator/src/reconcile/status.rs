@@ -19,6 +19,7 @@ use crate::{
         desired_state::DesiredState,
         observe::ObservedState,
         progress::Progress,
+        recording::{self, RecordingState},
         state::{self, is_sold_out, state},
     },
     scaling::readiness::{ScaledCondition, ScalingReport},
@@ -63,12 +64,12 @@ pub(super) fn report(
     let is_over = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
     let is_gate_open = own.is_some_and(|own| own.gate == Gate::Open);
     let stored = observed.stored.as_ref();
-    let opened_at = stored.and_then(|stored| stored.opened_at).filter(|at| is_gate_open && *at <= observed.now);
+    let opened_at = stored.filter(|stored| is_gate_open && stored.is_opening_final).and_then(|stored| stored.opened_at);
     let mut conditions = vec![
         ready_condition(desired, observed, progress, state, topic_warnings),
         preload_condition(desired, observed, progress),
         NewCondition::new(condition::OPEN, state == reason::OPEN, state, state::message(state)),
-        recorded_condition(issued, is_recorded),
+        recorded_condition(issued, is_recorded, observed.recording),
         stalled_condition(progress),
     ];
     conditions.extend(balance.map(|_| balanced_condition(imbalance)));
@@ -108,7 +109,7 @@ pub(super) fn blocked(
         NewCondition::new(condition::STALLED, true, reason, message),
     ];
     match old.condition(condition::OPEN) {
-        Some(open) if open.status == "True" && *reason == reason::REDIS_UNVERIFIED => {
+        Some(open) if open.status == "True" && [reason::REDIS_UNVERIFIED, reason::DELETING].contains(reason) => {
             new.push(NewCondition::new(condition::OPEN, false, reason, message));
         }
         Some(_) => {}
@@ -184,15 +185,16 @@ fn is_retired(desired: &DesiredState, observed: &ObservedState) -> bool {
 }
 
 fn preload_reason(observed: &ObservedState) -> &'static str {
-    let is_opened = observed.stored.as_ref().and_then(|stored| stored.opened_at).is_some_and(|at| at <= observed.now);
+    let is_opened = observed.stored.as_ref().is_some_and(|stored| stored.is_opening_final);
     let was_complete = observed.redis.as_ref().is_some_and(|redis| redis.gate != Gate::Loading);
     if is_opened && was_complete { reason::TOPPING_UP } else { reason::PRELOADING }
 }
 
-fn recorded_condition(issued: u64, is_recorded: bool) -> NewCondition {
+fn recorded_condition(issued: u64, is_recorded: bool, recording: RecordingState) -> NewCondition {
     let (reason, message) = match (issued, is_recorded) {
         (0, true) => (reason::NOTHING_ISSUED, "No coupons have been issued yet."),
         (_, true) => (reason::ALL_RECORDED, "All issued coupons are recorded in Postgres."),
+        (_, false) if recording.is_stalled() => (reason::RECORDING_STALLED, recording::STALLED_MESSAGE),
         (_, false) => (reason::RECORDING, "Issued coupons are being recorded in Postgres."),
     };
     NewCondition::new(condition::RECORDED, is_recorded, reason, message)

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     blocker::Blocker,
     context::Context,
-    kube_events,
+    kube_events::{self, KubeEvent},
     kubernetes::FIELD_MANAGER,
     reconcile::{
         balance::{Balance, Imbalance},
@@ -51,6 +51,11 @@ pub(super) struct StatusWriter<'a> {
 impl<'a> StatusWriter<'a> {
     pub(super) fn new(context: &'a Context, event: CouponEvent) -> Self {
         Self { context, event, is_behind: false, observed_imbalance: None, confirmed_imbalance: None }
+    }
+
+    /// Publishes a Kubernetes Event about something that is not part of the status.
+    pub(super) async fn publish_warning(&self, reason: &str, note: String) {
+        kube_events::publish(&self.context.recorder, &self.event, &[KubeEvent::warning(reason, note)]).await;
     }
 
     /// Checks the balance of an observation. Returns whether the counts match.

@@ -23,11 +23,16 @@ pub(super) enum Step {
         from: u64,
         to: u64,
     },
-    /// Record in Postgres from when on coupons may be issued (milliseconds since the Unix epoch).
+    /// Record in Postgres from when on coupons may be issued (milliseconds since the Unix epoch). `is_final`: at once,
+    /// or they have been issued already.
     ScheduleOpening {
         at: i64,
+        is_final: bool,
     },
+    /// Reset the gate, if Redis confirms that it has not opened, and withdraw the opening in Postgres.
     WithdrawOpening,
+    /// Record issuances that Redis holds and Postgres does not have, although no record of them is in flight.
+    RecordHolders,
     /// Set gate and window in Redis.
     SetGate(GateSettings),
     /// Close the gate of a deleted event with the same name.
@@ -54,6 +59,7 @@ impl Step {
             Self::Load { .. } => "Load",
             Self::ScheduleOpening { .. } => "ScheduleOpening",
             Self::WithdrawOpening => "WithdrawOpening",
+            Self::RecordHolders => "RecordHolders",
             Self::SetGate(_) => "SetGate",
             Self::ClosePredecessor(..) => "ClosePredecessor",
             Self::RemoveStockEpoch(_) => "RemoveStockEpoch",

@@ -36,8 +36,10 @@ pub(crate) struct Installation {
     pub(crate) world: World,
     pub(crate) redis: Redis,
     pub(crate) operator: Running,
+    /// The port of its metrics.
+    pub(crate) operator_port: u16,
     pub(crate) issuers: Vec<(Running, u16)>,
-    _consumer: Running,
+    pub(crate) consumer: Running,
 }
 
 /// All coupons that each user received.
@@ -46,12 +48,19 @@ pub(crate) type Received = BTreeMap<u32, BTreeSet<String>>;
 impl Installation {
     /// Starts it and opens an event.
     pub(crate) async fn start(total: u32, acknowledge: &str, brokers: Option<String>) -> Result<Self> {
-        let redis = Redis::start()?;
+        let installation = Self::start_on(Redis::start()?, &spec(total, acknowledge), brokers).await?;
+        installation.world.wait("event", "open", |status| is_true(status, "Open")).await?;
+        Ok(installation)
+    }
+
+    /// Starts it on this Redis, with an event of this spec, which is ready.
+    pub(crate) async fn start_on(redis: Redis, spec: &str, brokers: Option<String>) -> Result<Self> {
         let mut world = World::with_redis(&redis.url()).await?;
         if let Some(brokers) = brokers {
             world.brokers = brokers;
         }
-        let operator = world.start_operator()?;
+        let operator_port = ports::free()?;
+        let operator = world.operator_program(operator_port).start()?;
         let mut issuers = Vec::new();
         for _ in 0..2 {
             let port = ports::free()?;
@@ -61,9 +70,9 @@ impl Installation {
         }
         let consumer = world.program("couponry-consumer")?.args(["--postgres-url", &world.test_database.url()]);
         let consumer = consumer.args(["--kafka-group", world.namespace()]).start()?;
-        world.apply("event", &spec(total, acknowledge))?;
-        world.wait("event", "open", |status| is_true(status, "Open")).await?;
-        let installation = Self { world, redis, operator, issuers, _consumer: consumer };
+        world.apply("event", spec)?;
+        world.wait("event", "ready", |status| is_true(status, "Ready")).await?;
+        let installation = Self { world, redis, operator, operator_port, issuers, consumer };
         wait_until("the issuers respond", async || {
             let requests = installation.issuers.iter().map(|(_, port)| request_coupon(*port, 0, "unknown-event"));
             Ok(future::join_all(requests).await.iter().all(Option::is_some))

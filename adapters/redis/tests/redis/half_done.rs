@@ -35,6 +35,7 @@ enum Call {
     Restore,
     Open,
     Close,
+    ResetGate,
     Issue,
     Settle,
     Resend,
@@ -47,12 +48,13 @@ enum Call {
     Remove,
 }
 
-const CALLS: [Call; 15] = [
+const CALLS: [Call; 16] = [
     Call::Prepare,
     Call::Load,
     Call::Restore,
     Call::Open,
     Call::Close,
+    Call::ResetGate,
     Call::Issue,
     Call::Settle,
     Call::Resend,
@@ -94,7 +96,7 @@ impl World {
         assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Fenced::Applied(()));
         mark_verified(stock, id).await;
         stock.load(id, *uid, 0, &coupons(0, 10)).await.unwrap();
-        if matches!(call, Call::Open) {
+        if matches!(call, Call::Open | Call::ResetGate) {
             return event;
         }
         stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.unwrap();
@@ -132,6 +134,10 @@ impl World {
             Call::Open => stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.map(drop),
             Call::Close => {
                 stock.set_gate(id, *uid, &gate_settings(Gate::Closed, Window::default(), 10)).await.map(drop)
+            }
+            Call::ResetGate => {
+                let Prepared::Observed(observed) = after else { panic!() };
+                stock.reset_gate(id, observed, 2).await.map(drop)
             }
             Call::Issue => stock.issue(id, &users[1..]).await.map(drop),
             Call::Settle => {
@@ -183,6 +189,7 @@ impl World {
                 let listed = stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
                 Prepared::Ids(listed.entries.into_iter().map(|entry| entry.id).collect())
             }
+            Call::ResetGate => Prepared::Observed(stock.observe(&event.id).await.unwrap().unwrap()),
             Call::Restore | Call::BeginRecovery | Call::MarkVerified | Call::MarkRecovered => {
                 let observed = stock.observe(&event.id).await.unwrap().unwrap();
                 let clear = matches!(call, Call::Restore);
@@ -211,6 +218,7 @@ impl World {
 enum Prepared {
     Nothing,
     Ids(Vec<couponry_redis::OutboxId>),
+    Observed(couponry_redis::Observed),
     Recovery(couponry_redis::Observed, couponry_redis::Recovery),
 }
 

@@ -51,6 +51,48 @@ async fn gate_with_missing_coupon_stays_loading() {
     assert!(error.contains("loaded 10, counted 9, expected 10"), "{error}");
 }
 
+/// The opening of an event may be withdrawn only if this Redis confirms that no coupon can have been issued.
+#[tokio::test]
+async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() {
+    const LATER: i64 = 32_503_680_000_000;
+    let scheduled = Window { start: Some(LATER), end: None };
+    let reset = async |event: &Event, generation| {
+        let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+        event.stock.reset_gate(&event.id, &observed, generation).await.unwrap()
+    };
+    for (window, gate, expected) in [
+        (scheduled, Gate::Open, Fenced::Applied(true)),
+        (scheduled, Gate::Paused, Fenced::Applied(true)),
+        (Window::default(), Gate::Paused, Fenced::Applied(true)),
+        (Window::default(), Gate::Open, Fenced::Applied(false)),
+        (Window { start: Some(1), end: None }, Gate::Open, Fenced::Applied(false)),
+        (scheduled, Gate::Closed, Fenced::Applied(false)),
+    ] {
+        let event = Event::prepared().await;
+        event.load(0, 3).await;
+        event.gate(gate, window, 3).await;
+        assert_eq!(reset(&event, 0).await, Fenced::Stale, "an older generation");
+        assert_eq!(reset(&event, 2).await, expected, "{gate:?} {window:?}");
+        let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+        if expected == Fenced::Applied(true) {
+            assert_eq!((observed.gate, observed.window, observed.generation), (Gate::Loading, window, 2));
+            event.gate(Gate::Open, window, 3).await;
+            let delayed = event.stock.observe(&event.id).await.unwrap().unwrap();
+            assert_eq!(delayed.gate, Gate::Loading, "a delayed call for the older manifest has no effect");
+            assert_eq!(reset(&event, 2).await, expected, "again");
+        } else {
+            assert_eq!((observed.gate, observed.generation), (gate, 1));
+        }
+    }
+    let event = Event::open(3).await;
+    event.stock.issue(&event.id, &users(0..1)).await.unwrap();
+    event.gate(Gate::Paused, scheduled, 3).await;
+    assert_eq!(reset(&event, 2).await, Fenced::Applied(false), "a coupon is issued");
+    let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+    let other = couponry_redis::Observed { uid: Uuid::new_v4(), ..observed };
+    assert_eq!(event.stock.reset_gate(&event.id, &other, 2).await.unwrap(), Fenced::Stale);
+}
+
 #[tokio::test]
 async fn top_up_of_open_event_appends_to_queue() {
     let event = Event::open(3).await;

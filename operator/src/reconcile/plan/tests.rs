@@ -1,6 +1,7 @@
 use couponry_domain::{Acknowledge, CodeFormat, DiscountType, Seed, Share, Uuid, Window};
 
 use super::*;
+use crate::reconcile::recording::RecordingState;
 
 mod model;
 
@@ -31,6 +32,7 @@ fn counts(percent: u64, amount: u64) -> Vec<(Discount, u64)> {
     vec![(TEN_PERCENT, percent), (FIVE_THOUSAND, amount)]
 }
 
+/// An opening at [`LATER`] is not final.
 fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
     StoredEvent {
         uid: UID,
@@ -42,6 +44,8 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
         stock_epoch: 0,
         stock,
         opened_at,
+        is_opening_final: opened_at.is_some_and(|at| at != LATER),
+        openings: opened_at.is_some().into(),
         record_cutoff: None,
     }
 }
@@ -71,7 +75,8 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
 }
 
 fn observed(stored: Option<StoredEvent>, redis: Option<Observed>) -> ObservedState {
-    ObservedState { stored, known_recorded: 0, recorded: 0, redis, name_conflict: None, drain: None, now: NOW }
+    let recording = RecordingState::default();
+    ObservedState { stored, known_recorded: 0, recorded: 0, redis, name_conflict: None, drain: None, recording }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {
@@ -119,7 +124,7 @@ fn plan_of_event_without_start_leads_to_an_open_gate() {
         (
             Some(stored(full.clone(), None)),
             Some(redis(Gate::Loading, 10, 0)),
-            Plan::Apply(Step::ScheduleOpening { at: NOW }),
+            Plan::Apply(Step::ScheduleOpening { at: NOW, is_final: true }),
         ),
         (Some(stored(full.clone(), Some(NOW))), Some(redis(Gate::Loading, 10, 0)), gate(Gate::Open, ALWAYS, 10)),
         (Some(stored(full.clone(), Some(NOW))), Some(redis(Gate::Open, 10, 0)), Plan::Done),
@@ -140,7 +145,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
     };
     assert_eq!(
         plan(&scheduled, &at(None, Gate::Loading, ALWAYS)),
-        Plan::Apply(Step::ScheduleOpening { at: LATER }),
+        Plan::Apply(Step::ScheduleOpening { at: LATER, is_final: false }),
         "the opening is recorded before the gate opens"
     );
     assert_eq!(plan(&scheduled, &at(Some(LATER), Gate::Loading, ALWAYS)), gate(Gate::Open, FROM_LATER, 10));
@@ -156,13 +161,11 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
         DesiredState { window: ALWAYS, ..scheduled.clone() },
         DesiredState { issuance: Issuance::Paused, ..scheduled.clone() },
     ] {
-        assert_eq!(
-            plan(&changed, &scheduled_open),
-            gate(Gate::Loading, FROM_LATER, 10),
-            "the gate is reset first: {changed:?}"
-        );
-        let reset = at(Some(LATER), Gate::Loading, FROM_LATER);
-        assert_eq!(plan(&changed, &reset), Plan::Apply(Step::WithdrawOpening));
+        // Redis confirms that the gate has not opened.
+        for gate in [Gate::Open, Gate::Loading, Gate::Paused] {
+            let waiting = at(Some(LATER), gate, FROM_LATER);
+            assert_eq!(plan(&changed, &waiting), Plan::Apply(Step::WithdrawOpening), "{changed:?}");
+        }
     }
     let fewer = DesiredState { total: 9, ..scheduled };
     assert_eq!(plan(&fewer, &at(None, Gate::Loading, FROM_LATER)), Plan::Apply(Step::DiscardStock));
@@ -253,28 +256,28 @@ fn event_created_paused_or_closed_never_opens() {
     assert_eq!(plan(&closed, &observed(empty(), Some(redis(Gate::Closed, 0, 0)))), Plan::Done);
 }
 
+/// Neither a start in the future nor any clock proves that the gate did not open before Redis lost the event.
 #[test]
-fn lost_redis_is_reloaded_before_the_start_and_recovered_after() {
+fn lost_redis_is_recovered_once_an_opening_is_recorded() {
     let lost = |opened_at| observed(Some(stored(counts(7, 3), opened_at)), None);
-    assert_eq!(plan(&desired(10), &lost(None)), Plan::Apply(Step::Prepare));
-    assert_eq!(plan(&desired(10), &lost(Some(LATER))), Plan::Apply(Step::WithdrawOpening));
-    for opened_at in [NOW - 1, NOW, NOW + CLOCK_TOLERANCE] {
-        assert_eq!(plan(&desired(10), &lost(Some(opened_at))), Plan::Apply(Step::Prepare), "to be recovered");
+    for opened_at in [None, Some(0), Some(NOW), Some(LATER), Some(i64::MAX)] {
+        assert_eq!(plan(&desired(10), &lost(opened_at)), Plan::Apply(Step::Prepare), "{opened_at:?}");
+    }
+    let fewer = desired(9);
+    assert_eq!(plan(&fewer, &lost(None)), Plan::Apply(Step::DiscardStock), "nothing was issued");
+    for opened in [lost(Some(LATER)), ObservedState { recorded: 1, ..lost(None) }] {
+        assert_eq!(plan(&fewer, &opened), Plan::Apply(Step::Prepare), "{opened:?}");
     }
 }
 
 #[test]
-fn unverified_redis_is_trusted_before_the_start_and_recovered_after() {
+fn unverified_redis_is_trusted_only_without_an_opening() {
     let changed = |opened_at, issued| {
         let redis = Observed { is_verified: false, ..redis(Gate::Open, 10, issued) };
         observed(Some(stored(counts(7, 3), opened_at)), Some(redis))
     };
     assert_eq!(plan(&desired(10), &changed(None, 0)), Plan::Apply(Step::MarkVerified));
-    assert_eq!(plan(&desired(10), &changed(Some(LATER), 0)), Plan::Apply(Step::MarkVerified));
-    let recorded = ObservedState { recorded: 1, ..changed(Some(LATER), 0) };
-    for may_be_issued in
-        [changed(Some(NOW - 1), 0), changed(Some(NOW + CLOCK_TOLERANCE), 0), changed(None, 1), recorded]
-    {
+    for may_be_issued in [changed(Some(NOW - 1), 0), changed(Some(i64::MAX), 0), changed(Some(LATER), 0)] {
         let waiting = ObservedState { drain: Some(DrainState::Waiting("one batch".into())), ..may_be_issued.clone() };
         let Plan::Blocked(Blocker { reason, message }) = plan(&desired(10), &waiting) else { panic!("{waiting:?}") };
         assert!(
@@ -301,6 +304,65 @@ fn unverified_redis_is_trusted_before_the_start_and_recovered_after() {
     let newer = StoredEvent { generation: 2, ..stored(counts(7, 3), Some(NOW - 1)) };
     let changed = Observed { is_verified: false, ..redis(Gate::Open, 10, 4) };
     assert_eq!(plan(&desired(10), &observed(Some(newer), Some(changed))), Plan::Done, "this operator is stale");
+}
+
+#[test]
+fn issued_or_recorded_coupon_proves_the_opening() {
+    let at = |opened_at, redis| observed(Some(stored(counts(7, 3), opened_at)), Some(redis));
+    let confirm = |at| Plan::Apply(Step::ScheduleOpening { at, is_final: true });
+    let cancelled = Observed { cancelled: 1, ..redis(Gate::Loading, 10, 0) };
+    for is_verified in [true, false] {
+        for redis in [redis(Gate::Loading, 10, 1), redis(Gate::Open, 10, 1), redis(Gate::Paused, 10, 1), cancelled.clone()]
+        {
+            let redis = Observed { is_verified, ..redis };
+            assert_eq!(plan(&desired(10), &at(None, redis.clone())), confirm(NOW), "{redis:?}");
+            assert_eq!(plan(&desired(10), &at(Some(LATER), redis.clone())), confirm(LATER), "{redis:?}");
+        }
+        let redis = Observed { is_verified, ..redis(Gate::Loading, 10, 0) };
+        assert_eq!(plan(&desired(10), &ObservedState { recorded: 1, ..at(None, redis) }), confirm(NOW));
+    }
+    let without_stock = observed(Some(stored(vec![], None)), Some(redis(Gate::Open, 10, 1)));
+    assert_eq!(reason_of(&plan(&desired(10), &without_stock)), reason::DRIFT_FOUND, "Postgres has lost the stock");
+}
+
+#[test]
+fn opening_becomes_final_when_redis_reaches_the_start() {
+    let scheduled = DesiredState { window: FROM_LATER, ..desired(10) };
+    let at = |gate, now| {
+        let redis = Observed { window: FROM_LATER, now, ..redis(gate, 10, 0) };
+        observed(Some(stored(counts(7, 3), Some(LATER))), Some(redis))
+    };
+    let confirm = Plan::Apply(Step::ScheduleOpening { at: LATER, is_final: true });
+    for now in [LATER, LATER + 1] {
+        assert_eq!(plan(&scheduled, &at(Gate::Open, now)), confirm);
+        assert_eq!(plan(&scheduled, &at(Gate::Loading, now)), gate(Gate::Open, FROM_LATER, 10), "it was never open");
+    }
+    assert_eq!(plan(&scheduled, &at(Gate::Open, LATER - 1)), Plan::Done);
+}
+
+#[test]
+fn clock_of_redis_set_back_does_not_close_an_open_event() {
+    for issued in [0, 4] {
+        for now in [NOW - 3_600_000, 0, NOW + 3_600_000] {
+            let redis = Observed { now, ..redis(Gate::Open, 10, issued) };
+            let opened = observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis));
+            assert_eq!(plan(&desired(10), &opened), Plan::Done, "the clock is at {now}");
+            assert_eq!(reason_of(&plan(&desired(9), &opened)), reason::CHANGE_NOT_POSSIBLE, "the opening is final");
+        }
+    }
+}
+
+#[test]
+fn stranded_issuances_are_recorded_unless_another_step_comes_first() {
+    let recording = RecordingState { stranded: 2, ..RecordingState::default() };
+    let opened = |gate| ObservedState {
+        recording,
+        ..observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, 10, 4)))
+    };
+    assert_eq!(plan(&desired(10), &opened(Gate::Open)), Plan::Apply(Step::RecordHolders));
+    assert_eq!(plan(&desired(10), &opened(Gate::Closed)), Plan::Apply(Step::RecordHolders));
+    assert_eq!(plan(&desired(9), &opened(Gate::Open)), Plan::Apply(Step::RecordHolders), "the manifest is blocked");
+    assert_eq!(plan(&desired(10), &opened(Gate::Paused)), gate(Gate::Open, ALWAYS, 10));
 }
 
 #[test]
@@ -335,7 +397,6 @@ fn gate_stays_closed_while_counts_do_not_match() {
     );
     let early = |redis| observed(Some(stored(counts(7, 3), None)), Some(redis));
     for (case, redis) in [
-        ("issued before the opening", redis(Gate::Loading, 10, 1)),
         ("missing before the opening", Observed { available: 9, ..redis(Gate::Loading, 10, 0) }),
         ("more loaded than generated", redis(Gate::Loading, 11, 0)),
     ] {

@@ -37,6 +37,8 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         stock_epoch: 0,
         stock: vec![(TEN_PERCENT, 10)],
         opened_at: Some(window.start.unwrap_or(NOW - 5000)),
+        is_opening_final: window.start.is_none_or(|start| start <= NOW),
+        openings: 1,
         record_cutoff: None,
     };
     let redis = Observed {
@@ -66,7 +68,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         redis: Some(redis),
         name_conflict: None,
         drain: None,
-        now: NOW,
+        recording: RecordingState::default(),
     }
 }
 

@@ -1,0 +1,96 @@
+//! Recording issuances again that Postgres has lost.
+
+use std::collections::HashSet;
+
+use couponry_domain::{IssuedCoupon, UserId};
+use sqlx::AssertSqlSafe;
+
+use crate::{
+    connection::{Database, with_timeout},
+    error::{DatabaseError, Operation},
+    event::StoredEvent,
+    stock_table::StockTable,
+};
+
+const OPERATION: Operation = Operation::Record;
+
+impl Database {
+    /// Records issuances that Redis holds, also those from before the record cutoff, if their users and coupons are
+    /// free. Returns the users whose issuances are recorded now, or were before.
+    ///
+    /// `known` is the event as the caller has read it before it has read the issuances from Redis. None: a recovery has
+    /// begun since then, or the event was deleted; nothing was recorded. A recovery sets another record cutoff before
+    /// it changes who has which coupon, so what Redis held under this cutoff is recorded, or nothing is.
+    pub async fn record_again(
+        &self,
+        known: &StoredEvent,
+        issued: &[IssuedCoupon],
+    ) -> Result<Option<HashSet<UserId>>, DatabaseError> {
+        let at = DatabaseError::at(OPERATION);
+        with_timeout(OPERATION, async {
+            let mut session = self.session(OPERATION).await?;
+            let mut tx = session.begin().await?;
+            // Prevents that the record cutoff changes before the commit.
+            let locked = sqlx::query(
+                "SELECT FROM coupon_event
+                 WHERE uid = $1 AND stock_epoch = $2 AND NOT is_deleted
+                   AND (extract(epoch FROM record_cutoff) * 1000)::bigint IS NOT DISTINCT FROM $3
+                 FOR KEY SHARE",
+            )
+            .bind(known.uid)
+            .bind(i64::from(known.stock_epoch))
+            .bind(known.record_cutoff)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(at)?;
+            if locked.is_none() {
+                tx.rollback().await.map_err(at)?;
+                session.finish();
+                return Ok(None);
+            }
+            let users: Vec<&str> = issued.iter().map(|one| one.user_id.as_str()).collect();
+            let codes: Vec<&str> = issued.iter().map(|one| one.coupon.as_str()).collect();
+            // In the order of the users, as all transactions that record issuances.
+            sqlx::query(AssertSqlSafe(format!(
+                "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+                 SELECT $1, record.user_id, coupon.code, coupon.type, coupon.value,
+                        to_timestamp(record.issued_at / 1000.0)
+                 FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+                      AS record (user_id, code, type, value, issued_at)
+                 JOIN {} AS coupon ON coupon.code = record.code
+                      AND coupon.type = record.type AND coupon.value = record.value
+                 WHERE record.issued_at BETWEEN 0 AND 253402300799999
+                 ORDER BY record.user_id COLLATE \"C\"
+                 ON CONFLICT DO NOTHING",
+                StockTable(known.uid)
+            )))
+            .bind(known.uid)
+            .bind(&users)
+            .bind(&codes)
+            .bind(issued.iter().map(|one| one.discount.kind.as_str()).collect::<Vec<_>>())
+            .bind(issued.iter().map(|one| i64::from(one.discount.value)).collect::<Vec<_>>())
+            .bind(issued.iter().map(|one| one.issued_at).collect::<Vec<_>>())
+            .execute(&mut *tx)
+            .await
+            .map_err(at)?;
+            let recorded: Vec<String> = sqlx::query_scalar(
+                "SELECT issuance.user_id FROM issuance
+                 JOIN unnest($2::text[], $3::text[]) AS record (user_id, code)
+                      ON issuance.user_id = record.user_id AND issuance.code = record.code
+                 WHERE issuance.event_uid = $1",
+            )
+            .bind(known.uid)
+            .bind(&users)
+            .bind(&codes)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(at)?;
+            tx.commit().await.map_err(at)?;
+            session.finish();
+            let recorded: HashSet<String> = recorded.into_iter().collect();
+            let users = issued.iter().map(|one| &one.user_id).filter(|user| recorded.contains(user.as_str()));
+            Ok(Some(users.cloned().collect()))
+        })
+        .await
+    }
+}

@@ -1,0 +1,120 @@
+//! Records issuances that Redis holds and Postgres does not have.
+//!
+//! Those that may not be in Kafka are sent there, through the outbox, and the consumers record them. The others are
+//! recorded directly: Redis knows that they were recorded, so Postgres has lost them, or the consumers would reject them
+//! because they are from before the record cutoff, or have done so.
+//!
+//! # Guarantees
+//! Only free users and coupons are recorded. Once a recovery of Redis has begun, nothing is recorded directly any more
+//! on behalf of an earlier observation ([`couponry_postgres::Database::record_again`]).
+
+use std::collections::HashMap;
+
+use couponry_domain::{IssuedCoupon, UserId, code::CouponCode};
+use couponry_postgres::{Issuance, StoredEvent};
+use couponry_redis::{IssuedEntry, Settlement, SettlementOutcome, Status};
+
+use crate::{
+    context::Context,
+    reconcile::{desired_state::DesiredState, error::ReconcileError},
+};
+
+/// How many issuances are sent to Kafka again before their recording is awaited: they need memory in Redis meanwhile,
+/// about 100 bytes each.
+pub(super) const MAX_RESENT: u64 = 1_000_000;
+
+/// How issuances are recorded that may not be in Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// By the consumers.
+    Kafka,
+    /// Directly: sending them has not helped.
+    Direct,
+}
+
+/// How many issuances were treated how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Repaired {
+    /// Sent to Kafka.
+    pub(super) resent: u64,
+    /// Recorded directly.
+    pub(super) recorded: u64,
+    /// Not recordable: the user has another coupon in Postgres, the coupon another user, or it does not exist.
+    pub(super) conflicting: u64,
+}
+
+impl Repaired {
+    /// For logs and Kubernetes Events.
+    pub(super) fn describe(self) -> String {
+        let Self { resent, recorded, conflicting } = self;
+        let mut parts = Vec::new();
+        if resent > 0 {
+            parts.push(format!("{resent} were sent to Kafka again"));
+        }
+        if recorded > 0 {
+            parts.push(format!("{recorded} were recorded again in Postgres"));
+        }
+        if conflicting > 0 {
+            parts.push(format!(
+                "{conflicting} cannot be recorded, because Postgres has another coupon for the user, another user for the \
+                 coupon, or no such coupon"
+            ));
+        }
+        parts.join(", ")
+    }
+}
+
+/// Compares the holders in Redis with Postgres in pages, with constant memory, up to [`MAX_RESENT`]. `stored` was read
+/// before. None: a recovery has begun meanwhile.
+pub(super) async fn record_holders(
+    stored: &StoredEvent,
+    desired: &DesiredState,
+    context: &Context,
+    delivery: Delivery,
+) -> Result<Option<Repaired>, ReconcileError> {
+    let mut repaired = Repaired::default();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor.filter(|_| repaired.resent < MAX_RESENT) {
+        let (mut entries, next) = context.stock.issued_page(&desired.name, at).await?;
+        entries.retain(|entry| entry.status != Status::Cancelled);
+        let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
+        let recorded = context.database.find_issuances(stored.uid, &users, &[]).await?;
+        let recorded: HashMap<UserId, CouponCode> =
+            recorded.into_iter().map(|Issuance { issued, .. }| (issued.user_id, issued.coupon)).collect();
+        let (mut to_settle, mut to_send, mut to_record) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in entries {
+            let is_recorded = recorded.get(&entry.issued.user_id) == Some(&entry.issued.coupon);
+            match entry.status {
+                Status::Completed if is_recorded => {}
+                _ if is_recorded => to_settle.push(entry.issued),
+                Status::Pending if delivery == Delivery::Kafka && is_after_cutoff(&entry, stored) => to_send.push(entry),
+                _ => to_record.push(entry.issued),
+            }
+        }
+        if !to_record.is_empty() {
+            let Some(users) = context.database.record_again(stored, &to_record).await? else { return Ok(None) };
+            let (done, conflicting): (Vec<_>, Vec<_>) =
+                to_record.into_iter().partition(|issued| users.contains(&issued.user_id));
+            repaired.recorded += done.len() as u64;
+            repaired.conflicting += conflicting.len() as u64;
+            to_settle.extend(done);
+        }
+        let settlements: Vec<Settlement> = to_settle.into_iter().map(completed).collect();
+        context.stock.settle(&desired.name, stored.uid, &settlements).await?;
+        context.stock.resend(&desired.name, stored.uid, &to_send).await?;
+        repaired.resent += to_send.len() as u64;
+        cursor = next;
+    }
+    context.metrics.issuances_resent.inc_by(repaired.resent);
+    context.metrics.issuances_recorded_again.inc_by(repaired.recorded);
+    Ok(Some(repaired))
+}
+
+fn completed(issued: IssuedCoupon) -> Settlement {
+    let IssuedCoupon { user_id: user, coupon, .. } = issued;
+    Settlement { user, coupon, outcome: SettlementOutcome::Completed }
+}
+
+fn is_after_cutoff(entry: &IssuedEntry, stored: &StoredEvent) -> bool {
+    stored.record_cutoff.is_none_or(|cutoff| entry.issued.issued_at >= cutoff)
+}
