@@ -87,7 +87,7 @@ fn quoted_or_missing(version: Option<&str>) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordDecodeError {
     /// The version header is missing or unknown.
-        #[error("the header {VERSION_HEADER} is {}, expected {VERSION:?}", quoted_or_missing(.0.as_deref()))]
+    #[error("the header {VERSION_HEADER} is {}, expected {VERSION:?}", quoted_or_missing(.0.as_deref()))]
     Version(Option<String>),
     /// The value is not valid JSON of a record.
     #[error("invalid issued record")]

@@ -5,6 +5,7 @@
 -- - An older generation or another stock epoch has no effect, except for closing the gate, which ignores both.
 --
 -- Closing and pausing succeed even if Redis is full.
+--
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 gate   3 start   4 end (milliseconds since the Unix epoch, or empty)   5 acknowledge   6 generation
 --       7 how many coupons must be loaded   8 stock epoch
