@@ -44,7 +44,7 @@ impl Database {
         let mut expected = Expected::New;
         let mut without_stock = HashSet::new();
         for attempt in 1.. {
-            match with_timeout(OPERATION, self.try_record(records, expected, &without_stock)).await {
+            match with_timeout(OPERATION, Box::pin(self.try_record(records, expected, &without_stock))).await {
                 Ok(Attempt::Finished(outcomes)) => return Ok(outcomes),
                 Ok(Attempt::StockNotFound(uid)) => {
                     without_stock.insert(uid);

@@ -78,6 +78,24 @@ async fn concurrent_migrate_commands_succeed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn migrate_and_check_refuse_a_database_that_is_not_utf8() -> Result<()> {
+    let latin = "ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'";
+    let database = Database::create_with(&shared::postgres(), latin)?;
+    let migrate =
+        couponry_testbed::program("couponry-operator").args(["migrate", "--postgres-url", &database.url()]).start()?;
+    assert_eq!(migrate.process().wait()?.code(), Some(1), "{}", migrate.log());
+    let expected = "the database has the encoding LATIN1, but UTF8 is required";
+    assert!(migrate.log().contains(expected), "{}", migrate.log());
+    assert_eq!(database.sql("SELECT to_regclass('coupon_event')")?, "");
+
+    let world = World::shared().await?;
+    let check = world.run_command(&["check"], &[("POSTGRES_URL", &database.url())])?;
+    let checked = String::from_utf8(check.stdout)?;
+    assert!(checked.contains("FAIL  database") && checked.contains("encoding LATIN1"), "{checked}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_outage_is_reported_once() -> Result<()> {
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
