@@ -116,6 +116,7 @@ impl Run {
         {
             let pings = startup::ping_stores(database.clone(), stock.clone(), health, shutdown.clone());
             let pings = tokio::spawn(pings);
+            tokio::spawn(startup::keep_topics(self.kafka.clone(), topics.clone(), shutdown.clone()));
             let context = Arc::new(Context {
                 events,
                 database,

@@ -7,7 +7,7 @@ use couponry_crds::CouponEvent;
 use couponry_kafka::{KafkaSettings, TopicMismatch, TopicSettings};
 use couponry_postgres::{Database, DatabaseError};
 use couponry_redis::Stock;
-use couponry_runtime::{CancellationToken, Health, retry_until_ok};
+use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use kube::{Api, api::ListParams};
 
 pub(crate) const POSTGRES: &str = "postgres";
@@ -19,6 +19,9 @@ const MIGRATE: &str = "migrate the database schema";
 
 /// How often Postgres and Redis are pinged after the start.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often missing topics are created after the start.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Migrates the schema, retrying until Postgres is available. Fails if the database is not suitable, or if the shutdown
 /// came first.
@@ -89,6 +92,19 @@ pub(crate) async fn ping_stores(database: Database, stock: Stock, health: Health
         }
         health.set(POSTGRES, database.ping().await);
         health.set(REDIS, stock.ping().await);
+    }
+}
+
+/// Creates topics again that were deleted after the start. Without them, issued records remain in the outboxes.
+pub(crate) async fn keep_topics(kafka: KafkaSettings, topics: TopicSettings, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TOPICS_INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Err(error) = couponry_kafka::topics::ensure(&kafka, &topics).await {
+            tracing::warn!(error = error_chain(error), "cannot check the Kafka topics");
+        }
     }
 }
 

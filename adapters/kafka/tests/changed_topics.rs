@@ -56,7 +56,7 @@ async fn write(settings: &KafkaSettings, range: std::ops::Range<usize>) {
 async fn receive(consumer: &mut Consumer, users: std::ops::Range<usize>) -> Vec<KafkaError> {
     let mut missing: HashSet<String> = users.map(|n| format!("user-{n}")).collect();
     let mut errors = Vec::new();
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while !missing.is_empty() {
         assert!(Instant::now() < deadline, "{} messages were not received; errors: {errors:?}", missing.len());
         match timeout(Duration::from_secs(1), consumer.next_batch(100, LINGER)).await {
@@ -102,7 +102,7 @@ async fn consumer_of_recreated_topic_with_lower_leader_epoch_receives_its_messag
             let _ = timeout(Duration::from_secs(1), consumer.next_batch(1, LINGER)).await;
         }
     };
-    timeout(Duration::from_mins(1), recovered).await.unwrap();
+    timeout(Duration::from_mins(2), recovered).await.unwrap();
     assert_eq!(Lag::new(&settings, "group").unwrap().measure(TIMEOUT).await.unwrap(), 0);
 }
 
@@ -163,7 +163,7 @@ async fn added_partitions_are_used_by_running_producer_and_consumer() {
     set_partitions(&settings, 3).await.unwrap();
     let mut used = HashSet::new();
     let mut sent = 10;
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while used.len() < 3 {
         assert!(Instant::now() < deadline, "only the partitions {used:?} are used");
         producer.ping(TIMEOUT).await.unwrap();

@@ -1,9 +1,15 @@
 //! Unavailable servers at the start and during an event, and servers without their data.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
+use couponry_kafka::{KafkaSettings, Producer, administration::delete_topic};
 use couponry_testbed::{Database, Kafka, Kubernetes, Postgres, Redis, http, ports, shared};
 
 use crate::support::{World, is_true, message, reason, wait_operator_ready, wait_until};
+
+/// Timeout of a request to Kafka.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const SPEC: &str = "{policyName: p, totalCount: 100, discounts: [{type: Amount, value: 1, count: 100}]}";
 
@@ -42,6 +48,22 @@ async fn operator_without_servers_reports_them_and_waits() -> Result<()> {
     world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await?;
     let metrics = http::get(port, "/metrics").context("no response")?.1;
     assert!(metrics.contains("couponry_operator_coupons_generated_total 100"), "{metrics}");
+    operator.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_topic_is_created_again() -> Result<()> {
+    let world = World::shared().await?;
+    let port = ports::free()?;
+    let operator = world.operator_program(port).start()?;
+    wait_operator_ready(port).await?;
+    // The namespace is the name of the topic.
+    let settings = KafkaSettings::at(&world.brokers, world.namespace());
+    let producer = Producer::new(&settings)?;
+    producer.ping(TIMEOUT).await?;
+    delete_topic(&settings).await?;
+    wait_until("the topic is deleted", async || Ok(producer.ping(TIMEOUT).await.is_err())).await?;
+    wait_until("the topic is created again", async || Ok(producer.ping(TIMEOUT).await.is_ok())).await?;
     operator.stop()
 }
 
