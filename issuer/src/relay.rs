@@ -188,8 +188,8 @@ async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<En
     let mut retry_at = Instant::now();
     loop {
         let next = receiver.recv_many(&mut confirmed, MAX_DELETED);
-        let received = if undeleted.is_empty() { Ok(next.await) } else { time::timeout_at(retry_at, next).await };
-        match received {
+        let count = if undeleted.is_empty() { Ok(next.await) } else { time::timeout_at(retry_at, next).await };
+        match count {
             Ok(0) => return,
             Ok(_) => {}
             Err(_) => confirmed.append(&mut undeleted),

@@ -8,7 +8,8 @@ use std::{
 
 use axum::http::StatusCode;
 use couponry_domain::{Acknowledge, Gate, Window};
-use couponry_testbed::Kafka;
+use couponry_redis::{IssueOutcome, IssuedEntry, Status};
+use couponry_testbed::{Kafka, Redis, redis::command};
 
 use crate::support::{Answer, World, until};
 
@@ -122,6 +123,72 @@ async fn lookup_with_acknowledge_kafka_returns_503_until_confirmed() {
         messages.iter().any(|message| message.key.as_deref() == Some(b"u1")),
         "returned before Kafka had the record"
     );
+}
+
+/// The takeover would delete the entry only after it was published a second time.
+#[tokio::test]
+async fn failed_deletion_of_confirmed_entry_is_retried() {
+    let server = Redis::start().unwrap();
+    let world = World::on(server.url(), couponry_testbed::shared::kafka()).await.open(100).await;
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "3600"]).await;
+    command(&server.url(), &["ACL", "SETUSER", "default", "-xdel"]).unwrap();
+    assert!(issuer.issue_all(0..20).await.iter().all(Answer::succeeded));
+    assert_eq!(world.users_in_kafka(20).await.len(), 20);
+    until("a deletion fails", async || issuer.running.log().contains("cannot delete confirmed outbox entries")).await;
+    assert_ne!(world.stock.observe(&world.event).await.unwrap().unwrap().outbox, 0);
+    command(&server.url(), &["ACL", "SETUSER", "default", "+xdel"]).unwrap();
+    world.wait_until_outbox_is_empty().await;
+    assert!(issuer.metrics().await.contains("couponry_issuer_outbox_taken_over_total 0"));
+}
+
+/// A recovery waits for an empty outbox.
+#[tokio::test]
+async fn outbox_of_unverified_redis_is_sent_without_takeover_delay() {
+    let server = Redis::start().unwrap();
+    let world = World::on(server.url(), couponry_testbed::shared::kafka()).await.open(100).await;
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "3600"]).await;
+    let reply = world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
+    server.kill9().unwrap();
+    server.restart().unwrap();
+    assert!(world.users_in_kafka(1).await.contains("u1"), "of a crashed issuer");
+    until("the outbox is empty", async || {
+        world.stock.observe(&world.event).await.is_ok_and(|observed| observed.unwrap().outbox == 0)
+    })
+    .await;
+    let IssueOutcome::Issued(coupon) = reply.outcomes[0].clone() else { panic!("{reply:?}") };
+    let entry = IssuedEntry { issued: coupon, status: Status::Pending };
+    world.stock.resend(&world.event, world.uid, &[entry]).await.unwrap();
+    world.wait_until_outbox_is_empty().await;
+    assert_eq!(issuer.issue("u1").await.status, StatusCode::SERVICE_UNAVAILABLE, "Redis is not verified");
+}
+
+#[tokio::test]
+async fn outbox_of_event_missing_in_set_of_events_is_sent() {
+    let world = World::shared().await.open(100).await;
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
+    assert!(issuer.issue("u1").await.succeeded());
+    // As an issuer that crashes afterwards.
+    world.stock.issue(&world.event, &["u2".parse().unwrap()]).await.unwrap().unwrap();
+    for set in ["couponEvents", "couponActiveEvents"] {
+        redis(&world, &format!("DEL {}{set}", world.prefix));
+    }
+    until("the event is listed", async || world.stock.events().await.unwrap().contains(&world.event)).await;
+    assert!(world.users_in_kafka(2).await.contains("u2"));
+    world.wait_until_outbox_is_empty().await;
+}
+
+#[tokio::test]
+async fn undecodable_entry_fails_only_the_request_of_its_user() {
+    let world = World::shared().await.open(100).await;
+    let issuer = world.ready_issuer(&[]).await;
+    redis(&world, &format!("HSET {}couponIssued:{{summer}} user-3 what", world.prefix));
+    for (number, answer) in issuer.issue_all(0..10).await.iter().enumerate() {
+        assert_eq!(answer.succeeded(), number != 3, "user-{number}: {}", answer.json);
+    }
+    let bad = issuer.issue("user-3").await;
+    assert_eq!(bad.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(bad.json["detail"].as_str().unwrap().contains("cannot be read"), "{}", bad.json);
+    assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"unreadable\"} 2"));
 }
 
 /// Foreign data under the names of our keys delays no record.

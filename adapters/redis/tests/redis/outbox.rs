@@ -145,7 +145,7 @@ async fn event_missing_in_set_of_events_is_listed_again() {
     assert_eq!(event.stock.events().await.unwrap(), []);
     assert!(event.stock.ensure_listed(&event.id).await.unwrap());
     assert!(!event.stock.ensure_listed(&event.id).await.unwrap());
-    assert_eq!(event.stock.events().await.unwrap(), [event.id.clone()]);
+    assert_eq!(event.stock.events().await.unwrap(), std::slice::from_ref(&event.id));
     assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
     assert!(!event.stock.ensure_listed(&event.id).await.unwrap(), "the event does not exist");
     assert_eq!(event.stock.events().await.unwrap(), []);
