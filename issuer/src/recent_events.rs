@@ -12,8 +12,8 @@ use couponry_domain::EventName;
 /// How long an event counts as recent.
 const MAX_AGE: Duration = Duration::from_mins(1);
 
-/// When each event was last known to exist: the [`crate::sweeper`] records every event each second, and each issue
-/// request its own. Only existing events are recorded, so clients cannot exhaust memory with made-up names.
+/// When each event was last known to exist: the [`crate::sweeper`] records all events every few seconds, and
+/// each issue request its own. Only existing events are recorded, so clients cannot exhaust memory with made-up names.
 #[derive(Default)]
 pub(crate) struct RecentEvents(Mutex<HashMap<EventName, Instant>>);
 
@@ -25,6 +25,13 @@ impl RecentEvents {
             Some(last) => *last = Instant::now(),
             None => drop(all.insert(event.clone(), Instant::now())),
         }
+    }
+
+    /// The events that existed recently.
+    pub(crate) fn names(&self) -> Vec<EventName> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, last| last.elapsed() < MAX_AGE);
+        all.keys().cloned().collect()
     }
 
     /// Whether the event existed recently.

@@ -1,15 +1,23 @@
 //! Publishes outbox entries that their issuer has not published: of a crashed issuer, of a call whose reply was lost,
 //! of an outage of Kafka.
 //!
+//! Each second, the events that are marked as active are swept. In addition, one issuer at a time walks through all
+//! events slowly, and marks those in whose outbox it finds entries. So idle events cost almost nothing.
+//!
 //! # Guarantees
-//! Every entry older than `takeover_after` is published again until Kafka confirms it. A lease ensures that one
-//! issuer at a time sweeps an event, so an entry is published by its owner and at most one other issuer. An entry
-//! that cannot be decoded or published, and an event that cannot be swept, do not delay others.
+//! Every entry older than `takeover_after` is published again until Kafka confirms it; while Redis is not verified,
+//! every entry is, because a recovery waits for an empty outbox. A lease ensures that one issuer at a time sweeps an
+//! event, so an entry is published by its owner and at most one other issuer. An entry that cannot be decoded or
+//! published, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats
 //! A slow owner may publish the entry as well. Recording is idempotent.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use couponry_domain::{EventName, Uuid};
 use couponry_redis::{Stock, StockError};
@@ -24,6 +32,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(5);
 /// Entries per page. Each has up to a batch of records.
 const PAGE_SIZE: usize = 50;
+/// How often all events are listed. Shorter than the time for which [`RecentEvents`] remembers them.
+const LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// How many rounds a walk through all events takes.
+const WALK_ROUNDS: usize = 300;
 
 pub(crate) struct Sweeper {
     /// Identifies this issuer as the lease holder.
@@ -35,12 +47,44 @@ pub(crate) struct Sweeper {
     pub(crate) metrics: Metrics,
 }
 
+/// All events, and which of them the walk has not reached yet.
+#[derive(Default)]
+struct Walk {
+    listed_at: Option<Instant>,
+    events: Vec<EventName>,
+    /// The events before this index have been reached.
+    next: usize,
+    /// Whether the previous round held the lease.
+    is_holder: bool,
+}
+
+impl Walk {
+    /// The next events to read. A holder that has just acquired the lease reads all of them, because the previous one
+    /// may have crashed.
+    fn next_events(&mut self) -> Vec<EventName> {
+        if !std::mem::replace(&mut self.is_holder, true) {
+            self.next = 0;
+            return self.events.clone();
+        }
+        let count = self.events.len().div_ceil(WALK_ROUNDS);
+        let start = if self.next < self.events.len() { self.next } else { 0 };
+        let end = (start + count).min(self.events.len());
+        self.next = end;
+        self.events[start..end].to_vec()
+    }
+}
+
 impl Sweeper {
-    /// Sweeps all events every second until the shutdown. A failed round is repeated by the next one.
+    /// Sweeps each second until the shutdown. A failed round is repeated by the next one.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut walk = Walk::default();
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.sweep_all(&shutdown).await {
-                tracing::warn!(error = error_chain(error), "cannot sweep the outboxes");
+            if !couponry_failpoint::is_on("issuer.no-sweep") {
+                for result in [self.walk(&mut walk, &shutdown).await, self.sweep_active(&shutdown).await] {
+                    if let Err(error) = result {
+                        tracing::warn!(error = error_chain(error), "cannot sweep the outboxes");
+                    }
+                }
             }
             tokio::select! {
                 () = time::sleep(INTERVAL) => {}
@@ -49,11 +93,42 @@ impl Sweeper {
         }
     }
 
-    async fn sweep_all(&self, shutdown: &CancellationToken) -> Result<(), StockError> {
-        if couponry_failpoint::is_on("issuer.no-sweep") {
+    /// Lists all events, and marks those of the next ones whose outbox is not empty as active.
+    async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) -> Result<(), StockError> {
+        if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
+            let listed: HashSet<EventName> = self.stock.events().await?.into_iter().collect();
+            for event in &listed {
+                self.recent_events.record(event);
+            }
+            // Includes events that are missing in the list because Redis has lost it.
+            walk.events = self.recent_events.names();
+            walk.events.sort();
+            for event in walk.events.iter().filter(|event| !listed.contains(event)) {
+                if self.stock.exists(event).await? && self.stock.ensure_listed(event).await? {
+                    tracing::warn!(%event, "the event was missing in the set of events, added it again");
+                }
+            }
+            walk.listed_at = Some(Instant::now());
+        }
+        if !self.stock.acquire_walk_lease(self.id, LEASE).await? {
+            walk.is_holder = false;
             return Ok(());
         }
-        for event in self.stock.events().await? {
+        for event in walk.next_events() {
+            if shutdown.is_cancelled() {
+                break;
+            }
+            match self.stock.outbox_len(&event).await {
+                Ok(0) => {}
+                Ok(_) => self.stock.mark_active(&event).await?,
+                Err(error) => tracing::warn!(error = error_chain(error), %event, "cannot read an outbox"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep_active(&self, shutdown: &CancellationToken) -> Result<(), StockError> {
+        for event in self.stock.active_events().await? {
             self.recent_events.record(&event);
             if let Err(error) = self.sweep(&event, shutdown).await {
                 tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
@@ -69,6 +144,7 @@ impl Sweeper {
             if page.last.is_none() {
                 break;
             }
+            self.stock.mark_active(event).await?;
             last = page.last;
             if !page.unreadable.is_empty() {
                 tracing::error!(%event, entries = ?page.unreadable, "cannot decode outbox entries, they stay there");
@@ -93,5 +169,31 @@ impl Sweeper {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walk_reaches_all_events_at_once_and_then_slowly() {
+        let names = (0..WALK_ROUNDS * 3).map(|n| format!("event-{n:04}").parse().unwrap());
+        let mut walk = Walk { events: names.collect(), ..Walk::default() };
+        assert_eq!(walk.next_events(), walk.events, "the first round after the lease was acquired");
+        let mut reached = Vec::new();
+        for _ in 0..WALK_ROUNDS {
+            let next = walk.next_events();
+            assert_eq!(next.len(), 3);
+            reached.extend(next);
+        }
+        assert_eq!(reached, walk.events);
+        assert_eq!(walk.next_events()[0], walk.events[0], "the walk begins again");
+    }
+
+    #[test]
+    fn walk_without_events_is_empty() {
+        let mut walk = Walk::default();
+        assert!(walk.next_events().is_empty() && walk.next_events().is_empty());
     }
 }

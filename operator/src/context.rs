@@ -13,7 +13,11 @@ use kube::{
 };
 
 use crate::{
-    durability::DurabilityWatch, metrics::Metrics, reconcile::{drain::DrainTracker, recording::RecordingTracker}, scaling::scaler::Scaler,
+    durability::DurabilityWatch,
+    limiter::Limiter,
+    metrics::Metrics,
+    reconcile::{drain::DrainTracker, preload_queue::PreloadQueue, quiet::QuietEvents, recording::RecordingTracker},
+    scaling::scaler::Scaler,
     transient_state::TransientState,
 };
 
@@ -25,6 +29,9 @@ pub(crate) struct Context {
     pub(crate) stock: Stock,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
+    pub(crate) limiter: Limiter,
+    pub(crate) preloads: PreloadQueue,
+    pub(crate) quiet: QuietEvents,
     pub(crate) transient: TransientState,
     pub(crate) durability: DurabilityWatch,
     /// Progress of the drains that precede a recovery of Redis.

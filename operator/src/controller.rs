@@ -1,36 +1,50 @@
 //! Watches the events of one namespace and dispatches each change: invalid object, deletion or reconciliation.
 
-use std::{convert::Infallible, sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use couponry_crds::CouponEvent;
 use couponry_runtime::{CancellationToken, error_chain};
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, stream};
 use kube::{
     Resource as _,
     core::DeserializeGuard,
     runtime::{
-        Controller,
+        Controller, PredicateConfig, WatchStreamExt as _,
         controller::{Action, Config},
-        watcher,
+        reflector, watcher,
     },
 };
 
 use crate::{
     context::Context,
     metrics::ReconcileResult,
-    reconcile::{error::ReconcileError, event, finalizer, invalid_object, timing},
+    purge,
+    reconcile::{early_gate, error::ReconcileError, event, finalizer, invalid_object, timing},
 };
 
-/// Events that are reconciled concurrently, so that the preload of one does not delay the others.
-const CONCURRENCY: u16 = 4;
+/// How often the replication ids of Redis are read.
+const REDIS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs until the shutdown. Running reconciliations are then dropped; the next leader continues them.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
-    let controller = Controller::new(context.guarded_events(), watcher::Config::default());
-    let scaling_context = context.clone();
+    let (store, writer) = reflector::store();
+    let changes = watcher(context.guarded_events(), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(|event: &_| Some(manifest_hash(event)), PredicateConfig::default());
+    let controller = Controller::for_stream(changes, store);
+    let (scaling_context, purge_context) = (context.clone(), context.clone());
     let scaling = scaling_context.scaling.run(controller.store(), &scaling_context.metrics);
     let reconciliations = controller
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_all_on(redis_changes(context.clone()).boxed())
+        // Unlimited: the limiter of the context has an order.
+        .with_config(Config::default().concurrency(0))
         .run(reconcile, |_, never, _| -> Action { match *never {} }, context)
         .for_each(async |reconciled| {
             if let Err(error) = reconciled {
@@ -41,8 +55,39 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     tokio::select! {
         () = reconciliations => tracing::error!("the watch ended unexpectedly"),
         () = scaling => {}
+        () = purge::run(&purge_context) => {}
         () = shutdown.cancelled() => {}
     }
+}
+
+/// Changes when the object has to be reconciled. A change of the status, which the operator itself writes, does not
+/// count: it would override the delay after a failure.
+fn manifest_hash(guard: &DeserializeGuard<CouponEvent>) -> u64 {
+    let meta = guard.meta();
+    let mut hasher = DefaultHasher::new();
+    (meta.generation, &meta.finalizers, &meta.annotations).hash(&mut hasher);
+    meta.deletion_timestamp.is_some().hash(&mut hasher);
+    // A status can make an object invalid, too, so any change may correct it.
+    let version = guard.0.is_err().then_some(&meta.resource_version);
+    version.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An item for each restart or failover of Redis, after which every event is unverified.
+fn redis_changes(context: Arc<Context>) -> impl Stream<Item = ()> {
+    stream::unfold((context, None), async |(context, mut known)| {
+        loop {
+            tokio::time::sleep(REDIS_INTERVAL).await;
+            // An outage is noticed by the reconciliations, and changes nothing about finished events.
+            let Ok(masters) = context.stock.durability().await else { continue };
+            let mut current: Vec<String> = masters.into_iter().map(|master| master.replication_id).collect();
+            current.sort();
+            let previous = known.replace(current);
+            if previous.is_some() && previous != known {
+                return Some(((), (context, known)));
+            }
+        }
+    })
 }
 
 /// Reconciles one object and returns when to do it again.
@@ -51,12 +96,19 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     uid = guard.meta().uid.as_deref().unwrap_or_default(),
 ))]
 async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Context>) -> Result<Action, Infallible> {
+    if let Ok(event) = &guard.0 {
+        early_gate::restrict_gate(event, &context).await;
+    }
+    let _permit = context.limiter.acquire(&guard).await;
     let started = Instant::now();
     let uid = guard.meta().uid.clone().unwrap_or_default();
-    let reconciled = dispatch(&guard, &context).await;
+    // Boxed, because thousands of events may wait for their permit.
+    let reconciled = Box::pin(dispatch(&guard, &context)).await;
     let (result, action) = match reconciled {
         Ok((result, action)) => {
-            context.transient.record_success(&uid);
+            if result != ReconcileResult::Waiting {
+                context.transient.record_success(&uid);
+            }
             (result, action)
         }
         Err(ReconcileError::Outdated) if guard.0.is_ok() => {
@@ -65,7 +117,7 @@ async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Conte
         // For an invalid object, Outdated may also mean that the API server rejects the write because of the invalid
         // field.
         Err(error) => {
-            let delay = context.transient.record_failure(&uid);
+            let delay = context.transient.record_failure(&uid, error.max_retry_delay());
             tracing::warn!(error = error_chain(&error), retry_in = ?delay, "reconciliation failed");
             (ReconcileResult::Error, Action::requeue(delay))
         }

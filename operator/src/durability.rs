@@ -89,7 +89,7 @@ pub(crate) fn assess(masters: &[Durability]) -> DurabilityReport {
 
 /// What can be lost with the settings of one master, and what to change.
 fn risks(master: &Durability) -> Vec<String> {
-    let Durability { is_master, replicas, is_clustered, appends, append_failed, settings } = master;
+    let Durability { replication_id: _, is_master, replicas, is_clustered, appends, append_failed, settings } = master;
     let mut risks = Vec::new();
     let mut add = |risk: &str| risks.push(risk.to_owned());
     if !is_master {

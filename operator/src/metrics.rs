@@ -21,6 +21,8 @@ pub(crate) enum ReconcileResult {
     Done,
     /// Steps were applied, and more may follow.
     Progressing,
+    /// A preload waits until others have finished.
+    Waiting,
     /// A condition that the operator cannot resolve alone; see the event's Stalled condition.
     Blocked,
     /// An operation failed and will be retried.
@@ -32,6 +34,7 @@ impl ReconcileResult {
         match self {
             Self::Done => "done",
             Self::Progressing => "progressing",
+            Self::Waiting => "waiting",
             Self::Blocked => "blocked",
             Self::Error => "error",
         }

@@ -20,9 +20,10 @@ use crate::{
     kafka_topics::TopicArgs,
     kubernetes::{self, FIELD_MANAGER},
     leader::{self, LeaderArgs},
+    limiter::Limiter,
     metrics::Metrics,
     namespace_cleanup,
-    reconcile::{drain::DrainTracker, recording::RecordingTracker},
+    reconcile::{drain::DrainTracker, preload_queue::PreloadQueue, quiet::QuietEvents, recording::RecordingTracker},
     scaling::scaler::ScalingArgs,
     startup,
     transient_state::TransientState,
@@ -123,6 +124,9 @@ impl Run {
                 stock,
                 recorder: Recorder::new(client.clone(), FIELD_MANAGER.into()),
                 metrics,
+                limiter: Limiter::default(),
+                preloads: PreloadQueue::default(),
+                quiet: QuietEvents::default(),
                 transient: TransientState::default(),
                 durability: DurabilityWatch::default(),
                 recording: RecordingTracker::new(lag.clone()),
@@ -152,7 +156,7 @@ impl Run {
         context: &Arc<Context>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let work = async || controller::run(context.clone(), shutdown.clone()).await;
+        let work = async || Box::pin(controller::run(context.clone(), shutdown.clone())).await;
         let election = self.leader.election(client.clone(), namespace);
         leader::run_while_leader(election, &context.metrics, shutdown, work).await;
         anyhow::ensure!(shutdown.is_cancelled(), "the watch of the CouponEvents ended unexpectedly");

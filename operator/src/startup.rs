@@ -10,6 +10,8 @@ use couponry_redis::Stock;
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use kube::{Api, api::ListParams};
 
+use crate::server_requirements;
+
 pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REDIS: &str = "redis";
 pub(crate) const KAFKA: &str = "kafka";
@@ -46,8 +48,8 @@ pub(crate) async fn wait_for_backends(
 ) -> Option<Vec<TopicMismatch>> {
     let (settings, topics) = kafka;
     let (postgres, redis, kafka, kubernetes) = tokio::join!(
-        retry_until_ok(MIGRATE, shutdown, async || set_health(health, POSTGRES, database.migrate().await)),
-        retry_until_ok("connect to Redis", shutdown, async || set_health(health, REDIS, stock.ping().await)),
+        retry_until_ok(MIGRATE, shutdown, async || set_health(health, POSTGRES, prepare_postgres(database).await)),
+        retry_until_ok("connect to Redis", shutdown, async || set_health(health, REDIS, prepare_redis(stock).await)),
         retry_until_ok("create the Kafka topics", shutdown, async || {
             set_health(health, KAFKA, couponry_kafka::topics::ensure(settings, topics).await)
         }),
@@ -56,6 +58,17 @@ pub(crate) async fn wait_for_backends(
         }),
     );
     postgres.and(redis).and(kubernetes).and(kafka)
+}
+
+async fn prepare_postgres(database: &Database) -> Result<(), Box<dyn Error + Send + Sync>> {
+    server_requirements::require_postgres(database).await?;
+    Ok(database.migrate().await?)
+}
+
+async fn prepare_redis(stock: &Stock) -> Result<(), Box<dyn Error + Send + Sync>> {
+    // Its errors contain advice about the address and the user.
+    stock.ping().await?;
+    server_requirements::require_redis(stock).await
 }
 
 /// Reports the result in the readiness probe, and returns it.

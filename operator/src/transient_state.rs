@@ -7,8 +7,8 @@ use std::{
 };
 
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(250);
-/// The longest delay is 4 seconds, because issuing is suspended until the operator has verified a restarted Redis.
-const MAX_DOUBLINGS: u32 = 4;
+/// More than any limit of the delay.
+const MAX_DOUBLINGS: u32 = 16;
 
 /// Keyed by the uid of the event.
 #[derive(Default)]
@@ -29,13 +29,13 @@ impl TransientState {
         }
     }
 
-    /// Returns the delay before the next attempt.
-    pub(crate) fn record_failure(&self, uid: &str) -> Duration {
+    /// Returns the delay before the next attempt, at most `max_delay`.
+    pub(crate) fn record_failure(&self, uid: &str, max_delay: Duration) -> Duration {
         let mut all = self.lock();
         let state = all.entry(uid.to_owned()).or_default();
         let delay = FIRST_RETRY_DELAY * (1 << state.consecutive_failures.min(MAX_DOUBLINGS));
         state.consecutive_failures += 1;
-        delay
+        delay.min(max_delay)
     }
 
     /// Whether the last reconciliation failed.
@@ -87,12 +87,12 @@ mod tests {
 
     #[test]
     fn retry_delay_doubles_up_to_the_limit() {
-        let state = TransientState::default();
-        let delays: Vec<_> = (0..7).map(|_| state.record_failure("x").as_millis()).collect();
+        let (state, max) = (TransientState::default(), Duration::from_secs(4));
+        let delays: Vec<_> = (0..7).map(|_| state.record_failure("x", max).as_millis()).collect();
         assert_eq!(delays, [250, 500, 1000, 2000, 4000, 4000, 4000]);
         assert!(state.has_failed("x"));
         state.record_success("x");
         assert!(!state.has_failed("x"));
-        assert_eq!(state.record_failure("x").as_millis(), 250);
+        assert_eq!(state.record_failure("x", max).as_millis(), 250);
     }
 }

@@ -29,6 +29,10 @@ pub struct ServerSettings {
     pub major_version: i32,
     /// Settings of the server or the role that can lose committed rows, with their values.
     pub unsafe_settings: Vec<String>,
+    /// The role of the programs.
+    pub role: String,
+    /// Whether the role may create tables in its schema: the stock of each event is a table of its own.
+    pub can_create_tables: bool,
 }
 
 impl Database {
@@ -52,7 +56,9 @@ impl Database {
                         current_setting('server_version_num')::integer / 10000 AS major_version,
                         array(SELECT name || ' = ' || setting FROM pg_settings
                               WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes') AND setting = 'off'
-                              ORDER BY name) AS unsafe_settings",
+                              ORDER BY name) AS unsafe_settings,
+                        current_user::text AS role,
+                        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS can_create_tables",
             )
             .fetch_one(connection)
             .await?;
@@ -61,6 +67,8 @@ impl Database {
                 version: row.try_get("version")?,
                 major_version: row.try_get("major_version")?,
                 unsafe_settings: row.try_get("unsafe_settings")?,
+                role: row.try_get("role")?,
+                can_create_tables: row.try_get("can_create_tables")?,
             })
         })
         .await

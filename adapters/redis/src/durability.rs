@@ -12,6 +12,8 @@ use crate::{
 /// The durability of one Redis, or of one master of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durability {
+    /// Its `master_replid`, which changes with each restart and each failover.
+    pub replication_id: String,
     /// Whether it is a master, not a replica.
     pub is_master: bool,
     /// How many replicas are connected.
@@ -58,7 +60,7 @@ impl Stock {
         Ok(infos.iter().map(|info| Durability { settings: settings.next(), ..Durability::parse(info) }).collect())
     }
 
-    async fn query_masters<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>, RedisError> {
+    pub(crate) async fn query_masters<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>, RedisError> {
         let responses = self.connection().query_masters(command).await?;
         responses.into_iter().map(|response| Ok(redis::from_redis_value(Value::extract_error(response)?)?)).collect()
     }
@@ -77,6 +79,7 @@ impl Durability {
         let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let is = |field: &str, value: &str| lines.get(field) == Some(&value);
         Self {
+            replication_id: lines.get("master_replid").copied().unwrap_or_default().to_owned(),
             is_master: is("role", "master"),
             replicas: lines.get("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or_default(),
             is_clustered: is("cluster_enabled", "1"),

@@ -84,6 +84,11 @@ impl Stock {
             return Ok(None);
         };
 
+        if outbox_id.is_some() {
+            // Best effort: the sweeper also finds entries of events that are not marked. The reply does not wait for it.
+            let (stock, event) = (self.clone(), event.clone());
+            tokio::spawn(async move { stock.mark_active(&event).await });
+        }
         let event_uid = parse_uid(OPERATION, &uid)?;
         let without_coupon = match state.as_str() {
             "OPEN" => IssueOutcome::SoldOut,

@@ -7,6 +7,21 @@ pub(crate) fn events(prefix: &str) -> String {
     format!("{prefix}couponEvents")
 }
 
+/// The events whose outbox is swept each second.
+pub(crate) fn active_events(prefix: &str) -> String {
+    format!("{prefix}couponActiveEvents")
+}
+
+/// The lease for reading the outboxes of all events.
+pub(crate) fn walk(prefix: &str) -> String {
+    format!("{prefix}couponWalk")
+}
+
+/// The set of events whose rows in Postgres are still to be deleted.
+pub(crate) fn pending_deletions(prefix: &str) -> String {
+    format!("{prefix}couponPendingDeletions")
+}
+
 /// The keys of one event. The braces are literal: they make the eventId the hash tag in a Redis Cluster.
 pub(crate) struct EventKeys {
     pub(crate) meta: String,

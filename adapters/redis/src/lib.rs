@@ -8,6 +8,9 @@
 //! | `couponOutbox:{eventId}` | STREAM | records that Kafka has not confirmed |
 //! | `couponSweeper:{eventId}` | STRING | the issuer that holds the sweeper lease |
 //! | `couponEvents` | SET | the eventIds that have a `couponMeta` |
+//! | `couponActiveEvents` | ZSET | the eventIds whose outbox is swept each second, and when they were marked |
+//! | `couponWalk` | STRING | the issuer that reads the outboxes of all events |
+//! | `couponPendingDeletions` | SET | the uids of events whose rows in Postgres are still to be deleted |
 //!
 //! # Guarantees
 //! Every change that must be atomic is one Lua script under `src/lua`. All keys of an event share a hash slot, so the
@@ -17,6 +20,7 @@
 //! Redis 7 or later with `maxmemory-policy noeviction`. The settings of Redis determine which data a crash can lose;
 //! after a restart or a failover, Redis issues nothing until it is verified ([`Stock::mark_verified`]).
 
+mod active_events;
 mod durability;
 mod error;
 mod fenced;
@@ -27,11 +31,13 @@ mod key;
 mod load;
 mod observe;
 mod outbox;
+mod pending_deletions;
 mod reconnecting_connection;
 mod recovery;
 mod remove;
 mod scan;
 mod script;
+mod server_version;
 mod settle;
 mod stock;
 
@@ -48,5 +54,6 @@ pub use observe::{Lookup, Observed};
 pub use outbox::{OutboxEntry, OutboxId, UnconfirmedEntries};
 pub use reconnecting_connection::MAX_REDIRECTION_DELAY;
 pub use recovery::{MAX_RESTORED, Recovered, Recovery};
+pub use server_version::ServerVersion;
 pub use settle::{MAX_SETTLEMENTS, Settled, Settlement, SettlementOutcome};
 pub use stock::Stock;

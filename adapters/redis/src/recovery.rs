@@ -123,6 +123,7 @@ impl Stock {
 
     /// Adds the records of issued coupons to the outbox again, from where the issuers send them.
     pub async fn resend(&self, event: &EventName, uid: Uuid, issued: &[IssuedEntry]) -> Result<(), StockError> {
+        self.mark_active(event).await?;
         for chunk in issued.chunks(RECORDS_PER_ENTRY) {
             let keys = self.keys(event);
             (self.scripts.resend)

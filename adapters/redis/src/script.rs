@@ -4,6 +4,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedi
 
 /// All scripts; the header of each Lua file documents its keys, arguments and return value.
 pub(crate) struct Scripts {
+    pub(crate) active_events: Script,
     pub(crate) begin_recovery: Script,
     pub(crate) confirm: Script,
     pub(crate) gate: Script,
@@ -11,6 +12,7 @@ pub(crate) struct Scripts {
     pub(crate) list_event: Script,
     pub(crate) load: Script,
     pub(crate) lookup: Script,
+    pub(crate) mark_active: Script,
     pub(crate) mark_verified: Script,
     pub(crate) observe: Script,
     pub(crate) outbox_state: Script,
@@ -26,6 +28,7 @@ pub(crate) struct Scripts {
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
+            active_events: Script::new(include_str!("lua/active_events.lua")),
             begin_recovery: Script::new(include_str!("lua/begin_recovery.lua")),
             confirm: Script::new(include_str!("lua/confirm.lua")),
             gate: Script::new(include_str!("lua/gate.lua")),
@@ -33,6 +36,7 @@ impl Scripts {
             list_event: Script::new(include_str!("lua/list_event.lua")),
             load: Script::new(include_str!("lua/load.lua")),
             lookup: Script::new(include_str!("lua/lookup.lua")),
+            mark_active: Script::new(include_str!("lua/mark_active.lua")),
             mark_verified: Script::new(include_str!("lua/mark_verified.lua")),
             observe: Script::new(include_str!("lua/observe.lua")),
             outbox_state: Script::new(include_str!("lua/outbox_state.lua")),

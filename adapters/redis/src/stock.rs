@@ -6,6 +6,7 @@ use couponry_domain::EventName;
 use couponry_settings::RedisSettings;
 
 use crate::{
+    active_events::Marks,
     error::{DriverError, StockError, advice, failed},
     key::{self, EventKeys},
     reconnecting_connection::ReconnectingConnection,
@@ -18,6 +19,7 @@ pub struct Stock {
     connection: ReconnectingConnection,
     is_tls: bool,
     prefix: Arc<str>,
+    pub(crate) marks: Arc<Marks>,
     pub(crate) scripts: Arc<Scripts>,
 }
 
@@ -34,6 +36,7 @@ impl Stock {
             connection: ReconnectingConnection::new(settings)?,
             is_tls: settings.is_tls(),
             prefix: settings.key_prefix.as_str().into(),
+            marks: Arc::default(),
             scripts: Arc::new(Scripts::new()),
         })
     }
@@ -114,6 +117,14 @@ impl Stock {
 
     pub(crate) fn keys(&self, event: &EventName) -> EventKeys {
         EventKeys::new(&self.prefix, event)
+    }
+
+    pub(crate) fn pending_deletions_key(&self) -> String {
+        key::pending_deletions(&self.prefix)
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     pub(crate) fn events_key(&self) -> String {

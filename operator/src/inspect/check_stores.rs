@@ -10,15 +10,13 @@ use couponry_runtime::error_chain;
 use crate::{
     durability::{DurabilityReport, assess},
     inspect::{check_result::CheckResult, format::group_digits},
+    server_requirements::{Unsuitable, postgres_problem, redis_problem},
 };
 
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The name of the check of the database's settings.
 const SETTINGS: &str = "database";
-
-/// The oldest supported major version of PostgreSQL.
-const MIN_POSTGRES: i32 = 15;
 
 /// Working consumers reduce the lag within this time.
 const LAG_INTERVAL: Duration = Duration::from_secs(3);
@@ -51,13 +49,10 @@ pub(super) async fn check_postgres(stores: &Stores) -> Vec<CheckResult> {
 
 /// The settings that the sessions of Couponry cannot change.
 fn check_postgres_settings(settings: &ServerSettings) -> CheckResult {
-    let ServerSettings { encoding, version, major_version, unsafe_settings } = settings;
+    let ServerSettings { encoding, version, unsafe_settings, .. } = settings;
     let found = format!("PostgreSQL {version}, encoding {encoding}");
-    if encoding != "UTF8" {
-        let advice = "create the database again with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`";
+    if let Some(Unsuitable { found, advice }) = postgres_problem(settings) {
         CheckResult::fail(SETTINGS, found, advice)
-    } else if *major_version < MIN_POSTGRES {
-        CheckResult::fail(SETTINGS, found, format!("PostgreSQL {MIN_POSTGRES} or later is required"))
     } else if !unsafe_settings.is_empty() {
         let advice = "a crash of Postgres may lose recorded issuances: set them to on";
         CheckResult::warn(SETTINGS, format!("{found}, {}", unsafe_settings.join(", ")), advice)
@@ -72,6 +67,11 @@ pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {
     if let Err(error) = stores.stock.ping().await {
         let advice = "check --redis-url with its user, password and certificate, and that Redis is running";
         return vec![CheckResult::fail(REDIS, error_chain(&error), advice)];
+    }
+    match stores.stock.server_versions().await.map(|versions| redis_problem(&versions)) {
+        Ok(None) => {}
+        Ok(Some(Unsuitable { found, advice })) => return vec![CheckResult::fail(REDIS, found, advice)],
+        Err(error) => return vec![CheckResult::fail(REDIS, error_chain(&error), "")],
     }
     let durability = match stores.stock.durability().await {
         Ok(masters) => {
@@ -143,7 +143,7 @@ async fn check_dead_letters(stores: &Stores) -> Result<CheckResult, KafkaError> 
     const DEAD_LETTERS: &str = "dead letters";
     let topic = stores.kafka.dead_letter_topic();
     let settings = KafkaSettings { topic: topic.clone(), ..stores.kafka.clone() };
-    // This group has no members and no offsets, so its lag is the number of dead letters.
+    // This group has no members and no offsets, so its lag is the number of dead letters. Requires Describe.
     Ok(match Lag::new(&settings, "couponry-check")?.measure(KAFKA_TIMEOUT).await? {
         0 => CheckResult::ok(DEAD_LETTERS, "none"),
         count => {

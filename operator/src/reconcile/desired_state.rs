@@ -101,7 +101,7 @@ impl DesiredState {
 
 /// `ttlSecondsAfterFinished` after the end, or after everything was recorded if that was later. A closed event ended
 /// when it was finished; a sold-out event may still be topped up until its `endTime`.
-fn retire_at(event: &CouponEvent) -> Option<i64> {
+pub(super) fn retire_at(event: &CouponEvent) -> Option<i64> {
     let spec = &event.spec;
     let ttl = i64::from(spec.ttl_seconds_after_finished?) * 1000;
     let finished = event.status.as_ref()?.finished_at.as_ref()?.0.as_millisecond();

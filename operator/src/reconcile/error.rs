@@ -1,5 +1,7 @@
 //! Errors that end a reconciliation early. It is then retried.
 
+use std::time::Duration;
+
 use couponry_crds::status::reason;
 use couponry_postgres::DatabaseError;
 use couponry_redis::StockError;
@@ -11,6 +13,9 @@ use crate::blocker::Blocker;
 pub(crate) enum ReconcileError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// Generating the coupons failed, which may have taken minutes.
+    #[error(transparent)]
+    Generation(DatabaseError),
     #[error(transparent)]
     Stock(#[from] StockError),
     /// The rows of the stock in Postgres are incomplete.
@@ -27,6 +32,9 @@ pub(crate) enum ReconcileError {
     Outdated,
     #[error("cannot remove the data of the event: a store did not respond in time")]
     RemovalTimedOut,
+    /// The event is removed from Redis, but not from Postgres.
+    #[error(transparent)]
+    RowsRemain(Box<Self>),
     /// A defect of the planner.
     #[error("the plan does not converge: the last step was {last_step}")]
     TooManySteps { last_step: &'static str },
@@ -41,15 +49,29 @@ impl ReconcileError {
         }
     }
 
+    /// The longest delay before the next attempt.
+    pub(crate) const fn max_retry_delay(&self) -> Duration {
+        match self {
+            // Each attempt writes the stock into the log of Postgres again.
+            Self::Generation(_) => Duration::from_mins(1),
+            // Issuing may be suspended until the operator has verified a restarted Redis.
+            _ => Duration::from_secs(4),
+        }
+    }
+
     /// The blocker to report in the status. None: the status itself cannot be written at the moment.
     pub(crate) fn blocker(&self) -> Option<Blocker> {
         let reason = match self {
-            Self::Database(
-                DatabaseError::Corrupt { .. } | DatabaseError::InvalidCodeFormat(_) | DatabaseError::AlreadyOpened(_),
-            )
-            | Self::TooManySteps { .. } => reason::PRELOAD_FAILED,
+            Self::Database(error) | Self::Generation(error) => match error {
+                DatabaseError::Corrupt { .. }
+                | DatabaseError::InvalidCodeFormat(_)
+                | DatabaseError::AlreadyOpened(_) => reason::PRELOAD_FAILED,
+                _ => reason::BACKEND_UNAVAILABLE,
+            },
+            Self::TooManySteps { .. } => reason::PRELOAD_FAILED,
             Self::Stock(StockError::InvalidValue { .. }) | Self::MissingCoupon(_) => reason::DRIFT_FOUND,
-            Self::Database(_) | Self::Stock(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
+            Self::RowsRemain(error) => return error.blocker(),
+            Self::Stock(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
             Self::Kubernetes { .. } | Self::Outdated => return None,
         };
         let advice = match reason {

@@ -12,15 +12,15 @@ use crate::{
     metrics::ReconcileResult,
     reconcile::{
         balance::Imbalance,
-        desired_state::DesiredState,
+        desired_state::{DesiredState, retire_at},
         error::ReconcileError,
         execute, finalizer,
-        observe::observe,
+        observe::{ObservedState, observe},
         plan::plan,
         progress::Progress,
         status_writer::StatusWriter,
         step::Plan,
-        timing::{ACTIVE_INTERVAL, MAX_DURATION, MAX_OBSERVATION_SHARE, UNVERIFIED_INTERVAL, next_check},
+        timing::{self, ACTIVE_INTERVAL, MAX_DURATION, MAX_OBSERVATION_SHARE, UNVERIFIED_INTERVAL, next_check},
     },
 };
 
@@ -44,6 +44,10 @@ pub(crate) async fn reconcile_event(
     };
     let mut writer = StatusWriter::new(context, event);
     let reconciled = run_steps(&desired, context, &mut writer).await;
+    if reconciled.is_err() {
+        // The status has to be written again when the failure is over.
+        context.quiet.remove(desired.uid);
+    }
     // A first failure is often a connection that is about to be re-established, so only repeated failures are
     // reported.
     if let Err(error) = &reconciled
@@ -62,6 +66,9 @@ async fn run_steps(
     context: &Context,
     writer: &mut StatusWriter<'_>,
 ) -> Result<(ReconcileResult, Action), ReconcileError> {
+    if let Some(interval) = check_quiet(desired, context).await? {
+        return Ok((ReconcileResult::Done, Action::requeue(interval)));
+    }
     let started = Instant::now();
     for steps in 0.. {
         let observation_started = Instant::now();
@@ -69,15 +76,26 @@ async fn run_steps(
         let min_interval = observation_started.elapsed() * MAX_OBSERVATION_SHARE;
         context.metrics.set_oldest_unrecorded(desired.name.as_str(), observed.recording.oldest);
         let is_balanced = writer.check_balance(desired, &observed);
-        let step = match plan(desired, &observed) {
+        let planned = plan(desired, &observed);
+        if !matches!(planned, Plan::Apply(_)) {
+            context.preloads.leave(desired.uid);
+        }
+        let step = match planned {
             Plan::Apply(step) => step,
             Plan::Done => {
                 let blocker = writer.confirmed_imbalance().map(Imbalance::blocker);
                 let result = if blocker.is_some() { ReconcileResult::Blocked } else { ReconcileResult::Done };
                 let progress = blocker.map_or(Progress::Done, Progress::Blocked);
                 writer.report(desired, &observed, &progress).await?;
-                let is_active = writer.is_behind || !is_balanced;
-                let interval = next_check(desired, &observed, is_active).min(writer.next_scaling_report());
+                // The status that was just written may say that the event is finished.
+                let retire_at = retire_at(writer.event());
+                let own = observed.redis_event(desired);
+                let mut interval = next_check(own, &observed, retire_at).min(writer.next_scaling_report());
+                if writer.is_behind || !is_balanced {
+                    interval = interval.min(ACTIVE_INTERVAL);
+                } else if result == ReconcileResult::Done {
+                    remember_quiet(desired, &observed, retire_at, context, writer);
+                }
                 return Ok((result, Action::requeue(interval.max(min_interval))));
             }
             Plan::Blocked(blocker) => {
@@ -95,8 +113,15 @@ async fn run_steps(
         if steps >= MAX_STEPS {
             return Err(ReconcileError::TooManySteps { last_step: step.name() });
         }
+        let _permit = match context.preloads.try_acquire(desired.uid, step.preloaded()) {
+            Ok(permit) => permit,
+            Err(delay) => {
+                report_preload(desired, &observed, &Progress::waiting(), context, writer).await?;
+                return Ok((ReconcileResult::Waiting, Action::requeue(delay.max(min_interval))));
+            }
+        };
         if let Some(progress) = Progress::before(&step) {
-            writer.report(desired, &observed, &progress).await?;
+            report_preload(desired, &observed, &progress, context, writer).await?;
         }
         execute::execute(step, desired, &observed, context, writer).await?;
         if started.elapsed() > MAX_DURATION {
@@ -104,4 +129,45 @@ async fn run_steps(
         }
     }
     Ok((ReconcileResult::Progressing, Action::requeue(Duration::ZERO)))
+}
+
+/// Reports the progress of a preload. After a failure the status stays as it is until a step succeeds; otherwise the
+/// condition `Stalled` would change twice with each attempt.
+async fn report_preload(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    progress: &Progress,
+    context: &Context,
+    writer: &mut StatusWriter<'_>,
+) -> Result<(), ReconcileError> {
+    if context.transient.has_failed(&desired.uid.to_string()) {
+        return Ok(());
+    }
+    writer.report(desired, observed, progress).await
+}
+
+/// When to check an event again that is in the same state as when nothing was left to do about it. None: a complete
+/// observation is required.
+async fn check_quiet(desired: &DesiredState, context: &Context) -> Result<Option<Duration>, ReconcileError> {
+    if !context.quiet.contains(desired.uid, desired.generation) {
+        return Ok(None);
+    }
+    let own = context.stock.observe(&desired.name).await?;
+    Ok(own.and_then(|own| context.quiet.next_check(&own)))
+}
+
+/// Remembers that the stores match the manifest and nothing is left to record.
+fn remember_quiet(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    retire_at: Option<i64>,
+    context: &Context,
+    writer: &StatusWriter<'_>,
+) {
+    let Some(own) = observed.redis_event(desired) else { return };
+    let is_quiet = timing::is_recorded(own, observed.recorded) && writer.event().spec.scaling.is_none();
+    if is_quiet {
+        let interval = timing::interval(own, observed.recorded);
+        context.quiet.insert(desired.generation, own, interval, timing::changes_at(own, retire_at));
+    }
 }

@@ -1,4 +1,5 @@
-//! Applies a step. Only this module and [`recover`] write to the stores during a reconciliation.
+//! Applies a step. Only this module, [`recover`] and [`crate::reconcile::early_gate`] write to the stores during a
+//! reconciliation.
 //!
 //! # Guarantees
 //! Every step is idempotent and may be interrupted anywhere. A step that another operator has already applied is not
@@ -19,12 +20,13 @@ use crate::{
     reconcile::{
         desired_state::DesiredState,
         error::ReconcileError,
+        manifest_change::{is_changed, is_superseded},
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         recover,
         status_writer::StatusWriter,
         step::Step,
-        timing::MAX_DURATION,
+        timing::{MANIFEST_INTERVAL, MAX_DURATION},
     },
 };
 
@@ -125,15 +127,26 @@ async fn generate_stock(
     let mut generation = pin!(context.database.generate_coupons(observed.stored()?, batch, move |generated| {
         sender.send_replace(generated);
     }));
-    let mut ticks = time::interval(REPORT_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
+    let ticks = |period| {
+        let mut ticks = time::interval_at(time::Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut reports, mut checks) = (ticks(REPORT_INTERVAL), ticks(MANIFEST_INTERVAL));
+    // While the previous attempt has failed, the status reports its error.
+    let is_reported = !context.transient.has_failed(&desired.uid.to_string());
     let result = loop {
         tokio::select! {
             result = &mut generation => break result,
-            _ = ticks.tick() => {
+            _ = reports.tick(), if is_reported => {
                 let progress = Progress::generated(*done.borrow(), batch.len());
                 writer.report_progress(desired, observed, progress).await;
+            }
+            _ = checks.tick() => {
+                if is_superseded(desired, observed, context, writer).await {
+                    tracing::info!("generation of coupons cancelled because the manifest has changed");
+                    return Ok(());
+                }
             }
         }
     };
@@ -142,7 +155,10 @@ async fn generate_stock(
         context.metrics.coupons_generated.inc_by(count);
         tracing::info!(count, seconds, "coupons generated in Postgres");
     }
-    ignore_stale(result)
+    ignore_stale(result).map_err(|error| match error {
+        ReconcileError::Database(error) => ReconcileError::Generation(error),
+        other => other,
+    })
 }
 
 /// Another operator has applied the step already, or begun another stock epoch; the next observation shows it.
@@ -164,7 +180,7 @@ async fn load(
 ) -> Result<(), ReconcileError> {
     let stock_epoch = observed.stored()?.stock_epoch;
     let started = Instant::now();
-    let mut reported_at = started;
+    let (mut reported_at, mut checked_at) = (started, started);
     let mut next = from;
     let (sender, mut chunks) = mpsc::channel(READ_AHEAD);
     // Ends when the receiver is dropped.
@@ -182,6 +198,12 @@ async fn load(
             reported_at = Instant::now();
             let progress = Progress::loaded(next, to);
             writer.report_progress(desired, &observed.with_loaded(next), progress).await;
+        }
+        if checked_at.elapsed() > MANIFEST_INTERVAL {
+            checked_at = Instant::now();
+            if is_changed(desired, context, writer).await {
+                break;
+            }
         }
         // A different count means that another operator is loading, too. The next reconciliation continues there.
         if next != expected || started.elapsed() > MAX_DURATION {

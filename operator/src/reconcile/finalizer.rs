@@ -3,11 +3,15 @@
 //! # Expected flow
 //! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and
 //! reads how many issuances are not recorded yet. When there are none, the keys are removed from Redis, the rows from
-//! Postgres (with `deletionPolicy: Delete`), and then the finalizer from the object.
+//! Postgres (with `deletionPolicy: Delete`), and then the finalizer from the object. Meanwhile the conditions say
+//! `Deleting`.
 //!
 //! # Guarantees
-//! A deletion always completes: it continues after `--drain-timeout-seconds`, and a Warning Event reports what was
-//! left. The rows in Postgres are deleted only if the keys in Redis are.
+//! - A deletion always completes: it continues after `--drain-timeout-seconds`, and a Warning Event reports what was
+//!   left.
+//! - The rows in Postgres are deleted only if the keys in Redis are.
+//! - Rows that cannot be deleted within the timeout, for example because another session locks them, are deleted later
+//!   by [`crate::purge`].
 //!
 //! # Caveats
 //! The timeout starts when this process first observes the deletion, so it starts anew when the operator restarts.
@@ -68,7 +72,10 @@ pub(crate) async fn cleanup(
         return Ok((ReconcileResult::Done, Action::await_change()));
     }
     let key = event.uid().unwrap_or_default();
+    let mut event = event;
     if let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) {
+        context.preloads.leave(uid);
+        context.quiet.remove(uid);
         let drained = drain(&event, context, uid, &name).await;
         let may_wait = context.transient.drain_elapsed(&key) < drain_timeout;
         match drained {
@@ -86,14 +93,17 @@ pub(crate) async fn cleanup(
             Ok(backlog) => publish_incomplete(&event, context, &describe(backlog)).await,
             Err(error) => publish_incomplete(&event, context, &error_chain(&error)).await,
         }
-        let is_timed_out = context.transient.drain_elapsed(&key) >= drain_timeout;
+        event = report_waiting(event, context, "its data is being removed").await?;
         match remove_data(&event, context, uid, &name).await {
             Ok(()) => {}
-            Err(error) if is_timed_out => {
-                let remaining = format!("{}{}", error_chain(&error), describe_remaining_rows(&event, uid));
-                publish_incomplete(&event, context, &remaining).await;
+            Err(error) if context.transient.drain_elapsed(&key) >= drain_timeout => {
+                let remaining = schedule_removal(&event, context, uid, &error).await;
+                publish_incomplete(&event, context, &format!("{}{remaining}", error_chain(&error))).await;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                report_waiting(event, context, &error_chain(&error)).await?;
+                return Err(error);
+            }
         }
         context.metrics.remove_event(name.as_str());
         context.recording.forget(uid);
@@ -130,8 +140,30 @@ async fn remove_data(
     // the same name can identify and remove them.
     with_timeout(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await?;
     match event.spec.deletion_policy {
-        DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid).await?) }).await,
+        DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid).await?) })
+            .await
+            .map_err(|error| ReconcileError::RowsRemain(Box::new(error))),
         DeletionPolicy::Retain => Ok(()),
+    }
+}
+
+/// Leaves the deletion of the rows to [`crate::purge`] after `error`. Returns what remains, to follow the error.
+async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, error: &ReconcileError) -> String {
+    if event.spec.deletion_policy != DeletionPolicy::Delete {
+        return String::new();
+    }
+    // Otherwise the keys are still in Redis, and their coupons may still be recorded.
+    let is_removed_from_redis = matches!(error, ReconcileError::RowsRemain(_));
+    // Postgres itself knows of it if its deletion has begun.
+    let is_scheduled = is_removed_from_redis
+        && match context.stock.add_pending_deletion(uid).await {
+            Ok(()) => true,
+            Err(_) => context.database.deleted_events().await.is_ok_and(|deleted| deleted.contains(&uid)),
+        };
+    if is_scheduled {
+        format!("; the operator deletes the rows of the event {uid} when it is possible")
+    } else {
+        format!("; rows of the event {uid} may remain in Postgres")
     }
 }
 
@@ -143,18 +175,14 @@ fn describe(Backlog { outbox, unrecorded }: Backlog) -> String {
     format!("{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox batches are not in Kafka)")
 }
 
-fn describe_remaining_rows(event: &CouponEvent, uid: Uuid) -> String {
-    match event.spec.deletion_policy {
-        DeletionPolicy::Delete => format!("; rows of the event {uid} may remain in Postgres"),
-        DeletionPolicy::Retain => String::new(),
-    }
-}
-
-async fn report_waiting(event: CouponEvent, context: &Context, cause: &str) -> Result<(), ReconcileError> {
+/// Returns the event with the status that was written.
+async fn report_waiting(event: CouponEvent, context: &Context, cause: &str) -> Result<CouponEvent, ReconcileError> {
     let generation = event.metadata.generation.unwrap_or_default();
     let message =
         format!("The event is being deleted: {cause}. The deletion continues when the drain timeout has passed.");
-    StatusWriter::new(context, event).report_blocked(generation, &Blocker::new(reason::DELETING, message)).await
+    let mut writer = StatusWriter::new(context, event);
+    writer.report_blocked(generation, &Blocker::new(reason::DELETING, message)).await?;
+    Ok(writer.into_event())
 }
 
 async fn publish_incomplete(event: &CouponEvent, context: &Context, cause: &str) {

@@ -2,14 +2,16 @@
 //!
 //! One reconciliation ([`event`]) goes through these modules in this order:
 //!
+//! 0. [`early_gate`]: pauses or closes an open event at once.
 //! 1. [`finalizer`]: adds the finalizer, and cleans up a deleted event.
 //! 2. [`desired_state`]: reads the manifest.
 //! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
 //! 4. [`plan`]: decides on the next [`step`], without I/O. Uses [`balance`], [`state`] and [`gate`].
-//! 5. [`execute`]: applies the step, the only module that writes to the stores. Uses [`recover`].
+//! 5. [`execute`]: applies the step. Uses [`preload_queue`], [`recover`] and [`holders`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
-//! Steps 3 to 5 repeat until nothing is left to do. [`invalid_object`] handles objects that do not match the schema.
+//! Steps 3 to 5 repeat until nothing is left to do; [`quiet`] skips them while nothing changes. [`manifest_change`] ends
+//! a long step early. [`invalid_object`] handles objects that do not match the schema.
 //!
 //! # Guarantees
 //! Reconciliation is level-triggered: each starts from the observed state, and it may be interrupted anywhere.
@@ -18,6 +20,7 @@ mod balance;
 mod conditions;
 pub(crate) mod desired_state;
 pub(crate) mod drain;
+pub(crate) mod early_gate;
 pub(crate) mod error;
 pub(crate) mod event;
 mod execute;
@@ -25,9 +28,12 @@ pub(crate) mod finalizer;
 mod gate;
 mod holders;
 pub(crate) mod invalid_object;
+mod manifest_change;
 mod observe;
 mod plan;
+pub(crate) mod preload_queue;
 mod progress;
+pub(crate) mod quiet;
 pub(crate) mod recording;
 mod recover;
 mod state;

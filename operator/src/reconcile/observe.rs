@@ -89,6 +89,10 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         Some(other) if other.uid != desired.uid => Some(classify_conflict(context, desired, other.uid).await?),
         _ => None,
     };
+    if redis.as_ref().is_some_and(|redis| redis.outbox > 0) {
+        // The mark of the issuer may be lost, and the outboxes of unmarked events are read rarely.
+        stock.mark_active(&desired.name).await?;
+    }
     let unverified = redis.as_ref().filter(|redis| redis.uid == desired.uid && !redis.is_verified);
     let has_issued = recorded > 0 || unverified.is_some_and(|own| own.issued > 0);
     let drain = match unverified {
@@ -143,6 +147,9 @@ impl Backlog {
         let Some(own) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else {
             return Ok(Self::default());
         };
+        if own.outbox > 0 {
+            stock.mark_active(name).await?;
+        }
         let recorded = database.recorded_count(uid).await?;
         Ok(Self { outbox: own.outbox, unrecorded: own.issued.saturating_sub(recorded) })
     }

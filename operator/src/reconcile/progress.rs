@@ -26,6 +26,10 @@ impl Progress {
         }
     }
 
+    pub(super) fn waiting() -> Self {
+        Self::Preloading("Waiting until other large preloads have finished.".to_owned())
+    }
+
     pub(super) fn generated(done: u64, total: u64) -> Self {
         Self::Preloading(format!("{done} of {total} coupons are generated in Postgres."))
     }

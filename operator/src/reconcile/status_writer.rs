@@ -53,9 +53,18 @@ impl<'a> StatusWriter<'a> {
         Self { context, event, is_behind: false, observed_imbalance: None, confirmed_imbalance: None }
     }
 
+    /// The event, as it was last read or written.
+    pub(super) const fn event(&self) -> &CouponEvent {
+        &self.event
+    }
+
     /// Publishes a Kubernetes Event about something that is not part of the status.
     pub(super) async fn publish_warning(&self, reason: &str, note: String) {
         kube_events::publish(&self.context.recorder, &self.event, &[KubeEvent::warning(reason, note)]).await;
+    }
+
+    pub(super) fn into_event(self) -> CouponEvent {
+        self.event
     }
 
     /// Checks the balance of an observation. Returns whether the counts match.
@@ -132,7 +141,7 @@ impl<'a> StatusWriter<'a> {
     }
 
     /// Reads the object again.
-    async fn refresh(&mut self) -> Result<(), ReconcileError> {
+    pub(super) async fn refresh(&mut self) -> Result<(), ReconcileError> {
         let read = self.context.guarded_events().get(&self.event.name_any()).await;
         let read = read.map_err(|error| ReconcileError::kubernetes("read the event", error))?;
         self.replace_event(read, self.event.status.clone());

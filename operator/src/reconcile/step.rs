@@ -19,16 +19,10 @@ pub(super) enum Step {
     /// Verify that Redis has lost nothing, or restore it from Postgres.
     Recover,
     /// Copy the coupons with these ordinals (`to` is exclusive) from Postgres to Redis.
-    Load {
-        from: u64,
-        to: u64,
-    },
+    Load { from: u64, to: u64 },
     /// Record in Postgres from when on coupons may be issued (milliseconds since the Unix epoch). `is_final`: at once,
     /// or they have been issued already.
-    ScheduleOpening {
-        at: i64,
-        is_final: bool,
-    },
+    ScheduleOpening { at: i64, is_final: bool },
     /// Reset the gate, if Redis confirms that it has not opened, and withdraw the opening in Postgres.
     WithdrawOpening,
     /// Record issuances that Redis holds and Postgres does not have, although no record of them is in flight.
@@ -48,6 +42,15 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// How many coupons the step generates or loads.
+    pub(super) fn preloaded(&self) -> u64 {
+        match self {
+            Self::GenerateStock(batch) => batch.len(),
+            Self::Load { from, to } => to - from,
+            _ => 0,
+        }
+    }
+
     /// For logs and spans.
     pub(super) const fn name(&self) -> &'static str {
         match self {

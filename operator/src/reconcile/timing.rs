@@ -5,12 +5,14 @@ use std::time::Duration;
 use couponry_crds::status::reason;
 use couponry_redis::Observed;
 
-use crate::reconcile::{desired_state::DesiredState, observe::ObservedState, state::state};
+use crate::reconcile::{observe::ObservedState, state::state};
 
 /// While coupons are issued or recorded, so that the counts in the status are recent.
 pub(super) const ACTIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// While nothing is expected to change.
 pub(super) const IDLE_INTERVAL: Duration = Duration::from_secs(30);
+/// After the end of an event. A restart of Redis is noticed earlier.
+pub(super) const FINISHED_INTERVAL: Duration = Duration::from_mins(5);
 /// While issuing is suspended because Redis is unverified.
 pub(super) const UNVERIFIED_INTERVAL: Duration = Duration::from_millis(500);
 /// While the deletion of an event waits for issued coupons to be recorded.
@@ -19,19 +21,41 @@ pub(super) const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 /// A longer reconciliation ends after its current step or chunk, so that a changed manifest takes effect.
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(2);
+/// How often a long step reads whether the manifest has changed.
+pub(super) const MANIFEST_INTERVAL: Duration = Duration::from_millis(500);
 /// Counting the recorded issuances takes time in proportion to them. Observations take at most this fraction of the
 /// time.
 pub(super) const MAX_OBSERVATION_SHARE: u32 = 20;
 
-/// When to reconcile an event whose stores match its manifest. `is_active`: the status has to be updated soon.
-pub(super) fn next_check(desired: &DesiredState, observed: &ObservedState, is_active: bool) -> Duration {
-    let Some(own) = observed.redis_event(desired) else { return IDLE_INTERVAL };
-    let Observed { window, now, issued, completed, outbox, .. } = own;
-    let is_recording = *outbox > 0 || observed.recorded < *issued || completed < issued;
-    let is_frequent = is_active || is_recording || state(Some(own)) == reason::OPEN;
-    let interval = if is_frequent { ACTIVE_INTERVAL } else { IDLE_INTERVAL };
+/// How often to reconcile an event whose stores match its manifest. `own`: the event in Redis.
+pub(super) fn interval(own: &Observed, recorded: u64) -> Duration {
+    let is_recorded = is_recorded(own, recorded);
+    match state(Some(own)) {
+        _ if !is_recorded => ACTIVE_INTERVAL,
+        reason::OPEN => ACTIVE_INTERVAL,
+        reason::ENDED | reason::CLOSED => FINISHED_INTERVAL,
+        reason::SOLD_OUT if own.window.end.is_none() => FINISHED_INTERVAL,
+        _ => IDLE_INTERVAL,
+    }
+}
+
+/// Whether everything that was issued is recorded, and Redis knows it.
+pub(super) fn is_recorded(own: &Observed, recorded: u64) -> bool {
+    own.outbox == 0 && own.completed >= own.issued && recorded >= own.issued
+}
+
+/// When the state of the event changes by itself (milliseconds since the Unix epoch). `retire_at`: when its coupons are
+/// to be removed from Redis.
+pub(super) fn changes_at(own: &Observed, retire_at: Option<i64>) -> Option<i64> {
+    let changes = [own.window.start, own.window.end, retire_at.filter(|_| own.retired.is_none())];
     // One millisecond late, so that the clock of Redis has passed that time.
-    let until = |time: i64| u64::try_from(time - now + 1).ok().filter(|wait| *wait > 0).map(Duration::from_millis);
-    let changes = [window.start, window.end, desired.retire_at].into_iter().flatten().filter_map(until);
-    changes.fold(interval, Duration::min)
+    changes.into_iter().flatten().map(|time| time + 1).filter(|time| *time > own.now).min()
+}
+
+/// When to reconcile an event whose stores match its manifest.
+pub(super) fn next_check(own: Option<&Observed>, observed: &ObservedState, retire_at: Option<i64>) -> Duration {
+    let Some(own) = own else { return IDLE_INTERVAL };
+    let wait = changes_at(own, retire_at).and_then(|at| u64::try_from(at - own.now).ok());
+    let interval = interval(own, observed.recorded);
+    wait.map_or(interval, |wait| interval.min(Duration::from_millis(wait)))
 }

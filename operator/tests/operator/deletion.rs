@@ -3,7 +3,7 @@
 use anyhow::Result;
 use couponry_testbed::Redis;
 
-use crate::support::{World, is_true, reason, wait_until};
+use crate::support::{World, is_true, message, reason, wait_until};
 
 fn spec(fields: &str) -> String {
     format!("{{policyName: p, totalCount: 100, discounts: [{{type: Amount, value: 1, count: 100}}]{fields}}}")
@@ -92,6 +92,62 @@ async fn deletion_without_redis_completes_and_late_issuances_are_recorded() -> R
     world.apply("event", &spec(""))?;
     world.wait("event", "open as a new event", |status| is_true(status, "Open")).await?;
     world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_waits_for_locked_rows_and_says_so() -> Result<()> {
+    let mut world = World::shared().await?;
+    world.drain_timeout_seconds = 600;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(", deletionPolicy: Delete"))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    world.record_all("event").await?;
+    let lock = world.test_database.hold("SELECT FROM issuance FOR UPDATE")?;
+    world.delete("event")?;
+    wait_until("the status says that it is being deleted", async || {
+        let status = world.get("event").await?.status.unwrap_or_default();
+        let cause = message(&status, "Ready").contains("lock timeout");
+        let is_deleting = |type_: &str| reason(&status, type_) == "Deleting" && !is_true(&status, type_);
+        Ok(cause && is_deleting("Ready") && is_deleting("Open"))
+    })
+    .await?;
+    drop(lock);
+    world.wait_gone("event").await?;
+    assert_eq!(world.database.event(uid).await?, None);
+    assert_eq!(world.database.recorded_count(uid).await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_locked_for_long_are_deleted_later() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    for name in ["event", "marked"] {
+        world.apply(name, &spec(", deletionPolicy: Delete"))?;
+        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        assert_eq!(world.issue(name, 0..10).await?, 10);
+        world.record_all(name).await?;
+    }
+    let uids = [world.uid("event").await?, world.uid("marked").await?];
+    // The deletion of the first cannot even be noted in Postgres.
+    let event = format!("SELECT FROM coupon_event WHERE uid = '{}' FOR UPDATE", uids[0]);
+    let locks = [world.test_database.hold(&event)?, world.test_database.hold("SELECT FROM issuance FOR UPDATE")?];
+    for name in ["event", "marked"] {
+        world.delete(name)?;
+    }
+    for (name, uid) in ["event", "marked"].into_iter().zip(uids) {
+        world.wait_gone(name).await?;
+        let reasons = world.kube_event_reasons(name).await?;
+        assert!(reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
+        assert_ne!(world.database.event(uid).await?, None, "the rows are locked");
+    }
+    drop(locks);
+    wait_until("the rows are deleted", async || {
+        Ok(world.database.event(uids[0]).await?.is_none() && world.database.event(uids[1]).await?.is_none())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

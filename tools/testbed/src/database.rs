@@ -1,9 +1,11 @@
 //! A temporary database on a shared `PostgreSQL` server.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::process::output;
 use crate::programs::locate::{postgres_bin, require};
@@ -47,6 +49,40 @@ impl Database {
     /// Runs statements and returns their output: rows as lines, columns separated by `|`.
     pub fn sql(&self, statements: &str) -> Result<String> {
         psql(&self.url(), statements)
+    }
+
+    /// Runs statements in a transaction of another session, which keeps its locks until the result is dropped.
+    pub fn hold(&self, statements: &str) -> Result<OpenTransaction> {
+        let psql = require(postgres_bin(), "PostgreSQL")?.join("psql");
+        let mut child = Command::new(psql)
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", &self.url()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start psql")?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let mut transaction = OpenTransaction { child, stdin: stdin.context("no input")? };
+        writeln!(transaction.stdin, "BEGIN; {statements};\n\\echo held")?;
+        let mut lines = BufReader::new(stdout.context("no output")?).lines();
+        let is_held = lines.any(|line| line.is_ok_and(|line| line == "held"));
+        ensure!(is_held, "psql cannot run {statements}");
+        Ok(transaction)
+    }
+}
+
+/// An open transaction, which is rolled back when this is dropped.
+#[derive(Debug)]
+pub struct OpenTransaction {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+impl Drop for OpenTransaction {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.stdin.write_all(b"ROLLBACK;\n");
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct World {
     prefix: String,
     /// The shared Kafka, unless the test replaces it.
     pub(crate) brokers: String,
-    topic: String,
+    pub(crate) topic: String,
     /// `--drain-timeout-seconds` of the operator.
     pub(crate) drain_timeout_seconds: u32,
 }

@@ -1,0 +1,103 @@
+//! The events whose outbox is swept each second.
+//!
+//! Most events are idle, and reading the outbox of each of thousands every second would cost more than issuing. So
+//! whoever adds an entry to an outbox, or finds one there, marks the event as active.
+//!
+//! # Caveats
+//! A mark can be lost: with a crash between the entry and the mark, or with the data of Redis. Therefore the operator
+//! marks the events in whose outbox it finds entries, and the sweeper reads all outboxes from time to time.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use couponry_domain::{EventName, Uuid};
+
+use crate::{
+    error::{StockError, failed},
+    key,
+    stock::Stock,
+};
+
+/// For how long a mark lasts.
+const ACTIVE: Duration = Duration::from_mins(1);
+/// How often a process marks the same event.
+const MARK_INTERVAL: Duration = Duration::from_secs(20);
+
+/// When this process has marked each event.
+#[derive(Default)]
+pub(crate) struct Marks(Mutex<HashMap<EventName, Instant>>);
+
+impl Marks {
+    /// Whether the event has to be marked. It then counts as marked.
+    fn is_due(&self, event: &EventName) -> bool {
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match marks.get_mut(event) {
+            Some(last) if last.elapsed() < MARK_INTERVAL => false,
+            Some(last) => {
+                *last = Instant::now();
+                true
+            }
+            None => {
+                marks.retain(|_, last| last.elapsed() < MARK_INTERVAL);
+                marks.insert(event.clone(), Instant::now());
+                true
+            }
+        }
+    }
+
+    fn remove(&self, event: &EventName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(event);
+    }
+}
+
+impl Stock {
+    /// Marks an event as active, unless this process has done so in the last seconds.
+    pub async fn mark_active(&self, event: &EventName) -> Result<(), StockError> {
+        if !self.marks.is_due(event) {
+            return Ok(());
+        }
+        let marked: Result<u8, _> = (self.scripts.mark_active)
+            .key(key::active_events(self.prefix()))
+            .arg(event.as_str())
+            .invoke_async(&mut self.connection())
+            .await;
+        marked.map(drop).map_err(|error| {
+            self.marks.remove(event);
+            failed("cannot mark the event as active in Redis")(error)
+        })
+    }
+
+    /// The active events.
+    pub async fn active_events(&self) -> Result<Vec<EventName>, StockError> {
+        let names: Vec<String> = (self.scripts.active_events)
+            .key(key::active_events(self.prefix()))
+            .arg(u64::try_from(ACTIVE.as_millis()).unwrap_or(u64::MAX))
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed("cannot list the active events in Redis"))?;
+        Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
+    }
+
+    /// Acquires or renews the lease for reading the outboxes of all events. Returns whether `issuer` holds it.
+    pub async fn acquire_walk_lease(&self, issuer: Uuid, duration: Duration) -> Result<bool, StockError> {
+        (self.scripts.sweeper)
+            .key(key::walk(self.prefix()))
+            .arg(issuer.to_string())
+            .arg(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(failed("cannot acquire the lease for all outboxes in Redis"))
+    }
+
+    /// How many entries the outbox of the event has.
+    pub async fn outbox_len(&self, event: &EventName) -> Result<u64, StockError> {
+        redis::cmd("XLEN")
+            .arg(self.keys(event).outbox)
+            .query_async(&mut self.connection())
+            .await
+            .map_err(failed("cannot read the length of the outbox in Redis"))
+    }
+}

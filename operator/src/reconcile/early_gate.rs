@@ -1,0 +1,58 @@
+//! Pauses or closes an open event before anything else.
+//!
+//! A reconciliation reads Postgres before it sets the gate, and may take long: Postgres is slow or unavailable, or a
+//! large preload is in progress. Neither must delay an administrator who stops an event, so this uses only Redis.
+//!
+//! # Guarantees
+//! It never opens a gate, and never extends a window. A gate that follows a newer generation stays as it is.
+
+use couponry_crds::{CouponEvent, Issuance, status::condition};
+use couponry_domain::{Gate, Window};
+use couponry_redis::GateSettings;
+use couponry_runtime::error_chain;
+use kube::ResourceExt as _;
+
+use crate::context::Context;
+
+/// Pauses or closes the gate if it is open and the manifest says so. After a failure, the reconciliation that follows
+/// does it.
+pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
+    let Some(gate) = restriction(event) else { return };
+    let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) else { return };
+    let generation = event.metadata.generation.unwrap_or_default();
+    let restricted = async {
+        let Some(own) = context.stock.observe(&name).await? else { return Ok(false) };
+        if own.uid != uid || own.gate != Gate::Open || own.generation > generation {
+            return Ok(false);
+        }
+        let window = Window { start: own.window.start, ..event.spec.window() };
+        let settings = GateSettings {
+            gate,
+            window,
+            acknowledge: event.spec.acknowledge,
+            generation,
+            stock_epoch: own.stock_epoch,
+            total: own.loaded,
+        };
+        context.stock.set_gate(&name, uid, &settings).await.map(|_| true)
+    };
+    match restricted.await {
+        Ok(true) => tracing::info!(event = event.name_any(), gate = gate.as_str(), "gate set"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(event = event.name_any(), error = error_chain(&error), "cannot set the gate"),
+    }
+}
+
+/// The gate that the manifest specifies. None: the gate may stay open, or the status shows that it is not.
+fn restriction(event: &CouponEvent) -> Option<Gate> {
+    let gate = match event.spec.issuance {
+        _ if event.metadata.deletion_timestamp.is_some() => Gate::Closed,
+        Issuance::Auto => return None,
+        Issuance::Paused => Gate::Paused,
+        Issuance::Closed => Gate::Closed,
+    };
+    let status = event.status.as_ref()?;
+    let is_current = status.observed_generation == event.metadata.generation;
+    let is_open = status.condition(condition::OPEN).is_some_and(|open| open.status == "True");
+    (is_open || !is_current).then_some(gate)
+}

@@ -1,0 +1,74 @@
+//! Remembers events about which nothing is left to do, so that the next reconciliation reads only Redis.
+//!
+//! Most events are idle most of the time. While Redis shows the same state as at the last complete observation, and
+//! nothing was left to record then, Postgres has not changed either.
+//!
+//! # Guarantees
+//! A complete observation takes place at least every [`MAX_AGE`], so a change of Postgres alone is noticed, too.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use couponry_domain::Uuid;
+use couponry_redis::Observed;
+
+/// How old a complete observation may be.
+const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// Keyed by the uid of the event.
+#[derive(Default)]
+pub(crate) struct QuietEvents(Mutex<HashMap<Uuid, QuietEvent>>);
+
+struct QuietEvent {
+    generation: i64,
+    /// Its clock is set to 0, because it always differs.
+    redis: Observed,
+    /// When to check again, without regard to `changes_at`.
+    interval: Duration,
+    /// When the state changes by itself, by the clock of Redis (milliseconds since the Unix epoch).
+    changes_at: Option<i64>,
+    observed_at: Instant,
+}
+
+impl QuietEvents {
+    /// Whether the event was quiet at its last complete observation, and that is recent enough.
+    pub(super) fn contains(&self, uid: Uuid, generation: i64) -> bool {
+        let all = self.lock();
+        all.get(&uid).is_some_and(|quiet| quiet.generation == generation && quiet.observed_at.elapsed() < MAX_AGE)
+    }
+
+    /// Remembers that nothing is left to do about an event in this state.
+    pub(super) fn insert(&self, generation: i64, redis: &Observed, interval: Duration, changes_at: Option<i64>) {
+        let quiet =
+            QuietEvent { generation, redis: without_clock(redis), interval, changes_at, observed_at: Instant::now() };
+        self.lock().insert(redis.uid, quiet);
+    }
+
+    /// When to check again if the event is in the same state as before. None: a complete observation is required.
+    pub(super) fn next_check(&self, redis: &Observed) -> Option<Duration> {
+        let all = self.lock();
+        let quiet = all.get(&redis.uid).filter(|quiet| quiet.redis == without_clock(redis))?;
+        match quiet.changes_at {
+            None => Some(quiet.interval),
+            Some(at) => {
+                let wait = u64::try_from(at - redis.now).ok().filter(|wait| *wait > 0)?;
+                Some(quiet.interval.min(Duration::from_millis(wait)))
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, uid: Uuid) {
+        self.lock().remove(&uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, QuietEvent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn without_clock(redis: &Observed) -> Observed {
+    Observed { now: 0, ..redis.clone() }
+}

@@ -1,0 +1,140 @@
+//! Many and large events: nothing delays a pause, failures keep their delay, and idle events cost little.
+
+use anyhow::{Context as _, Result, ensure};
+use couponry_domain::Gate;
+use couponry_testbed::{http, ports};
+use futures::TryStreamExt as _;
+use kube::{
+    ResourceExt as _,
+    runtime::{WatchStreamExt as _, watcher},
+};
+
+use crate::support::{World, is_true, message, reason, wait_until};
+
+const SMALL: &str = "{policyName: p, totalCount: 10, discounts: [{type: Amount, value: 1, count: 10}]}";
+
+fn spec(count: u32, more: &str) -> String {
+    let discounts = "[{type: Amount, value: 1, allocationPercentage: 100}]";
+    format!("{{policyName: p, totalCount: {count}, discounts: {discounts}{more}}}")
+}
+
+async fn gate(world: &World, name: &str) -> Result<Gate> {
+    Ok(world.stock.observe(&name.parse()?).await?.context("the event is not in Redis")?.gate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_takes_effect_while_large_preloads_are_in_progress() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("open", SMALL)?;
+    world.wait("open", "open", |status| is_true(status, "Open")).await?;
+    let large: Vec<String> = (0..5).map(|n| format!("large-{n}")).collect();
+    for name in &large {
+        world.apply(name, &spec(2_000_000, ""))?;
+    }
+    for name in &large {
+        world.wait(name, "preloading", |status| reason(status, "Preloaded") == "Preloading").await?;
+    }
+    world.apply("open", &SMALL.replacen('{', "{issuance: Paused, ", 1))?;
+    wait_until("the event is paused", async || Ok(gate(&world, "open").await? == Gate::Paused)).await?;
+    for name in &large {
+        let stored = world.database.event(world.uid(name).await?).await?;
+        assert_eq!(stored.map_or(0, |stored| stored.generated()), 0, "the preload of {name} is still in progress");
+    }
+    let waiting = "Waiting until other large preloads have finished.";
+    world.wait(&large[4], "waiting", |status| message(status, "Ready") == waiting).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_takes_effect_while_the_same_event_is_topped_up() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(10, ""))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
+    world.apply("event", &spec(2_000_000, ""))?;
+    world.wait("event", "being topped up", |status| reason(status, "Preloaded") == "ToppingUp").await?;
+    world.apply("event", &spec(2_000_000, ", issuance: Paused"))?;
+    wait_until("the event is paused", async || Ok(gate(&world, "event").await? == Gate::Paused)).await?;
+    let stored = world.database.event(uid).await?.context("the event is not in Postgres")?;
+    assert_eq!(stored.generated(), 10, "the top-up is still in progress");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_takes_effect_while_postgres_is_locked() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", SMALL)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let lock = world.test_database.hold("LOCK TABLE issuance")?;
+    world.apply("event", &SMALL.replacen('{', "{issuance: Paused, ", 1))?;
+    wait_until("the event is paused", async || Ok(gate(&world, "event").await? == Gate::Paused)).await?;
+    drop(lock);
+    world.wait("event", "paused", |status| reason(status, "Open") == "Paused").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failing_preload_keeps_its_delay_and_its_condition() -> Result<()> {
+    let world = World::shared().await?;
+    let port = ports::free()?;
+    let operator = world.operator_program(port).start()?;
+    world.apply("first", SMALL)?;
+    world.wait_ready("first").await?;
+    world.test_database.sql(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'out of space'; END $$;
+         CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()",
+    )?;
+    world.apply("event", SMALL)?;
+    world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
+
+    let failures = |log: &str| log.matches("retry_in").count();
+    let before = failures(&operator.log());
+    let mut changes = std::pin::pin!(watcher(world.events.clone(), watcher::Config::default()).applied_objects());
+    let mut flickers = Vec::new();
+    let watched = async {
+        while let Some(event) = changes.try_next().await? {
+            let status = event.status.clone().unwrap_or_default();
+            if event.name_any() == "event" && !is_true(&status, "Stalled") {
+                flickers.push(status);
+            }
+        }
+        anyhow::Ok(())
+    };
+    let more = wait_until("more attempts have failed", async || Ok(failures(&operator.log()) >= before + 3));
+    tokio::select! {
+        watched = watched => watched?,
+        waited = more => waited?,
+    }
+    ensure!(flickers.is_empty(), "not stalled between two attempts: {flickers:#?}");
+    // The n-th attempt takes place only after the delays of those before it.
+    let delays: Vec<f64> = operator.log().lines().filter(|line| line.contains("retry_in")).map(delay).collect();
+    assert!(delays.windows(2).all(|pair| pair[1] >= pair[0] * 1.9), "each delay is twice the previous one: {delays:?}");
+    let times: Vec<jiff::Timestamp> =
+        operator.log().lines().filter(|line| line.contains("retry_in")).filter_map(time).collect();
+    for ((pair, delay), n) in times.windows(2).zip(&delays).zip(1..) {
+        let passed = pair[1].duration_since(pair[0]).as_secs_f64();
+        assert!(passed >= delay * 0.9, "attempt {n} took place after {passed} s instead of {delay} s");
+    }
+    world.test_database.sql("DROP EVENT TRIGGER refuse")?;
+    world.wait_ready("event").await?;
+    ensure!(http::get(port, "/metrics").is_some(), "no metrics");
+    Ok(())
+}
+
+/// The delay in a line of the log, in seconds.
+fn delay(line: &str) -> f64 {
+    let value = line.split("retry_in").nth(1).unwrap_or_default();
+    let value = value.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let number: f64 = value[..end].parse().unwrap_or_default();
+    if value[end..].starts_with("ms") { number / 1000.0 } else { number }
+}
+
+/// The time of a line of the log.
+fn time(line: &str) -> Option<jiff::Timestamp> {
+    let start = line.find("20")?;
+    line[start..].split(['"', ' ']).next()?.parse().ok()
+}
