@@ -87,7 +87,9 @@ pub(super) async fn record_holders(
             match entry.status {
                 Status::Completed if is_recorded => {}
                 _ if is_recorded => to_settle.push(entry.issued),
-                Status::Pending if delivery == Delivery::Kafka && is_after_cutoff(&entry, stored) => to_send.push(entry),
+                Status::Pending if delivery == Delivery::Kafka && is_after_cutoff(&entry, stored) => {
+                    to_send.push(entry);
+                }
                 _ => to_record.push(entry.issued),
             }
         }

@@ -195,9 +195,15 @@ mod tests {
     #[test]
     fn oldest_sample_is_the_first_with_unrecorded_issuances() {
         let (mut recording, start) = (Recording::default(), Instant::now());
-        for (second, issued, recorded, oldest) in
-            [(0, 10, 5, 0), (2, 20, 9, 0), (4, 30, 10, 2), (6, 30, 19, 2), (8, 40, 30, 8), (9, 38, 30, 8), (9, 30, 29, 8)]
-        {
+        for (second, issued, recorded, oldest) in [
+            (0, 10, 5, 0),
+            (2, 20, 9, 0),
+            (4, 30, 10, 2),
+            (6, 30, 19, 2),
+            (8, 40, 30, 8),
+            (9, 38, 30, 8),
+            (9, 30, 29, 8),
+        ] {
             assert_eq!(sample(&mut recording, start, second, issued, recorded), Some(oldest), "second {second}");
         }
     }

@@ -141,7 +141,8 @@ async fn begin(
     };
     // The clock of another Redis, or an earlier clock of this one, may have been ahead.
     let latest = if clear { None } else { context.database.latest_issued_at(own.uid).await? };
-    let cutoff = [stored.record_cutoff, latest].into_iter().flatten().map(|at| at + 1).fold(recovery.begun_at, i64::max);
+    let cutoff =
+        [stored.record_cutoff, latest].into_iter().flatten().map(|at| at + 1).fold(recovery.begun_at, i64::max);
     if !context.database.set_record_cutoff(stored, cutoff).await? {
         return Ok(None);
     }

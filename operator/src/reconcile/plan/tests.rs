@@ -312,7 +312,8 @@ fn issued_or_recorded_coupon_proves_the_opening() {
     let confirm = |at| Plan::Apply(Step::ScheduleOpening { at, is_final: true });
     let cancelled = Observed { cancelled: 1, ..redis(Gate::Loading, 10, 0) };
     for is_verified in [true, false] {
-        for redis in [redis(Gate::Loading, 10, 1), redis(Gate::Open, 10, 1), redis(Gate::Paused, 10, 1), cancelled.clone()]
+        for redis in
+            [redis(Gate::Loading, 10, 1), redis(Gate::Open, 10, 1), redis(Gate::Paused, 10, 1), cancelled.clone()]
         {
             let redis = Observed { is_verified, ..redis };
             assert_eq!(plan(&desired(10), &at(None, redis.clone())), confirm(NOW), "{redis:?}");
@@ -355,10 +356,8 @@ fn clock_of_redis_set_back_does_not_close_an_open_event() {
 #[test]
 fn stranded_issuances_are_recorded_unless_another_step_comes_first() {
     let recording = RecordingState { stranded: 2, ..RecordingState::default() };
-    let opened = |gate| ObservedState {
-        recording,
-        ..observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, 10, 4)))
-    };
+    let opened =
+        |gate| ObservedState { recording, ..observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, 10, 4))) };
     assert_eq!(plan(&desired(10), &opened(Gate::Open)), Plan::Apply(Step::RecordHolders));
     assert_eq!(plan(&desired(10), &opened(Gate::Closed)), Plan::Apply(Step::RecordHolders));
     assert_eq!(plan(&desired(9), &opened(Gate::Open)), Plan::Apply(Step::RecordHolders), "the manifest is blocked");
