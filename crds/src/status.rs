@@ -99,7 +99,7 @@ impl CouponEventStatus {
 pub mod condition {
     /// All coupons are loaded, and the event is not stalled.
     pub const READY: &str = "Ready";
-    /// Postgres and Redis contain exactly the coupons that the spec describes.
+    /// All coupons that were generated in Postgres are loaded into Redis.
     pub const PRELOADED: &str = "Preloaded";
     /// Coupons can be issued now. Its reason is the event's state.
     pub const OPEN: &str = "Open";
@@ -169,7 +169,7 @@ pub mod reason {
     pub const WRITES_SYNCED: &str = "WritesSynced";
     /// A crash of Redis can lose recent writes.
     pub const WRITES_MAY_BE_LOST: &str = "WritesMayBeLost";
-    /// Redis does not reveal its settings.
+    /// The settings of Redis cannot be read.
     pub const SETTINGS_UNAVAILABLE: &str = "SettingsUnavailable";
 
     // Scaled
@@ -209,7 +209,7 @@ pub mod reason {
     pub const CHANGE_NOT_POSSIBLE: &str = "ChangeNotPossible";
     /// The object does not match the schema, such as one created under an older CRD.
     pub const INVALID_OBJECT: &str = "InvalidObject";
-    /// Preloading failed permanently.
+    /// Preloading failed; the message contains the cause. The operator retries.
     pub const PRELOAD_FAILED: &str = "PreloadFailed";
     /// Another event with this name uses the keys in Redis.
     pub const NAME_CONFLICT: &str = "NameConflict";

@@ -1,4 +1,4 @@
-//! Events that existed recently. A Redis that has lost its data knows no event until the operator has restored it; in
+//! Events that existed recently. A Redis that has lost its data has no events until the operator has restored it; in
 //! the meantime, a request for such an event must not be answered with 404.
 
 use std::{

@@ -25,14 +25,14 @@ use tokio::{
 use self::confirmed_records::ConfirmedRecords;
 use crate::metrics::Metrics;
 
-/// The most confirmed entries per deletion.
+/// Maximum number of entries per `XDEL`.
 const MAX_DELETED: usize = 1000;
 /// How long after a failed deletion it is repeated.
 const DELETION_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The most entries whose deletion is repeated. Further ones are left to the sweeper.
 const MAX_UNDELETED: usize = 100_000;
 
-/// Kafka has not confirmed the records, so it is unknown whether it has them. They are published again.
+/// Delivery was not confirmed: the records may or may not be in Kafka, and are sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Kafka has not confirmed the records")]
 pub(crate) struct Unconfirmed;
@@ -169,7 +169,7 @@ impl Relay {
     /// Waits until no entry is in flight, at most for `timeout`.
     pub(crate) async fn finish(mut self, timeout: Duration) {
         if time::timeout(timeout, self.idle.wait_for(|count| *count == 0)).await.is_err() {
-            tracing::warn!(count = *self.idle.borrow(), "entries stay in the outbox for another issuer");
+            tracing::warn!(count = *self.idle.borrow(), "shutdown timed out, unconfirmed outbox entries remain");
         }
     }
 }

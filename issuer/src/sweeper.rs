@@ -1,5 +1,5 @@
-//! Publishes outbox entries that their issuer has not published: of a crashed issuer, of a call whose reply was lost,
-//! of an outage of Kafka.
+//! Publishes outbox entries that their issuer has not published: entries of a crashed issuer, entries of a call whose
+//! response was lost, and entries written during an outage of Kafka.
 //!
 //! Each second, the events that are marked as active are swept. In addition, one issuer at a time walks through all
 //! events slowly, and marks those in whose outbox it finds entries. So idle events cost almost nothing.
@@ -7,11 +7,12 @@
 //! # Guarantees
 //! Every entry older than `takeover_after` is published again until Kafka confirms it; while Redis is not verified,
 //! every entry is, because a recovery waits for an empty outbox. A lease ensures that one issuer at a time sweeps an
-//! event, so an entry is published by its owner and at most one other issuer. An entry that cannot be decoded or
+//! event, so that usually only one issuer publishes an entry of another one. An entry that cannot be decoded or
 //! published, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats
-//! A slow owner may publish the entry as well. Recording is idempotent.
+//! A slow owner may publish the entry as well. While Kafka does not respond, the holder waits for it longer than its
+//! lease lasts, and other issuers publish the same entries. Recording is idempotent.
 
 use std::{
     collections::HashSet,
@@ -147,7 +148,7 @@ impl Sweeper {
             self.stock.mark_active(event).await?;
             last = page.last;
             if !page.unreadable.is_empty() {
-                tracing::error!(%event, entries = ?page.unreadable, "cannot decode outbox entries, they stay there");
+                tracing::error!(%event, entries = ?page.unreadable, "cannot decode outbox entries; they remain in the outbox");
             }
             let (mut published, mut records) = (Vec::new(), 0);
             for entry in page.entries {
@@ -163,8 +164,8 @@ impl Sweeper {
             self.metrics.outbox_taken_over.inc_by(count as u64);
             tracing::info!(%event, count, records, "publishing unconfirmed outbox entries");
             if future::join_all(published).await.iter().all(Result::is_err) {
-                // Kafka is unavailable: the rest waits for the next round. A single failed entry does not delay
-                // others.
+                // Kafka is unavailable: the remaining entries are retried in the next sweep. A single failed entry does
+                // not delay others.
                 break;
             }
         }

@@ -42,7 +42,7 @@ pub struct StoredEvent {
     pub format: CodeFormat,
     /// The generation of the latest applied manifest.
     pub generation: i64,
-    /// How often the stock was discarded. Operations for another stock epoch are rejected.
+    /// Number of times the stock was discarded. Operations for another stock epoch are rejected.
     pub stock_epoch: u32,
     /// The number of coupons of each discount, in the order of the manifest. Empty before the first coupons are
     /// generated.

@@ -1,4 +1,4 @@
-//! The record cutoff: after a recovery, older issuances that are not recorded yet never will be.
+//! The record cutoff: after a recovery, issuances before the cutoff that are not recorded are rejected.
 
 use couponry_domain::Uuid;
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Database {
-    /// Rejects issuances before this time (milliseconds since the Unix epoch) from now on, unless they are recorded
-    /// already. When it returns, no transaction that started before it is still recording.
+    /// After this call, issuances before this time (milliseconds since the Unix epoch) are rejected unless they are
+    /// already recorded. When it returns, no transaction that started before it is still recording.
     ///
     /// `known` is the event as the caller has read it. False: another operator has set the cutoff since then.
     pub async fn set_record_cutoff(&self, known: &StoredEvent, cutoff: i64) -> Result<bool, DatabaseError> {

@@ -20,7 +20,7 @@ pub struct GateSettings {
     pub acknowledge: Acknowledge,
     /// The generation of the manifest. An older generation than the current one has no effect.
     pub generation: i64,
-    /// The stock epoch. Another one is stale, unless the gate closes.
+    /// The stock epoch. A different epoch makes the call stale, except for closing the gate.
     pub stock_epoch: u32,
     /// How many coupons must be loaded before the gate leaves [`Gate::Loading`].
     pub total: u64,
@@ -30,7 +30,7 @@ impl Stock {
     /// Sets the window and the gate, and returns the resulting gate: a closed gate stays closed.
     ///
     /// # Errors
-    /// Also if the gate would leave [`Gate::Loading`] while the counts of the stock do not match.
+    /// Also returns an error if the gate would leave [`Gate::Loading`] while the counts of the stock do not match.
     pub async fn set_gate(
         &self,
         event: &EventName,

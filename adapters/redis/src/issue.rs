@@ -11,7 +11,7 @@ use crate::{
     stock::Stock,
 };
 
-/// How many users one call may have: Lua puts at most about 8,000 values on its stack, and each user takes two.
+/// Maximum number of users per call: Lua puts at most about 8,000 values on its stack, and each user takes two.
 pub const MAX_BATCH: usize = 3000;
 
 /// The outcome for one user.

@@ -1,8 +1,8 @@
 //! Recovery of a Redis that may have lost data.
 //!
 //! Redis identifies itself by its `master_replid`, which changes with each restart and each failover. `couponMeta` has
-//! the replication id of the Redis that was verified last ([`Stock::mark_verified`]), and every script compares the
-//! two: an unverified Redis issues nothing.
+//! the replication id of the Redis that was verified last ([`Stock::mark_verified`]), and the scripts that issue, load
+//! or look up coupons compare the two: an unverified Redis issues nothing.
 //!
 //! # Guarantees
 //! Each recovery writes its own recovery id ([`Stock::begin_recovery`]), which fences the steps of earlier recoveries.
@@ -47,7 +47,7 @@ impl Stock {
     /// Marks the `observed` Redis as verified, after which it issues coupons.
     ///
     /// # Errors
-    /// Also if the counts in Redis do not match those of the recovery.
+    /// Also returns an error if the counts in Redis do not match those of the recovery.
     pub async fn mark_verified(
         &self,
         event: &EventName,
@@ -81,7 +81,7 @@ impl Stock {
 
     /// Begins a recovery in the `observed` Redis. `clear` removes its available and issued coupons first.
     ///
-    /// Stale also if this Redis is verified, or its outbox is not empty.
+    /// Returns [`Fenced::Stale`] also if this Redis is verified, or its outbox is not empty.
     pub async fn begin_recovery(
         &self,
         event: &EventName,
@@ -121,7 +121,7 @@ impl Stock {
         self.load_chunk(event, target, &recovery.recovery_id, ordinals, available, issued).await
     }
 
-    /// Adds the records of issued coupons to the outbox again, from where the issuers send them.
+    /// Adds the records of issued coupons to the outbox again; the issuers then send them to Kafka.
     pub async fn resend(&self, event: &EventName, uid: Uuid, issued: &[IssuedEntry]) -> Result<(), StockError> {
         self.mark_active(event).await?;
         for chunk in issued.chunks(RECORDS_PER_ENTRY) {

@@ -80,7 +80,7 @@ fn text(report: &Report, now: Timestamp) -> String {
         ("Redis", format!("{} available, {} issued{voided}{not_loaded}{removed}", n(available), n(issued))),
         (
             "in flight",
-            format!("{} coupons{oldest}; {} outbox batches, lag {}", n(&in_flight.coupons), n(outbox), n(lag)),
+            format!("{} coupons{oldest}; {} outbox entries, lag {}", n(&in_flight.coupons), n(outbox), n(lag)),
         ),
     ];
     lines.extend(notes.iter().map(|note| ("note", note.clone())));

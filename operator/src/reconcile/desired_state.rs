@@ -1,4 +1,4 @@
-//! The state that the manifest of an event specifies, in the terms of the domain.
+//! The state that a manifest specifies, as domain types.
 
 use couponry_crds::{CouponEvent, InvalidSpec, Issuance};
 use couponry_domain::{Acknowledge, CodeFormat, Discount, EventName, Share, Uuid, Window, allocation::split};
@@ -70,7 +70,7 @@ impl DesiredState {
         let existing_total: u64 = existing.iter().map(|(_, count)| count).sum();
         let Some(added) = self.total.checked_sub(existing_total) else {
             return Err(format!(
-                "The event has opened with {existing_total} coupons. Raise totalCount to at least {existing_total}."
+                "The event already has {existing_total} coupons. Raise totalCount to at least {existing_total}."
             ));
         };
         if self.shares.iter().all(|(_, share)| matches!(share, Share::Percentage(_))) {
@@ -82,7 +82,7 @@ impl DesiredState {
                 let existing = count_of(&discount).unwrap_or_default();
                 let added = count.checked_sub(existing).ok_or_else(|| {
                     format!(
-                        "The event has opened with {existing} coupons of {discount}. Raise its count to at least \
+                        "The event already has {existing} coupons of {discount}. Raise its count to at least \
                          {existing}."
                     )
                 })?;

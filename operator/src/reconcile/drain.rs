@@ -1,9 +1,10 @@
 //! Waits until every coupon that was issued before a change of Redis is recorded in Postgres.
 //!
 //! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the
-//! topic. An issuer returns a coupon to its user only within `--answer-timeout-seconds`. Once that long has passed
-//! since the change, no more such coupons are returned, and the records of all returned ones lie before the current
-//! end of the topic. When the consumer group has passed that end, they are recorded.
+//! topic. An issuer returns a coupon at most `--answer-timeout-seconds` after the request. The grace period must be at
+//! least that long. When it has passed since the change, no more such coupons are returned, and the records of all
+//! returned ones lie before the current end of the topic. When the consumer group has passed that end, they are
+//! recorded.
 
 use std::{
     collections::HashMap,
@@ -40,7 +41,7 @@ struct Drain {
     redis: (String, String, u64),
     /// Since when Kafka has been available and the outbox empty.
     since: Instant,
-    /// The end of the topic when the grace period had passed.
+    /// The end offsets of the topic, read after the grace period.
     end: Option<TopicEnd>,
     /// How often issuances were sent to Kafka again.
     resend_rounds: u64,
@@ -65,14 +66,14 @@ impl DrainTracker {
     async fn advance(&self, own: &Observed, drain: &mut Drain) -> DrainState {
         if own.outbox > 0 {
             (drain.since, drain.end) = (Instant::now(), None);
-            return DrainState::Waiting(format!("waiting for {} outbox batches to be sent to Kafka", own.outbox));
+            return DrainState::Waiting(format!("waiting for {} outbox entries to be sent to Kafka", own.outbox));
         }
         let end = match &drain.end {
             Some(end) => end,
             None => match self.lag.topic_end(KAFKA_TIMEOUT).await {
                 Ok(end) => {
                     if drain.since.elapsed() < self.grace_period {
-                        return DrainState::Waiting("waiting for records that issuers hold in memory".to_owned());
+                        return DrainState::Waiting("waiting for issuers to send their records".to_owned());
                     }
                     drain.end.insert(end)
                 }

@@ -28,7 +28,7 @@ pub(crate) enum ReconcileError {
         source: Box<kube::Error>,
     },
     /// Another client changed or deleted the object since it was read.
-    #[error("the event was changed meanwhile")]
+    #[error("the event was changed or deleted by another client")]
     Outdated,
     #[error("cannot remove the data of the event: a store did not respond in time")]
     RemovalTimedOut,
@@ -75,7 +75,7 @@ impl ReconcileError {
             Self::Kubernetes { .. } | Self::Outdated => return None,
         };
         let advice = match reason {
-            reason::BACKEND_UNAVAILABLE => "The operator retries; if this persists, check the backend",
+            reason::BACKEND_UNAVAILABLE => "The operator retries; if this persists, check that server",
             reason::DRIFT_FOUND => "Set issuance to Paused and compare the stores with `kubectl couponry audit`",
             _ => "The operator retries; if this persists, see its log",
         };

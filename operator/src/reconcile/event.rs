@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Far more steps than any event needs: the plan does not converge.
+/// Upper bound of steps per reconciliation; exceeding it means that the plan does not converge.
 const MAX_STEPS: u32 = 100;
 
 pub(crate) async fn reconcile_event(

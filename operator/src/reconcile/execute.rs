@@ -114,7 +114,7 @@ async fn withdraw_opening(
     Ok(())
 }
 
-/// Generates the coupons and reports the progress meanwhile.
+/// Generates the coupons and reports the progress every second.
 async fn generate_stock(
     batch: &CouponBatch,
     desired: &DesiredState,

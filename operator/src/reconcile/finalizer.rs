@@ -7,9 +7,9 @@
 //! `Deleting`.
 //!
 //! # Guarantees
-//! - A deletion always completes: it continues after `--drain-timeout-seconds`, and a Warning Event reports what was
-//!   left.
-//! - The rows in Postgres are deleted only if the keys in Redis are.
+//! - A deletion always completes: it continues after `--drain-timeout-seconds`, and a Kubernetes Event of type Warning
+//!   reports what remains.
+//! - Rows in Postgres are deleted only after the keys in Redis were removed.
 //! - Rows that cannot be deleted within the timeout, for example because another session locks them, are deleted later
 //!   by [`crate::purge`].
 //!
@@ -136,8 +136,8 @@ async fn remove_data(
     uid: Uuid,
     name: &EventName,
 ) -> Result<(), ReconcileError> {
-    // Postgres comes last: as long as the keys are in Redis, issued coupons can be recorded, and a later event with
-    // the same name can identify and remove them.
+    // Postgres is cleaned up last: as long as the keys are in Redis, issued coupons can be recorded, and a later event
+    // with the same name can identify and remove them.
     with_timeout(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await?;
     match event.spec.deletion_policy {
         DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid).await?) })
@@ -172,14 +172,16 @@ async fn with_timeout(removal: impl Future<Output = Result<(), ReconcileError>>)
 }
 
 fn describe(Backlog { outbox, unrecorded }: Backlog) -> String {
-    format!("{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox batches are not in Kafka)")
+    format!("{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox entries are not in Kafka)")
 }
 
 /// Returns the event with the status that was written.
 async fn report_waiting(event: CouponEvent, context: &Context, cause: &str) -> Result<CouponEvent, ReconcileError> {
     let generation = event.metadata.generation.unwrap_or_default();
-    let message =
-        format!("The event is being deleted: {cause}. The deletion continues when the drain timeout has passed.");
+    let message = format!(
+        "The event is being deleted: {cause}. The deletion continues as soon as this is resolved, and after the drain \
+         timeout in any case."
+    );
     let mut writer = StatusWriter::new(context, event);
     writer.report_blocked(generation, &Blocker::new(reason::DELETING, message)).await?;
     Ok(writer.into_event())

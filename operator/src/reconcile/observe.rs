@@ -1,4 +1,4 @@
-//! Reads what the stores hold of an event.
+//! Reads the state of an event from the stores.
 
 use couponry_domain::{EventName, Uuid};
 use couponry_postgres::{Database, StoredEvent};
@@ -28,7 +28,7 @@ pub(super) struct ObservedState {
     pub(super) recording: RecordingState,
 }
 
-/// How another event that holds the name in Redis relates to this one.
+/// Relation of this event to the event whose keys use the name in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NameConflict {
     /// It was deleted from Kubernetes; this event has the name now.
@@ -66,8 +66,8 @@ impl ObservedState {
     }
 }
 
-/// Reads both stores in an order that raises no false alarms while other programs continue: what Redis knows to be
-/// recorded was recorded before, what is recorded was issued before, and what is loaded was generated before.
+/// Reads both stores in an order in which concurrent changes cannot look like a mismatch: what is marked `COMPLETED`
+/// was recorded before, what is recorded was issued before, and what is loaded was generated before.
 #[tracing::instrument(level = "debug", skip_all)]
 pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result<ObservedState, ReconcileError> {
     let Context { database, stock, .. } = context;
@@ -81,8 +81,8 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     }
     let has_opening = stored.as_ref().is_some_and(|stored| stored.opened_at.is_some());
     if redis.is_none() && has_opening {
-        // Another operator may have created and opened it between the two reads, so its absence is only conclusive
-        // now.
+        // Another operator may have created and opened it between the two reads, so it is read again before it counts
+        // as absent.
         redis = stock.observe(&desired.name).await?;
     }
     let name_conflict = match &redis {

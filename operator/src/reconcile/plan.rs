@@ -1,5 +1,5 @@
-//! Decides on the next step for an event, from the observed state alone. So an operator that restarts, or takes over
-//! from another one, continues from what is in the stores.
+//! Decides on the next step for an event, from the observed state alone. An operator that restarts, or that takes over
+//! from another one, therefore continues from the state of the stores.
 //!
 //! # Guarantees
 //! - The gate opens only when Redis holds as many coupons as Postgres, and Postgres as many as the manifest specifies.
@@ -15,9 +15,9 @@
 //! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request
 //! may take effect long after its operator has ended. Every step is therefore validated again where it takes effect:
 //! batches and chunks by their first ordinal, the gate by the count and the generation, discarding by the opening, and
-//! all of them by the stock epoch. Before a stock is discarded, Postgres begins the next stock epoch. An
-//! operator that observes a newer generation, or a later event with the same name, is stale and leaves the event
-//! alone.
+//! steps that depend on the stock by the stock epoch. Before a stock is discarded, Postgres begins the next stock
+//! epoch. An operator that observes a newer generation, or a later event with the same name, is stale and leaves the
+//! event alone.
 
 use couponry_crds::{Issuance, status::reason};
 use couponry_domain::{CouponBatch, Discount, Gate, Window};
@@ -45,7 +45,8 @@ pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
     }
 }
 
-/// Whether the event is over, its retention period has passed, and everything is recorded and accounted for.
+/// Whether the event is over, its retention period has passed, and all issued coupons are recorded, and the counts
+/// match.
 fn is_retirement_due(desired: &DesiredState, observed: &ObservedState) -> bool {
     let (Some(own), Some(stored)) = (observed.redis_event(desired), &observed.stored) else { return false };
     let is_over = match state(Some(own)) {
@@ -118,7 +119,7 @@ fn confirm_opening(stored: &StoredEvent, own: &Observed) -> Plan {
     Plan::Apply(Step::ScheduleOpening { at, is_final: true })
 }
 
-/// The stock in Redis is of another epoch than the one in Postgres.
+/// Redis and Postgres have different stock epochs.
 fn resolve_stock_epoch(stored: &StoredEvent, own: &Observed) -> Plan {
     if own.stock_epoch < stored.stock_epoch && own.issued == 0 && stored.opened_at.is_none() {
         return Plan::Apply(Step::RemoveStockEpoch(own.stock_epoch));
@@ -153,8 +154,8 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
         return Plan::blocked(
             reason::NAME_CONFLICT,
             format!(
-                "Redis holds an event {} of another installation (uid {uid}). Set a different --redis-key-prefix for \
-                 each installation, or delete the keys if that installation no longer exists.",
+                "The keys of the event {} in Redis belong to another installation (uid {uid}). Set a different \
+                 --redis-key-prefix for each installation, or delete the keys if that installation no longer exists.",
                 desired.name
             ),
         );
@@ -167,7 +168,7 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
         return Plan::blocked(
             reason::NAME_CONFLICT,
             format!(
-                "A deleted event with the same name (uid {uid}) still has {} outbox batches that are not in Kafka. \
+                "A deleted event with the same name (uid {uid}) still has {} outbox entries that are not in Kafka. \
                  The operator waits for them; if this persists, check Kafka and the issuers.",
                 other.outbox
             ),
@@ -253,7 +254,7 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, obs
     if let Some(plan) = close(desired, stored, Some(own)) {
         return plan;
     }
-    // Redis may be older than Postgres. GateSettings the gate would issue the same coupons again.
+    // Redis may be older than Postgres. Opening the gate would issue the same coupons again.
     let would_open = own.gate != Gate::Open && desired.issuance == Issuance::Auto;
     if would_open && Balance::of(desired, observed).is_some_and(|balance| balance.has_surplus()) {
         return imbalance(desired, observed).unwrap_or(Plan::Done);
@@ -275,7 +276,7 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, obs
         }
         Ok(_) => {}
     }
-    // A Redis whose load progress is too low would receive the same coupons again.
+    // If `loaded` in Redis is too low, the same coupons would be loaded twice.
     if let Some(load) = load(own, len) {
         return imbalance(desired, observed).unwrap_or(load);
     }

@@ -1,4 +1,4 @@
-//! How far the reconciliation of an event is.
+//! Progress of a reconciliation.
 
 use std::time::Duration;
 

@@ -1,15 +1,16 @@
 //! Verifies a Redis that may have lost data, or restores it ([ADR 0015](../../../docs/adr/0015-redis-data-loss.md)).
 //!
 //! # Expected flow
-//! The drain is complete: everything that was in flight is recorded. Issuances that Redis holds but Postgres has not
-//! recorded are sent to Kafka again, and drained. What Postgres does not have afterwards, or has lost, is recorded
-//! directly. Then the record cutoff is set: Postgres rejects everything issued before now. Both stores are thus stable.
-//! If they match, Redis is verified; otherwise it is restored from Postgres. Then issuing resumes.
+//! The drain is complete: all messages of the topic are consumed. Issuances in Redis that are still unrecorded (never
+//! sent, or lost by Kafka) are sent to Kafka again, and the drain is repeated. What Postgres does not have afterwards,
+//! or has lost, is recorded directly. Then the record cutoff is set: Postgres rejects everything issued before now.
+//! Both stores are thus stable. If they match, Redis is verified; otherwise it is restored from Postgres. Then issuing
+//! resumes.
 //!
 //! # Guarantees
 //! A recovery may be interrupted anywhere, and several operators may run one concurrently. Each starts with its own
-//! recovery id in Redis and sets the record cutoff only if it is still the one observed, so a stale operator changes
-//! nothing. Only the Redis that was observed at the start, by its replication id, is marked as verified.
+//! recovery id in Redis and sets the record cutoff with compare-and-set, so a stale operator changes nothing. Only the
+//! Redis that was observed at the start, by its replication id, is marked as verified.
 //!
 //! The number of rounds is bounded: each issuance is sent to Kafka at most once per restart of Redis. Holders whose
 //! issuance cannot be recorded do not delay the others; Postgres decides about them.
@@ -36,7 +37,8 @@ use crate::{
     },
 };
 
-/// Verifies or restores Redis, unless another operator is ahead; the next observation shows it.
+/// Verifies or restores Redis, unless another operator has already begun a newer recovery; the next observation shows
+/// it.
 pub(super) async fn recover(
     desired: &DesiredState,
     observed: &ObservedState,
@@ -113,8 +115,8 @@ async fn report_repair(repaired: Repaired, writer: &StatusWriter<'_>) {
     writer.publish_warning(ISSUANCES_REPAIRED, note).await;
 }
 
-/// Whether Redis holds all that is recorded with its holders, and everything else that was loaded in its queue. What
-/// Redis marks as recorded was recorded, so equal counts mean equal sets.
+/// Whether Redis has every recorded issuance, and all other loaded coupons in its queue. Entries are marked `COMPLETED`
+/// only after recording, so equal counts imply equal sets.
 ///
 /// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users
 /// would receive `NOT_STARTED` until the rest is loaded.

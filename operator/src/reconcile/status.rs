@@ -25,7 +25,7 @@ use crate::{
     scaling::readiness::{ScaledCondition, ScalingReport},
 };
 
-/// What is reported in addition to the observed state.
+/// Inputs of the report other than the observed state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReportInputs<'a> {
     /// Deviations of the Kafka topics from the settings.
@@ -96,7 +96,7 @@ pub(super) fn report(
     }
 }
 
-/// The status when the stores are unavailable or cannot be trusted: the previous one, plus the blocker.
+/// The status when the stores are unavailable or Redis is unverified: the previous one, plus the blocker.
 pub(super) fn blocked(
     old: &CouponEventStatus,
     generation: i64,
@@ -167,7 +167,7 @@ fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress:
     match progress {
         Progress::Preloading(message) => condition(false, preload_reason(observed), message.clone()),
         _ if is_retired(desired, observed) => {
-            let message = format!("Postgres holds {len} coupons; they were removed from Redis.");
+            let message = format!("All {len} coupons were removed from Redis after the end; they remain in Postgres.");
             condition(true, reason::RETIRED, message)
         }
         _ if len > 0 && loaded == len => {
@@ -175,7 +175,7 @@ fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress:
         }
         Progress::Blocked(Blocker { reason, message }) => condition(false, reason, message.clone()),
         Progress::Done => {
-            condition(false, reason::CLOSED, "The event was closed before its coupons were generated.".to_owned())
+            condition(false, reason::CLOSED, "The event was closed before its coupons were loaded.".to_owned())
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! A status replaces exactly the one that it was computed from. If another operator has written one meanwhile, the
-//! write fails with [`ReconcileError::Outdated`]. So each transition is written, and published, once.
+//! write fails with [`ReconcileError::Outdated`]. Each transition is therefore written and published once.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ const IMBALANCE_CONFIRMATION: Duration = Duration::from_secs(3);
 pub(super) struct StatusWriter<'a> {
     context: &'a Context,
     event: CouponEvent,
-    /// Whether newer counts than the written ones are known.
+    /// Whether the last write was skipped, so that newer counts than the written ones exist.
     pub(super) is_behind: bool,
     /// The imbalance of the last observation.
     observed_imbalance: Option<Imbalance>,
@@ -115,7 +115,7 @@ impl<'a> StatusWriter<'a> {
         self.context.scaling.next_report(&self.event)
     }
 
-    /// Reports the progress of a long step, which must not end because the event was changed meanwhile.
+    /// Reports the progress of a long step. A concurrent change of the event must not abort the step.
     pub(super) async fn report_progress(
         &mut self,
         desired: &DesiredState,

@@ -1,4 +1,4 @@
-//! What a plan consists of.
+//! The steps of a plan.
 
 use couponry_domain::{CouponBatch, Uuid};
 use couponry_redis::GateSettings;
@@ -20,8 +20,8 @@ pub(super) enum Step {
     Recover,
     /// Copy the coupons with these ordinals (`to` is exclusive) from Postgres to Redis.
     Load { from: u64, to: u64 },
-    /// Record in Postgres from when on coupons may be issued (milliseconds since the Unix epoch). `is_final`: at once,
-    /// or they have been issued already.
+    /// Store in Postgres the earliest time at which coupons may be issued (milliseconds since the Unix epoch).
+    /// `is_final`: at once, or they have been issued already.
     ScheduleOpening { at: i64, is_final: bool },
     /// Reset the gate, if Redis confirms that it has not opened, and withdraw the opening in Postgres.
     WithdrawOpening,

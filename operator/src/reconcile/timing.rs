@@ -23,8 +23,8 @@ pub(crate) const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(2);
 /// How often a long step reads whether the manifest has changed.
 pub(super) const MANIFEST_INTERVAL: Duration = Duration::from_millis(500);
-/// Counting the recorded issuances takes time in proportion to them. Observations take at most this fraction of the
-/// time.
+/// Counting the recorded issuances takes time in proportion to them. Observations take at most one part in this many of
+/// the time.
 pub(super) const MAX_OBSERVATION_SHARE: u32 = 20;
 
 /// How often to reconcile an event whose stores match its manifest. `own`: the event in Redis.
@@ -48,7 +48,7 @@ pub(super) fn is_recorded(own: &Observed, recorded: u64) -> bool {
 /// to be removed from Redis.
 pub(super) fn changes_at(own: &Observed, retire_at: Option<i64>) -> Option<i64> {
     let changes = [own.window.start, own.window.end, retire_at.filter(|_| own.retired.is_none())];
-    // One millisecond late, so that the clock of Redis has passed that time.
+    // One millisecond later, so that the clock of Redis has passed that time.
     changes.into_iter().flatten().map(|time| time + 1).filter(|time| *time > own.now).min()
 }
 

@@ -117,7 +117,7 @@ async fn total_below_opened_stock_stalls_event() -> Result<()> {
     assert_eq!(reason(&stalled, "Stalled"), "ChangeNotPossible");
     assert_eq!(
         message(&stalled, "Stalled"),
-        "The event has opened with 100 coupons. Raise totalCount to at least 100."
+        "The event already has 100 coupons. Raise totalCount to at least 100."
     );
     assert!(is_true(&stalled, "Open"), "the event stays open");
     assert_eq!(world.issue("event", 0..200).await?, 100);

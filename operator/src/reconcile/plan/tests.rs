@@ -210,7 +210,7 @@ fn top_up_by_count_grows_to_the_manifest() {
     };
     assert_eq!(by_count(7, 13).top_up(&counts(7, 3)), Ok(counts(0, 10)));
     let error = by_count(6, 14).top_up(&counts(7, 3)).unwrap_err();
-    assert_eq!(error, "The event has opened with 7 coupons of PERCENT:10. Raise its count to at least 7.");
+    assert_eq!(error, "The event already has 7 coupons of PERCENT:10. Raise its count to at least 7.");
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn predecessor_with_the_same_name_is_removed() {
         Plan::Apply(Step::ClosePredecessor(OTHER, close))
     );
     let waiting = plan(&desired(10), &with(predecessor(Gate::Closed, 1), NameConflict::Predecessor));
-    assert_eq!(reason_of(&waiting), reason::NAME_CONFLICT, "its issuances must be recorded first");
+    assert_eq!(reason_of(&waiting), reason::NAME_CONFLICT, "its outbox must be empty first");
     assert_eq!(
         plan(&desired(10), &with(predecessor(Gate::Closed, 0), NameConflict::Predecessor)),
         Plan::Apply(Step::RemovePredecessor(OTHER))
