@@ -1,11 +1,11 @@
 //! Verifies a Redis that may have lost data, or restores it ([ADR 0015](../../../docs/adr/0015-redis-data-loss.md)).
 //!
 //! # Expected flow
-//! The drain is complete: all messages of the topic are consumed. Issuances in Redis that are still unrecorded (never
-//! sent, or lost by Kafka) are sent to Kafka again, and the drain is repeated. What Postgres does not have afterwards,
-//! or has lost, is recorded directly. Then the record cutoff is set: Postgres rejects everything issued before now.
-//! Both stores are thus stable. If they match, Redis is verified; otherwise it is restored from Postgres. Then issuing
-//! resumes.
+//! The drain is complete: all messages up to the noted end of the topic are consumed. Issuances in Redis that are still
+//! unrecorded (never sent, or lost by Kafka) are sent to Kafka again, and the drain is repeated. What Postgres does not
+//! have afterwards, or has lost, is recorded directly. Then the record cutoff is set: Postgres rejects everything
+//! issued before now. Both stores are thus stable. If they match, Redis is verified; otherwise it is restored from
+//! Postgres. Then issuing resumes.
 //!
 //! # Guarantees
 //! A recovery may be interrupted anywhere, and several operators may run one concurrently. Each starts with its own

@@ -115,10 +115,7 @@ async fn total_below_opened_stock_stalls_event() -> Result<()> {
     operator.restart()?;
     let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
     assert_eq!(reason(&stalled, "Stalled"), "ChangeNotPossible");
-    assert_eq!(
-        message(&stalled, "Stalled"),
-        "The event already has 100 coupons. Raise totalCount to at least 100."
-    );
+    assert_eq!(message(&stalled, "Stalled"), "The event already has 100 coupons. Raise totalCount to at least 100.");
     assert!(is_true(&stalled, "Open"), "the event stays open");
     assert_eq!(world.issue("event", 0..200).await?, 100);
     world.apply("event", BY_SHARES)?;
