@@ -4,8 +4,8 @@
 //! unavailable. The finalizer does not wait for ever; it leaves the deletion to this task.
 //!
 //! # Guarantees
-//! The task of a deletion survives restarts: an event whose deletion has begun is marked in Postgres, others are listed
-//! in Redis.
+//! The task of a deletion survives restarts: an event whose deletion has started is marked in Postgres, others are
+//! listed in Redis.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The opening of an event: from when on its coupons may be issued. It is recorded before the gate in Redis opens. While
-//! it is recorded, the stock cannot be discarded.
+//! The opening of an event: the earliest time at which its coupons may be issued. It is stored before the gate in Redis
+//! opens. While it is stored, the stock cannot be discarded.
 //!
 //! Whether an event has opened is never decided by comparing clocks: Postgres's own clock is not read, and an opening
 //! that is final stays final ([ADR 0022](../../../docs/adr/0022-openings.md)).

@@ -20,7 +20,7 @@ impl Database {
     ///
     /// `known` is the event as the caller has read it before it has read the issuances from Redis. None: a recovery has
     /// begun since then, or the event was deleted; nothing was recorded. A recovery sets another record cutoff before
-    /// it changes who has which coupon, so what Redis held under this cutoff is recorded, or nothing is.
+    /// it changes the holders, so either the state of Redis under this cutoff is recorded, or nothing is.
     pub async fn record_again(
         &self,
         known: &StoredEvent,

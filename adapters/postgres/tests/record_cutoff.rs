@@ -34,7 +34,8 @@ async fn record_of_issuance_before_cutoff_is_rejected() {
     assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().record_cutoff, Some(3000));
 }
 
-/// What Redis holds as recorded, and Postgres has lost, is recorded again, unless a recovery has begun since.
+/// Issuances that Redis marks as recorded, and Postgres has lost, are recorded again, unless a recovery has started
+/// since.
 #[tokio::test]
 async fn record_again_ignores_the_cutoff_that_the_caller_knows() {
     let fixture = Fixture::new().await;
@@ -43,7 +44,7 @@ async fn record_again_ignores_the_cutoff_that_the_caller_knows() {
     let users = |names: &[&str]| Some(names.iter().map(|name| name.parse().unwrap()).collect());
     fixture.database.record(&[record(&event, "u0", &c[0])]).await.unwrap();
     assert!(fixture.database.set_record_cutoff(&event, 253_000_000_000_000).await.unwrap());
-    assert_eq!(fixture.database.record_again(&event, &[issued("u1", 1)]).await.unwrap(), None, "a recovery has begun");
+    assert_eq!(fixture.database.record_again(&event, &[issued("u1", 1)]).await.unwrap(), None, "a recovery has started");
     let known = fixture.database.event(event.uid).await.unwrap().unwrap();
     let mut unknown = issued("u4", 4);
     unknown.coupon = "UNKNOWN".parse().unwrap();

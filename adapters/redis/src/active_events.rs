@@ -1,7 +1,7 @@
 //! The events whose outbox is swept each second.
 //!
-//! Most events are idle, and reading the outbox of each of thousands every second would cost more than issuing. So
-//! whoever adds an entry to an outbox, or finds one there, marks the event as active.
+//! Most events are idle, and reading the outbox of each of thousands every second would cost more than issuing. Each
+//! program that adds an entry to an outbox, or finds one there, therefore marks the event as active.
 //!
 //! # Caveats
 //! A mark can be lost: with a crash between the entry and the mark, or with the data of Redis. Therefore the operator

@@ -85,7 +85,8 @@ impl Stock {
         };
 
         if outbox_id.is_some() {
-            // Best effort: the sweeper also finds entries of events that are not marked. The reply does not wait for it.
+            // Best effort: the sweeper also finds entries of events that are not marked. The reply does not wait for
+            // it.
             let (stock, event) = (self.clone(), event.clone());
             tokio::spawn(async move { stock.mark_active(&event).await });
         }

@@ -14,8 +14,8 @@ use kube::ResourceExt as _;
 
 use crate::context::Context;
 
-/// Pauses or closes the gate if it is open and the manifest says so. After a failure, the reconciliation that follows
-/// does it.
+/// Pauses or closes the gate if it is open and the manifest requires it. After a failure, the reconciliation that
+/// follows does it.
 pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
     let Some(gate) = restriction(event) else { return };
     let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) else { return };

@@ -154,7 +154,7 @@ async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, err
     }
     // Otherwise the keys are still in Redis, and their coupons may still be recorded.
     let is_removed_from_redis = matches!(error, ReconcileError::RowsRemain(_));
-    // Postgres itself knows of it if its deletion has begun.
+    // Postgres has a mark of it if its deletion has started.
     let is_scheduled = is_removed_from_redis
         && match context.stock.add_pending_deletion(uid).await {
             Ok(()) => true,

@@ -1,12 +1,12 @@
 //! Records issuances that Redis holds and Postgres does not have.
 //!
 //! Those that may not be in Kafka are sent there, through the outbox, and the consumers record them. The others are
-//! recorded directly: Redis knows that they were recorded, so Postgres has lost them, or the consumers would reject them
+//! recorded directly: Redis marks them as recorded, so Postgres has lost them, or the consumers would reject them
 //! because they are from before the record cutoff, or have done so.
 //!
 //! # Guarantees
-//! Only free users and coupons are recorded. Once a recovery of Redis has begun, nothing is recorded directly any more
-//! on behalf of an earlier observation ([`couponry_postgres::Database::record_again`]).
+//! Only free users and coupons are recorded. After a recovery of Redis has started, nothing is recorded directly any
+//! more on behalf of an earlier observation ([`couponry_postgres::Database::record_again`]).
 
 use std::collections::HashMap;
 
@@ -65,7 +65,7 @@ impl Repaired {
 }
 
 /// Compares the holders in Redis with Postgres in pages, with constant memory, up to [`MAX_RESENT`]. `stored` was read
-/// before. None: a recovery has begun meanwhile.
+/// before. None: a recovery has started meanwhile.
 pub(super) async fn record_holders(
     stored: &StoredEvent,
     desired: &DesiredState,

@@ -13,7 +13,8 @@ use crate::{
     },
 };
 
-/// Reads the manifest again, and pauses or closes the gate if it says so. Returns whether it differs from `desired`.
+/// Reads the manifest again, and pauses or closes the gate if it requires this. Returns whether it differs from
+/// `desired`.
 pub(super) async fn is_changed(desired: &DesiredState, context: &Context, writer: &mut StatusWriter<'_>) -> bool {
     match writer.refresh().await {
         Ok(()) => {}

@@ -10,8 +10,8 @@
 //! 5. [`execute`]: applies the step. Uses [`preload_queue`], [`recover`] and [`holders`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
-//! Steps 3 to 5 repeat until nothing is left to do; [`quiet`] skips them while nothing changes. [`manifest_change`] ends
-//! a long step early. [`invalid_object`] handles objects that do not match the schema.
+//! Steps 3 to 5 repeat until no step is left; [`quiet`] skips them while nothing changes. [`manifest_change`] ends a
+//! long step early. [`invalid_object`] handles objects that do not match the schema.
 //!
 //! # Guarantees
 //! Reconciliation is level-triggered: each starts from the observed state, and it may be interrupted anywhere.

@@ -1,7 +1,7 @@
 //! Watches whether issued coupons are recorded, end to end.
 //!
-//! A coupon can be issued without a record in the outbox, in Kafka or in Postgres: a script failed half-way, a batch was
-//! deleted, or Postgres has lost rows. Each observation compares counts:
+//! A coupon can be issued without a record in the outbox, in Kafka or in Postgres: a script failed half-way, an outbox
+//! entry was deleted, or Postgres has lost rows. Each observation compares counts:
 //!
 //! - The *age* of the oldest unrecorded issuance is at least the time since the first observation at which more coupons
 //!   were issued than are recorded now.

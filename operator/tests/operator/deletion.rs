@@ -106,7 +106,7 @@ async fn deletion_waits_for_locked_rows_and_says_so() -> Result<()> {
     world.record_all("event").await?;
     let lock = world.test_database.hold("SELECT FROM issuance FOR UPDATE")?;
     world.delete("event")?;
-    wait_until("the status says that it is being deleted", async || {
+    wait_until("the status reports the deletion", async || {
         let status = world.get("event").await?.status.unwrap_or_default();
         let cause = message(&status, "Ready").contains("lock timeout");
         let is_deleting = |type_: &str| reason(&status, type_) == "Deleting" && !is_true(&status, type_);
