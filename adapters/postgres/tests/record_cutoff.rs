@@ -44,7 +44,7 @@ async fn record_again_ignores_the_cutoff_that_the_caller_knows() {
     let users = |names: &[&str]| Some(names.iter().map(|name| name.parse().unwrap()).collect());
     fixture.database.record(&[record(&event, "u0", &c[0])]).await.unwrap();
     assert!(fixture.database.set_record_cutoff(&event, 253_000_000_000_000).await.unwrap());
-    assert_eq!(fixture.database.record_again(&event, &[issued("u1", 1)]).await.unwrap(), None, "a recovery has started");
+    assert_eq!(fixture.database.record_again(&event, &[issued("u1", 1)]).await.unwrap(), None, "a recovery started");
     let known = fixture.database.event(event.uid).await.unwrap().unwrap();
     let mut unknown = issued("u4", 4);
     unknown.coupon = "UNKNOWN".parse().unwrap();

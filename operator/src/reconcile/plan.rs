@@ -6,10 +6,11 @@
 //! - Before the gate opens, the opening is recorded in Postgres. While it is, the stock in Postgres is never discarded,
 //!   so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis may have lost
 //!   data; issuing is suspended until then.
-//! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. Only that
-//!   one can be withdrawn, only after Redis has confirmed that its gate has not opened, and never without the event in a
-//!   verified Redis. An issued or recorded coupon proves that the event has opened. Clocks of different machines, or of
-//!   one machine at different times, are not compared ([ADR 0022](../../../docs/adr/0022-openings.md)).
+//! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. Only
+//!   such an opening can be withdrawn, only after Redis has confirmed that its gate has not opened, and never without
+//!   the event in a verified Redis. An issued or recorded coupon proves that the event has opened. Clocks of different
+//!   machines, or of one machine at different times, are not compared
+//!   ([ADR 0022](../../../docs/adr/0022-openings.md)).
 //!
 //! # Caveats
 //! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request
