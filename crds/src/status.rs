@@ -82,7 +82,7 @@ pub struct BalanceStatus {
     #[schemars(with = "i64")]
     pub recorded: u64,
 
-    /// Coupons whose issuance was cancelled because it could not be recorded, and that will never be issued again.
+    /// Coupons whose issuance was cancelled because it could not be recorded, and that were not returned to the queue.
     #[schemars(with = "i64")]
     pub voided: u64,
 }
