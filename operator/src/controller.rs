@@ -60,12 +60,12 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     }
 }
 
-/// Changes when the object has to be reconciled. A change of the status, which the operator itself writes, does not
-/// count: it would override the delay after a failure.
+/// Changes when the object has to be reconciled. Changes of the status and the finalizers do not count, because the
+/// operator itself makes them: they would override the delay after a failure.
 fn manifest_hash(guard: &DeserializeGuard<CouponEvent>) -> u64 {
     let meta = guard.meta();
     let mut hasher = DefaultHasher::new();
-    (meta.generation, &meta.finalizers, &meta.annotations).hash(&mut hasher);
+    (meta.generation, &meta.annotations).hash(&mut hasher);
     meta.deletion_timestamp.is_some().hash(&mut hasher);
     // A status can make an object invalid, too, so any change may correct it.
     let version = guard.0.is_err().then_some(&meta.resource_version);

@@ -91,7 +91,7 @@ async fn run_steps(
                 let retire_at = retire_at(writer.event());
                 let own = observed.redis_event(desired);
                 let mut interval = next_check(own, &observed, retire_at).min(writer.next_scaling_report());
-                if writer.is_behind || !is_balanced {
+                if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
                     interval = interval.min(ACTIVE_INTERVAL);
                 } else if result == ReconcileResult::Done {
                     remember_quiet(desired, &observed, retire_at, context, writer);

@@ -17,6 +17,7 @@ mod redis_installation;
 mod redis_recovery;
 mod retirement;
 mod scaling;
+mod scheduling;
 mod spec_changes;
 mod support;
 mod verify;
