@@ -44,7 +44,7 @@ impl Answer {
             Self::Decided(IssueOutcome::Ended) => "ended",
             Self::Decided(IssueOutcome::Paused) => "paused",
             Self::Decided(IssueOutcome::Unverified) => "unverified",
-            Self::Decided(IssueOutcome::Unreadable) => "unreadable",
+            Self::Decided(IssueOutcome::Undecodable) => "unreadable",
             Self::UnknownEvent => "unknown_event",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Overloaded => "overloaded",
@@ -194,7 +194,7 @@ impl Batcher {
 
     fn answer(&self, event: &EventName, answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
         let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
-        let unreadable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Unreadable)).count();
+        let unreadable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
         if unreadable > 0 {
             tracing::error!(%event, count = unreadable, "cannot decode values of couponIssued or couponQueue");
         }

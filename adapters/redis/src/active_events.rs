@@ -7,11 +7,7 @@
 //! A mark can be lost: with a crash between the entry and the mark, or with the data of Redis. Therefore the operator
 //! marks the events in whose outbox it finds entries, and the sweeper reads all outboxes from time to time.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use couponry_domain::{EventName, Uuid};
 
@@ -23,36 +19,6 @@ use crate::{
 
 /// For how long a mark lasts.
 const ACTIVE: Duration = Duration::from_mins(1);
-/// How often a process marks the same event.
-const MARK_INTERVAL: Duration = Duration::from_secs(20);
-
-/// When this process has marked each event.
-#[derive(Default)]
-pub(crate) struct Marks(Mutex<HashMap<EventName, Instant>>);
-
-impl Marks {
-    /// Whether the event has to be marked. It then counts as marked.
-    fn is_due(&self, event: &EventName) -> bool {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match marks.get_mut(event) {
-            Some(last) if last.elapsed() < MARK_INTERVAL => false,
-            Some(last) => {
-                *last = Instant::now();
-                true
-            }
-            None => {
-                marks.retain(|_, last| last.elapsed() < MARK_INTERVAL);
-                marks.insert(event.clone(), Instant::now());
-                true
-            }
-        }
-    }
-
-    fn remove(&self, event: &EventName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(event);
-    }
-}
-
 impl Stock {
     /// Marks an event as active, unless this process has done so in the last seconds.
     pub async fn mark_active(&self, event: &EventName) -> Result<(), StockError> {

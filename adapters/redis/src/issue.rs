@@ -33,7 +33,7 @@ pub enum IssueOutcome {
     Unverified,
     /// The user's entry, or the coupon that this call took from the queue, is not of the form that this version writes.
     /// Other users are not affected.
-    Unreadable,
+    Undecodable,
 }
 
 /// The result of a call.
@@ -106,9 +106,9 @@ impl Stock {
         for (&user, entry) in distinct.iter().zip(&entries) {
             outcomes.push(if let Some(entry) = entry {
                 IssuedEntry::parse(OPERATION, user.clone(), entry)
-                    .map_or(IssueOutcome::Unreadable, IssueOutcome::Duplicate)
+                    .map_or(IssueOutcome::Undecodable, IssueOutcome::Duplicate)
             } else if let Some(item) = items.next() {
-                parse_item(item).map_or(IssueOutcome::Unreadable, |(coupon, discount)| {
+                parse_item(item).map_or(IssueOutcome::Undecodable, |(coupon, discount)| {
                     let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };
                     records.push(IssuedRecord { event_id: event.clone(), event_uid, issued: issued.clone() });
                     IssueOutcome::Issued(issued)

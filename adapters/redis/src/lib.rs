@@ -29,6 +29,7 @@ mod issue;
 mod issued_entry;
 mod key;
 mod load;
+mod marks;
 mod observe;
 mod outbox;
 mod pending_deletions;

@@ -6,9 +6,9 @@ use couponry_domain::EventName;
 use couponry_settings::RedisSettings;
 
 use crate::{
-    active_events::Marks,
     error::{DriverError, StockError, advice, failed},
     key::{self, EventKeys},
+    marks::Marks,
     reconnecting_connection::ReconnectingConnection,
     script::Scripts,
 };

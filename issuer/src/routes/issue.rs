@@ -74,7 +74,7 @@ impl TryFrom<IssueOutcome> for IssueResponse {
             IssueOutcome::Ended => (Some(Reason::Ended), "The event has ended.", None),
             IssueOutcome::Paused => (Some(Reason::Paused), "The event is paused. Try again later.", None),
             IssueOutcome::Unverified => return Err(unverified()),
-            IssueOutcome::Unreadable => return Err(unreadable()),
+            IssueOutcome::Undecodable => return Err(unreadable()),
         };
         let (coupon_key, discount) =
             issued.map(|IssuedCoupon { coupon, discount, .. }| (coupon.to_string(), discount)).unzip();

@@ -87,7 +87,7 @@ async fn run_steps(
                 let result = if blocker.is_some() { ReconcileResult::Blocked } else { ReconcileResult::Done };
                 let progress = blocker.map_or(Progress::Done, Progress::Blocked);
                 writer.report(desired, &observed, &progress).await?;
-                // The status that was just written may say that the event is finished.
+                // The status that was just written may mark the event as finished.
                 let retire_at = retire_at(writer.event());
                 let own = observed.redis_event(desired);
                 let mut interval = next_check(own, &observed, retire_at).min(writer.next_scaling_report());
@@ -113,7 +113,7 @@ async fn run_steps(
         if steps >= MAX_STEPS {
             return Err(ReconcileError::TooManySteps { last_step: step.name() });
         }
-        let _permit = match context.preloads.try_acquire(desired.uid, step.preloaded()) {
+        let _permit = match context.preloads.try_acquire(desired.uid, step.preload_size()) {
             Ok(permit) => permit,
             Err(delay) => {
                 report_preload(desired, &observed, &Progress::waiting(), context, writer).await?;

@@ -97,8 +97,8 @@ pub(crate) async fn cleanup(
         match remove_data(&event, context, uid, &name).await {
             Ok(()) => {}
             Err(error) if context.transient.drain_elapsed(&key) >= drain_timeout => {
-                let remaining = schedule_removal(&event, context, uid, &error).await;
-                publish_incomplete(&event, context, &format!("{}{remaining}", error_chain(&error))).await;
+                let rows = schedule_removal(&event, context, uid, &error).await;
+                publish_incomplete(&event, context, &format!("{}{rows}", error_chain(&error))).await;
             }
             Err(error) => {
                 report_waiting(event, context, &error_chain(&error)).await?;

@@ -43,7 +43,7 @@ pub(super) enum Step {
 
 impl Step {
     /// How many coupons the step generates or loads.
-    pub(super) fn preloaded(&self) -> u64 {
+    pub(super) fn preload_size(&self) -> u64 {
         match self {
             Self::GenerateStock(batch) => batch.len(),
             Self::Load { from, to } => to - from,

@@ -140,7 +140,7 @@ fn name(outcome: &IssueOutcome) -> (&'static str, Option<CouponCode>) {
         IssueOutcome::Ended => ("ended", None),
         IssueOutcome::Paused => ("paused", None),
         IssueOutcome::Unverified => ("unverified", None),
-        IssueOutcome::Unreadable => ("unreadable", None),
+        IssueOutcome::Undecodable => ("unreadable", None),
     }
 }
 
