@@ -34,7 +34,7 @@ CREATE TABLE coupon_event (
     openings    integer NOT NULL DEFAULT 0,
     -- The generation of the applied manifest. A stale operator that has read an older one changes nothing.
     generation  bigint NOT NULL,
-    -- How often the stock was discarded. Statements that carry another stock epoch have no effect.
+    -- Number of times the stock was discarded. Statements that carry another stock epoch have no effect.
     stock_epoch integer NOT NULL DEFAULT 0,
     -- Issuances before this time (Redis clock) that are not recorded yet are rejected. Set by a recovery that restores
     -- Redis from the recorded issuances: Redis may issue the coupons of unrecorded ones to other users afterwards.

@@ -43,7 +43,7 @@ pub(crate) fn decode(messages: &[Message]) -> Decoded {
             Err(error) => {
                 let reason = match &error {
                     RecordDecodeError::Version(_) => "unknown_version",
-                    RecordDecodeError::Json(_) => "unreadable",
+                    RecordDecodeError::Json(_) => "undecodable",
                 };
                 decoded.undecodable.push(DeadLetter { index, reason, detail: error_chain(error) });
             }
@@ -180,11 +180,11 @@ mod tests {
         ]);
         let letters: Vec<_> = follow_ups.dead_letters.iter().map(|letter| (letter.index, letter.reason)).collect();
         let expected = [
-            (0, "unreadable"),
+            (0, "undecodable"),
             (1, "unknown_coupon"),
             (2, "unknown_version"),
             (3, "unknown_version"),
-            (4, "unreadable"),
+            (4, "undecodable"),
         ];
         assert_eq!(letters, expected);
         assert_eq!((follow_ups.recorded, follow_ups.already_recorded), (1, 0));

@@ -95,11 +95,11 @@ impl Pipeline {
     /// If the processing of a batch panics. The batch is consumed again after a restart.
     pub(crate) async fn run(self, mut consumer: Consumer) {
         let pipeline = Arc::new(self);
-        // `settle_all` holds one more batch, which it has taken out of the queue.
+        // `finish_all` holds one more batch, which it has taken out of the queue.
         let (recordings, queue) = mpsc::channel(MAX_IN_FLIGHT_BATCHES - 1);
         let (commits, settled) = mpsc::unbounded_channel();
         let committing = tokio::spawn(commits::commit_all(settled, pipeline.health.clone(), pipeline.shutdown.clone()));
-        let settling = tokio::spawn(pipeline.clone().settle_all(queue, commits));
+        let finishing = tokio::spawn(pipeline.clone().finish_all(queue, commits));
         while let Some(Ok(permit)) = pipeline.shutdown.run_until_cancelled(recordings.reserve()).await {
             let batch = tokio::select! {
                 biased;
@@ -127,7 +127,7 @@ impl Pipeline {
             }
         }
         drop(recordings);
-        match settling.await {
+        match finishing.await {
             Ok(Ok(())) => {}
             Ok(Err(Interrupted)) => tracing::warn!("shutdown before a batch was committed, it will be consumed again"),
             Err(panic) => resume_unwind(panic.into_panic()),
@@ -166,7 +166,7 @@ impl Pipeline {
         Ok(Recorded { batch, committer, follow_ups, begin, span })
     }
 
-    async fn settle_all(
+    async fn finish_all(
         self: Arc<Self>,
         mut recordings: mpsc::Receiver<Recording>,
         commits: mpsc::UnboundedSender<PendingCommit>,
@@ -186,7 +186,7 @@ impl Pipeline {
                     settled = match (settled, recorded) {
                         (Ok(()), Ok(recorded)) => {
                             let span = recorded.span.clone();
-                            self.settle(recorded, &mut deferrals, &commits).instrument(span).await
+                            self.finish(recorded, &mut deferrals, &commits).instrument(span).await
                         }
                         _ => Err(Interrupted),
                     };
@@ -201,7 +201,7 @@ impl Pipeline {
         if deferrals.is_empty() { settled } else { Err(Interrupted) }
     }
 
-    async fn settle(
+    async fn finish(
         &self,
         recorded: Recorded,
         deferrals: &mut Deferrals<PendingCommit>,

@@ -22,7 +22,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The result of an issue request.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum IssueResult {
     /// Redis returned an outcome.
     Decided(IssueOutcome),
     /// The event does not exist.
@@ -33,7 +33,7 @@ pub(crate) enum Answer {
     Overloaded,
 }
 
-impl Answer {
+impl IssueResult {
     /// The label in the metrics.
     pub(crate) const fn label(&self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Answer {
 
 struct Request {
     user: UserId,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<IssueResult>,
 }
 
 /// One queue of requests per event.
@@ -90,18 +90,18 @@ impl Batchers {
     }
 
     /// Issues a coupon to `user`.
-    pub(crate) async fn issue(&self, event: &EventName, user: UserId) -> Answer {
+    pub(crate) async fn issue(&self, event: &EventName, user: UserId) -> IssueResult {
         let (answer, receiver) = oneshot::channel();
         let mut request = Request { user, answer };
         loop {
             match self.queue(event).try_send(request) {
                 Ok(()) => break,
-                Err(mpsc::error::TrySendError::Full(_)) => return Answer::Overloaded,
+                Err(mpsc::error::TrySendError::Full(_)) => return IssueResult::Overloaded,
                 // The task of the queue ended in between: the next iteration creates another queue.
                 Err(mpsc::error::TrySendError::Closed(rejected)) => request = rejected,
             }
         }
-        receiver.await.unwrap_or(Answer::UnknownOutcome)
+        receiver.await.unwrap_or(IssueResult::UnknownOutcome)
     }
 
     fn queue(&self, event: &EventName) -> mpsc::Sender<Request> {
@@ -165,7 +165,7 @@ impl Batcher {
         &self,
         event: &EventName,
         users: &[UserId],
-        answers: Vec<oneshot::Sender<Answer>>,
+        answers: Vec<oneshot::Sender<IssueResult>>,
     ) -> Option<bool> {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         self.metrics.batch_users.observe(users.len() as f64);
@@ -179,20 +179,20 @@ impl Batcher {
             Ok(None) => {
                 let is_recent = self.recent_events.contains(event);
                 send_all(answers, || {
-                    if is_recent { Answer::Decided(IssueOutcome::Unverified) } else { Answer::UnknownEvent }
+                    if is_recent { IssueResult::Decided(IssueOutcome::Unverified) } else { IssueResult::UnknownEvent }
                 });
                 Some(is_recent)
             }
             Err(error) => {
                 let error = error_chain(error);
                 tracing::warn!(error, %event, count = users.len(), "outcome of a batch is unknown");
-                send_all(answers, || Answer::UnknownOutcome);
+                send_all(answers, || IssueResult::UnknownOutcome);
                 None
             }
         }
     }
 
-    fn answer(&self, event: &EventName, answers: Vec<oneshot::Sender<Answer>>, reply: IssueReply) {
+    fn answer(&self, event: &EventName, answers: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
         let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
         let unreadable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
         if unreadable > 0 {
@@ -200,7 +200,7 @@ impl Batcher {
         }
         if acknowledge == Acknowledge::Redis {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                let _ = answer.send(Answer::Decided(outcome));
+                let _ = answer.send(IssueResult::Decided(outcome));
             }
             if let Some(entry) = outbox {
                 drop(self.relay.publish(event, entry));
@@ -226,7 +226,7 @@ impl Batcher {
             .unzip();
         let published = outbox.map(|entry| self.relay.publish_confirmed(event, entry));
         let republished: Vec<_> = republished.into_iter().flatten().collect();
-        let republished = self.relay.confirm(&republished);
+        let republished = self.relay.republish(&republished);
         tokio::spawn(async move {
             let published = match published {
                 Some(published) => published.await,
@@ -239,7 +239,7 @@ impl Batcher {
                     Confirmation::Batch => published,
                     Confirmation::Republished => republished,
                 };
-                let _ = answer.send(confirmed.map_or(Answer::UnknownOutcome, |()| Answer::Decided(outcome)));
+                let _ = answer.send(confirmed.map_or(IssueResult::UnknownOutcome, |()| IssueResult::Decided(outcome)));
             }
         });
     }
@@ -255,7 +255,7 @@ enum Confirmation {
     Republished,
 }
 
-fn send_all(answers: Vec<oneshot::Sender<Answer>>, value: impl Fn() -> Answer) {
+fn send_all(answers: Vec<oneshot::Sender<IssueResult>>, value: impl Fn() -> IssueResult) {
     for answer in answers {
         let _ = answer.send(value());
     }
@@ -284,7 +284,7 @@ mod tests {
             batchers.issue(&event, format!("user-{i}").parse().unwrap()).await
         });
         for answer in future::join_all(requests).await {
-            assert!(matches!(answer, Answer::UnknownOutcome), "{answer:?}");
+            assert!(matches!(answer, IssueResult::UnknownOutcome), "{answer:?}");
         }
         let answered = Instant::now();
         while !batchers.queues.lock().unwrap().is_empty() {

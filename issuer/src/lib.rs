@@ -154,21 +154,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.max_batch.into(),
         config.max_queued_requests,
     );
-    // `shutdown` begins draining, `stop` stops accepting requests, `end` stops the monitoring endpoint.
-    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+    // `shutdown` begins draining, then the other two are cancelled in this order.
+    let (stop_accepting, stop_monitor) = (CancellationToken::new(), CancellationToken::new());
     let mut dependencies = vec![REDIS, KAFKA];
     if config.identity.needs_keys() {
         dependencies.push(JWKS);
     }
     let health = Health::new(&dependencies);
-    let limits = Limits::start(&config.limits, &metrics, &stop);
-    let with_peers = limits.limits_addresses();
+    let limits = Limits::start(&config.limits, &metrics, &stop_accepting);
+    let needs_peer_address = limits.limits_addresses();
     let app = Arc::new(App {
         batchers,
         relay: relay.clone(),
         stock: stock.clone(),
         recent_events: recent_events.clone(),
-        authenticator: Authenticator::start(config.identity, metrics.clone(), &health, stop.clone())?,
+        authenticator: Authenticator::start(config.identity, metrics.clone(), &health, stop_accepting.clone())?,
         limits,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
@@ -178,17 +178,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     // The ports are bound before any server is reached, so that /readyz reports what is missing.
     let listener = http::bind("--listen", config.listen).await?;
-    let monitor = config.monitor.start(health.clone(), registry, end.clone()).await?;
+    let monitor = config.monitor.start(health.clone(), registry, stop_monitor.clone()).await?;
     tracing::info!(listen = %config.listen, monitor = %config.monitor.monitor_listen, "issuer started");
     let server = HttpServer {
         keep_alive: Duration::from_secs(config.keep_alive_seconds.into()),
         max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
-        with_peers,
+        needs_peer_address,
         draining: shutdown.clone(),
-        stop: stop.clone(),
+        stop: stop_accepting.clone(),
     };
     let endpoint = tokio::spawn(server.run(listener, routes::router(app)));
-    let probe = tokio::spawn(watch_servers(stock.clone(), producer.clone(), health.clone(), stop.clone()));
+    let probe = tokio::spawn(watch_servers(stock.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {
         id: Uuid::new_v4(),
         stock,
@@ -197,14 +197,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         takeover_after: Duration::from_secs(config.outbox_takeover_seconds.into()),
         metrics,
     };
-    let sweeper = tokio::spawn(sweeper.run(stop.clone()));
+    let sweeper = tokio::spawn(sweeper.run(stop_accepting.clone()));
 
     shutdown.cancelled().await;
     health.end("shutting down");
     let drain = Duration::from_secs(config.drain_seconds.into());
     tracing::info!(?drain, "draining connections before shutdown");
     time::sleep(drain).await;
-    stop.cancel();
+    stop_accepting.cancel();
     endpoint.await.context("the HTTP server panicked")?;
     // Entries that are not published by then stay in the outbox for another issuer.
     let flushed = time::timeout(FLUSH_TIMEOUT, async {
@@ -223,7 +223,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     } else {
         tracing::warn!(timeout = ?FLUSH_TIMEOUT, "shutdown before all records were published, they stay in the outbox");
     }
-    end.cancel();
+    stop_monitor.cancel();
     monitor.await.context("the monitoring endpoint panicked")?;
     tracing::info!("issuer stopped");
     Ok(())

@@ -43,7 +43,7 @@ pub(crate) struct Relay {
     producer: Producer,
     in_flight: Arc<InFlight>,
     confirmed: mpsc::UnboundedSender<Entry>,
-    idle: watch::Receiver<usize>,
+    in_flight_count: watch::Receiver<usize>,
     confirmed_records: Arc<ConfirmedRecords>,
     metrics: Metrics,
 }
@@ -73,12 +73,12 @@ impl InFlight {
 impl Relay {
     /// Starts the task that deletes confirmed entries.
     pub(crate) fn start(stock: Stock, producer: Producer, metrics: Metrics) -> Self {
-        let (count, idle) = watch::channel(0);
+        let (count, in_flight_count) = watch::channel(0);
         let in_flight =
             Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.outbox_in_flight.clone() });
         let (confirmed, receiver) = mpsc::unbounded_channel();
         tokio::spawn(delete_confirmed(stock, receiver, in_flight.clone()));
-        Self { producer, in_flight, confirmed, idle, confirmed_records: Arc::default(), metrics }
+        Self { producer, in_flight, confirmed, in_flight_count, confirmed_records: Arc::default(), metrics }
     }
 
     /// Whether this issuer is publishing the entry.
@@ -135,7 +135,7 @@ impl Relay {
 
     /// Ensures that Kafka has these records by publishing them again: the issuer that issued the coupons may have
     /// crashed.
-    pub(crate) fn confirm(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+    pub(crate) fn republish(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let (sent, confirmed) = (self.send(records), self.confirmed_records.clone());
         let records: Vec<u64> = records.iter().map(|record| self.confirmed_records.record(record)).collect();
         async move { sent.await.inspect(|()| confirmed.remember(records)) }
@@ -168,8 +168,11 @@ impl Relay {
 
     /// Waits until no entry is in flight, at most for `timeout`.
     pub(crate) async fn finish(mut self, timeout: Duration) {
-        if time::timeout(timeout, self.idle.wait_for(|count| *count == 0)).await.is_err() {
-            tracing::warn!(count = *self.idle.borrow(), "shutdown timed out, unconfirmed outbox entries remain");
+        if time::timeout(timeout, self.in_flight_count.wait_for(|count| *count == 0)).await.is_err() {
+            tracing::warn!(
+                count = *self.in_flight_count.borrow(),
+                "shutdown timed out, unconfirmed outbox entries remain"
+            );
         }
     }
 }

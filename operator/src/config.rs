@@ -6,8 +6,8 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     inspect::{audit::Audit, check::Check, export::Export},
+    installation_test::Verify,
     run::{Migrate, Run},
-    verify::Verify,
 };
 
 const AFTER_HELP: &str = "For the flags of `run` see `couponry-operator run --help`. The cluster is that of the \

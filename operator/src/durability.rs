@@ -44,7 +44,7 @@ impl DurabilityWatch {
             (Err(error), None) => DurabilityReport {
                 status: "Unknown",
                 reason: reason::BACKEND_UNAVAILABLE,
-                message: error_chain(&error),
+                message: format!("The durability of Redis is unknown: {}.", error_chain(&error)),
             },
         };
         let previous = cached.replace((Instant::now(), report.clone()));
@@ -89,13 +89,14 @@ pub(crate) fn assess(masters: &[Durability]) -> DurabilityReport {
 
 /// What can be lost with the settings of one master, and what to change.
 fn risks(master: &Durability) -> Vec<String> {
-    let Durability { replication_id: _, is_master, replicas, is_clustered, appends, append_failed, settings } = master;
+    let Durability { replication_id: _, is_master, replicas, is_clustered, aof_enabled, aof_write_failed, settings } =
+        master;
     let mut risks = Vec::new();
     let mut add = |risk: &str| risks.push(risk.to_owned());
     if !is_master {
         add("The configured Redis is a replica, which rejects writes. Set --redis-url to the address of its master.");
     }
-    match (appends, settings.as_ref().map(|settings| settings.appendfsync.as_str())) {
+    match (aof_enabled, settings.as_ref().map(|settings| settings.appendfsync.as_str())) {
         (Some(false), _) => add(
             "With appendonly no, a restart of Redis loses the coupons issued since its last snapshot. Set appendonly \
              yes and appendfsync always.",
@@ -111,7 +112,7 @@ fn risks(master: &Durability) -> Vec<String> {
         }
         _ => {}
     }
-    if *append_failed {
+    if *aof_write_failed {
         add("The last write to the append-only file of Redis failed. Check its disk and its log.");
     }
     if let Some(DurabilitySettings { maxmemory_policy, min_replicas_to_write, .. }) = settings {
@@ -139,7 +140,7 @@ mod tests {
     fn redis(fsync: &str, policy: &str) -> Durability {
         Durability {
             is_master: true,
-            appends: Some(true),
+            aof_enabled: Some(true),
             settings: Some(DurabilitySettings {
                 appendfsync: fsync.to_owned(),
                 maxmemory_policy: policy.to_owned(),
@@ -158,8 +159,8 @@ mod tests {
             (vec![redis("everysec", "noeviction")], "False", "issued in up to one second"),
             (vec![redis("no", "noeviction")], "False", "about 30 seconds"),
             (vec![redis("always", "allkeys-lru")], "False", "maxmemory-policy allkeys-lru, Redis evicts coupons"),
-            (vec![Durability { appends: Some(false), ..safe.clone() }], "False", "appendonly no"),
-            (vec![Durability { append_failed: true, ..safe.clone() }], "False", "The last write"),
+            (vec![Durability { aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
+            (vec![Durability { aof_write_failed: true, ..safe.clone() }], "False", "The last write"),
             (vec![Durability { is_master: false, ..safe.clone() }], "False", "is a replica"),
             (
                 vec![Durability { is_clustered: true, replicas: 1, ..safe.clone() }],
@@ -167,7 +168,7 @@ mod tests {
                 "min-replicas-to-write 0 in a Redis Cluster",
             ),
             (vec![Durability { settings: None, ..safe.clone() }], "Unknown", "CONFIG GET is rejected"),
-            (vec![Durability { settings: None, appends: Some(false), ..safe.clone() }], "False", "appendonly no"),
+            (vec![Durability { settings: None, aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
             (vec![safe, redis("everysec", "noeviction")], "False", "appendfsync everysec"),
             (vec![], "Unknown", "CONFIG GET is rejected"),
         ];

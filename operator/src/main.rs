@@ -3,7 +3,7 @@
 //! [`run`] starts it: [`startup`] waits for the backends, [`leader`] elects one active replica, [`controller`] watches
 //! the events and [`reconcile`] brings the stores to the state that a manifest specifies. [`scaling`] scales the
 //! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`inspect`] (read-only) and
-//! [`verify`] (an end-to-end test).
+//! [`installation_test`] (an end-to-end test).
 
 mod admin;
 mod blocker;
@@ -12,6 +12,7 @@ mod context;
 mod controller;
 mod durability;
 mod inspect;
+mod installation_test;
 mod kafka_topics;
 mod kube_events;
 mod kubernetes;
@@ -27,7 +28,6 @@ mod scaling;
 mod server_requirements;
 mod startup;
 mod transient_state;
-mod verify;
 
 use std::process::ExitCode;
 

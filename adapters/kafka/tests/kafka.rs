@@ -259,16 +259,16 @@ async fn dead_letter_contains_message_and_reason() {
         payload: b"\x00garbage\xff".to_vec(),
         headers: vec![("schema-version".into(), Some(b"9".to_vec())), ("empty".into(), None)],
     };
-    letters.send(&undecodable, "unreadable", "not a JSON object").await.unwrap();
+    letters.send(&undecodable, "undecodable", "not a JSON object").await.unwrap();
     let huge = Message { key: None, payload: vec![7; 3_000_000], headers: Vec::new(), ..undecodable.clone() };
-    letters.send(&huge, "unreadable", "too long").await.unwrap();
+    letters.send(&huge, "undecodable", "too long").await.unwrap();
 
     let dead = read_all(&KafkaSettings { topic: settings.dead_letter_topic(), ..settings.clone() }).await.unwrap();
     let [first, second] = dead.as_slice() else { panic!("{} dead letters", dead.len()) };
     assert_eq!((&first.key, &first.payload), (&undecodable.key, &undecodable.payload));
     assert_eq!(first.headers[..2], undecodable.headers[..]);
     let header = |message: &Message, name| String::from_utf8(message.header(name).unwrap().to_vec()).unwrap();
-    assert_eq!(header(first, "reason"), "unreadable");
+    assert_eq!(header(first, "reason"), "undecodable");
     assert_eq!(header(first, "detail"), "not a JSON object");
     assert_eq!(header(first, "source-topic"), settings.topic);
     assert_eq!((header(first, "source-partition"), header(first, "source-offset")), ("1".into(), "17".into()));
@@ -282,13 +282,13 @@ async fn dead_letter_with_oversized_message_is_truncated() {
     let letters = DeadLetters::new(&settings).unwrap();
     let small = Message { partition: 0, offset: 1, key: None, payload: b"garbage".to_vec(), headers: Vec::new() };
     // The limit is in the middle of a character.
-    letters.send(&small, "unreadable", &format!("x{}", "é".repeat(1_000_000))).await.unwrap();
+    letters.send(&small, "undecodable", &format!("x{}", "é".repeat(1_000_000))).await.unwrap();
     let huge_key = Message { key: Some(vec![b'k'; 2_000_000]), ..small.clone() };
-    letters.send(&huge_key, "unreadable", "why").await.unwrap();
+    letters.send(&huge_key, "undecodable", "why").await.unwrap();
     let headers = vec![("h".repeat(500_000), Some(vec![0xff; 900_000])), ("empty".into(), None)];
-    letters.send(&Message { headers, ..small.clone() }, "unreadable", "why").await.unwrap();
+    letters.send(&Message { headers, ..small.clone() }, "undecodable", "why").await.unwrap();
     let headers = (0..20_000).map(|i| (format!("header-{i}"), Some(vec![b'x'; 90]))).collect();
-    letters.send(&Message { headers, ..small.clone() }, "unreadable", "why").await.unwrap();
+    letters.send(&Message { headers, ..small.clone() }, "undecodable", "why").await.unwrap();
 
     let dead = read_all(&KafkaSettings { topic: settings.dead_letter_topic(), ..settings.clone() }).await.unwrap();
     let [detail, key, header, many] = dead.as_slice() else { panic!("{} dead letters", dead.len()) };

@@ -19,7 +19,7 @@ const OPERATION: Operation = Operation::ReadCoupons;
 
 /// A coupon and its holder: as in the view `coupon_status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CouponStatus {
+pub struct CouponWithHolder {
     /// Its position in the shuffled order.
     pub ordinal: u64,
     /// Its code.
@@ -69,7 +69,7 @@ impl Database {
 
     /// Streams all coupons of the event with their holders by ordinal, with constant memory.
     #[must_use]
-    pub fn stream_coupon_status(&self, uid: Uuid) -> BoxStream<'_, Result<CouponStatus, DatabaseError>> {
+    pub fn stream_coupons_with_holders(&self, uid: Uuid) -> BoxStream<'_, Result<CouponWithHolder, DatabaseError>> {
         let query = format!(
             "SELECT stock.ordinal, stock.code, stock.type, stock.value, issuance.user_id,
                     (extract(epoch FROM issuance.issued_at) * 1000)::bigint AS issued_at
@@ -77,7 +77,7 @@ impl Database {
              ORDER BY stock.ordinal",
             StockTable(uid)
         );
-        self.stream(uid, sqlx::query(AssertSqlSafe(query)).bind(uid), coupon_status)
+        self.stream(uid, sqlx::query(AssertSqlSafe(query)).bind(uid), coupon_with_holder)
     }
 
     fn stream<'a, T: Send + 'a>(
@@ -119,12 +119,12 @@ fn coupon(row: &PgRow) -> Result<Coupon, InvalidRow> {
     Ok(Coupon { ordinal: row::count(row, "ordinal")?, code: row.try_get("code")?, discount: row::discount(row)? })
 }
 
-fn coupon_status(row: &PgRow) -> Result<CouponStatus, InvalidRow> {
+fn coupon_with_holder(row: &PgRow) -> Result<CouponWithHolder, InvalidRow> {
     let user: Option<String> = row.try_get("user_id")?;
     let issued_at: Option<i64> = row.try_get("issued_at")?;
     let user =
         user.map(|user| user.parse().map_err(|error| InvalidRow::new(format!("user_id: {error}")))).transpose()?;
-    Ok(CouponStatus {
+    Ok(CouponWithHolder {
         ordinal: row::count(row, "ordinal")?,
         code: row::parsed(row, "code")?,
         discount: row::discount(row)?,

@@ -35,7 +35,7 @@ mod session_settings;
 mod stock_table;
 
 pub use connection::Database;
-pub use coupons::CouponStatus;
+pub use coupons::CouponWithHolder;
 pub use error::{DatabaseError, DriverError, Operation};
 pub use event::{NewEvent, StoredEvent};
 pub use issuance::Issuance;

@@ -227,11 +227,11 @@ impl EventRecords<'_> {
         order: Vec<usize>,
         outcomes: &mut [Option<RecordOutcome>],
     ) -> Result<(), DatabaseError> {
-        let rest = match stock {
+        let not_inserted = match stock {
             Some(stock) => self.insert(connection, stock, order, outcomes).await?,
             None => order,
         };
-        if rest.is_empty() { Ok(()) } else { self.classify(connection, stock, &rest, outcomes).await }
+        if not_inserted.is_empty() { Ok(()) } else { self.classify(connection, stock, &not_inserted, outcomes).await }
     }
 
     /// Inserts records in this order, sets the outcomes of the inserted ones, and returns the others.
@@ -262,7 +262,7 @@ impl EventRecords<'_> {
             let text = |column| row.try_get::<&str, _>(column).map_err(at);
             new.insert((text("user_id")?, text("code")?, text("type")?, value));
         }
-        let mut rest = Vec::new();
+        let mut not_inserted = Vec::new();
         for i in order {
             let record = &self.records[i].issued;
             let (user, code): (&str, &str) = (record.user_id.as_str(), record.coupon.as_str());
@@ -270,10 +270,10 @@ impl EventRecords<'_> {
             if new.remove(&(user, code, record.discount.kind.as_str(), i64::from(record.discount.value))) {
                 outcomes[i] = Some(RecordOutcome::Recorded);
             } else {
-                rest.push(i);
+                not_inserted.push(i);
             }
         }
-        Ok(rest)
+        Ok(not_inserted)
     }
 
     /// Sets the outcomes of records that were not inserted. A statement of its own, so that it sees what was committed
@@ -282,17 +282,17 @@ impl EventRecords<'_> {
         &self,
         connection: &mut PgConnection,
         stock: Option<StockTable>,
-        rest: &[usize],
+        not_inserted: &[usize],
         outcomes: &mut [Option<RecordOutcome>],
     ) -> Result<(), DatabaseError> {
         let rows = sqlx::query(AssertSqlSafe(classification(stock)))
             .bind(self.uid)
             .bind(self.name.as_str())
-            .bind(self.column(rest, |r| r.user_id.to_string()))
-            .bind(self.column(rest, |r| r.coupon.to_string()))
-            .bind(self.column(rest, |r| r.discount.kind.as_str()))
-            .bind(self.column(rest, |r| i64::from(r.discount.value)))
-            .bind(self.column(rest, |r| r.issued_at))
+            .bind(self.column(not_inserted, |r| r.user_id.to_string()))
+            .bind(self.column(not_inserted, |r| r.coupon.to_string()))
+            .bind(self.column(not_inserted, |r| r.discount.kind.as_str()))
+            .bind(self.column(not_inserted, |r| i64::from(r.discount.value)))
+            .bind(self.column(not_inserted, |r| r.issued_at))
             .fetch_all(&mut *connection)
             .await
             .map_err(DatabaseError::at(OPERATION))?;
@@ -302,7 +302,7 @@ impl EventRecords<'_> {
             states.insert(position, state);
         }
         let mut unproven = Vec::new();
-        for (position, &i) in (1..).zip(rest) {
+        for (position, &i) in (1..).zip(not_inserted) {
             let Some(state) = states.remove(&position) else { continue };
             match state.conclusion(self.records[i].issued.user_id.as_str()) {
                 Conclusion::Certain(outcome) => outcomes[i] = Some(outcome),

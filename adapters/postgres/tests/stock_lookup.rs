@@ -83,7 +83,7 @@ async fn record_without_stock_table_is_deferred_and_other_events_are_recorded() 
         |error: &DatabaseError| matches!(error, DatabaseError::StockMissing { uid, .. } if *uid == event.uid);
     assert!(is_missing(&fixture.database.coupons(event.uid, 0, 10).await.unwrap_err()));
     assert!(is_missing(&fixture.database.coupons_by_code(event.uid, &[]).await.unwrap_err()));
-    let streamed = fixture.database.stream_coupon_status(event.uid).try_collect::<Vec<_>>().await;
+    let streamed = fixture.database.stream_coupons_with_holders(event.uid).try_collect::<Vec<_>>().await;
     assert!(is_missing(&streamed.unwrap_err()));
     assert!(is_missing(&fixture.database.stream_coupons(event.uid).try_collect::<Vec<_>>().await.unwrap_err()));
 
@@ -100,7 +100,7 @@ async fn record_before_stock_is_generated_is_deferred() {
     let deferred = [RecordOutcome::Deferred(Deferral::StockNotGenerated)];
     assert_eq!(fixture.database.record(&issued).await.unwrap(), deferred);
     assert_eq!(fixture.database.coupons(event.uid, 0, 10).await.unwrap(), []);
-    assert_eq!(fixture.database.stream_coupon_status(event.uid).try_collect::<Vec<_>>().await.unwrap(), []);
+    assert_eq!(fixture.database.stream_coupons_with_holders(event.uid).try_collect::<Vec<_>>().await.unwrap(), []);
     fixture.database.generate_coupons(&event, &batch(0, 3, 0), |_| {}).await.unwrap();
     assert_eq!(fixture.database.record(&issued).await.unwrap(), [RecordOutcome::Recorded]);
 }

@@ -21,9 +21,9 @@ pub struct Durability {
     /// Whether it belongs to a cluster, in which a replica takes over automatically.
     pub is_clustered: bool,
     /// Whether the append-only file is enabled. None: Redis does not report it.
-    pub appends: Option<bool>,
+    pub aof_enabled: Option<bool>,
     /// Whether the last write to that file failed.
-    pub append_failed: bool,
+    pub aof_write_failed: bool,
     /// Its configuration. None: this user may not read it, as with many managed services.
     pub settings: Option<DurabilitySettings>,
 }
@@ -83,8 +83,8 @@ impl Durability {
             is_master: is("role", "master"),
             replicas: lines.get("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or_default(),
             is_clustered: is("cluster_enabled", "1"),
-            appends: lines.get("aof_enabled").map(|enabled| *enabled == "1"),
-            append_failed: lines.get("aof_last_write_status").is_some_and(|status| *status != "ok"),
+            aof_enabled: lines.get("aof_enabled").map(|enabled| *enabled == "1"),
+            aof_write_failed: lines.get("aof_last_write_status").is_some_and(|status| *status != "ok"),
             settings: None,
         }
     }

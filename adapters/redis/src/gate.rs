@@ -42,7 +42,7 @@ impl Stock {
             settings;
         // Closing must not depend on other keys.
         if *gate == Gate::Open {
-            self.list_event(OPERATION, event).await?;
+            self.add_to_event_set(OPERATION, event).await?;
         }
         let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
         let keys = self.keys(event);

@@ -18,7 +18,7 @@ impl Stock {
     /// Later calls that carry another stock epoch are stale.
     pub async fn prepare(&self, event: &EventName, uid: Uuid, stock_epoch: u32) -> Result<Fenced<()>, StockError> {
         const OPERATION: &str = "cannot prepare the event in Redis";
-        self.list_event(OPERATION, event).await?;
+        self.add_to_event_set(OPERATION, event).await?;
         let keys = self.keys(event);
         let (found_uid, found_epoch): (String, String) = (self.scripts.prepare)
             .key(keys.meta)

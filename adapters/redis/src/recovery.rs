@@ -55,7 +55,7 @@ impl Stock {
         recovered: Option<&Recovered>,
     ) -> Result<Fenced<()>, StockError> {
         const OPERATION: &str = "cannot mark Redis as verified";
-        self.list_event(OPERATION, event).await?;
+        self.add_to_event_set(OPERATION, event).await?;
         let keys = self.keys(event);
         let (recovery_id, issued_at_min, total) = match recovered {
             Some(Recovered { recovery, issued_at_min, total }) => {

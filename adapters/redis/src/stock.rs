@@ -75,7 +75,7 @@ impl Stock {
     /// programs call this regularly for every event that they observe: otherwise the outbox of an event whose name was
     /// lost would not be swept.
     pub async fn ensure_listed(&self, event: &EventName) -> Result<bool, StockError> {
-        let is_added = self.list_event("cannot list the event in Redis", event).await?;
+        let is_added = self.add_to_event_set("cannot list the event in Redis", event).await?;
         // The event may have been removed in the meantime.
         if is_added && !self.exists(event).await? {
             self.unlist_event(event).await?;
@@ -95,15 +95,19 @@ impl Stock {
             .map_err(failed(OPERATION))?;
         // The event may have been prepared again in the meantime.
         if self.exists(event).await? {
-            self.list_event(OPERATION, event).await?;
+            self.add_to_event_set(OPERATION, event).await?;
         }
         Ok(())
     }
 
     /// Adds the event to the set of events whose outbox is swept. The set is in another hash slot than the keys of the
     /// event, so no script can write both. Instead, this precedes every call after which a coupon could be issued.
-    pub(crate) async fn list_event(&self, operation: &'static str, event: &EventName) -> Result<bool, StockError> {
-        (self.scripts.list_event)
+    pub(crate) async fn add_to_event_set(
+        &self,
+        operation: &'static str,
+        event: &EventName,
+    ) -> Result<bool, StockError> {
+        (self.scripts.add_to_event_set)
             .key(self.events_key())
             .arg(event.as_str())
             .invoke_async(&mut self.connection())

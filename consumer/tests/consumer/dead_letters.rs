@@ -71,9 +71,9 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
         "unknown_event",
         "unknown_version",
         "unknown_version",
-        "unreadable",
-        "unreadable",
-        "unreadable",
+        "undecodable",
+        "undecodable",
+        "undecodable",
         "user_holds_another",
     ];
     assert_eq!(reasons, expected);

@@ -1,11 +1,11 @@
 //! User authentication.
 
+pub(crate) mod auth_scheme;
 mod crypto;
 mod failure;
 pub(crate) mod flags;
 mod jwks;
 mod jwks_source;
-pub(crate) mod sign_in;
 pub(crate) mod verifier;
 
 use axum::http::{HeaderMap, HeaderName};
@@ -13,9 +13,9 @@ use couponry_domain::UserId;
 use couponry_runtime::{CancellationToken, Health, problem::Problem};
 
 use self::{
+    auth_scheme::AuthScheme,
     failure::{Failure, Reason},
     flags::{IdentityArgs, IdentityError, UserIdentity},
-    sign_in::SignIn,
     verifier::Verifier,
 };
 use crate::metrics::Metrics;
@@ -57,11 +57,11 @@ impl Authenticator {
     }
 
     /// How clients authenticate their user.
-    pub(crate) fn sign_in(&self) -> SignIn {
+    pub(crate) fn auth_scheme(&self) -> AuthScheme {
         match &self.source {
-            Source::Body => SignIn::None,
-            Source::Header(name) => SignIn::Header(name.clone()),
-            Source::Jwt(_) => SignIn::Token,
+            Source::Body => AuthScheme::None,
+            Source::Header(name) => AuthScheme::Header(name.clone()),
+            Source::Jwt(_) => AuthScheme::Token,
         }
     }
 
@@ -89,7 +89,7 @@ impl Authenticator {
 }
 
 fn parse_user(id: String) -> Result<UserId, Problem> {
-    id.try_into().map_err(|error: couponry_domain::identity::InvalidId| Problem::invalid(error.to_string()))
+    id.try_into().map_err(|error: couponry_domain::names::InvalidId| Problem::invalid(error.to_string()))
 }
 
 fn user_in_header(name: &HeaderName, headers: &HeaderMap) -> Result<String, Failure> {

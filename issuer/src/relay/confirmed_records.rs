@@ -9,35 +9,35 @@ use std::{
 
 use couponry_domain::{IssuedCoupon, IssuedRecord, Uuid};
 
-/// The number of records in one generation (a set that is dropped as one): a few megabytes at most.
-const GENERATION_SIZE: usize = 100_000;
+/// The number of records in each bucket (a set that is dropped as one): a few megabytes at most.
+const BUCKET_SIZE: usize = 100_000;
 
 /// A bounded set of the latest confirmed records. A record that is no longer in it is published once more, which is
 /// harmless.
 #[derive(Default)]
 pub(super) struct ConfirmedRecords {
     hasher: RandomState,
-    generations: Mutex<Generations>,
+    buckets: Mutex<Buckets>,
 }
 
 #[derive(Default)]
-struct Generations {
+struct Buckets {
     young: HashSet<u64>,
     old: HashSet<u64>,
 }
 
 impl ConfirmedRecords {
     pub(super) fn remember(&self, records: impl IntoIterator<Item = u64>) {
-        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.young.extend(records);
-        if generations.young.len() >= GENERATION_SIZE {
-            generations.old = mem::take(&mut generations.young);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.young.extend(records);
+        if buckets.young.len() >= BUCKET_SIZE {
+            buckets.old = mem::take(&mut buckets.young);
         }
     }
 
     pub(super) fn contains(&self, record: u64) -> bool {
-        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.young.contains(&record) || generations.old.contains(&record)
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.young.contains(&record) || buckets.old.contains(&record)
     }
 
     pub(super) fn record(&self, record: &IssuedRecord) -> u64 {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn confirmed_records_evict_the_oldest_generation() {
+    fn confirmed_records_evict_the_oldest_bucket() {
         let confirmed = ConfirmedRecords::default();
         let issued = IssuedCoupon {
             user_id: "u1".parse().unwrap(),
@@ -71,7 +71,7 @@ mod tests {
         confirmed.remember([first]);
         assert!(confirmed.contains(first));
         assert!(!confirmed.contains(issuance(2)), "issued again");
-        let many = |from: i64| (from..).take(GENERATION_SIZE - 1).map(issuance);
+        let many = |from: i64| (from..).take(BUCKET_SIZE - 1).map(issuance);
         confirmed.remember(many(10));
         assert!(confirmed.contains(first));
         confirmed.remember(many(10_000_000));

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, Path, rejection::PathRejection},
     http::request::Parts,
 };
-use couponry_domain::{EventName, identity::InvalidId};
+use couponry_domain::{EventName, names::InvalidId};
 use couponry_redis::{Stock, StockError};
 use couponry_runtime::{error_chain, problem::Problem};
 use serde::de::DeserializeOwned;
@@ -71,7 +71,7 @@ pub(super) fn unknown_event(event: &EventName) -> Problem {
 }
 
 pub(super) fn unverified() -> Problem {
-    Problem::unavailable("Issuing is suspended while Redis is verified after a restart. Retry later.")
+    Problem::unavailable("The event is unavailable while Redis is verified after a restart. Retry later.")
 }
 
 pub(super) fn unreadable() -> Problem {

@@ -13,7 +13,7 @@ use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
 use super::app::{App, parse_event, unknown_event, unknown_outcome, unreadable, unverified};
-use crate::batcher::Answer;
+use crate::batcher::IssueResult;
 
 /// A request for a coupon.
 #[derive(Deserialize, ToSchema)]
@@ -123,15 +123,18 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
     let event = parse_event(event)?;
 
     let start = Instant::now();
-    let answer =
-        time::timeout(app.answer_timeout, app.batchers.issue(&event, user)).await.unwrap_or(Answer::UnknownOutcome);
+    let answer = time::timeout(app.answer_timeout, app.batchers.issue(&event, user))
+        .await
+        .unwrap_or(IssueResult::UnknownOutcome);
     app.metrics.issue_request_duration.observe(start.elapsed().as_secs_f64());
     app.metrics.count_request(answer.label());
     match answer {
-        Answer::Decided(outcome) => outcome.try_into().map(Json),
-        Answer::UnknownEvent => Err(unknown_event(&event)),
-        Answer::UnknownOutcome => Err(unknown_outcome()),
-        Answer::Overloaded => Err(Problem::unavailable("Too many requests are waiting for this event. Retry later.")),
+        IssueResult::Decided(outcome) => outcome.try_into().map(Json),
+        IssueResult::UnknownEvent => Err(unknown_event(&event)),
+        IssueResult::UnknownOutcome => Err(unknown_outcome()),
+        IssueResult::Overloaded => {
+            Err(Problem::unavailable("Too many requests are waiting for this event. Retry later."))
+        }
     }
 }
 

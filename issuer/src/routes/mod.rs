@@ -29,7 +29,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let with_request_id = middleware::from_fn_with_state(app.trusted_proxies, request_log::with_request_id);
     let (limits, trusted_proxies) = (app.limits.clone(), app.trusted_proxies);
     // Rendered once: it is the largest response, and any client can request it.
-    let document = Bytes::from(openapi::document(&app.authenticator.sign_in()).to_string());
+    let document = Bytes::from(openapi::document(&app.authenticator.auth_scheme()).to_string());
     let router = Router::new()
         .route("/coupons/issue", post(issue::issue))
         .route("/coupons/{eventId}", get(event::event))

@@ -1,12 +1,12 @@
 //! `/openapi.json`: the documentation of the routes, with the patterns of names and the authentication scheme of this
 //! issuer.
 
-use couponry_domain::identity::{MAX_EVENT_NAME_BYTES, MAX_USER_ID_BYTES};
+use couponry_domain::names::{MAX_EVENT_NAME_BYTES, MAX_USER_ID_BYTES};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{event, issue, user};
-use crate::identity::sign_in::SignIn;
+use crate::identity::auth_scheme::AuthScheme;
 
 /// The parts that are not derived from the routes.
 #[derive(OpenApi)]
@@ -32,7 +32,7 @@ const USER_ID: &str = concat!(
 const AUTHENTICATED: [&str; 2] = ["/paths/~1coupons~1issue/post", "/paths/~1coupons~1{eventId}~1users~1{userId}/get"];
 
 /// The OpenAPI document.
-pub(super) fn document(sign_in: &SignIn) -> Value {
+pub(super) fn document(auth_scheme: &AuthScheme) -> Value {
     let mut document = serde_json::to_value(ApiDoc::openapi()).unwrap_or_default();
     // JSON Schema counts characters, not bytes; a character has at least one byte.
     let event_id = json!({"maxLength": MAX_EVENT_NAME_BYTES, "minLength": 1, "pattern": EVENT_ID});
@@ -50,13 +50,13 @@ pub(super) fn document(sign_in: &SignIn) -> Value {
             }
         }
     }
-    let scheme = match sign_in {
-        SignIn::None => {
+    let scheme = match auth_scheme {
+        AuthScheme::None => {
             add(&mut document, body, &json!({"required": ["userId", "eventId"]}));
             return document;
         }
-        SignIn::Header(name) => json!({"type": "apiKey", "in": "header", "name": name.as_str()}),
-        SignIn::Token => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
+        AuthScheme::Header(name) => json!({"type": "apiKey", "in": "header", "name": name.as_str()}),
+        AuthScheme::Token => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
     };
     // null is treated as a missing value.
     add(&mut document, &format!("{body}/properties/userId"), &json!({"type": ["string", "null"]}));
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn openapi_document_matches_the_snapshot() {
-        let mut document = document(&SignIn::None);
+        let mut document = document(&AuthScheme::None);
         document["info"]["version"] = json!("VERSION");
         insta::assert_yaml_snapshot!("openapi", document);
     }
@@ -90,18 +90,18 @@ mod tests {
     #[test]
     fn openapi_document_describes_the_authentication_scheme() {
         let at = |document: &Value, pointer: &str| document.pointer(pointer).unwrap_or(&Value::Null).clone();
-        let required = |sign_in| at(&document(sign_in), "/components/schemas/IssueRequest/required");
-        assert_eq!(required(&SignIn::None), json!(["userId", "eventId"]));
-        let header = SignIn::Header(HeaderName::from_static("x-user-id"));
-        for sign_in in [&header, &SignIn::Token] {
-            assert_eq!(required(sign_in), json!(["eventId"]));
-            let document = document(sign_in);
+        let required = |auth_scheme| at(&document(auth_scheme), "/components/schemas/IssueRequest/required");
+        assert_eq!(required(&AuthScheme::None), json!(["userId", "eventId"]));
+        let header = AuthScheme::Header(HeaderName::from_static("x-user-id"));
+        for auth_scheme in [&header, &AuthScheme::Token] {
+            assert_eq!(required(auth_scheme), json!(["eventId"]));
+            let document = document(auth_scheme);
             for operation in AUTHENTICATED {
-                assert_eq!(at(&document, operation)["security"], json!([{"user": []}]), "{sign_in:?}");
+                assert_eq!(at(&document, operation)["security"], json!([{"user": []}]), "{auth_scheme:?}");
             }
         }
         assert_eq!(at(&document(&header), "/components/securitySchemes/user/name"), "x-user-id");
-        assert_eq!(at(&document(&SignIn::Token), "/components/securitySchemes/user/scheme"), "bearer");
-        assert!(document(&SignIn::None).pointer("/components/securitySchemes").is_none());
+        assert_eq!(at(&document(&AuthScheme::Token), "/components/securitySchemes/user/scheme"), "bearer");
+        assert!(document(&AuthScheme::None).pointer("/components/securitySchemes").is_none());
     }
 }

@@ -72,7 +72,7 @@ pub(super) async fn user(
         app.verified(&event, found, |lookup| lookup.is_verified)?;
     if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_confirm(acknowledge, uid, entry)) {
         let (event_id, issued) = (event.clone(), entry.issued.clone());
-        let confirmed = app.relay.confirm(&[IssuedRecord { event_id, event_uid: uid, issued }]);
+        let confirmed = app.relay.republish(&[IssuedRecord { event_id, event_uid: uid, issued }]);
         if !matches!(time::timeout(app.answer_timeout, confirmed).await, Ok(Ok(()))) {
             return Err(unknown_outcome());
         }

@@ -37,6 +37,13 @@ pub(crate) struct Comparison {
     pub(crate) suspects: Suspects,
 }
 
+/// Where else a recorded issuance is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presence {
+    pub(crate) in_redis: bool,
+    pub(crate) in_kafka: bool,
+}
+
 /// Entries that did not match when they were first read: they may have been in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
@@ -180,15 +187,16 @@ impl Comparison {
         }
     }
 
-    /// Whether this recorded issuance is also in Redis, and in Kafka. None: it was not recorded yet when Postgres was
-    /// read.
-    pub(crate) fn is_in(&self, issued: &IssuedCoupon) -> Option<(bool, bool)> {
-        self.recorded.marks(issued).map(|marks| (marks & IN_REDIS != 0, marks & IN_KAFKA != 0))
+    /// Where else this recorded issuance is. None: it was not recorded yet when Postgres was read.
+    pub(crate) fn presence_of(&self, issued: &IssuedCoupon) -> Option<Presence> {
+        let marks = self.recorded.marks(issued)?;
+        Some(Presence { in_redis: marks & IN_REDIS != 0, in_kafka: marks & IN_KAFKA != 0 })
     }
 
-    /// Whether all recorded issuances are also in Redis, and in Kafka.
-    pub(crate) fn all_recorded_are_in(&self) -> (bool, bool) {
-        (self.recorded.count(IN_REDIS, 0) == 0, self.recorded.count(IN_KAFKA, 0) == 0)
+    /// Where else all recorded issuances are.
+    pub(crate) fn presence_of_all(&self) -> Presence {
+        let (redis, kafka) = (self.recorded.count(IN_REDIS, 0), self.recorded.count(IN_KAFKA, 0));
+        Presence { in_redis: redis == 0, in_kafka: kafka == 0 }
     }
 
     /// Whether this coupon is in Redis. None: it was not generated yet when the stock was read.

@@ -61,7 +61,7 @@ impl CurrentState {
             return if postgres == redis {
                 Check::Ok
             } else if postgres.coupon == redis.coupon {
-                Check::Discrepancy(Discrepancy::Details { redis, postgres })
+                Check::Discrepancy(Discrepancy::DetailsDiffer { redis, postgres })
             } else {
                 let (user, redis, postgres) = (redis.user_id, redis.coupon, postgres.coupon);
                 in_flight_if_pending(Discrepancy::TwoCoupons { user, redis, postgres })

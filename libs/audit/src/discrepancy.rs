@@ -34,7 +34,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discrepancy {
     /// An opening is stored in Postgres, but Redis does not have it, or has another event of this name.
-    OtherEvent {
+    EventMismatch {
         /// The event that Redis has.
         redis: Option<Uuid>,
     },
@@ -71,7 +71,7 @@ pub enum Discrepancy {
         postgres: CouponCode,
     },
     /// User and coupon are the same, but the discount or the time differs.
-    Details {
+    DetailsDiffer {
         /// The issued coupon in Redis.
         redis: IssuedCoupon,
         /// The issued coupon in Postgres.
@@ -141,12 +141,12 @@ impl Discrepancy {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::OtherEvent { .. } => "otherEvent",
+            Self::EventMismatch { .. } => "eventMismatch",
             Self::StockSize { .. } => "stockSize",
             Self::TwoHolders { .. } => "twoHolders",
             Self::IssuedTwice { .. } => "issuedTwice",
             Self::TwoCoupons { .. } => "twoCoupons",
-            Self::Details { .. } => "details",
+            Self::DetailsDiffer { .. } => "detailsDiffer",
             Self::NotRecorded { .. } => "notRecorded",
             Self::NotInRedis(_) => "notInRedis",
             Self::NotInKafka(_) => "notInKafka",
@@ -168,10 +168,10 @@ impl fmt::Display for Discrepancy {
             write!(f, "coupon {} is issued to {} in {place}", issued.coupon, issued.user_id)
         };
         match self {
-            Self::OtherEvent { redis: None } => {
+            Self::EventMismatch { redis: None } => {
                 f.write_str("the event has a scheduled opening in Postgres, but Redis does not have it")
             }
-            Self::OtherEvent { redis: Some(uid) } => {
+            Self::EventMismatch { redis: Some(uid) } => {
                 write!(f, "Redis has another event of this name, with the uid {uid}")
             }
             Self::StockSize { expected, actual } => {
@@ -190,7 +190,7 @@ impl fmt::Display for Discrepancy {
             Self::TwoCoupons { user, redis, postgres } => {
                 write!(f, "{user} has coupon {redis} in Redis, but {postgres} in Postgres")
             }
-            Self::Details { redis, postgres } => {
+            Self::DetailsDiffer { redis, postgres } => {
                 let (redis_time, postgres_time) = (time(redis.issued_at), time(postgres.issued_at));
                 issued(f, redis, "Redis")?;
                 write!(

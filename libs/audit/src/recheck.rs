@@ -58,7 +58,7 @@ impl Recheck<'_> {
         self.check_recorded().await?;
         self.check_generated().await?;
         self.check_stock().await?;
-        let in_flight = self.check_until_settled(timeout).await?;
+        let in_flight = self.recheck_until_drained(timeout).await?;
         Ok((self.comparison, in_flight))
     }
 
@@ -68,9 +68,9 @@ impl Recheck<'_> {
 
     /// Checks recorded issuances that are not in Redis or not in Kafka.
     async fn check_recorded(&mut self) -> Result<(), AuditError> {
-        let (all_in_redis, all_in_kafka) = self.comparison.all_recorded_are_in();
-        let check_redis = self.observed.is_some() && !all_in_redis;
-        let check_kafka = self.comparison.counts.topic_is_complete && !all_in_kafka;
+        let all = self.comparison.presence_of_all();
+        let check_redis = self.observed.is_some() && !all.in_redis;
+        let check_kafka = self.comparison.counts.topic_is_complete && !all.in_kafka;
         if !check_redis && !check_kafka {
             return Ok(());
         }
@@ -80,11 +80,11 @@ impl Recheck<'_> {
         while let Some(issuance) = issuances.try_next().await? {
             let issued = issuance.issued;
             // None: it was recorded after Postgres was read.
-            let Some((is_in_redis, is_in_kafka)) = self.comparison.is_in(&issued) else { continue };
-            if check_kafka && !is_in_kafka {
+            let Some(presence) = self.comparison.presence_of(&issued) else { continue };
+            if check_kafka && !presence.in_kafka {
                 self.add(Discrepancy::NotInKafka(issued.clone()));
             }
-            if check_redis && !is_in_redis {
+            if check_redis && !presence.in_redis {
                 missing.push(issued);
             }
             if missing.len() == PAGE {
@@ -263,7 +263,7 @@ impl Recheck<'_> {
     }
 
     /// Checks the suspects in flight until none is left, the backlog is empty, or the timeout has passed.
-    async fn check_until_settled(&mut self, timeout: Duration) -> Result<InFlight, AuditError> {
+    async fn recheck_until_drained(&mut self, timeout: Duration) -> Result<InFlight, AuditError> {
         let until = Instant::now() + timeout;
         loop {
             // Read before the suspects: with an empty backlog, a suspect that is still missing will not arrive.

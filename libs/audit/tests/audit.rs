@@ -254,7 +254,7 @@ async fn audit_reports_event_missing_in_redis() {
     let fixture = Fixture::recorded().await;
     redis(&["DEL", &fixture.key("Meta"), &fixture.key("Queue"), &fixture.key("Issued")]);
     let (kinds, messages) = fixture.discrepancies().await;
-    assert_eq!(kinds, ["otherEvent"], "{messages}");
+    assert_eq!(kinds, ["eventMismatch"], "{messages}");
     assert_eq!(messages, "the event has a scheduled opening in Postgres, but Redis does not have it");
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     code::CouponCode,
-    identity::{EventName, UserId},
+    names::{EventName, UserId},
     record::IssuedRecord,
 };
 
@@ -24,7 +24,7 @@ pub fn parse_names(text: &str) {
     if let Ok(event) = text.parse::<EventName>() {
         assert_eq!(event.as_str(), text);
         // It is written between the braces of a Redis key.
-        assert!(!text.is_empty() && text.len() <= 253 && !text.contains(['{', '}', ':']));
+        assert!(!text.is_empty() && text.len() <= 63 && !text.contains(['{', '}', ':']));
     }
 }
 

@@ -1,5 +1,5 @@
 //! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), generated
-//! ([`code`], [`coupon_batch`]) and issued ([`window`]), which names are valid ([`identity`]), and the record of an
+//! ([`code`], [`coupon_batch`]) and issued ([`window`]), which names are valid ([`names`]), and the record of an
 //! issued coupon ([`record`], the Kafka contract).
 
 pub mod acknowledge;
@@ -9,7 +9,7 @@ pub mod coupon_batch;
 pub mod discount;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
-pub mod identity;
+pub mod names;
 mod permutation;
 pub mod record;
 pub mod window;
@@ -19,7 +19,7 @@ pub use allocation::Share;
 pub use code::{CodeFormat, Seed};
 pub use coupon_batch::{Coupon, CouponBatch};
 pub use discount::{Discount, DiscountType};
-pub use identity::{EventName, UserId};
+pub use names::{EventName, UserId};
 pub use record::{IssuedCoupon, IssuedRecord};
 pub use uuid::Uuid;
 pub use window::{Gate, Window, WindowState};

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     code::CouponCode,
     discount::{Discount, DiscountType},
-    identity::{EventName, UserId},
+    names::{EventName, UserId},
 };
 
 /// The Kafka header with the schema version of a record.

@@ -65,7 +65,7 @@ pub struct HttpServer {
     /// Maximum number of connections. Further connections wait until one is closed.
     pub max_connections: usize,
     /// Whether requests carry the address of the peer as [`ConnectInfo`].
-    pub with_peers: bool,
+    pub needs_peer_address: bool,
     /// When cancelled, each response closes its connection.
     pub draining: CancellationToken,
     /// When cancelled, no connection is accepted any more.
@@ -77,7 +77,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     HttpServer {
         keep_alive: KEEP_ALIVE,
         max_connections: MAX_CONNECTIONS,
-        with_peers: false,
+        needs_peer_address: false,
         draining: shutdown.clone(),
         stop: shutdown,
     }
@@ -88,7 +88,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 impl HttpServer {
     /// Serves `router` until the stop, then finishes the requests in progress.
     pub async fn run(self, listener: TcpListener, router: Router) {
-        let Self { keep_alive, max_connections, with_peers, draining, stop } = self;
+        let Self { keep_alive, max_connections, needs_peer_address, draining, stop } = self;
         let router = TowerToHyperService::new(router);
         let graceful = GracefulShutdown::new();
         let mut slots = Slots::new(max_connections);
@@ -115,7 +115,7 @@ impl HttpServer {
             let router = router.clone();
             let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
                 phase.begin_request();
-                if with_peers {
+                if needs_peer_address {
                     request.extensions_mut().insert(ConnectInfo(peer));
                 }
                 let (phase, draining, response) = (phase.clone(), draining.clone(), router.call(request));

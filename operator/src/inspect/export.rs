@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use couponry_domain::{IssuedCoupon, Uuid};
-use couponry_postgres::{CouponStatus, Database, Issuance};
+use couponry_postgres::{CouponWithHolder, Database, Issuance};
 use couponry_runtime::telemetry::TelemetryArgs;
 use couponry_settings::PostgresSettings;
 use futures::TryStreamExt as _;
@@ -63,9 +63,9 @@ impl Export {
         match self.rows {
             Rows::Coupons => {
                 csv.write_record(["couponKey", "discountType", "discountAmount", "issued", "userId", "issuedAt"])?;
-                let mut coupons = database.stream_coupon_status(uid);
+                let mut coupons = database.stream_coupons_with_holders(uid);
                 while let Some(coupon) = coupons.try_next().await? {
-                    let CouponStatus { ordinal: _, code, discount, holder } = coupon;
+                    let CouponWithHolder { ordinal: _, code, discount, holder } = coupon;
                     let amount = discount.value.to_string();
                     let issued = if holder.is_some() { "true" } else { "false" };
                     let at = holder.as_ref().map_or_else(String::new, |(_, at)| rfc3339(*at));

@@ -26,7 +26,7 @@ pub(super) struct Balance {
     issued: u64,
     recorded: u64,
     /// How many entries are marked `COMPLETED` in Redis, read before Postgres.
-    known_recorded: u64,
+    marked_recorded: u64,
     voided: u64,
     /// How many coupons exist twice, for example because two users received the same one.
     duplicated: u64,
@@ -59,7 +59,7 @@ impl Balance {
             available: own.available,
             issued: own.issued,
             recorded: observed.recorded,
-            known_recorded: observed.known_recorded,
+            marked_recorded: observed.marked_recorded,
             voided: own.voided_count(),
             duplicated: own.duplicated_count(),
         })
@@ -87,7 +87,7 @@ impl Balance {
 
     /// None: the counts match.
     pub(super) fn imbalance(&self) -> Option<Imbalance> {
-        let Self { generated, loaded, available, issued, recorded, known_recorded, voided, duplicated } = *self;
+        let Self { generated, loaded, available, issued, recorded, marked_recorded, voided, duplicated } = *self;
         let missing = self.missing();
         let mut findings = Vec::new();
         if missing != 0 {
@@ -120,9 +120,9 @@ impl Balance {
                 "{recorded} issuances are recorded in Postgres, but only {issued} coupons are issued in Redis."
             ));
         }
-        if known_recorded > recorded {
+        if marked_recorded > recorded {
             findings.push(format!(
-                "{known_recorded} coupons are marked as recorded in Redis, but only {recorded} of them are recorded \
+                "{marked_recorded} coupons are marked as recorded in Redis, but only {recorded} of them are recorded \
                  in Postgres."
             ));
         }
@@ -134,7 +134,7 @@ impl Balance {
             + duplicated
             + loaded.saturating_sub(generated)
             + recorded.saturating_sub(issued)
-            + known_recorded.saturating_sub(recorded);
+            + marked_recorded.saturating_sub(recorded);
         Some(Imbalance { coupons, message: findings.join(" ") })
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         available: 60,
         issued: 40,
         recorded: 30,
-        known_recorded: 20,
+        marked_recorded: 20,
         voided: 0,
         duplicated: 0,
     };
@@ -166,10 +166,10 @@ mod tests {
     #[test]
     fn balance_while_coupons_move_has_no_imbalance() {
         for (case, balance) in [
-            ("nothing issued", Balance { available: 100, issued: 0, recorded: 0, known_recorded: 0, ..BALANCED }),
+            ("nothing issued", Balance { available: 100, issued: 0, recorded: 0, marked_recorded: 0, ..BALANCED }),
             ("partly recorded", BALANCED),
-            ("all recorded", Balance { recorded: 40, known_recorded: 40, ..BALANCED }),
-            ("recorded after Redis was read", Balance { recorded: 40, known_recorded: 0, ..BALANCED }),
+            ("all recorded", Balance { recorded: 40, marked_recorded: 40, ..BALANCED }),
+            ("recorded after Redis was read", Balance { recorded: 40, marked_recorded: 0, ..BALANCED }),
             ("voided", Balance { issued: 38, voided: 2, ..BALANCED }),
             ("partly loaded", Balance { loaded: 50, available: 10, ..BALANCED }),
         ] {

@@ -78,16 +78,21 @@ pub(super) async fn execute(
             stock.set_gate(name, uid, &settings).await?;
         }
         Step::RemoveStockEpoch(stock_epoch) => {
-            let removed = stock.remove_stock_epoch(name, *uid, stock_epoch).await?;
-            tracing::info!(stock_epoch, removed, "previous stock epoch removed from Redis");
+            if stock.remove_stock_epoch(name, *uid, stock_epoch).await? {
+                tracing::info!(stock_epoch, "previous stock epoch removed from Redis");
+            }
         }
         Step::RemovePredecessor(uid) => {
-            let removed = stock.remove(name, uid).await?;
-            tracing::info!(predecessor = %uid, removed, "deleted event of the same name removed from Redis");
+            if stock.remove(name, uid).await? {
+                tracing::info!(predecessor = %uid, "deleted event of the same name removed from Redis");
+            }
         }
         Step::Retire => {
-            let retired = stock.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?;
-            tracing::info!(?retired, "coupons of the finished event removed from Redis");
+            if let Fenced::Applied(_) =
+                stock.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?
+            {
+                tracing::info!("coupons of the finished event removed from Redis");
+            }
         }
         Step::DiscardStock => {
             database.discard_stock(observed.stored()?).await?;

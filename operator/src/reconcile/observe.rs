@@ -15,7 +15,7 @@ pub(super) struct ObservedState {
     /// The event in Postgres.
     pub(super) stored: Option<StoredEvent>,
     /// How many coupons Redis knew to be recorded, read before Postgres.
-    pub(super) known_recorded: u64,
+    pub(super) marked_recorded: u64,
     /// How many issuances are recorded in Postgres.
     pub(super) recorded: u64,
     /// The event of this name in Redis, which may be another one.
@@ -72,7 +72,7 @@ impl ObservedState {
 pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result<ObservedState, ReconcileError> {
     let Context { database, stock, .. } = context;
     let first = stock.observe(&desired.name).await?.filter(|first| first.uid == desired.uid);
-    let known_recorded = first.map_or(0, |first| first.completed);
+    let marked_recorded = first.map_or(0, |first| first.completed);
     let recorded = database.recorded_count(desired.uid).await?;
     let mut redis = stock.observe(&desired.name).await?;
     let stored = database.event(desired.uid).await?;
@@ -106,7 +106,7 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         Some(own) => context.recording.poll(own, recorded).await,
         None => RecordingState::default(),
     };
-    Ok(ObservedState { stored, known_recorded, recorded, redis, name_conflict, drain, recording })
+    Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording })
 }
 
 /// Reads the owner of the name from the API server after the other event was observed in Redis: if it is this event,

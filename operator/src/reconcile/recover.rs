@@ -18,7 +18,7 @@
 use std::time::Instant;
 
 use couponry_domain::{Coupon, Gate, IssuedCoupon};
-use couponry_postgres::{CouponStatus, DatabaseError, StoredEvent};
+use couponry_postgres::{CouponWithHolder, DatabaseError, StoredEvent};
 use couponry_redis::{Fenced, IssuedEntry, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 use futures::TryStreamExt as _;
 
@@ -130,7 +130,7 @@ fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
 }
 
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: there is nothing to
-/// recover, or another operator is recovering the event, too.
+/// recover, or another operator is recovering the event concurrently.
 async fn begin(
     own: &Observed,
     desired: &DesiredState,
@@ -153,7 +153,7 @@ async fn begin(
 }
 
 /// Fills Redis from Postgres: recorded coupons with their holders, the others into the queue in stock order. Returns
-/// how many, or None if another operator is recovering the event, too.
+/// how many, or None if another operator is recovering the event concurrently.
 async fn restore(
     own: &Observed,
     recovery: &Recovery,
@@ -164,13 +164,13 @@ async fn restore(
     writer: &mut StatusWriter<'_>,
 ) -> Result<Option<u64>, ReconcileError> {
     let total = stored.generated();
-    let mut coupons = context.database.stream_coupon_status(own.uid).try_chunks(MAX_RESTORED);
+    let mut coupons = context.database.stream_coupons_with_holders(own.uid).try_chunks(MAX_RESTORED);
     let mut reported_at = Instant::now();
     let mut next = 0;
     while let Some(chunk) = coupons.try_next().await.map_err(|error| error.1)? {
         let first = next;
         let (mut available, mut issued) = (Vec::with_capacity(chunk.len()), Vec::new());
-        for CouponStatus { ordinal, code: coupon, discount, holder } in chunk {
+        for CouponWithHolder { ordinal, code: coupon, discount, holder } in chunk {
             if ordinal != next {
                 return Err(ReconcileError::MissingCoupon(next));
             }

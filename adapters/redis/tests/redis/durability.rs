@@ -13,7 +13,7 @@ async fn durability(stock: &Stock) -> Vec<Durability> {
 fn safe() -> Durability {
     Durability {
         is_master: true,
-        appends: Some(true),
+        aof_enabled: Some(true),
         settings: Some(DurabilitySettings {
             appendfsync: "always".to_owned(),
             maxmemory_policy: "noeviction".to_owned(),
@@ -42,7 +42,7 @@ async fn durability_returns_current_settings() {
         maxmemory_policy: "allkeys-lru".to_owned(),
         min_replicas_to_write: 1,
     };
-    assert_eq!(found, [Durability { appends: Some(false), settings: Some(settings), ..safe() }]);
+    assert_eq!(found, [Durability { aof_enabled: Some(false), settings: Some(settings), ..safe() }]);
 }
 
 #[tokio::test]

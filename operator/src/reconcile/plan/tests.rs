@@ -76,7 +76,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
 
 fn observed(stored: Option<StoredEvent>, redis: Option<Observed>) -> ObservedState {
     let recording = RecordingState::default();
-    ObservedState { stored, known_recorded: 0, recorded: 0, redis, name_conflict: None, drain: None, recording }
+    ObservedState { stored, marked_recorded: 0, recorded: 0, redis, name_conflict: None, drain: None, recording }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {

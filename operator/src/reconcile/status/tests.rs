@@ -63,7 +63,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
     };
     ObservedState {
         stored: Some(stored),
-        known_recorded: recorded,
+        marked_recorded: recorded,
         recorded,
         redis: Some(redis),
         name_conflict: None,

@@ -66,7 +66,7 @@ impl Model {
         let recorded = if drain.is_some() { self.returned } else { 0 };
         ObservedState {
             stored: self.stored.clone(),
-            known_recorded: 0,
+            marked_recorded: 0,
             recorded,
             redis,
             name_conflict: None,
@@ -83,12 +83,12 @@ impl Model {
                 event.policy_name.clone_from(&desired.policy_name);
                 event.generation = desired.generation;
             }
-            Step::GenerateStock(lot) => {
+            Step::GenerateStock(batch) => {
                 let event = self.stored.as_mut().unwrap();
-                assert_eq!(event.generated(), lot.first_ordinal);
-                for (discount, count) in lot.counts {
+                assert_eq!(event.generated(), batch.first_ordinal);
+                for (discount, count) in batch.counts {
                     match event.stock.iter_mut().find(|(known, _)| *known == discount) {
-                        Some((_, held)) => *held += count,
+                        Some((_, existing)) => *existing += count,
                         None => event.stock.push((discount, count)),
                     }
                 }
@@ -124,7 +124,7 @@ impl Model {
             }
             Step::ScheduleOpening { at, is_final } => {
                 let event = self.stored.as_mut().unwrap();
-                event.opened_at = Some(event.opened_at.map_or(at, |noted| noted.min(at)));
+                event.opened_at = Some(event.opened_at.map_or(at, |current| current.min(at)));
                 event.is_opening_final |= is_final;
             }
             Step::WithdrawOpening => {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The maximum length of a userId, in bytes of UTF-8.
 pub const MAX_USER_ID_BYTES: usize = 256;
 
-/// The maximum length of an eventId: that of a resource name in Kubernetes. The rules of the CRD allow 63.
-pub const MAX_EVENT_NAME_BYTES: usize = 253;
+/// The maximum length of an eventId, which the CRD enforces for the names of its objects.
+pub const MAX_EVENT_NAME_BYTES: usize = 63;
 
 /// The id of a user: 1 to 256 bytes of UTF-8 without control characters, leading or trailing white space.
 ///
@@ -41,8 +41,8 @@ pub enum InvalidId {
     UserIdSurroundingSpace,
     /// The eventId is not a valid name of a Kubernetes resource.
     #[error(
-        "eventId is not a valid name of a CouponEvent: it has 1 to 63 characters a-z, 0-9, '-' and '.', and begins \
-         and ends with a letter or digit"
+        "eventId is not a valid name of a CouponEvent: it has 1 to {MAX_EVENT_NAME_BYTES} characters a-z, 0-9, '-' \
+         and '.', and begins and ends with a letter or digit"
     )]
     EventName,
 }

@@ -4,7 +4,7 @@ use axum::http::HeaderName;
 
 /// How clients authenticate their user.
 #[derive(Clone, Debug)]
-pub(crate) enum SignIn {
+pub(crate) enum AuthScheme {
     /// No authentication: the user id is taken from the request.
     None,
     /// With this header, which a proxy sets.
