@@ -61,7 +61,7 @@ impl Metrics {
         );
         registry.register(
             "coupons_returned",
-            "Coupons returned to the stock because their user holds another coupon",
+            "Coupons returned to the queue because their user holds another coupon",
             coupons_returned,
         );
         registry.register("batch_messages", "Messages per batch", batch_messages);

@@ -8,7 +8,7 @@
 
 use couponry_crds::{CouponEvent, Issuance, status::condition};
 use couponry_domain::{Gate, Window};
-use couponry_redis::GateSettings;
+use couponry_redis::{Fenced, GateSettings};
 use couponry_runtime::error_chain;
 use kube::ResourceExt as _;
 
@@ -25,7 +25,8 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
         if own.uid != uid || own.gate != Gate::Open || own.generation > generation {
             return Ok(false);
         }
-        let window = Window { start: own.window.start, ..event.spec.window() };
+        let end = [own.window.end, event.spec.window().end].into_iter().flatten().min();
+        let window = Window { start: own.window.start, end };
         let settings = GateSettings {
             gate,
             window,
@@ -34,7 +35,7 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
             stock_epoch: own.stock_epoch,
             total: own.loaded,
         };
-        context.stock.set_gate(&name, uid, &settings).await.map(|_| true)
+        context.stock.set_gate(&name, uid, &settings).await.map(|set| set == Fenced::Applied(gate))
     };
     match restricted.await {
         Ok(true) => tracing::info!(event = event.name_any(), gate = gate.as_str(), "gate set"),

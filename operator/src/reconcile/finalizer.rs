@@ -93,7 +93,8 @@ pub(crate) async fn cleanup(
             Ok(backlog) => publish_incomplete(&event, context, &describe(backlog)).await,
             Err(error) => publish_incomplete(&event, context, &error_chain(&error)).await,
         }
-        event = report_waiting(event, context, "its data is being removed").await?;
+        event = report_deleting(event, context, "The event is being deleted: its data is being removed.".to_owned())
+            .await?;
         match remove_data(&event, context, uid, &name).await {
             Ok(()) => {}
             Err(error) if context.transient.drain_elapsed(&key) >= drain_timeout => {
@@ -177,11 +178,20 @@ fn describe(Backlog { outbox, unrecorded }: Backlog) -> String {
 
 /// Returns the event with the status that was written.
 async fn report_waiting(event: CouponEvent, context: &Context, cause: &str) -> Result<CouponEvent, ReconcileError> {
-    let generation = event.metadata.generation.unwrap_or_default();
     let message = format!(
         "The event is being deleted: {cause}. The deletion continues as soon as this is resolved, and after the drain \
          timeout in any case."
     );
+    report_deleting(event, context, message).await
+}
+
+/// Returns the event with the status that was written.
+async fn report_deleting(
+    event: CouponEvent,
+    context: &Context,
+    message: String,
+) -> Result<CouponEvent, ReconcileError> {
+    let generation = event.metadata.generation.unwrap_or_default();
     let mut writer = StatusWriter::new(context, event);
     writer.report_blocked(generation, &Blocker::new(reason::DELETING, message)).await?;
     Ok(writer.into_event())

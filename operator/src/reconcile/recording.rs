@@ -14,7 +14,9 @@
 //! used.
 //!
 //! # Caveats
-//! While coupons are issued, recorded ones count for stranded ones, so those may be found only when issuing is slower.
+//! Only counts are compared. While issuing continues, issuances recorded after the probe hide stranded ones, so these
+//! may be found only when issuing slows down.
+//!
 //! After a restart of the operator, ages start anew.
 
 use std::{
@@ -33,7 +35,8 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// The message of the condition `Recorded` then. Without the age, which would change with every observation.
 pub(super) const STALLED_MESSAGE: &str = "Issued coupons have not been recorded in Postgres for more than 30 seconds. \
-     Check the consumers, Kafka and Postgres. The operator sends issuances again of which no record is in flight.";
+     Check the consumers, Kafka and Postgres. If no record of an issuance is in flight, the operator sends or \
+     records it again.";
 /// From this age on, stranded issuances are looked for. Until then nothing is requested from Kafka.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 /// The longest delay before stranded issuances are looked for again, if recording them has failed.
@@ -67,7 +70,7 @@ struct Recording {
     /// Times and numbers of issued coupons, both ascending, of which not all are recorded.
     samples: VecDeque<(Instant, u64)>,
     probe: Option<Probe>,
-    /// How often stranded issuances were recorded, or sent, since everything was recorded.
+    /// How often stranded issuances were recorded, or sent, since the last time at which everything was recorded.
     repairs: u32,
     /// When they may be looked for again.
     next_probe: Option<Instant>,
@@ -125,7 +128,7 @@ impl RecordingTracker {
     }
 
     /// Stranded issuances are about to be recorded, or sent. They are looked for again after a delay that doubles each
-    /// time. Returns how often this was done since everything was recorded.
+    /// time. Returns how often this was done since the last time at which everything was recorded.
     pub(super) fn record_repair(&self, uid: Uuid) -> u32 {
         let mut all = self.lock();
         let recording = all.entry(uid).or_default();
