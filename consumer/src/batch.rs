@@ -107,7 +107,7 @@ impl Decoded {
     }
 }
 
-/// The new status in Redis, or None to leave it unchanged. A coupon returns to the stock only if it is known to exist
+/// The new status in Redis, or None to leave it unchanged. A coupon returns to the queue only if it is known to exist
 /// in Postgres with this discount and has no holder.
 fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
     let outcome = match result {

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use couponry_domain::Uuid;
 use couponry_kafka::Message;
 
-/// Beyond this number of deferred records, nothing more is consumed. A record takes some hundred bytes.
+/// Beyond this number of deferred records, nothing more is consumed. A record takes a few hundred bytes.
 const MAX_RECORDS: usize = 50_000;
 
-/// Beyond this number of uncommitted batches, nothing more is consumed. A batch takes some ten bytes per partition.
+/// Beyond this number of uncommitted batches, nothing more is consumed. A batch takes some tens of bytes per partition.
 const MAX_BATCHES: usize = 100_000;
 
 /// A message whose record is deferred.

@@ -217,7 +217,7 @@ impl Batcher {
                 IssueOutcome::Issued(_) => (Confirmation::Batch, None),
                 // A second request of the same user in this batch: its record is in the batch.
                 IssueOutcome::Duplicate(entry) if issued.contains(&entry.issued.coupon) => (Confirmation::Batch, None),
-                IssueOutcome::Duplicate(entry) if self.relay.must_confirm(acknowledge, event_uid, entry) => {
+                IssueOutcome::Duplicate(entry) if self.relay.must_republish(acknowledge, event_uid, entry) => {
                     let (event_id, issued) = (event.clone(), entry.issued.clone());
                     (Confirmation::Republished, Some(IssuedRecord { event_id, event_uid, issued }))
                 }

@@ -120,24 +120,24 @@ impl Relay {
         event: &EventName,
         entry: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
-        let records: Vec<u64> = entry.records.iter().map(|record| self.confirmed_records.record(record)).collect();
+        let records: Vec<u64> = entry.records.iter().map(|record| self.confirmed_records.fingerprint(record)).collect();
         let (published, confirmed) = (self.publish(event, entry), self.confirmed_records.clone());
         async move { published.await.inspect(|()| confirmed.remember(records)) }
     }
 
-    /// Whether [`Relay::confirm`] is required before the coupon is returned to its holder: the event acknowledges
+    /// Whether [`Relay::republish`] is required before the coupon is returned to its holder: the event acknowledges
     /// after Kafka, and this issuer does not know of a confirmation.
-    pub(crate) fn must_confirm(&self, acknowledge: Acknowledge, event: Uuid, entry: &IssuedEntry) -> bool {
+    pub(crate) fn must_republish(&self, acknowledge: Acknowledge, event: Uuid, entry: &IssuedEntry) -> bool {
         acknowledge == Acknowledge::Kafka
             && entry.status == Status::Pending
-            && !self.confirmed_records.contains(self.confirmed_records.issuance(event, &entry.issued))
+            && !self.confirmed_records.contains(self.confirmed_records.issuance_fingerprint(event, &entry.issued))
     }
 
     /// Ensures that Kafka has these records by publishing them again: the issuer that issued the coupons may have
     /// crashed.
     pub(crate) fn republish(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let (sent, confirmed) = (self.send(records), self.confirmed_records.clone());
-        let records: Vec<u64> = records.iter().map(|record| self.confirmed_records.record(record)).collect();
+        let records: Vec<u64> = records.iter().map(|record| self.confirmed_records.fingerprint(record)).collect();
         async move { sent.await.inspect(|()| confirmed.remember(records)) }
     }
 

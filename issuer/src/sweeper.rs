@@ -6,8 +6,8 @@
 //!
 //! # Guarantees
 //! Every entry older than `takeover_after` is published again until Kafka confirms it; while Redis is not verified,
-//! every entry is, because a recovery waits for an empty outbox. A lease ensures that one issuer at a time sweeps an
-//! event, so that usually only one issuer publishes an entry of another one. An entry that cannot be decoded or
+//! every entry is, because a recovery waits for an empty outbox. A lease is held by one issuer at a time, so an entry
+//! is usually published by at most one issuer besides the one that wrote it. An entry that cannot be decoded or
 //! published, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats

@@ -41,7 +41,7 @@ pub struct Observed {
     pub voided: i64,
     /// For a retired event, its gate before it was retired. The gate is closed now.
     pub retired: Option<Gate>,
-    /// How many batches of records are not yet confirmed by Kafka.
+    /// How many outbox entries Kafka has not confirmed yet.
     pub outbox: u64,
     /// The clock of Redis, in milliseconds since the Unix epoch.
     pub now: i64,

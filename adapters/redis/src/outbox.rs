@@ -1,4 +1,4 @@
-//! The outbox: batches of records that Kafka has not confirmed.
+//! The outbox: entries with records that Kafka has not confirmed.
 //!
 //! # Guarantees
 //! The atomic step that issues coupons writes the entry with their records. It is deleted after the brokers have
@@ -36,7 +36,7 @@ pub struct OutboxId {
 pub struct OutboxEntry {
     /// Its id.
     pub id: OutboxId,
-    /// The issued records.
+    /// The records of the issued coupons.
     pub records: Vec<IssuedRecord>,
 }
 

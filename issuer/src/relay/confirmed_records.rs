@@ -40,12 +40,12 @@ impl ConfirmedRecords {
         buckets.young.contains(&record) || buckets.old.contains(&record)
     }
 
-    pub(super) fn record(&self, record: &IssuedRecord) -> u64 {
-        self.issuance(record.event_uid, &record.issued)
+    pub(super) fn fingerprint(&self, record: &IssuedRecord) -> u64 {
+        self.issuance_fingerprint(record.event_uid, &record.issued)
     }
 
     /// Includes the time, because a cancelled coupon may be issued again.
-    pub(super) fn issuance(&self, event: Uuid, issued: &IssuedCoupon) -> u64 {
+    pub(super) fn issuance_fingerprint(&self, event: Uuid, issued: &IssuedCoupon) -> u64 {
         self.hasher.hash_one((event, issued.coupon.as_str(), issued.issued_at))
     }
 }
@@ -65,7 +65,8 @@ mod tests {
             discount: Discount { kind: DiscountType::Percent, value: 10 },
             issued_at: 0,
         };
-        let issuance = |issued_at| confirmed.issuance(Uuid::nil(), &IssuedCoupon { issued_at, ..issued.clone() });
+        let issuance =
+            |issued_at| confirmed.issuance_fingerprint(Uuid::nil(), &IssuedCoupon { issued_at, ..issued.clone() });
         let first = issuance(1);
         assert!(!confirmed.contains(first));
         confirmed.remember([first]);

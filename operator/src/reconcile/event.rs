@@ -20,7 +20,7 @@ use crate::{
         progress::Progress,
         status_writer::StatusWriter,
         step::Plan,
-        timing::{self, ACTIVE_INTERVAL, MAX_DURATION, MAX_OBSERVATION_SHARE, UNVERIFIED_INTERVAL, next_check},
+        timing::{self, ACTIVE_INTERVAL, MAX_DURATION, MIN_DELAY_PER_OBSERVATION, UNVERIFIED_INTERVAL, next_check},
     },
 };
 
@@ -73,7 +73,7 @@ async fn run_steps(
     for steps in 0.. {
         let observation_started = Instant::now();
         let observed = observe(context, desired).await?;
-        let min_interval = observation_started.elapsed() * MAX_OBSERVATION_SHARE;
+        let min_interval = observation_started.elapsed() * MIN_DELAY_PER_OBSERVATION;
         context.metrics.set_oldest_unrecorded(desired.name.as_str(), observed.recording.oldest);
         let is_balanced = writer.check_balance(desired, &observed);
         let planned = plan(desired, &observed);
@@ -146,8 +146,8 @@ async fn report_preload(
     writer.report(desired, observed, progress).await
 }
 
-/// When to check an event again that is in the same state as when nothing was left to do about it. None: a complete
-/// observation is required.
+/// When to check the event again, if it is still in the state in which no step was left. None: a complete observation
+/// is required.
 async fn check_quiet(desired: &DesiredState, context: &Context) -> Result<Option<Duration>, ReconcileError> {
     if !context.quiet.contains(desired.uid, desired.generation) {
         return Ok(None);

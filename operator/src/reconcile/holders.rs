@@ -1,8 +1,8 @@
 //! Records issuances that Redis holds and Postgres does not have.
 //!
-//! Those that may not be in Kafka are sent there, through the outbox, and the consumers record them. The others are
-//! recorded directly: Redis marks them as recorded, so Postgres has lost them, or the consumers would reject them
-//! because they are from before the record cutoff, or have done so.
+//! Those of which Kafka possibly has no record are sent there, through the outbox, and the consumers record them. The
+//! others are recorded directly: Redis marks them as recorded, so Postgres has lost them, or the consumers would reject
+//! them because they are from before the record cutoff, or have done so.
 //!
 //! # Guarantees
 //! Only free users and coupons are recorded. After a recovery of Redis has started, nothing is recorded directly any
@@ -23,7 +23,7 @@ use crate::{
 /// about 100 bytes each.
 pub(super) const MAX_RESENT: u64 = 1_000_000;
 
-/// How issuances are recorded that may not be in Kafka.
+/// How to record issuances of which Kafka possibly has no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// By the consumers.

@@ -7,7 +7,8 @@
 //! 2. [`desired_state`]: reads the manifest.
 //! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
 //! 4. [`plan`]: decides on the next [`step`], without I/O. Uses [`balance`], [`state`] and [`gate`].
-//! 5. [`execute`]: applies the step. Uses [`preload_queue`], [`recover`] and [`holders`].
+//! 5. [`execute`]: applies the step, for a preload after [`event`] has acquired a permit from [`preload_queue`]. Uses
+//!    [`recover`] and [`holders`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
 //! Steps 3 to 5 repeat until no step is left; [`quiet`] skips them while nothing changes. [`manifest_change`] ends a

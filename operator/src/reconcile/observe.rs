@@ -1,4 +1,5 @@
-//! Reads the state of an event from the stores.
+//! Reads the state of an event from the stores. It also adds the event to the set of events and marks it as active in
+//! Redis.
 
 use couponry_domain::{EventName, Uuid};
 use couponry_postgres::{Database, StoredEvent};
@@ -14,7 +15,7 @@ use crate::{
 pub(super) struct ObservedState {
     /// The event in Postgres.
     pub(super) stored: Option<StoredEvent>,
-    /// How many coupons Redis knew to be recorded, read before Postgres.
+    /// How many entries were marked `COMPLETED` in Redis, read before Postgres.
     pub(super) marked_recorded: u64,
     /// How many issuances are recorded in Postgres.
     pub(super) recorded: u64,
@@ -131,7 +132,7 @@ async fn classify_conflict(
 /// Issuances that are not recorded yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backlog {
-    /// Outbox batches that Kafka has not acknowledged yet.
+    /// Outbox entries that Kafka has not confirmed yet.
     pub(super) outbox: u64,
     /// Issued coupons that are not recorded in Postgres.
     pub(super) unrecorded: u64,

@@ -46,7 +46,7 @@ pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
     }
 }
 
-/// Whether the event is over, its retention period has passed, and all issued coupons are recorded, and the counts
+/// Whether the event is over, its retention period has passed, all issued coupons are recorded, and the counts
 /// match.
 fn is_retirement_due(desired: &DesiredState, observed: &ObservedState) -> bool {
     let (Some(own), Some(stored)) = (observed.redis_event(desired), &observed.stored) else { return false };

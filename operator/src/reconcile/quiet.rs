@@ -4,7 +4,8 @@
 //! nothing was left to record then, Postgres has not changed either.
 //!
 //! # Guarantees
-//! A complete observation takes place at least every [`MAX_AGE`], so a change of Postgres alone is noticed, too.
+//! A reconciliation that begins later than [`MAX_AGE`] after the last complete observation is complete, so a change of
+//! Postgres alone is noticed, too.
 
 use std::{
     collections::HashMap,

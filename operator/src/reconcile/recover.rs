@@ -12,8 +12,9 @@
 //! recovery id in Redis and sets the record cutoff with compare-and-set, so a stale operator changes nothing. Only the
 //! Redis that was observed at the start, by its replication id, is marked as verified.
 //!
-//! The number of rounds is bounded: each issuance is sent to Kafka at most once per restart of Redis. Holders whose
-//! issuance cannot be recorded do not delay the others; Postgres decides about them.
+//! The number of rounds is bounded: each drain sends at most as many rounds as the issued coupons fill; a restart of
+//! the operator begins a new drain. Holders whose issuance cannot be recorded do not delay the others; Postgres decides
+//! about them.
 
 use std::time::Instant;
 
@@ -129,8 +130,8 @@ fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
         && (redis.gate != Gate::Loading || redis.loaded == stored.generated())
 }
 
-/// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: there is nothing to
-/// recover, or another operator is recovering the event concurrently.
+/// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery
+/// cannot begin, or another operator is recovering the event concurrently.
 async fn begin(
     own: &Observed,
     desired: &DesiredState,

@@ -23,9 +23,9 @@ pub(crate) const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(2);
 /// How often a long step reads whether the manifest has changed.
 pub(super) const MANIFEST_INTERVAL: Duration = Duration::from_millis(500);
-/// Counting the recorded issuances takes time in proportion to them. Observations take at most one part in this many of
-/// the time.
-pub(super) const MAX_OBSERVATION_SHARE: u32 = 20;
+/// Counting the recorded issuances takes time in proportion to them. The delay before the next
+/// observation is at least this many times the duration of the last one.
+pub(super) const MIN_DELAY_PER_OBSERVATION: u32 = 20;
 
 /// How often to reconcile an event whose stores match its manifest. `own`: the event in Redis.
 pub(super) fn interval(own: &Observed, recorded: u64) -> Duration {
@@ -39,7 +39,7 @@ pub(super) fn interval(own: &Observed, recorded: u64) -> Duration {
     }
 }
 
-/// Whether everything that was issued is recorded, and Redis knows it.
+/// Whether everything that was issued is recorded, and marked `COMPLETED` in Redis.
 pub(super) fn is_recorded(own: &Observed, recorded: u64) -> bool {
     own.outbox == 0 && own.completed >= own.issued && recorded >= own.issued
 }

@@ -4,7 +4,7 @@
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
 -- ARGV  1 uid   2 stock epoch   3 the observed replication id (master_replid)   4 the new recovery id
 --       5 1 to remove all available and issued coupons, 0 to keep them
--- returns the time in milliseconds since the Unix epoch, or nil if there is nothing to recover: couponMeta does not
+-- returns the time in milliseconds since the Unix epoch, or nil if the recovery cannot begin: couponMeta does not
 --   exist, has another uid or stock epoch, or is retired; this Redis has another replication id, or is verified; or
 --   the outbox is not empty
 

@@ -19,6 +19,6 @@ local has_opened = gate == 'OPEN' and not (starts and now < starts)
 if gate == 'CLOSED' or has_opened or redis.call('HLEN', KEYS[2]) > 0 then
   return 0
 end
--- The generation prevents that a delayed call for an older manifest opens the gate again.
+-- The generation prevents a delayed call for an older manifest from opening the gate again.
 redis.call('HSET', KEYS[1], 'gate', 'LOADING', 'generation', ARGV[3])
 return 1

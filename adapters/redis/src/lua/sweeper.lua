@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- Acquires or renews the sweeper lease of an event: its holder sends the outbox entries of other issuers.
+-- Acquires or renews a lease of an issuer: the sweeper lease of an event, whose holder sends the outbox entries of
+-- other issuers, or the one for reading all outboxes.
 --
--- KEYS  1 couponSweeper
+-- KEYS  1 couponSweeper or couponWalk
 -- ARGV  1 the id of the issuer   2 the duration of the lease in milliseconds
 -- returns 1 if the issuer holds the lease, otherwise 0
 
