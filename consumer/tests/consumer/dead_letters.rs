@@ -66,14 +66,14 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
         "coupon_held_by_another",
         "discount_mismatch",
         "issued_at_out_of_range",
+        "undecodable",
+        "undecodable",
+        "undecodable",
         "unknown_coupon",
         "unknown_event",
         "unknown_event",
         "unknown_version",
         "unknown_version",
-        "undecodable",
-        "undecodable",
-        "undecodable",
         "user_holds_another",
     ];
     assert_eq!(reasons, expected);
