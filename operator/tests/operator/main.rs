@@ -10,6 +10,7 @@ mod installation_test;
 mod invalid_objects;
 mod leader_election;
 mod lifecycle;
+mod memory;
 mod openings;
 mod outages;
 mod preload;
