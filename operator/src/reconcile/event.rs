@@ -91,7 +91,9 @@ async fn run_steps(
                 let retire_at = retire_at(writer.event());
                 let own = observed.redis_event(desired);
                 let mut interval = next_check(own, &observed, retire_at).min(writer.next_scaling_report());
-                if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
+                // The state of the issuers changes without a change of the event.
+                let has_scaling = writer.event().spec.scaling.is_some();
+                if writer.is_behind || !is_balanced || retire_at != desired.retire_at || has_scaling {
                     interval = interval.min(ACTIVE_INTERVAL);
                 } else if result == ReconcileResult::Done {
                     remember_quiet(desired, &observed, retire_at, context, writer);
