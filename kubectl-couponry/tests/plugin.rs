@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use couponry_testbed::{Database, Kubernetes, kubernetes::User, ports, program::Running, shared, unique_name};
+use couponry_testbed::{
+    Database, Kubernetes, kubectl::wait_established, kubernetes::User, ports, program::Running, shared, unique_name,
+};
 
 const DEADLINE: Duration = Duration::from_mins(2);
 
@@ -62,8 +64,7 @@ impl Installation {
         let namespace = unique_name("plugin");
         shared::kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &couponry_crds::crd_yaml())
             .unwrap();
-        shared::kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])
-            .unwrap();
+        wait_established(&shared::kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
         shared::kubectl(&["create", "namespace", &namespace]).unwrap();
         let database = Database::create().unwrap();
         let operator = couponry_testbed::program("couponry-operator")
@@ -169,9 +170,7 @@ fn invalid_event_is_reported_and_others_are_shown() {
     let rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations";
     older.pointer_mut(rules).unwrap().as_array_mut().unwrap().clear();
     kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &older.to_string()).unwrap();
-    kubernetes
-        .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])
-        .unwrap();
+    wait_established(kubernetes.kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
     let unsupported = BY_SHARES.replace("totalCount", "endTime: '9999-12-31T23:59:59Z', totalCount");
     for (name, spec) in [("forever", unsupported.as_str()), ("summer", BY_SHARES)] {
         kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest("default", name, spec)).unwrap();
@@ -200,9 +199,7 @@ fn missing_or_forbidden_resources_are_reported() {
         assert!(failure(&run(args)).contains("the cluster has no CRD for CouponEvents: install Couponry"), "{args:?}");
     }
     kubernetes.kubectl_with(&["apply", "--server-side", "-f", "-"], &couponry_crds::crd_yaml()).unwrap();
-    kubernetes
-        .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/couponevents.couponry.dev"])
-        .unwrap();
+    wait_established(kubernetes.kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
     let empty = run(&["status"]);
     assert_eq!(stdout(&empty), "");
     assert_eq!(String::from_utf8_lossy(&empty.stderr), "No events found in the namespace default.\n");

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -22,6 +23,23 @@ pub fn kubectl(kubeconfig: &Path, args: &[&str], input: Option<&str>) -> Result<
     all.extend(["--cache-dir".as_ref(), cache.as_os_str()]);
     all.extend(args.iter().map(OsStr::new));
     output(&kubectl, &all, input)
+}
+
+/// Waits until the API server serves the CRDs that these arguments of `kubectl wait` select, such as
+/// `["crd/couponevents.couponry.dev"]`.
+pub fn wait_established(kubeconfig: &Path, selection: &[&str]) -> Result<()> {
+    let mut args = vec!["wait", "--for=condition=Established", "--timeout=60s"];
+    args.extend(selection);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        match kubectl(kubeconfig, &args, None) {
+            // A new CRD has `conditions: null`, which kubectl rejects instead of waiting.
+            Err(error) if error.to_string().contains("conditions accessor error") && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            waited => return waited.map(drop),
+        }
+    }
 }
 
 /// Writes a kubeconfig with one context, `name`. `ca` is the PEM of the CA certificate.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use couponry_testbed::Kubernetes;
+use couponry_testbed::kubectl::wait_established;
 use serde_json::{Value, json};
 
 use crate::{cargo, codegen};
@@ -10,8 +11,7 @@ use crate::{cargo, codegen};
 pub(crate) fn apply_crd(kubernetes: &Kubernetes) -> Result<()> {
     let crd = cargo::root().join(codegen::CRD);
     kubernetes.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
-    let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
-    kubernetes.kubectl(&established).map(drop)
+    wait_established(kubernetes.kubeconfig(), &["crd/couponevents.couponry.dev"])
 }
 
 /// A manifest with two discounts.

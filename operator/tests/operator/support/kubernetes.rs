@@ -5,7 +5,10 @@ use std::{path::Path, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use couponry_crds::{CouponEvent, CouponEventStatus};
 use couponry_domain::Uuid;
-use couponry_testbed::{kubectl::kubectl, shared};
+use couponry_testbed::{
+    kubectl::{kubectl, wait_established},
+    shared,
+};
 use k8s_openapi::api::events::v1::Event;
 use kube::{
     Client, Config,
@@ -26,8 +29,7 @@ pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
 /// Applies a definition of `CouponEvent` and waits until it is established.
 pub(crate) fn install_crd(kubeconfig: &Path, crd: &str) -> Result<()> {
     kubectl(kubeconfig, &["apply", "--server-side", "--force-conflicts", "-f", "-"], Some(crd))?;
-    let name = "crd/couponevents.couponry.dev";
-    kubectl(kubeconfig, &["wait", "--for=condition=Established", "--timeout=60s", name], None).map(drop)
+    wait_established(kubeconfig, &["crd/couponevents.couponry.dev"])
 }
 
 impl World {

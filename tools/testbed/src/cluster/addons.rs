@@ -10,7 +10,7 @@ use super::certificates::CONTEXT;
 use super::network::{self, NODE};
 use super::node::write_json;
 use crate::http;
-use crate::kubectl::kubectl;
+use crate::kubectl::{kubectl, wait_established};
 use crate::process::{Process, output};
 use crate::programs::envoy;
 use crate::programs::go::{CONTOUR, COREDNS, METRICS_SERVER};
@@ -60,7 +60,7 @@ pub(super) fn start_ingress(kubeconfig: &Path, dir: &Path) -> Result<[Process; 2
         let file = require(CONTOUR.file(file), "contour")?;
         kubectl(kubeconfig, &["apply", "--server-side", "--filename", &file.to_string_lossy()], None)?;
     }
-    kubectl(kubeconfig, &["wait", "--for=condition=Established", "--all", "crd", "--timeout=60s"], None)?;
+    wait_established(kubeconfig, &["--all", "crd"])?;
     kubectl(kubeconfig, &["apply", "--filename", "-"], Some(include_str!("ingress.yaml")))?;
 
     let (bootstrap, config) = (dir.join("envoy.json"), dir.join("contour.json"));

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use couponry_testbed::database::unique_name;
+use couponry_testbed::kubectl::wait_established;
 use couponry_testbed::{programs, shared};
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ fn install_third_party_crds() {
             for file in crds.find().expect("third-party CRDs are not installed: run `cargo xtask setup`") {
                 let file = file.to_str().unwrap();
                 shared::kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file]).unwrap();
-                shared::kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", file]).unwrap();
+                wait_established(&shared::kubeconfig(), &["-f", file]).unwrap();
             }
         }
     });
