@@ -89,14 +89,14 @@ async fn run_steps(
                 writer.report(desired, &observed, &progress).await?;
                 // The status that was just written may mark the event as finished.
                 let retire_at = retire_at(writer.event());
-                let own = observed.redis_event(desired);
-                let mut interval = next_check(own, &observed, retire_at).min(writer.next_scaling_report());
-                // The state of the issuers changes without a change of the event.
-                let has_scaling = writer.event().spec.scaling.is_some();
-                if writer.is_behind || !is_balanced || retire_at != desired.retire_at || has_scaling {
+                let in_redis = observed.redis_event(desired);
+                let next_scaling_report = writer.next_scaling_report();
+                let mut interval = next_check(in_redis, &observed, retire_at);
+                interval = next_scaling_report.map_or(interval, |next| interval.min(next));
+                if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
                     interval = interval.min(ACTIVE_INTERVAL);
-                } else if result == ReconcileResult::Done {
-                    remember_quiet(desired, &observed, retire_at, context, writer);
+                } else if result == ReconcileResult::Done && next_scaling_report.is_none() {
+                    remember_quiet(desired, &observed, retire_at, context);
                 }
                 return Ok((result, Action::requeue(interval.max(min_interval))));
             }
@@ -154,22 +154,15 @@ async fn check_quiet(desired: &DesiredState, context: &Context) -> Result<Option
     if !context.quiet.contains(desired.uid, desired.generation) {
         return Ok(None);
     }
-    let own = context.stock.observe(&desired.name).await?;
-    Ok(own.and_then(|own| context.quiet.next_check(&own)))
+    let in_redis = context.stock.observe(&desired.name).await?;
+    Ok(in_redis.and_then(|in_redis| context.quiet.next_check(&in_redis)))
 }
 
 /// Remembers that the stores match the manifest and nothing is left to record.
-fn remember_quiet(
-    desired: &DesiredState,
-    observed: &ObservedState,
-    retire_at: Option<i64>,
-    context: &Context,
-    writer: &StatusWriter<'_>,
-) {
-    let Some(own) = observed.redis_event(desired) else { return };
-    let is_quiet = timing::is_recorded(own, observed.recorded) && writer.event().spec.scaling.is_none();
-    if is_quiet {
-        let interval = timing::interval(own, observed.recorded);
-        context.quiet.insert(desired.generation, own, interval, timing::changes_at(own, retire_at));
+fn remember_quiet(desired: &DesiredState, observed: &ObservedState, retire_at: Option<i64>, context: &Context) {
+    let Some(in_redis) = observed.redis_event(desired) else { return };
+    if timing::is_recorded(in_redis, observed.recorded) {
+        let interval = timing::interval(in_redis, observed.recorded);
+        context.quiet.insert(desired.generation, in_redis, interval, timing::changes_at(in_redis, retire_at));
     }
 }

@@ -110,8 +110,8 @@ impl<'a> StatusWriter<'a> {
         self.write(&old, new).await
     }
 
-    /// How soon the scaling report of the event changes.
-    pub(super) fn next_scaling_report(&self) -> Duration {
+    /// How soon the scaling report of the event may change. `None`: not before the event changes.
+    pub(super) fn next_scaling_report(&self) -> Option<Duration> {
         self.context.scaling.next_report(&self.event)
     }
 

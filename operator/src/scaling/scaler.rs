@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use couponry_crds::{CouponEvent, status::reason};
+use couponry_crds::{
+    CouponEvent,
+    status::{condition, reason},
+};
 use k8s_openapi::{api::autoscaling::v2::HorizontalPodAutoscaler, jiff::Timestamp};
 use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
 
@@ -96,18 +99,24 @@ impl Scaler {
         readiness::report(&demand, self.limits, &issuers, now())
     }
 
-    /// How soon the report of the event changes.
-    pub(crate) fn next_report(&self, event: &CouponEvent) -> Duration {
-        let Some(demand) = Demand::of(event).filter(|_| self.autoscaler.is_some()) else { return NEVER };
-        let next_phase = until(demand.next_phase_change(now()));
-        let is_waiting = match self.report(event) {
-            ScalingReport::Unknown => true,
-            ScalingReport::Known(ScaledCondition { is_scaled, .. }) => {
-                !is_scaled && demand.phase(now()) == Phase::Active
-            }
-            ScalingReport::NotRequested => false,
-        };
-        if is_waiting { next_phase.min(SCALE_UP_INTERVAL) } else { next_phase }
+    /// How soon the report of the event may differ from the one in its status. `None`: not before the event changes.
+    pub(crate) fn next_report(&self, event: &CouponEvent) -> Option<Duration> {
+        let demand = Demand::of(event).filter(|_| self.autoscaler.is_some())?;
+        let next_phase = demand.next_phase_change(now()).map(|change| until(Some(change)));
+        // The issuers change without a change of the event. The status that was just written may end the demand: the
+        // report in it is from before.
+        if demand.phase(now()) == Phase::Active || !self.is_reported(event) {
+            return Some(next_phase.map_or(SCALE_UP_INTERVAL, |next_phase| next_phase.min(SCALE_UP_INTERVAL)));
+        }
+        next_phase
+    }
+
+    /// Whether the status of the event has the current report.
+    fn is_reported(&self, event: &CouponEvent) -> bool {
+        let ScalingReport::Known(report) = self.report(event) else { return false };
+        let status = event.status.as_ref();
+        let reported = status.and_then(|status| status.condition(condition::SCALED));
+        reported.is_some_and(|reported| reported.reason == report.reason && reported.message == report.message)
     }
 
     /// Keeps the minimum number of issuers that the events require, until it is dropped. When scaling is off, it only
