@@ -122,14 +122,14 @@ fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
         RecordResult::Decided(RecordOutcome::Rejected(Rejection::UserHoldsAnother {
             issued,
             record_coupon_is_free,
-        })) => SettlementOutcome::Replaced { by: issued, return_to_stock: record_coupon_is_free },
+        })) => SettlementOutcome::Replaced { by: issued, return_to_queue: record_coupon_is_free },
         RecordResult::Decided(RecordOutcome::Rejected(
             Rejection::UnknownCoupon
             | Rejection::DiscountMismatch
             | Rejection::CouponHeldByAnother
             | Rejection::IssuedAtOutOfRange,
         ))
-        | RecordResult::Unrecordable(_) => SettlementOutcome::Cancelled { return_to_stock: false },
+        | RecordResult::Unrecordable(_) => SettlementOutcome::Cancelled { return_to_queue: false },
     };
     Some(outcome)
 }
@@ -215,8 +215,8 @@ mod tests {
         let another = |record_coupon_is_free| {
             rejected(Rejection::UserHoldsAnother { issued: held.clone(), record_coupon_is_free })
         };
-        let cancelled = SettlementOutcome::Cancelled { return_to_stock: false };
-        let replaced = |return_to_stock| SettlementOutcome::Replaced { by: held.clone(), return_to_stock };
+        let cancelled = SettlementOutcome::Cancelled { return_to_queue: false };
+        let replaced = |return_to_queue| SettlementOutcome::Replaced { by: held.clone(), return_to_queue };
         let cases = [
             (RecordResult::Decided(RecordOutcome::Recorded), Some(SettlementOutcome::Completed)),
             (RecordResult::Decided(RecordOutcome::AlreadyRecorded), Some(SettlementOutcome::Completed)),

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use couponry_kafka::{Consumer, DeadLetters, Lag};
 use couponry_postgres::Database;
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use couponry_runtime::{Health, monitor::MonitorArgs, telemetry::TelemetryArgs};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use prometheus_client::registry::Registry;
@@ -75,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
 
     let kafka = config.kafka;
     let database = Database::open(&config.postgres)?;
-    let stock = Stock::open(&config.redis)?;
+    let stock = RedisStore::open(&config.redis)?;
     let dead_letters = DeadLetters::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
     let metrics = Metrics::register(&mut registry);

@@ -20,7 +20,7 @@ use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind,
 use couponry_domain::IssuedRecord;
 use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message, PendingCommit};
 use couponry_postgres::{Database, DatabaseError, RecordOutcome};
-use couponry_redis::{Fenced, Stock};
+use couponry_redis::{FencedWrite, RedisStore};
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use futures::future::join_all;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
@@ -65,7 +65,7 @@ const MAX_LOGGED_DETAIL: usize = 200;
 pub(crate) struct Pipeline {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) database: Database,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) shutdown: CancellationToken,
@@ -235,7 +235,7 @@ impl Pipeline {
         self.send_to_dlq(messages, dead_letters).await?;
         for ((event, uid), settlements) in settlements {
             let settled = self.retry_step("settling in Redis", || self.stock.settle(&event, uid, &settlements)).await?;
-            if let Fenced::Applied(settled) = settled {
+            if let FencedWrite::Applied(settled) = settled {
                 self.metrics.coupons_returned.inc_by(settled.returned);
             }
         }

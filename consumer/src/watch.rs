@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use couponry_kafka::{ConsumerState, DeadLetters, Lag};
 use couponry_postgres::Database;
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 
 use crate::metrics::Metrics;
@@ -25,7 +25,7 @@ pub(crate) struct Watcher {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) lag: Lag,
     pub(crate) database: Database,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) shutdown: CancellationToken,

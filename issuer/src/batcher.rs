@@ -8,7 +8,7 @@ use std::{
 };
 
 use couponry_domain::{Acknowledge, EventName, IssuedRecord, UserId, code::CouponCode};
-use couponry_redis::{IssueOutcome, IssueReply, Stock};
+use couponry_redis::{IssueOutcome, IssueReply, RedisStore};
 use couponry_runtime::error_chain;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -68,7 +68,7 @@ type Queues = Mutex<HashMap<EventName, mpsc::Sender<Request>>>;
 
 #[derive(Clone)]
 struct Batcher {
-    stock: Stock,
+    stock: RedisStore,
     relay: Relay,
     metrics: Metrics,
     recent_events: Arc<RecentEvents>,
@@ -77,7 +77,7 @@ struct Batcher {
 
 impl Batchers {
     pub(crate) fn new(
-        stock: Stock,
+        stock: RedisStore,
         relay: Relay,
         metrics: Metrics,
         recent_events: Arc<RecentEvents>,
@@ -272,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn queue_of_unknown_event_is_removed_after_the_answer() {
-        let stock = Stock::connect("redis://127.0.0.1:1", "").unwrap();
+        let stock = RedisStore::connect("redis://127.0.0.1:1", "").unwrap();
         let unreachable = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
         let metrics = Metrics::register(&mut Registry::default());
         let relay = Relay::start(stock.clone(), Producer::new(&unreachable).unwrap(), metrics.clone());

@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use couponry_domain::Uuid;
 use couponry_kafka::Producer;
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use couponry_runtime::{
     CancellationToken, Health, error_chain,
     http::{self, HttpServer},
@@ -85,7 +85,7 @@ pub struct Config {
     body_timeout_seconds: u32,
     /// Timeout of an issue request; on expiry the response is 503, and a retry returns the outcome.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
-    answer_timeout_seconds: u32,
+    response_timeout_seconds: u32,
     /// How long to keep serving after SIGTERM, with /readyz failing, so that proxies remove the endpoint. Each response
     /// then closes its connection. Afterwards, requests in progress have 20 seconds to finish, and their records 10
     /// seconds to reach Kafka.
@@ -140,7 +140,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _telemetry = config.telemetry.init("couponry-issuer")?;
     let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
 
-    let stock = Stock::open(&config.redis)?;
+    let stock = RedisStore::open(&config.redis)?;
     let producer = Producer::new(&config.kafka)?;
     let mut registry = Registry::with_prefix("couponry_issuer");
     let metrics = Metrics::register(&mut registry);
@@ -172,7 +172,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         limits,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
-        answer_timeout: Duration::from_secs(config.answer_timeout_seconds.into()),
+        response_timeout: Duration::from_secs(config.response_timeout_seconds.into()),
         trusted_proxies: config.trusted_proxies,
     });
 
@@ -234,7 +234,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// Readiness requires Redis continuously. Kafka may be unavailable, also at startup, because the outbox bridges its
 /// outages. An issuer that Kafka rejects is not ready until it was accepted once, so that a rollout with wrong settings
 /// stops.
-async fn watch_servers(stock: Stock, producer: Producer, health: Health, shutdown: CancellationToken) {
+async fn watch_servers(stock: RedisStore, producer: Producer, health: Health, shutdown: CancellationToken) {
     let pause = async |time| {
         tokio::select! {
             () = time::sleep(time) => {}

@@ -14,7 +14,7 @@ use std::{
 
 use couponry_domain::{Acknowledge, EventName, IssuedRecord, Uuid};
 use couponry_kafka::{Delivery, KafkaError, Producer};
-use couponry_redis::{IssuedEntry, OutboxEntry, OutboxId, Status, Stock};
+use couponry_redis::{IssuedEntry, OutboxEntry, OutboxId, RedisStore, Status};
 use couponry_runtime::error_chain;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
@@ -72,7 +72,7 @@ impl InFlight {
 
 impl Relay {
     /// Starts the task that deletes confirmed entries.
-    pub(crate) fn start(stock: Stock, producer: Producer, metrics: Metrics) -> Self {
+    pub(crate) fn start(stock: RedisStore, producer: Producer, metrics: Metrics) -> Self {
         let (count, in_flight_count) = watch::channel(0);
         let in_flight =
             Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.outbox_in_flight.clone() });
@@ -186,7 +186,7 @@ async fn await_all(deliveries: Vec<Delivery>) -> Result<(), KafkaError> {
     Ok(())
 }
 
-async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {
+async fn delete_confirmed(stock: RedisStore, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {
     let (mut confirmed, mut undeleted) = (Vec::new(), Vec::new());
     let mut retry_at = Instant::now();
     loop {
@@ -204,7 +204,7 @@ async fn delete_confirmed(stock: Stock, mut receiver: mpsc::UnboundedReceiver<En
         let mut failed = HashSet::new();
         for (event, ids) in by_event {
             couponry_failpoint::crash("issuer.before-outbox-deletion");
-            if let Err(error) = stock.confirm(event, &ids).await {
+            if let Err(error) = stock.delete_confirmed(event, &ids).await {
                 let error = error_chain(error);
                 tracing::warn!(error, %event, count = ids.len(), "cannot delete confirmed outbox entries, retrying");
                 failed.insert(event.clone());

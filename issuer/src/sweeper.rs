@@ -21,7 +21,7 @@ use std::{
 };
 
 use couponry_domain::{EventName, Uuid};
-use couponry_redis::{Stock, StockError};
+use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{CancellationToken, error_chain};
 use futures::future;
 use tokio::time;
@@ -41,7 +41,7 @@ const WALK_ROUNDS: usize = 300;
 pub(crate) struct Sweeper {
     /// Identifies this issuer as the lease holder.
     pub(crate) id: Uuid,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) relay: Relay,
     pub(crate) recent_events: Arc<RecentEvents>,
     pub(crate) takeover_after: Duration,
@@ -95,7 +95,7 @@ impl Sweeper {
     }
 
     /// Lists all events, and marks those of the next ones whose outbox is not empty as active.
-    async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) -> Result<(), StockError> {
+    async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
         if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
             let listed: HashSet<EventName> = self.stock.events().await?.into_iter().collect();
             for event in &listed {
@@ -128,7 +128,7 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn sweep_active(&self, shutdown: &CancellationToken) -> Result<(), StockError> {
+    async fn sweep_active(&self, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
         for event in self.stock.active_events().await? {
             self.recent_events.record(&event);
             if let Err(error) = self.sweep(&event, shutdown).await {
@@ -138,7 +138,7 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<(), StockError> {
+    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
         let mut last = None;
         while !shutdown.is_cancelled() && self.stock.acquire_sweeper_lease(event, self.id, LEASE).await? {
             let page = self.stock.list_unconfirmed(event, self.takeover_after, last.as_deref(), PAGE_SIZE).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use couponry_crds::CouponEvent;
 use couponry_postgres::Database;
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject},
@@ -26,7 +26,7 @@ pub(crate) struct Context {
     /// The events of the operator's namespace.
     pub(crate) events: Api<CouponEvent>,
     pub(crate) database: Database,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use couponry_crds::status::reason;
-use couponry_redis::{Durability, DurabilitySettings, Stock};
+use couponry_redis::{Durability, DurabilitySettings, RedisStore};
 use couponry_runtime::error_chain;
 use tokio::sync::Mutex;
 
@@ -30,7 +30,7 @@ pub(crate) struct DurabilityReport {
 
 impl DurabilityWatch {
     /// The report, at most [`CACHE_TTL`] old while Redis is available.
-    pub(crate) async fn current(&self, stock: &Stock) -> DurabilityReport {
+    pub(crate) async fn current(&self, stock: &RedisStore) -> DurabilityReport {
         let mut cached = self.0.lock().await;
         if let Some((since, report)) = &*cached
             && since.elapsed() < CACHE_TTL

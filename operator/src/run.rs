@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use couponry_kafka::Lag;
 use couponry_postgres::Database;
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use couponry_runtime::{CancellationToken, Health, monitor::MonitorArgs, telemetry::TelemetryArgs};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use kube::{Api, runtime::events::Recorder};
@@ -42,7 +42,7 @@ pub(crate) struct Run {
     #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
     drain_timeout_seconds: u64,
     /// How long to wait, after Redis has restarted or failed over, for issuance records that issuers still hold in
-    /// memory. Issuing is suspended meanwhile. Must not be shorter than --answer-timeout-seconds of the issuers.
+    /// memory. Issuing is suspended meanwhile. Must not be shorter than --response-timeout-seconds of the issuers.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS")]
     redis_recovery_grace_seconds: u64,
     /// Consumer group that records the issuances in Postgres.
@@ -98,7 +98,7 @@ impl Run {
         let _telemetry = self.telemetry.init(SERVICE)?;
         let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
         let database = Database::open(&self.postgres)?;
-        let stock = Stock::open(&self.redis)?;
+        let stock = RedisStore::open(&self.redis)?;
         let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
         let events = Api::namespaced(client.clone(), &namespace);
         let lag = Lag::new(&self.kafka, &self.kafka_group)?;

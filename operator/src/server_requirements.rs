@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use couponry_postgres::{Database, ServerSettings};
-use couponry_redis::{ServerVersion, Stock};
+use couponry_redis::{RedisStore, ServerVersion};
 
 /// The oldest supported major version of `PostgreSQL`.
 const MIN_POSTGRES: i32 = 15;
@@ -23,7 +23,7 @@ pub(crate) async fn require_postgres(database: &Database) -> Result<(), Box<dyn 
 }
 
 /// Fails if Redis is not suitable, or does not respond.
-pub(crate) async fn require_redis(stock: &Stock) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(crate) async fn require_redis(stock: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
     let versions = stock.server_versions().await?;
     Ok(redis_problem(&versions).map_or(Ok(()), Err)?)
 }

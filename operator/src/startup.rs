@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use couponry_crds::CouponEvent;
 use couponry_kafka::{KafkaSettings, TopicMismatch, TopicSettings};
 use couponry_postgres::{Database, DatabaseError};
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use kube::{Api, api::ListParams};
 
@@ -40,7 +40,7 @@ pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -
 /// if the shutdown came first.
 pub(crate) async fn wait_for_backends(
     database: &Database,
-    stock: &Stock,
+    stock: &RedisStore,
     kafka: (&KafkaSettings, &TopicSettings),
     events: &Api<CouponEvent>,
     health: &Health,
@@ -65,7 +65,7 @@ async fn prepare_postgres(database: &Database) -> Result<(), Box<dyn Error + Sen
     Ok(database.migrate().await?)
 }
 
-async fn prepare_redis(stock: &Stock) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn prepare_redis(stock: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
     // Its errors contain advice about the address and the user.
     stock.ping().await?;
     server_requirements::require_redis(stock).await
@@ -97,7 +97,7 @@ async fn check_kubernetes(events: &Api<CouponEvent>) -> anyhow::Result<()> {
 }
 
 /// Keeps the readiness probe up to date.
-pub(crate) async fn ping_stores(database: Database, stock: Stock, health: Health, shutdown: CancellationToken) {
+pub(crate) async fn ping_stores(database: Database, stock: RedisStore, health: Health, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = tokio::time::sleep(PING_INTERVAL) => {}

@@ -22,7 +22,7 @@ const KEEPALIVE: &str =
     "SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3";
 
 impl Database {
-    /// Inserts the coupons of `batch` in one transaction. Fails if the event has changed since `known` was read.
+    /// Inserts the coupons of `batch` in one transaction. Fails if the event has changed since `stored` was read.
     ///
     /// The coupons are derived from the registered seed and code format. `progress` receives the number of coupons that
     /// were sent to Postgres so far; building the indexes afterwards takes about as long as sending.
@@ -30,19 +30,19 @@ impl Database {
     /// Of concurrent calls the first one succeeds, and the others return [`DatabaseError::StockChanged`].
     pub async fn generate_coupons(
         &self,
-        known: &StoredEvent,
+        stored: &StoredEvent,
         batch: &CouponBatch,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<(), DatabaseError> {
         let operation = Operation::GenerateCoupons;
-        let uid = known.uid;
+        let uid = stored.uid;
         let at = || DatabaseError::at(operation);
         let mut session = self.long_session(operation).await?;
         let mut tx = session.begin().await?;
         sqlx::raw_sql(KEEPALIVE).execute(&mut *tx).await.map_err(at())?;
         let event = event::lock(&mut tx, uid, operation).await?;
         let found = event.generated();
-        if event.stock_epoch != known.stock_epoch {
+        if event.stock_epoch != stored.stock_epoch {
             return Err(DatabaseError::StockEpochChanged(uid));
         }
         if found != batch.first_ordinal {
@@ -70,11 +70,11 @@ impl Database {
     }
 
     /// Discards the stock of an event that was never opened, and increments its stock epoch. No-op if another operator
-    /// has done so since `known` was read. Fails after some seconds, and can be retried, while a long statement reads
+    /// has done so since `stored` was read. Fails after some seconds, and can be retried, while a long statement reads
     /// this stock; other events are not affected.
-    pub async fn discard_stock(&self, known: &StoredEvent) -> Result<(), DatabaseError> {
+    pub async fn discard_stock(&self, stored: &StoredEvent) -> Result<(), DatabaseError> {
         let operation = Operation::DiscardStock;
-        let uid = known.uid;
+        let uid = stored.uid;
         let at = || DatabaseError::at(operation);
         let mut session = self.long_session(operation).await?;
         let mut tx = session.begin().await?;
@@ -82,7 +82,7 @@ impl Database {
         if event.opened_at.is_some() {
             return Err(DatabaseError::AlreadyOpened(uid));
         }
-        if event.stock_epoch != known.stock_epoch {
+        if event.stock_epoch != stored.stock_epoch {
             tx.rollback().await.map_err(at())?;
             session.finish();
             return Ok(());

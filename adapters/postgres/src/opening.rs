@@ -12,10 +12,10 @@ use crate::{
 
 impl Database {
     /// Allows coupons to be issued from this time on (milliseconds since the Unix epoch, by the clock of Redis). An
-    /// earlier opening remains. `known` is the event as the caller has read it.
+    /// earlier opening remains. `stored` is the event as the caller has read it.
     ///
     /// `is_final`: coupons may be issued at once, or have been issued. Otherwise the opening can be withdrawn.
-    pub async fn schedule_opening(&self, known: &StoredEvent, at: i64, is_final: bool) -> Result<(), DatabaseError> {
+    pub async fn schedule_opening(&self, stored: &StoredEvent, at: i64, is_final: bool) -> Result<(), DatabaseError> {
         let scheduled = self
             .with_connection(Operation::ScheduleOpening, async |connection| {
                 sqlx::query(
@@ -25,24 +25,24 @@ impl Database {
                          openings = openings + (opened_at IS NULL)::integer
                      WHERE uid = $1 AND stock_epoch = $2 AND generation = $3",
                 )
-                .bind(known.uid)
-                .bind(i64::from(known.stock_epoch))
-                .bind(known.generation)
+                .bind(stored.uid)
+                .bind(i64::from(stored.stock_epoch))
+                .bind(stored.generation)
                 .bind(at)
                 .bind(is_final)
                 .execute(connection)
                 .await
             })
             .await?;
-        if scheduled.rows_affected() == 0 { Err(DatabaseError::StockEpochChanged(known.uid)) } else { Ok(()) }
+        if scheduled.rows_affected() == 0 { Err(DatabaseError::StockEpochChanged(stored.uid)) } else { Ok(()) }
     }
 
-    /// Withdraws the opening that `known` has. The caller ensures that the gate has not opened, and that it cannot open
-    /// before another opening is recorded.
+    /// Withdraws the opening that `stored` has. The caller ensures that the gate has not opened, and that it cannot
+    /// open before another opening is recorded.
     ///
     /// False: the opening is final, was withdrawn already or replaced by another one, the manifest has changed, or an
     /// issuance is recorded.
-    pub async fn withdraw_opening(&self, known: &StoredEvent) -> Result<bool, DatabaseError> {
+    pub async fn withdraw_opening(&self, stored: &StoredEvent) -> Result<bool, DatabaseError> {
         let withdrawn = self
             .with_connection(Operation::WithdrawOpening, async |connection| {
                 sqlx::query(
@@ -51,10 +51,10 @@ impl Database {
                        AND opened_at IS NOT NULL AND NOT is_opening_final
                        AND NOT EXISTS (SELECT FROM issuance WHERE event_uid = $1)",
                 )
-                .bind(known.uid)
-                .bind(i64::from(known.stock_epoch))
-                .bind(known.generation)
-                .bind(i64::from(known.openings))
+                .bind(stored.uid)
+                .bind(i64::from(stored.stock_epoch))
+                .bind(stored.generation)
+                .bind(i64::from(stored.openings))
                 .execute(connection)
                 .await
             })

@@ -18,12 +18,12 @@ impl Database {
     /// Records issuances that Redis holds, also those from before the record cutoff, if their users and coupons are
     /// free. Returns the users whose issuances are recorded now, or were before.
     ///
-    /// `known` is the event as the caller has read it before it has read the issuances from Redis. None: a recovery has
-    /// begun since then, or the event was deleted; nothing was recorded. A recovery sets another record cutoff before
-    /// it changes the holders, so either the state of Redis under this cutoff is recorded, or nothing is.
+    /// `stored` is the event as the caller has read it before it has read the issuances from Redis. None: a recovery
+    /// has begun since then, or the event was deleted; nothing was recorded. A recovery sets another record cutoff
+    /// before it changes the holders, so either the state of Redis under this cutoff is recorded, or nothing is.
     pub async fn record_again(
         &self,
-        known: &StoredEvent,
+        stored: &StoredEvent,
         issued: &[IssuedCoupon],
     ) -> Result<Option<HashSet<UserId>>, DatabaseError> {
         let at = DatabaseError::at(OPERATION);
@@ -37,9 +37,9 @@ impl Database {
                    AND (extract(epoch FROM record_cutoff) * 1000)::bigint IS NOT DISTINCT FROM $3
                  FOR KEY SHARE",
             )
-            .bind(known.uid)
-            .bind(i64::from(known.stock_epoch))
-            .bind(known.record_cutoff)
+            .bind(stored.uid)
+            .bind(i64::from(stored.stock_epoch))
+            .bind(stored.record_cutoff)
             .fetch_optional(&mut *tx)
             .await
             .map_err(at)?;
@@ -62,9 +62,9 @@ impl Database {
                  WHERE record.issued_at BETWEEN 0 AND 253402300799999
                  ORDER BY record.user_id COLLATE \"C\"
                  ON CONFLICT DO NOTHING",
-                StockTable(known.uid)
+                StockTable(stored.uid)
             )))
-            .bind(known.uid)
+            .bind(stored.uid)
             .bind(&users)
             .bind(&codes)
             .bind(issued.iter().map(|one| one.discount.kind.as_str()).collect::<Vec<_>>())
@@ -79,7 +79,7 @@ impl Database {
                       ON issuance.user_id = record.user_id AND issuance.code = record.code
                  WHERE issuance.event_uid = $1",
             )
-            .bind(known.uid)
+            .bind(stored.uid)
             .bind(&users)
             .bind(&codes)
             .fetch_all(&mut *tx)

@@ -12,8 +12,8 @@ impl Database {
     /// After this call, issuances before this time (milliseconds since the Unix epoch) are rejected unless they are
     /// already recorded. When it returns, no transaction that started before it is still recording.
     ///
-    /// `known` is the event as the caller has read it. False: another operator has set the cutoff since then.
-    pub async fn set_record_cutoff(&self, known: &StoredEvent, cutoff: i64) -> Result<bool, DatabaseError> {
+    /// `stored` is the event as the caller has read it. False: another operator has set the cutoff since then.
+    pub async fn set_record_cutoff(&self, stored: &StoredEvent, cutoff: i64) -> Result<bool, DatabaseError> {
         let operation = Operation::SetRecordCutoff;
         with_timeout(operation, async {
             let at = || DatabaseError::at(operation);
@@ -22,7 +22,7 @@ impl Database {
             // Waits for the locks of transactions that record issuances. A statement of its own, so that the next one
             // sees what they have committed.
             sqlx::query("SELECT FROM coupon_event WHERE uid = $1 FOR UPDATE")
-                .bind(known.uid)
+                .bind(stored.uid)
                 .execute(&mut *tx)
                 .await
                 .map_err(at())?;
@@ -31,9 +31,9 @@ impl Database {
                  WHERE uid = $1
                    AND (extract(epoch FROM record_cutoff) * 1000)::bigint IS NOT DISTINCT FROM $3",
             )
-            .bind(known.uid)
+            .bind(stored.uid)
             .bind(cutoff)
-            .bind(known.record_cutoff)
+            .bind(stored.record_cutoff)
             .execute(&mut *tx)
             .await
             .map_err(at())?;

@@ -12,16 +12,16 @@ use std::time::Duration;
 use couponry_domain::{EventName, Uuid};
 
 use crate::{
-    error::{StockError, failed},
+    error::{RedisStoreError, failed},
     key,
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
 /// For how long a mark lasts.
 const ACTIVE: Duration = Duration::from_mins(1);
-impl Stock {
+impl RedisStore {
     /// Marks an event as active, unless this process has done so in the last seconds.
-    pub async fn mark_active(&self, event: &EventName) -> Result<(), StockError> {
+    pub async fn mark_active(&self, event: &EventName) -> Result<(), RedisStoreError> {
         if !self.marks.is_due(event) {
             return Ok(());
         }
@@ -37,7 +37,7 @@ impl Stock {
     }
 
     /// The active events.
-    pub async fn active_events(&self) -> Result<Vec<EventName>, StockError> {
+    pub async fn active_events(&self) -> Result<Vec<EventName>, RedisStoreError> {
         let names: Vec<String> = (self.scripts.active_events)
             .key(key::active_events(self.prefix()))
             .arg(u64::try_from(ACTIVE.as_millis()).unwrap_or(u64::MAX))
@@ -48,7 +48,7 @@ impl Stock {
     }
 
     /// Acquires or renews the lease for reading the outboxes of all events. Returns whether `issuer` holds it.
-    pub async fn acquire_walk_lease(&self, issuer: Uuid, duration: Duration) -> Result<bool, StockError> {
+    pub async fn acquire_walk_lease(&self, issuer: Uuid, duration: Duration) -> Result<bool, RedisStoreError> {
         (self.scripts.sweeper)
             .key(key::walk(self.prefix()))
             .arg(issuer.to_string())
@@ -59,7 +59,7 @@ impl Stock {
     }
 
     /// How many entries the outbox of the event has.
-    pub async fn outbox_len(&self, event: &EventName) -> Result<u64, StockError> {
+    pub async fn outbox_len(&self, event: &EventName) -> Result<u64, RedisStoreError> {
         redis::cmd("XLEN")
             .arg(self.keys(event).outbox)
             .query_async(&mut self.connection())

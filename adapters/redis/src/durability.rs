@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
 use crate::{
-    error::{StockError, failed},
-    stock::Stock,
+    error::{RedisStoreError, failed},
+    redis_store::RedisStore,
 };
 
 /// The durability of one Redis, or of one master of a cluster.
@@ -39,9 +39,9 @@ pub struct DurabilitySettings {
     pub min_replicas_to_write: u64,
 }
 
-impl Stock {
+impl RedisStore {
     /// Reads the durability of Redis, or of each master of a cluster. Cheap for Redis.
-    pub async fn durability(&self) -> Result<Vec<Durability>, StockError> {
+    pub async fn durability(&self) -> Result<Vec<Durability>, RedisStoreError> {
         const OPERATION: &str = "cannot read the durability settings of Redis";
         let mut info = redis::cmd("INFO");
         info.arg("replication").arg("persistence").arg("cluster");

@@ -14,7 +14,7 @@ pub struct DriverError(pub(crate) RedisError);
 /// A failed Redis operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StockError {
+pub enum RedisStoreError {
     /// The URL is not a valid Redis URL. The message does not contain it, because it may have a password.
     #[error("the Redis URL is not of the form redis://[user:password@]host[:port][/database]")]
     Url(#[source] DriverError),
@@ -51,19 +51,19 @@ pub enum StockError {
     },
 }
 
-impl StockError {
+impl RedisStoreError {
     pub(crate) fn url(cause: RedisError) -> Self {
         Self::Url(DriverError(cause))
     }
 }
 
 /// Converts an error of the driver into the error of this operation.
-pub(crate) fn failed(operation: &'static str) -> impl FnOnce(RedisError) -> StockError {
-    move |cause| StockError::Redis { operation, cause: DriverError(cause) }
+pub(crate) fn failed(operation: &'static str) -> impl FnOnce(RedisError) -> RedisStoreError {
+    move |cause| RedisStoreError::Redis { operation, cause: DriverError(cause) }
 }
 
-pub(crate) fn invalid_value(operation: &'static str, value: &str) -> StockError {
-    StockError::InvalidValue { operation, value: format!("{value:?}") }
+pub(crate) fn invalid_value(operation: &'static str, value: &str) -> RedisStoreError {
+    RedisStoreError::InvalidValue { operation, value: format!("{value:?}") }
 }
 
 /// A possible fix for an error whose own text does not name one.

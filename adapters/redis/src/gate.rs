@@ -3,10 +3,10 @@
 use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Window};
 
 use crate::{
-    error::{StockError, failed, invalid_value},
-    fenced::Fenced,
+    error::{RedisStoreError, failed, invalid_value},
+    fenced_write::FencedWrite,
     observe::Observed,
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
 /// The gate of an event as its manifest specifies it.
@@ -26,7 +26,7 @@ pub struct GateSettings {
     pub total: u64,
 }
 
-impl Stock {
+impl RedisStore {
     /// Sets the window and the gate, and returns the resulting gate: a closed gate stays closed.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Stock {
         event: &EventName,
         uid: Uuid,
         settings: &GateSettings,
-    ) -> Result<Fenced<Gate>, StockError> {
+    ) -> Result<FencedWrite<Gate>, RedisStoreError> {
         const OPERATION: &str = "cannot set the gate in Redis";
         let GateSettings { gate, window: Window { start, end }, acknowledge, generation, stock_epoch, total } =
             settings;
@@ -61,8 +61,8 @@ impl Stock {
             .invoke_async(&mut self.connection())
             .await
             .map_err(failed(OPERATION))?;
-        let Some(name) = gate else { return Ok(Fenced::Stale) };
-        Gate::from_name(&name).map(Fenced::Applied).ok_or_else(|| invalid_value(OPERATION, &name))
+        let Some(name) = gate else { return Ok(FencedWrite::Stale) };
+        Gate::from_name(&name).map(FencedWrite::Applied).ok_or_else(|| invalid_value(OPERATION, &name))
     }
 
     /// Sets the gate back to [`Gate::Loading`] if it certainly has not opened: this Redis is verified, has issued no
@@ -72,7 +72,7 @@ impl Stock {
         event: &EventName,
         observed: &Observed,
         generation: i64,
-    ) -> Result<Fenced<bool>, StockError> {
+    ) -> Result<FencedWrite<bool>, RedisStoreError> {
         let keys = self.keys(event);
         let reset: Option<bool> = (self.scripts.reset_gate)
             .key(keys.meta)

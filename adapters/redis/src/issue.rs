@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId, Uuid};
 
 use crate::{
-    error::{StockError, failed, invalid_value},
+    error::{RedisStoreError, failed, invalid_value},
     issued_entry::{IssuedEntry, Status, parse_item, parse_uid},
     outbox::{OutboxEntry, OutboxId},
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
 /// Maximum number of users per call: Lua puts at most about 8,000 values on its stack, and each user takes two.
@@ -51,7 +51,7 @@ pub struct IssueReply {
 
 type RawReply = (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>, Option<String>);
 
-impl Stock {
+impl RedisStore {
     /// Issues one coupon to each of `users`. If a user is named twice, the second outcome is a duplicate.
     ///
     /// Returns None if Redis does not have the event.
@@ -62,7 +62,7 @@ impl Stock {
     ///
     /// # Panics
     /// With more than [`MAX_BATCH`] users.
-    pub async fn issue(&self, event: &EventName, users: &[UserId]) -> Result<Option<IssueReply>, StockError> {
+    pub async fn issue(&self, event: &EventName, users: &[UserId]) -> Result<Option<IssueReply>, RedisStoreError> {
         const OPERATION: &str = "cannot issue coupons in Redis";
         assert!(users.len() <= MAX_BATCH, "{} users in one batch", users.len());
         let mut distinct: Vec<&UserId> = Vec::with_capacity(users.len());

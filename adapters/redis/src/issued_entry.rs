@@ -2,7 +2,7 @@
 
 use couponry_domain::{Discount, IssuedCoupon, UserId, Uuid, code::CouponCode};
 
-use crate::error::{StockError, invalid_value};
+use crate::error::{RedisStoreError, invalid_value};
 
 /// Whether an issued coupon is recorded in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl IssuedEntry {
         format!("{coupon}:{discount}:{issued_at}:{}", self.status.as_str())
     }
 
-    pub(crate) fn parse(operation: &'static str, user_id: UserId, value: &str) -> Result<Self, StockError> {
+    pub(crate) fn parse(operation: &'static str, user_id: UserId, value: &str) -> Result<Self, RedisStoreError> {
         Self::from_value(user_id, value).ok_or_else(|| invalid_value(operation, value))
     }
 
@@ -69,7 +69,7 @@ pub(crate) fn to_records(entries: &[IssuedEntry]) -> String {
 }
 
 /// Parses the records of an outbox entry.
-pub(crate) fn parse_records(operation: &'static str, records: &str) -> Result<Vec<IssuedCoupon>, StockError> {
+pub(crate) fn parse_records(operation: &'static str, records: &str) -> Result<Vec<IssuedCoupon>, RedisStoreError> {
     let mut lines = records.split('\n');
     let mut all = Vec::new();
     while let Some(user) = lines.next() {
@@ -89,7 +89,7 @@ pub(crate) fn parse_item(item: &str) -> Option<(CouponCode, Discount)> {
     parts.next().is_none().then_some((coupon, Discount { kind, value }))
 }
 
-pub(crate) fn parse_uid(operation: &'static str, uid: &str) -> Result<Uuid, StockError> {
+pub(crate) fn parse_uid(operation: &'static str, uid: &str) -> Result<Uuid, RedisStoreError> {
     uid.parse().map_err(|_| invalid_value(operation, uid))
 }
 
@@ -120,7 +120,7 @@ pub fn parse_stored_value(text: &str) {
 mod tests {
     use super::*;
 
-    fn parse(value: &str) -> Result<IssuedEntry, StockError> {
+    fn parse(value: &str) -> Result<IssuedEntry, RedisStoreError> {
         IssuedEntry::parse("issue", "u1".parse().unwrap(), value)
     }
 

@@ -14,16 +14,16 @@
 //!
 //! # Guarantees
 //! Every change that must be atomic is one Lua script under `src/lua`. All keys of an event share a hash slot, so the
-//! scripts also run on a Redis Cluster. Writes that carry an outdated identifier have no effect ([`Fenced`]).
+//! scripts also run on a Redis Cluster. Writes that carry an outdated identifier have no effect ([`FencedWrite`]).
 //!
 //! # Assumptions
 //! Redis 7 or later with `maxmemory-policy noeviction`. The settings of Redis determine which data a crash can lose;
-//! after a restart or a failover, Redis issues nothing until it is verified ([`Stock::mark_verified`]).
+//! after a restart or a failover, Redis issues nothing until it is verified ([`RedisStore::mark_verified`]).
 
 mod active_events;
 mod durability;
 mod error;
-mod fenced;
+mod fenced_write;
 mod gate;
 mod issue;
 mod issued_entry;
@@ -35,17 +35,17 @@ mod outbox;
 mod pending_deletions;
 mod reconnecting_connection;
 mod recovery;
+mod redis_store;
 mod remove;
 mod scan;
 mod script;
 mod server_version;
 mod settle;
-mod stock;
 
 pub use couponry_settings::RedisSettings;
 pub use durability::{Durability, DurabilitySettings};
-pub use error::{DriverError, StockError};
-pub use fenced::Fenced;
+pub use error::{DriverError, RedisStoreError};
+pub use fenced_write::FencedWrite;
 pub use gate::GateSettings;
 pub use issue::{IssueOutcome, IssueReply, MAX_BATCH};
 #[cfg(any(test, fuzzing))]
@@ -55,6 +55,6 @@ pub use observe::{Lookup, Observed};
 pub use outbox::{OutboxEntry, OutboxId, UnconfirmedEntries};
 pub use reconnecting_connection::MAX_REDIRECTION_DELAY;
 pub use recovery::{MAX_RESTORED, Recovered, Recovery};
+pub use redis_store::RedisStore;
 pub use server_version::ServerVersion;
 pub use settle::{MAX_SETTLEMENTS, Settled, Settlement, SettlementOutcome};
-pub use stock::Stock;

@@ -5,18 +5,23 @@ use std::ops::Range;
 use couponry_domain::{Coupon, EventName, Uuid};
 
 use crate::{
-    error::{StockError, failed},
-    fenced::Fenced,
+    error::{RedisStoreError, failed},
+    fenced_write::FencedWrite,
     issued_entry::{IssuedEntry, parse_uid},
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
-impl Stock {
+impl RedisStore {
     /// Creates the event with its gate at [`Gate::Loading`](couponry_domain::Gate::Loading). Idempotent. Nothing can
-    /// be loaded or issued before [`Stock::mark_verified`].
+    /// be loaded or issued before [`RedisStore::mark_verified`].
     ///
     /// Later calls that carry another stock epoch are stale.
-    pub async fn prepare(&self, event: &EventName, uid: Uuid, stock_epoch: u32) -> Result<Fenced<()>, StockError> {
+    pub async fn prepare(
+        &self,
+        event: &EventName,
+        uid: Uuid,
+        stock_epoch: u32,
+    ) -> Result<FencedWrite<()>, RedisStoreError> {
         const OPERATION: &str = "cannot prepare the event in Redis";
         self.add_to_event_set(OPERATION, event).await?;
         let keys = self.keys(event);
@@ -32,7 +37,7 @@ impl Stock {
             .await
             .map_err(failed(OPERATION))?;
         let matches = parse_uid(OPERATION, &found_uid)? == uid && found_epoch == stock_epoch.to_string();
-        Ok(if matches { Fenced::Applied(()) } else { Fenced::Stale })
+        Ok(if matches { FencedWrite::Applied(()) } else { FencedWrite::Stale })
     }
 
     /// Adds a chunk of at most 6,000 consecutive coupons to the stock, if it begins where the stock ends, and returns
@@ -43,7 +48,7 @@ impl Stock {
         uid: Uuid,
         stock_epoch: u32,
         chunk: &[Coupon],
-    ) -> Result<Fenced<u64>, StockError> {
+    ) -> Result<FencedWrite<u64>, RedisStoreError> {
         let first = chunk.first().map_or(0, |coupon| coupon.ordinal);
         self.load_chunk(event, (uid, stock_epoch), "", first..first + chunk.len() as u64, chunk, &[]).await
     }
@@ -57,7 +62,7 @@ impl Stock {
         ordinals: Range<u64>,
         available: &[Coupon],
         issued: &[IssuedEntry],
-    ) -> Result<Fenced<u64>, StockError> {
+    ) -> Result<FencedWrite<u64>, RedisStoreError> {
         let keys = self.keys(event);
         let mut call = (self.scripts.load)
             .key(keys.meta)

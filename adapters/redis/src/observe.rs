@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use couponry_domain::{Acknowledge, EventName, Gate, UserId, Uuid, Window};
 
 use crate::{
-    error::{StockError, failed, invalid_value},
+    error::{RedisStoreError, failed, invalid_value},
     issued_entry::{IssuedEntry, parse_uid},
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
 /// An event in Redis, at one instant.
@@ -86,9 +86,9 @@ pub struct Lookup {
 type RawLookup = (String, String, bool, bool, Option<String>);
 type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 
-impl Stock {
+impl RedisStore {
     /// Reads the event, or None if Redis does not have it.
-    pub async fn observe(&self, event: &EventName) -> Result<Option<Observed>, StockError> {
+    pub async fn observe(&self, event: &EventName) -> Result<Option<Observed>, RedisStoreError> {
         const OPERATION: &str = "cannot read the event from Redis";
         let keys = self.keys(event);
         let observed: Option<RawObserved> = (self.scripts.observe)
@@ -135,7 +135,7 @@ impl Stock {
     }
 
     /// Reads the entry of one user. Returns None if Redis does not have the event.
-    pub async fn lookup(&self, event: &EventName, user: &UserId) -> Result<Option<Lookup>, StockError> {
+    pub async fn lookup(&self, event: &EventName, user: &UserId) -> Result<Option<Lookup>, RedisStoreError> {
         const OPERATION: &str = "cannot look up the user in Redis";
         let keys = self.keys(event);
         let found: Option<RawLookup> = (self.scripts.lookup)

@@ -11,10 +11,10 @@ use couponry_domain::{EventName, IssuedRecord, Uuid};
 use redis::streams::{StreamId, StreamRangeReply};
 
 use crate::{
-    error::{StockError, failed, invalid_value},
+    error::{RedisStoreError, failed, invalid_value},
     issued_entry::{parse_records, parse_uid},
     key::EventKeys,
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
 /// The most entries per script call.
@@ -52,10 +52,10 @@ pub struct UnconfirmedEntries {
     pub last: Option<String>,
 }
 
-impl Stock {
+impl RedisStore {
     /// Deletes entries whose records Kafka has confirmed. Idempotent. Entries of an earlier incarnation of the outbox
     /// are ignored.
-    pub async fn confirm(&self, event: &EventName, ids: &[OutboxId]) -> Result<(), StockError> {
+    pub async fn delete_confirmed(&self, event: &EventName, ids: &[OutboxId]) -> Result<(), RedisStoreError> {
         let mut by_incarnation: HashMap<&str, Vec<&str>> = HashMap::new();
         for OutboxId { id, incarnation } in ids {
             by_incarnation.entry(incarnation).or_default().push(id);
@@ -89,7 +89,7 @@ impl Stock {
         age: Duration,
         after: Option<&str>,
         count: usize,
-    ) -> Result<UnconfirmedEntries, StockError> {
+    ) -> Result<UnconfirmedEntries, RedisStoreError> {
         const OPERATION: &str = "cannot read the outbox from Redis";
         let EventKeys { meta, outbox, .. } = self.keys(event);
         let state = self.scripts.outbox_state.key(meta).key(&outbox).invoke_async(&mut self.connection()).await;
@@ -137,7 +137,7 @@ impl Stock {
         event: &EventName,
         issuer: Uuid,
         duration: Duration,
-    ) -> Result<bool, StockError> {
+    ) -> Result<bool, RedisStoreError> {
         (self.scripts.sweeper)
             .key(self.keys(event).sweeper)
             .arg(issuer.to_string())
@@ -162,7 +162,7 @@ fn parse_entry(
     event: &EventName,
     entry: &StreamId,
     incarnation: &Arc<str>,
-) -> Result<OutboxEntry, StockError> {
+) -> Result<OutboxEntry, RedisStoreError> {
     let uid: Option<String> = entry.get("uid");
     let records: Option<String> = entry.get("records");
     let (Some(uid), Some(records)) = (uid, records) else {

@@ -3,22 +3,22 @@
 use couponry_domain::Uuid;
 
 use crate::{
-    error::{StockError, failed},
-    stock::Stock,
+    error::{RedisStoreError, failed},
+    redis_store::RedisStore,
 };
 
-impl Stock {
+impl RedisStore {
     /// Adds an event to the pending deletions. Idempotent.
-    pub async fn add_pending_deletion(&self, uid: Uuid) -> Result<(), StockError> {
+    pub async fn add_pending_deletion(&self, uid: Uuid) -> Result<(), RedisStoreError> {
         self.change_pending_deletions("SADD", uid).await
     }
 
     /// Removes an event from the pending deletions. Idempotent.
-    pub async fn remove_pending_deletion(&self, uid: Uuid) -> Result<(), StockError> {
+    pub async fn remove_pending_deletion(&self, uid: Uuid) -> Result<(), RedisStoreError> {
         self.change_pending_deletions("SREM", uid).await
     }
 
-    async fn change_pending_deletions(&self, command: &str, uid: Uuid) -> Result<(), StockError> {
+    async fn change_pending_deletions(&self, command: &str, uid: Uuid) -> Result<(), RedisStoreError> {
         redis::cmd(command)
             .arg(self.pending_deletions_key())
             .arg(uid.to_string())
@@ -28,7 +28,7 @@ impl Stock {
     }
 
     /// The uids of the events whose rows are still to be deleted.
-    pub async fn pending_deletions(&self) -> Result<Vec<Uuid>, StockError> {
+    pub async fn pending_deletions(&self) -> Result<Vec<Uuid>, RedisStoreError> {
         let uids: Vec<String> = redis::cmd("SMEMBERS")
             .arg(self.pending_deletions_key())
             .query_async(&mut self.connection())

@@ -25,7 +25,7 @@ use redis::{
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
 };
 
-use crate::error::StockError;
+use crate::error::RedisStoreError;
 
 /// The age of a connection after which it is renewed in the background.
 const RENEWAL_AGE: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ impl Connection {
 
 impl ReconnectingConnection {
     /// Connects with the first call.
-    pub(crate) fn new(settings: &RedisSettings) -> Result<Self, StockError> {
+    pub(crate) fn new(settings: &RedisSettings) -> Result<Self, RedisStoreError> {
         settings.check()?;
         // Fails if the process has installed a provider already, which is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -109,7 +109,7 @@ impl ReconnectingConnection {
         } else {
             single_node(nodes, settings, certificates)?
         };
-        let current = Current::new(0, mode.connect().map_err(StockError::url)?);
+        let current = Current::new(0, mode.connect().map_err(RedisStoreError::url)?);
         Ok(Self(Arc::new(Inner {
             mode,
             address,
@@ -280,17 +280,17 @@ fn single_node(
     mut nodes: Vec<ConnectionInfo>,
     settings: &RedisSettings,
     certificates: TlsCertificates,
-) -> Result<ConnectMode, StockError> {
+) -> Result<ConnectMode, RedisStoreError> {
     let info = nodes.swap_remove(0);
     let client = if settings.is_tls() { Client::build_with_tls(info, certificates) } else { Client::open(info) };
-    Ok(ConnectMode::SingleNode(Box::new(client.map_err(StockError::url)?)))
+    Ok(ConnectMode::SingleNode(Box::new(client.map_err(RedisStoreError::url)?)))
 }
 
 fn cluster(
     nodes: Vec<ConnectionInfo>,
     settings: &RedisSettings,
     certificates: TlsCertificates,
-) -> Result<ConnectMode, StockError> {
+) -> Result<ConnectMode, RedisStoreError> {
     if nodes.iter().any(|node| node.redis_settings().db() != 0) {
         return Err(SettingsError::new("--redis-url names a database, but a Redis Cluster has only one").into());
     }
@@ -301,12 +301,12 @@ fn cluster(
     if settings.is_tls() {
         client = client.certs(certificates);
     }
-    Ok(ConnectMode::Cluster(Box::new(client.build().map_err(StockError::url)?)))
+    Ok(ConnectMode::Cluster(Box::new(client.build().map_err(RedisStoreError::url)?)))
 }
 
 /// One address, with the user and the password of the settings, which take precedence over those of the URL.
-fn node(url: &str, settings: &RedisSettings) -> Result<ConnectionInfo, StockError> {
-    let info = url.into_connection_info().map_err(StockError::url)?;
+fn node(url: &str, settings: &RedisSettings) -> Result<ConnectionInfo, RedisStoreError> {
+    let info = url.into_connection_info().map_err(RedisStoreError::url)?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) != settings.is_tls() {
         return Err(SettingsError::new("the addresses in --redis-url must all begin with rediss://, or none").into());
     }

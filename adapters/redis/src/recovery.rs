@@ -1,27 +1,28 @@
 //! Recovery of a Redis that may have lost data.
 //!
 //! Redis identifies itself by its `master_replid`, which changes with each restart and each failover. `couponMeta` has
-//! the replication id of the Redis that was verified last ([`Stock::mark_verified`]), and the scripts that issue, load
-//! or look up coupons compare the two: an unverified Redis issues nothing.
+//! the replication id of the Redis that was verified last ([`RedisStore::mark_verified`]), and the scripts that issue,
+//! load or look up coupons compare the two: an unverified Redis issues nothing.
 //!
 //! # Guarantees
-//! Each recovery writes its own recovery id ([`Stock::begin_recovery`]), which fences the steps of earlier recoveries.
+//! Each recovery writes its own recovery id ([`RedisStore::begin_recovery`]), which fences the steps of earlier
+//! recoveries.
 
 use std::ops::Range;
 
 use couponry_domain::{Coupon, EventName, Uuid};
 
 use crate::{
-    error::{StockError, failed},
-    fenced::Fenced,
+    error::{RedisStoreError, failed},
+    fenced_write::FencedWrite,
     issued_entry::{IssuedEntry, to_records},
     observe::Observed,
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
-/// How many coupons one call of [`Stock::restore`] may have.
+/// How many coupons one call of [`RedisStore::restore`] may have.
 pub const MAX_RESTORED: usize = 3000;
-/// How many records [`Stock::resend`] puts into one outbox entry.
+/// How many records [`RedisStore::resend`] puts into one outbox entry.
 const RECORDS_PER_ENTRY: usize = 500;
 
 /// A recovery in progress.
@@ -43,7 +44,7 @@ pub struct Recovered {
     pub total: u64,
 }
 
-impl Stock {
+impl RedisStore {
     /// Marks the `observed` Redis as verified, after which it issues coupons.
     ///
     /// # Errors
@@ -53,7 +54,7 @@ impl Stock {
         event: &EventName,
         observed: &Observed,
         recovered: Option<&Recovered>,
-    ) -> Result<Fenced<()>, StockError> {
+    ) -> Result<FencedWrite<()>, RedisStoreError> {
         const OPERATION: &str = "cannot mark Redis as verified";
         self.add_to_event_set(OPERATION, event).await?;
         let keys = self.keys(event);
@@ -81,13 +82,13 @@ impl Stock {
 
     /// Begins a recovery in the `observed` Redis. `clear` removes its available and issued coupons first.
     ///
-    /// Returns [`Fenced::Stale`] also if this Redis is verified, or its outbox is not empty.
+    /// Returns [`FencedWrite::Stale`] also if this Redis is verified, or its outbox is not empty.
     pub async fn begin_recovery(
         &self,
         event: &EventName,
         observed: &Observed,
         clear: bool,
-    ) -> Result<Fenced<Recovery>, StockError> {
+    ) -> Result<FencedWrite<Recovery>, RedisStoreError> {
         let keys = self.keys(event);
         let recovery_id = Uuid::new_v4().to_string();
         let begun: Option<i64> = (self.scripts.begin_recovery)
@@ -116,13 +117,13 @@ impl Stock {
         ordinals: Range<u64>,
         available: &[Coupon],
         issued: &[IssuedEntry],
-    ) -> Result<Fenced<u64>, StockError> {
+    ) -> Result<FencedWrite<u64>, RedisStoreError> {
         let target = (observed.uid, observed.stock_epoch);
         self.load_chunk(event, target, &recovery.recovery_id, ordinals, available, issued).await
     }
 
     /// Adds the records of issued coupons to the outbox again; the issuers then send them to Kafka.
-    pub async fn resend(&self, event: &EventName, uid: Uuid, issued: &[IssuedEntry]) -> Result<(), StockError> {
+    pub async fn resend(&self, event: &EventName, uid: Uuid, issued: &[IssuedEntry]) -> Result<(), RedisStoreError> {
         self.mark_active(event).await?;
         for chunk in issued.chunks(RECORDS_PER_ENTRY) {
             let keys = self.keys(event);

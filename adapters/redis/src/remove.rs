@@ -3,12 +3,12 @@
 use couponry_domain::{EventName, Uuid};
 
 use crate::{
-    error::{StockError, failed},
-    fenced::Fenced,
-    stock::Stock,
+    error::{RedisStoreError, failed},
+    fenced_write::FencedWrite,
+    redis_store::RedisStore,
 };
 
-impl Stock {
+impl RedisStore {
     /// Removes the coupons of an ended event, and keeps its counts and its window behind a closed gate. Idempotent.
     ///
     /// Returns false and changes nothing if the event has not ended, an issued coupon is not recorded, this Redis is
@@ -19,7 +19,7 @@ impl Stock {
         uid: Uuid,
         stock_epoch: u32,
         generation: i64,
-    ) -> Result<Fenced<bool>, StockError> {
+    ) -> Result<FencedWrite<bool>, RedisStoreError> {
         let keys = self.keys(event);
         let retired: Option<bool> = (self.scripts.retire)
             .key(keys.meta)
@@ -37,16 +37,21 @@ impl Stock {
     }
 
     /// Removes the keys if they belong to the event with this uid; returns whether they did.
-    pub async fn remove(&self, event: &EventName, uid: Uuid) -> Result<bool, StockError> {
+    pub async fn remove(&self, event: &EventName, uid: Uuid) -> Result<bool, RedisStoreError> {
         self.remove_if(event, uid, "").await
     }
 
-    /// As [`Stock::remove`], for one stock epoch: a newer one stays.
-    pub async fn remove_stock_epoch(&self, event: &EventName, uid: Uuid, stock_epoch: u32) -> Result<bool, StockError> {
+    /// As [`RedisStore::remove`], for one stock epoch: a newer one stays.
+    pub async fn remove_stock_epoch(
+        &self,
+        event: &EventName,
+        uid: Uuid,
+        stock_epoch: u32,
+    ) -> Result<bool, RedisStoreError> {
         self.remove_if(event, uid, &stock_epoch.to_string()).await
     }
 
-    async fn remove_if(&self, event: &EventName, uid: Uuid, stock_epoch: &str) -> Result<bool, StockError> {
+    async fn remove_if(&self, event: &EventName, uid: Uuid, stock_epoch: &str) -> Result<bool, RedisStoreError> {
         const OPERATION: &str = "cannot remove the event from Redis";
         let keys = self.keys(event);
         let removed: bool = (self.scripts.remove)

@@ -5,18 +5,22 @@ use std::collections::HashMap;
 use couponry_domain::{Discount, EventName, UserId, code::CouponCode};
 
 use crate::{
-    error::{StockError, failed, invalid_value},
+    error::{RedisStoreError, failed, invalid_value},
     issued_entry::{IssuedEntry, parse_item},
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
 /// How many entries are read at a time: Redis needs about a millisecond for a page, in which it serves no other client.
 const PAGE: isize = 2000;
 
-impl Stock {
+impl RedisStore {
     /// Calls `visit` with every entry of `couponIssued`, in no particular order. Entries that exist during the entire
     /// call are visited at least once; entries that are added meanwhile may be missed.
-    pub async fn each_issued(&self, event: &EventName, mut visit: impl FnMut(IssuedEntry)) -> Result<(), StockError> {
+    pub async fn each_issued(
+        &self,
+        event: &EventName,
+        mut visit: impl FnMut(IssuedEntry),
+    ) -> Result<(), RedisStoreError> {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             let (page, next) = self.issued_page(event, at).await?;
@@ -27,12 +31,12 @@ impl Stock {
     }
 
     /// Returns some entries of `couponIssued`, about 2000, and the cursor of the next ones. The first cursor is 0. Over
-    /// all pages, an entry may be returned twice; see [`Stock::each_issued`].
+    /// all pages, an entry may be returned twice; see [`RedisStore::each_issued`].
     pub async fn issued_page(
         &self,
         event: &EventName,
         cursor: u64,
-    ) -> Result<(Vec<IssuedEntry>, Option<u64>), StockError> {
+    ) -> Result<(Vec<IssuedEntry>, Option<u64>), RedisStoreError> {
         const OPERATION: &str = "cannot scan the issued coupons in Redis";
         let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
             .arg(self.keys(event).issued)
@@ -49,8 +53,8 @@ impl Stock {
         Ok((page.into_iter().map(parse).collect::<Result<_, _>>()?, (next != 0).then_some(next)))
     }
 
-    /// Returns every entry of `couponIssued`; see [`Stock::each_issued`].
-    pub async fn scan_issued(&self, event: &EventName) -> Result<HashMap<UserId, IssuedEntry>, StockError> {
+    /// Returns every entry of `couponIssued`; see [`RedisStore::each_issued`].
+    pub async fn scan_issued(&self, event: &EventName) -> Result<HashMap<UserId, IssuedEntry>, RedisStoreError> {
         let mut all = HashMap::new();
         self.each_issued(event, |entry| drop(all.insert(entry.issued.user_id.clone(), entry))).await?;
         Ok(all)
@@ -63,7 +67,7 @@ impl Stock {
         &self,
         event: &EventName,
         mut visit: impl FnMut(CouponCode, Discount),
-    ) -> Result<(), StockError> {
+    ) -> Result<(), RedisStoreError> {
         let mut last = -1;
         loop {
             let page = self.queue_page(event, last - PAGE + 1, last).await?;
@@ -78,7 +82,7 @@ impl Stock {
     }
 
     /// Returns the coupons of the queue in order. Exact only while nothing is issued.
-    pub async fn scan_queue(&self, event: &EventName) -> Result<Vec<(CouponCode, Discount)>, StockError> {
+    pub async fn scan_queue(&self, event: &EventName) -> Result<Vec<(CouponCode, Discount)>, RedisStoreError> {
         let mut all = Vec::new();
         loop {
             let from = isize::try_from(all.len()).unwrap_or(isize::MAX);
@@ -95,7 +99,7 @@ impl Stock {
         event: &EventName,
         from: isize,
         to: isize,
-    ) -> Result<Vec<(CouponCode, Discount)>, StockError> {
+    ) -> Result<Vec<(CouponCode, Discount)>, RedisStoreError> {
         const OPERATION: &str = "cannot scan the queue in Redis";
         let page: Vec<String> = redis::cmd("LRANGE")
             .arg(self.keys(event).queue)
@@ -108,7 +112,11 @@ impl Stock {
     }
 
     /// Returns the entries of these users, in their order.
-    pub async fn issued_to(&self, event: &EventName, users: &[UserId]) -> Result<Vec<Option<IssuedEntry>>, StockError> {
+    pub async fn issued_to(
+        &self,
+        event: &EventName,
+        users: &[UserId],
+    ) -> Result<Vec<Option<IssuedEntry>>, RedisStoreError> {
         const OPERATION: &str = "cannot look up users in Redis";
         let key = self.keys(event).issued;
         let mut all = Vec::with_capacity(users.len());

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, fmt};
 
 use crate::{
-    error::{StockError, failed},
-    stock::Stock,
+    error::{RedisStoreError, failed},
+    redis_store::RedisStore,
 };
 
 /// The oldest supported version of Redis: the scripts use its functions and flags.
@@ -46,9 +46,9 @@ impl fmt::Display for ServerVersion {
     }
 }
 
-impl Stock {
+impl RedisStore {
     /// The versions of Redis, or of each master of a cluster.
-    pub async fn server_versions(&self) -> Result<Vec<ServerVersion>, StockError> {
+    pub async fn server_versions(&self) -> Result<Vec<ServerVersion>, RedisStoreError> {
         let mut info = redis::cmd("INFO");
         info.arg("server");
         let infos: Vec<String> = self.query_masters(&info).await.map_err(failed("cannot read the version of Redis"))?;

@@ -3,14 +3,14 @@
 use couponry_domain::{EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
 
 use crate::{
-    error::{StockError, failed},
-    fenced::Fenced,
+    error::{RedisStoreError, failed},
+    fenced_write::FencedWrite,
     issued_entry::{IssuedEntry, Status},
-    stock::Stock,
+    redis_store::RedisStore,
 };
 
-/// Maximum number of settlements per script call; [`Stock::settle`] splits longer batches. The script accepts 1,500,
-/// but Redis serves no other client meanwhile: issue requests would be delayed by about ten milliseconds.
+/// Maximum number of settlements per script call; [`RedisStore::settle`] splits longer batches. The script accepts
+/// 1,500, but Redis serves no other client meanwhile: issue requests would be delayed by about ten milliseconds.
 pub const MAX_SETTLEMENTS: usize = 100;
 
 /// The decision about one issued coupon.
@@ -32,14 +32,14 @@ pub enum SettlementOutcome {
     /// The coupon can never be recorded.
     Cancelled {
         /// Whether the coupon has no holder and returns to the queue.
-        return_to_stock: bool,
+        return_to_queue: bool,
     },
     /// Another coupon is recorded for this user and replaces the one that was issued.
     Replaced {
         /// The recorded coupon.
         by: IssuedCoupon,
         /// Whether the coupon that was issued has no holder and returns to the queue.
-        return_to_stock: bool,
+        return_to_queue: bool,
     },
 }
 
@@ -54,14 +54,14 @@ pub struct Settled {
     pub returned: u64,
 }
 
-impl Stock {
+impl RedisStore {
     /// Applies settlements. Idempotent.
     pub async fn settle(
         &self,
         event: &EventName,
         uid: Uuid,
         settlements: &[Settlement],
-    ) -> Result<Fenced<Settled>, StockError> {
+    ) -> Result<FencedWrite<Settled>, RedisStoreError> {
         let mut sum = Settled::default();
         for chunk in settlements.chunks(MAX_SETTLEMENTS) {
             let keys = self.keys(event);
@@ -69,10 +69,10 @@ impl Stock {
             for Settlement { user, coupon, outcome } in chunk {
                 let (status, returns, entry) = match outcome {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
-                    SettlementOutcome::Cancelled { return_to_stock } => ("CANCEL", *return_to_stock, String::new()),
-                    SettlementOutcome::Replaced { by, return_to_stock } => {
+                    SettlementOutcome::Cancelled { return_to_queue } => ("CANCEL", *return_to_queue, String::new()),
+                    SettlementOutcome::Replaced { by, return_to_queue } => {
                         let entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
-                        ("REPLACE", *return_to_stock, entry.to_value())
+                        ("REPLACE", *return_to_queue, entry.to_value())
                     }
                 };
                 call.push((user.as_str(), coupon.as_str(), status, u8::from(returns), entry));
@@ -81,11 +81,11 @@ impl Stock {
                 .invoke_async(&mut self.connection())
                 .await
                 .map_err(failed("cannot settle issued coupons in Redis"))?;
-            let Some((completed, cancelled, returned)) = counts else { return Ok(Fenced::Stale) };
+            let Some((completed, cancelled, returned)) = counts else { return Ok(FencedWrite::Stale) };
             sum.completed += completed;
             sum.cancelled += cancelled;
             sum.returned += returned;
         }
-        Ok(Fenced::Applied(sum))
+        Ok(FencedWrite::Applied(sum))
     }
 }

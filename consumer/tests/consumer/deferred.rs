@@ -1,7 +1,7 @@
 //! Records that Postgres can neither record nor reject yet.
 
 use couponry_postgres::Database;
-use couponry_redis::{Status, Stock};
+use couponry_redis::{RedisStore, Status};
 use couponry_testbed::{Database as TestDatabase, shared};
 
 use crate::support::{World, until, user};
@@ -14,7 +14,7 @@ async fn another_event(world: &World, name: &str) -> World {
     other.kafka = world.kafka.clone();
     other.group.clone_from(&world.group);
     other.prefix.clone_from(&world.prefix);
-    other.stock = Stock::connect(&other.redis, &other.prefix).unwrap();
+    other.stock = RedisStore::connect(&other.redis, &other.prefix).unwrap();
     other.event = name.parse().unwrap();
     other.create_event(EVENT_RECORDS as u64).await;
     other

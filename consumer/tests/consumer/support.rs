@@ -12,7 +12,7 @@ use couponry_domain::{
 };
 use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics};
 use couponry_postgres::{Database, NewEvent};
-use couponry_redis::{GateSettings, IssuedEntry, Stock};
+use couponry_redis::{GateSettings, IssuedEntry, RedisStore};
 use couponry_testbed::{Database as TestDatabase, http, ports, program::Running, shared, unique_name};
 use futures::{TryStreamExt as _, future::try_join_all};
 
@@ -26,7 +26,7 @@ pub(crate) struct World {
     pub(crate) redis: String,
     pub(crate) prefix: String,
     pub(crate) database: Database,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) event: EventName,
     pub(crate) uid: Uuid,
     /// All coupons of the event in their order.
@@ -57,7 +57,7 @@ impl World {
             postgres: postgres.to_owned(),
             redis: redis.to_owned(),
             database: Database::connect(postgres).unwrap(),
-            stock: Stock::connect(redis, &prefix).unwrap(),
+            stock: RedisStore::connect(redis, &prefix).unwrap(),
             prefix,
             event: "summer".parse().unwrap(),
             uid: Uuid::new_v4(),

@@ -7,7 +7,7 @@ use axum::{
     http::request::Parts,
 };
 use couponry_domain::{EventName, names::InvalidId};
-use couponry_redis::{Stock, StockError};
+use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{error_chain, problem::Problem};
 use serde::de::DeserializeOwned;
 
@@ -20,13 +20,13 @@ use crate::{
 pub(crate) struct App {
     pub(crate) batchers: Batchers,
     pub(crate) relay: Relay,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) recent_events: Arc<RecentEvents>,
     pub(crate) authenticator: Authenticator,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) body_timeout: Duration,
-    pub(crate) answer_timeout: Duration,
+    pub(crate) response_timeout: Duration,
     /// Number of proxies whose entries in `X-Forwarded-For` are trusted.
     pub(crate) trusted_proxies: u8,
 }
@@ -83,7 +83,7 @@ pub(super) fn unknown_outcome() -> Problem {
 }
 
 /// The response to a failed read, which can be repeated.
-pub(super) fn read_failed(error: StockError) -> Problem {
+pub(super) fn read_failed(error: RedisStoreError) -> Problem {
     tracing::warn!(error = error_chain(error), "cannot read from Redis");
     Problem::unavailable("Redis is unavailable. Retry later.")
 }

@@ -123,7 +123,7 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
     let event = parse_event(event)?;
 
     let start = Instant::now();
-    let answer = time::timeout(app.answer_timeout, app.batchers.issue(&event, user))
+    let answer = time::timeout(app.response_timeout, app.batchers.issue(&event, user))
         .await
         .unwrap_or(IssueResult::UnknownOutcome);
     app.metrics.issue_request_duration.observe(start.elapsed().as_secs_f64());

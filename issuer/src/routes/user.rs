@@ -73,7 +73,7 @@ pub(super) async fn user(
     if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_republish(acknowledge, uid, entry)) {
         let (event_id, issued) = (event.clone(), entry.issued.clone());
         let confirmed = app.relay.republish(&[IssuedRecord { event_id, event_uid: uid, issued }]);
-        if !matches!(time::timeout(app.answer_timeout, confirmed).await, Ok(Ok(()))) {
+        if !matches!(time::timeout(app.response_timeout, confirmed).await, Ok(Ok(()))) {
             return Err(unknown_outcome());
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use axum::http::{Request, StatusCode};
 use couponry_domain::{Acknowledge, Gate, Window};
-use couponry_redis::{Fenced, Settlement, SettlementOutcome};
+use couponry_redis::{FencedWrite, Settlement, SettlementOutcome};
 use serde_json::json;
 
 use crate::support::World;
@@ -52,7 +52,7 @@ async fn retired_event_returns_410_and_ended() {
     let stock_epoch = world.stock.observe(&world.event).await.unwrap().unwrap().stock_epoch;
     let generation = i64::MAX >> 16;
     let retired = world.stock.retire(&world.event, world.uid, stock_epoch, generation).await.unwrap();
-    assert_eq!(retired, Fenced::Applied(true));
+    assert_eq!(retired, FencedWrite::Applied(true));
 
     for user in ["u1", "u2"] {
         let lookup = issuer.get(&format!("/coupons/summer/users/{user}")).await;

@@ -55,7 +55,7 @@ async fn issue_with_acknowledge_kafka_returns_503_until_confirmed() {
     let kafka = Kafka::start().unwrap();
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
-    let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1"]).await;
+    let issuer = world.ready_issuer(&["--response-timeout-seconds", "1"]).await;
     // A broker that has just started may take longer than the answer timeout.
     until("Kafka confirms", async || issuer.issue("early").await.status == StatusCode::OK).await;
     assert_eq!(world.users_in_kafka(1).await, HashSet::from(["early".to_owned()]));
@@ -108,7 +108,7 @@ async fn lookup_with_acknowledge_kafka_returns_503_until_confirmed() {
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
     // Without the sweeper, the lookup itself must publish the record.
-    let issuer = world.ready_issuer(&["--answer-timeout-seconds", "1", "--outbox-takeover-seconds", "3600"]).await;
+    let issuer = world.ready_issuer(&["--response-timeout-seconds", "1", "--outbox-takeover-seconds", "3600"]).await;
     kafka.pause().unwrap();
     world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
     let pending = issuer.get("/coupons/summer/users/u1").await;

@@ -74,7 +74,7 @@ async fn rate_limited_request_does_not_reach_redis() {
     let redis = Redis::start().unwrap();
     let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(10).await;
     let flags =
-        ["--rate-limit-per-user", LOW_RATE, "--rate-limit-per-user-burst", "2", "--answer-timeout-seconds", "1"];
+        ["--rate-limit-per-user", LOW_RATE, "--rate-limit-per-user-burst", "2", "--response-timeout-seconds", "1"];
     let issuer = world.ready_issuer(&flags).await;
     for _ in 0..2 {
         assert_eq!(issuer.get("/coupons/summer/users/u1").await.status, StatusCode::NOT_FOUND);

@@ -13,7 +13,7 @@ use couponry_domain::{
     Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, Seed, Uuid, Window,
 };
 use couponry_kafka::{KafkaSettings, TopicSettings, topics};
-use couponry_redis::{Fenced, GateSettings, Stock};
+use couponry_redis::{FencedWrite, GateSettings, RedisStore};
 use couponry_testbed::{ports, program::Running};
 use futures::future;
 use http_body_util::BodyExt;
@@ -25,7 +25,7 @@ pub(crate) struct World {
     pub(crate) redis: String,
     pub(crate) prefix: String,
     pub(crate) kafka: KafkaSettings,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) event: EventName,
     pub(crate) uid: Uuid,
 }
@@ -42,7 +42,7 @@ impl World {
         let kafka = KafkaSettings::at(brokers, format!("test-{uid}"));
         let wanted = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&kafka, &wanted).await.unwrap();
-        let stock = Stock::connect(&redis, &prefix).unwrap();
+        let stock = RedisStore::connect(&redis, &prefix).unwrap();
         Self { redis, prefix, kafka, stock, event: "summer".parse().unwrap(), uid }
     }
 
@@ -52,7 +52,7 @@ impl World {
         let coupons: Vec<_> = CouponBatch { first_ordinal: 0, counts: vec![(discount, count)] }
             .coupons(Seed::generate(), CodeFormat::default())
             .collect();
-        assert_eq!(self.stock.prepare(&self.event, self.uid, 0).await.unwrap(), Fenced::Applied(()));
+        assert_eq!(self.stock.prepare(&self.event, self.uid, 0).await.unwrap(), FencedWrite::Applied(()));
         self.mark_verified().await;
         for chunk in coupons.chunks(5000) {
             self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
@@ -68,7 +68,7 @@ impl World {
             self.stock
                 .mark_verified(&self.event, &observed, None)
                 .await
-                .is_ok_and(|result| result == Fenced::Applied(()))
+                .is_ok_and(|result| result == FencedWrite::Applied(()))
         })
         .await;
     }

@@ -3,7 +3,7 @@
 use couponry_domain::{EventName, Uuid};
 use couponry_kafka::KafkaError;
 use couponry_postgres::DatabaseError;
-use couponry_redis::StockError;
+use couponry_redis::RedisStoreError;
 
 /// Why an audit has no report.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum AuditError {
     Postgres(#[from] DatabaseError),
     /// Redis failed.
     #[error(transparent)]
-    Redis(#[from] StockError),
+    Redis(#[from] RedisStoreError),
     /// Kafka failed.
     #[error(transparent)]
     Kafka(#[from] KafkaError),

@@ -7,7 +7,7 @@ use couponry_domain::{
 };
 use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, TopicReader};
 use couponry_postgres::{Database, DatabaseError, Operation, StoredEvent};
-use couponry_redis::{Observed, Stock};
+use couponry_redis::{Observed, RedisStore};
 use futures::TryStreamExt as _;
 
 use crate::{comparison::Comparison, discrepancy::Discrepancy, error::AuditError};
@@ -22,7 +22,7 @@ const MAX_DEAD_LETTER_NOTES: u64 = 10;
 #[derive(Clone)]
 pub struct Stores {
     /// Redis.
-    pub stock: Stock,
+    pub stock: RedisStore,
     /// Postgres.
     pub database: Database,
     /// Kafka.

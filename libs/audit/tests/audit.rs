@@ -10,7 +10,7 @@ use couponry_domain::{
 };
 use couponry_kafka::{Consumer, DeadLetters, KafkaSettings, Producer, TopicSettings, topics};
 use couponry_postgres::{Database, NewEvent};
-use couponry_redis::{GateSettings, Settlement, SettlementOutcome, Stock};
+use couponry_redis::{GateSettings, RedisStore, Settlement, SettlementOutcome};
 use couponry_testbed::{Database as TestDatabase, shared, unique_name};
 
 const ISSUED: usize = 60;
@@ -37,7 +37,7 @@ impl Fixture {
         let name = unique_name("audit");
         let (prefix, server) = (format!("{name}:"), TestDatabase::create().unwrap());
         let kafka = KafkaSettings { brokers: shared::kafka(), topic: name.clone(), ..KafkaSettings::default() };
-        let stock = Stock::connect(&shared::redis(), &prefix).unwrap();
+        let stock = RedisStore::connect(&shared::redis(), &prefix).unwrap();
         let database = Database::connect(&server.url()).unwrap();
         let (event, uid): (EventName, Uuid) = ("summer".parse().unwrap(), Uuid::new_v4());
 
@@ -89,7 +89,7 @@ impl Fixture {
     async fn empty_outbox(&self) {
         let left = self.stores.stock.list_unconfirmed(&self.event, Duration::ZERO, None, 10).await.unwrap();
         let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
-        self.stores.stock.confirm(&self.event, &ids).await.unwrap();
+        self.stores.stock.delete_confirmed(&self.event, &ids).await.unwrap();
     }
 
     async fn settle(&self, records: &[IssuedRecord], outcome: &SettlementOutcome) {
@@ -266,7 +266,7 @@ async fn audit_of_rejected_record_is_ok_with_note() {
     fixture.empty_outbox().await;
     fixture.stores.database.record(good).await.unwrap();
     fixture.settle(good, &SettlementOutcome::Completed).await;
-    fixture.settle(std::slice::from_ref(rejected), &SettlementOutcome::Cancelled { return_to_stock: true }).await;
+    fixture.settle(std::slice::from_ref(rejected), &SettlementOutcome::Cancelled { return_to_queue: true }).await;
     let messages = couponry_kafka::read_all(&fixture.stores.kafka).await.unwrap();
     let is_rejected = |message: &&couponry_kafka::Message| {
         IssuedRecord::decode(message.version(), &message.payload).is_ok_and(|record| record == *rejected)
@@ -294,8 +294,8 @@ async fn voided_count_is_that_of_the_operator() {
     fixture.empty_outbox().await;
     database.record(good).await.unwrap();
     fixture.settle(good, &SettlementOutcome::Completed).await;
-    let cancel = async |record, return_to_stock| {
-        fixture.settle(std::slice::from_ref(record), &SettlementOutcome::Cancelled { return_to_stock }).await;
+    let cancel = async |record, return_to_queue| {
+        fixture.settle(std::slice::from_ref(record), &SettlementOutcome::Cancelled { return_to_queue }).await;
         let observed = stock.observe(&fixture.event).await.unwrap().unwrap();
         let counts = fixture.audit().await.counts;
         assert_eq!(counts.voided, observed.voided_count());

@@ -6,7 +6,7 @@ use couponry_audit::Stores;
 use couponry_crds::CouponEvent;
 use couponry_domain::{EventName, Uuid};
 use couponry_postgres::Database;
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use kube::Api;
 
@@ -79,7 +79,7 @@ impl StoreArgs {
     pub(super) fn stores(&self) -> anyhow::Result<Stores> {
         self.kafka.check()?;
         Ok(Stores {
-            stock: Stock::open(&self.redis)?,
+            stock: RedisStore::open(&self.redis)?,
             database: Database::open(&self.postgres)?,
             kafka: self.kafka.clone(),
             group: self.kafka_group.clone(),

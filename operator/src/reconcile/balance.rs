@@ -51,17 +51,18 @@ impl Balance {
     /// None: one of the stores has no stock of the current epoch, or Redis is unverified.
     pub(super) fn of(desired: &DesiredState, observed: &ObservedState) -> Option<Self> {
         let stored = observed.stored.as_ref()?;
-        let own = observed.redis_event(desired);
-        let own = own.filter(|own| own.stock_epoch == stored.stock_epoch && own.is_verified)?;
+        let in_redis = observed.redis_event(desired);
+        let in_redis =
+            in_redis.filter(|in_redis| in_redis.stock_epoch == stored.stock_epoch && in_redis.is_verified)?;
         Some(Self {
             generated: stored.generated(),
-            loaded: own.loaded,
-            available: own.available,
-            issued: own.issued,
+            loaded: in_redis.loaded,
+            available: in_redis.available,
+            issued: in_redis.issued,
             recorded: observed.recorded,
             marked_recorded: observed.marked_recorded,
-            voided: own.voided_count(),
-            duplicated: own.duplicated_count(),
+            voided: in_redis.voided_count(),
+            duplicated: in_redis.duplicated_count(),
         })
     }
 

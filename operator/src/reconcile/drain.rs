@@ -1,8 +1,8 @@
 //! Waits until every coupon that was issued before a change of Redis is recorded in Postgres.
 //!
 //! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the
-//! topic. An issuer returns a coupon at most `--answer-timeout-seconds` after the request. The grace period must be at
-//! least that long. When it has passed since the change, no more such coupons are returned, and the records of all
+//! topic. An issuer returns a coupon at most `--response-timeout-seconds` after the request. The grace period must be
+//! at least that long. When it has passed since the change, no more such coupons are returned, and the records of all
 //! returned ones lie before the current end of the topic. When the consumer group has passed that end, they are
 //! recorded.
 
@@ -54,19 +54,19 @@ impl DrainTracker {
     }
 
     /// Continues or starts the drain of an event whose Redis is unverified.
-    pub(crate) async fn poll(&self, own: &Observed) -> DrainState {
-        let redis = (own.replication_id.clone(), own.recovery_id.clone(), own.loaded);
-        let current = self.lock().get(&own.uid).filter(|drain| drain.redis == redis).cloned();
+    pub(crate) async fn poll(&self, in_redis: &Observed) -> DrainState {
+        let redis = (in_redis.replication_id.clone(), in_redis.recovery_id.clone(), in_redis.loaded);
+        let current = self.lock().get(&in_redis.uid).filter(|drain| drain.redis == redis).cloned();
         let mut drain = current.unwrap_or(Drain { redis, since: Instant::now(), end: None, resend_rounds: 0 });
-        let state = self.advance(own, &mut drain).await;
-        self.lock().insert(own.uid, drain);
+        let state = self.advance(in_redis, &mut drain).await;
+        self.lock().insert(in_redis.uid, drain);
         state
     }
 
-    async fn advance(&self, own: &Observed, drain: &mut Drain) -> DrainState {
-        if own.outbox > 0 {
+    async fn advance(&self, in_redis: &Observed, drain: &mut Drain) -> DrainState {
+        if in_redis.outbox > 0 {
             (drain.since, drain.end) = (Instant::now(), None);
-            return DrainState::Waiting(format!("waiting for {} outbox entries to be sent to Kafka", own.outbox));
+            return DrainState::Waiting(format!("waiting for {} outbox entries to be sent to Kafka", in_redis.outbox));
         }
         let end = match &drain.end {
             Some(end) => end,

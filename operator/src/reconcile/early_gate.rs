@@ -8,7 +8,7 @@
 
 use couponry_crds::{CouponEvent, Issuance, status::condition};
 use couponry_domain::{Gate, Window};
-use couponry_redis::{Fenced, GateSettings};
+use couponry_redis::{FencedWrite, GateSettings};
 use couponry_runtime::error_chain;
 use kube::ResourceExt as _;
 
@@ -21,21 +21,21 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
     let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) else { return };
     let generation = event.metadata.generation.unwrap_or_default();
     let restricted = async {
-        let Some(own) = context.stock.observe(&name).await? else { return Ok(false) };
-        if own.uid != uid || own.gate != Gate::Open || own.generation > generation {
+        let Some(in_redis) = context.stock.observe(&name).await? else { return Ok(false) };
+        if in_redis.uid != uid || in_redis.gate != Gate::Open || in_redis.generation > generation {
             return Ok(false);
         }
-        let end = [own.window.end, event.spec.window().end].into_iter().flatten().min();
-        let window = Window { start: own.window.start, end };
+        let end = [in_redis.window.end, event.spec.window().end].into_iter().flatten().min();
+        let window = Window { start: in_redis.window.start, end };
         let settings = GateSettings {
             gate,
             window,
             acknowledge: event.spec.acknowledge,
             generation,
-            stock_epoch: own.stock_epoch,
-            total: own.loaded,
+            stock_epoch: in_redis.stock_epoch,
+            total: in_redis.loaded,
         };
-        context.stock.set_gate(&name, uid, &settings).await.map(|set| set == Fenced::Applied(gate))
+        context.stock.set_gate(&name, uid, &settings).await.map(|set| set == FencedWrite::Applied(gate))
     };
     match restricted.await {
         Ok(true) => tracing::info!(event = event.name_any(), gate = gate.as_str(), "gate set"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use couponry_crds::status::reason;
 use couponry_postgres::DatabaseError;
-use couponry_redis::StockError;
+use couponry_redis::RedisStoreError;
 use couponry_runtime::error_chain;
 
 use crate::blocker::Blocker;
@@ -17,7 +17,7 @@ pub(crate) enum ReconcileError {
     #[error(transparent)]
     Generation(DatabaseError),
     #[error(transparent)]
-    Stock(#[from] StockError),
+    RedisStore(#[from] RedisStoreError),
     /// The rows of the stock in Postgres are incomplete.
     #[error("cannot read the stock: coupon number {0} is missing in Postgres")]
     MissingCoupon(u64),
@@ -69,9 +69,9 @@ impl ReconcileError {
                 _ => reason::BACKEND_UNAVAILABLE,
             },
             Self::TooManySteps { .. } => reason::PRELOAD_FAILED,
-            Self::Stock(StockError::InvalidValue { .. }) | Self::MissingCoupon(_) => reason::DRIFT_FOUND,
+            Self::RedisStore(RedisStoreError::InvalidValue { .. }) | Self::MissingCoupon(_) => reason::DRIFT_FOUND,
             Self::RowsRemain(error) => return error.blocker(),
-            Self::Stock(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
+            Self::RedisStore(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
             Self::Kubernetes { .. } | Self::Outdated => return None,
         };
         let advice = match reason {

@@ -10,7 +10,7 @@ use std::{iter, ops::Range, pin::pin, time::Instant};
 
 use couponry_domain::{Coupon, CouponBatch, Uuid, Window};
 use couponry_postgres::{Database, DatabaseError, NewEvent};
-use couponry_redis::Fenced;
+use couponry_redis::FencedWrite;
 use tokio::{
     sync::{mpsc, watch},
     time::{self, MissedTickBehavior},
@@ -58,8 +58,8 @@ pub(super) async fn execute(
             stock.prepare(name, *uid, observed.stored()?.stock_epoch).await?;
         }
         Step::MarkVerified => {
-            if let Some(own) = observed.redis_event(desired) {
-                stock.mark_verified(name, own, None).await?;
+            if let Some(in_redis) = observed.redis_event(desired) {
+                stock.mark_verified(name, in_redis, None).await?;
             }
         }
         Step::Recover => recover::recover(desired, observed, context, writer).await?,
@@ -70,7 +70,7 @@ pub(super) async fn execute(
         Step::WithdrawOpening => withdraw_opening(desired, observed, context).await?,
         Step::RecordHolders => recover::repair(desired, observed, context, writer).await?,
         Step::SetGate(settings) => {
-            if let Fenced::Applied(gate) = stock.set_gate(name, *uid, &settings).await? {
+            if let FencedWrite::Applied(gate) = stock.set_gate(name, *uid, &settings).await? {
                 let Window { start, end } = settings.window;
                 tracing::info!(gate = gate.as_str(), start, end, "gate set");
             }
@@ -89,7 +89,7 @@ pub(super) async fn execute(
             }
         }
         Step::Retire => {
-            if let Fenced::Applied(_) =
+            if let FencedWrite::Applied(_) =
                 stock.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?
             {
                 tracing::info!("coupons of the finished event removed from Redis");
@@ -110,10 +110,10 @@ async fn withdraw_opening(
     observed: &ObservedState,
     context: &Context,
 ) -> Result<(), ReconcileError> {
-    let Some(own) = observed.redis_event(desired) else { return Ok(()) };
-    let reset = context.stock.reset_gate(&desired.name, own, desired.generation).await?;
+    let Some(in_redis) = observed.redis_event(desired) else { return Ok(()) };
+    let reset = context.stock.reset_gate(&desired.name, in_redis, desired.generation).await?;
     couponry_failpoint::crash("operator.before-withdrawal");
-    if reset == Fenced::Applied(true) {
+    if reset == FencedWrite::Applied(true) {
         let withdrawn = context.database.withdraw_opening(observed.stored()?).await?;
         tracing::info!(withdrawn, "opening withdrawn because the manifest has changed");
     }
@@ -193,7 +193,8 @@ async fn load(
     tokio::spawn(read_chunks(context.database.clone(), desired.uid, from..to, sender));
     while let Some(chunk) = chunks.recv().await {
         let chunk = chunk?;
-        let Fenced::Applied(loaded) = context.stock.load(&desired.name, desired.uid, stock_epoch, &chunk).await? else {
+        let FencedWrite::Applied(loaded) = context.stock.load(&desired.name, desired.uid, stock_epoch, &chunk).await?
+        else {
             return Ok(());
         };
         context.metrics.coupons_loaded.inc_by(loaded.saturating_sub(next).min(chunk.len() as u64));

@@ -23,7 +23,7 @@ pub(super) fn gate_settings(
 pub(super) fn due_gate_settings(
     desired: &DesiredState,
     stored: &StoredEvent,
-    own: &Observed,
+    in_redis: &Observed,
     is_issued: bool,
 ) -> GateSettings {
     let gate = match desired.issuance {
@@ -31,12 +31,12 @@ pub(super) fn due_gate_settings(
         Issuance::Paused => Gate::Paused,
         Issuance::Closed => Gate::Closed,
     };
-    let start = match own.gate {
-        Gate::Open => own.window.start,
+    let start = match in_redis.gate {
+        Gate::Open => in_redis.window.start,
         _ if !is_issued => desired.window.start,
         // Redis has lost the start, but the opening is stored in Postgres.
         Gate::Loading => desired.window.start.min(stored.opened_at.or(desired.window.start)),
-        Gate::Paused | Gate::Closed => own.window.start,
+        Gate::Paused | Gate::Closed => in_redis.window.start,
     };
     let window = Window { start, end: desired.window.end };
     gate_settings(desired, gate, window, stored.stock_epoch, stored.generated())

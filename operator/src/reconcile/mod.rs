@@ -18,7 +18,6 @@
 //! Reconciliation is level-triggered: each starts from the observed state, and it may be interrupted anywhere.
 
 mod balance;
-mod conditions;
 pub(crate) mod desired_state;
 pub(crate) mod drain;
 pub(crate) mod early_gate;
@@ -30,6 +29,7 @@ mod gate;
 mod holders;
 pub(crate) mod invalid_object;
 mod manifest_change;
+mod new_condition;
 mod observe;
 mod plan;
 pub(crate) mod preload_queue;

@@ -3,7 +3,7 @@
 
 use couponry_domain::{EventName, Uuid};
 use couponry_postgres::{Database, StoredEvent};
-use couponry_redis::{Observed, Stock};
+use couponry_redis::{Observed, RedisStore};
 
 use crate::{
     context::Context,
@@ -95,16 +95,16 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         stock.mark_active(&desired.name).await?;
     }
     let unverified = redis.as_ref().filter(|redis| redis.uid == desired.uid && !redis.is_verified);
-    let has_issued = recorded > 0 || unverified.is_some_and(|own| own.issued > 0);
+    let has_issued = recorded > 0 || unverified.is_some_and(|in_redis| in_redis.issued > 0);
     let drain = match unverified {
-        Some(own) if has_opening || has_issued => Some(context.drains.poll(own).await),
+        Some(in_redis) if has_opening || has_issued => Some(context.drains.poll(in_redis).await),
         _ => {
             context.drains.reset(desired.uid);
             None
         }
     };
     let recording = match redis.as_ref().filter(|redis| redis.uid == desired.uid) {
-        Some(own) => context.recording.poll(own, recorded).await,
+        Some(in_redis) => context.recording.poll(in_redis, recorded).await,
         None => RecordingState::default(),
     };
     Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording })
@@ -141,18 +141,18 @@ pub(super) struct Backlog {
 impl Backlog {
     pub(super) async fn read(
         database: &Database,
-        stock: &Stock,
+        stock: &RedisStore,
         name: &EventName,
         uid: Uuid,
     ) -> Result<Self, ReconcileError> {
-        let Some(own) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else {
+        let Some(in_redis) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else {
             return Ok(Self::default());
         };
-        if own.outbox > 0 {
+        if in_redis.outbox > 0 {
             stock.mark_active(name).await?;
         }
         let recorded = database.recorded_count(uid).await?;
-        Ok(Self { outbox: own.outbox, unrecorded: own.issued.saturating_sub(recorded) })
+        Ok(Self { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) })
     }
 
     pub(super) const fn is_empty(self) -> bool {

@@ -49,18 +49,19 @@ pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
 /// Whether the event is over, its retention period has passed, all issued coupons are recorded, and the counts
 /// match.
 fn is_retirement_due(desired: &DesiredState, observed: &ObservedState) -> bool {
-    let (Some(own), Some(stored)) = (observed.redis_event(desired), &observed.stored) else { return false };
-    let is_over = match state(Some(own)) {
+    let (Some(in_redis), Some(stored)) = (observed.redis_event(desired), &observed.stored) else { return false };
+    let is_over = match state(Some(in_redis)) {
         reason::ENDED | reason::CLOSED => true,
-        reason::SOLD_OUT => own.window.end.is_none(),
+        reason::SOLD_OUT => in_redis.window.end.is_none(),
         _ => false,
     };
-    let is_recorded = own.outbox == 0 && own.completed >= own.issued && observed.recorded >= own.issued;
+    let is_recorded =
+        in_redis.outbox == 0 && in_redis.completed >= in_redis.issued && observed.recorded >= in_redis.issued;
     is_over
         && is_recorded
-        && own.retired.is_none()
+        && in_redis.retired.is_none()
         && stored.generation == desired.generation
-        && desired.retire_at.is_some_and(|at| at <= own.now)
+        && desired.retire_at.is_some_and(|at| at <= in_redis.now)
         && Balance::of(desired, observed).is_some_and(|balance| balance.imbalance().is_none())
 }
 
@@ -78,14 +79,16 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
     }
     match &observed.redis {
         Some(other) if other.uid != desired.uid => resolve_name_conflict(desired, other, observed.name_conflict),
-        Some(own) if own.stock_epoch != stored.stock_epoch => resolve_stock_epoch(stored, own),
-        Some(own) if !stored.is_opening_final && is_issued(own, observed) => confirm_opening(stored, own),
-        Some(own) if !own.is_verified => verify(stored, own, observed),
-        Some(own) => match stored.opened_at {
-            None => before_opening(desired, stored, Some(own), observed),
-            Some(_) if stored.is_opening_final => after_start(desired, stored, own, observed),
-            Some(_) if has_opened(own) => confirm_opening(stored, own),
-            Some(at) => before_start(desired, stored, own, at),
+        Some(in_redis) if in_redis.stock_epoch != stored.stock_epoch => resolve_stock_epoch(stored, in_redis),
+        Some(in_redis) if !stored.is_opening_final && is_issued(in_redis, observed) => {
+            confirm_opening(stored, in_redis)
+        }
+        Some(in_redis) if !in_redis.is_verified => verify(stored, in_redis, observed),
+        Some(in_redis) => match stored.opened_at {
+            None => before_opening(desired, stored, Some(in_redis), observed),
+            Some(_) if stored.is_opening_final => after_start(desired, stored, in_redis, observed),
+            Some(_) if has_opened(in_redis) => confirm_opening(stored, in_redis),
+            Some(at) => before_start(desired, stored, in_redis, at),
         },
         // Redis has lost the event. It may have opened, whatever the clocks say: its metadata is created, then it is
         // recovered.
@@ -95,50 +98,50 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
 }
 
 /// Whether coupons were issued, which proves that the event has opened.
-fn is_issued(own: &Observed, observed: &ObservedState) -> bool {
-    own.issued > 0 || own.cancelled > 0 || observed.recorded > 0
+fn is_issued(in_redis: &Observed, observed: &ObservedState) -> bool {
+    in_redis.issued > 0 || in_redis.cancelled > 0 || observed.recorded > 0
 }
 
 /// Whether coupons can be issued now, by the clock of Redis.
-fn has_opened(own: &Observed) -> bool {
-    own.gate == Gate::Open && own.window.start.is_none_or(|start| start <= own.now)
+fn has_opened(in_redis: &Observed) -> bool {
+    in_redis.gate == Gate::Open && in_redis.window.start.is_none_or(|start| start <= in_redis.now)
 }
 
 /// Records that the opening is final.
-fn confirm_opening(stored: &StoredEvent, own: &Observed) -> Plan {
+fn confirm_opening(stored: &StoredEvent, in_redis: &Observed) -> Plan {
     if stored.stock.is_empty() {
         return Plan::blocked(
             reason::DRIFT_FOUND,
             format!(
                 "{} coupons are issued in Redis, but Postgres has no coupons of the event: it was probably restored \
                  from a backup. Compare the stores with `kubectl couponry audit`.",
-                own.issued
+                in_redis.issued
             ),
         );
     }
-    let at = stored.opened_at.unwrap_or_else(|| opens_at(own.window, own.now));
+    let at = stored.opened_at.unwrap_or_else(|| opens_at(in_redis.window, in_redis.now));
     Plan::Apply(Step::ScheduleOpening { at, is_final: true })
 }
 
 /// Redis and Postgres have different stock epochs.
-fn resolve_stock_epoch(stored: &StoredEvent, own: &Observed) -> Plan {
-    if own.stock_epoch < stored.stock_epoch && own.issued == 0 && stored.opened_at.is_none() {
-        return Plan::Apply(Step::RemoveStockEpoch(own.stock_epoch));
+fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &Observed) -> Plan {
+    if in_redis.stock_epoch < stored.stock_epoch && in_redis.issued == 0 && stored.opened_at.is_none() {
+        return Plan::Apply(Step::RemoveStockEpoch(in_redis.stock_epoch));
     }
     Plan::blocked(
         reason::DRIFT_FOUND,
         format!(
             "Redis holds stock epoch {}, Postgres stock epoch {}: one of them was probably restored from a backup. \
              Set issuance to Paused and compare the stores with `kubectl couponry audit`.",
-            own.stock_epoch, stored.stock_epoch
+            in_redis.stock_epoch, stored.stock_epoch
         ),
     )
 }
 
 /// Redis has restarted or failed over since it was verified and may have lost data, or was prepared only now. With an
 /// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead.
-fn verify(stored: &StoredEvent, own: &Observed, observed: &ObservedState) -> Plan {
-    if stored.opened_at.is_none() || own.retired.is_some() {
+fn verify(stored: &StoredEvent, in_redis: &Observed, observed: &ObservedState) -> Plan {
+    if stored.opened_at.is_none() || in_redis.retired.is_some() {
         return Plan::Apply(Step::MarkVerified);
     }
     match &observed.drain {
@@ -182,14 +185,14 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
 fn before_opening(
     desired: &DesiredState,
     stored: &StoredEvent,
-    own: Option<&Observed>,
+    in_redis: Option<&Observed>,
     observed: &ObservedState,
 ) -> Plan {
-    if let Some(own) = own.filter(|own| own.gate == Gate::Open) {
+    if let Some(in_redis) = in_redis.filter(|in_redis| in_redis.gate == Gate::Open) {
         // Steps of two operators have interleaved. Record the opening at once, as if it had come first.
-        return schedule_opening(own.window, own);
+        return schedule_opening(in_redis.window, in_redis);
     }
-    if let Some(plan) = close(desired, stored, own) {
+    if let Some(plan) = close(desired, stored, in_redis) {
         return plan;
     }
     let target = match desired.full_stock() {
@@ -199,7 +202,7 @@ fn before_opening(
     if !stored.stock.is_empty() && !is_same_stock(&stored.stock, &target) {
         return Plan::Apply(Step::DiscardStock);
     }
-    let Some(own) = own else {
+    let Some(in_redis) = in_redis else {
         return Plan::Apply(if stored.stock.is_empty() {
             Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: target })
         } else {
@@ -211,7 +214,7 @@ fn before_opening(
         let generate = Plan::Apply(Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: target }));
         return imbalance(desired, observed).unwrap_or(generate);
     }
-    if let Some(load) = load(own, len) {
+    if let Some(load) = load(in_redis, len) {
         return load;
     }
     if let Some(plan) = imbalance(desired, observed) {
@@ -219,55 +222,55 @@ fn before_opening(
     }
     if desired.issuance == Issuance::Paused {
         let paused = gate_settings(desired, Gate::Paused, desired.window, stored.stock_epoch, len);
-        return set_gate(own, paused).unwrap_or(Plan::Done);
+        return set_gate(in_redis, paused).unwrap_or(Plan::Done);
     }
-    schedule_opening(desired.window, own)
+    schedule_opening(desired.window, in_redis)
 }
 
 /// Records the opening of a gate with this window. It is final unless the window begins in the future, by the clock of
 /// Redis as of the moment at which the gate was read.
-fn schedule_opening(window: Window, own: &Observed) -> Plan {
-    let at = opens_at(window, own.now);
-    Plan::Apply(Step::ScheduleOpening { at, is_final: at <= own.now })
+fn schedule_opening(window: Window, in_redis: &Observed) -> Plan {
+    let at = opens_at(window, in_redis.now);
+    Plan::Apply(Step::ScheduleOpening { at, is_final: at <= in_redis.now })
 }
 
 /// The opening is scheduled at `at`, and according to a verified Redis no coupon could be issued yet: everything may
 /// still change.
-fn before_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, at: i64) -> Plan {
+fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed, at: i64) -> Plan {
     let len = stored.generated();
-    if let Some(plan) = close(desired, stored, Some(own)) {
+    if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;
     }
     let is_as_desired = desired.issuance == Issuance::Auto
         && desired.window.start == Some(at)
-        && own.loaded == len
+        && in_redis.loaded == len
         && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.stock, &target));
     if is_as_desired {
         let open = gate_settings(desired, Gate::Open, desired.window, stored.stock_epoch, len);
-        return set_gate(own, open).unwrap_or(Plan::Done);
+        return set_gate(in_redis, open).unwrap_or(Plan::Done);
     }
     Plan::Apply(Step::WithdrawOpening)
 }
 
 /// The opening is final: coupons may belong to users.
-fn after_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, observed: &ObservedState) -> Plan {
+fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed, observed: &ObservedState) -> Plan {
     let len = stored.generated();
-    if let Some(plan) = close(desired, stored, Some(own)) {
+    if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;
     }
     // Redis may be older than Postgres. Opening the gate would issue the same coupons again.
-    let would_open = own.gate != Gate::Open && desired.issuance == Issuance::Auto;
+    let would_open = in_redis.gate != Gate::Open && desired.issuance == Issuance::Auto;
     if would_open && Balance::of(desired, observed).is_some_and(|balance| balance.has_surplus()) {
         return imbalance(desired, observed).unwrap_or(Plan::Done);
     }
-    if own.gate == Gate::Loading
-        && let Some(plan) = imbalance(desired, observed).or_else(|| load(own, len))
+    if in_redis.gate == Gate::Loading
+        && let Some(plan) = imbalance(desired, observed).or_else(|| load(in_redis, len))
     {
         return plan;
     }
-    let settings = due_gate_settings(desired, stored, own, own.issued > 0 || observed.recorded > 0);
+    let settings = due_gate_settings(desired, stored, in_redis, in_redis.issued > 0 || observed.recorded > 0);
     let start = settings.window.start;
-    if let Some(plan) = set_gate(own, settings) {
+    if let Some(plan) = set_gate(in_redis, settings) {
         return plan;
     }
     match desired.top_up(&stored.stock) {
@@ -278,7 +281,7 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, obs
         Ok(_) => {}
     }
     // If `loaded` in Redis is too low, the same coupons would be loaded twice.
-    if let Some(load) = load(own, len) {
+    if let Some(load) = load(in_redis, len) {
         return imbalance(desired, observed).unwrap_or(load);
     }
     if start != desired.window.start {
@@ -291,19 +294,21 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, own: &Observed, obs
 }
 
 /// Loads what is missing of `len` coupons.
-fn load(own: &Observed, len: u64) -> Option<Plan> {
-    (own.loaded < len).then_some(Plan::Apply(Step::Load { from: own.loaded, to: len }))
+fn load(in_redis: &Observed, len: u64) -> Option<Plan> {
+    (in_redis.loaded < len).then_some(Plan::Apply(Step::Load { from: in_redis.loaded, to: len }))
 }
 
 /// Closes the event, or leaves a closed one as it is. None: it is neither closed nor to be closed.
-fn close(desired: &DesiredState, stored: &StoredEvent, own: Option<&Observed>) -> Option<Plan> {
-    match own {
-        Some(own) if own.retired.is_some() && is_continuation(desired, stored, own) => Some(Plan::blocked(
-            reason::CHANGE_NOT_POSSIBLE,
-            "The event is over and its coupons were removed from Redis, so it cannot continue. Create another event, \
+fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&Observed>) -> Option<Plan> {
+    match in_redis {
+        Some(in_redis) if in_redis.retired.is_some() && is_continuation(desired, stored, in_redis) => {
+            Some(Plan::blocked(
+                reason::CHANGE_NOT_POSSIBLE,
+                "The event is over and its coupons were removed from Redis, so it cannot continue. Create another event, \
              and set issuance to Closed in this one.",
-        )),
-        Some(own) if own.gate == Gate::Closed => Some(Plan::Done),
+            ))
+        }
+        Some(in_redis) if in_redis.gate == Gate::Closed => Some(Plan::Done),
         _ if desired.issuance != Issuance::Closed => None,
         None => Some(Plan::Apply(Step::Prepare)),
         Some(_) => {
@@ -314,8 +319,8 @@ fn close(desired: &DesiredState, stored: &StoredEvent, own: Option<&Observed>) -
 }
 
 /// Whether the manifest extends an event that is over.
-fn is_continuation(desired: &DesiredState, stored: &StoredEvent, own: &Observed) -> bool {
-    let is_extended = desired.total > stored.generated() || desired.window.end != own.window.end;
+fn is_continuation(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed) -> bool {
+    let is_extended = desired.total > stored.generated() || desired.window.end != in_redis.window.end;
     is_extended && desired.issuance != Issuance::Closed
 }
 
@@ -326,11 +331,11 @@ fn imbalance(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
 }
 
 /// None: the settings are in force already.
-fn set_gate(own: &Observed, settings: GateSettings) -> Option<Plan> {
-    let is_in_force = own.gate == settings.gate
-        && own.window == settings.window
-        && own.acknowledge == settings.acknowledge
-        && own.generation == settings.generation;
+fn set_gate(in_redis: &Observed, settings: GateSettings) -> Option<Plan> {
+    let is_in_force = in_redis.gate == settings.gate
+        && in_redis.window == settings.window
+        && in_redis.acknowledge == settings.acknowledge
+        && in_redis.generation == settings.generation;
     (!is_in_force).then_some(Plan::Apply(Step::SetGate(settings)))
 }
 

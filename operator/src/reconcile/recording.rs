@@ -93,29 +93,29 @@ impl RecordingTracker {
     }
 
     /// Adds an observation. `recorded` was read before `own`.
-    pub(super) async fn poll(&self, own: &Observed, recorded: u64) -> RecordingState {
-        if !own.is_verified || own.retired.is_some() || recorded >= own.issued {
-            self.forget(own.uid);
+    pub(super) async fn poll(&self, in_redis: &Observed, recorded: u64) -> RecordingState {
+        if !in_redis.is_verified || in_redis.retired.is_some() || recorded >= in_redis.issued {
+            self.forget(in_redis.uid);
             return RecordingState::default();
         }
-        let mut recording = self.lock().get(&own.uid).cloned().unwrap_or_default();
+        let mut recording = self.lock().get(&in_redis.uid).cloned().unwrap_or_default();
         let now = Instant::now();
-        recording.add_sample(now, own.issued, recorded);
+        recording.add_sample(now, in_redis.issued, recorded);
         let oldest = recording.samples.front().map_or(Duration::ZERO, |(at, _)| now - *at);
-        let stranded = recording.stranded(own, recorded);
+        let stranded = recording.stranded(in_redis, recorded);
         if stranded == 0 && oldest >= CONFIRMATION {
-            self.advance(&mut recording, own, now).await;
+            self.advance(&mut recording, in_redis, now).await;
         }
-        self.lock().insert(own.uid, recording);
+        self.lock().insert(in_redis.uid, recording);
         RecordingState { oldest, stranded }
     }
 
-    async fn advance(&self, recording: &mut Recording, own: &Observed, now: Instant) {
+    async fn advance(&self, recording: &mut Recording, in_redis: &Observed, now: Instant) {
         match &mut recording.probe {
-            None if own.outbox == 0 && recording.next_probe.is_none_or(|at| at <= now) => {
+            None if in_redis.outbox == 0 && recording.next_probe.is_none_or(|at| at <= now) => {
                 // Without Kafka nothing is known about records in flight.
                 if let Ok(end) = self.lag.topic_end(KAFKA_TIMEOUT).await {
-                    let Observed { issued, cancelled, .. } = *own;
+                    let Observed { issued, cancelled, .. } = *in_redis;
                     recording.probe = Some(Probe { issued, cancelled, end, is_consumed: false });
                 }
             }
@@ -174,9 +174,10 @@ impl Recording {
     }
 
     /// `recorded` was read after the probe was consumed, if it was.
-    fn stranded(&mut self, own: &Observed, recorded: u64) -> u64 {
+    fn stranded(&mut self, in_redis: &Observed, recorded: u64) -> u64 {
         let Some(probe) = &self.probe else { return 0 };
-        let expected = probe.issued.saturating_sub(own.cancelled.saturating_sub(probe.cancelled)).min(own.issued);
+        let expected =
+            probe.issued.saturating_sub(in_redis.cancelled.saturating_sub(probe.cancelled)).min(in_redis.issued);
         let missing = expected.saturating_sub(recorded);
         if missing == 0 {
             self.probe = None;

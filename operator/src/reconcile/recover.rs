@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use couponry_domain::{Coupon, Gate, IssuedCoupon};
 use couponry_postgres::{CouponWithHolder, DatabaseError, StoredEvent};
-use couponry_redis::{Fenced, IssuedEntry, MAX_RESTORED, Observed, Recovered, Recovery, Status};
+use couponry_redis::{FencedWrite, IssuedEntry, MAX_RESTORED, Observed, Recovered, Recovery, Status};
 use futures::TryStreamExt as _;
 
 use crate::{
@@ -46,49 +46,51 @@ pub(super) async fn recover(
     context: &Context,
     writer: &mut StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
-    let (Some(own), mut stored) = (observed.redis_event(desired), observed.stored()?.clone()) else { return Ok(()) };
+    let (Some(in_redis), mut stored) = (observed.redis_event(desired), observed.stored()?.clone()) else {
+        return Ok(());
+    };
     let mut conflicting = 0;
-    if !is_complete(own, observed.recorded, &stored) {
-        let max_rounds = own.issued.div_ceil(MAX_RESENT);
+    if !is_complete(in_redis, observed.recorded, &stored) {
+        let max_rounds = in_redis.issued.div_ceil(MAX_RESENT);
         let delivery =
-            if context.drains.resend_rounds(own.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
+            if context.drains.resend_rounds(in_redis.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
         let Some(repaired) = record_holders(&stored, desired, context, delivery).await? else { return Ok(()) };
         if repaired != Repaired::default() {
             report_repair(repaired, writer).await;
         }
         if repaired.resent > 0 {
-            context.drains.count_resend(own.uid);
+            context.drains.count_resend(in_redis.uid);
             return Ok(());
         }
         conflicting = repaired.conflicting;
     }
 
-    let Some((recovery, issued_at_min)) = begin(own, desired, &mut stored, context, false).await? else {
+    let Some((recovery, issued_at_min)) = begin(in_redis, desired, &mut stored, context, false).await? else {
         return Ok(());
     };
-    let recorded = context.database.recorded_count(own.uid).await?;
+    let recorded = context.database.recorded_count(in_redis.uid).await?;
     let Some(current) = context.stock.observe(&desired.name).await? else { return Ok(()) };
     let recovered = if conflicting == 0 && is_complete(&current, recorded, &stored) {
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
-        let Some((recovery, issued_at_min)) = begin(own, desired, &mut stored, context, true).await? else {
+        let Some((recovery, issued_at_min)) = begin(in_redis, desired, &mut stored, context, true).await? else {
             return Ok(());
         };
-        let Some(total) = restore(own, &recovery, &stored, desired, observed, context, writer).await? else {
+        let Some(total) = restore(in_redis, &recovery, &stored, desired, observed, context, writer).await? else {
             return Ok(());
         };
         Recovered { recovery, issued_at_min, total }
     };
     // The gate is set first: a verified event with a closed gate would return NOT_STARTED although it is open.
     // An opening that is not final may have to be withdrawn because the manifest has changed.
-    if own.gate == Gate::Loading && (stored.is_opening_final || recorded > 0) {
-        let settings = due_gate_settings(desired, &stored, own, recorded > 0);
-        context.stock.set_gate(&desired.name, own.uid, &settings).await?;
+    if in_redis.gate == Gate::Loading && (stored.is_opening_final || recorded > 0) {
+        let settings = due_gate_settings(desired, &stored, in_redis, recorded > 0);
+        context.stock.set_gate(&desired.name, in_redis.uid, &settings).await?;
     }
-    let verified = context.stock.mark_verified(&desired.name, own, Some(&recovered)).await?;
-    if verified == Fenced::Applied(()) {
+    let verified = context.stock.mark_verified(&desired.name, in_redis, Some(&recovered)).await?;
+    if verified == FencedWrite::Applied(()) {
         let Recovered { total, issued_at_min, .. } = recovered;
-        tracing::info!(total, recorded, issued_at_min, replication_id = own.replication_id, "Redis verified");
+        tracing::info!(total, recorded, issued_at_min, replication_id = in_redis.replication_id, "Redis verified");
     }
     Ok(())
 }
@@ -133,17 +135,17 @@ fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery
 /// cannot begin, or another operator is recovering the event concurrently.
 async fn begin(
-    own: &Observed,
+    in_redis: &Observed,
     desired: &DesiredState,
     stored: &mut StoredEvent,
     context: &Context,
     clear: bool,
 ) -> Result<Option<(Recovery, i64)>, ReconcileError> {
-    let Fenced::Applied(recovery) = context.stock.begin_recovery(&desired.name, own, clear).await? else {
+    let FencedWrite::Applied(recovery) = context.stock.begin_recovery(&desired.name, in_redis, clear).await? else {
         return Ok(None);
     };
     // The clock of another Redis, or an earlier clock of this one, may have been ahead.
-    let latest = if clear { None } else { context.database.latest_issued_at(own.uid).await? };
+    let latest = if clear { None } else { context.database.latest_issued_at(in_redis.uid).await? };
     let cutoff =
         [stored.record_cutoff, latest].into_iter().flatten().map(|at| at + 1).fold(recovery.begun_at, i64::max);
     if !context.database.set_record_cutoff(stored, cutoff).await? {
@@ -156,7 +158,7 @@ async fn begin(
 /// Fills Redis from Postgres: recorded coupons with their holders, the others into the queue in stock order. Returns
 /// how many, or None if another operator is recovering the event concurrently.
 async fn restore(
-    own: &Observed,
+    in_redis: &Observed,
     recovery: &Recovery,
     stored: &StoredEvent,
     desired: &DesiredState,
@@ -165,7 +167,7 @@ async fn restore(
     writer: &mut StatusWriter<'_>,
 ) -> Result<Option<u64>, ReconcileError> {
     let total = stored.generated();
-    let mut coupons = context.database.stream_coupons_with_holders(own.uid).try_chunks(MAX_RESTORED);
+    let mut coupons = context.database.stream_coupons_with_holders(in_redis.uid).try_chunks(MAX_RESTORED);
     let mut reported_at = Instant::now();
     let mut next = 0;
     while let Some(chunk) = coupons.try_next().await.map_err(|error| error.1)? {
@@ -184,8 +186,8 @@ async fn restore(
                 None => available.push(Coupon { ordinal, code: coupon.to_string(), discount }),
             }
         }
-        let loaded = context.stock.restore(&desired.name, own, recovery, first..next, &available, &issued).await?;
-        if loaded != Fenced::Applied(next) {
+        let loaded = context.stock.restore(&desired.name, in_redis, recovery, first..next, &available, &issued).await?;
+        if loaded != FencedWrite::Applied(next) {
             return Ok(None);
         }
         if reported_at.elapsed() > REPORT_INTERVAL {

@@ -6,23 +6,23 @@ use couponry_redis::Observed;
 
 /// `own`: the event in Redis. Same precedence as [`couponry_domain::Window::state`], except that a pause takes
 /// precedence over a start in the future.
-pub(super) fn state(own: Option<&Observed>) -> &'static str {
-    let Some(own) = own else { return reason::LOADING };
+pub(super) fn state(in_redis: Option<&Observed>) -> &'static str {
+    let Some(in_redis) = in_redis else { return reason::LOADING };
     // Retirement closes the gate, but the event keeps the state in which it ended.
-    let gate = own.retired.unwrap_or(own.gate);
-    match own.window.state(gate, own.now) {
+    let gate = in_redis.retired.unwrap_or(in_redis.gate);
+    match in_redis.window.state(gate, in_redis.now) {
         WindowState::Ended if gate == Gate::Closed => reason::CLOSED,
         WindowState::Ended => reason::ENDED,
         _ if gate == Gate::Loading => reason::LOADING,
         _ if gate == Gate::Paused => reason::PAUSED,
         WindowState::NotStarted => reason::SCHEDULED,
-        WindowState::Open | WindowState::Paused if is_sold_out(own) => reason::SOLD_OUT,
+        WindowState::Open | WindowState::Paused if is_sold_out(in_redis) => reason::SOLD_OUT,
         WindowState::Open | WindowState::Paused => reason::OPEN,
     }
 }
 
-pub(super) fn is_sold_out(own: &Observed) -> bool {
-    own.gate != Gate::Loading && own.available == 0 && own.loaded > 0
+pub(super) fn is_sold_out(in_redis: &Observed) -> bool {
+    in_redis.gate != Gate::Loading && in_redis.available == 0 && in_redis.loaded > 0
 }
 
 /// The message of the condition `Open`.

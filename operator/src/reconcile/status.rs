@@ -15,8 +15,8 @@ use crate::{
     durability::DurabilityReport,
     reconcile::{
         balance::{Balance, Imbalance},
-        conditions::{NewCondition, merge, truncate_to_seconds},
         desired_state::DesiredState,
+        new_condition::{NewCondition, merge, truncate_to_seconds},
         observe::ObservedState,
         progress::Progress,
         recording::{self, RecordingState},
@@ -57,12 +57,12 @@ pub(super) fn report(
         return CouponEventStatus { observed_generation: Some(generation), conditions, ..previous };
     }
     let balance = Balance::of(desired, observed);
-    let own = observed.redis_event(desired);
-    let state = state(own);
-    let issued = own.map_or(old.issued.unwrap_or_default(), |own| own.issued);
-    let is_recorded = observed.recorded >= issued && own.is_none_or(|own| own.outbox == 0);
+    let in_redis = observed.redis_event(desired);
+    let state = state(in_redis);
+    let issued = in_redis.map_or(old.issued.unwrap_or_default(), |in_redis| in_redis.issued);
+    let is_recorded = observed.recorded >= issued && in_redis.is_none_or(|in_redis| in_redis.outbox == 0);
     let is_over = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
-    let is_gate_open = own.is_some_and(|own| own.gate == Gate::Open);
+    let is_gate_open = in_redis.is_some_and(|in_redis| in_redis.gate == Gate::Open);
     let stored = observed.stored.as_ref();
     let opened_at = stored.filter(|stored| is_gate_open && stored.is_opening_final).and_then(|stored| stored.opened_at);
     let mut conditions = vec![
@@ -86,12 +86,12 @@ pub(super) fn report(
         observed_generation: Some(generation),
         conditions: merge(&old.conditions, conditions, keep, generation, now),
         balance: balance.as_ref().map(Balance::status).or(old.balance),
-        loaded: Some(own.map_or(0, |own| own.loaded)),
+        loaded: Some(in_redis.map_or(0, |in_redis| in_redis.loaded)),
         issued: Some(issued),
         recorded: Some(observed.recorded),
-        available: Some(own.map_or(0, |own| own.available)),
+        available: Some(in_redis.map_or(0, |in_redis| in_redis.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(to_time)),
-        sold_out_at: since(old.sold_out_at.as_ref(), own.is_some_and(is_sold_out), now),
+        sold_out_at: since(old.sold_out_at.as_ref(), in_redis.is_some_and(is_sold_out), now),
         finished_at: since(old.finished_at.as_ref(), is_over && is_recorded, now),
     }
 }
@@ -163,7 +163,7 @@ fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress:
     let condition =
         |is_true, reason, message: String| NewCondition::new(condition::PRELOADED, is_true, reason, message);
     let len = observed.generated();
-    let loaded = observed.redis_event(desired).map_or(0, |own| own.loaded);
+    let loaded = observed.redis_event(desired).map_or(0, |in_redis| in_redis.loaded);
     match progress {
         Progress::Preloading(message) => condition(false, preload_reason(observed), message.clone()),
         _ if is_retired(desired, observed) => {
@@ -181,7 +181,7 @@ fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress:
 }
 
 fn is_retired(desired: &DesiredState, observed: &ObservedState) -> bool {
-    observed.redis_event(desired).is_some_and(|own| own.retired.is_some())
+    observed.redis_event(desired).is_some_and(|in_redis| in_redis.retired.is_some())
 }
 
 fn preload_reason(observed: &ObservedState) -> &'static str {

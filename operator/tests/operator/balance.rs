@@ -86,8 +86,8 @@ async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
     let settlements: Vec<_> = issued
         .into_iter()
         .zip([true, false, false, false])
-        .map(|((user, entry), return_to_stock)| {
-            let outcome = SettlementOutcome::Cancelled { return_to_stock };
+        .map(|((user, entry), return_to_queue)| {
+            let outcome = SettlementOutcome::Cancelled { return_to_queue };
             Settlement { user, coupon: entry.issued.coupon, outcome }
         })
         .collect();
@@ -133,7 +133,7 @@ async fn balance_of_busy_event_stays_true() -> Result<()> {
             })
             .collect();
         world.stock.settle(&event, uid, &settlements).await?;
-        world.stock.confirm(&event, &[entry.id]).await?;
+        world.stock.delete_confirmed(&event, &[entry.id]).await?;
         let status = world.get("event").await?.status.unwrap_or_default();
         differing += u32::from(!is_true(&status, "Balanced"));
     }

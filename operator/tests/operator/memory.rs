@@ -74,7 +74,7 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
     }
     let outbox = async || anyhow::Ok(world.stock.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries);
     let ids: Vec<_> = outbox().await?.into_iter().map(|entry| entry.id).collect();
-    world.stock.confirm(&event, &ids).await?;
+    world.stock.delete_confirmed(&event, &ids).await?;
     // The preload, too, needs memory.
     operator.restart()?;
     world.wait("event", "observed", |status| status.issued == Some(HOLDERS.into())).await?;

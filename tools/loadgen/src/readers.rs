@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
 use couponry_kafka::{KafkaError, Message};
 use couponry_postgres::Database;
-use couponry_redis::{Observed, Stock};
+use couponry_redis::{Observed, RedisStore};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use futures::TryStreamExt as _;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The stores of an installation.
 pub struct Stores {
-    stock: Stock,
+    stock: RedisStore,
     database: Database,
     kafka: KafkaSettings,
 }
@@ -54,7 +54,7 @@ impl Stores {
     /// Outside of a Tokio runtime.
     pub fn connect(redis: &RedisSettings, postgres: &PostgresSettings, kafka: KafkaSettings) -> Result<Self> {
         kafka.check()?;
-        Ok(Self { stock: Stock::open(redis)?, database: Database::open(postgres)?, kafka })
+        Ok(Self { stock: RedisStore::open(redis)?, database: Database::open(postgres)?, kafka })
     }
 
     async fn observe(&self, event: &EventName) -> Result<Observed> {

@@ -13,7 +13,7 @@ use couponry_kafka::{DeadLetters, KafkaSettings, Message, Producer, TopicSetting
 use couponry_loadgen::history::{self, Completion, Entry, Invocation};
 use couponry_loadgen::outcome::{Answer, Failure, Outcome};
 use couponry_postgres::{Database, NewEvent, RecordOutcome};
-use couponry_redis::{GateSettings, Settlement, SettlementOutcome, Stock};
+use couponry_redis::{GateSettings, RedisStore, Settlement, SettlementOutcome};
 use couponry_testbed::{shared, unique_name};
 
 /// A step of the pipeline which is left out.
@@ -51,7 +51,7 @@ impl Fixture {
 
     /// Issues 60 of 100 coupons and records them.
     async fn fill(&self, flaw: Flaw) {
-        let stock = Stock::connect(&shared::redis(), &self.prefix).unwrap();
+        let stock = RedisStore::connect(&shared::redis(), &self.prefix).unwrap();
         let database = Database::connect(&self.database.url()).unwrap();
         self.load_coupons(&stock, &database).await;
 
@@ -67,7 +67,7 @@ impl Fixture {
             self.send(&records).await;
         }
         if flaw != Flaw::LeftInOutbox {
-            stock.confirm(&self.event, &[outbox.id]).await.unwrap();
+            stock.delete_confirmed(&self.event, &[outbox.id]).await.unwrap();
         }
         if flaw == Flaw::NotRecorded {
             records.pop();
@@ -91,7 +91,7 @@ impl Fixture {
         }
     }
 
-    async fn load_coupons(&self, stock: &Stock, database: &Database) {
+    async fn load_coupons(&self, stock: &RedisStore, database: &Database) {
         let topic = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&self.kafka, &topic).await.unwrap();
         database.migrate().await.unwrap();

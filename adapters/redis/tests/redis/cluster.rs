@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use couponry_domain::{EventName, Gate, Uuid, Window};
-use couponry_redis::{IssueOutcome, RedisSettings, Stock, StockError};
+use couponry_redis::{IssueOutcome, RedisSettings, RedisStore, RedisStoreError};
 use couponry_testbed::{RedisCluster, redis::command};
 
 use crate::{
@@ -14,14 +14,14 @@ use crate::{
 /// Names of events whose keys are on the first, the second and the third of three nodes.
 const ON_EACH_NODE: [&str; 3] = ["b", "c", "a"];
 
-async fn open(stock: &Stock, id: &EventName, uid: Uuid) {
+async fn open(stock: &RedisStore, id: &EventName, uid: Uuid) {
     stock.prepare(id, uid, 0).await.unwrap();
     mark_verified(stock, id).await;
     stock.load(id, uid, 0, &coupons(0, 100)).await.unwrap();
     stock.set_gate(id, uid, &gate_settings(Gate::Open, Window::default(), 100)).await.unwrap();
 }
 
-async fn until_done<T>(mut call: impl AsyncFnMut() -> Result<T, StockError>) -> T {
+async fn until_done<T>(mut call: impl AsyncFnMut() -> Result<T, RedisStoreError>) -> T {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match call().await {
@@ -48,17 +48,19 @@ async fn events_survive_slot_migration_and_failover() {
         // One node is enough to discover the others, and an unavailable one does no harm.
         ..RedisSettings::at(&format!("redis://127.0.0.1:1,{}", cluster.nodes()[1].url()), "")
     };
-    let stock = Stock::open(&settings).unwrap();
+    let stock = RedisStore::open(&settings).unwrap();
     for name in ON_EACH_NODE {
         permissions::run_event(&stock, name).await;
     }
     assert_eq!(stock.durability().await.unwrap().len(), 3);
 
-    let wrong = Stock::open(&RedisSettings { password: Some("s3cret2".into()), ..settings.clone() }).unwrap();
+    let wrong = RedisStore::open(&RedisSettings { password: Some("s3cret2".into()), ..settings.clone() }).unwrap();
     let error = chain(&wrong.ping().await.unwrap_err());
     assert!(error.to_lowercase().contains("password") && !error.contains("s3cret"), "{error}");
-    let error =
-        Stock::connect(&cluster.nodes()[0].url(), "").unwrap().prepare(&"c".parse().unwrap(), Uuid::new_v4(), 0).await;
+    let error = RedisStore::connect(&cluster.nodes()[0].url(), "")
+        .unwrap()
+        .prepare(&"c".parse().unwrap(), Uuid::new_v4(), 0)
+        .await;
     assert!(chain(&error.unwrap_err()).contains("--redis-cluster"));
 
     let events: Vec<(EventName, Uuid)> =

@@ -1,10 +1,10 @@
 //! The durability settings of Redis.
 
-use couponry_redis::{Durability, DurabilitySettings, Stock};
+use couponry_redis::{Durability, DurabilitySettings, RedisStore};
 use couponry_testbed::{Redis, redis::command};
 
 /// The durability without the replication id, which is different for each Redis.
-async fn durability(stock: &Stock) -> Vec<Durability> {
+async fn durability(stock: &RedisStore) -> Vec<Durability> {
     let found = stock.durability().await.unwrap();
     assert!(found.iter().all(|found| found.replication_id.len() == 40), "{found:?}");
     found.into_iter().map(|found| Durability { replication_id: String::new(), ..found }).collect()
@@ -26,7 +26,7 @@ fn safe() -> Durability {
 #[tokio::test]
 async fn durability_returns_current_settings() {
     let redis = Redis::start().unwrap();
-    let stock = Stock::connect(&redis.url(), "").unwrap();
+    let stock = RedisStore::connect(&redis.url(), "").unwrap();
     assert_eq!(durability(&stock).await, [safe()]);
     for (setting, value) in [
         ("appendonly", "no"),
@@ -49,7 +49,7 @@ async fn durability_returns_current_settings() {
 async fn durability_without_config_permission_has_no_settings() {
     let redis = Redis::start().unwrap();
     command(&redis.url(), &["ACL", "SETUSER", "default", "-config"]).unwrap();
-    let stock = Stock::connect(&redis.url(), "").unwrap();
+    let stock = RedisStore::connect(&redis.url(), "").unwrap();
     assert_eq!(durability(&stock).await, [Durability { settings: None, ..safe() }]);
 }
 
@@ -57,12 +57,12 @@ async fn durability_without_config_permission_has_no_settings() {
 async fn durability_reports_replicas_and_role() {
     let master = Redis::start().unwrap();
     let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]).unwrap();
-    let stock = Stock::connect(&master.url(), "").unwrap();
+    let stock = RedisStore::connect(&master.url(), "").unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
     while durability(&stock).await != [Durability { replicas: 1, ..safe() }] {
         assert!(std::time::Instant::now() < deadline, "the replica does not connect: {}", master.log());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let stock = Stock::connect(&replica.url(), "").unwrap();
+    let stock = RedisStore::connect(&replica.url(), "").unwrap();
     assert!(!durability(&stock).await[0].is_master);
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use couponry_domain::{EventName, Gate, UserId, Uuid, Window, code::CouponCode};
-use couponry_redis::{IssueOutcome, MAX_REDIRECTION_DELAY, Stock};
+use couponry_redis::{IssueOutcome, MAX_REDIRECTION_DELAY, RedisStore};
 use couponry_testbed::{Redis, redis::command};
 use tokio::{io::copy_bidirectional, net, sync::Mutex, task::JoinHandle, time};
 
@@ -23,7 +23,7 @@ struct World {
     master: Redis,
     replica: Redis,
     upstream: Arc<AtomicU16>,
-    stock: Stock,
+    stock: RedisStore,
     id: EventName,
 }
 
@@ -37,7 +37,7 @@ impl World {
         let upstream = Arc::new(AtomicU16::new(master.port()));
         tokio::spawn(forward(listener, upstream.clone()));
 
-        let (stock, id, uid) = (Stock::connect(&url, "").unwrap(), "summer".parse().unwrap(), Uuid::new_v4());
+        let (stock, id, uid) = (RedisStore::connect(&url, "").unwrap(), "summer".parse().unwrap(), Uuid::new_v4());
         stock.prepare(&id, uid, 0).await.unwrap();
         mark_verified(&stock, &id).await;
         stock.load(&id, uid, 0, &coupons(0, TOTAL)).await.unwrap();

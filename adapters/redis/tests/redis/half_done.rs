@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use couponry_domain::{Gate, IssuedCoupon, UserId, Uuid, Window};
 use couponry_redis::{
-    Fenced, GateSettings, IssuedEntry, Recovered, Settlement, SettlementOutcome, Status, Stock, StockError,
+    FencedWrite, GateSettings, IssuedEntry, Recovered, RedisStore, RedisStoreError, Settlement, SettlementOutcome,
+    Status,
 };
 use couponry_testbed::{Redis, redis::command};
 
@@ -15,8 +16,8 @@ const KEYS: [&str; 5] = ["couponMeta", "couponQueue", "couponIssued", "couponOut
 /// A Redis with two users: one with all permissions, and `limited`, whose permissions the tests change.
 struct World {
     redis: Redis,
-    admin: Stock,
-    limited: Stock,
+    admin: RedisStore,
+    limited: RedisStore,
 }
 
 /// A prepared event and what its call needs.
@@ -74,8 +75,8 @@ impl World {
         command(&redis.url(), &user).unwrap();
         let limited = redis.url().replace("redis://", "redis://limited:s3cret@");
         let world = Self {
-            admin: Stock::connect(&redis.url(), "").unwrap(),
-            limited: Stock::connect(&limited, "").unwrap(),
+            admin: RedisStore::connect(&redis.url(), "").unwrap(),
+            limited: RedisStore::connect(&limited, "").unwrap(),
             redis,
         };
         // The connections are established before the permissions change.
@@ -93,7 +94,7 @@ impl World {
             return event;
         }
         let Event { id, uid, users, pending } = &mut event;
-        assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Fenced::Applied(()));
+        assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Applied(()));
         mark_verified(stock, id).await;
         stock.load(id, *uid, 0, &coupons(0, 10)).await.unwrap();
         if matches!(call, Call::Open | Call::ResetGate) {
@@ -102,7 +103,7 @@ impl World {
         stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.unwrap();
         let reply = stock.issue(id, &users[..3]).await.unwrap().unwrap();
         *pending = reply.outbox.unwrap().records.into_iter().map(|record| record.issued).collect();
-        let outcome = SettlementOutcome::Cancelled { return_to_stock: true };
+        let outcome = SettlementOutcome::Cancelled { return_to_queue: true };
         let cancelled = Settlement { user: users[2].clone(), coupon: pending[2].coupon.clone(), outcome };
         stock.settle(id, *uid, &[cancelled]).await.unwrap();
         match call {
@@ -121,7 +122,13 @@ impl World {
         event
     }
 
-    async fn call(&self, stock: &Stock, call: Call, event: &Event, after: &Prepared) -> Result<(), StockError> {
+    async fn call(
+        &self,
+        stock: &RedisStore,
+        call: Call,
+        event: &Event,
+        after: &Prepared,
+    ) -> Result<(), RedisStoreError> {
         let Event { id, uid, users, pending } = event;
         match call {
             Call::Prepare => stock.prepare(id, *uid, 0).await.map(drop),
@@ -149,7 +156,7 @@ impl World {
                     Settlement { user: user_id, coupon, outcome }
                 };
                 let settlements = [
-                    settlement(0, SettlementOutcome::Replaced { by, return_to_stock: true }),
+                    settlement(0, SettlementOutcome::Replaced { by, return_to_queue: true }),
                     settlement(1, SettlementOutcome::Completed),
                 ];
                 stock.settle(id, *uid, &settlements).await.map(drop)
@@ -160,7 +167,7 @@ impl World {
             }
             Call::Confirm => {
                 let Prepared::Ids(ids) = after else { panic!() };
-                stock.confirm(id, ids).await
+                stock.delete_confirmed(id, ids).await
             }
             Call::Sweep => stock.acquire_sweeper_lease(id, Uuid::new_v4(), Duration::from_hours(1)).await.map(drop),
             Call::BeginRecovery => {
@@ -194,7 +201,7 @@ impl World {
                 let observed = stock.observe(&event.id).await.unwrap().unwrap();
                 let clear = matches!(call, Call::Restore);
                 let begun = stock.begin_recovery(&event.id, &observed, clear).await.unwrap();
-                let Fenced::Applied(recovery) = begun else { panic!("nothing to recover") };
+                let FencedWrite::Applied(recovery) = begun else { panic!("nothing to recover") };
                 Prepared::Recovery(stock.observe(&event.id).await.unwrap().unwrap(), recovery)
             }
             _ => Prepared::Nothing,
@@ -358,6 +365,6 @@ async fn full_redis_issues_nothing_and_closes() {
 impl World {
     async fn event_is_paused(&self, event: &Event) -> bool {
         let settings = GateSettings { generation: 2, ..gate_settings(Gate::Paused, Window::default(), 10) };
-        self.admin.set_gate(&event.id, event.uid, &settings).await.unwrap() == Fenced::Applied(Gate::Paused)
+        self.admin.set_gate(&event.id, event.uid, &settings).await.unwrap() == FencedWrite::Applied(Gate::Paused)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
 use couponry_domain::{Gate, IssuedCoupon, UserId, Window};
-use couponry_redis::{IssueOutcome, IssuedEntry, Status, Stock};
+use couponry_redis::{IssueOutcome, IssuedEntry, RedisStore, Status};
 use futures::future;
 use redis::Commands;
 
@@ -81,10 +81,13 @@ async fn issue_checks_window_by_redis_clock() {
     }
     event.gate(Gate::Open, Window { start: Some(now - hour), end: Some(now + hour) }, 10).await;
     issued(&event.stock.issue(&event.id, &users(50..51)).await.unwrap().unwrap().outcomes[0]);
-    assert_eq!(event.gate(Gate::Closed, Window::default(), 10).await, couponry_redis::Fenced::Applied(Gate::Closed));
+    assert_eq!(
+        event.gate(Gate::Closed, Window::default(), 10).await,
+        couponry_redis::FencedWrite::Applied(Gate::Closed)
+    );
     assert_eq!(
         event.gate(Gate::Open, Window::default(), 10).await,
-        couponry_redis::Fenced::Applied(Gate::Closed),
+        couponry_redis::FencedWrite::Applied(Gate::Closed),
         "a closed gate stays closed"
     );
     let reply = event.stock.issue(&event.id, &users(60..61)).await.unwrap().unwrap();
@@ -172,7 +175,7 @@ async fn user_ids_with_special_characters_are_stored_unchanged() {
 #[tokio::test]
 async fn issue_on_full_redis_fails_without_losing_coupons() {
     let server = couponry_testbed::Redis::start().unwrap();
-    let stock = Stock::connect(&server.url(), "").unwrap();
+    let stock = RedisStore::connect(&server.url(), "").unwrap();
     let (id, uid) = ("summer".parse().unwrap(), couponry_domain::Uuid::new_v4());
     stock.prepare(&id, uid, 0).await.unwrap();
     mark_verified(&stock, &id).await;

@@ -2,7 +2,7 @@
 
 use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
 use couponry_domain::{Gate, Uuid, Window};
-use couponry_redis::{Fenced, GateSettings, Stock};
+use couponry_redis::{FencedWrite, GateSettings, RedisStore};
 use futures::future;
 
 #[tokio::test]
@@ -10,12 +10,12 @@ async fn repeated_chunk_is_loaded_once() {
     let event = Event::prepared().await;
     let chunks: Vec<_> = (0..10).map(|i| coupons(i * 100, 100)).collect();
     let load = |i: usize| event.stock.load(&event.id, event.uid, 0, &chunks[i]);
-    assert_eq!(load(0).await.unwrap(), Fenced::Applied(100));
-    assert_eq!(load(0).await.unwrap(), Fenced::Applied(100), "again");
-    assert_eq!(load(5).await.unwrap(), Fenced::Applied(100), "not the next chunk");
+    assert_eq!(load(0).await.unwrap(), FencedWrite::Applied(100));
+    assert_eq!(load(0).await.unwrap(), FencedWrite::Applied(100), "again");
+    assert_eq!(load(5).await.unwrap(), FencedWrite::Applied(100), "not the next chunk");
     // Two operators load at the same time.
     let both = future::join_all((0..20).map(|i| load(i / 2))).await;
-    assert!(both.into_iter().all(|loaded| matches!(loaded.unwrap(), Fenced::Applied(_))));
+    assert!(both.into_iter().all(|loaded| matches!(loaded.unwrap(), FencedWrite::Applied(_))));
     for i in 0..10 {
         load(i).await.unwrap();
     }
@@ -33,7 +33,7 @@ async fn gate_with_incomplete_stock_stays_loading() {
     let error = chain(&error);
     assert!(error.contains("loaded 99, counted 99, expected 100"), "{error}");
     event.load(99, 1).await;
-    assert_eq!(event.stock.set_gate(&event.id, event.uid, &open).await.unwrap(), Fenced::Applied(Gate::Open));
+    assert_eq!(event.stock.set_gate(&event.id, event.uid, &open).await.unwrap(), FencedWrite::Applied(Gate::Open));
 
     let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((observed.gate, observed.loaded, observed.available, observed.generation), (Gate::Open, 100, 100, 1));
@@ -61,20 +61,20 @@ async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() 
         event.stock.reset_gate(&event.id, &observed, generation).await.unwrap()
     };
     for (window, gate, expected) in [
-        (scheduled, Gate::Open, Fenced::Applied(true)),
-        (scheduled, Gate::Paused, Fenced::Applied(true)),
-        (Window::default(), Gate::Paused, Fenced::Applied(true)),
-        (Window::default(), Gate::Open, Fenced::Applied(false)),
-        (Window { start: Some(1), end: None }, Gate::Open, Fenced::Applied(false)),
-        (scheduled, Gate::Closed, Fenced::Applied(false)),
+        (scheduled, Gate::Open, FencedWrite::Applied(true)),
+        (scheduled, Gate::Paused, FencedWrite::Applied(true)),
+        (Window::default(), Gate::Paused, FencedWrite::Applied(true)),
+        (Window::default(), Gate::Open, FencedWrite::Applied(false)),
+        (Window { start: Some(1), end: None }, Gate::Open, FencedWrite::Applied(false)),
+        (scheduled, Gate::Closed, FencedWrite::Applied(false)),
     ] {
         let event = Event::prepared().await;
         event.load(0, 3).await;
         event.gate(gate, window, 3).await;
-        assert_eq!(reset(&event, 0).await, Fenced::Stale, "an older generation");
+        assert_eq!(reset(&event, 0).await, FencedWrite::Stale, "an older generation");
         assert_eq!(reset(&event, 2).await, expected, "{gate:?} {window:?}");
         let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
-        if expected == Fenced::Applied(true) {
+        if expected == FencedWrite::Applied(true) {
             assert_eq!((observed.gate, observed.window, observed.generation), (Gate::Loading, window, 2));
             event.gate(Gate::Open, window, 3).await;
             let delayed = event.stock.observe(&event.id).await.unwrap().unwrap();
@@ -87,10 +87,10 @@ async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() 
     let event = Event::open(3).await;
     event.stock.issue(&event.id, &users(0..1)).await.unwrap();
     event.gate(Gate::Paused, scheduled, 3).await;
-    assert_eq!(reset(&event, 2).await, Fenced::Applied(false), "a coupon is issued");
+    assert_eq!(reset(&event, 2).await, FencedWrite::Applied(false), "a coupon is issued");
     let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
     let other = couponry_redis::Observed { uid: Uuid::new_v4(), ..observed };
-    assert_eq!(event.stock.reset_gate(&event.id, &other, 2).await.unwrap(), Fenced::Stale);
+    assert_eq!(event.stock.reset_gate(&event.id, &other, 2).await.unwrap(), FencedWrite::Stale);
 }
 
 #[tokio::test]
@@ -108,14 +108,14 @@ async fn event_with_used_name_is_stale() {
     let event = Event::open(5).await;
     let Event { stock, id, uid } = &event;
     let other = Uuid::new_v4();
-    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Fenced::Applied(()), "again");
-    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Fenced::Stale);
-    assert_eq!(stock.load(id, other, 0, &coupons(5, 1)).await.unwrap(), Fenced::Stale);
+    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Applied(()), "again");
+    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(stock.load(id, other, 0, &coupons(5, 1)).await.unwrap(), FencedWrite::Stale);
     let closed = gate_settings(Gate::Closed, Window::default(), 5);
-    assert_eq!(stock.set_gate(id, other, &closed).await.unwrap(), Fenced::Stale);
+    assert_eq!(stock.set_gate(id, other, &closed).await.unwrap(), FencedWrite::Stale);
     assert_eq!(
         stock.settle(id, other, &[]).await.unwrap(),
-        Fenced::Applied(couponry_redis::Settled::default()),
+        FencedWrite::Applied(couponry_redis::Settled::default()),
         "no settlements"
     );
     assert!(!stock.remove(id, other).await.unwrap());
@@ -125,7 +125,7 @@ async fn event_with_used_name_is_stale() {
     assert!(!stock.remove(id, *uid).await.unwrap(), "again");
     assert!(stock.observe(id).await.unwrap().is_none());
     assert!(stock.events().await.unwrap().is_empty());
-    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), Fenced::Applied(()));
+    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), FencedWrite::Applied(()));
 }
 
 /// Late calls of an operator, after another one has discarded the stock and generated it again.
@@ -135,19 +135,19 @@ async fn write_with_old_stock_epoch_is_stale() {
     event.load(0, 5).await;
     let Event { stock, id, uid } = &event;
     assert!(stock.remove_stock_epoch(id, *uid, 0).await.unwrap());
-    assert_eq!(stock.prepare(id, *uid, 1).await.unwrap(), Fenced::Applied(()));
+    assert_eq!(stock.prepare(id, *uid, 1).await.unwrap(), FencedWrite::Applied(()));
     mark_verified(stock, id).await;
 
-    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), Fenced::Stale);
-    assert_eq!(stock.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), Fenced::Stale);
-    assert_eq!(stock.load(id, *uid, 1, &coupons(0, 3)).await.unwrap(), Fenced::Applied(3));
+    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(stock.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(stock.load(id, *uid, 1, &coupons(0, 3)).await.unwrap(), FencedWrite::Applied(3));
     let old = gate_settings(Gate::Open, Window::default(), 3);
-    assert_eq!(stock.set_gate(id, *uid, &old).await.unwrap(), Fenced::Stale);
+    assert_eq!(stock.set_gate(id, *uid, &old).await.unwrap(), FencedWrite::Stale);
     assert!(!stock.remove_stock_epoch(id, *uid, 0).await.unwrap());
     let observed = stock.observe(id).await.unwrap().unwrap();
     assert_eq!((observed.stock_epoch, observed.gate, observed.available), (1, Gate::Loading, 3));
     let own = GateSettings { stock_epoch: 1, ..old };
-    assert_eq!(stock.set_gate(id, *uid, &own).await.unwrap(), Fenced::Applied(Gate::Open));
+    assert_eq!(stock.set_gate(id, *uid, &own).await.unwrap(), FencedWrite::Applied(Gate::Open));
 }
 
 #[tokio::test]
@@ -157,11 +157,11 @@ async fn gate_with_older_generation_has_no_effect_unless_it_closes() {
         let settings = GateSettings { generation, ..gate_settings(gate, Window::default(), 5) };
         event.stock.set_gate(&event.id, event.uid, &settings).await.unwrap()
     };
-    assert_eq!(set(Gate::Paused, 3).await, Fenced::Applied(Gate::Paused));
-    assert_eq!(set(Gate::Open, 2).await, Fenced::Applied(Gate::Paused), "an older generation");
+    assert_eq!(set(Gate::Paused, 3).await, FencedWrite::Applied(Gate::Paused));
+    assert_eq!(set(Gate::Open, 2).await, FencedWrite::Applied(Gate::Paused), "an older generation");
     assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().generation, 3);
-    assert_eq!(set(Gate::Open, 3).await, Fenced::Applied(Gate::Open));
-    assert_eq!(set(Gate::Closed, 1).await, Fenced::Applied(Gate::Closed));
+    assert_eq!(set(Gate::Open, 3).await, FencedWrite::Applied(Gate::Open));
+    assert_eq!(set(Gate::Closed, 1).await, FencedWrite::Applied(Gate::Closed));
 }
 
 /// Issuers sweep only the events of the set.
@@ -188,7 +188,7 @@ async fn prepare_with_leftover_keys_fails() {
 #[tokio::test]
 async fn ping_fails_while_redis_is_down_and_recovers() {
     let server = couponry_testbed::Redis::start().unwrap();
-    let stock = Stock::connect(&server.url(), "").unwrap();
+    let stock = RedisStore::connect(&server.url(), "").unwrap();
     stock.ping().await.unwrap();
     server.kill9().unwrap();
     assert!(stock.ping().await.is_err());
@@ -198,5 +198,5 @@ async fn ping_fails_while_redis_is_down_and_recovers() {
         assert!(std::time::Instant::now() < deadline, "the connection was not restored");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert!(Stock::connect("http://nowhere", "").is_err());
+    assert!(RedisStore::connect("http://nowhere", "").is_err());
 }

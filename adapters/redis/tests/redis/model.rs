@@ -8,7 +8,9 @@ use std::{
 
 use crate::support::{Event, TEN_PERCENT, coupons, mark_verified};
 use couponry_domain::{Coupon, Discount, Gate, IssuedCoupon, UserId, Window, WindowState, code::CouponCode};
-use couponry_redis::{Fenced, IssueOutcome, IssuedEntry, Recovered, Settled, Settlement, SettlementOutcome, Status};
+use couponry_redis::{
+    FencedWrite, IssueOutcome, IssuedEntry, Recovered, Settled, Settlement, SettlementOutcome, Status,
+};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -105,13 +107,13 @@ impl Model {
                     counts.completed += 1;
                     false
                 }
-                SettlementOutcome::Cancelled { return_to_stock } => {
+                SettlementOutcome::Cancelled { return_to_queue } => {
                     entry.status = Status::Cancelled;
                     counts.cancelled += 1;
-                    *return_to_stock
+                    *return_to_queue
                 }
-                SettlementOutcome::Replaced { by, return_to_stock } => {
-                    if *return_to_stock {
+                SettlementOutcome::Replaced { by, return_to_queue } => {
+                    if *return_to_queue {
                         self.queue.push_back((entry.issued.coupon.clone(), entry.issued.discount));
                         counts.returned += 1;
                     }
@@ -163,7 +165,7 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
     unverify(event).await;
     let left = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 1000).await.unwrap().entries;
     let left: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
-    event.stock.confirm(&event.id, &left).await.unwrap();
+    event.stock.delete_confirmed(&event.id, &left).await.unwrap();
     model.outbox = 0;
     model.issued.retain(|_, entry| entry.status != Status::Cancelled);
     let mut issued = HashSet::new();
@@ -181,7 +183,7 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
         .collect();
 
     let now = event.stock.observe(&event.id).await.unwrap().unwrap();
-    let Fenced::Applied(recovery) = event.stock.begin_recovery(&event.id, &now, true).await.unwrap() else {
+    let FencedWrite::Applied(recovery) = event.stock.begin_recovery(&event.id, &now, true).await.unwrap() else {
         panic!("{now:?}")
     };
     for chunk in all.chunks(size) {
@@ -192,11 +194,11 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
         for _ in 0..2 {
             let loaded =
                 event.stock.restore(&event.id, &now, &recovery, first..behind, &available, &entry).await.unwrap();
-            assert_eq!(loaded, Fenced::Applied(behind));
+            assert_eq!(loaded, FencedWrite::Applied(behind));
         }
     }
     let recovered = Recovered { issued_at_min: recovery.begun_at, recovery, total: model.loaded };
-    assert_eq!(event.stock.mark_verified(&event.id, &now, Some(&recovered)).await.unwrap(), Fenced::Applied(()));
+    assert_eq!(event.stock.mark_verified(&event.id, &now, Some(&recovered)).await.unwrap(), FencedWrite::Applied(()));
 }
 
 async fn compare(first: u64, steps: Vec<Step>) {
@@ -221,7 +223,7 @@ async fn compare(first: u64, steps: Vec<Step>) {
             }
             Step::Gate(gate, start, end) => {
                 let window = Window { start: start.map(|t| now + t), end: end.map(|t| now + t) };
-                assert_eq!(event.gate(gate, window, model.loaded).await, Fenced::Applied(gate));
+                assert_eq!(event.gate(gate, window, model.loaded).await, FencedWrite::Applied(gate));
                 model.state = Some(window.state(gate, now));
             }
             Step::Settle(ends) => {
@@ -240,17 +242,17 @@ async fn compare(first: u64, steps: Vec<Step>) {
                             coupon: entry.unwrap_or_else(|| "ANOTHER".parse().unwrap()),
                             outcome: match end {
                                 End::Completed => SettlementOutcome::Completed,
-                                End::Cancelled => SettlementOutcome::Cancelled { return_to_stock: false },
-                                End::CancelledAndReturned => SettlementOutcome::Cancelled { return_to_stock: true },
-                                End::Replaced => SettlementOutcome::Replaced { by, return_to_stock: number % 2 == 0 },
+                                End::Cancelled => SettlementOutcome::Cancelled { return_to_queue: false },
+                                End::CancelledAndReturned => SettlementOutcome::Cancelled { return_to_queue: true },
+                                End::Replaced => SettlementOutcome::Replaced { by, return_to_queue: number % 2 == 0 },
                             },
                         }
                     })
                     .collect();
                 let counts = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
-                assert_eq!(counts, Fenced::Applied(model.settle(&settlements)));
+                assert_eq!(counts, FencedWrite::Applied(model.settle(&settlements)));
                 let again = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
-                assert_eq!(again, Fenced::Applied(Settled::default()), "the call is idempotent");
+                assert_eq!(again, FencedWrite::Applied(Settled::default()), "the call is idempotent");
             }
             Step::Restart => {
                 unverify(&event).await;

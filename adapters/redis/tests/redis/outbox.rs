@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{Event, mark_verified, users};
 use couponry_domain::Uuid;
-use couponry_redis::{Fenced, OutboxEntry, UnconfirmedEntries};
+use couponry_redis::{FencedWrite, OutboxEntry, UnconfirmedEntries};
 
 #[tokio::test]
 async fn entries_stay_in_outbox_until_confirmed() {
@@ -23,8 +23,8 @@ async fn entries_stay_in_outbox_until_confirmed() {
     let young = event.stock.list_unconfirmed(&event.id, Duration::from_mins(1), None, 10).await.unwrap();
     assert_eq!(young, UnconfirmedEntries::default(), "no entry is a minute old");
 
-    event.stock.confirm(&event.id, &[entries[1].id.clone(), entries[1].id.clone()]).await.unwrap();
-    event.stock.confirm(&event.id, &[]).await.unwrap();
+    event.stock.delete_confirmed(&event.id, &[entries[1].id.clone(), entries[1].id.clone()]).await.unwrap();
+    event.stock.delete_confirmed(&event.id, &[]).await.unwrap();
     assert_eq!(left(None, 10).await, [entries[0].clone(), entries[2].clone()]);
     assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 2);
 }
@@ -113,11 +113,11 @@ async fn confirmation_of_earlier_incarnation_deletes_nothing() {
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
     let keys = ["Meta", "Queue", "Issued", "Outbox"].map(|kind| outbox(&event).replace("Outbox", kind));
     redis::cmd("DEL").arg(&keys).exec(&mut admin).unwrap();
-    assert_eq!(event.stock.prepare(&event.id, event.uid, 0).await.unwrap(), Fenced::Applied(()));
+    assert_eq!(event.stock.prepare(&event.id, event.uid, 0).await.unwrap(), FencedWrite::Applied(()));
     mark_verified(&event.stock, &event.id).await;
     write(&event, &first.id.id, "uid", "another entry");
 
-    event.stock.confirm(&event.id, &[first.id]).await.unwrap();
+    event.stock.delete_confirmed(&event.id, &[first.id]).await.unwrap();
     assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 1);
 }
 
@@ -133,7 +133,7 @@ async fn outbox_of_unverified_redis_is_listed_at_any_age() {
     redis::cmd("HSET").arg(meta).arg("replicationId").arg("as before a restart").exec(&mut admin).unwrap();
     let left = event.stock.list_unconfirmed(&event.id, hour, None, 10).await.unwrap().entries;
     assert_eq!(left, [entry]);
-    event.stock.confirm(&event.id, &[left[0].id.clone()]).await.unwrap();
+    event.stock.delete_confirmed(&event.id, &[left[0].id.clone()]).await.unwrap();
     assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 0);
 }
 

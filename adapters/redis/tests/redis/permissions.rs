@@ -3,22 +3,22 @@
 use std::{collections::HashSet, time::Duration};
 
 use couponry_domain::{Gate, IssuedCoupon, Uuid, Window};
-use couponry_redis::{Fenced, GateSettings, IssueOutcome, Settlement, SettlementOutcome, Stock};
+use couponry_redis::{FencedWrite, GateSettings, IssueOutcome, RedisStore, Settlement, SettlementOutcome};
 
 use crate::support::{coupons, gate_settings, mark_verified, users};
 
 /// Runs an event from its preparation to its removal.
-pub(crate) async fn run_event(stock: &Stock, name: &str) {
+pub(crate) async fn run_event(stock: &RedisStore, name: &str) {
     let (id, uid) = (name.parse().unwrap(), Uuid::new_v4());
     stock.ping().await.unwrap();
-    assert_eq!(stock.prepare(&id, uid, 0).await.unwrap(), Fenced::Applied(()));
+    assert_eq!(stock.prepare(&id, uid, 0).await.unwrap(), FencedWrite::Applied(()));
     mark_verified(stock, &id).await;
     for _ in 0..2 {
-        assert_eq!(stock.load(&id, uid, 0, &coupons(0, 6)).await.unwrap(), Fenced::Applied(6));
+        assert_eq!(stock.load(&id, uid, 0, &coupons(0, 6)).await.unwrap(), FencedWrite::Applied(6));
     }
-    assert_eq!(stock.load(&id, uid, 0, &coupons(6, 4)).await.unwrap(), Fenced::Applied(10));
+    assert_eq!(stock.load(&id, uid, 0, &coupons(6, 4)).await.unwrap(), FencedWrite::Applied(10));
     let open = gate_settings(Gate::Open, Window::default(), 10);
-    assert_eq!(stock.set_gate(&id, uid, &open).await.unwrap(), Fenced::Applied(Gate::Open));
+    assert_eq!(stock.set_gate(&id, uid, &open).await.unwrap(), FencedWrite::Applied(Gate::Open));
     assert!(stock.events().await.unwrap().contains(&id));
 
     let three = users(0..3);
@@ -34,7 +34,7 @@ pub(crate) async fn run_event(stock: &Stock, name: &str) {
     let left = stock.list_unconfirmed(&id, Duration::ZERO, None, 10).await.unwrap();
     assert_eq!(left.entries, [reply.outbox.clone().unwrap()]);
     assert_eq!(stock.list_unconfirmed(&id, Duration::from_mins(1), None, 10).await.unwrap().entries, []);
-    stock.confirm(&id, &[reply.outbox.unwrap().id]).await.unwrap();
+    stock.delete_confirmed(&id, &[reply.outbox.unwrap().id]).await.unwrap();
 
     let coupon = |outcome: &IssueOutcome| match outcome {
         IssueOutcome::Duplicate(entry) => entry.issued.coupon.clone(),
@@ -46,11 +46,11 @@ pub(crate) async fn run_event(stock: &Stock, name: &str) {
     let by = IssuedCoupon { user_id: three[1].clone(), coupon, discount, issued_at: 1 };
     let settlements = [
         settlement(0, SettlementOutcome::Completed),
-        settlement(1, SettlementOutcome::Replaced { by, return_to_stock: true }),
-        settlement(2, SettlementOutcome::Cancelled { return_to_stock: true }),
+        settlement(1, SettlementOutcome::Replaced { by, return_to_queue: true }),
+        settlement(2, SettlementOutcome::Cancelled { return_to_queue: true }),
     ];
     for _ in 0..2 {
-        assert!(matches!(stock.settle(&id, uid, &settlements).await.unwrap(), Fenced::Applied(_)));
+        assert!(matches!(stock.settle(&id, uid, &settlements).await.unwrap(), FencedWrite::Applied(_)));
     }
     let observed = stock.observe(&id).await.unwrap().unwrap();
     assert_eq!(
@@ -65,7 +65,7 @@ pub(crate) async fn run_event(stock: &Stock, name: &str) {
     assert_eq!(stock.issued_to(&id, &three).await.unwrap().len(), 3);
 
     let closed = GateSettings { generation: 2, ..gate_settings(Gate::Closed, Window::default(), 10) };
-    assert_eq!(stock.set_gate(&id, uid, &closed).await.unwrap(), Fenced::Applied(Gate::Closed));
+    assert_eq!(stock.set_gate(&id, uid, &closed).await.unwrap(), FencedWrite::Applied(Gate::Closed));
     assert!(stock.remove(&id, uid).await.unwrap());
     assert!(!stock.remove(&id, uid).await.unwrap());
     assert_eq!(stock.observe(&id).await.unwrap(), None);

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use couponry_domain::{Coupon, EventName, Gate, IssuedCoupon, UserId, Uuid, Window};
-use couponry_redis::{Fenced, IssueOutcome, IssuedEntry, Observed, Recovered, Recovery, Status, Stock};
+use couponry_redis::{FencedWrite, IssueOutcome, IssuedEntry, Observed, Recovered, Recovery, RedisStore, Status};
 use couponry_testbed::{Redis, redis::command};
 
 use crate::support::{chain, coupons, gate_settings, mark_verified, record_all, users};
 
 struct Event {
     redis: Redis,
-    stock: Stock,
+    stock: RedisStore,
     id: EventName,
     uid: Uuid,
 }
@@ -19,13 +19,13 @@ impl Event {
     /// An open event with 100 coupons, on a Redis of its own.
     async fn open() -> Self {
         let redis = Redis::start().unwrap();
-        let stock = Stock::connect(&redis.url(), "").unwrap();
+        let stock = RedisStore::connect(&redis.url(), "").unwrap();
         let event = Self { stock, id: "summer".parse().unwrap(), uid: Uuid::new_v4(), redis };
         let Self { stock, id, uid, .. } = &event;
         stock.prepare(id, *uid, 0).await.unwrap();
         let before = stock.issue(id, &users(0..1)).await.unwrap().unwrap();
         assert_eq!(before.outcomes, [IssueOutcome::Unverified], "just prepared");
-        assert_eq!(stock.load(id, *uid, 0, &coupons(0, 100)).await.unwrap(), Fenced::Stale);
+        assert_eq!(stock.load(id, *uid, 0, &coupons(0, 100)).await.unwrap(), FencedWrite::Stale);
         mark_verified(stock, id).await;
         stock.load(id, *uid, 0, &coupons(0, 100)).await.unwrap();
         stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 100)).await.unwrap();
@@ -49,13 +49,19 @@ impl Event {
 
     async fn begin(&self, observed: &Observed, clear: bool) -> Recovery {
         match self.stock.begin_recovery(&self.id, observed, clear).await.unwrap() {
-            Fenced::Applied(recovery) => recovery,
-            Fenced::Stale => panic!("nothing to recover: {observed:?}"),
+            FencedWrite::Applied(recovery) => recovery,
+            FencedWrite::Stale => panic!("nothing to recover: {observed:?}"),
         }
     }
 
     /// Restores ten coupons, of which the first ones are issued to these users.
-    async fn restore(&self, observed: &Observed, recovery: &Recovery, first: u64, users: &[UserId]) -> Fenced<u64> {
+    async fn restore(
+        &self,
+        observed: &Observed,
+        recovery: &Recovery,
+        first: u64,
+        users: &[UserId],
+    ) -> FencedWrite<u64> {
         let ten = coupons(first, 10);
         let issued: Vec<_> = users.iter().zip(&ten).map(|(user, coupon)| recorded(user, coupon)).collect();
         let available = &ten[issued.len()..];
@@ -85,14 +91,14 @@ async fn redis_after_restart_issues_nothing_until_verified() {
     assert!(before.is_verified && !observed.is_verified && before.replication_id != observed.replication_id);
     assert_eq!(event.ask(0..20).await, vec![IssueOutcome::Unverified; 20], "neither new coupons nor existing ones");
     assert!(!event.stock.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().is_verified);
-    assert_eq!(event.stock.load(&event.id, event.uid, 0, &coupons(100, 5)).await.unwrap(), Fenced::Stale);
-    assert_eq!(event.stock.retire(&event.id, event.uid, 0, 1).await.unwrap(), Fenced::Applied(false));
+    assert_eq!(event.stock.load(&event.id, event.uid, 0, &coupons(100, 5)).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(event.stock.retire(&event.id, event.uid, 0, 1).await.unwrap(), FencedWrite::Applied(false));
     let untouched = event.observe().await;
     assert_eq!((untouched.available, untouched.issued, untouched.outbox), (90, 10, 0), "nothing was written");
 
     assert_eq!(
         event.stock.mark_verified(&event.id, &before, None).await.unwrap(),
-        Fenced::Stale,
+        FencedWrite::Stale,
         "another replication id"
     );
     let recovery = event.begin(&observed, false).await;
@@ -102,7 +108,7 @@ async fn redis_after_restart_issues_nothing_until_verified() {
     // As if the clock of this Redis were a day behind that of the previous one.
     let issued_at_min = recovery.begun_at + 86_400_000;
     let found = Recovered { recovery, issued_at_min, total: 100 };
-    assert_eq!(event.stock.mark_verified(&event.id, &observed, Some(&found)).await.unwrap(), Fenced::Applied(()));
+    assert_eq!(event.stock.mark_verified(&event.id, &observed, Some(&found)).await.unwrap(), FencedWrite::Applied(()));
     for (user, outcome) in event.ask(5..15).await.into_iter().enumerate() {
         match outcome {
             IssueOutcome::Duplicate(entry) if user < 5 => assert!(entry.issued.issued_at < issued_at_min),
@@ -112,7 +118,7 @@ async fn redis_after_restart_issues_nothing_until_verified() {
     }
     assert_eq!(
         event.stock.begin_recovery(&event.id, &observed, true).await.unwrap(),
-        Fenced::Stale,
+        FencedWrite::Stale,
         "already verified"
     );
 }
@@ -127,29 +133,32 @@ async fn later_recovery_fences_earlier_one() {
     let (observed, five) = (event.observe().await, users(0..5));
 
     let first = event.begin(&observed, true).await;
-    assert_eq!(event.restore(&observed, &first, 0, &five).await, Fenced::Applied(10));
-    assert_eq!(event.restore(&observed, &first, 0, &five).await, Fenced::Applied(10), "again");
-    assert_eq!(event.restore(&observed, &first, 20, &[]).await, Fenced::Applied(10), "not the next chunk");
+    assert_eq!(event.restore(&observed, &first, 0, &five).await, FencedWrite::Applied(10));
+    assert_eq!(event.restore(&observed, &first, 0, &five).await, FencedWrite::Applied(10), "again");
+    assert_eq!(event.restore(&observed, &first, 20, &[]).await, FencedWrite::Applied(10), "not the next chunk");
     let second = event.begin(&observed, true).await;
-    assert_eq!(event.restore(&observed, &first, 10, &[]).await, Fenced::Stale);
+    assert_eq!(event.restore(&observed, &first, 10, &[]).await, FencedWrite::Stale);
     let found = |recovery: &Recovery, total| Recovered { recovery: recovery.clone(), issued_at_min: 9, total };
-    assert_eq!(event.stock.mark_verified(&event.id, &observed, Some(&found(&first, 10))).await.unwrap(), Fenced::Stale);
+    assert_eq!(
+        event.stock.mark_verified(&event.id, &observed, Some(&found(&first, 10))).await.unwrap(),
+        FencedWrite::Stale
+    );
     assert_eq!(
         event.stock.mark_verified(&event.id, &observed, None).await.unwrap(),
-        Fenced::Stale,
+        FencedWrite::Stale,
         "observed before the recovery"
     );
-    assert_eq!(event.restore(&observed, &second, 0, &five).await, Fenced::Applied(10));
-    assert_eq!(event.restore(&observed, &second, 10, &[]).await, Fenced::Applied(20));
+    assert_eq!(event.restore(&observed, &second, 0, &five).await, FencedWrite::Applied(10));
+    assert_eq!(event.restore(&observed, &second, 10, &[]).await, FencedWrite::Applied(20));
     let counts = event.stock.settle(&event.id, event.uid, &[]).await.unwrap();
-    assert_eq!(counts, Fenced::Applied(couponry_redis::Settled::default()));
+    assert_eq!(counts, FencedWrite::Applied(couponry_redis::Settled::default()));
     assert!(
         event.stock.mark_verified(&event.id, &observed, Some(&found(&second, 10))).await.is_err(),
         "not all coupons are loaded"
     );
     assert_eq!(
         event.stock.mark_verified(&event.id, &observed, Some(&found(&second, 20))).await.unwrap(),
-        Fenced::Applied(())
+        FencedWrite::Applied(())
     );
 
     let verified = event.observe().await;
@@ -201,7 +210,7 @@ async fn resend_adds_issued_coupons_to_outbox() {
     event.ask(0..3).await;
     let issued: Vec<_> = event.stock.scan_issued(&event.id).await.unwrap().into_values().collect();
     let first = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
-    event.stock.confirm(&event.id, &[first[0].id.clone()]).await.unwrap();
+    event.stock.delete_confirmed(&event.id, &[first[0].id.clone()]).await.unwrap();
     event.stock.resend(&event.id, event.uid, &issued).await.unwrap();
     let again = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
     let users = |records: &[couponry_domain::IssuedRecord]| {
@@ -217,7 +226,7 @@ async fn resend_adds_issued_coupons_to_outbox() {
     let observed = event.observe().await;
     assert_eq!(
         event.stock.begin_recovery(&event.id, &observed, false).await.unwrap(),
-        Fenced::Stale,
+        FencedWrite::Stale,
         "the outbox is not empty"
     );
 }

@@ -1,12 +1,12 @@
 //! Retiring events that have ended.
 
 use couponry_domain::{Gate, Window};
-use couponry_redis::{Fenced, IssueOutcome};
+use couponry_redis::{FencedWrite, IssueOutcome};
 
 use crate::support::{Event, coupons, record_all, users};
 
 impl Event {
-    async fn retire(&self) -> Fenced<bool> {
+    async fn retire(&self) -> FencedWrite<bool> {
         self.stock.retire(&self.id, self.uid, 0, 1).await.unwrap()
     }
 }
@@ -17,20 +17,20 @@ const PAST: Window = Window { start: None, end: Some(1) };
 async fn retire_of_recorded_event_removes_coupons_and_keeps_counts() {
     let event = Event::open(5).await;
     event.stock.issue(&event.id, &users(0..3)).await.unwrap();
-    assert_eq!(event.retire().await, Fenced::Applied(false), "the event is open");
+    assert_eq!(event.retire().await, FencedWrite::Applied(false), "the event is open");
     event.gate(Gate::Open, PAST, 5).await;
-    assert_eq!(event.retire().await, Fenced::Applied(false), "the issued coupons are not recorded");
+    assert_eq!(event.retire().await, FencedWrite::Applied(false), "the issued coupons are not recorded");
     record_all(&event.stock, &event.id, event.uid).await;
     assert_eq!(
         event.stock.retire(&event.id, event.uid, 0, 0).await.unwrap(),
-        Fenced::Applied(false),
+        FencedWrite::Applied(false),
         "an older generation"
     );
-    assert_eq!(event.stock.retire(&event.id, event.uid, 1, 1).await.unwrap(), Fenced::Stale);
+    assert_eq!(event.stock.retire(&event.id, event.uid, 1, 1).await.unwrap(), FencedWrite::Stale);
     let before = event.stock.observe(&event.id).await.unwrap().unwrap();
 
-    assert_eq!(event.retire().await, Fenced::Applied(true));
-    assert_eq!(event.retire().await, Fenced::Applied(true), "again");
+    assert_eq!(event.retire().await, FencedWrite::Applied(true));
+    assert_eq!(event.retire().await, FencedWrite::Applied(true), "again");
     let after = event.stock.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((after.gate, after.retired), (Gate::Closed, Some(Gate::Open)));
     let counts = |observed: &couponry_redis::Observed| {
@@ -45,10 +45,10 @@ async fn retire_of_recorded_event_removes_coupons_and_keeps_counts() {
     let lookup = event.stock.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap();
     assert!(lookup.is_retired && lookup.entry.is_none());
     let late = event.stock.load(&event.id, event.uid, 0, &coupons(5, 2)).await.unwrap();
-    assert_eq!(late, Fenced::Stale, "nothing can be loaded");
+    assert_eq!(late, FencedWrite::Stale, "nothing can be loaded");
     assert_eq!(
         event.gate(Gate::Open, Window::default(), 5).await,
-        Fenced::Applied(Gate::Closed),
+        FencedWrite::Applied(Gate::Closed),
         "the gate stays closed"
     );
     assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
@@ -68,6 +68,6 @@ async fn event_without_end_can_be_retired_when_sold_out_or_closed() {
         event.stock.issue(&event.id, &users(0..users_asking)).await.unwrap();
         record_all(&event.stock, &event.id, event.uid).await;
         event.gate(gate, Window { start: None, end }, 3).await;
-        assert_eq!(event.retire().await, Fenced::Applied(has_ended), "{gate:?} {end:?} {users_asking}");
+        assert_eq!(event.retire().await, FencedWrite::Applied(has_ended), "{gate:?} {end:?} {users_asking}");
     }
 }

@@ -5,10 +5,10 @@ use std::error::Error;
 use couponry_domain::{
     Acknowledge, CodeFormat, Coupon, CouponBatch, Discount, DiscountType, EventName, Gate, Seed, UserId, Uuid, Window,
 };
-use couponry_redis::{Fenced, GateSettings, Settlement, SettlementOutcome, Stock};
+use couponry_redis::{FencedWrite, GateSettings, RedisStore, Settlement, SettlementOutcome};
 
 pub(crate) struct Event {
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) id: EventName,
     pub(crate) uid: Uuid,
 }
@@ -28,9 +28,9 @@ impl Event {
     /// A verified event without coupons.
     pub(crate) async fn prepared() -> Self {
         let uid = Uuid::new_v4();
-        let stock = Stock::connect(&couponry_testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
+        let stock = RedisStore::connect(&couponry_testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
         let event = Self { stock, id: "summer".parse().unwrap(), uid };
-        assert_eq!(event.stock.prepare(&event.id, uid, 0).await.unwrap(), Fenced::Applied(()));
+        assert_eq!(event.stock.prepare(&event.id, uid, 0).await.unwrap(), FencedWrite::Applied(()));
         mark_verified(&event.stock, &event.id).await;
         event
     }
@@ -38,19 +38,19 @@ impl Event {
     pub(crate) async fn load(&self, first_ordinal: u64, count: u64) {
         if count > 0 {
             let loaded = self.stock.load(&self.id, self.uid, 0, &coupons(first_ordinal, count)).await.unwrap();
-            assert_eq!(loaded, Fenced::Applied(first_ordinal + count));
+            assert_eq!(loaded, FencedWrite::Applied(first_ordinal + count));
         }
     }
 
-    pub(crate) async fn gate(&self, gate: Gate, window: Window, total: u64) -> Fenced<Gate> {
+    pub(crate) async fn gate(&self, gate: Gate, window: Window, total: u64) -> FencedWrite<Gate> {
         self.stock.set_gate(&self.id, self.uid, &gate_settings(gate, window, total)).await.unwrap()
     }
 }
 
 /// Marks the current Redis as verified.
-pub(crate) async fn mark_verified(stock: &Stock, id: &EventName) {
+pub(crate) async fn mark_verified(stock: &RedisStore, id: &EventName) {
     let observed = stock.observe(id).await.unwrap().unwrap();
-    assert_eq!(stock.mark_verified(id, &observed, None).await.unwrap(), Fenced::Applied(()));
+    assert_eq!(stock.mark_verified(id, &observed, None).await.unwrap(), FencedWrite::Applied(()));
 }
 
 pub(crate) fn gate_settings(gate: Gate, window: Window, total: u64) -> GateSettings {
@@ -79,7 +79,7 @@ pub(crate) fn users(range: std::ops::Range<u64>) -> Vec<UserId> {
 }
 
 /// Marks all issued coupons as recorded, and confirms the outbox.
-pub(crate) async fn record_all(stock: &Stock, event: &EventName, uid: Uuid) {
+pub(crate) async fn record_all(stock: &RedisStore, event: &EventName, uid: Uuid) {
     let issued = stock.scan_issued(event).await.unwrap();
     let settlements: Vec<_> = issued
         .into_iter()
@@ -88,5 +88,5 @@ pub(crate) async fn record_all(stock: &Stock, event: &EventName, uid: Uuid) {
     stock.settle(event, uid, &settlements).await.unwrap();
     let left = stock.list_unconfirmed(event, std::time::Duration::ZERO, None, 100).await.unwrap();
     let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
-    stock.confirm(event, &ids).await.unwrap();
+    stock.delete_confirmed(event, &ids).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! A Redis with TLS and ACL users.
 
-use couponry_redis::{RedisSettings, Stock};
+use couponry_redis::{RedisSettings, RedisStore};
 use couponry_testbed::{CertificateAuthority, Redis, ports, redis::command};
 
 use crate::{permissions, support::chain};
@@ -10,7 +10,7 @@ fn ca_certificates(authority: &CertificateAuthority) -> couponry_settings::CaCer
 }
 
 async fn rejected(settings: RedisSettings) -> String {
-    let error = chain(&Stock::open(&settings).unwrap().ping().await.unwrap_err());
+    let error = chain(&RedisStore::open(&settings).unwrap().ping().await.unwrap_err());
     assert!(!error.contains("s3cret"), "{error}");
     error
 }
@@ -46,16 +46,16 @@ async fn connection_requires_valid_ca_and_acl_user() {
         ca_certificates: Some(ca_certificates(&authority)),
         ..RedisSettings::at(&format!("rediss://other:password@localhost:{port}"), "shop:")
     };
-    let stock = Stock::open(&good).unwrap();
+    let stock = RedisStore::open(&good).unwrap();
     permissions::run_event(&stock, "summer").await;
     assert_eq!(stock.durability().await.unwrap().len(), 1);
 
-    let other_keys = Stock::open(&RedisSettings { key_prefix: "other:".into(), ..good.clone() }).unwrap();
+    let other_keys = RedisStore::open(&RedisSettings { key_prefix: "other:".into(), ..good.clone() }).unwrap();
     let error = chain(&other_keys.ping().await.unwrap_err());
     assert!(error.contains("no permissions"), "{error}");
 
     let wrong_password = RedisSettings { password: Some("s3cret2".into()), ..good.clone() };
-    let corrected_later = Stock::open(&wrong_password).unwrap();
+    let corrected_later = RedisStore::open(&wrong_password).unwrap();
     let error = chain(&corrected_later.ping().await.unwrap_err());
     assert!(error.contains("check --redis-username and --redis-password") && !error.contains("s3cret"), "{error}");
     let error =
@@ -80,7 +80,7 @@ async fn connection_requires_valid_ca_and_acl_user() {
 
 #[tokio::test]
 async fn contradicting_settings_are_rejected_without_connecting() {
-    let stock = |settings: RedisSettings| Stock::open(&settings).err().map(|error| error.to_string()).unwrap();
+    let stock = |settings: RedisSettings| RedisStore::open(&settings).err().map(|error| error.to_string()).unwrap();
     let cluster = |url: &str| RedisSettings { cluster: true, ..RedisSettings::at(url, "") };
     assert!(stock(cluster("redis://a,rediss://b")).contains("must all begin with rediss://"));
     assert!(stock(cluster("redis://a/3")).contains("has only one"));
@@ -104,7 +104,7 @@ async fn denied_command_keeps_the_connection() {
         password: Some("s3cret".into()),
         ..RedisSettings::at(&server.url(), "")
     };
-    let stock = Stock::open(&settings).unwrap();
+    let stock = RedisStore::open(&settings).unwrap();
     stock.ping().await.unwrap();
     // A younger connection is never replaced.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -126,7 +126,7 @@ async fn denied_command_keeps_the_connection() {
 #[tokio::test]
 async fn connection_to_demoted_master_is_replaced() {
     let (server, master) = (Redis::start().unwrap(), Redis::start().unwrap());
-    let stock = Stock::connect(&server.url(), "").unwrap();
+    let stock = RedisStore::connect(&server.url(), "").unwrap();
     permissions::run_event(&stock, "summer").await;
     let connections = || connections(&server);
     command(&server.url(), &["REPLICAOF", "127.0.0.1", &master.port().to_string()]).unwrap();

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Result, ensure};
 use couponry_crds::CouponEvent;
 use couponry_postgres::Database;
-use couponry_redis::Stock;
+use couponry_redis::RedisStore;
 use couponry_testbed::{
     Database as TestDatabase, Running, database::unique_name, http, ports, program::Program, shared,
 };
@@ -34,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) struct World {
     pub(crate) test_database: TestDatabase,
     pub(crate) database: Database,
-    pub(crate) stock: Stock,
+    pub(crate) stock: RedisStore,
     pub(crate) events: Api<CouponEvent>,
     kube_events: Api<Event>,
     namespace: String,
@@ -69,7 +69,7 @@ impl World {
         let prefix = format!("{namespace}-");
         Ok(Self {
             database: Database::connect(&postgres_url)?,
-            stock: Stock::connect(redis_url, &prefix)?,
+            stock: RedisStore::connect(redis_url, &prefix)?,
             events: Api::namespaced(client.clone(), &namespace),
             kube_events: Api::namespaced(client, &namespace),
             test_database,

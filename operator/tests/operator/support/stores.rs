@@ -104,6 +104,6 @@ impl World {
         self.stock.settle(&event, uid, &settlements).await?;
         let unconfirmed = self.stock.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries;
         let ids: Vec<_> = unconfirmed.into_iter().map(|entry| entry.id).collect();
-        Ok(self.stock.confirm(&event, &ids).await?)
+        Ok(self.stock.delete_confirmed(&event, &ids).await?)
     }
 }

@@ -19,7 +19,7 @@ pub enum Category {
     /// Recorded, but unknown to the client. Not a violation.
     Recovered,
     /// The stock is exact.
-    Stock,
+    RedisStore,
     /// The stores agree.
     Consistency,
     /// Coupons are issued only in the window.
@@ -35,7 +35,7 @@ impl Category {
             Self::Duplicated => "duplicated",
             Self::Unexpected => "unexpected",
             Self::Recovered => "recovered",
-            Self::Stock => "stock",
+            Self::RedisStore => "stock",
             Self::Consistency => "consistency",
             Self::Window => "window",
         }

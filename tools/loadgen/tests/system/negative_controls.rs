@@ -23,7 +23,8 @@ fn check(runtime: &Runtime, installation: &Installation, event: &EventName, hist
 
 /// Checks of these categories fail, and of no others except consistency.
 fn assert_violated(report: &Report, expected: &[Category]) {
-    for category in [Category::Lost, Category::Duplicated, Category::Unexpected, Category::Stock, Category::Window] {
+    for category in [Category::Lost, Category::Duplicated, Category::Unexpected, Category::RedisStore, Category::Window]
+    {
         let is_violated = report.failed().any(|result| result.category == category);
         assert_eq!(is_violated, expected.contains(&category), "{category:?}\n{report}");
     }

@@ -6,7 +6,7 @@ use couponry_domain::EventName;
 use couponry_settings::RedisSettings;
 
 use crate::{
-    error::{DriverError, StockError, advice, failed},
+    error::{DriverError, RedisStoreError, advice, failed},
     key::{self, EventKeys},
     marks::Marks,
     reconnecting_connection::ReconnectingConnection,
@@ -15,7 +15,7 @@ use crate::{
 
 /// The stock of all events in one Redis. Cheap to clone; all clones share one connection, which reconnects by itself.
 #[derive(Clone)]
-pub struct Stock {
+pub struct RedisStore {
     connection: ReconnectingConnection,
     is_tls: bool,
     prefix: Arc<str>,
@@ -23,15 +23,15 @@ pub struct Stock {
     pub(crate) scripts: Arc<Scripts>,
 }
 
-impl Stock {
+impl RedisStore {
     /// A stock at this `redis://` URL without further settings. Connects with the first call. `prefix` precedes every
     /// key.
-    pub fn connect(url: &str, prefix: &str) -> Result<Self, StockError> {
+    pub fn connect(url: &str, prefix: &str) -> Result<Self, RedisStoreError> {
         Self::open(&RedisSettings::at(url, prefix))
     }
 
     /// A stock with these settings. Connects with the first call.
-    pub fn open(settings: &RedisSettings) -> Result<Self, StockError> {
+    pub fn open(settings: &RedisSettings) -> Result<Self, RedisStoreError> {
         Ok(Self {
             connection: ReconnectingConnection::new(settings)?,
             is_tls: settings.is_tls(),
@@ -42,7 +42,7 @@ impl Stock {
     }
 
     /// Checks that Redis responds, and allows this user to read the keys of this installation.
-    pub async fn ping(&self) -> Result<(), StockError> {
+    pub async fn ping(&self) -> Result<(), RedisStoreError> {
         let response = redis::cmd("EXISTS").arg(self.events_key()).query_async::<bool>(&mut self.connection()).await;
         let Err(error) = response else { return Ok(()) };
         let cause = self.connection.diagnose().await.unwrap_or(error);
@@ -52,11 +52,11 @@ impl Stock {
             true if cause.is_timeout() => " (if this lasts, Redis may not use TLS at this address: use redis://)",
             _ => advice(&cause),
         };
-        Err(StockError::Unreachable { address: self.connection.address(), advice, cause: DriverError(cause) })
+        Err(RedisStoreError::Unreachable { address: self.connection.address(), advice, cause: DriverError(cause) })
     }
 
     /// The names of all events in Redis.
-    pub async fn events(&self) -> Result<Vec<EventName>, StockError> {
+    pub async fn events(&self) -> Result<Vec<EventName>, RedisStoreError> {
         let names: Vec<String> = redis::cmd("SMEMBERS")
             .arg(self.events_key())
             .query_async(&mut self.connection())
@@ -66,15 +66,15 @@ impl Stock {
     }
 
     /// Whether Redis has the event.
-    pub async fn exists(&self, event: &EventName) -> Result<bool, StockError> {
+    pub async fn exists(&self, event: &EventName) -> Result<bool, RedisStoreError> {
         let exists = redis::cmd("EXISTS").arg(self.keys(event).meta).query_async(&mut self.connection()).await;
         exists.map_err(failed("cannot look up the event in Redis"))
     }
 
-    /// Adds an existing event to [`Stock::events`] again, and returns whether it was missing there. Idempotent. The
-    /// programs call this regularly for every event that they observe: otherwise the outbox of an event whose name was
-    /// lost would not be swept.
-    pub async fn ensure_listed(&self, event: &EventName) -> Result<bool, StockError> {
+    /// Adds an existing event to [`RedisStore::events`] again, and returns whether it was missing there. Idempotent.
+    /// The programs call this regularly for every event that they observe: otherwise the outbox of an event whose name
+    /// was lost would not be swept.
+    pub async fn ensure_listed(&self, event: &EventName) -> Result<bool, RedisStoreError> {
         let is_added = self.add_to_event_set("cannot list the event in Redis", event).await?;
         // The event may have been removed in the meantime.
         if is_added && !self.exists(event).await? {
@@ -85,7 +85,7 @@ impl Stock {
     }
 
     /// Removes the name of an event that was removed.
-    pub(crate) async fn unlist_event(&self, event: &EventName) -> Result<(), StockError> {
+    pub(crate) async fn unlist_event(&self, event: &EventName) -> Result<(), RedisStoreError> {
         const OPERATION: &str = "cannot remove the event from the set of events in Redis";
         redis::cmd("SREM")
             .arg(self.events_key())
@@ -106,7 +106,7 @@ impl Stock {
         &self,
         operation: &'static str,
         event: &EventName,
-    ) -> Result<bool, StockError> {
+    ) -> Result<bool, RedisStoreError> {
         (self.scripts.add_to_event_set)
             .key(self.events_key())
             .arg(event.as_str())
