@@ -11,11 +11,7 @@ use std::time::Duration;
 
 use couponry_domain::{EventName, Uuid};
 
-use crate::{
-    error::{RedisStoreError, failed},
-    key,
-    redis_store::RedisStore,
-};
+use crate::{error::RedisStoreError, key, redis_store::RedisStore};
 
 /// For how long a mark lasts.
 const ACTIVE: Duration = Duration::from_mins(1);
@@ -32,7 +28,7 @@ impl RedisStore {
             .await;
         marked.map(drop).map_err(|error| {
             self.marks.remove(event);
-            failed("cannot mark the event as active in Redis")(error)
+            self.failed("cannot mark the event as active in Redis")(error)
         })
     }
 
@@ -43,7 +39,7 @@ impl RedisStore {
             .arg(u64::try_from(ACTIVE.as_millis()).unwrap_or(u64::MAX))
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed("cannot list the active events in Redis"))?;
+            .map_err(self.failed("cannot list the active events in Redis"))?;
         Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
     }
 
@@ -55,7 +51,7 @@ impl RedisStore {
             .arg(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed("cannot acquire the lease for all outboxes in Redis"))
+            .map_err(self.failed("cannot acquire the lease for all outboxes in Redis"))
     }
 
     /// How many entries the outbox of the event has.
@@ -64,6 +60,6 @@ impl RedisStore {
             .arg(self.keys(event).outbox)
             .query_async(&mut self.connection())
             .await
-            .map_err(failed("cannot read the length of the outbox in Redis"))
+            .map_err(self.failed("cannot read the length of the outbox in Redis"))
     }
 }

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
-use crate::{
-    error::{RedisStoreError, failed},
-    redis_store::RedisStore,
-};
+use crate::{error::RedisStoreError, redis_store::RedisStore};
 
 /// The durability of one Redis, or of one master of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,14 +42,14 @@ impl RedisStore {
         const OPERATION: &str = "cannot read the durability settings of Redis";
         let mut info = redis::cmd("INFO");
         info.arg("replication").arg("persistence").arg("cluster");
-        let infos: Vec<String> = self.query_masters(&info).await.map_err(failed(OPERATION))?;
+        let infos: Vec<String> = self.query_masters(&info).await.map_err(self.failed(OPERATION))?;
 
         let mut config = redis::cmd("CONFIG");
         config.arg("GET").arg("appendfsync").arg("maxmemory-policy").arg("min-replicas-to-write");
         let settings: Vec<HashMap<String, String>> = match self.query_masters(&config).await {
             Ok(settings) => settings,
             Err(error) if is_denied(&error) => Vec::new(),
-            Err(error) => return Err(failed(OPERATION)(error)),
+            Err(error) => return Err(self.failed(OPERATION)(error)),
         };
         // Masters respond in any order, so settings may be paired with another master's info. The worst settings are
         // reported in any case.

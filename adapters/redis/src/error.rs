@@ -33,10 +33,12 @@ pub enum RedisStoreError {
         cause: DriverError,
     },
     /// Redis returned an error, or the connection failed. After a timeout or a lost connection the outcome is unknown.
-    #[error("{operation}{}", advice(&cause.0))]
+    #[error("{operation} at {address}{}", advice(&cause.0))]
     Redis {
         /// The failed operation.
         operation: &'static str,
+        /// The hosts and ports of Redis.
+        address: Arc<str>,
         /// The error of Redis or of the connection.
         #[source]
         cause: DriverError,
@@ -55,11 +57,6 @@ impl RedisStoreError {
     pub(crate) fn url(cause: RedisError) -> Self {
         Self::Url(DriverError(cause))
     }
-}
-
-/// Converts an error of the driver into the error of this operation.
-pub(crate) fn failed(operation: &'static str) -> impl FnOnce(RedisError) -> RedisStoreError {
-    move |cause| RedisStoreError::Redis { operation, cause: DriverError(cause) }
 }
 
 pub(crate) fn invalid_value(operation: &'static str, value: &str) -> RedisStoreError {

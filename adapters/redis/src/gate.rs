@@ -3,7 +3,7 @@
 use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Window};
 
 use crate::{
-    error::{RedisStoreError, failed, invalid_value},
+    error::{RedisStoreError, invalid_value},
     fenced_write::FencedWrite,
     observe::Observed,
     redis_store::RedisStore,
@@ -60,7 +60,7 @@ impl RedisStore {
             .arg(*stock_epoch)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         let Some(name) = gate else { return Ok(FencedWrite::Stale) };
         Gate::from_name(&name).map(FencedWrite::Applied).ok_or_else(|| invalid_value(OPERATION, &name))
     }
@@ -82,7 +82,7 @@ impl RedisStore {
             .arg(generation)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed("cannot reset the gate in Redis"))?;
+            .map_err(self.failed("cannot reset the gate in Redis"))?;
         Ok(reset.into())
     }
 }

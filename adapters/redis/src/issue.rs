@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId, Uuid};
 
 use crate::{
-    error::{RedisStoreError, failed, invalid_value},
+    error::{RedisStoreError, invalid_value},
     issued_entry::{IssuedEntry, Status, parse_item, parse_uid},
     outbox::{OutboxEntry, OutboxId},
     redis_store::RedisStore,
@@ -79,7 +79,8 @@ impl RedisStore {
         for user in &distinct {
             call.push(user.as_str());
         }
-        let reply: Option<RawReply> = call.invoke_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
+        let reply: Option<RawReply> =
+            call.invoke_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
         let Some((state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation)) = reply else {
             return Ok(None);
         };

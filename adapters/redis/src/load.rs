@@ -5,7 +5,7 @@ use std::ops::Range;
 use couponry_domain::{Coupon, EventName, Uuid};
 
 use crate::{
-    error::{RedisStoreError, failed},
+    error::RedisStoreError,
     fenced_write::FencedWrite,
     issued_entry::{IssuedEntry, parse_uid},
     redis_store::RedisStore,
@@ -35,7 +35,7 @@ impl RedisStore {
             .arg(Uuid::new_v4().to_string())
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         let matches = parse_uid(OPERATION, &found_uid)? == uid && found_epoch == stock_epoch.to_string();
         Ok(if matches { FencedWrite::Applied(()) } else { FencedWrite::Stale })
     }
@@ -81,7 +81,7 @@ impl RedisStore {
             call.push((entry.issued.user_id.as_str(), entry.to_value()));
         }
         let loaded: Option<u64> =
-            call.invoke_async(&mut self.connection()).await.map_err(failed("cannot load coupons into Redis"))?;
+            call.invoke_async(&mut self.connection()).await.map_err(self.failed("cannot load coupons into Redis"))?;
         Ok(loaded.into())
     }
 }

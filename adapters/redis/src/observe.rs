@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use couponry_domain::{Acknowledge, EventName, Gate, UserId, Uuid, Window};
 
 use crate::{
-    error::{RedisStoreError, failed, invalid_value},
+    error::{RedisStoreError, invalid_value},
     issued_entry::{IssuedEntry, parse_uid},
     redis_store::RedisStore,
 };
@@ -98,7 +98,7 @@ impl RedisStore {
             .key(keys.outbox)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         let Some((meta, mut available, mut entries, outbox, now, replication_id)) = observed else { return Ok(None) };
 
         let text = |field: &str| meta.get(field).map_or("", String::as_str);
@@ -144,7 +144,7 @@ impl RedisStore {
             .arg(user.as_str())
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         let Some((uid, acknowledge, is_retired, is_verified, entry)) = found else { return Ok(None) };
         Ok(Some(Lookup {
             uid: parse_uid(OPERATION, &uid)?,

@@ -11,7 +11,7 @@ use couponry_domain::{EventName, IssuedRecord, Uuid};
 use redis::streams::{StreamId, StreamRangeReply};
 
 use crate::{
-    error::{RedisStoreError, failed, invalid_value},
+    error::{RedisStoreError, invalid_value},
     issued_entry::{parse_records, parse_uid},
     key::EventKeys,
     redis_store::RedisStore,
@@ -70,7 +70,7 @@ impl RedisStore {
                     .arg(ids)
                     .invoke_async::<u64>(&mut self.connection())
                     .await
-                    .map_err(failed("cannot delete confirmed outbox entries in Redis"))?;
+                    .map_err(self.failed("cannot delete confirmed outbox entries in Redis"))?;
             }
         }
         Ok(())
@@ -94,7 +94,7 @@ impl RedisStore {
         let EventKeys { meta, outbox, .. } = self.keys(event);
         let state = self.scripts.outbox_state.key(meta).key(&outbox).invoke_async(&mut self.connection()).await;
         // Read before the entries: if the incarnation changes in between, they are not deleted, but sent again.
-        let (now, is_verified, incarnation): (u64, bool, String) = state.map_err(failed(OPERATION))?;
+        let (now, is_verified, incarnation): (u64, bool, String) = state.map_err(self.failed(OPERATION))?;
         let age = if is_verified { milliseconds(age) } else { 0 };
         let incarnation = Arc::from(incarnation);
         let range = async |from: String, to: String, count: usize| {
@@ -106,7 +106,7 @@ impl RedisStore {
                 .arg(count)
                 .query_async(&mut self.connection())
                 .await;
-            reply.map(|reply| reply.ids).map_err(failed(OPERATION))
+            reply.map(|reply| reply.ids).map_err(self.failed(OPERATION))
         };
         let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
         let mut found = range(from.clone(), now.saturating_sub(age).to_string(), count).await?;
@@ -144,7 +144,7 @@ impl RedisStore {
             .arg(milliseconds(duration))
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed("cannot acquire the sweeper lease in Redis"))
+            .map_err(self.failed("cannot acquire the sweeper lease in Redis"))
     }
 }
 

@@ -2,10 +2,7 @@
 
 use couponry_domain::Uuid;
 
-use crate::{
-    error::{RedisStoreError, failed},
-    redis_store::RedisStore,
-};
+use crate::{error::RedisStoreError, redis_store::RedisStore};
 
 impl RedisStore {
     /// Adds an event to the pending deletions. Idempotent.
@@ -24,7 +21,7 @@ impl RedisStore {
             .arg(uid.to_string())
             .query_async(&mut self.connection())
             .await
-            .map_err(failed("cannot change the pending deletions in Redis"))
+            .map_err(self.failed("cannot change the pending deletions in Redis"))
     }
 
     /// The uids of the events whose rows are still to be deleted.
@@ -33,7 +30,7 @@ impl RedisStore {
             .arg(self.pending_deletions_key())
             .query_async(&mut self.connection())
             .await
-            .map_err(failed("cannot read the pending deletions from Redis"))?;
+            .map_err(self.failed("cannot read the pending deletions from Redis"))?;
         Ok(uids.iter().filter_map(|uid| uid.parse().ok()).collect())
     }
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 use couponry_domain::{Coupon, EventName, Uuid};
 
 use crate::{
-    error::{RedisStoreError, failed},
+    error::RedisStoreError,
     fenced_write::FencedWrite,
     issued_entry::{IssuedEntry, to_records},
     observe::Observed,
@@ -55,7 +55,7 @@ impl RedisStore {
         observed: &Observed,
         recovered: Option<&Recovered>,
     ) -> Result<FencedWrite<()>, RedisStoreError> {
-        const OPERATION: &str = "cannot mark Redis as verified";
+        const OPERATION: &str = "cannot store the verification in Redis";
         self.add_to_event_set(OPERATION, event).await?;
         let keys = self.keys(event);
         let (recovery_id, issued_at_min, total) = match recovered {
@@ -76,7 +76,7 @@ impl RedisStore {
             .arg(total)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         Ok(verified.map(drop).into())
     }
 
@@ -103,7 +103,7 @@ impl RedisStore {
             .arg(u8::from(clear))
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed("cannot begin a recovery in Redis"))?;
+            .map_err(self.failed("cannot begin a recovery in Redis"))?;
         Ok(begun.map(|begun_at| Recovery { recovery_id, begun_at }).into())
     }
 
@@ -134,7 +134,7 @@ impl RedisStore {
                 .arg(to_records(chunk))
                 .invoke_async::<u8>(&mut self.connection())
                 .await
-                .map_err(failed("cannot add issued coupons to the outbox in Redis"))?;
+                .map_err(self.failed("cannot add issued coupons to the outbox in Redis"))?;
         }
         Ok(())
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use couponry_domain::EventName;
 use couponry_settings::RedisSettings;
+use redis::RedisError;
 
 use crate::{
-    error::{DriverError, RedisStoreError, advice, failed},
+    error::{DriverError, RedisStoreError, advice},
     key::{self, EventKeys},
     marks::Marks,
     reconnecting_connection::ReconnectingConnection,
@@ -61,14 +62,14 @@ impl RedisStore {
             .arg(self.events_key())
             .query_async(&mut self.connection())
             .await
-            .map_err(failed("cannot list the events in Redis"))?;
+            .map_err(self.failed("cannot list the events in Redis"))?;
         Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
     }
 
     /// Whether Redis has the event.
     pub async fn exists(&self, event: &EventName) -> Result<bool, RedisStoreError> {
         let exists = redis::cmd("EXISTS").arg(self.keys(event).meta).query_async(&mut self.connection()).await;
-        exists.map_err(failed("cannot look up the event in Redis"))
+        exists.map_err(self.failed("cannot look up the event in Redis"))
     }
 
     /// Adds an existing event to [`RedisStore::events`] again, and returns whether it was missing there. Idempotent.
@@ -92,7 +93,7 @@ impl RedisStore {
             .arg(event.as_str())
             .query_async::<()>(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         // The event may have been prepared again in the meantime.
         if self.exists(event).await? {
             self.add_to_event_set(OPERATION, event).await?;
@@ -112,7 +113,13 @@ impl RedisStore {
             .arg(event.as_str())
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed(operation))
+            .map_err(self.failed(operation))
+    }
+
+    /// Converts an error of the driver into the error of this operation, whose text ends with "Redis".
+    pub(crate) fn failed(&self, operation: &'static str) -> impl FnOnce(RedisError) -> RedisStoreError + use<> {
+        let address = self.connection.address();
+        move |cause| RedisStoreError::Redis { operation, address, cause: DriverError(cause) }
     }
 
     pub(crate) fn connection(&self) -> ReconnectingConnection {

@@ -2,11 +2,7 @@
 
 use couponry_domain::{EventName, Uuid};
 
-use crate::{
-    error::{RedisStoreError, failed},
-    fenced_write::FencedWrite,
-    redis_store::RedisStore,
-};
+use crate::{error::RedisStoreError, fenced_write::FencedWrite, redis_store::RedisStore};
 
 impl RedisStore {
     /// Removes the coupons of an ended event, and keeps its counts and its window behind a closed gate. Idempotent.
@@ -32,7 +28,7 @@ impl RedisStore {
             .arg(generation)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed("cannot remove the coupons of the ended event from Redis"))?;
+            .map_err(self.failed("cannot remove the coupons of the ended event from Redis"))?;
         Ok(retired.into())
     }
 
@@ -64,7 +60,7 @@ impl RedisStore {
             .arg(stock_epoch)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         // Also if nothing was removed: the response to an earlier call may have been lost.
         if removed || !self.exists(event).await? {
             self.unlist_event(event).await?;

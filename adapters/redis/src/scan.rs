@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use couponry_domain::{Discount, EventName, UserId, code::CouponCode};
 
 use crate::{
-    error::{RedisStoreError, failed, invalid_value},
+    error::{RedisStoreError, invalid_value},
     issued_entry::{IssuedEntry, parse_item},
     redis_store::RedisStore,
 };
@@ -45,7 +45,7 @@ impl RedisStore {
             .arg(PAGE)
             .query_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         let parse = |(user, entry): (String, String)| {
             let user_id = user.try_into().map_err(|_| invalid_value(OPERATION, &entry))?;
             IssuedEntry::parse(OPERATION, user_id, &entry)
@@ -107,7 +107,7 @@ impl RedisStore {
             .arg(to)
             .query_async(&mut self.connection())
             .await
-            .map_err(failed(OPERATION))?;
+            .map_err(self.failed(OPERATION))?;
         page.iter().map(|item| parse_item(item).ok_or_else(|| invalid_value(OPERATION, item))).collect()
     }
 
@@ -127,7 +127,7 @@ impl RedisStore {
                 command.arg(user.as_str());
             }
             let entries: Vec<Option<String>> =
-                command.query_async(&mut self.connection()).await.map_err(failed(OPERATION))?;
+                command.query_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
             for (user, entry) in page.iter().zip(entries) {
                 all.push(entry.map(|entry| IssuedEntry::parse(OPERATION, user.clone(), &entry)).transpose()?);
             }

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use crate::{
-    error::{RedisStoreError, failed},
-    redis_store::RedisStore,
-};
+use crate::{error::RedisStoreError, redis_store::RedisStore};
 
 /// The oldest supported version of Redis: the scripts use its functions and flags.
 const MIN_VERSION: (u32, u32) = (7, 0);
@@ -51,7 +48,8 @@ impl RedisStore {
     pub async fn server_versions(&self) -> Result<Vec<ServerVersion>, RedisStoreError> {
         let mut info = redis::cmd("INFO");
         info.arg("server");
-        let infos: Vec<String> = self.query_masters(&info).await.map_err(failed("cannot read the version of Redis"))?;
+        let infos: Vec<String> =
+            self.query_masters(&info).await.map_err(self.failed("cannot read the version of Redis"))?;
         Ok(infos.iter().map(|info| ServerVersion::parse(info)).collect())
     }
 }

@@ -3,7 +3,7 @@
 use couponry_domain::{EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
 
 use crate::{
-    error::{RedisStoreError, failed},
+    error::RedisStoreError,
     fenced_write::FencedWrite,
     issued_entry::{IssuedEntry, Status},
     redis_store::RedisStore,
@@ -80,7 +80,7 @@ impl RedisStore {
             let counts: Option<(u64, u64, u64)> = call
                 .invoke_async(&mut self.connection())
                 .await
-                .map_err(failed("cannot settle issued coupons in Redis"))?;
+                .map_err(self.failed("cannot settle issued coupons in Redis"))?;
             let Some((completed, cancelled, returned)) = counts else { return Ok(FencedWrite::Stale) };
             sum.completed += completed;
             sum.cancelled += cancelled;

@@ -51,7 +51,11 @@ async fn audit_with_differences_exits_with_1() -> Result<()> {
     let unused = format!("redis://127.0.0.1:{}", ports::free()?);
     let unreachable = world.run_command(&["audit", "event"], &[("REDIS_URL", &unused)])?;
     assert_eq!(unreachable.status.code(), Some(2));
-    assert!(stderr(&unreachable).contains("Error: cannot read the event from Redis: "), "{}", stderr(&unreachable));
+    assert!(
+        stderr(&unreachable).contains(&format!("Error: cannot read the event from Redis at {}: ", &unused[8..])),
+        "{}",
+        stderr(&unreachable)
+    );
 
     // After the resource is removed, its rows stay in Postgres.
     let uid = world.uid("event").await?.to_string();
