@@ -110,6 +110,13 @@ mod tests {
     }
 
     #[test]
+    fn grace_period_shorter_than_the_age_of_a_connection_is_rejected() {
+        let parse = |seconds: &str| parse_with(&["--redis-recovery-grace-seconds", seconds]);
+        assert_eq!(parse("4"), Ok(()));
+        assert!(parse("3").unwrap_err().contains("3 is not in 4.."));
+    }
+
+    #[test]
     fn contradicting_replica_limits_are_rejected() {
         let parse = |min: &str, max: &str| parse_with(&["--issuer-min-replicas", min, "--issuer-max-replicas", max]);
         assert_eq!(parse("3", "3"), Ok(()));

@@ -42,8 +42,9 @@ pub(crate) struct Run {
     #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
     drain_timeout_seconds: u64,
     /// How long to wait, after Redis has restarted or failed over, for issuance records that issuers still hold in
-    /// memory. Issuing is suspended meanwhile. Must not be shorter than --response-timeout-seconds of the issuers.
-    #[arg(long, env, default_value_t = 5, value_name = "SECONDS")]
+    /// memory. Issuing is suspended meanwhile. Must not be shorter than --response-timeout-seconds of the issuers, nor
+    /// than 4: for that long, a program may still use a connection to a replaced Redis.
+    #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(4..))]
     redis_recovery_grace_seconds: u64,
     /// Consumer group that records the issuances in Postgres.
     #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]

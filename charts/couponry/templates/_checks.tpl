@@ -34,6 +34,9 @@
 {{- $replication := include "couponry.kafka.replication" . | int }}
 {{- $inSync := include "couponry.kafka.inSync" . | int }}
 {{- if gt $inSync $replication }}{{ fail (printf "kafka.topic.minInsyncReplicas %d exceeds kafka.topic.replication %d: every write would fail" $inSync $replication) }}{{ end }}
+{{- $grace := include "couponry.redisRecoveryGrace" . | int }}
+{{- $response := int $values.issuer.responseTimeoutSeconds }}
+{{- if lt $grace $response }}{{ fail (printf "operator.redisRecoveryGraceSeconds %d is shorter than issuer.responseTimeoutSeconds %d: a recovery of Redis would reject coupons that were returned to users" $grace $response) }}{{ end }}
 {{- $jwt := $values.issuer.jwt }}
 {{- if eq $values.issuer.userIdentity "jwt" }}
 {{- if not (or $jwt.jwksUrl (include "couponry.hasFile" $jwt.jwks)) }}{{ fail "issuer.userIdentity jwt requires issuer.jwt.jwksUrl, or issuer.jwt.jwks.secretName or configMapName" }}{{ end }}
@@ -47,6 +50,10 @@
 {{- if gt (int $autoscaling.minReplicas) (int $autoscaling.maxReplicas) }}{{ fail (printf "%s.autoscaling.minReplicas exceeds maxReplicas" $name) }}{{ end }}
 {{- end }}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs is empty: add a reference to the Gateway" }}{{ end }}
+{{- end }}
+
+{{- define "couponry.redisRecoveryGrace" -}}
+{{- if kindIs "invalid" .Values.operator.redisRecoveryGraceSeconds }}{{ max 4 (int .Values.issuer.responseTimeoutSeconds) }}{{ else }}{{ int .Values.operator.redisRecoveryGraceSeconds }}{{ end }}
 {{- end }}
 
 {{- define "couponry.kafka.replication" -}}

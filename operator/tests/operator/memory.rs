@@ -49,7 +49,7 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
     const CHUNK: u32 = 2000;
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
-    let operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "1"]).start()?;
+    let operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
     world.apply("event", &spec(HOLDERS, "Redis"))?;
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
     operator.kill9()?;

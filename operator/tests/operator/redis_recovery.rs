@@ -151,7 +151,7 @@ async fn operator_killed_during_recovery_completes_it_after_restart() -> Result<
     // The recovery takes longer than this grace period: an operator must not take over from another one which makes
     // progress.
     let start_operator =
-        || world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "1"]).start();
+        || world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start();
     let operator = start_operator()?;
     world.apply("event", &spec(TOTAL, "Redis"))?;
     world.wait("event", "open", |status| is_true(status, "Open")).await?;

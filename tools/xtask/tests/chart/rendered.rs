@@ -45,6 +45,18 @@ fn operator_with_autoscaling_disabled_may_delete_its_autoscaler() {
 }
 
 #[test]
+fn recovery_grace_period_is_at_least_the_response_timeout() {
+    let grace_period = |sets: &[&str]| {
+        let operator = environment(find(&with(sets), "Deployment", "couponry-operator"));
+        operator.into_iter().find(|(key, _)| key == "REDIS_RECOVERY_GRACE_SECONDS").unwrap().1
+    };
+    assert_eq!(grace_period(&[]), "5");
+    assert_eq!(grace_period(&["issuer.responseTimeoutSeconds=30"]), "30");
+    assert_eq!(grace_period(&["issuer.responseTimeoutSeconds=1"]), "4");
+    assert_eq!(grace_period(&["issuer.responseTimeoutSeconds=10", "operator.redisRecoveryGraceSeconds=12"]), "12");
+}
+
+#[test]
 fn rate_limits_by_default_are_disabled() {
     let limits = |sets: &[&str]| {
         let issuer = environment(find(&with(sets), "Deployment", "couponry-issuer"));

@@ -51,6 +51,11 @@ const INVALID: &[(&[&str], &str)] = &[
     ),
     (&["kafka.mode=external", "kafka.external.brokers=a:1", "kafka.external.ca.secretName=x"], "is plaintext"),
     (&["kafka.topic.minInsyncReplicas=2"], "every write would fail"),
+    (&["operator.redisRecoveryGraceSeconds=3"], "/operator/redisRecoveryGraceSeconds"),
+    (
+        &["operator.redisRecoveryGraceSeconds=9", "issuer.responseTimeoutSeconds=10"],
+        "operator.redisRecoveryGraceSeconds 9 is shorter than issuer.responseTimeoutSeconds 10",
+    ),
     (&["issuer.userIdentity=jwt"], "requires issuer.jwt.jwksUrl"),
     (&["issuer.jwt.jwks.secretName=a", "issuer.jwt.jwks.configMapName=b"], "remove one"),
     (&["consumer.autoscaling.minReplicas=9"], "consumer.autoscaling.minReplicas exceeds maxReplicas"),
