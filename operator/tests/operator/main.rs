@@ -8,6 +8,7 @@ mod durability;
 mod inspect;
 mod installation_test;
 mod invalid_objects;
+mod kafka_acls;
 mod leader_election;
 mod lifecycle;
 mod memory;

@@ -64,6 +64,27 @@ impl SecureKafka {
     }
 }
 
+/// A Kafka with an authorizer.
+#[derive(Debug)]
+pub struct AuthorizingKafka {
+    kafka: Kafka,
+    login: u16,
+}
+
+impl AuthorizingKafka {
+    /// The listener without authentication.
+    #[must_use]
+    pub fn plaintext(&self) -> String {
+        self.kafka.brokers()
+    }
+
+    /// The listener with SASL PLAIN.
+    #[must_use]
+    pub fn login(&self) -> String {
+        format!("127.0.0.1:{}", self.login)
+    }
+}
+
 impl Kafka {
     /// Starts it and waits until it is ready for clients.
     pub fn start() -> Result<Self> {
@@ -119,6 +140,25 @@ ssl.truststore.location={}
         let scram = format!("SCRAM-SHA-512=[name={user},password={password}]");
         let kafka = Self::start_with(Ipv4Addr::LOCALHOST, &settings, &["--add-scram", &scram], &[])?;
         Ok(SecureKafka { kafka, login, mutual })
+    }
+
+    /// Starts it with an authorizer and an additional listener with SASL PLAIN. Users may do only what ACLs allow
+    /// ([`crate::kafka_acls`]); clients of the listener without authentication may do everything.
+    pub fn start_with_authorizer(users: &[&str], password: &str) -> Result<AuthorizingKafka> {
+        let login = ports::free()?;
+        let users: Vec<_> = users.iter().map(|user| format!("user_{user}=\"{password}\"")).collect();
+        let users = users.join(" ");
+        let settings = format!(
+            "listeners=CLIENTS://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}},LOGIN://127.0.0.1:{login}
+advertised.listeners=CLIENTS://127.0.0.1:{{port}},LOGIN://127.0.0.1:{login}
+listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT
+listener.name.login.sasl.enabled.mechanisms=PLAIN
+listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+",
+        );
+        Ok(AuthorizingKafka { kafka: Self::start_with(Ipv4Addr::LOCALHOST, &settings, &[], &[])?, login })
     }
 
     /// Starts it; additional settings take precedence.

@@ -20,6 +20,7 @@ pub mod database;
 pub mod http;
 pub mod image;
 pub mod kafka;
+pub mod kafka_acls;
 pub mod kubectl;
 pub mod kubernetes;
 pub mod path;

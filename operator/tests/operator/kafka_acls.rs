@@ -1,0 +1,112 @@
+//! The ACLs of Kafka that the documentation lists are sufficient: each program runs as a user of its own, on a Kafka
+//! with an authorizer.
+
+use anyhow::{Context as _, Result, ensure};
+use couponry_domain::{Discount, DiscountType, IssuedCoupon, IssuedRecord, Uuid};
+use couponry_kafka::{KafkaSettings, Producer};
+use couponry_testbed::{
+    Kafka,
+    kafka_acls::{self, Acl},
+    ports,
+    program::Program,
+};
+
+use crate::{
+    redis_installation::{request_until_received, spec},
+    support::{World, is_true, wait_until},
+};
+
+const PAGE: &str = include_str!("../../../docs/operate/backends.md");
+const PASSWORD: &str = "s3cret";
+const USERS: [&str; 3] = ["operator", "issuer", "consumer"];
+
+/// The ACLs in the table of the page, with the names of this installation.
+fn documented(world: &World) -> Vec<Acl> {
+    let table = PAGE.lines().skip_while(|line| *line != "| resource | operations | program |").skip(2);
+    let mut acls = Vec::new();
+    for row in table.take_while(|line| line.starts_with('|')) {
+        let [resources, operations, program] = row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>()[..]
+        else {
+            panic!("{row} has other columns");
+        };
+        let user = USERS.into_iter().find(|user| program.starts_with(user)).expect("the row names a program");
+        let (resource, names) = resources.split_once(' ').expect("the row names resources");
+        for name in names.split(", ").map(|name| name.trim_matches('`')) {
+            let name = match name {
+                "couponry-consumer" => world.topic.clone(),
+                name => name.replace("coupon-issued", &world.topic),
+            };
+            acls.extend(operations.split(", ").map(|operation| Acl {
+                user: user.to_owned(),
+                resource: resource.to_owned(),
+                name: name.clone(),
+                operation: operation.to_owned(),
+            }));
+        }
+    }
+    acls
+}
+
+fn login(user: &'static str) -> [(&'static str, &'static str); 4] {
+    [
+        ("KAFKA_SECURITY_PROTOCOL", "sasl_plaintext"),
+        ("KAFKA_SASL_MECHANISM", "PLAIN"),
+        ("KAFKA_SASL_USERNAME", user),
+        ("KAFKA_SASL_PASSWORD", PASSWORD),
+    ]
+}
+
+fn log_in(program: Program, user: &'static str) -> Program {
+    login(user).into_iter().fold(program, |program, (name, value)| program.env(name, value))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_kafka_acls_are_sufficient_for_every_program() -> Result<()> {
+    let kafka = Kafka::start_with_authorizer(&USERS, PASSWORD)?;
+    let mut world = World::shared().await?;
+    world.brokers = kafka.login();
+    let acls = documented(&world);
+    ensure!(USERS.iter().all(|user| acls.iter().any(|acl| acl.user == *user)), "{acls:?}");
+    kafka_acls::create(&kafka.plaintext(), &acls)?;
+
+    let _operator = log_in(world.operator_program(ports::free()?), "operator").start()?;
+    world.apply("event", &spec(10, "Kafka"))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let port = ports::free()?;
+    let issuer = world.program("couponry-issuer")?.args(["--listen", &format!("127.0.0.1:{port}")]);
+    let _issuer = log_in(issuer, "issuer").start()?;
+    let consumer = world.program("couponry-consumer")?.args(["--postgres-url", &world.test_database.url()]);
+    let _consumer = log_in(consumer.args(["--kafka-group", world.namespace()]), "consumer").start()?;
+    request_until_received(&[port], 1).await?;
+    world.wait("event", "recorded", |status| status.recorded == Some(1) && is_true(status, "Recorded")).await?;
+
+    let run = |command: &[&str]| {
+        let environment = [&login("operator")[..], &[("KAFKA_BROKERS", &world.brokers)]].concat();
+        let output = world.run_command(command, &environment)?;
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        anyhow::Ok((output.status.code().context("killed")?, text))
+    };
+    let (code, audited) = run(&["audit", "event"])?;
+    ensure!(code == 0 && audited.ends_with("OK: Redis, Kafka and Postgres are consistent\n"), "{code}: {audited}");
+    let (code, checked) = run(&["check"])?;
+    ensure!(code == 0 && checked.contains("OK    consumers     lag 0"), "{code}: {checked}");
+    ensure!(checked.contains("OK    dead letters  none"), "{checked}");
+
+    // A record of an event that does not exist becomes a dead letter.
+    let record = IssuedRecord {
+        event_id: "other".parse()?,
+        event_uid: Uuid::from_u128(1),
+        issued: IssuedCoupon {
+            user_id: "user".parse()?,
+            coupon: "OTHER-1".parse()?,
+            discount: Discount { kind: DiscountType::Percent, value: 10 },
+            issued_at: 1,
+        },
+    };
+    Producer::new(&KafkaSettings::at(kafka.plaintext(), &world.topic))?.send(&record)?.await?;
+    wait_until("the dead letter is reported", async || Ok(run(&["check"])?.1.contains("WARN  dead letters  1 in")))
+        .await?;
+    let (code, audited) = run(&["audit", "event"])?;
+    ensure!(code == 0, "{code}: {audited}");
+    Ok(())
+}
