@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use couponry_domain::Gate;
-use couponry_testbed::{http, ports};
+use couponry_testbed::{Redis, http, ports, redis::command};
 use futures::TryStreamExt as _;
 use kube::{
     ResourceExt as _,
@@ -73,6 +73,37 @@ async fn pause_takes_effect_while_postgres_is_locked() -> Result<()> {
     wait_until("the event is paused", async || Ok(gate(&world, "event").await? == Gate::Paused)).await?;
     drop(lock);
     world.wait("event", "paused", |status| reason(status, "Open") == "Paused").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_of_open_event_ends_while_large_preloads_are_in_progress() -> Result<()> {
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
+    world.apply("open", SMALL)?;
+    world.wait("open", "open", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("open", 0..4).await?, 4);
+    world.record_all("open").await?;
+    let large: Vec<String> = (0..4).map(|n| format!("large-{n}")).collect();
+    for name in &large {
+        world.apply(name, &spec(5_000_000, ""))?;
+    }
+    for name in &large {
+        world.wait(name, "preloading", |status| reason(status, "Preloaded") == "Preloading").await?;
+    }
+    command(&redis.url(), &["FLUSHALL"])?;
+    wait_until("the open event is recovered", async || {
+        let in_redis = world.stock.observe(&"open".parse()?).await?;
+        Ok(in_redis.is_some_and(|in_redis| in_redis.is_verified && in_redis.gate == Gate::Open))
+    })
+    .await?;
+    for name in &large {
+        let stored = world.database.event(world.uid(name).await?).await?;
+        assert_eq!(stored.map_or(0, |stored| stored.generated()), 0, "the preload of {name} is still in progress");
+    }
+    world.check_generated_stock("open", &[("AMOUNT:1", 10)]).await?;
+    assert_eq!(world.issue("open", 0..10).await?, 6, "the holders have kept their coupons");
     Ok(())
 }
 
