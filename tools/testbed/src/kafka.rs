@@ -205,6 +205,25 @@ super.users=User:ANONYMOUS
     }
 }
 
+/// Definitions of the functions `kafka-topics.sh` and so on for bash, which are what Kafka's scripts of these names run.
+pub fn shell_functions() -> Result<String> {
+    let (java, jars) = (require(java(), "java")?, require(jars(), "Kafka")?);
+    let tools = [
+        ("kafka-topics.sh", "TopicCommand"),
+        ("kafka-consumer-groups.sh", "consumer.group.ConsumerGroupCommand"),
+        ("kafka-console-consumer.sh", "consumer.ConsoleConsumer"),
+        ("kafka-delete-records.sh", "DeleteRecordsCommand"),
+    ];
+    let define = |(name, class): (&str, &str)| {
+        format!(
+            "{name}() {{ '{}' -XX:TieredStopAtLevel=1 -cp '{}/*' org.apache.kafka.tools.{class} \"$@\"; }}\n",
+            java.display(),
+            jars.display()
+        )
+    };
+    Ok(tools.into_iter().map(define).collect())
+}
+
 fn write_config(dir: &Path, (host, port): (Ipv4Addr, u16), controller: u16, further: &str) -> Result<PathBuf> {
     let path = dir.join("server.properties");
     let text = format!(

@@ -1,4 +1,4 @@
-//! Kafka, from Maven Central.
+//! Kafka and its command-line tools, from Maven Central.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(crate) fn jars() -> Option<PathBuf> {
 }
 
 fn home() -> Result<PathBuf> {
-    Ok(cache()?.join(format!("kafka-{VERSION}")))
+    Ok(cache()?.join(format!("kafka-{VERSION}-with-tools")))
 }
 
 pub(super) fn download() -> Result<()> {
