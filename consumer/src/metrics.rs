@@ -56,7 +56,7 @@ impl Metrics {
         registry.register("dead_letters", "Messages sent to the dead-letter topic, by reason", dead_letters);
         registry.register(
             "deferred_records",
-            "Records that wait because Postgres proves neither that they can be recorded nor that they never can be",
+            "Deferred records: the stock of their event is incomplete in Postgres",
             deferred_records,
         );
         registry.register(

@@ -11,8 +11,8 @@
 //! published, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats
-//! A slow owner may publish the entry as well. While Kafka does not respond, the holder waits for it longer than its
-//! lease lasts, and other issuers publish the same entries. Recording is idempotent.
+//! The issuer that wrote the entry may also send it, if it is only slow. While Kafka does not respond, the lease holder
+//! waits for it longer than its lease lasts, and other issuers send the same entries. Recording is idempotent.
 
 use std::{
     collections::HashSet,

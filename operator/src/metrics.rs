@@ -146,7 +146,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "oldest_unrecorded",
-            "How long at least the oldest unrecorded issuance has been unrecorded, by event",
+            "Lower bound of the age of the oldest unrecorded issuance, by event",
             Unit::Seconds,
             metrics.oldest_unrecorded.clone(),
         );

@@ -1,4 +1,4 @@
-//! Registering, reading and deleting events.
+//! Registering and reading events.
 
 use couponry_domain::{
     CodeFormat, Discount, EventName, Seed, Uuid,

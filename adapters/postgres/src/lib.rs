@@ -12,7 +12,8 @@
 //! - Recording is idempotent: any record may be recorded again, also concurrently.
 //! - A record is rejected only for what a query has found, never for what it has not found, unless the same snapshot
 //!   proves that the stock is complete. Otherwise it is deferred.
-//! - No statement of an event locks or plans over anything that another event's recording needs exclusively.
+//! - A statement for one event never takes a lock that recording for another event waits for, and never scans another
+//!   event's table.
 //! - Every future may be dropped at any await: the connections of other calls are not affected, and Postgres cancels
 //!   its statement within a second or two.
 

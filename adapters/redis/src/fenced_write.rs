@@ -4,7 +4,7 @@
 /// recovery id of the event that its caller has observed. The script compares them before it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FencedWrite<T> {
-    /// The identifiers matched, and the write was applied.
+    /// The identifiers matched. The value is the reply of the script, which may have found nothing to write.
     Applied(T),
     /// The event is unknown, an identifier has changed since, or this Redis is not verified. Nothing was written.
     Stale,

@@ -25,7 +25,7 @@ pub(super) struct EventView {
     /// When issuing ends (RFC 3339).
     #[schema(format = DateTime)]
     end_time: Option<String>,
-    /// Number of coupons.
+    /// Number of loaded coupons.
     #[schema(example = 100_000)]
     total: u64,
     /// Number of available coupons.

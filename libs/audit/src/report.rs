@@ -43,7 +43,7 @@ pub struct Counts {
     /// Coupons that are neither available nor issued: cancelled, and not returned to the queue. The same number as in
     /// the status and the metrics of the operator.
     pub voided: u64,
-    /// Batches in the outbox at the end of the audit.
+    /// Outbox entries of this event at the end of the audit.
     pub outbox: u64,
     /// Messages of the topic (of all events) that the consumers have not recorded at the end of the audit.
     pub lag: u64,

@@ -2,7 +2,7 @@
 //!
 //! They exist only with the feature `failpoints`, which `cargo xtask` enables for the programs under test and which
 //! no release enables. The environment variable `FAILPOINTS` then configures them in the syntax of the crate `fail`:
-//! `FAILPOINTS='issuer.after-lua=5%return;consumer.before-commit=1*return'`. The supported actions are `return` (the
+//! `FAILPOINTS='issuer.after-lua=5%return;consumer.before-offsets=1*return'`. The supported actions are `return` (the
 //! failpoint is active) and `panic`.
 
 /// Aborts the process, as kill -9 would, if this failpoint is active.

@@ -1,11 +1,12 @@
-//! Checks the inventory balance: generated = available + issued but unrecorded + recorded + voided.
+//! Checks the inventory balance of an event by five invariants. Once all coupons are loaded and none is lost, they imply
+//! generated = available + unrecorded + recorded + voided.
 //!
 //! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are
 //! therefore never compared for equality; only invariants that hold under any interleaving are checked
 //! ([ADR 0010](../../../docs/adr/0010-inventory-balance.md)):
 //!
 //! - What is loaded is available, issued or voided. Redis returns these counts atomically.
-//! - No coupon exists twice, except until the second of two users who received the same coupon is cancelled.
+//! - No coupon exists twice. If two users received the same one: until the issuance of the second user is cancelled.
 //! - What is loaded in Redis is generated in Postgres, which is read later.
 //! - What is recorded in Postgres is issued in Redis, which is read later.
 //! - Entries that are marked `COMPLETED` in Redis are recorded in Postgres, which is read later.

@@ -1,11 +1,11 @@
 //! Records issuances that Redis holds and Postgres does not have.
 //!
 //! Those of which Kafka possibly has no record are sent there, through the outbox, and the consumers record them. The
-//! others are recorded directly: Redis marks them as recorded, so Postgres has lost them, or the consumers would reject
-//! them because they are from before the record cutoff, or have done so.
+//! others are recorded directly, because (a) Redis marks them as recorded, so Postgres has lost them, or (b) they are
+//! older than the record cutoff, so the consumers reject them.
 //!
 //! # Guarantees
-//! Only free users and coupons are recorded. After a recovery of Redis has started, nothing is recorded directly any
+//! An issuance is recorded only if neither its user nor its coupon has another recorded issuance. After a recovery of Redis has started, nothing is recorded directly any
 //! more on behalf of an earlier observation ([`couponry_postgres::Database::record_again`]).
 
 use std::collections::HashMap;

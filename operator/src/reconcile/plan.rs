@@ -3,12 +3,12 @@
 //!
 //! # Guarantees
 //! - The gate opens only when Redis holds as many coupons as Postgres, and Postgres as many as the manifest specifies.
-//! - Before the gate opens, the opening is recorded in Postgres. While it is, the stock in Postgres is never discarded,
-//!   so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis may have lost
+//! - Before the gate opens, the opening is stored in Postgres. While an opening is stored, the stock in Postgres is never
+//!   discarded, so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis may have lost
 //!   data; issuing is suspended until then.
-//! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. Only
-//!   such an opening can be withdrawn, only after Redis has confirmed that its gate has not opened, and never without
-//!   the event in a verified Redis. An issued or recorded coupon proves that the event has opened. Clocks of different
+//! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. An
+//!   opening that is not final can be withdrawn, after a verified Redis has confirmed that its gate has not opened. An
+//!   issued or recorded coupon proves that the event has opened. Clocks of different
 //!   machines, or of one machine at different times, are not compared
 //!   ([ADR 0022](../../../docs/adr/0022-openings.md)).
 //!

@@ -47,7 +47,7 @@ const MAX_SAMPLES: usize = 64;
 /// Whether issued coupons of an event are being recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordingState {
-    /// For how long at least the oldest unrecorded issuance has been unrecorded.
+    /// A lower bound of the age of the oldest unrecorded issuance.
     pub(super) oldest: Duration,
     /// How many issued coupons are not recorded although no record of them is in flight.
     pub(super) stranded: u64,
@@ -92,7 +92,7 @@ impl RecordingTracker {
         Self { lag, events: Mutex::default() }
     }
 
-    /// Adds an observation. `recorded` was read before `own`.
+    /// Adds an observation. `recorded` was read before `in_redis`.
     pub(super) async fn poll(&self, in_redis: &Observed, recorded: u64) -> RecordingState {
         if !in_redis.is_verified || in_redis.retired.is_some() || recorded >= in_redis.issued {
             self.forget(in_redis.uid);

@@ -12,9 +12,9 @@
 //! recovery id in Redis and sets the record cutoff with compare-and-set, so a stale operator changes nothing. Only the
 //! Redis that was observed at the start, by its replication id, is marked as verified.
 //!
-//! The number of rounds is bounded: each drain sends at most as many rounds as the issued coupons fill; a restart of
-//! the operator begins a new drain. Holders whose issuance cannot be recorded do not delay the others; Postgres decides
-//! about them.
+//! The number of rounds is bounded: at most issued / [`MAX_RESENT`] (rounded up) per drain; a restart of the operator
+//! begins a new drain. Holders whose issuance cannot be recorded do not delay the others: the recovery then uses what
+//! Postgres has.
 
 use std::time::Instant;
 

@@ -4,7 +4,7 @@ use couponry_crds::status::reason;
 use couponry_domain::{Gate, WindowState};
 use couponry_redis::Observed;
 
-/// `own`: the event in Redis. Same precedence as [`couponry_domain::Window::state`], except that a pause takes
+/// Same precedence as [`couponry_domain::Window::state`], except that a pause takes
 /// precedence over a start in the future.
 pub(super) fn state(in_redis: Option<&Observed>) -> &'static str {
     let Some(in_redis) = in_redis else { return reason::LOADING };

@@ -27,7 +27,7 @@ pub(super) const MANIFEST_INTERVAL: Duration = Duration::from_millis(500);
 /// observation is at least this many times the duration of the last one.
 pub(super) const MIN_DELAY_PER_OBSERVATION: u32 = 20;
 
-/// How often to reconcile an event whose stores match its manifest. `own`: the event in Redis.
+/// How often to reconcile an event whose stores match its manifest.
 pub(super) fn interval(in_redis: &Observed, recorded: u64) -> Duration {
     let is_recorded = is_recorded(in_redis, recorded);
     match state(Some(in_redis)) {

@@ -140,7 +140,7 @@ impl<L: Fn(Entry) -> Result<()>> Workers<L> {
         Ok(())
     }
 
-    /// Sends a request until it is answered, or no attempt is left. Returns whether it was answered.
+    /// Sends a request until a final response arrives, or no attempt is left. Returns whether one has arrived.
     async fn send(&self, request: UserRequest, connections: &mut [Connection], number: usize) -> Result<bool> {
         let user = self.load.workload.user_name(request.user);
         let mut bytes = Vec::with_capacity(512);

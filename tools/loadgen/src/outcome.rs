@@ -30,7 +30,7 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
-    /// Whether this request was issued a coupon.
+    /// Whether this request issued a coupon.
     pub success: bool,
     /// Why no coupon was issued.
     #[serde(skip_serializing_if = "Option::is_none")]

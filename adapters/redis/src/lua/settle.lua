@@ -2,10 +2,13 @@
 -- Applies the decision of the database to issued coupons. Idempotent: an entry changes only while it is PENDING and
 -- has this coupon, and a coupon returns to the queue only in the call that also changes the entry of its user.
 --
--- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that is not returned to the
--- queue is voided. REPLACE writes another coupon into the entry. The replacement may still be in the queue if Redis has
--- lost its issuance; it is then removed from the queue. Otherwise it is counted already, as voided or as issued to
--- another user: then voided decreases by one if the coupon that was issued returns to the queue.
+-- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that is not put back into the
+-- queue is voided. REPLACE writes the coupon that is recorded for the user into the entry. If the previous coupon is put
+-- back, voided
+--   is unchanged if the recorded coupon is in the queue, whose issuance Redis has lost: it is removed from the queue;
+--   decreases by one if the recorded coupon is voided;
+--   decreases by one if the recorded coupon is issued to another user, whose entry is cancelled later.
+-- If the previous coupon is not put back, voided is higher by one in each case.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   then five values for each settlement, of which at most 1,500 are accepted:
