@@ -15,7 +15,8 @@ pub struct CouponEventStatus {
     pub observed_generation: Option<i64>,
 
     /// Conditions of the event: Ready, Preloaded, Open, Recorded, Stalled, Balanced, Durable, and Scaled if
-    /// spec.scaling is set. The reason of Open is the event's state.
+    /// spec.scaling is set. The reason of Open is the event's state, or RedisUnverified or Deleting while issuing is
+    /// blocked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -97,11 +98,12 @@ impl CouponEventStatus {
 
 /// Types of the conditions.
 pub mod condition {
-    /// All coupons are loaded, and the event is not stalled.
+    /// All coupons are loaded, and the event is not stalled. While `Stalled` is True, it has the same reason.
     pub const READY: &str = "Ready";
     /// All coupons that were generated in Postgres are loaded into Redis.
     pub const PRELOADED: &str = "Preloaded";
-    /// Coupons can be issued now. Its reason is the event's state.
+    /// Coupons can be issued now. Its reason is the event's state, or `RedisUnverified` or `Deleting` while issuing is
+    /// blocked.
     pub const OPEN: &str = "Open";
     /// Every issued coupon is recorded in Postgres.
     pub const RECORDED: &str = "Recorded";
@@ -207,7 +209,7 @@ pub mod reason {
     pub const DRIFT_FOUND: &str = "DriftFound";
     /// The spec was changed in a way that cannot be applied anymore.
     pub const CHANGE_NOT_POSSIBLE: &str = "ChangeNotPossible";
-    /// The object does not match the schema, such as one created under an older CRD.
+    /// The object does not match the schema or its rules, such as one created under an older CRD.
     pub const INVALID_OBJECT: &str = "InvalidObject";
     /// Preloading failed; the message contains the cause. The operator retries.
     pub const PRELOAD_FAILED: &str = "PreloadFailed";
@@ -215,4 +217,6 @@ pub mod reason {
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The event is being deleted.
     pub const DELETING: &str = "Deleting";
+    /// A defect of the operator, which retries; the message describes it.
+    pub const INTERNAL_ERROR: &str = "InternalError";
 }

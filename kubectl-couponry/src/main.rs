@@ -25,7 +25,7 @@ Exit codes: 0 success; 1 the command failed, or `check` or `audit` found a probl
 `audit` or `export` could not run.";
 
 /// Exit code of `check`, `audit` and `export` if they could not run.
-const NOT_RUN: u8 = 2;
+const INCONCLUSIVE: u8 = 2;
 
 /// Shows, changes and inspects coupon events.
 #[derive(Debug, Parser)]
@@ -122,7 +122,7 @@ async fn main() -> ExitCode {
             Err(error) => error,
         };
         eprintln!("{} {}", console::style("Error:").red().bold().for_stderr(), chain(&error));
-        if runs_in_pod { ExitCode::from(NOT_RUN) } else { ExitCode::FAILURE }
+        if runs_in_pod { ExitCode::from(INCONCLUSIVE) } else { ExitCode::FAILURE }
     })
 }
 

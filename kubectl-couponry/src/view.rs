@@ -40,7 +40,7 @@ pub(crate) fn details(event: &CouponEvent, now: Timestamp) -> Vec<String> {
     lines.push(progress_bar("issued", issued, total));
     lines.push(progress_bar("recorded", status.recorded.unwrap_or(0), issued));
     if let Some(balance) = &status.balance {
-        lines.extend([String::new(), format!("  {:<10} {}", "balance", self::balance(balance))]);
+        lines.extend([String::new(), format!("  {:<10} {}", "balance", self::balance(balance, status.loaded))]);
     }
     lines.push(String::new());
     if status.conditions.is_empty() {
@@ -135,15 +135,19 @@ fn progress_bar(name: &str, done: u64, all: u64) -> String {
     )
 }
 
-fn balance(balance: &BalanceStatus) -> String {
+fn balance(balance: &BalanceStatus, loaded: Option<u64>) -> String {
     let BalanceStatus { generated, available, unrecorded, recorded, voided } = *balance;
-    let sum = available + unrecorded + recorded + voided;
+    // During a preload or a top-up.
+    let unloaded = generated.saturating_sub(loaded.unwrap_or(generated));
+    let sum = available + unrecorded + recorded + voided + unloaded;
     let sign = if sum == generated { style("=").green() } else { style("≠").red().bold() };
-    let [generated, available, unrecorded, recorded, voided] =
-        [generated, available, unrecorded, recorded, voided].map(HumanCount);
-    // At most 80 columns.
+    let [generated, available, unrecorded, recorded, voided, unloaded] =
+        [generated, available, unrecorded, recorded, voided, unloaded].map(HumanCount);
+    // At most 80 columns, once all coupons are loaded.
+    let unloaded = if unloaded.0 > 0 { format!(" + {unloaded} not loaded yet") } else { String::new() };
     format!(
-        "{generated} {sign} {available} available + {unrecorded} unrecorded + {recorded} recorded + {voided} voided"
+        "{generated} {sign} {available} available + {unrecorded} unrecorded + {recorded} recorded + {voided} \
+         voided{unloaded}"
     )
 }
 
@@ -233,6 +237,17 @@ status:
           ✗ Stalled    DriftFound           10 s ago
                        a coupon is lost
         ");
+    }
+
+    #[test]
+    fn balance_of_event_in_preload_includes_coupons_that_are_not_loaded() {
+        let in_preload = BalanceStatus { generated: 100, available: 60, ..BalanceStatus::default() };
+        let text = |loaded| console::strip_ansi_codes(&balance(&in_preload, loaded)).into_owned();
+        assert_eq!(
+            text(Some(60)),
+            "100 = 60 available + 0 unrecorded + 0 recorded + 0 voided + 40 not loaded yet"
+        );
+        assert_eq!(text(Some(100)), "100 ≠ 60 available + 0 unrecorded + 0 recorded + 0 voided");
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub enum DatabaseError {
     /// Postgres did not respond in time. The outcome of the operation is unknown.
     #[error("{0}: timed out")]
     TimedOut(Operation),
+    /// Each attempt conflicted with changes by other transactions.
+    #[error("{0}: conflicts with concurrent changes in every attempt")]
+    Conflict(Operation),
     /// The migrations of this version conflict with those of the database.
     #[error("{}", Operation::Migrate)]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -113,12 +116,12 @@ pub enum DatabaseError {
         /// How many coupons the event has.
         found: u64,
     },
-    /// The stock was discarded after the caller read the event, or the event was deleted.
-    #[error("the stock epoch of the event {0} has changed")]
-    StockEpochChanged(Uuid),
+    /// The manifest has changed, the stock was discarded or the event was deleted after the caller read the event.
+    #[error("the event {0} was changed, discarded or deleted since it was read")]
+    EventChanged(Uuid),
     /// The stock of an event with an opening cannot be discarded.
     #[error("the event {0} has an opening: its stock cannot be discarded")]
-    AlreadyOpened(Uuid),
+    HasOpening(Uuid),
     /// Codes of this format could not be parsed.
     #[error("the code {0:?} has characters other than A-Z, 0-9 and -")]
     InvalidCodeFormat(String),
@@ -145,7 +148,7 @@ impl DatabaseError {
     /// Whether a retry may succeed without any other change: Postgres is unreachable, starting, full or busy.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        let Self::Postgres { cause, .. } = self else { return matches!(self, Self::TimedOut(_)) };
+        let Self::Postgres { cause, .. } = self else { return matches!(self, Self::TimedOut(_) | Self::Conflict(_)) };
         match self.sqlstate() {
             // 08 connection, 25006 read-only (failover), 40 rolled back (deadlock), 53 insufficient resources, 55P03
             // lock not available, 57 operator intervention (shutdown, startup), 58 system error.

@@ -43,7 +43,7 @@ impl Database {
         let event = event::lock(&mut tx, uid, operation).await?;
         let found = event.generated();
         if event.stock_epoch != stored.stock_epoch {
-            return Err(DatabaseError::StockEpochChanged(uid));
+            return Err(DatabaseError::EventChanged(uid));
         }
         if found != batch.first_ordinal {
             return Err(DatabaseError::StockChanged { expected: batch.first_ordinal, found });
@@ -69,7 +69,7 @@ impl Database {
         Ok(())
     }
 
-    /// Discards the stock of an event that was never opened, and increments its stock epoch. No-op if another operator
+    /// Discards the stock of an event without an opening, and increments its stock epoch. No-op if another operator
     /// has done so since `stored` was read. Fails after some seconds, and can be retried, while a long statement reads
     /// this stock; other events are not affected.
     pub async fn discard_stock(&self, stored: &StoredEvent) -> Result<(), DatabaseError> {
@@ -80,7 +80,7 @@ impl Database {
         let mut tx = session.begin().await?;
         let event = event::lock(&mut tx, uid, operation).await?;
         if event.opened_at.is_some() {
-            return Err(DatabaseError::AlreadyOpened(uid));
+            return Err(DatabaseError::HasOpening(uid));
         }
         if event.stock_epoch != stored.stock_epoch {
             tx.rollback().await.map_err(at())?;

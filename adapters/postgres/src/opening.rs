@@ -34,7 +34,7 @@ impl Database {
                 .await
             })
             .await?;
-        if scheduled.rows_affected() == 0 { Err(DatabaseError::StockEpochChanged(stored.uid)) } else { Ok(()) }
+        if scheduled.rows_affected() == 0 { Err(DatabaseError::EventChanged(stored.uid)) } else { Ok(()) }
     }
 
     /// Withdraws the opening that `stored` has. The caller ensures that the gate has not opened, and that it cannot

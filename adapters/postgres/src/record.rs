@@ -55,7 +55,7 @@ impl Database {
                     continue;
                 }
                 Ok(Attempt::Changed) if attempt < MAX_ATTEMPTS => {}
-                Ok(Attempt::Changed) => return Err(DatabaseError::TimedOut(OPERATION)),
+                Ok(Attempt::Changed) => return Err(DatabaseError::Conflict(OPERATION)),
                 Err(error) if error.is_conflict() && attempt < MAX_ATTEMPTS => {
                     let error: &dyn std::error::Error = &error;
                     tracing::debug!(attempt, error, "retrying to record a batch after a conflict");

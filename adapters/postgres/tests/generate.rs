@@ -205,7 +205,7 @@ async fn discard_stock_before_opening_succeeds_and_after_it_returns_error() {
     fixture.database.schedule_opening(&event, 2, true).await.unwrap();
     assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opened_at, opened_at);
     let error = fixture.database.discard_stock(&event).await.unwrap_err();
-    assert!(matches!(error, DatabaseError::AlreadyOpened(_)), "{error}");
+    assert!(matches!(error, DatabaseError::HasOpening(_)), "{error}");
     assert_eq!(all_coupons(&fixture.database, event.uid).await, new);
 }
 
@@ -219,7 +219,7 @@ async fn operations_for_unregistered_event_return_errors() {
     assert!(unknown(fixture.database.generate_coupons(&event, &batch(0, 1, 1), |_| {}).await.unwrap_err()));
     assert!(unknown(fixture.database.discard_stock(&event).await.unwrap_err()));
     let error = fixture.database.schedule_opening(&event, 1, true).await.unwrap_err();
-    assert!(matches!(error, DatabaseError::StockEpochChanged(u) if u == uid), "{error}");
+    assert!(matches!(error, DatabaseError::EventChanged(u) if u == uid), "{error}");
     fixture.database.delete_event(uid).await.unwrap();
     assert_eq!(fixture.database.coupons(uid, 0, 10).await.unwrap(), []);
 }

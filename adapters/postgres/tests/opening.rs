@@ -20,7 +20,7 @@ async fn withdraw_opening_removes_one_that_is_not_final() {
         let scheduled = fixture.database.event(event.uid).await.unwrap().unwrap();
         assert_eq!((scheduled.opened_at, scheduled.is_opening_final), (Some(at), false), "has milliseconds");
         let error = fixture.database.discard_stock(&scheduled).await.unwrap_err();
-        assert!(matches!(error, DatabaseError::AlreadyOpened(_)), "{error}");
+        assert!(matches!(error, DatabaseError::HasOpening(_)), "{error}");
         assert!(!fixture.database.withdraw_opening(&known).await.unwrap(), "the call was delayed");
         assert!(fixture.database.withdraw_opening(&scheduled).await.unwrap());
         assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opened_at, None);
@@ -79,7 +79,7 @@ async fn operations_with_old_stock_epoch_are_rejected() {
     assert_eq!((known.stock_epoch, now.stock_epoch), (0, 1));
     fixture.database.generate_coupons(&now, &support::batch(0, 1, 1), |_| {}).await.unwrap();
 
-    let is_rejected = |error| matches!(error, DatabaseError::StockEpochChanged(_));
+    let is_rejected = |error| matches!(error, DatabaseError::EventChanged(_));
     assert!(is_rejected(fixture.database.schedule_opening(&known, PAST, true).await.unwrap_err()));
     assert!(is_rejected(
         fixture.database.generate_coupons(&known, &support::batch(2, 5, 5), |_| {}).await.unwrap_err()

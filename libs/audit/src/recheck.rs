@@ -37,13 +37,13 @@ pub(crate) struct Recheck<'a> {
     pub(crate) comparison: Comparison,
 }
 
-/// What is in flight for all events of the installation.
-struct Backlog {
+/// The outbox entries of this event, and the lag of the topic (of all events).
+struct RecheckBacklog {
     outbox: u64,
     lag: u64,
 }
 
-impl Backlog {
+impl RecheckBacklog {
     const fn is_empty(&self) -> bool {
         self.outbox == 0 && self.lag == 0
     }
@@ -268,7 +268,7 @@ impl Recheck<'_> {
         loop {
             // Read before the suspects: with an empty backlog, a suspect that is still missing will not arrive.
             let outbox = self.stores.observe(self.name, self.uid).await?.map_or(0, |observed| observed.outbox);
-            let backlog = Backlog { outbox, lag: self.stores.lag().await? };
+            let backlog = RecheckBacklog { outbox, lag: self.stores.lag().await? };
             self.comparison.counts.outbox = backlog.outbox;
             self.comparison.counts.lag = backlog.lag;
             let is_last = backlog.is_empty() || Instant::now() >= until;

@@ -65,10 +65,10 @@ impl ReconcileError {
             Self::Database(error) | Self::Generation(error) => match error {
                 DatabaseError::Corrupt { .. }
                 | DatabaseError::InvalidCodeFormat(_)
-                | DatabaseError::AlreadyOpened(_) => reason::PRELOAD_FAILED,
+                | DatabaseError::HasOpening(_) => reason::PRELOAD_FAILED,
                 _ => reason::BACKEND_UNAVAILABLE,
             },
-            Self::TooManySteps { .. } => reason::PRELOAD_FAILED,
+            Self::TooManySteps { .. } => reason::INTERNAL_ERROR,
             Self::RedisStore(RedisStoreError::InvalidValue { .. }) | Self::MissingCoupon(_) => reason::DRIFT_FOUND,
             Self::RowsRemain(error) => return error.blocker(),
             Self::RedisStore(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,

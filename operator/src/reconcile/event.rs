@@ -37,7 +37,7 @@ pub(crate) async fn reconcile_event(
         Ok(desired) => desired,
         Err(error) => {
             let message = format!("The event cannot be reconciled: {}. Correct the manifest.", error_chain(&error));
-            let blocker = Blocker::new(reason::CHANGE_NOT_POSSIBLE, message);
+            let blocker = Blocker::new(reason::INVALID_OBJECT, message);
             StatusWriter::new(context, event).report_blocked(generation, &blocker).await?;
             return Ok((ReconcileResult::Blocked, Action::await_change()));
         }

@@ -70,9 +70,10 @@ pub(super) async fn execute(
         Step::WithdrawOpening => withdraw_opening(desired, observed, context).await?,
         Step::RecordHolders => recover::repair(desired, observed, context, writer).await?,
         Step::SetGate(settings) => {
-            if let FencedWrite::Applied(gate) = stock.set_gate(name, *uid, &settings).await? {
+            // A closed gate stays closed, and an older generation has no effect.
+            if stock.set_gate(name, *uid, &settings).await? == FencedWrite::Applied(settings.gate) {
                 let Window { start, end } = settings.window;
-                tracing::info!(gate = gate.as_str(), start, end, "gate set");
+                tracing::info!(gate = settings.gate.as_str(), start, end, "gate set");
             }
         }
         Step::ClosePredecessor(uid, settings) => {
@@ -89,9 +90,8 @@ pub(super) async fn execute(
             }
         }
         Step::Retire => {
-            if let FencedWrite::Applied(_) =
-                stock.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?
-            {
+            let retired = stock.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?;
+            if retired == FencedWrite::Applied(true) {
                 tracing::info!("coupons of the finished event removed from Redis");
             }
         }
@@ -170,7 +170,7 @@ async fn generate_stock(
 /// Another operator has applied the step already, or begun another stock epoch; the next observation shows it.
 fn ignore_stale(applied: Result<(), DatabaseError>) -> Result<(), ReconcileError> {
     match applied {
-        Err(DatabaseError::StockChanged { .. } | DatabaseError::StockEpochChanged(_)) => Ok(()),
+        Err(DatabaseError::StockChanged { .. } | DatabaseError::EventChanged(_)) => Ok(()),
         applied => Ok(applied?),
     }
 }
