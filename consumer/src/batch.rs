@@ -107,8 +107,8 @@ impl Decoded {
     }
 }
 
-/// The new status in Redis, or None to leave it unchanged. A coupon returns to the queue only if it is known to exist
-/// in Postgres with this discount and has no holder.
+/// The new status in Redis, or None to leave it unchanged. A coupon is put back into the queue only if it is known to
+/// exist in Postgres with this discount and has no holder.
 fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
     let outcome = match result {
         // These rejections do not prove that the entry in Redis is wrong: Postgres may have lost the event, or Redis
@@ -122,14 +122,14 @@ fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
         RecordResult::Decided(RecordOutcome::Rejected(Rejection::UserHoldsAnother {
             issued,
             record_coupon_is_free,
-        })) => SettlementOutcome::Replaced { by: issued, return_to_queue: record_coupon_is_free },
+        })) => SettlementOutcome::Replaced { by: issued, requeue: record_coupon_is_free },
         RecordResult::Decided(RecordOutcome::Rejected(
             Rejection::UnknownCoupon
             | Rejection::DiscountMismatch
             | Rejection::CouponHeldByAnother
             | Rejection::IssuedAtOutOfRange,
         ))
-        | RecordResult::Unrecordable(_) => SettlementOutcome::Cancelled { return_to_queue: false },
+        | RecordResult::Unrecordable(_) => SettlementOutcome::Cancelled { requeue: false },
     };
     Some(outcome)
 }
@@ -215,8 +215,8 @@ mod tests {
         let another = |record_coupon_is_free| {
             rejected(Rejection::UserHoldsAnother { issued: held.clone(), record_coupon_is_free })
         };
-        let cancelled = SettlementOutcome::Cancelled { return_to_queue: false };
-        let replaced = |return_to_queue| SettlementOutcome::Replaced { by: held.clone(), return_to_queue };
+        let cancelled = SettlementOutcome::Cancelled { requeue: false };
+        let replaced = |requeue| SettlementOutcome::Replaced { by: held.clone(), requeue };
         let cases = [
             (RecordResult::Decided(RecordOutcome::Recorded), Some(SettlementOutcome::Completed)),
             (RecordResult::Decided(RecordOutcome::AlreadyRecorded), Some(SettlementOutcome::Completed)),

@@ -1,4 +1,4 @@
-//! Commits the offsets of settled batches.
+//! Commits the offsets of processed batches.
 //!
 //! # Guarantees
 //! A failed commit is repeated until the broker has the offsets, also while no more messages arrive. Without that, the

@@ -23,7 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) already_recorded: Counter,
     dead_letters: Family<Reason, Counter>,
     pub(crate) deferred_records: Gauge,
-    pub(crate) coupons_returned: Counter,
+    pub(crate) coupons_requeued: Counter,
     pub(crate) batch_messages: Histogram,
     pub(crate) batch_processing_duration: Histogram,
     pub(crate) lag: Gauge,
@@ -36,7 +36,7 @@ impl Metrics {
             already_recorded: Counter::default(),
             dead_letters: Family::default(),
             deferred_records: Gauge::default(),
-            coupons_returned: Counter::default(),
+            coupons_requeued: Counter::default(),
             batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             batch_processing_duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             lag: Gauge::default(),
@@ -46,7 +46,7 @@ impl Metrics {
             already_recorded,
             dead_letters,
             deferred_records,
-            coupons_returned,
+            coupons_requeued,
             batch_messages,
             batch_processing_duration,
             lag,
@@ -60,9 +60,9 @@ impl Metrics {
             deferred_records,
         );
         registry.register(
-            "coupons_returned",
-            "Coupons returned to the queue because their user holds another coupon",
-            coupons_returned,
+            "coupons_requeued",
+            "Coupons put back into the queue because their user holds another coupon",
+            coupons_requeued,
         );
         registry.register("batch_messages", "Messages per batch", batch_messages);
         registry.register_with_unit(

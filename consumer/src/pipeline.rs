@@ -51,8 +51,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an error of the consumer: short, because messages may already be available.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// One batch is recorded while the one before it is settled. Each batch that is being recorded occupies one Postgres
-/// backend process.
+/// One batch is recorded while the one before it is settled in Redis. Each batch that is being recorded occupies one
+/// Postgres backend process.
 const MAX_IN_FLIGHT_BATCHES: usize = 2;
 
 /// After this time without a result of a step, the process is not ready.
@@ -97,8 +97,9 @@ impl Pipeline {
         let pipeline = Arc::new(self);
         // `finish_all` holds one more batch, which it has taken out of the queue.
         let (recordings, queue) = mpsc::channel(MAX_IN_FLIGHT_BATCHES - 1);
-        let (commits, settled) = mpsc::unbounded_channel();
-        let committing = tokio::spawn(commits::commit_all(settled, pipeline.health.clone(), pipeline.shutdown.clone()));
+        let (commits, pending_commits) = mpsc::unbounded_channel();
+        let committing =
+            tokio::spawn(commits::commit_all(pending_commits, pipeline.health.clone(), pipeline.shutdown.clone()));
         let finishing = tokio::spawn(pipeline.clone().finish_all(queue, commits));
         while let Some(Ok(permit)) = pipeline.shutdown.run_until_cancelled(recordings.reserve()).await {
             let batch = tokio::select! {
@@ -171,19 +172,19 @@ impl Pipeline {
         mut recordings: mpsc::Receiver<Recording>,
         commits: mpsc::UnboundedSender<PendingCommit>,
     ) -> Result<(), Interrupted> {
-        let mut settled = Ok(());
+        let mut processed = Ok(());
         let mut deferrals = Deferrals::new();
         let mut retry_at = Instant::now();
         loop {
-            // After an interruption, the batches are awaited but not settled: each holds a `Committer` and thus the
+            // After an interruption, the batches are awaited but not processed: each holds a `Committer` and thus the
             // consumer, which can only leave the group when all are dropped. Their offsets must not be committed before
             // those of the interrupted batch.
-            let is_active = settled.is_ok() && !self.shutdown.is_cancelled();
+            let is_active = processed.is_ok() && !self.shutdown.is_cancelled();
             tokio::select! {
                 recording = recordings.recv(), if !is_active || !deferrals.is_full() => {
                     let Some(recording) = recording else { break };
                     let recorded = recording.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
-                    settled = match (settled, recorded) {
+                    processed = match (processed, recorded) {
                         (Ok(()), Ok(recorded)) => {
                             let span = recorded.span.clone();
                             self.finish(recorded, &mut deferrals, &commits).instrument(span).await
@@ -192,13 +193,13 @@ impl Pipeline {
                     };
                 }
                 () = tokio::time::sleep_until(retry_at), if is_active && !deferrals.is_empty() => {
-                    settled = self.retry_deferred(&mut deferrals, &commits).await;
+                    processed = self.retry_deferred(&mut deferrals, &commits).await;
                     retry_at = Instant::now() + DEFERRED_INTERVAL;
                 }
                 () = self.shutdown.cancelled(), if is_active => {}
             }
         }
-        if deferrals.is_empty() { settled } else { Err(Interrupted) }
+        if deferrals.is_empty() { processed } else { Err(Interrupted) }
     }
 
     async fn finish(
@@ -212,14 +213,14 @@ impl Pipeline {
         let deferred = self.follow_up(&batch.messages, follow_ups).await?;
         couponry_failpoint::crash("consumer.before-offsets");
         let is_first = deferrals.is_empty();
-        deferrals.push(committer.after(&batch), deferred);
+        deferrals.push(committer.pending_commit(&batch), deferred);
         if is_first && !deferrals.is_empty() {
             let records = deferrals.describe();
             tracing::warn!(records, "deferred records that can be neither recorded nor rejected");
         }
         self.commit(deferrals, commits);
         self.metrics.batch_processing_duration.observe(begin.elapsed().as_secs_f64());
-        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch settled");
+        tracing::debug!(messages = batch.messages.len(), recorded, already_recorded, "batch processed");
         Ok(())
     }
 
@@ -236,7 +237,7 @@ impl Pipeline {
         for ((event, uid), settlements) in settlements {
             let settled = self.retry_step("settling in Redis", || self.stock.settle(&event, uid, &settlements)).await?;
             if let FencedWrite::Applied(settled) = settled {
-                self.metrics.coupons_returned.inc_by(settled.returned);
+                self.metrics.coupons_requeued.inc_by(settled.requeued);
             }
         }
         let deferred = deferred.into_iter().map(|(index, event, cause)| DeferredMessage {

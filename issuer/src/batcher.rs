@@ -44,7 +44,7 @@ impl IssueResult {
             Self::Decided(IssueOutcome::Ended) => "ended",
             Self::Decided(IssueOutcome::Paused) => "paused",
             Self::Decided(IssueOutcome::Unverified) => "unverified",
-            Self::Decided(IssueOutcome::Undecodable) => "unreadable",
+            Self::Decided(IssueOutcome::Undecodable) => "undecodable",
             Self::UnknownEvent => "unknown_event",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Overloaded => "overloaded",
@@ -194,9 +194,9 @@ impl Batcher {
 
     fn answer(&self, event: &EventName, answers: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
         let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
-        let unreadable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
-        if unreadable > 0 {
-            tracing::error!(%event, count = unreadable, "cannot decode values of couponIssued or couponQueue");
+        let undecodable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
+        if undecodable > 0 {
+            tracing::error!(%event, count = undecodable, "cannot decode values of couponIssued or couponQueue");
         }
         if acknowledge == Acknowledge::Redis {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {

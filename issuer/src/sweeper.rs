@@ -111,7 +111,7 @@ impl Sweeper {
             }
             walk.listed_at = Some(Instant::now());
         }
-        if !self.stock.acquire_walk_lease(self.id, LEASE).await? {
+        if !self.stock.acquire_sweep_all_lease(self.id, LEASE).await? {
             walk.is_holder = false;
             return Ok(());
         }
@@ -147,8 +147,8 @@ impl Sweeper {
             }
             self.stock.mark_active(event).await?;
             last = page.last;
-            if !page.unreadable.is_empty() {
-                tracing::error!(%event, entries = ?page.unreadable, "cannot decode outbox entries; they remain in the outbox");
+            if !page.undecodable.is_empty() {
+                tracing::error!(%event, entries = ?page.undecodable, "cannot decode outbox entries; they remain in the outbox");
             }
             let (mut published, mut records) = (Vec::new(), 0);
             for entry in page.entries {

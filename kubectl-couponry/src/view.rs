@@ -243,10 +243,7 @@ status:
     fn balance_of_event_in_preload_includes_coupons_that_are_not_loaded() {
         let in_preload = BalanceStatus { generated: 100, available: 60, ..BalanceStatus::default() };
         let text = |loaded| console::strip_ansi_codes(&balance(&in_preload, loaded)).into_owned();
-        assert_eq!(
-            text(Some(60)),
-            "100 = 60 available + 0 unrecorded + 0 recorded + 0 voided + 40 not loaded yet"
-        );
+        assert_eq!(text(Some(60)), "100 = 60 available + 0 unrecorded + 0 recorded + 0 voided + 40 not loaded yet");
         assert_eq!(text(Some(100)), "100 ≠ 60 available + 0 unrecorded + 0 recorded + 0 voided");
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Context {
     pub(crate) drains: DrainTracker,
     pub(crate) recording: RecordingTracker,
     /// Deviations of the Kafka topics from the configuration, appended to the message of every Ready condition.
-    pub(crate) topic_warnings: Vec<String>,
+    pub(crate) topic_mismatches: Vec<String>,
     pub(crate) scaling: Scaler,
     /// How long the deletion of an event waits for issued coupons to be recorded.
     pub(crate) drain_timeout: Duration,

@@ -79,7 +79,7 @@ impl BalanceMetrics {
             ("balance_available", "Coupons in the Redis queue, by event", available),
             ("balance_unrecorded", "Issued coupons that are not recorded in Postgres yet, by event", unrecorded),
             ("balance_recorded", "Issued coupons that are recorded in Postgres, by event", recorded),
-            ("balance_voided", "Coupons that were cancelled and not returned to the queue, by event", voided),
+            ("balance_voided", "Coupons that were cancelled and not put back into the queue, by event", voided),
             (
                 "balance_difference",
                 "Coupons missing or surplus in a confirmed inventory mismatch, by event",

@@ -113,7 +113,7 @@ impl Run {
 
         let topics = self.topics.settings();
         let kafka = (&self.kafka, &topics);
-        if let Some(deviations) =
+        if let Some(mismatches) =
             startup::wait_for_backends(&database, &stock, kafka, &events, &health, &shutdown).await
         {
             let pings = startup::ping_stores(database.clone(), stock.clone(), health, shutdown.clone());
@@ -132,7 +132,7 @@ impl Run {
                 durability: DurabilityWatch::default(),
                 recording: RecordingTracker::new(lag.clone()),
                 drains: DrainTracker::new(lag, Duration::from_secs(self.redis_recovery_grace_seconds)),
-                topic_warnings: startup::topic_warnings(&deviations),
+                topic_mismatches: startup::topic_mismatches(&mismatches),
                 drain_timeout: Duration::from_secs(self.drain_timeout_seconds),
                 scaling: self.scaling.scaler(&client, &namespace),
             });

@@ -36,7 +36,7 @@ pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -
     Ok(migrated.context("shut down before the schema was migrated")??)
 }
 
-/// Waits for everything that the operator needs. Returns the deviations of existing topics from the settings, or None
+/// Waits for everything that the operator needs. Returns the mismatches of existing topics from the settings, or None
 /// if the shutdown came first.
 pub(crate) async fn wait_for_backends(
     database: &Database,
@@ -121,9 +121,9 @@ pub(crate) async fn keep_topics(kafka: KafkaSettings, topics: TopicSettings, shu
     }
 }
 
-/// The distinct deviations of the topics, which are appended to the status of every event.
-pub(crate) fn topic_warnings(deviations: &[TopicMismatch]) -> Vec<String> {
-    let warnings: BTreeSet<String> = deviations.iter().map(ToString::to_string).collect();
+/// The distinct mismatches of the topics, which are appended to the status of every event.
+pub(crate) fn topic_mismatches(mismatches: &[TopicMismatch]) -> Vec<String> {
+    let warnings: BTreeSet<String> = mismatches.iter().map(ToString::to_string).collect();
     for warning in &warnings {
         tracing::warn!(warning, "Kafka topic deviates from the settings");
     }

@@ -39,12 +39,12 @@ impl Committer {
 
     /// Commits the offsets after `batch`. See [`PendingCommit::run`].
     pub async fn commit(&self, batch: &Batch) -> Result<(), KafkaError> {
-        self.clone().after(batch).run().await
+        self.clone().pending_commit(batch).run().await
     }
 
     /// The commit of the offsets after `batch`, to be repeated until it succeeds.
     #[must_use]
-    pub fn after(self, batch: &Batch) -> PendingCommit {
+    pub fn pending_commit(self, batch: &Batch) -> PendingCommit {
         PendingCommit { offsets: batch.next_offsets(), committer: self }
     }
 

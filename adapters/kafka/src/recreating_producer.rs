@@ -24,7 +24,7 @@ use crate::{
 
 /// After this many successful requests for metadata in a row, with undelivered records before each, the producer is
 /// recreated. One is not enough: the records may have timed out while no broker was reachable.
-const MAX_STRIKES: u32 = 2;
+const MAX_ROUNDS_WITH_TIMEOUTS: u32 = 2;
 
 /// After a fatal error, librdkafka rejects every call of the producer. Only a new producer can continue.
 pub(crate) struct RecreatingProducer {
@@ -39,7 +39,7 @@ pub(crate) struct RecreatingProducer {
 struct Deliveries {
     /// Whether a record has timed out since the last request for metadata.
     has_timed_out: bool,
-    strikes: u32,
+    rounds_with_timeouts: u32,
 }
 
 /// The producer in use.
@@ -122,8 +122,8 @@ impl RecreatingProducer {
 impl Deliveries {
     /// Called after the brokers have responded. Returns whether the producer has to be replaced.
     fn is_stalled(&mut self) -> bool {
-        self.strikes += u32::from(std::mem::take(&mut self.has_timed_out));
-        let is_stalled = self.strikes >= MAX_STRIKES;
+        self.rounds_with_timeouts += u32::from(std::mem::take(&mut self.has_timed_out));
+        let is_stalled = self.rounds_with_timeouts >= MAX_ROUNDS_WITH_TIMEOUTS;
         if is_stalled {
             *self = Self::default();
         }
@@ -149,6 +149,6 @@ mod tests {
         deliveries.has_timed_out = true;
         assert!(deliveries.is_stalled());
         deliveries.has_timed_out = true;
-        assert!(!deliveries.is_stalled(), "the new producer starts without strikes");
+        assert!(!deliveries.is_stalled(), "the new producer starts anew");
     }
 }

@@ -13,8 +13,8 @@ pub(crate) fn active_events(prefix: &str) -> String {
 }
 
 /// The lease for reading the outboxes of all events.
-pub(crate) fn walk(prefix: &str) -> String {
-    format!("{prefix}couponWalk")
+pub(crate) fn sweep_all(prefix: &str) -> String {
+    format!("{prefix}couponSweepAll")
 }
 
 /// The set of events whose rows in Postgres are still to be deleted.

@@ -9,7 +9,7 @@
 //! | `couponSweeper:{eventId}` | STRING | the issuer that holds the sweeper lease |
 //! | `couponEvents` | SET | the eventIds that have a `couponMeta` |
 //! | `couponActiveEvents` | ZSET | the eventIds whose outbox is swept each second, and when they were marked |
-//! | `couponWalk` | STRING | the issuer that reads the outboxes of all events |
+//! | `couponSweepAll` | STRING | the issuer that reads the outboxes of all events |
 //! | `couponPendingDeletions` | SET | the uids of events whose rows in Postgres are still to be deleted |
 //!
 //! # Guarantees
@@ -21,6 +21,7 @@
 //! after a restart or a failover, Redis issues nothing until it is verified ([`RedisStore::mark_verified`]).
 
 mod active_events;
+mod active_marks;
 mod durability;
 mod error;
 mod fenced_write;
@@ -29,7 +30,6 @@ mod issue;
 mod issued_entry;
 mod key;
 mod load;
-mod marks;
 mod observe;
 mod outbox;
 mod pending_deletions;

@@ -35,7 +35,7 @@ pub struct Observed {
     pub completed: u64,
     /// The number of entries that are marked `CANCEL`: their coupon could not be recorded.
     pub cancelled: u64,
-    /// How many coupons are neither available nor issued: they were cancelled and not returned to the queue. At every
+    /// How many coupons are neither available nor issued: they were cancelled and not put back into the queue. At every
     /// instant, `loaded` is the sum of `available`, `issued` and this. Negative if a coupon is counted twice, which
     /// happens briefly after two users received the same one.
     pub voided: i64,

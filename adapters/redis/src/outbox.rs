@@ -46,7 +46,7 @@ pub struct UnconfirmedEntries {
     /// The entries.
     pub entries: Vec<OutboxEntry>,
     /// The ids of entries that this version cannot parse. They stay in the outbox.
-    pub unreadable: Vec<String>,
+    pub undecodable: Vec<String>,
     /// The id of the last entry of the page, parsed or not, with which the next page is read. None: this was the last
     /// page.
     pub last: Option<String>,
@@ -124,7 +124,7 @@ impl RedisStore {
         for entry in found {
             match parse_entry(OPERATION, event, &entry, &incarnation) {
                 Ok(parsed) => page.entries.push(parsed),
-                Err(_) => page.unreadable.push(entry.id),
+                Err(_) => page.undecodable.push(entry.id),
             }
         }
         Ok(page)
@@ -138,7 +138,7 @@ impl RedisStore {
         issuer: Uuid,
         duration: Duration,
     ) -> Result<bool, RedisStoreError> {
-        (self.scripts.sweeper)
+        (self.scripts.acquire_lease)
             .key(self.keys(event).sweeper)
             .arg(issuer.to_string())
             .arg(milliseconds(duration))

@@ -147,8 +147,8 @@ impl ReconnectingConnection {
         self.0.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns a connection that is young enough for a call, and renews it before it is too old.
-    async fn young(&self) -> RedisResult<Current> {
+    /// Returns a connection that is fresh enough for a call: it is renewed before it is too old.
+    async fn fresh_connection(&self) -> RedisResult<Current> {
         let current = self.current();
         let age = current.connected_at.elapsed();
         if age < RENEWAL_AGE || matches!(current.connection, Connection::Cluster(_)) {
@@ -248,7 +248,7 @@ impl ConnectMode {
 impl ConnectionLike for ReconnectingConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let Current { generation, mut connection, .. } = self.young().await?;
+            let Current { generation, mut connection, .. } = self.fresh_connection().await?;
             // The driver converts an error response into an error only after this call.
             let result = connection.req_packed_command(command).await.and_then(Value::extract_error);
             result.inspect_err(|error| self.handle_error(generation, error))
@@ -262,7 +262,7 @@ impl ConnectionLike for ReconnectingConnection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let Current { generation, mut connection, .. } = self.young().await?;
+            let Current { generation, mut connection, .. } = self.fresh_connection().await?;
             let result = match &mut connection {
                 Connection::SingleNode(single_node) => single_node.req_packed_commands(commands, offset, count).await,
                 Connection::Cluster(cluster) => cluster.req_packed_commands(commands, offset, count).await,

@@ -7,9 +7,9 @@ use couponry_settings::RedisSettings;
 use redis::RedisError;
 
 use crate::{
+    active_marks::ActiveMarks,
     error::{DriverError, RedisStoreError, advice},
     key::{self, EventKeys},
-    marks::Marks,
     reconnecting_connection::ReconnectingConnection,
     script::Scripts,
 };
@@ -20,7 +20,7 @@ pub struct RedisStore {
     connection: ReconnectingConnection,
     is_tls: bool,
     prefix: Arc<str>,
-    pub(crate) marks: Arc<Marks>,
+    pub(crate) marks: Arc<ActiveMarks>,
     pub(crate) scripts: Arc<Scripts>,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Scripts {
     pub(crate) reset_gate: Script,
     pub(crate) retire: Script,
     pub(crate) settle: Script,
-    pub(crate) sweeper: Script,
+    pub(crate) acquire_lease: Script,
 }
 
 impl Scripts {
@@ -46,7 +46,7 @@ impl Scripts {
             reset_gate: Script::new(include_str!("lua/reset_gate.lua")),
             retire: Script::new(include_str!("lua/retire.lua")),
             settle: Script::new(include_str!("lua/settle.lua")),
-            sweeper: Script::new(include_str!("lua/sweeper.lua")),
+            acquire_lease: Script::new(include_str!("lua/acquire_lease.lua")),
         }
     }
 }

@@ -31,15 +31,15 @@ pub enum SettlementOutcome {
     Completed,
     /// The coupon can never be recorded.
     Cancelled {
-        /// Whether the coupon has no holder and returns to the queue.
-        return_to_queue: bool,
+        /// Whether the coupon has no holder and is put back into the queue.
+        requeue: bool,
     },
     /// Another coupon is recorded for this user and replaces the one that was issued.
     Replaced {
         /// The recorded coupon.
         by: IssuedCoupon,
-        /// Whether the coupon that was issued has no holder and returns to the queue.
-        return_to_queue: bool,
+        /// Whether the coupon that was issued has no holder and is put back into the queue.
+        requeue: bool,
     },
 }
 
@@ -50,8 +50,8 @@ pub struct Settled {
     pub completed: u64,
     /// Entries that are CANCEL now.
     pub cancelled: u64,
-    /// Coupons that returned to the queue.
-    pub returned: u64,
+    /// Coupons that were put back into the queue.
+    pub requeued: u64,
 }
 
 impl RedisStore {
@@ -67,24 +67,24 @@ impl RedisStore {
             let keys = self.keys(event);
             let mut call = (self.scripts.settle).key(keys.meta).key(keys.queue).key(keys.issued).arg(uid.to_string());
             for Settlement { user, coupon, outcome } in chunk {
-                let (status, returns, entry) = match outcome {
+                let (status, requeue, entry) = match outcome {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
-                    SettlementOutcome::Cancelled { return_to_queue } => ("CANCEL", *return_to_queue, String::new()),
-                    SettlementOutcome::Replaced { by, return_to_queue } => {
+                    SettlementOutcome::Cancelled { requeue } => ("CANCEL", *requeue, String::new()),
+                    SettlementOutcome::Replaced { by, requeue } => {
                         let entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
-                        ("REPLACE", *return_to_queue, entry.to_value())
+                        ("REPLACE", *requeue, entry.to_value())
                     }
                 };
-                call.push((user.as_str(), coupon.as_str(), status, u8::from(returns), entry));
+                call.push((user.as_str(), coupon.as_str(), status, u8::from(requeue), entry));
             }
             let counts: Option<(u64, u64, u64)> = call
                 .invoke_async(&mut self.connection())
                 .await
                 .map_err(self.failed("cannot settle issued coupons in Redis"))?;
-            let Some((completed, cancelled, returned)) = counts else { return Ok(FencedWrite::Stale) };
+            let Some((completed, cancelled, requeued)) = counts else { return Ok(FencedWrite::Stale) };
             sum.completed += completed;
             sum.cancelled += cancelled;
-            sum.returned += returned;
+            sum.requeued += requeued;
         }
         Ok(FencedWrite::Applied(sum))
     }

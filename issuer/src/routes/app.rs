@@ -74,7 +74,7 @@ pub(super) fn unverified() -> Problem {
     Problem::unavailable("The event is unavailable while Redis is verified after a restart. Retry later.")
 }
 
-pub(super) fn unreadable() -> Problem {
+pub(super) fn undecodable() -> Problem {
     Problem::unavailable("The coupon of this user cannot be read. Retry later, or contact the administrator.")
 }
 

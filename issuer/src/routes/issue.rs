@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
-use super::app::{App, parse_event, unknown_event, unknown_outcome, unreadable, unverified};
+use super::app::{App, parse_event, undecodable, unknown_event, unknown_outcome, unverified};
 use crate::batcher::IssueResult;
 
 /// A request for a coupon.
@@ -74,7 +74,7 @@ impl TryFrom<IssueOutcome> for IssueResponse {
             IssueOutcome::Ended => (Some(Reason::Ended), "The event has ended.", None),
             IssueOutcome::Paused => (Some(Reason::Paused), "The event is paused. Try again later.", None),
             IssueOutcome::Unverified => return Err(unverified()),
-            IssueOutcome::Undecodable => return Err(unreadable()),
+            IssueOutcome::Undecodable => return Err(undecodable()),
         };
         let (coupon_key, discount) =
             issued.map(|IssuedCoupon { coupon, discount, .. }| (coupon.to_string(), discount)).unzip();

@@ -188,7 +188,7 @@ async fn undecodable_entry_fails_only_the_request_of_its_user() {
     let bad = issuer.issue("user-3").await;
     assert_eq!(bad.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(bad.json["detail"].as_str().unwrap().contains("cannot be read"), "{}", bad.json);
-    assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"unreadable\"} 2"));
+    assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"undecodable\"} 2"));
 }
 
 /// Foreign data under the names of our keys delays no record.

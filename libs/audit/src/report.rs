@@ -40,7 +40,7 @@ pub struct Counts {
     pub issued: u64,
     /// Users whose coupon was cancelled because it could not be recorded, and who have received no other one.
     pub cancelled: u64,
-    /// Coupons that are neither available nor issued: cancelled, and not returned to the queue. The same number as in
+    /// Coupons that are neither available nor issued: cancelled, and not put back into the queue. The same number as in
     /// the status and the metrics of the operator.
     pub voided: u64,
     /// Outbox entries of this event at the end of the audit.

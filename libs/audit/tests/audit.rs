@@ -266,7 +266,7 @@ async fn audit_of_rejected_record_is_ok_with_note() {
     fixture.empty_outbox().await;
     fixture.stores.database.record(good).await.unwrap();
     fixture.settle(good, &SettlementOutcome::Completed).await;
-    fixture.settle(std::slice::from_ref(rejected), &SettlementOutcome::Cancelled { return_to_queue: true }).await;
+    fixture.settle(std::slice::from_ref(rejected), &SettlementOutcome::Cancelled { requeue: true }).await;
     let messages = couponry_kafka::read_all(&fixture.stores.kafka).await.unwrap();
     let is_rejected = |message: &&couponry_kafka::Message| {
         IssuedRecord::decode(message.version(), &message.payload).is_ok_and(|record| record == *rejected)
@@ -294,8 +294,8 @@ async fn voided_count_is_that_of_the_operator() {
     fixture.empty_outbox().await;
     database.record(good).await.unwrap();
     fixture.settle(good, &SettlementOutcome::Completed).await;
-    let cancel = async |record, return_to_queue| {
-        fixture.settle(std::slice::from_ref(record), &SettlementOutcome::Cancelled { return_to_queue }).await;
+    let cancel = async |record, requeue| {
+        fixture.settle(std::slice::from_ref(record), &SettlementOutcome::Cancelled { requeue }).await;
         let observed = stock.observe(&fixture.event).await.unwrap().unwrap();
         let counts = fixture.audit().await.counts;
         assert_eq!(counts.voided, observed.voided_count());

@@ -53,7 +53,7 @@ impl Check {
             OutputFormat::Text => print!("{}", table(&results)),
             OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&results)?),
         }
-        let has_failed = results.iter().any(|result| result.level == Severity::Fail);
+        let has_failed = results.iter().any(|result| result.severity == Severity::Fail);
         Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

@@ -14,7 +14,7 @@ pub(super) enum Severity {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct CheckResult {
-    pub(super) level: Severity,
+    pub(super) severity: Severity,
     about: String,
     pub(super) found: String,
     /// What to do; empty if nothing is to be done.
@@ -23,12 +23,12 @@ pub(super) struct CheckResult {
 
 impl CheckResult {
     pub(super) fn new(
-        level: Severity,
+        severity: Severity,
         about: impl Into<String>,
         found: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self { level, about: about.into(), found: found.into(), advice: advice.into() }
+        Self { severity, about: about.into(), found: found.into(), advice: advice.into() }
     }
 
     pub(super) fn ok(about: impl Into<String>, found: impl Into<String>) -> Self {
@@ -48,13 +48,13 @@ impl CheckResult {
 pub(super) fn table(results: &[CheckResult]) -> String {
     let width = results.iter().map(|result| result.about.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
-    for CheckResult { level, about, found, advice } in results {
-        let level = match level {
+    for CheckResult { severity, about, found, advice } in results {
+        let severity = match severity {
             Severity::Ok => "OK",
             Severity::Warn => "WARN",
             Severity::Fail => "FAIL",
         };
-        writeln!(text, "{level:<4}  {about:<width$}  {found}").expect("writing to a String does not fail");
+        writeln!(text, "{severity:<4}  {about:<width$}  {found}").expect("writing to a String does not fail");
         if !advice.is_empty() {
             writeln!(text, "      {:width$}  → {advice}", "").expect("writing to a String does not fail");
         }

@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReportInputs<'a> {
     /// Deviations of the Kafka topics from the settings.
-    pub(super) topic_warnings: &'a [String],
+    pub(super) topic_mismatches: &'a [String],
     pub(super) imbalance: Option<&'a Imbalance>,
     pub(super) scaling: &'a ScalingReport,
     pub(super) durability: Option<&'a DurabilityReport>,
@@ -43,7 +43,7 @@ pub(super) fn report(
     inputs: ReportInputs<'_>,
     now: Timestamp,
 ) -> CouponEventStatus {
-    let ReportInputs { topic_warnings, imbalance, scaling, durability } = inputs;
+    let ReportInputs { topic_mismatches, imbalance, scaling, durability } = inputs;
     let generation = desired.generation;
     let durability = durability.map(|DurabilityReport { status, reason, message }| {
         NewCondition::with_status(condition::DURABLE, status, reason, message)
@@ -66,7 +66,7 @@ pub(super) fn report(
     let stored = observed.stored.as_ref();
     let opened_at = stored.filter(|stored| is_gate_open && stored.is_opening_final).and_then(|stored| stored.opened_at);
     let mut conditions = vec![
-        ready_condition(desired, observed, progress, state, topic_warnings),
+        ready_condition(desired, observed, progress, state, topic_mismatches),
         preload_condition(desired, observed, progress),
         NewCondition::new(condition::OPEN, state == reason::OPEN, state, state::message(state)),
         recorded_condition(issued, is_recorded, observed.recording),
@@ -137,7 +137,7 @@ fn ready_condition(
     observed: &ObservedState,
     progress: &Progress,
     state: &'static str,
-    topic_warnings: &[String],
+    topic_mismatches: &[String],
 ) -> NewCondition {
     let condition = |is_true, reason, message: String| NewCondition::new(condition::READY, is_true, reason, message);
     match progress {
@@ -148,10 +148,10 @@ fn ready_condition(
         }
         Progress::Done if state == reason::CLOSED => condition(true, reason::CLOSED, state::message(state).to_owned()),
         Progress::Done => {
-            let warning = if topic_warnings.is_empty() {
+            let warning = if topic_mismatches.is_empty() {
                 String::new()
             } else {
-                format!(" Kafka does not match the operator's settings: {}.", topic_warnings.join("; "))
+                format!(" Kafka does not match the operator's settings: {}.", topic_mismatches.join("; "))
             };
             let message = format!("All {} coupons are generated and loaded.{warning}", desired.total);
             condition(true, reason::STOCK_COMPLETE, message)

@@ -99,7 +99,7 @@ impl<'a> StatusWriter<'a> {
     ) -> Result<(), ReconcileError> {
         let old = self.event.status.clone().unwrap_or_default();
         let inputs = ReportInputs {
-            topic_warnings: &self.context.topic_warnings,
+            topic_mismatches: &self.context.topic_mismatches,
             imbalance: self.confirmed_imbalance.as_ref(),
             scaling: &self.context.scaling.report(&self.event),
             durability: Some(&self.context.durability.current(&self.context.stock).await),

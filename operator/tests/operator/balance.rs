@@ -86,8 +86,8 @@ async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
     let settlements: Vec<_> = issued
         .into_iter()
         .zip([true, false, false, false])
-        .map(|((user, entry), return_to_queue)| {
-            let outcome = SettlementOutcome::Cancelled { return_to_queue };
+        .map(|((user, entry), requeue)| {
+            let outcome = SettlementOutcome::Cancelled { requeue };
             Settlement { user, coupon: entry.issued.coupon, outcome }
         })
         .collect();

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Applies the decision of the database to issued coupons. Idempotent: an entry changes only while it is PENDING and
--- has this coupon, and a coupon returns to the queue only in the call that also changes the entry of its user.
+-- has this coupon, and a coupon is put back into the queue only in the call that also changes the entry of its user.
 --
 -- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that is not put back into the
--- queue is voided. REPLACE writes the coupon that is recorded for the user into the entry. If the previous coupon is put
--- back, voided
+-- queue is voided. REPLACE writes the coupon that is recorded for the user into the entry. If the previous coupon is
+-- put back, voided
 --   is unchanged if the recorded coupon is in the queue, whose issuance Redis has lost: it is removed from the queue;
 --   decreases by one if the recorded coupon is voided;
 --   decreases by one if the recorded coupon is issued to another user, whose entry is cancelled later.
@@ -12,9 +12,9 @@
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   then five values for each settlement, of which at most 1,500 are accepted:
---       userId   couponKey   status: COMPLETED, CANCEL or REPLACE   1 if the coupon returns to the queue, otherwise 0
+--       userId   couponKey   status: COMPLETED, CANCEL or REPLACE   1 to requeue the coupon, otherwise 0
 --       the new entry (REPLACE), otherwise empty
--- returns { completed, cancelled, returned }, or nil if couponMeta does not exist or has another uid
+-- returns { completed, cancelled, requeued }, or nil if couponMeta does not exist or has another uid
 
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'completed', 'cancelled', 'voided')
 if meta[1] ~= ARGV[1] then
@@ -38,7 +38,7 @@ local function item_of(entry)
   return string.match(entry, '^[^:]+:[^:]+:[^:]+')
 end
 
-local changed, returned, replacements = {}, {}, {}
+local changed, requeued, replacements = {}, {}, {}
 local completed, cancelled = 0, 0
 for i = 2, #ARGV, 5 do
   local user, coupon, status, returns, replacement = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
@@ -58,7 +58,7 @@ for i = 2, #ARGV, 5 do
     end
     changed[user] = true
     if returns == '1' then
-      returned[#returned + 1] = item_of(entry)
+      requeued[#requeued + 1] = item_of(entry)
     end
   end
 end
@@ -71,19 +71,19 @@ end
 if #fields > 0 then
   -- Redis does not roll back a failed script, so no write below may fail after the first one.
   local all_completed, all_cancelled = tonumber(meta[2]) + completed, tonumber(meta[3]) + cancelled
-  local voided = tonumber(meta[4] or 0) + cancelled - #returned
+  local voided = tonumber(meta[4] or 0) + cancelled - #requeued
   local denied = not redis.acl_check_cmd('HSET', KEYS[1]) and 'HSET'
-  if #returned > 0 or #replacements > 0 then
+  if #requeued > 0 or #replacements > 0 then
     redis.call('LLEN', KEYS[2])
-    denied = denied or (#returned > 0 and not redis.acl_check_cmd('RPUSH', KEYS[2]) and 'RPUSH')
+    denied = denied or (#requeued > 0 and not redis.acl_check_cmd('RPUSH', KEYS[2]) and 'RPUSH')
     denied = denied or (#replacements > 0 and not redis.acl_check_cmd('LREM', KEYS[2]) and 'LREM')
   end
   if denied then
     return redis.error_reply('NOPERM no permissions to run ' .. denied)
   end
   redis.call('HSET', KEYS[3], unpack(fields))
-  if #returned > 0 then
-    redis.call('RPUSH', KEYS[2], unpack(returned))
+  if #requeued > 0 then
+    redis.call('RPUSH', KEYS[2], unpack(requeued))
   end
   -- Scans all of the queue; only for the few users for whom Redis and the database differ.
   for _, item in ipairs(replacements) do
@@ -91,4 +91,4 @@ if #fields > 0 then
   end
   redis.call('HSET', KEYS[1], 'completed', all_completed, 'cancelled', all_cancelled, 'voided', voided)
 end
-return { completed, cancelled, #returned }
+return { completed, cancelled, #requeued }

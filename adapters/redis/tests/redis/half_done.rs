@@ -103,7 +103,7 @@ impl World {
         stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.unwrap();
         let reply = stock.issue(id, &users[..3]).await.unwrap().unwrap();
         *pending = reply.outbox.unwrap().records.into_iter().map(|record| record.issued).collect();
-        let outcome = SettlementOutcome::Cancelled { return_to_queue: true };
+        let outcome = SettlementOutcome::Cancelled { requeue: true };
         let cancelled = Settlement { user: users[2].clone(), coupon: pending[2].coupon.clone(), outcome };
         stock.settle(id, *uid, &[cancelled]).await.unwrap();
         match call {
@@ -156,7 +156,7 @@ impl World {
                     Settlement { user: user_id, coupon, outcome }
                 };
                 let settlements = [
-                    settlement(0, SettlementOutcome::Replaced { by, return_to_queue: true }),
+                    settlement(0, SettlementOutcome::Replaced { by, requeue: true }),
                     settlement(1, SettlementOutcome::Completed),
                 ];
                 stock.settle(id, *uid, &settlements).await.map(drop)

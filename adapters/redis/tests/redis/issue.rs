@@ -209,9 +209,9 @@ async fn undecodable_value_affects_its_user_only() {
         .exec(&mut admin)
         .unwrap();
     let reply = event.stock.issue(&event.id, &users(0..5)).await.unwrap().unwrap();
-    let unreadable: Vec<_> =
+    let undecodable: Vec<_> =
         reply.outcomes.iter().map(|outcome| matches!(outcome, IssueOutcome::Undecodable)).collect();
     // The entry of the second user, and the coupon of the third.
-    assert_eq!(unreadable, [false, true, true, false, false], "{:?}", reply.outcomes);
+    assert_eq!(undecodable, [false, true, true, false, false], "{:?}", reply.outcomes);
     assert_eq!(reply.outbox.unwrap().records.len(), 3);
 }

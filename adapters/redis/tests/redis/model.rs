@@ -30,7 +30,7 @@ enum Step {
 enum End {
     Completed,
     Cancelled,
-    CancelledAndReturned,
+    CancelledAndRequeued,
     Replaced,
 }
 
@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![
         4 => Just(End::Completed),
         1 => Just(End::Cancelled),
-        1 => Just(End::CancelledAndReturned),
+        1 => Just(End::CancelledAndRequeued),
         1 => Just(End::Replaced)
     ];
     prop_oneof![
@@ -107,15 +107,15 @@ impl Model {
                     counts.completed += 1;
                     false
                 }
-                SettlementOutcome::Cancelled { return_to_queue } => {
+                SettlementOutcome::Cancelled { requeue } => {
                     entry.status = Status::Cancelled;
                     counts.cancelled += 1;
-                    *return_to_queue
+                    *requeue
                 }
-                SettlementOutcome::Replaced { by, return_to_queue } => {
-                    if *return_to_queue {
+                SettlementOutcome::Replaced { by, requeue } => {
+                    if *requeue {
                         self.queue.push_back((entry.issued.coupon.clone(), entry.issued.discount));
-                        counts.returned += 1;
+                        counts.requeued += 1;
                     }
                     taken.insert((by.coupon.clone(), by.discount));
                     *entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
@@ -125,7 +125,7 @@ impl Model {
             };
             if returns {
                 self.queue.push_back((entry.issued.coupon.clone(), entry.issued.discount));
-                counts.returned += 1;
+                counts.requeued += 1;
             }
         }
         self.queue.retain(|item| !taken.contains(item));
@@ -142,7 +142,7 @@ fn name(outcome: &IssueOutcome) -> (&'static str, Option<CouponCode>) {
         IssueOutcome::Ended => ("ended", None),
         IssueOutcome::Paused => ("paused", None),
         IssueOutcome::Unverified => ("unverified", None),
-        IssueOutcome::Undecodable => ("unreadable", None),
+        IssueOutcome::Undecodable => ("undecodable", None),
     }
 }
 
@@ -242,9 +242,9 @@ async fn compare(first: u64, steps: Vec<Step>) {
                             coupon: entry.unwrap_or_else(|| "ANOTHER".parse().unwrap()),
                             outcome: match end {
                                 End::Completed => SettlementOutcome::Completed,
-                                End::Cancelled => SettlementOutcome::Cancelled { return_to_queue: false },
-                                End::CancelledAndReturned => SettlementOutcome::Cancelled { return_to_queue: true },
-                                End::Replaced => SettlementOutcome::Replaced { by, return_to_queue: number % 2 == 0 },
+                                End::Cancelled => SettlementOutcome::Cancelled { requeue: false },
+                                End::CancelledAndRequeued => SettlementOutcome::Cancelled { requeue: true },
+                                End::Replaced => SettlementOutcome::Replaced { by, requeue: number % 2 == 0 },
                             },
                         }
                     })

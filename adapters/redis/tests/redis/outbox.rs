@@ -58,10 +58,10 @@ async fn issue(event: &Event, numbers: std::ops::Range<u64>) -> OutboxEntry {
 }
 
 #[tokio::test]
-async fn unreadable_entries_do_not_hide_later_ones() {
+async fn undecodable_entries_do_not_hide_later_ones() {
     let event = Event::open(20).await;
     let first = issue(&event, 0..10).await;
-    let unreadable = [
+    let undecodable = [
         write(&event, "*", "who", "knows"),
         write(&event, "*", "records", "[]"),
         write(&event, "*", "uid", &event.uid.to_string()),
@@ -71,16 +71,16 @@ async fn unreadable_entries_do_not_hide_later_ones() {
         event.stock.list_unconfirmed(&event.id, Duration::ZERO, after, count).await.unwrap()
     };
     let all = left(None, 10).await;
-    assert_eq!((all.entries, &all.unreadable[..]), (vec![first.clone(), last.clone()], &unreadable[..]));
+    assert_eq!((all.entries, &all.undecodable[..]), (vec![first.clone(), last.clone()], &undecodable[..]));
     assert_eq!(all.last.as_deref(), Some(&*last.id.id));
 
-    // A page of only unreadable entries is not the last page.
+    // A page of only undecodable entries is not the last page.
     let bad = left(Some(&first.id.id), 2).await;
-    assert_eq!((bad.entries, &bad.unreadable[..]), (vec![], &unreadable[..2]));
+    assert_eq!((bad.entries, &bad.undecodable[..]), (vec![], &undecodable[..2]));
     let rest = left(bad.last.as_deref(), 2).await;
-    assert_eq!((rest.entries, &rest.unreadable[..]), (vec![last.clone()], &unreadable[2..]));
+    assert_eq!((rest.entries, &rest.undecodable[..]), (vec![last.clone()], &undecodable[2..]));
     assert_eq!(left(rest.last.as_deref(), 2).await, UnconfirmedEntries::default());
-    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 5, "unreadable entries stay");
+    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().outbox, 5, "undecodable entries stay");
 }
 
 #[tokio::test]

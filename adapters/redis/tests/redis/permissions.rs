@@ -46,8 +46,8 @@ pub(crate) async fn run_event(stock: &RedisStore, name: &str) {
     let by = IssuedCoupon { user_id: three[1].clone(), coupon, discount, issued_at: 1 };
     let settlements = [
         settlement(0, SettlementOutcome::Completed),
-        settlement(1, SettlementOutcome::Replaced { by, return_to_queue: true }),
-        settlement(2, SettlementOutcome::Cancelled { return_to_queue: true }),
+        settlement(1, SettlementOutcome::Replaced { by, requeue: true }),
+        settlement(2, SettlementOutcome::Cancelled { requeue: true }),
     ];
     for _ in 0..2 {
         assert!(matches!(stock.settle(&id, uid, &settlements).await.unwrap(), FencedWrite::Applied(_)));

@@ -77,7 +77,7 @@ fn at(milliseconds: i64) -> Timestamp {
 }
 
 const NO_INPUTS: ReportInputs<'_> =
-    ReportInputs { topic_warnings: &[], imbalance: None, scaling: &ScalingReport::NotRequested, durability: None };
+    ReportInputs { topic_mismatches: &[], imbalance: None, scaling: &ScalingReport::NotRequested, durability: None };
 
 const ALWAYS: Window = Window { start: None, end: None };
 
@@ -111,7 +111,7 @@ fn status_of_open_event() {
         message: "All 8 required issuers are ready.".into(),
     });
     let inputs = ReportInputs {
-        topic_warnings: &["topic coupon-issued: partitions is 1, expected 12".to_owned()],
+        topic_mismatches: &["topic coupon-issued: partitions is 1, expected 12".to_owned()],
         scaling: &scaling,
         durability: Some(&durable),
         ..NO_INPUTS

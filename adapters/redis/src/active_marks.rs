@@ -13,9 +13,9 @@ const MARK_INTERVAL: Duration = Duration::from_secs(20);
 
 /// When this process has marked each event.
 #[derive(Default)]
-pub(crate) struct Marks(Mutex<HashMap<EventName, Instant>>);
+pub(crate) struct ActiveMarks(Mutex<HashMap<EventName, Instant>>);
 
-impl Marks {
+impl ActiveMarks {
     /// Whether the event has to be marked. It then counts as marked.
     pub(crate) fn is_due(&self, event: &EventName) -> bool {
         let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
