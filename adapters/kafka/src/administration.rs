@@ -32,15 +32,17 @@ pub async fn set_partitions(settings: &KafkaSettings, partitions: usize) -> Resu
     check(results.map_err(KafkaError::at(Operation::AlterTopic))?)
 }
 
-/// Replaces the configuration of any topic; settings that are not listed get their default again.
-pub async fn replace_configuration(
-    settings: &KafkaSettings,
-    topic: &str,
-    configuration: &[(&str, &str)],
-) -> Result<(), KafkaError> {
-    let mut alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
-    for (name, value) in configuration {
+/// Makes the brokers reject all offset commits, or accept them again.
+pub async fn set_offset_commits(settings: &KafkaSettings, are_accepted: bool) -> Result<(), KafkaError> {
+    let mut alter = AlterConfig::new(ResourceSpecifier::Topic("__consumer_offsets"));
+    // Settings that are not listed would get the defaults of ordinary topics.
+    for (name, value) in
+        [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")]
+    {
         alter = alter.set(name, value);
+    }
+    if !are_accepted {
+        alter = alter.set("max.message.bytes", "10");
     }
     let results = client(settings)?.alter_configs([&alter], &options()).await;
     check(results.map_err(KafkaError::at(Operation::AlterTopic))?)

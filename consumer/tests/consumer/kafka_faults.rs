@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use couponry_kafka::{
-    Lag,
-    administration::{delete_topic, replace_configuration},
-};
+use couponry_kafka::administration::{delete_topic, set_offset_commits};
 use couponry_testbed::{Database, Kafka, shared};
 
 use crate::support::{World, until};
@@ -24,22 +21,17 @@ async fn recorded_on(kafka: &Kafka, database: &Database, count: usize) -> (World
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_commit_is_repeated_without_new_messages() {
-    const OFFSETS: &str = "__consumer_offsets";
     let (kafka, database) = (Kafka::start().unwrap(), Database::create().unwrap());
     let (world, consumer) = recorded_on(&kafka, &database, 10).await;
 
-    // The broker rejects every commit.
-    let defaults = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
-    let limited: Vec<_> = defaults.into_iter().chain([("max.message.bytes", "10")]).collect();
-    replace_configuration(&world.kafka, OFFSETS, &limited).await.unwrap();
+    set_offset_commits(&world.kafka, false).await.unwrap();
     let records = world.issue(10..20).await;
     world.publish(&records).await;
     world.wait_until_recorded(20).await;
     consumer.wait_until_not_ready("offset commits: cannot commit offsets: ").await;
-    let lag = Lag::new(&world.kafka, &world.group).unwrap();
-    assert_eq!(lag.measure(Duration::from_secs(10)).await.unwrap(), 10);
+    assert_eq!(world.lag().await.measure(Duration::from_secs(10)).await.unwrap(), 10);
 
-    replace_configuration(&world.kafka, OFFSETS, &defaults).await.unwrap();
+    set_offset_commits(&world.kafka, true).await.unwrap();
     world.wait_until_committed().await;
     consumer.wait_until_ready().await;
     assert_eq!(consumer.metric("couponry_consumer_recorded_total"), 20);

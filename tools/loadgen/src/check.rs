@@ -5,11 +5,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use couponry_domain::{Discount, EventName};
-use couponry_loadgen::checker::{self, Category, CheckInput, Report};
+use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, Report};
 use couponry_loadgen::history;
 use couponry_loadgen::outcome::OutcomeKind;
 use couponry_loadgen::readers::{Backlog, Stores};
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Maximum time to wait until all issuances are recorded.
     #[arg(long, default_value_t = 120)]
     wait_seconds: u64,
+    /// The topic was deleted and created again during the event, so it does not have all records.
+    #[arg(long)]
+    topic_was_recreated: bool,
     /// File for the number of attempts by outcome and of violations by category, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -65,7 +68,9 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
         history.extend(history::read(path)?);
     }
     let stores = Stores::connect(&args.redis, &args.postgres, args.kafka)?;
+    let start = Instant::now();
     wait_recorded(&stores, &args.event, Duration::from_secs(args.wait_seconds)).await?;
+    let recorded_after = start.elapsed();
 
     let uid = stores.uid(&args.event).await?;
     let input = CheckInput {
@@ -73,19 +78,19 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
         expected: args.expected.iter().map(|Expected(discount, count)| (*discount, *count)).collect(),
         history,
         redis: stores.redis(&args.event).await?,
-        kafka: stores.kafka(uid).await?,
+        kafka: KafkaData { is_incomplete: args.topic_was_recreated, ..stores.kafka(uid).await? },
         postgres: stores.postgres(uid).await?,
     };
     let report = checker::check(&input);
     print!("{report}");
     if let Some(path) = &args.json {
-        fs::write(path, counts(&input, &report).to_string())
+        fs::write(path, counts(&input, &report, recorded_after).to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn counts(input: &CheckInput, report: &Report) -> serde_json::Value {
+fn counts(input: &CheckInput, report: &Report, recorded_after: Duration) -> serde_json::Value {
     let mut attempts: BTreeMap<&str, u64> = BTreeMap::new();
     for attempt in &input.history {
         *attempts.entry(OutcomeKind::from(&attempt.outcome).name()).or_default() += 1;
@@ -94,7 +99,8 @@ fn counts(input: &CheckInput, report: &Report) -> serde_json::Value {
     for result in report.results.iter().filter(|result| result.category != Category::Recovered) {
         *violations.entry(result.category.name()).or_default() += result.violations;
     }
-    serde_json::json!({"attempts": attempts, "violations": violations})
+    let recorded_after = recorded_after.as_secs_f64();
+    serde_json::json!({"attempts": attempts, "violations": violations, "recordedAfterSeconds": recorded_after})
 }
 
 async fn wait_recorded(stores: &Stores, event: &EventName, timeout: Duration) -> Result<()> {

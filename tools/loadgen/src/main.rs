@@ -4,6 +4,7 @@ mod check;
 mod control;
 mod measure;
 mod run;
+mod topic;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ enum Command {
     Run(Box<run::Args>),
     /// Compare histories with the data in Redis, Kafka and Postgres. Exits with 1 if a property is violated.
     Check(Box<check::Args>),
+    /// Change the topic, as an administrator does.
+    Topic(topic::Args),
     /// Measure throughput and latency of issuers at low client cost, and print them as JSON.
     Measure(Box<measure::Args>),
     /// Serve a baseline for measurements: an endpoint which parses issue requests and returns a constant.
@@ -42,12 +45,13 @@ fn run(command: Command) -> Result<ExitCode> {
     let mut runtime = match command {
         Command::Control(_) => Builder::new_multi_thread(),
         // One thread, so that the other cores are free for the programs under test.
-        Command::Run(_) | Command::Check(_) | Command::Measure(_) => Builder::new_current_thread(),
+        Command::Run(_) | Command::Check(_) | Command::Topic(_) | Command::Measure(_) => Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     match command {
         Command::Run(args) => runtime.block_on(run::run(*args)),
         Command::Check(args) => runtime.block_on(check::check(*args)),
+        Command::Topic(args) => runtime.block_on(topic::change(args)),
         Command::Measure(args) => runtime.block_on(measure::measure(*args)),
         Command::Control(args) => runtime.block_on(control::serve(args)),
     }

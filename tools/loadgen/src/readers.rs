@@ -11,7 +11,7 @@ use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use futures::TryStreamExt as _;
 use tokio::time::Instant;
 
-use crate::checker::{KafkaData, PostgresData, RedisData};
+use crate::checker::{DeadLetter, KafkaData, PostgresData, RedisData};
 
 /// Number of coupons read from Postgres at once.
 const PAGE: u32 = 20_000;
@@ -97,7 +97,8 @@ impl Stores {
         let observed = self.observe(event).await?;
         let queue = self.stock.scan_queue(event).await?;
         let issued = self.stock.scan_issued(event).await?.into_values().collect();
-        Ok(RedisData { queue, issued, outbox: observed.outbox, window: observed.window })
+        let Observed { outbox, window, is_verified, .. } = observed;
+        Ok(RedisData { queue, issued, outbox, window, is_verified })
     }
 
     /// The event's data in Kafka. Undecodable records may belong to any event, so all of them are included.
@@ -116,8 +117,11 @@ impl Stores {
             other => other?,
         };
         // An undecodable dead-lettered record is on the topic as well.
-        let belongs = |message: &Message| decode(message).is_ok_and(|record| record.event_uid == uid);
-        data.dead_letters = dead_letters.iter().filter(|message| belongs(message)).map(describe).collect();
+        let of_event = |message: &Message| {
+            let record = decode(message).ok().filter(|record| record.event_uid == uid)?;
+            Some(DeadLetter { issued: record.issued, description: describe(message) })
+        };
+        data.dead_letters = dead_letters.iter().filter_map(of_event).collect();
         Ok(data)
     }
 

@@ -143,6 +143,7 @@ fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
                 .collect(),
             outbox: 0,
             window: Window::default(),
+            is_verified: true,
         },
         kafka: KafkaData { records: issuances.clone(), ..KafkaData::default() },
         postgres: PostgresData { coupons, issuances },

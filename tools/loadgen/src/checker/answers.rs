@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use couponry_domain::code::CouponCode;
 use couponry_domain::{Discount, IssuedCoupon, UserId};
+use couponry_redis::Status;
 use indicatif::HumanCount;
 
-use super::input::CheckInput;
+use super::input::{CheckInput, DeadLetter};
 use super::report::{Category, CheckResult, count};
 use crate::history::Attempt;
 use crate::outcome::{Answer, Outcome, Reason};
@@ -64,8 +65,41 @@ fn by_user(issuances: &[IssuedCoupon]) -> BTreeMap<&UserId, &IssuedCoupon> {
     issuances.iter().map(|issued| (&issued.user_id, issued)).collect()
 }
 
+/// What was rejected or cancelled: the dead letters, and what Redis has marked as cancelled.
+fn cancelled(input: &CheckInput) -> BTreeMap<(&UserId, &CouponCode), String> {
+    let in_redis = input.redis.issued.iter().filter(|entry| entry.status == Status::Cancelled);
+    let in_redis = in_redis.map(|entry| (&entry.issued, "cancelled in Redis".to_owned()));
+    let dead_letters = input.kafka.dead_letters.iter();
+    let dead_letters =
+        dead_letters.map(|DeadLetter { issued, description }| (issued, format!("dead-lettered: {description}")));
+    in_redis.chain(dead_letters).map(|(issued, how)| ((&issued.user_id, &issued.coupon), how)).collect()
+}
+
+/// Apart from [`answered_coupons_are_recorded`]: here the system has decided against the user.
+pub(super) fn answered_coupons_are_not_cancelled(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+    let issuances = by_user(&input.postgres.issuances);
+    let cancelled = cancelled(input);
+    let mut result = CheckResult::new(
+        Category::Cancelled,
+        "no coupon in an answer is cancelled afterwards",
+        format!(
+            "{} in answers, {} rejected or cancelled",
+            count(answered_coupons(users).count()),
+            count(cancelled.len())
+        ),
+    );
+    for (user, (coupon, discount)) in answered_coupons(users) {
+        let is_recorded = issuances.get(user).is_some_and(|issued| issued.coupon == *coupon);
+        if let Some(how) = cancelled.get(&(user, coupon)).filter(|_| !is_recorded) {
+            result.add_violation(|| format!("{user} received {coupon} {discount}, which was {how}"));
+        }
+    }
+    result
+}
+
 pub(super) fn answered_coupons_are_recorded(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
     let issuances = by_user(&input.postgres.issuances);
+    let cancelled = cancelled(input);
     let mut result = CheckResult::new(
         Category::Lost,
         "coupons in answers are recorded in Postgres",
@@ -74,6 +108,8 @@ pub(super) fn answered_coupons_are_recorded(input: &CheckInput, users: &AnswersB
     for (user, (coupon, discount)) in answered_coupons(users) {
         match issuances.get(user) {
             Some(issued) if issued.coupon == *coupon && issued.discount == *discount => {}
+            // Counted by `answered_coupons_are_not_cancelled`.
+            _ if cancelled.contains_key(&(user, coupon)) => {}
             Some(IssuedCoupon { coupon: other, discount: of_other, .. }) => result
                 .add_violation(|| format!("{user} received {coupon} {discount}, but Postgres has {other} {of_other}")),
             None => result.add_violation(|| format!("{user} received {coupon} {discount}, but it is not recorded")),

@@ -19,6 +19,8 @@ pub struct RedisData {
     pub outbox: u64,
     /// The window of the event.
     pub window: Window,
+    /// Whether Redis is verified: known to have lost nothing. Otherwise it issues nothing.
+    pub is_verified: bool,
 }
 
 /// The event's data in Kafka.
@@ -26,10 +28,21 @@ pub struct RedisData {
 pub struct KafkaData {
     /// All records, including repeated ones.
     pub records: Vec<IssuedCoupon>,
-    /// Descriptions of the dead-lettered records.
-    pub dead_letters: Vec<String>,
+    /// The dead-lettered records.
+    pub dead_letters: Vec<DeadLetter>,
     /// Descriptions of the undecodable records of the topic.
     pub undecodable: Vec<String>,
+    /// Whether records are missing, because the topic was deleted and created again.
+    pub is_incomplete: bool,
+}
+
+/// A dead-lettered record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// What could not be recorded.
+    pub issued: IssuedCoupon,
+    /// Its position in the topic, and why it was rejected.
+    pub description: String,
 }
 
 /// The event's data in Postgres.

@@ -126,7 +126,7 @@ pub(super) fn postgres_has_planned_coupons(input: &CheckInput) -> CheckResult {
     let counts: Vec<_> = by_discount.iter().map(|(d, count)| format!("{d} {}", HumanCount(*count))).collect();
     let (planned, generated) = (HumanCount(input.total), count(coupons.len()));
     let mut result = CheckResult::new(
-        Category::RedisStore,
+        Category::Stock,
         "Postgres has the planned coupons",
         format!("{planned} planned, {generated} generated: {}", counts.join(", ")),
     );
@@ -160,7 +160,7 @@ pub(super) fn redis_has_same_coupons(input: &CheckInput) -> CheckResult {
     let generated: BTreeSet<_> = input.postgres.coupons.iter().map(|(coupon, _)| coupon).collect();
     let missing: Vec<_> = generated.difference(&in_redis).collect();
     let mut result = CheckResult::new(
-        Category::RedisStore,
+        Category::Stock,
         "Redis has the same coupons",
         format!(
             "{} available + {} issued = {}, {} missing",

@@ -1,8 +1,10 @@
 //! Compares the answers which users received with the data in Redis, Kafka and Postgres.
 //!
-//! The first categories are those of Jepsen's set test: *lost* (answered, but not recorded), *duplicated*, *unexpected*
+//! Some categories are those of Jepsen's set test: *lost* (answered, but not recorded), *duplicated*, *unexpected*
 //! (recorded or answered, but not expected) and *recovered* (unknown to the client, but recorded: not a violation).
-//! The others are the exact *stock*, the *consistency* of the stores, and the *window*.
+//! *Cancelled* is separate from *lost*: answered, but then rejected as a dead letter or cancelled in Redis, so the
+//! system has decided against the user. The others are the exact *stock*, the *consistency* of the stores, and the
+//! *window*.
 //!
 //! # Assumptions
 //! The data is read after the pipeline is drained, and the history has every attempt of the event.
@@ -15,7 +17,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use input::{CheckInput, KafkaData, PostgresData, RedisData};
+pub use input::{CheckInput, DeadLetter, KafkaData, PostgresData, RedisData};
 pub use report::{Category, CheckResult, Report};
 
 /// Runs all checks. The results are in the order of display.
@@ -26,6 +28,7 @@ pub fn check(input: &CheckInput) -> Report {
     Report {
         results: vec![
             answers::answered_coupons_are_recorded(input, &users),
+            answers::answered_coupons_are_not_cancelled(input, &users),
             answers::no_denial_after_coupon(input, &users),
             holders.each_coupon_has_one_holder(),
             holders.each_user_has_one_coupon(),
@@ -41,6 +44,7 @@ pub fn check(input: &CheckInput) -> Report {
             consistency::kafka_agrees_with_postgres(input),
             consistency::redis_marks_recorded(input),
             consistency::nothing_is_pending(input),
+            consistency::redis_is_verified(input),
             inventory::issued_in_window(input),
             answers::no_not_started_after_coupon(input),
         ],

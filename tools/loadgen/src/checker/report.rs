@@ -12,6 +12,8 @@ const MAX_EXAMPLES: usize = 5;
 pub enum Category {
     /// Coupons in answers are recorded.
     Lost,
+    /// Coupons in answers are not rejected or cancelled afterwards.
+    Cancelled,
     /// Nothing exists twice.
     Duplicated,
     /// Nothing exists that should not.
@@ -19,7 +21,7 @@ pub enum Category {
     /// Recorded, but unknown to the client. Not a violation.
     Recovered,
     /// The stock is exact.
-    RedisStore,
+    Stock,
     /// The stores agree.
     Consistency,
     /// Coupons are issued only in the window.
@@ -32,10 +34,11 @@ impl Category {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
+            Self::Cancelled => "cancelled",
             Self::Duplicated => "duplicated",
             Self::Unexpected => "unexpected",
             Self::Recovered => "recovered",
-            Self::RedisStore => "stock",
+            Self::Stock => "stock",
             Self::Consistency => "consistency",
             Self::Window => "window",
         }

@@ -15,6 +15,7 @@ const PERCENT_10: Discount = Discount { kind: Percent, value: 10 };
 const AMOUNT_10: Discount = Discount { kind: Amount, value: 10 };
 
 const ANSWERS_RECORDED: &str = "coupons in answers are recorded in Postgres";
+const NOT_CANCELLED: &str = "no coupon in an answer is cancelled afterwards";
 const NO_DENIAL: &str = "no user is denied a coupon after receiving it";
 const ONE_HOLDER: &str = "each coupon has one holder";
 const ONE_COUPON: &str = "each user has one coupon";
@@ -29,6 +30,7 @@ const REDIS_AGREES: &str = "Redis and Postgres agree on every issuance";
 const KAFKA_AGREES: &str = "Kafka and Postgres agree on every issuance";
 const MARKED_RECORDED: &str = "Redis has marked every issuance as recorded";
 const NOTHING_PENDING: &str = "no record is pending, dead-lettered or undecodable";
+const VERIFIED: &str = "Redis is verified";
 const IN_WINDOW: &str = "no coupon is issued outside of the window";
 const NO_NOT_STARTED: &str = "no user receives NOT_STARTED after the first coupon";
 
@@ -123,10 +125,15 @@ fn consistent_input() -> CheckInput {
                 .collect(),
             outbox: 0,
             window: Window { start: Some(1000), end: Some(2000) },
+            is_verified: true,
         },
         kafka: KafkaData { records, ..KafkaData::default() },
         postgres: PostgresData { coupons, issuances },
     }
+}
+
+fn dead_letter(number: u32) -> DeadLetter {
+    DeadLetter { issued: issued(number), description: "offset 0 (unknown_coupon)".into() }
 }
 
 /// The checks which fail after this change to consistent data.
@@ -153,7 +160,7 @@ fn consistent_data_passes() {
     let report = check(&consistent_input());
     assert!(report.is_ok(), "{report}");
     let text = report.to_string();
-    assert!(text.contains("All 18 checks passed."), "{text}");
+    assert!(text.contains("All 20 checks passed."), "{text}");
     assert!(text.contains("2 unknown: 1 users received their coupon later, 1 did not"));
     assert!(text.contains("6 sent, 1 sent again, 6 recorded"), "{text}");
     assert!(text.contains("4 available + 6 issued = 10, 0 missing"), "{text}");
@@ -317,8 +324,48 @@ fn status_other_than_completed_is_inconsistent() {
 #[test]
 fn pending_or_dead_lettered_record_is_inconsistent() {
     assert_eq!(failed_checks(|input| input.redis.outbox = 1), [NOTHING_PENDING]);
-    assert_eq!(failed_checks(|input| input.kafka.dead_letters.push("x".into())), [NOTHING_PENDING]);
+    // The user of the dead letter received no answer, or has the coupon.
+    for number in [4, 1] {
+        assert_eq!(failed_checks(|input| input.kafka.dead_letters.push(dead_letter(number))), [NOTHING_PENDING]);
+    }
     assert_eq!(failed_checks(|input| input.kafka.undecodable.push("x".into())), [NOTHING_PENDING]);
+}
+
+#[test]
+fn answered_coupon_that_is_cancelled_in_redis_is_not_lost_but_cancelled() {
+    let failed = failed_checks(|input| {
+        input.redis.issued[1].status = Status::Cancelled;
+        input.postgres.issuances.remove(1);
+    });
+    assert_eq!(failed, [NOT_CANCELLED, SAME_COUPONS, REDIS_AGREES, KAFKA_AGREES, MARKED_RECORDED]);
+}
+
+#[test]
+fn answered_coupon_that_is_dead_lettered_is_not_lost_but_cancelled() {
+    let failed = failed_checks(|input| {
+        input.postgres.issuances.remove(1);
+        input.kafka.dead_letters.push(dead_letter(1));
+    });
+    assert_eq!(failed, [NOT_CANCELLED, REDIS_AGREES, KAFKA_AGREES, NOTHING_PENDING]);
+}
+
+#[test]
+fn unverified_redis_is_inconsistent() {
+    assert_eq!(failed_checks(|input| input.redis.is_verified = false), [VERIFIED]);
+}
+
+#[test]
+fn records_of_a_deleted_topic_may_be_missing_in_kafka_only() {
+    let mut input = consistent_input();
+    input.kafka.is_incomplete = true;
+    input.kafka.records.truncate(2);
+    let report = check(&input);
+    assert!(report.is_ok(), "{report}");
+    let unrecorded = |input: &mut CheckInput| {
+        input.kafka.is_incomplete = true;
+        input.kafka.records.push(issued(9));
+    };
+    assert_eq!(failed_checks(unrecorded), [KAFKA_AGREES]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use couponry_domain::EventName;
 use couponry_loadgen::connection::Target;
 use couponry_loadgen::readers::{Backlog, Stores};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
+use couponry_testbed::kubectl::wait_established;
 use couponry_testbed::program::{self, Running};
 use couponry_testbed::{Database, http, ports, programs, shared, unique_name};
 
@@ -63,8 +64,7 @@ impl Installation {
     pub(crate) fn start_with(name: &str, overrides: &Overrides) -> Self {
         let name = unique_name(name);
         shared::kubectl(&["apply", "--server-side", "-f", CRD]).unwrap();
-        let established = ["wait", "--for=condition=Established", "crd/couponevents.couponry.dev", "--timeout=60s"];
-        shared::kubectl(&established).unwrap();
+        wait_established(&shared::kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
         shared::kubectl(&["create", "namespace", &name]).unwrap();
         let database = Database::create().unwrap();
         let (postgres, redis) = (database.url(), overrides.redis.clone());
