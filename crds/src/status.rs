@@ -57,7 +57,7 @@ pub struct CouponEventStatus {
     #[schemars(with = "Time")]
     pub sold_out_at: Option<Time>,
 
-    /// When the event had ended and every issued coupon was recorded.
+    /// When the event had ended and every issued coupon was recorded, by the clock of Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub finished_at: Option<Time>,

@@ -16,8 +16,8 @@ pub(crate) struct DesiredState {
     pub(crate) window: Window,
     pub(crate) issuance: Issuance,
     pub(crate) acknowledge: Acknowledge,
-    /// When the coupons are to be removed from Redis (milliseconds since the Unix epoch). None: not before the event
-    /// is deleted, or not known yet.
+    /// When the coupons are to be removed from Redis, by the clock of Redis (milliseconds since the Unix epoch). None:
+    /// not before the event is deleted, or not known yet.
     pub(crate) retire_at: Option<i64>,
 }
 
@@ -99,8 +99,8 @@ impl DesiredState {
     }
 }
 
-/// `ttlSecondsAfterFinished` after the end, or after everything was recorded if that was later. A closed event ended
-/// when it was finished; a sold-out event may still be topped up until its `endTime`.
+/// `ttlSecondsAfterFinished` after the end, or after everything was recorded if that was later: both by the clock of
+/// Redis. A closed event ended when it was finished; a sold-out event may still be topped up until its `endTime`.
 pub(super) fn retire_at(event: &CouponEvent) -> Option<i64> {
     let spec = &event.spec;
     let ttl = i64::from(spec.ttl_seconds_after_finished?) * 1000;

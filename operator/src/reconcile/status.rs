@@ -58,6 +58,8 @@ pub(super) fn report(
     }
     let balance = Balance::of(desired, observed);
     let in_redis = observed.redis_event(desired);
+    // Redis compares its clock with this time, plus the TTL, before it removes the coupons.
+    let redis_clock = in_redis.and_then(|in_redis| Timestamp::from_millisecond(in_redis.now).ok()).unwrap_or(now);
     let state = state(in_redis);
     let issued = in_redis.map_or(old.issued.unwrap_or_default(), |in_redis| in_redis.issued);
     let is_recorded = observed.recorded >= issued && in_redis.is_none_or(|in_redis| in_redis.outbox == 0);
@@ -92,7 +94,7 @@ pub(super) fn report(
         available: Some(in_redis.map_or(0, |in_redis| in_redis.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(to_time)),
         sold_out_at: since(old.sold_out_at.as_ref(), in_redis.is_some_and(is_sold_out), now),
-        finished_at: since(old.finished_at.as_ref(), is_over && is_recorded, now),
+        finished_at: since(old.finished_at.as_ref(), is_over && is_recorded, redis_clock),
     }
 }
 

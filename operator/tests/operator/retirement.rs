@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use couponry_domain::Gate;
+use couponry_testbed::Redis;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::support::{World, is_true, message, reason};
@@ -83,4 +84,33 @@ async fn finished_event_after_ttl_keeps_only_counts_in_redis() -> Result<()> {
     world.apply("closed", &spec(10, "issuance: Auto"))?;
     world.wait("closed", "open as a new event", |status| is_true(status, "Open")).await?;
     world.check_generated_stock("closed", &[("AMOUNT:1", 10)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ttl_is_measured_by_the_clock_of_redis() -> Result<()> {
+    const HOUR: i64 = 3_600_000;
+    const HALF: SignedDuration = SignedDuration::from_mins(30);
+    let (redis, clock) = Redis::start_with_clock()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.start_operator()?;
+    let sell_out = async |name: &str, fields: &str| {
+        world.apply(name, &spec(2, fields))?;
+        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        assert_eq!(world.issue(name, 0..2).await?, 2);
+        world.record_all(name).await?;
+        let finished = world.wait(name, "finished", |status| status.finished_at.is_some()).await?.finished_at;
+        anyhow::Ok(finished.context("not finished")?.0)
+    };
+
+    clock.set(-HOUR)?;
+    let finished = sell_out("slow", "ttlSecondsAfterFinished: 1").await?;
+    ensure!(finished < Timestamp::now() - HALF, "{finished}");
+    world.wait("slow", "retired", |status| reason(status, "Ready") == "Retired").await?;
+
+    clock.set(HOUR)?;
+    let finished = sell_out("fast", "ttlSecondsAfterFinished: 600").await?;
+    ensure!(finished > Timestamp::now() + HALF, "{finished}");
+    let observed = world.stock.observe(&"fast".parse()?).await?.context("not in Redis")?;
+    ensure!(observed.retired.is_none(), "retired before the TTL has passed");
+    Ok(())
 }

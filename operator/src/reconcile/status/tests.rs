@@ -254,6 +254,8 @@ fn event_is_finished_when_it_is_over_and_recorded() {
     let finished = report_done(&sold_out, &observed(Gate::Open, ALWAYS, 10, 10, 10));
     assert!(finished.finished_at.is_some());
     assert_eq!(finished.sold_out_at, sold_out.sold_out_at);
+    let later = report_at(&sold_out, &observed(Gate::Open, ALWAYS, 10, 10, 10), &Progress::Done, NOW + 3_600_000);
+    assert_eq!(later.finished_at, Some(Time(at(NOW))), "the clock of Redis, not that of the operator");
     let topped_up = report_done(&finished, &observed(Gate::Open, ALWAYS, 20, 10, 10));
     assert!(topped_up.sold_out_at.is_none() && topped_up.finished_at.is_none());
 }
