@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     pub(crate) records_sent: Counter,
     pub(crate) records_unconfirmed: Counter,
     pub(crate) outbox_taken_over: Counter,
+    pub(crate) undecodable_records: Counter,
     pub(crate) outbox_in_flight: Gauge,
 }
 
@@ -53,6 +54,7 @@ impl Metrics {
             records_sent: Counter::default(),
             records_unconfirmed: Counter::default(),
             outbox_taken_over: Counter::default(),
+            undecodable_records: Counter::default(),
             outbox_in_flight: Gauge::default(),
         };
         let Self {
@@ -65,6 +67,7 @@ impl Metrics {
             records_sent,
             records_unconfirmed,
             outbox_taken_over,
+            undecodable_records,
             outbox_in_flight,
         } = metrics.clone();
         registry.register("requests", "Completed issue requests, by outcome", requests);
@@ -89,6 +92,11 @@ impl Metrics {
             records_unconfirmed,
         );
         registry.register("outbox_taken_over", "Outbox entries published for another issuer", outbox_taken_over);
+        registry.register(
+            "undecodable_records",
+            "Records of outbox entries that could not be decoded and were not published",
+            undecodable_records,
+        );
         registry.register("outbox_in_flight", "Outbox entries sent to Kafka and not yet confirmed", outbox_in_flight);
         metrics
     }

@@ -86,13 +86,18 @@ impl Relay {
         self.in_flight.lock().contains(&(event.clone(), id.clone()))
     }
 
-    /// Publishes the records of an entry, and deletes the entry when all are confirmed. Publishing begins before this
+    /// Publishes the records of an entry, and deletes the entry when all are confirmed. Records that cannot be decoded
+    /// are counted, and do not delay the others: no retry would publish them. Publishing begins before this
     /// returns and continues if the future is dropped.
     pub(crate) fn publish(
         &self,
         event: &EventName,
-        OutboxEntry { id, records }: OutboxEntry,
+        OutboxEntry { id, records, undecodable }: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        if undecodable > 0 {
+            self.metrics.undecodable_records.inc_by(undecodable as u64);
+            tracing::error!(%event, entry = %id.id, count = undecodable, "cannot decode records of an outbox entry");
+        }
         let entry = (event.clone(), id);
         self.in_flight.change(|entries| {
             entries.insert(entry.clone());

@@ -101,6 +101,7 @@ pub(crate) struct Metrics {
     oldest_unrecorded: EventGauge,
     pub(crate) issuances_resent: Counter,
     pub(crate) issuances_recorded_again: Counter,
+    pub(crate) issuances_undecodable: Counter,
     pub(crate) issuer_min_replicas: Gauge,
     pub(crate) issuers_ready: Gauge,
     is_leader: Gauge,
@@ -119,6 +120,7 @@ impl Metrics {
             oldest_unrecorded: Family::default(),
             issuances_resent: Counter::default(),
             issuances_recorded_again: Counter::default(),
+            issuances_undecodable: Counter::default(),
             issuer_min_replicas: Gauge::default(),
             issuers_ready: Gauge::default(),
             is_leader: Gauge::default(),
@@ -159,6 +161,11 @@ impl Metrics {
             "issuances_recorded_again",
             "Issuances recorded again because Postgres had lost them",
             metrics.issuances_recorded_again.clone(),
+        );
+        registry.register(
+            "issuances_undecodable",
+            "Entries of couponIssued in Redis that could not be decoded when they were compared with Postgres",
+            metrics.issuances_undecodable.clone(),
         );
         registry.register(
             "issuer_min_replicas",

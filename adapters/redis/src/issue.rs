@@ -101,8 +101,8 @@ impl RedisStore {
             other => return Err(invalid_value(OPERATION, other)),
         };
         entries.resize(distinct.len(), None);
-        let mut items = items.iter();
-        let mut records = Vec::with_capacity(items.len());
+        let (issued_count, mut items) = (items.len(), items.iter());
+        let mut records = Vec::with_capacity(issued_count);
         let mut outcomes = Vec::with_capacity(distinct.len());
         for (&user, entry) in distinct.iter().zip(&entries) {
             outcomes.push(if let Some(entry) = entry {
@@ -139,7 +139,7 @@ impl RedisStore {
             outbox: outbox_id
                 .zip(incarnation)
                 .map(|(id, incarnation)| OutboxId { id: id.into(), incarnation: incarnation.into() })
-                .map(|id| OutboxEntry { id, records }),
+                .map(|id| OutboxEntry { id, undecodable: issued_count - records.len(), records }),
         }))
     }
 }

@@ -56,5 +56,6 @@ pub use outbox::{OutboxEntry, OutboxId, UnconfirmedEntries};
 pub use reconnecting_connection::MAX_REDIRECTION_DELAY;
 pub use recovery::{MAX_RESTORED, Recovered, Recovery};
 pub use redis_store::RedisStore;
+pub use scan::{IssuedPage, UndecodableValue};
 pub use server_version::ServerVersion;
 pub use settle::{MAX_SETTLEMENTS, Settled, Settlement, SettlementOutcome};

@@ -38,6 +38,8 @@ pub struct OutboxEntry {
     pub id: OutboxId,
     /// The records of the issued coupons.
     pub records: Vec<IssuedRecord>,
+    /// How many records this version cannot decode. Their values are also in `couponIssued`, where they stay.
+    pub undecodable: usize,
 }
 
 /// A page of entries that Kafka has not confirmed.
@@ -45,7 +47,7 @@ pub struct OutboxEntry {
 pub struct UnconfirmedEntries {
     /// The entries.
     pub entries: Vec<OutboxEntry>,
-    /// The ids of entries that this version cannot parse. They stay in the outbox.
+    /// The ids of entries that no version writes: without the uid or the records. They stay in the outbox.
     pub undecodable: Vec<String>,
     /// The id of the last entry of the page, parsed or not, with which the next page is read. None: this was the last
     /// page.
@@ -169,8 +171,9 @@ fn parse_entry(
         return Err(invalid_value(operation, &format!("outbox entry {}", entry.id)));
     };
     let event_uid = parse_uid(operation, &uid)?;
-    let issued = parse_records(operation, &records)?.into_iter();
-    let records = issued.map(|issued| IssuedRecord { event_id: event.clone(), event_uid, issued }).collect();
+    let (issued, undecodable) = parse_records(&records);
+    let records =
+        issued.into_iter().map(|issued| IssuedRecord { event_id: event.clone(), event_uid, issued }).collect();
     let id = OutboxId { id: entry.id.as_str().into(), incarnation: incarnation.clone() };
-    Ok(OutboxEntry { id, records })
+    Ok(OutboxEntry { id, records, undecodable })
 }

@@ -1,4 +1,7 @@
 //! Reading all coupons of an event, page by page, also while it issues.
+//!
+//! # Guarantees
+//! A value that cannot be decoded does not hide the others: each is returned on its own.
 
 use std::collections::HashMap;
 
@@ -10,6 +13,35 @@ use crate::{
     redis_store::RedisStore,
 };
 
+const SCAN_ISSUED: &str = "cannot scan the issued coupons in Redis";
+const SCAN_QUEUE: &str = "cannot scan the queue in Redis";
+
+/// A value of `couponIssued` or `couponQueue` that this version does not write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UndecodableValue {
+    /// The field of `couponIssued`, which is the userId; None for `couponQueue`.
+    pub user: Option<String>,
+    /// The value.
+    pub value: String,
+}
+
+impl UndecodableValue {
+    fn into_error(self, operation: &'static str) -> RedisStoreError {
+        invalid_value(operation, &self.value)
+    }
+}
+
+/// Some entries of `couponIssued`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedPage {
+    /// The entries.
+    pub entries: Vec<IssuedEntry>,
+    /// The entries that cannot be decoded.
+    pub undecodable: Vec<UndecodableValue>,
+    /// The cursor of the next page; None: this was the last one.
+    pub next: Option<u64>,
+}
+
 /// How many entries are read at a time: Redis needs about a millisecond for a page, in which it serves no other client.
 const PAGE: isize = 2000;
 
@@ -19,25 +51,20 @@ impl RedisStore {
     pub async fn each_issued(
         &self,
         event: &EventName,
-        mut visit: impl FnMut(IssuedEntry),
+        mut visit: impl FnMut(Result<IssuedEntry, UndecodableValue>),
     ) -> Result<(), RedisStoreError> {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
-            let (page, next) = self.issued_page(event, at).await?;
-            page.into_iter().for_each(&mut visit);
+            let IssuedPage { entries, undecodable, next } = self.issued_page(event, at).await?;
+            entries.into_iter().map(Ok).chain(undecodable.into_iter().map(Err)).for_each(&mut visit);
             cursor = next;
         }
         Ok(())
     }
 
-    /// Returns some entries of `couponIssued`, about 2000, and the cursor of the next ones. The first cursor is 0. Over
-    /// all pages, an entry may be returned twice; see [`RedisStore::each_issued`].
-    pub async fn issued_page(
-        &self,
-        event: &EventName,
-        cursor: u64,
-    ) -> Result<(Vec<IssuedEntry>, Option<u64>), RedisStoreError> {
-        const OPERATION: &str = "cannot scan the issued coupons in Redis";
+    /// Returns some entries of `couponIssued`, about 2000. The first cursor is 0. Over all pages, an entry may be
+    /// returned twice; see [`RedisStore::each_issued`].
+    pub async fn issued_page(&self, event: &EventName, cursor: u64) -> Result<IssuedPage, RedisStoreError> {
         let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
             .arg(self.keys(event).issued)
             .arg(cursor)
@@ -45,19 +72,28 @@ impl RedisStore {
             .arg(PAGE)
             .query_async(&mut self.connection())
             .await
-            .map_err(self.failed(OPERATION))?;
-        let parse = |(user, entry): (String, String)| {
-            let user_id = user.try_into().map_err(|_| invalid_value(OPERATION, &entry))?;
-            IssuedEntry::parse(OPERATION, user_id, &entry)
-        };
-        Ok((page.into_iter().map(parse).collect::<Result<_, _>>()?, (next != 0).then_some(next)))
+            .map_err(self.failed(SCAN_ISSUED))?;
+        let mut decoded =
+            IssuedPage { entries: Vec::new(), undecodable: Vec::new(), next: (next != 0).then_some(next) };
+        for (user, value) in page {
+            match user.parse().ok().and_then(|user_id| IssuedEntry::from_value(user_id, &value)) {
+                Some(entry) => decoded.entries.push(entry),
+                None => decoded.undecodable.push(UndecodableValue { user: Some(user), value }),
+            }
+        }
+        Ok(decoded)
     }
 
-    /// Returns every entry of `couponIssued`; see [`RedisStore::each_issued`].
+    /// Returns every entry of `couponIssued`; see [`RedisStore::each_issued`]. Fails if one cannot be decoded.
     pub async fn scan_issued(&self, event: &EventName) -> Result<HashMap<UserId, IssuedEntry>, RedisStoreError> {
-        let mut all = HashMap::new();
-        self.each_issued(event, |entry| drop(all.insert(entry.issued.user_id.clone(), entry))).await?;
-        Ok(all)
+        let mut all = Ok(HashMap::new());
+        let visit = |entry: Result<IssuedEntry, UndecodableValue>| match (entry, &mut all) {
+            (Ok(entry), Ok(entries)) => drop(entries.insert(entry.issued.user_id.clone(), entry)),
+            (Err(undecodable), Ok(_)) => all = Err(undecodable),
+            (_, Err(_)) => {}
+        };
+        self.each_issued(event, visit).await?;
+        all.map_err(|undecodable| undecodable.into_error(SCAN_ISSUED))
     }
 
     /// Calls `visit` with the coupons of the queue, from the last to the first. Coupons are issued from the other end,
@@ -66,7 +102,7 @@ impl RedisStore {
     pub async fn each_available(
         &self,
         event: &EventName,
-        mut visit: impl FnMut(CouponCode, Discount),
+        mut visit: impl FnMut(Result<(CouponCode, Discount), UndecodableValue>),
     ) -> Result<(), RedisStoreError> {
         let mut last = -1;
         loop {
@@ -74,14 +110,12 @@ impl RedisStore {
             if page.is_empty() {
                 return Ok(());
             }
-            for (coupon, discount) in page.into_iter().rev() {
-                visit(coupon, discount);
-            }
+            page.into_iter().rev().for_each(&mut visit);
             last -= PAGE;
         }
     }
 
-    /// Returns the coupons of the queue in order. Exact only while nothing is issued.
+    /// Returns the coupons of the queue in order. Exact only while nothing is issued. Fails if one cannot be decoded.
     pub async fn scan_queue(&self, event: &EventName) -> Result<Vec<(CouponCode, Discount)>, RedisStoreError> {
         let mut all = Vec::new();
         loop {
@@ -90,7 +124,9 @@ impl RedisStore {
             if page.is_empty() {
                 return Ok(all);
             }
-            all.extend(page);
+            for item in page {
+                all.push(item.map_err(|undecodable| undecodable.into_error(SCAN_QUEUE))?);
+            }
         }
     }
 
@@ -99,16 +135,16 @@ impl RedisStore {
         event: &EventName,
         from: isize,
         to: isize,
-    ) -> Result<Vec<(CouponCode, Discount)>, RedisStoreError> {
-        const OPERATION: &str = "cannot scan the queue in Redis";
+    ) -> Result<Vec<Result<(CouponCode, Discount), UndecodableValue>>, RedisStoreError> {
         let page: Vec<String> = redis::cmd("LRANGE")
             .arg(self.keys(event).queue)
             .arg(from)
             .arg(to)
             .query_async(&mut self.connection())
             .await
-            .map_err(self.failed(OPERATION))?;
-        page.iter().map(|item| parse_item(item).ok_or_else(|| invalid_value(OPERATION, item))).collect()
+            .map_err(self.failed(SCAN_QUEUE))?;
+        let decode = |value: String| parse_item(&value).ok_or(UndecodableValue { user: None, value });
+        Ok(page.into_iter().map(decode).collect())
     }
 
     /// Returns the entries of these users, in their order.
@@ -116,7 +152,7 @@ impl RedisStore {
         &self,
         event: &EventName,
         users: &[UserId],
-    ) -> Result<Vec<Option<IssuedEntry>>, RedisStoreError> {
+    ) -> Result<Vec<Option<Result<IssuedEntry, UndecodableValue>>>, RedisStoreError> {
         const OPERATION: &str = "cannot look up users in Redis";
         let key = self.keys(event).issued;
         let mut all = Vec::with_capacity(users.len());
@@ -129,7 +165,11 @@ impl RedisStore {
             let entries: Vec<Option<String>> =
                 command.query_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
             for (user, entry) in page.iter().zip(entries) {
-                all.push(entry.map(|entry| IssuedEntry::parse(OPERATION, user.clone(), &entry)).transpose()?);
+                let decode = |value: String| {
+                    IssuedEntry::from_value(user.clone(), &value)
+                        .ok_or_else(|| UndecodableValue { user: Some(user.to_string()), value })
+                };
+                all.push(entry.map(decode));
             }
         }
         Ok(all)

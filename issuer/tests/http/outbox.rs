@@ -220,6 +220,22 @@ async fn undecodable_outbox_entries_do_not_block_the_sweeper() {
     assert!(log.contains("broken-0") && log.contains("cannot decode outbox entries"), "{log}");
 }
 
+/// A value of the queue that cannot be decoded is issued with others, by an issuer that crashes then.
+#[tokio::test]
+async fn undecodable_record_does_not_hold_back_the_others_of_its_entry() {
+    let world = World::shared().await.open(100).await;
+    redis(&world, &format!("LSET {}couponQueue:{{summer}} 3 what", world.prefix));
+    let users: Vec<_> = (0..10).map(|i| format!("user-{i}").parse().unwrap()).collect();
+    world.stock.issue(&world.event, &users).await.unwrap().unwrap();
+
+    let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
+    assert_eq!(world.users_in_kafka(9).await.len(), 9);
+    until("the outbox is empty", async || world.stock.observe(&world.event).await.unwrap().unwrap().outbox == 0).await;
+    assert!(issuer.metrics().await.contains("couponry_issuer_undecodable_records_total 1"));
+    assert!(issuer.running.log().contains("cannot decode records of an outbox entry"));
+    assert_eq!(issuer.issue("user-3").await.status, StatusCode::SERVICE_UNAVAILABLE, "its value stays in couponIssued");
+}
+
 /// Sends a command to Redis as a foreign client.
 fn redis(world: &World, command: &str) {
     let mut stream = TcpStream::connect(world.redis.trim_start_matches("redis://")).unwrap();

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use couponry_domain::{Discount, IssuedCoupon, UserId, code::CouponCode};
-use couponry_redis::Status;
+use couponry_redis::{Status, UndecodableValue};
 
 use crate::{
     discrepancy::{Discrepancy, Place},
@@ -30,6 +30,7 @@ const IN_REDIS: u8 = 2;
 pub(crate) struct Comparison {
     generated: FingerprintSet,
     recorded: FingerprintSet,
+    undecodable: HashSet<UndecodableValue>,
     pub(crate) counts: Counts,
     /// Certain discrepancies.
     pub(crate) discrepancies: Discrepancies,
@@ -175,6 +176,15 @@ impl Comparison {
                 });
             }
             Some(_) => {}
+        }
+    }
+
+    /// Adds a value in Redis that cannot be decoded. A scan may return an entry more than once.
+    pub(crate) fn add_undecodable(&mut self, value: UndecodableValue) {
+        if self.undecodable.len() == MAX_SUSPECTS {
+            self.suspects.unchecked += 1;
+        } else if self.undecodable.insert(value.clone()) {
+            self.discrepancies.add(Discrepancy::Undecodable(value));
         }
     }
 

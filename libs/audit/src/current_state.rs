@@ -35,7 +35,8 @@ impl CurrentState {
         let users: Vec<UserId> = suspects.clone().map(|issued| issued.user_id.clone()).collect();
         let codes: Vec<CouponCode> = suspects.map(|issued| issued.coupon.clone()).collect();
         let entries = if is_in_redis { stores.stock.issued_to(name, &users).await? } else { Vec::new() };
-        let entries = entries.into_iter().flatten().map(|entry| (entry.issued.user_id.clone(), entry)).collect();
+        let entries =
+            entries.into_iter().flatten().flatten().map(|entry| (entry.issued.user_id.clone(), entry)).collect();
         let issuances = stores.database.find_issuances(uid, &users, &codes).await?;
         let recorded: Vec<IssuedCoupon> = issuances.into_iter().map(|issuance| issuance.issued).collect();
         Ok(Self {

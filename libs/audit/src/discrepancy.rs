@@ -3,7 +3,7 @@
 use std::fmt;
 
 use couponry_domain::{Discount, IssuedCoupon, UserId, Uuid, code::CouponCode};
-use couponry_redis::Status;
+use couponry_redis::{Status, UndecodableValue};
 use serde::{Serialize, Serializer};
 
 /// Where a coupon was found.
@@ -129,6 +129,8 @@ pub enum Discrepancy {
         /// The coupon.
         coupon: CouponCode,
     },
+    /// A value of `couponIssued` or `couponQueue` that Couponry does not write. Its coupon is reported as missing.
+    Undecodable(UndecodableValue),
     /// A coupon was loaded into Redis, but is neither available nor issued nor voided.
     Missing {
         /// The coupon.
@@ -157,6 +159,7 @@ impl Discrepancy {
             Self::WrongDiscount { .. } => "wrongDiscount",
             Self::AvailableAndIssued { .. } => "availableAndIssued",
             Self::AvailableTwice { .. } => "availableTwice",
+            Self::Undecodable(_) => "undecodable",
             Self::Missing { .. } => "missing",
         }
     }
@@ -240,6 +243,12 @@ impl fmt::Display for Discrepancy {
                 write!(f, "coupon {coupon} is issued to {user} in Redis, and still in the queue")
             }
             Self::AvailableTwice { coupon } => write!(f, "coupon {coupon} is in the Redis queue more than once"),
+            Self::Undecodable(UndecodableValue { user: Some(user), value }) => {
+                write!(f, "the entry of {user:?} in couponIssued in Redis cannot be decoded: {value:?}")
+            }
+            Self::Undecodable(UndecodableValue { user: None, value }) => {
+                write!(f, "a value of couponQueue in Redis cannot be decoded: {value:?}")
+            }
             Self::Missing { coupon } => {
                 write!(f, "coupon {coupon} was loaded into Redis, but is neither available, issued nor voided there")
             }

@@ -193,7 +193,8 @@ impl Recheck<'_> {
         if coupons.is_empty() {
             return Ok(holders);
         }
-        let visit = |IssuedEntry { issued, status }| {
+        let visit = |entry| {
+            let Ok(IssuedEntry { issued, status }) = entry else { return };
             if status != Status::Cancelled && coupons.contains(&issued.coupon) {
                 holders.entry(issued.coupon).or_default().insert(issued.user_id);
             }
@@ -216,7 +217,8 @@ impl Recheck<'_> {
         if counts.is_empty() {
             return Ok(counts);
         }
-        let visit = |coupon, discount| {
+        let visit = |item| {
+            let Ok((coupon, discount)) = item else { return };
             if let Some((expected, times)) = counts.get_mut(&coupon)
                 && *expected == discount
             {

@@ -7,7 +7,7 @@ use couponry_domain::{
 };
 use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, TopicReader};
 use couponry_postgres::{Database, DatabaseError, Operation, StoredEvent};
-use couponry_redis::{Observed, RedisStore};
+use couponry_redis::{IssuedEntry, Observed, RedisStore};
 use futures::TryStreamExt as _;
 
 use crate::{comparison::Comparison, discrepancy::Discrepancy, error::AuditError};
@@ -119,8 +119,16 @@ impl Stores {
         comparison: &mut Comparison,
     ) -> Result<Option<Observed>, AuditError> {
         let Some(before) = self.observe(&event.name, event.uid).await? else { return Ok(None) };
-        self.stock.each_available(&event.name, |coupon, discount| comparison.add_available(coupon, discount)).await?;
-        self.stock.each_issued(&event.name, |entry| comparison.add_issued(entry.issued, entry.status)).await?;
+        let visit = |item| match item {
+            Ok((coupon, discount)) => comparison.add_available(coupon, discount),
+            Err(undecodable) => comparison.add_undecodable(undecodable),
+        };
+        self.stock.each_available(&event.name, visit).await?;
+        let visit = |entry| match entry {
+            Ok(IssuedEntry { issued, status }) => comparison.add_issued(issued, status),
+            Err(undecodable) => comparison.add_undecodable(undecodable),
+        };
+        self.stock.each_issued(&event.name, visit).await?;
         // The event may have been replaced or retired in between.
         let after = self.observe(&event.name, event.uid).await?;
         Ok(after.map(|after| if after.retired.is_some() { after } else { before }))

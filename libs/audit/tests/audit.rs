@@ -321,3 +321,24 @@ async fn audit_of_unknown_event_returns_error_with_other_uids() {
     let error = fixture.stores.audit(&fixture.event, Uuid::nil(), Duration::ZERO).await.unwrap_err().to_string();
     assert!(error.contains(&format!("other events with this name: {}", fixture.uid)), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_reports_undecodable_values_and_everything_else() {
+    let fixture = Fixture::recorded().await;
+    let [one, two] = [0, 1].map(|at| &fixture.records[at].issued);
+    redis(&["HSET", &fixture.key("Issued"), one.user_id.as_str(), "what"]);
+    redis(&["HDEL", &fixture.key("Issued"), two.user_id.as_str()]);
+    redis(&["LSET", &fixture.key("Queue"), "5", "\u{1b}who"]);
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["missing", "notInRedis", "undecodable"], "{messages}");
+    for part in [
+        format!("the entry of {:?} in couponIssued in Redis cannot be decoded: \"what\"", one.user_id.as_str()),
+        r#"a value of couponQueue in Redis cannot be decoded: "\u{1b}who""#.to_owned(),
+        format!("coupon {} is issued to {} in Postgres, but Redis has no", two.coupon, two.user_id),
+    ] {
+        assert!(messages.contains(&part), "{part:?} is missing in\n{messages}");
+    }
+    let report = fixture.audit().await;
+    assert_eq!(report.discrepancies.counts["undecodable"], 2, "{messages}");
+    assert_eq!(report.discrepancies.counts["notInRedis"], 1, "{messages}");
+}

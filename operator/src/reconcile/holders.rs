@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use couponry_domain::{IssuedCoupon, UserId, code::CouponCode};
 use couponry_postgres::{Issuance, StoredEvent};
-use couponry_redis::{IssuedEntry, Settlement, SettlementOutcome, Status};
+use couponry_redis::{IssuedEntry, IssuedPage, Settlement, SettlementOutcome, Status};
 
 use crate::{
     context::Context,
@@ -41,12 +41,14 @@ pub(super) struct Repaired {
     pub(super) recorded: u64,
     /// Not recordable: the user has another coupon in Postgres, the coupon another user, or it does not exist.
     pub(super) conflicting: u64,
+    /// Entries of Redis that cannot be decoded.
+    pub(super) undecodable: u64,
 }
 
 impl Repaired {
     /// For logs and Kubernetes Events.
     pub(super) fn describe(self) -> String {
-        let Self { resent, recorded, conflicting } = self;
+        let Self { resent, recorded, conflicting, undecodable } = self;
         let mut parts = Vec::new();
         if resent > 0 {
             parts.push(format!("{resent} were sent to Kafka again"));
@@ -59,6 +61,9 @@ impl Repaired {
                 "{conflicting} cannot be recorded, because Postgres has another coupon for the user, another user for the \
                  coupon, or no such coupon"
             ));
+        }
+        if undecodable > 0 {
+            parts.push(format!("{undecodable} entries of couponIssued in Redis cannot be decoded"));
         }
         parts.join(", ")
     }
@@ -75,7 +80,8 @@ pub(super) async fn record_holders(
     let mut repaired = Repaired::default();
     let mut cursor = Some(0);
     while let Some(at) = cursor.filter(|_| repaired.resent < MAX_RESENT) {
-        let (mut entries, next) = context.stock.issued_page(&desired.name, at).await?;
+        let IssuedPage { mut entries, undecodable, next } = context.stock.issued_page(&desired.name, at).await?;
+        repaired.undecodable += undecodable.len() as u64;
         entries.retain(|entry| entry.status != Status::Cancelled);
         let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
         let recorded = context.database.find_issuances(stored.uid, &users, &[]).await?;
@@ -109,6 +115,7 @@ pub(super) async fn record_holders(
     }
     context.metrics.issuances_resent.inc_by(repaired.resent);
     context.metrics.issuances_recorded_again.inc_by(repaired.recorded);
+    context.metrics.issuances_undecodable.inc_by(repaired.undecodable);
     Ok(Some(repaired))
 }
 

@@ -13,8 +13,8 @@
 //! Redis that was observed at the start, by its replication id, is marked as verified.
 //!
 //! The number of rounds is bounded: at most issued / [`MAX_RESENT`] (rounded up) per drain; a restart of the operator
-//! begins a new drain. Holders whose issuance cannot be recorded do not delay the others: the recovery then uses what
-//! Postgres has.
+//! begins a new drain. Holders whose issuance cannot be recorded, or whose entry cannot be decoded, do not delay the
+//! others: the recovery then uses what Postgres has.
 
 use std::time::Instant;
 
@@ -62,7 +62,7 @@ pub(super) async fn recover(
             context.drains.count_resend(in_redis.uid);
             return Ok(());
         }
-        conflicting = repaired.conflicting;
+        conflicting = repaired.conflicting + repaired.undecodable;
     }
 
     let Some((recovery, issued_at_min)) = begin(in_redis, desired, &mut stored, context, false).await? else {
@@ -111,9 +111,9 @@ pub(super) async fn repair(
 }
 
 async fn report_repair(repaired: Repaired, writer: &StatusWriter<'_>) {
-    let Repaired { resent, recorded, conflicting } = repaired;
-    tracing::warn!(resent, recorded, conflicting, "issuances were missing in Postgres");
-    let advice = if conflicting > 0 { " Compare the stores with `kubectl couponry audit`." } else { "" };
+    let Repaired { resent, recorded, conflicting, undecodable } = repaired;
+    tracing::warn!(resent, recorded, conflicting, undecodable, "issuances were missing in Postgres");
+    let advice = if conflicting + undecodable > 0 { " Compare the stores with `kubectl couponry audit`." } else { "" };
     let note = format!("Issuances were missing in Postgres: {}.{advice}", repaired.describe());
     writer.publish_warning(ISSUANCES_REPAIRED, note).await;
 }

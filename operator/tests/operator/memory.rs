@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use couponry_domain::{EventName, IssuedRecord};
-use couponry_redis::{IssuedEntry, Settlement, SettlementOutcome};
+use couponry_redis::{IssuedEntry, IssuedPage, Settlement, SettlementOutcome};
 use couponry_testbed::{Redis, Running, ports};
 
 use crate::{
@@ -60,7 +60,7 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
     let unrecorded = format!("user-{}", HOLDERS - 1);
     let mut cursor = Some(0);
     while let Some(at) = cursor {
-        let (mut page, next) = world.stock.issued_page(&event, at).await?;
+        let IssuedPage { entries: mut page, next, .. } = world.stock.issued_page(&event, at).await?;
         cursor = next;
         page.retain(|entry| entry.issued.user_id.as_str() != unrecorded);
         let (mut records, mut settlements) = (Vec::new(), Vec::new());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use couponry_domain::{EventName, Gate};
-use couponry_testbed::{Kafka, Redis, ports, redis::command};
+use couponry_testbed::{Kafka, Redis, http, ports, redis::command};
 
 use crate::{
     redis_installation::{Installation, Received, request_until_received, spec},
@@ -141,6 +141,32 @@ async fn redis_wiped_with_acknowledge_redis_loses_only_unsent_coupons() -> Resul
     assert_eq!(recorded.len(), 150);
     assert_eq!(recorded.values().collect::<BTreeSet<_>>().len(), 150);
     installation.check(&safe, 1000).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_with_undecodable_values_ends() -> Result<()> {
+    let installation = Installation::start(50, "Redis", None).await?;
+    let mut received = Received::new();
+    let ports = installation.ports();
+    installation.consumer.pause()?;
+    for user in 0..10 {
+        received.entry(user).or_default().insert(request_until_received(&ports, user).await?);
+    }
+    let world = &installation.world;
+    world.redis(&["HSET", &world.key("couponIssued", "event"), "user-3", "what"])?;
+    world.redis(&["LSET", &world.key("couponQueue", "event"), "0", "what"])?;
+    installation.redis.kill9()?;
+    installation.redis.restart()?;
+    installation.wait_unverified().await?;
+    installation.consumer.resume()?;
+    installation.wait_recovered().await?;
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 50).await?;
+    let reasons = world.kube_event_reasons("event").await?;
+    ensure!(reasons.iter().any(|reason| reason == "IssuancesRepaired"), "{reasons:?}");
+    let (_, metrics) = http::get(installation.operator_port, "/metrics").context("no metrics")?;
+    ensure!(metrics.contains("couponry_operator_issuances_undecodable_total 1"), "{metrics}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{Event, mark_verified, users};
 use couponry_domain::Uuid;
-use couponry_redis::{FencedWrite, OutboxEntry, UnconfirmedEntries};
+use couponry_redis::{FencedWrite, OutboxEntry, UnconfirmedEntries, UndecodableValue};
 
 #[tokio::test]
 async fn entries_stay_in_outbox_until_confirmed() {
@@ -149,4 +149,37 @@ async fn event_missing_in_set_of_events_is_listed_again() {
     assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
     assert!(!event.stock.ensure_listed(&event.id).await.unwrap(), "the event does not exist");
     assert_eq!(event.stock.events().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn undecodable_values_do_not_hide_others() {
+    let event = Event::open(20).await;
+    let key = |kind: &str| outbox(&event).replace("couponOutbox", kind);
+    let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    redis::cmd("LSET").arg(key("couponQueue")).arg(3).arg("what").exec(&mut admin).unwrap();
+    redis::cmd("LSET").arg(key("couponQueue")).arg(15).arg("who").exec(&mut admin).unwrap();
+    let issued = issue(&event, 0..10).await;
+    assert_eq!((issued.records.len(), issued.undecodable), (9, 1));
+    let listed = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
+    assert_eq!((listed.entries, listed.undecodable.len()), (vec![issued], 0));
+
+    let page = event.stock.issued_page(&event.id, 0).await.unwrap();
+    let user = users(3..4).remove(0);
+    assert_eq!((page.entries.len(), page.undecodable.len(), page.next), (9, 1, None));
+    assert_eq!(page.undecodable[0].user.as_deref(), Some(user.as_str()));
+    assert!(page.undecodable[0].value.starts_with("what:"), "{:?}", page.undecodable);
+    let entries = event.stock.issued_to(&event.id, &users(2..4)).await.unwrap();
+    assert!(matches!(&entries[..], [Some(Ok(_)), Some(Err(_))]), "{entries:?}");
+    let (mut available, mut undecodable) = (0, Vec::new());
+    let visit = |item| match item {
+        Ok(_) => available += 1,
+        Err(UndecodableValue { user, value }) => undecodable.push((user, value)),
+    };
+    event.stock.each_available(&event.id, visit).await.unwrap();
+    assert_eq!((available, undecodable), (9, vec![(None, "who".to_owned())]));
+    for error in
+        [event.stock.scan_issued(&event.id).await.unwrap_err(), event.stock.scan_queue(&event.id).await.unwrap_err()]
+    {
+        assert!(error.to_string().contains("Redis contains the invalid value"), "{error}");
+    }
 }

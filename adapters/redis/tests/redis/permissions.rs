@@ -59,7 +59,7 @@ pub(crate) async fn run_event(stock: &RedisStore, name: &str) {
     );
     let queue: HashSet<_> = stock.scan_queue(&id).await.unwrap().into_iter().map(|(code, _)| code).collect();
     let mut available = HashSet::new();
-    stock.each_available(&id, |code, _| available.extend([code])).await.unwrap();
+    stock.each_available(&id, |item| available.extend(item.map(|(code, _)| code))).await.unwrap();
     assert_eq!((queue.len(), available), (8, queue));
     assert_eq!(stock.scan_issued(&id).await.unwrap().len(), 3);
     assert_eq!(stock.issued_to(&id, &three).await.unwrap().len(), 3);
