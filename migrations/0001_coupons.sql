@@ -30,7 +30,7 @@ CREATE TABLE coupon_event (
     opened_at   timestamptz,
     -- Whether coupons may have been issued: then the opening is never unset. Otherwise the event waits for its start.
     is_opening_final boolean NOT NULL DEFAULT false,
-    -- How often an opening was recorded. A withdrawal carries this number, so that a late one has no effect.
+    -- How often an opening was stored. A withdrawal carries this number, so that a late one has no effect.
     openings    integer NOT NULL DEFAULT 0,
     -- The generation of the applied manifest. A stale operator that has read an older one changes nothing.
     generation  bigint NOT NULL,

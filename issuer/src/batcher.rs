@@ -172,7 +172,7 @@ impl Batcher {
         match self.stock.issue(event, users).await {
             Ok(Some(reply)) => {
                 couponry_failpoint::crash("issuer.after-lua");
-                self.recent_events.record(event);
+                self.recent_events.note(event);
                 self.answer(event, answers, reply);
                 Some(true)
             }
@@ -203,7 +203,7 @@ impl Batcher {
                 let _ = answer.send(IssueResult::Decided(outcome));
             }
             if let Some(entry) = outbox {
-                drop(self.relay.publish(event, entry));
+                drop(self.relay.send_entry(event, entry));
             }
             return;
         }
@@ -211,33 +211,33 @@ impl Batcher {
             .iter()
             .filter_map(|outcome| if let IssueOutcome::Issued(issued) = outcome { Some(&issued.coupon) } else { None })
             .collect();
-        let (confirmations, republished): (Vec<_>, Vec<_>) = outcomes
+        let (confirmations, resent): (Vec<_>, Vec<_>) = outcomes
             .iter()
             .map(|outcome| match outcome {
                 IssueOutcome::Issued(_) => (Confirmation::Batch, None),
                 // A second request of the same user in this batch: its record is in the batch.
                 IssueOutcome::Duplicate(entry) if issued.contains(&entry.issued.coupon) => (Confirmation::Batch, None),
-                IssueOutcome::Duplicate(entry) if self.relay.must_republish(acknowledge, event_uid, entry) => {
+                IssueOutcome::Duplicate(entry) if self.relay.must_resend(acknowledge, event_uid, entry) => {
                     let (event_id, issued) = (event.clone(), entry.issued.clone());
-                    (Confirmation::Republished, Some(IssuedRecord { event_id, event_uid, issued }))
+                    (Confirmation::Resent, Some(IssuedRecord { event_id, event_uid, issued }))
                 }
                 _ => (Confirmation::NotRequired, None),
             })
             .unzip();
-        let published = outbox.map(|entry| self.relay.publish_confirmed(event, entry));
-        let republished: Vec<_> = republished.into_iter().flatten().collect();
-        let republished = self.relay.republish(&republished);
+        let sent = outbox.map(|entry| self.relay.send_and_remember(event, entry));
+        let resent: Vec<_> = resent.into_iter().flatten().collect();
+        let resent = self.relay.resend(&resent);
         tokio::spawn(async move {
-            let published = match published {
-                Some(published) => published.await,
+            let sent = match sent {
+                Some(sent) => sent.await,
                 None => Ok(()),
             };
-            let republished = republished.await;
+            let resent = resent.await;
             for ((answer, outcome), confirmation) in answers.into_iter().zip(outcomes).zip(confirmations) {
                 let confirmed = match confirmation {
                     Confirmation::NotRequired => Ok(()),
-                    Confirmation::Batch => published,
-                    Confirmation::Republished => republished,
+                    Confirmation::Batch => sent,
+                    Confirmation::Resent => resent,
                 };
                 let _ = answer.send(confirmed.map_or(IssueResult::UnknownOutcome, |()| IssueResult::Decided(outcome)));
             }
@@ -251,8 +251,8 @@ enum Confirmation {
     NotRequired,
     /// The records of this batch.
     Batch,
-    /// The record of an earlier batch, which was published again.
-    Republished,
+    /// The record of an earlier batch, which was sent again.
+    Resent,
 }
 
 fn send_all(answers: Vec<oneshot::Sender<IssueResult>>, value: impl Fn() -> IssueResult) {

@@ -1,7 +1,7 @@
 //! Issues one coupon per user over HTTP.
 //!
 //! [`routes`] parses and authenticates a request, [`batcher`] issues coupons to many users in one call to Redis,
-//! [`relay`] publishes the issued records to Kafka, [`sweeper`] publishes the records of a crashed issuer.
+//! [`relay`] sends the issued records to Kafka, [`sweeper`] sends the records of a crashed issuer.
 
 mod batcher;
 mod client_ip;
@@ -77,7 +77,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     max_queued_requests: u32,
-    /// Age of an unconfirmed outbox entry after which another issuer publishes it to Kafka.
+    /// Age of an unconfirmed outbox entry after which another issuer sends it to Kafka.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     outbox_takeover_seconds: u32,
     /// Timeout for the body of a request; then the response is 408.
@@ -206,7 +206,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     time::sleep(drain).await;
     stop_accepting.cancel();
     endpoint.await.context("the HTTP server panicked")?;
-    // Entries that are not published by then stay in the outbox for another issuer.
+    // Entries that are not sent by then stay in the outbox for another issuer.
     let flushed = time::timeout(FLUSH_TIMEOUT, async {
         if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {
             tracing::warn!(
@@ -221,7 +221,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Ok(flushed) = flushed.await {
         flushed?;
     } else {
-        tracing::warn!(timeout = ?FLUSH_TIMEOUT, "shutdown before all records were published, they stay in the outbox");
+        tracing::warn!(timeout = ?FLUSH_TIMEOUT, "shutdown before all records were sent, they stay in the outbox");
     }
     stop_monitor.cancel();
     monitor.await.context("the monitoring endpoint panicked")?;

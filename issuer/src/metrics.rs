@@ -91,10 +91,10 @@ impl Metrics {
             "Issued records that Kafka did not confirm in time",
             records_unconfirmed,
         );
-        registry.register("outbox_taken_over", "Outbox entries published for another issuer", outbox_taken_over);
+        registry.register("outbox_taken_over", "Outbox entries sent for another issuer", outbox_taken_over);
         registry.register(
             "undecodable_records",
-            "Records of outbox entries that could not be decoded and were not published",
+            "Records of outbox entries that could not be decoded and were not sent",
             undecodable_records,
         );
         registry.register("outbox_in_flight", "Outbox entries sent to Kafka and not yet confirmed", outbox_in_flight);

@@ -12,14 +12,14 @@ use couponry_domain::EventName;
 /// How long an event counts as recent.
 const MAX_AGE: Duration = Duration::from_mins(1);
 
-/// When each event was last known to exist: the [`crate::sweeper`] records all events every few seconds, and
-/// each issue request its own. Only existing events are recorded, so clients cannot exhaust memory with made-up names.
+/// When each event was last known to exist: the [`crate::sweeper`] notes all events every few seconds, and
+/// each issue request its own. Only existing events are noted, so clients cannot exhaust memory with made-up names.
 #[derive(Default)]
 pub(crate) struct RecentEvents(Mutex<HashMap<EventName, Instant>>);
 
 impl RecentEvents {
     /// Records that the event exists.
-    pub(crate) fn record(&self, event: &EventName) {
+    pub(crate) fn note(&self, event: &EventName) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(event) {
             Some(last) => *last = Instant::now(),

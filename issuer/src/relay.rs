@@ -1,8 +1,8 @@
-//! Publishes outbox entries to Kafka.
+//! Sends outbox entries to Kafka.
 //!
 //! # Guarantees
 //! An entry is deleted from the outbox only after the broker has confirmed all of its records. After any earlier
-//! failure it stays in the outbox, and the [`crate::sweeper`] publishes it again.
+//! failure it stays in the outbox, and the [`crate::sweeper`] sends it again.
 
 mod confirmed_records;
 
@@ -37,7 +37,7 @@ const MAX_UNDELETED: usize = 100_000;
 #[error("Kafka has not confirmed the records")]
 pub(crate) struct Unconfirmed;
 
-/// Publishes issued records to Kafka. Clones share all state.
+/// Sends issued records to Kafka. Clones share all state.
 #[derive(Clone)]
 pub(crate) struct Relay {
     producer: Producer,
@@ -50,7 +50,7 @@ pub(crate) struct Relay {
 
 type Entry = (EventName, OutboxId);
 
-/// The entries that this issuer is publishing. The queue of the producer limits their number.
+/// The entries that this issuer is sending. The queue of the producer limits their number.
 struct InFlight {
     entries: Mutex<HashSet<Entry>>,
     count: watch::Sender<usize>,
@@ -81,15 +81,15 @@ impl Relay {
         Self { producer, in_flight, confirmed, in_flight_count, confirmed_records: Arc::default(), metrics }
     }
 
-    /// Whether this issuer is publishing the entry.
+    /// Whether this issuer is sending the entry.
     pub(crate) fn is_in_flight(&self, event: &EventName, id: &OutboxId) -> bool {
         self.in_flight.lock().contains(&(event.clone(), id.clone()))
     }
 
-    /// Publishes the records of an entry, and deletes the entry when all are confirmed. Records that cannot be decoded
-    /// are counted, and do not delay the others: no retry would publish them. Publishing begins before this
+    /// Sends the records of an entry, and deletes the entry when all are confirmed. Records that cannot be decoded
+    /// are counted, and do not delay the others: no retry would publish them. Sending begins before this
     /// returns and continues if the future is dropped.
-    pub(crate) fn publish(
+    pub(crate) fn send_entry(
         &self,
         event: &EventName,
         OutboxEntry { id, records, undecodable }: OutboxEntry,
@@ -102,12 +102,12 @@ impl Relay {
         self.in_flight.change(|entries| {
             entries.insert(entry.clone());
         });
-        let sent = self.send(&records);
+        let sent = self.send_records(&records);
         let relay = self.clone();
         let task = tokio::spawn(async move {
             let outcome = sent.await;
             match outcome {
-                // Remains in flight until it is deleted, so that the sweeper does not publish it again.
+                // Remains in flight until it is deleted, so that the sweeper does not send it again.
                 Ok(()) => drop(relay.confirmed.send(entry)),
                 Err(Unconfirmed) => relay.in_flight.change(|entries| {
                     entries.remove(&entry);
@@ -118,36 +118,36 @@ impl Relay {
         async move { task.await.unwrap_or(Err(Unconfirmed)) }
     }
 
-    /// Like [`Relay::publish`], for users who are answered after the confirmation. Remembers the records, because the
+    /// Like [`Relay::send_entry`], for users who are answered after the confirmation. Remembers the records, because the
     /// users may repeat their requests before the database has them.
-    pub(crate) fn publish_confirmed(
+    pub(crate) fn send_and_remember(
         &self,
         event: &EventName,
         entry: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let records: Vec<u64> = entry.records.iter().map(|record| self.confirmed_records.fingerprint(record)).collect();
-        let (published, confirmed) = (self.publish(event, entry), self.confirmed_records.clone());
-        async move { published.await.inspect(|()| confirmed.remember(records)) }
+        let (sent, confirmed) = (self.send_entry(event, entry), self.confirmed_records.clone());
+        async move { sent.await.inspect(|()| confirmed.remember(records)) }
     }
 
-    /// Whether [`Relay::republish`] is required before the coupon is returned to its holder: the event acknowledges
+    /// Whether [`Relay::resend`] is required before the coupon is returned to its holder: the event acknowledges
     /// after Kafka, and this issuer does not know of a confirmation.
-    pub(crate) fn must_republish(&self, acknowledge: Acknowledge, event: Uuid, entry: &IssuedEntry) -> bool {
+    pub(crate) fn must_resend(&self, acknowledge: Acknowledge, event: Uuid, entry: &IssuedEntry) -> bool {
         acknowledge == Acknowledge::Kafka
             && entry.status == Status::Pending
             && !self.confirmed_records.contains(self.confirmed_records.issuance_fingerprint(event, &entry.issued))
     }
 
-    /// Ensures that Kafka has these records by publishing them again: the issuer that issued the coupons may have
+    /// Ensures that Kafka has these records by sending them again: the issuer that issued the coupons may have
     /// crashed.
-    pub(crate) fn republish(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
-        let (sent, confirmed) = (self.send(records), self.confirmed_records.clone());
+    pub(crate) fn resend(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        let (sent, confirmed) = (self.send_records(records), self.confirmed_records.clone());
         let records: Vec<u64> = records.iter().map(|record| self.confirmed_records.fingerprint(record)).collect();
         async move { sent.await.inspect(|()| confirmed.remember(records)) }
     }
 
-    /// Publishes records that are or were in the outbox.
-    fn send(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+    /// Sends records that are or were in the outbox.
+    fn send_records(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         // Records that do not fit into the queue of the producer stay in the outbox.
         let deliveries = self.producer.send_batch(records);
         let metrics = self.metrics.clone();
@@ -220,7 +220,7 @@ async fn delete_confirmed(stock: RedisStore, mut receiver: mpsc::UnboundedReceiv
             retry_at = Instant::now() + DELETION_RETRY_INTERVAL;
             undeleted.extend(retained);
         }
-        // Harmless: they are published once more, and recording is idempotent.
+        // Harmless: they are sent once more, and recording is idempotent.
         let abandoned = undeleted.split_off(undeleted.len().min(MAX_UNDELETED));
         in_flight.change(|entries| {
             for entry in deleted.iter().chain(&abandoned) {

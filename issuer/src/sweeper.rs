@@ -1,14 +1,14 @@
-//! Publishes outbox entries that their issuer has not published: entries of a crashed issuer, entries of a call whose
+//! Sends outbox entries that their issuer has not sent: entries of a crashed issuer, entries of a call whose
 //! response was lost, and entries written during an outage of Kafka.
 //!
 //! Each second, the events that are marked as active are swept. In addition, one issuer at a time walks through all
 //! events slowly, and marks those in whose outbox it finds entries. So idle events cost almost nothing.
 //!
 //! # Guarantees
-//! Every entry older than `takeover_after` is published again until Kafka confirms it; while Redis is not verified,
+//! Every entry older than `takeover_after` is sent again until Kafka confirms it; while Redis is not verified,
 //! every entry is, because a recovery waits for an empty outbox. A lease is held by one issuer at a time, so an entry
-//! is usually published by at most one issuer besides the one that wrote it. An entry that cannot be decoded or
-//! published, and an event that cannot be swept, do not delay others.
+//! is usually sent by at most one issuer besides the one that wrote it. An entry that cannot be decoded or
+//! sent, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats
 //! The issuer that wrote the entry may also send it, if it is only slow. While Kafka does not respond, the lease holder
@@ -56,14 +56,14 @@ struct Walk {
     /// The events before this index have been reached.
     next: usize,
     /// Whether the previous round held the lease.
-    is_holder: bool,
+    is_lease_holder: bool,
 }
 
 impl Walk {
     /// The next events to read. A holder that has just acquired the lease reads all of them, because the previous one
     /// may have crashed.
     fn next_events(&mut self) -> Vec<EventName> {
-        if !std::mem::replace(&mut self.is_holder, true) {
+        if !std::mem::replace(&mut self.is_lease_holder, true) {
             self.next = 0;
             return self.events.clone();
         }
@@ -99,7 +99,7 @@ impl Sweeper {
         if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
             let listed: HashSet<EventName> = self.stock.events().await?.into_iter().collect();
             for event in &listed {
-                self.recent_events.record(event);
+                self.recent_events.note(event);
             }
             // Includes events that are missing in the list because Redis has lost it.
             walk.events = self.recent_events.names();
@@ -112,7 +112,7 @@ impl Sweeper {
             walk.listed_at = Some(Instant::now());
         }
         if !self.stock.acquire_sweep_all_lease(self.id, LEASE).await? {
-            walk.is_holder = false;
+            walk.is_lease_holder = false;
             return Ok(());
         }
         for event in walk.next_events() {
@@ -130,7 +130,7 @@ impl Sweeper {
 
     async fn sweep_active(&self, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
         for event in self.stock.active_events().await? {
-            self.recent_events.record(&event);
+            self.recent_events.note(&event);
             if let Err(error) = self.sweep(&event, shutdown).await {
                 tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
             }
@@ -150,20 +150,20 @@ impl Sweeper {
             if !page.undecodable.is_empty() {
                 tracing::error!(%event, entries = ?page.undecodable, "cannot decode outbox entries; they remain in the outbox");
             }
-            let (mut published, mut records) = (Vec::new(), 0);
+            let (mut sent, mut records) = (Vec::new(), 0);
             for entry in page.entries {
                 if !self.relay.is_in_flight(event, &entry.id) {
                     records += entry.records.len();
-                    published.push(self.relay.publish(event, entry));
+                    sent.push(self.relay.send_entry(event, entry));
                 }
             }
-            if published.is_empty() {
+            if sent.is_empty() {
                 continue;
             }
-            let count = published.len();
+            let count = sent.len();
             self.metrics.outbox_taken_over.inc_by(count as u64);
-            tracing::info!(%event, count, records, "publishing unconfirmed outbox entries");
-            if future::join_all(published).await.iter().all(Result::is_err) {
+            tracing::info!(%event, count, records, "sending unconfirmed outbox entries");
+            if future::join_all(sent).await.iter().all(Result::is_err) {
                 // Kafka is unavailable: the remaining entries are retried in the next sweep. A single failed entry does
                 // not delay others.
                 break;

@@ -107,7 +107,7 @@ async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Conte
     let (result, action) = match reconciled {
         Ok((result, action)) => {
             if result != ReconcileResult::Waiting {
-                context.transient.record_success(&uid);
+                context.transient.note_success(&uid);
             }
             (result, action)
         }
@@ -117,12 +117,12 @@ async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Conte
         // For an invalid object, Outdated may also mean that the API server rejects the write because of the invalid
         // field.
         Err(error) => {
-            let delay = context.transient.record_failure(&uid, error.max_retry_delay());
+            let delay = context.transient.note_failure(&uid, error.max_retry_delay());
             tracing::warn!(error = error_chain(&error), retry_in = ?delay, "reconciliation failed");
             (ReconcileResult::Error, Action::requeue(delay))
         }
     };
-    context.metrics.record_reconciliation(result, started.elapsed());
+    context.metrics.observe_reconciliation(result, started.elapsed());
     Ok(action)
 }
 

@@ -195,7 +195,7 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn record_reconciliation(&self, result: ReconcileResult, duration: Duration) {
+    pub(crate) fn observe_reconciliation(&self, result: ReconcileResult, duration: Duration) {
         self.reconciliations.get_or_create(&ResultLabels { result: result.label() }).inc();
         self.reconcile_duration.observe(duration.as_secs_f64());
     }

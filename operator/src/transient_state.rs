@@ -18,19 +18,19 @@ pub(crate) struct TransientState(Mutex<HashMap<String, EventState>>);
 struct EventState {
     consecutive_failures: u32,
     status_written_at: Option<Instant>,
-    drain_started_at: Option<Instant>,
+    deletion_started_at: Option<Instant>,
     imbalanced_since: Option<Instant>,
 }
 
 impl TransientState {
-    pub(crate) fn record_success(&self, uid: &str) {
+    pub(crate) fn note_success(&self, uid: &str) {
         if let Some(state) = self.lock().get_mut(uid) {
             state.consecutive_failures = 0;
         }
     }
 
     /// Returns the delay before the next attempt, at most `max_delay`.
-    pub(crate) fn record_failure(&self, uid: &str, max_delay: Duration) -> Duration {
+    pub(crate) fn note_failure(&self, uid: &str, max_delay: Duration) -> Duration {
         let mut all = self.lock();
         let state = all.entry(uid.to_owned()).or_default();
         let delay = FIRST_RETRY_DELAY * (1 << state.consecutive_failures.min(MAX_DOUBLINGS));
@@ -43,7 +43,7 @@ impl TransientState {
         self.lock().get(uid).is_some_and(|state| state.consecutive_failures > 0)
     }
 
-    pub(crate) fn record_status_write(&self, uid: &str) {
+    pub(crate) fn note_status_write(&self, uid: &str) {
         self.lock().entry(uid.to_owned()).or_default().status_written_at = Some(Instant::now());
     }
 
@@ -55,13 +55,13 @@ impl TransientState {
 
     /// Time since the first call for this event: how long its deletion has been waiting for issued coupons to be
     /// recorded.
-    pub(crate) fn drain_elapsed(&self, uid: &str) -> Duration {
-        self.lock().entry(uid.to_owned()).or_default().drain_started_at.get_or_insert_with(Instant::now).elapsed()
+    pub(crate) fn deletion_elapsed(&self, uid: &str) -> Duration {
+        self.lock().entry(uid.to_owned()).or_default().deletion_started_at.get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Records whether the counts of the stores differ, and returns for how long every observation has seen them
+    /// Notes whether the counts of the stores differ, and returns for how long every observation has seen them
     /// differ.
-    pub(crate) fn record_balance(&self, uid: &str, is_balanced: bool) -> Duration {
+    pub(crate) fn note_balance(&self, uid: &str, is_balanced: bool) -> Duration {
         let mut all = self.lock();
         if is_balanced {
             if let Some(state) = all.get_mut(uid) {
@@ -88,11 +88,11 @@ mod tests {
     #[test]
     fn retry_delay_doubles_up_to_the_limit() {
         let (state, max) = (TransientState::default(), Duration::from_secs(4));
-        let delays: Vec<_> = (0..7).map(|_| state.record_failure("x", max).as_millis()).collect();
+        let delays: Vec<_> = (0..7).map(|_| state.note_failure("x", max).as_millis()).collect();
         assert_eq!(delays, [250, 500, 1000, 2000, 4000, 4000, 4000]);
         assert!(state.has_failed("x"));
-        state.record_success("x");
+        state.note_success("x");
         assert!(!state.has_failed("x"));
-        assert_eq!(state.record_failure("x", max).as_millis(), 250);
+        assert_eq!(state.note_failure("x", max).as_millis(), 250);
     }
 }

@@ -38,7 +38,7 @@ impl Database {
     }
 
     /// Withdraws the opening that `stored` has. The caller ensures that the gate has not opened, and that it cannot
-    /// open before another opening is recorded.
+    /// open before another opening is stored.
     ///
     /// False: the opening is final, was withdrawn already or replaced by another one, the manifest has changed, or an
     /// issuance is recorded.

@@ -32,7 +32,7 @@ pub struct Observed {
     /// How many users have a coupon, or had when the event was retired.
     pub issued: u64,
     /// How many of the issued coupons are marked `COMPLETED`, which means that they are recorded.
-    pub completed: u64,
+    pub marked_recorded: u64,
     /// The number of entries that are marked `CANCEL`: their coupon could not be recorded.
     pub cancelled: u64,
     /// How many coupons are neither available nor issued: they were cancelled and not put back into the queue. At every
@@ -122,7 +122,7 @@ impl RedisStore {
             loaded: number("loaded")?,
             available,
             issued: entries.saturating_sub(cancelled),
-            completed: number("completed")?,
+            marked_recorded: number("completed")?,
             cancelled,
             voided: text("voided").parse().map_err(|_| invalid("voided"))?,
             retired,

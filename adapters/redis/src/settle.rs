@@ -47,7 +47,7 @@ pub enum SettlementOutcome {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Entries that are COMPLETED now.
-    pub completed: u64,
+    pub marked_recorded: u64,
     /// Entries that are CANCEL now.
     pub cancelled: u64,
     /// Coupons that were put back into the queue.
@@ -81,8 +81,8 @@ impl RedisStore {
                 .invoke_async(&mut self.connection())
                 .await
                 .map_err(self.failed("cannot settle issued coupons in Redis"))?;
-            let Some((completed, cancelled, requeued)) = counts else { return Ok(FencedWrite::Stale) };
-            sum.completed += completed;
+            let Some((marked_recorded, cancelled, requeued)) = counts else { return Ok(FencedWrite::Stale) };
+            sum.marked_recorded += marked_recorded;
             sum.cancelled += cancelled;
             sum.requeued += requeued;
         }

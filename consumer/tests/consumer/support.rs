@@ -206,7 +206,7 @@ impl World {
         assert!(self.holders().await == expected, "the records in Postgres differ from the issued coupons");
         let observed = self.stock.observe(&self.event).await.unwrap().unwrap();
         let count = records.len() as u64;
-        assert_eq!((observed.issued, observed.completed, observed.cancelled), (count, count, 0));
+        assert_eq!((observed.issued, observed.marked_recorded, observed.cancelled), (count, count, 0));
         assert_eq!(self.dead_letters().await, []);
     }
 }

@@ -70,9 +70,9 @@ pub(super) async fn user(
     let found = app.stock.lookup(&event, &user).await.map_err(read_failed)?;
     let Lookup { uid, acknowledge, is_retired, is_verified: _, entry } =
         app.verified(&event, found, |lookup| lookup.is_verified)?;
-    if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_republish(acknowledge, uid, entry)) {
+    if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {
         let (event_id, issued) = (event.clone(), entry.issued.clone());
-        let confirmed = app.relay.republish(&[IssuedRecord { event_id, event_uid: uid, issued }]);
+        let confirmed = app.relay.resend(&[IssuedRecord { event_id, event_uid: uid, issued }]);
         if !matches!(time::timeout(app.response_timeout, confirmed).await, Ok(Ok(()))) {
             return Err(unknown_outcome());
         }

@@ -95,7 +95,7 @@ async fn outcomes_without_a_coupon_return_200_with_their_reason() {
 }
 
 #[tokio::test]
-async fn two_issuers_issue_one_coupon_per_user_and_publish_all_records() {
+async fn two_issuers_issue_one_coupon_per_user_and_send_all_records() {
     let world = World::shared().await.open(300).await;
     let (one, two) = (world.ready_issuer(&[]).await, world.ready_issuer(&[]).await);
     let (mut answers, others) = tokio::join!(one.issue_all(0..200), two.issue_all(100..400));

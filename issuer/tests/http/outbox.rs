@@ -40,7 +40,7 @@ async fn outbox_of_killed_issuer_is_sent_by_another() {
 }
 
 #[tokio::test]
-async fn graceful_shutdown_publishes_all_records() {
+async fn graceful_shutdown_sends_all_records() {
     let world = World::shared().await.open(500).await;
     let issuer = world.ready_issuer(&[]).await;
     assert!(issuer.issue_all(0..500).await.iter().all(Answer::succeeded));
@@ -80,9 +80,9 @@ async fn issue_with_acknowledge_kafka_returns_503_until_confirmed() {
     assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 98, "one coupon per user");
 }
 
-/// A record that this issuer knows to be in Kafka is not published again.
+/// A record that this issuer knows to be in Kafka is not sent again.
 #[tokio::test]
-async fn repeated_issue_publishes_no_second_record() {
+async fn repeated_issue_sends_no_second_record() {
     let world = World::shared().await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "3600"]).await;
@@ -107,7 +107,7 @@ async fn lookup_with_acknowledge_kafka_returns_503_until_confirmed() {
     let kafka = Kafka::start().unwrap();
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
-    // Without the sweeper, the lookup itself must publish the record.
+    // Without the sweeper, the lookup itself must send the record.
     let issuer = world.ready_issuer(&["--response-timeout-seconds", "1", "--outbox-takeover-seconds", "3600"]).await;
     kafka.pause().unwrap();
     world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
@@ -125,7 +125,7 @@ async fn lookup_with_acknowledge_kafka_returns_503_until_confirmed() {
     );
 }
 
-/// The takeover would delete the entry only after it was published a second time.
+/// The takeover would delete the entry only after it was sent a second time.
 #[tokio::test]
 async fn failed_deletion_of_confirmed_entry_is_retried() {
     let server = Redis::start().unwrap();

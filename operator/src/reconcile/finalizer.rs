@@ -77,7 +77,7 @@ pub(crate) async fn cleanup(
         context.preloads.leave(uid);
         context.quiet.remove(uid);
         let drained = drain(&event, context, uid, &name).await;
-        let may_wait = context.transient.drain_elapsed(&key) < drain_timeout;
+        let may_wait = context.transient.deletion_elapsed(&key) < drain_timeout;
         match drained {
             Ok(backlog) if backlog.is_empty() => {}
             Ok(backlog) if may_wait => {
@@ -97,7 +97,7 @@ pub(crate) async fn cleanup(
             .await?;
         match remove_data(&event, context, uid, &name).await {
             Ok(()) => {}
-            Err(error) if context.transient.drain_elapsed(&key) >= drain_timeout => {
+            Err(error) if context.transient.deletion_elapsed(&key) >= drain_timeout => {
                 let rows = schedule_removal(&event, context, uid, &error).await;
                 publish_incomplete(&event, context, &format!("{}{rows}", error_chain(&error))).await;
             }

@@ -73,7 +73,7 @@ impl ObservedState {
 pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result<ObservedState, ReconcileError> {
     let Context { database, stock, .. } = context;
     let first = stock.observe(&desired.name).await?.filter(|first| first.uid == desired.uid);
-    let marked_recorded = first.map_or(0, |first| first.completed);
+    let marked_recorded = first.map_or(0, |first| first.marked_recorded);
     let recorded = database.recorded_count(desired.uid).await?;
     let mut redis = stock.observe(&desired.name).await?;
     let stored = database.event(desired.uid).await?;

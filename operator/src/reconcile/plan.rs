@@ -56,7 +56,7 @@ fn is_retirement_due(desired: &DesiredState, observed: &ObservedState) -> bool {
         _ => false,
     };
     let is_recorded =
-        in_redis.outbox == 0 && in_redis.completed >= in_redis.issued && observed.recorded >= in_redis.issued;
+        in_redis.outbox == 0 && in_redis.marked_recorded >= in_redis.issued && observed.recorded >= in_redis.issued;
     is_over
         && is_recorded
         && in_redis.retired.is_none()
@@ -181,7 +181,7 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
     Plan::Apply(Step::RemovePredecessor(uid))
 }
 
-/// No opening is recorded, so no coupon can have been issued.
+/// No opening is stored, so no coupon can have been issued.
 fn before_opening(
     desired: &DesiredState,
     stored: &StoredEvent,

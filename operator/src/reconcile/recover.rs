@@ -125,7 +125,7 @@ async fn report_repair(repaired: Repaired, writer: &StatusWriter<'_>) {
 /// would receive `NOT_STARTED` until the rest is loaded.
 fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
     let accounted = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
-    redis.completed == redis.issued
+    redis.marked_recorded == redis.issued
         && redis.issued == recorded
         && accounted == i128::from(redis.loaded)
         && redis.loaded <= stored.generated()

@@ -71,7 +71,7 @@ impl<'a> StatusWriter<'a> {
     pub(super) fn check_balance(&mut self, desired: &DesiredState, observed: &ObservedState) -> bool {
         self.observed_imbalance = Balance::of(desired, observed).and_then(|balance| balance.imbalance());
         let is_balanced = self.observed_imbalance.is_none();
-        let duration = self.context.transient.record_balance(&desired.uid.to_string(), is_balanced);
+        let duration = self.context.transient.note_balance(&desired.uid.to_string(), is_balanced);
         let old = self.event.status.as_ref().and_then(|status| status.condition(condition::BALANCED));
         // A reported imbalance stays reported until it is resolved, even if another operator reported it.
         let is_reported = old.is_some_and(|old| old.status == "False");
@@ -182,7 +182,7 @@ impl<'a> StatusWriter<'a> {
         };
         let written = written.map_err(|error| ReconcileError::kubernetes("write the status", error))?;
         self.replace_event(written, Some(new.clone()));
-        self.context.transient.record_status_write(&uid);
+        self.context.transient.note_status_write(&uid);
         let transitions = kube_events::transitions(old, &new, self.event.spec.end_time.as_ref());
         kube_events::publish(&self.context.recorder, &self.event, &transitions).await;
         Ok(())

@@ -41,7 +41,7 @@ pub(super) fn interval(in_redis: &Observed, recorded: u64) -> Duration {
 
 /// Whether everything that was issued is recorded, and marked `COMPLETED` in Redis.
 pub(super) fn is_recorded(in_redis: &Observed, recorded: u64) -> bool {
-    in_redis.outbox == 0 && in_redis.completed >= in_redis.issued && recorded >= in_redis.issued
+    in_redis.outbox == 0 && in_redis.marked_recorded >= in_redis.issued && recorded >= in_redis.issued
 }
 
 /// When the state of the event changes by itself (milliseconds since the Unix epoch). `retire_at`: when its coupons are

@@ -129,7 +129,10 @@ impl Installation {
         wait_until("everything is recorded", async || {
             let Some(redis) = self.world.stock.observe(&event).await? else { return Ok(false) };
             let recorded = self.world.database.recorded_count(uid).await?;
-            Ok(redis.is_verified && redis.outbox == 0 && redis.completed == redis.issued && redis.issued == recorded)
+            Ok(redis.is_verified
+                && redis.outbox == 0
+                && redis.marked_recorded == redis.issued
+                && redis.issued == recorded)
         })
         .await?;
         let issuances: Vec<_> = self.world.database.stream_issuances(uid).try_collect().await?;

@@ -12,7 +12,7 @@ use couponry_domain::{Discount, EventName};
 use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, Report};
 use couponry_loadgen::history;
 use couponry_loadgen::outcome::OutcomeKind;
-use couponry_loadgen::readers::{Backlog, Stores};
+use couponry_loadgen::readers::{EventCounts, Stores};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -96,7 +96,7 @@ fn counts(input: &CheckInput, report: &Report, recorded_after: Duration) -> serd
         *attempts.entry(OutcomeKind::from(&attempt.outcome).name()).or_default() += 1;
     }
     let mut violations: BTreeMap<&str, u64> = BTreeMap::new();
-    for result in report.results.iter().filter(|result| result.category != Category::Recovered) {
+    for result in report.results.iter().filter(|result| result.category != Category::UnknownOutcome) {
         *violations.entry(result.category.name()).or_default() += result.violations;
     }
     let recorded_after = recorded_after.as_secs_f64();
@@ -110,19 +110,19 @@ async fn wait_recorded(stores: &Stores, event: &EventName, timeout: Duration) ->
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    let display = |Backlog { issued, recorded, completed, outbox, is_verified }| {
+    let display = |EventCounts { issued, recorded, marked_recorded, outbox, is_verified }| {
         bar.set_length(issued);
-        bar.set_position(recorded.min(completed));
+        bar.set_position(recorded.min(marked_recorded));
         bar.set_message(match outbox {
             _ if !is_verified => "Redis is not verified".to_owned(),
             0 => String::new(),
             _ => format!("{} outbox entries", HumanCount(outbox)),
         });
     };
-    let backlog = stores.wait_recorded(event, timeout, display).await?;
+    let counts = stores.wait_recorded(event, timeout, display).await?;
     bar.finish_and_clear();
-    let state = if backlog.is_empty() { "all issuances are recorded" } else { "NOT all issuances are recorded" };
-    println!("{state}: {} issued, {} recorded", HumanCount(backlog.issued), HumanCount(backlog.recorded));
+    let state = if counts.is_recorded() { "all issuances are recorded" } else { "NOT all issuances are recorded" };
+    println!("{state}: {} issued, {} recorded", HumanCount(counts.issued), HumanCount(counts.recorded));
     Ok(())
 }
 

@@ -26,24 +26,24 @@ pub struct Stores {
 
 /// How far an event has moved from Redis to Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
+pub struct EventCounts {
     /// Number of coupons issued by Redis.
     pub issued: u64,
     /// Number of issuances recorded in Postgres.
     pub recorded: u64,
     /// Number of issuances which Redis has marked as recorded.
-    pub completed: u64,
+    pub marked_recorded: u64,
     /// Number of outbox entries.
     pub outbox: u64,
     /// Whether Redis is verified: known to have lost nothing.
     pub is_verified: bool,
 }
 
-impl Backlog {
+impl EventCounts {
     /// Whether everything is recorded.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.is_verified && self.recorded == self.issued && self.completed == self.issued && self.outbox == 0
+    pub fn is_recorded(&self) -> bool {
+        self.is_verified && self.recorded == self.issued && self.marked_recorded == self.issued && self.outbox == 0
     }
 }
 
@@ -66,27 +66,27 @@ impl Stores {
         Ok(self.observe(event).await?.uid)
     }
 
-    /// The event's backlog.
-    pub async fn backlog(&self, event: &EventName) -> Result<Backlog> {
+    /// The event's counts.
+    pub async fn counts(&self, event: &EventName) -> Result<EventCounts> {
         let observed = self.observe(event).await?;
         let recorded = self.database.recorded_count(observed.uid).await?;
-        let Observed { issued, completed, outbox, is_verified, .. } = observed;
-        Ok(Backlog { issued, recorded, completed, outbox, is_verified })
+        let Observed { issued, marked_recorded, outbox, is_verified, .. } = observed;
+        Ok(EventCounts { issued, recorded, marked_recorded, outbox, is_verified })
     }
 
-    /// Polls the backlog until it is empty or the timeout has passed, and returns the last one.
+    /// Polls the counts until everything is recorded or the timeout has passed, and returns the last one.
     pub async fn wait_recorded(
         &self,
         event: &EventName,
         timeout: Duration,
-        mut observe: impl FnMut(Backlog),
-    ) -> Result<Backlog> {
+        mut observe: impl FnMut(EventCounts),
+    ) -> Result<EventCounts> {
         let deadline = Instant::now() + timeout;
         loop {
-            let backlog = self.backlog(event).await?;
-            observe(backlog);
-            if backlog.is_empty() || Instant::now() >= deadline {
-                return Ok(backlog);
+            let counts = self.counts(event).await?;
+            observe(counts);
+            if counts.is_recorded() || Instant::now() >= deadline {
+                return Ok(counts);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ActiveMarks this Redis as verified for the event, after which it issues coupons.
+-- Marks this Redis as verified for the event, after which it issues coupons.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 stock epoch   3 the observed replication id (master_replid)   4 the recovery id

@@ -104,7 +104,7 @@ impl Model {
             let returns = match outcome {
                 SettlementOutcome::Completed => {
                     entry.status = Status::Completed;
-                    counts.completed += 1;
+                    counts.marked_recorded += 1;
                     false
                 }
                 SettlementOutcome::Cancelled { requeue } => {
@@ -119,7 +119,7 @@ impl Model {
                     }
                     taken.insert((by.coupon.clone(), by.discount));
                     *entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
-                    counts.completed += 1;
+                    counts.marked_recorded += 1;
                     false
                 }
             };
@@ -266,7 +266,7 @@ async fn compare(first: u64, steps: Vec<Step>) {
     let with = |status| model.issued.values().filter(|entry| entry.status == status).count() as u64;
     assert_eq!(observed.available, model.queue.len() as u64);
     assert_eq!(observed.issued, with(Status::Pending) + with(Status::Completed));
-    assert_eq!(observed.completed, with(Status::Completed));
+    assert_eq!(observed.marked_recorded, with(Status::Completed));
     assert_eq!(observed.cancelled, with(Status::Cancelled));
     assert_eq!(observed.outbox, model.outbox);
     let counted = i128::from(observed.available) + i128::from(observed.issued) + i128::from(observed.voided);

@@ -54,7 +54,7 @@ pub(crate) async fn run_event(stock: &RedisStore, name: &str) {
     }
     let observed = stock.observe(&id).await.unwrap().unwrap();
     assert_eq!(
-        (observed.loaded, observed.available, observed.issued, observed.completed, observed.outbox),
+        (observed.loaded, observed.available, observed.issued, observed.marked_recorded, observed.outbox),
         (10, 8, 2, 2, 0)
     );
     let queue: HashSet<_> = stock.scan_queue(&id).await.unwrap().into_iter().map(|(code, _)| code).collect();

@@ -162,7 +162,7 @@ async fn later_recovery_fences_earlier_one() {
     );
 
     let verified = event.observe().await;
-    assert_eq!((verified.loaded, verified.available, verified.issued, verified.completed), (20, 15, 5, 5));
+    assert_eq!((verified.loaded, verified.available, verified.issued, verified.marked_recorded), (20, 15, 5, 5));
     assert!(verified.is_verified);
     event.stock.set_gate(&event.id, event.uid, &gate_settings(Gate::Open, Window::default(), 20)).await.unwrap();
     let outcomes = event.ask(0..20).await;

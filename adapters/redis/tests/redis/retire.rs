@@ -34,7 +34,7 @@ async fn retire_of_recorded_event_removes_coupons_and_keeps_counts() {
     let after = event.stock.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((after.gate, after.retired), (Gate::Closed, Some(Gate::Open)));
     let counts = |observed: &couponry_redis::Observed| {
-        (observed.loaded, observed.available, observed.issued, observed.completed, observed.voided)
+        (observed.loaded, observed.available, observed.issued, observed.marked_recorded, observed.voided)
     };
     assert_eq!(counts(&after), counts(&before));
     assert_eq!(event.stock.scan_issued(&event.id).await.unwrap().len(), 0);

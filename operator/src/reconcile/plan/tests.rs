@@ -62,7 +62,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
         loaded,
         available: loaded - issued,
         issued,
-        completed: 0,
+        marked_recorded: 0,
         cancelled: 0,
         voided: 0,
         retired: None,
@@ -146,7 +146,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
     assert_eq!(
         plan(&scheduled, &at(None, Gate::Loading, ALWAYS)),
         Plan::Apply(Step::ScheduleOpening { at: LATER, is_final: false }),
-        "the opening is recorded before the gate opens"
+        "the opening is stored before the gate opens"
     );
     assert_eq!(plan(&scheduled, &at(Some(LATER), Gate::Loading, ALWAYS)), gate(Gate::Open, FROM_LATER, 10));
     let scheduled_open = at(Some(LATER), Gate::Open, FROM_LATER);
@@ -407,7 +407,7 @@ fn gate_stays_closed_while_counts_do_not_match() {
 fn finished_event_is_retired_after_its_ttl() {
     let ended = Window { start: None, end: Some(NOW - 10) };
     let running = Window { start: None, end: Some(LATER) };
-    let over = |window, gate, issued| Observed { window, completed: issued, ..redis(gate, 10, issued) };
+    let over = |window, gate, issued| Observed { window, marked_recorded: issued, ..redis(gate, 10, issued) };
     let plan_for = |redis: Observed, recorded, retire_at| {
         let window = redis.window;
         let observed = ObservedState { recorded, ..observed(Some(stored(counts(7, 3), Some(NOW - 100))), Some(redis)) };
@@ -423,7 +423,7 @@ fn finished_event_is_retired_after_its_ttl() {
         ("before the ttl", over(ended, Gate::Open, 4), 4, Some(NOW + 1), Plan::Done),
         ("without a ttl", over(ended, Gate::Open, 4), 4, None, Plan::Done),
         ("not recorded", over(ended, Gate::Open, 4), 3, due, Plan::Done),
-        ("not confirmed in Redis", Observed { completed: 3, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
+        ("not confirmed in Redis", Observed { marked_recorded: 3, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
         ("batches in the outbox", Observed { outbox: 1, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
         ("counts do not match", Observed { available: 5, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
         ("retired already", Observed { retired: Some(Gate::Open), ..over(ended, Gate::Closed, 4) }, 4, due, Plan::Done),

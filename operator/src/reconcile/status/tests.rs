@@ -51,7 +51,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         loaded,
         available: loaded - issued,
         issued,
-        completed: recorded,
+        marked_recorded: recorded,
         cancelled: 0,
         voided: 0,
         retired: None,

@@ -220,7 +220,7 @@ pub(super) fn unknown_outcomes(input: &CheckInput, users: &AnswersByUser<'_>) ->
         users.iter().filter(|(_, answers)| answers.unknown > 0).partition(|(_, answers)| !answers.coupons.is_empty());
     let recorded = not_answered.iter().filter(|(user, _)| issuances.contains_key(**user)).count();
     CheckResult::new(
-        Category::Recovered,
+        Category::UnknownOutcome,
         "attempts of unknown outcome may have issued a coupon",
         format!(
             "{} unknown: {} users received their coupon later, {} did not",

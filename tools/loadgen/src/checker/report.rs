@@ -19,7 +19,7 @@ pub enum Category {
     /// Nothing exists that should not.
     Unexpected,
     /// Recorded, but unknown to the client. Not a violation.
-    Recovered,
+    UnknownOutcome,
     /// The stock is exact.
     Stock,
     /// The stores agree.
@@ -37,7 +37,7 @@ impl Category {
             Self::Cancelled => "cancelled",
             Self::Duplicated => "duplicated",
             Self::Unexpected => "unexpected",
-            Self::Recovered => "recovered",
+            Self::UnknownOutcome => "unknown outcome",
             Self::Stock => "stock",
             Self::Consistency => "consistency",
             Self::Window => "window",
@@ -98,7 +98,7 @@ impl fmt::Display for Report {
         let width = self.results.iter().map(|result| result.property.chars().count()).max().unwrap_or(0);
         for CheckResult { category, property, summary, violations, examples } in &self.results {
             let status = if *violations == 0 { "OK    " } else { "FAILED" };
-            writeln!(f, "{status}  {:<11}  {property:<width$}  {summary}", category.name())?;
+            writeln!(f, "{status}  {:<15}  {property:<width$}  {summary}", category.name())?;
             for example in examples {
                 writeln!(f, "          ✗ {example}")?;
             }

@@ -7,7 +7,7 @@ use couponry_domain::DiscountType::{Amount, Percent};
 use couponry_domain::{Discount, EventName};
 use couponry_loadgen::history::Attempt;
 use couponry_loadgen::outcome::Outcome;
-use couponry_loadgen::readers::Backlog;
+use couponry_loadgen::readers::EventCounts;
 use tokio::runtime::Runtime;
 
 use crate::installation::{Installation, counts, until};
@@ -24,7 +24,7 @@ fn check(runtime: &Runtime, installation: &Installation, event: &EventName, tota
     let plan = Plan { total, by_discount };
     let report = load::check(runtime, installation, event, plan, RECORD_TIMEOUT, history);
     assert!(report.is_ok(), "{report}");
-    let backlog = runtime.block_on(installation.stores.backlog(event)).unwrap();
+    let backlog = runtime.block_on(installation.stores.counts(event)).unwrap();
     assert_eq!(backlog.recorded, total, "not all coupons were issued");
 }
 
@@ -56,7 +56,7 @@ fn killed_consumer_and_issuer_violate_no_guarantee() {
     let installation = Installation::start("guarantees-kills");
     let event: EventName = "summer".parse().unwrap();
     installation.apply(&event, TOTAL);
-    let backlog = || -> Backlog { runtime.block_on(installation.stores.backlog(&event)).unwrap() };
+    let backlog = || -> EventCounts { runtime.block_on(installation.stores.counts(&event)).unwrap() };
     let print = |when: &str| println!("{when}: {}", counts(backlog()));
 
     let load = BackgroundLoad::start(&runtime, &installation, &event, 7000);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use couponry_domain::EventName;
 use couponry_loadgen::connection::Target;
-use couponry_loadgen::readers::{Backlog, Stores};
+use couponry_loadgen::readers::{EventCounts, Stores};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use couponry_testbed::kubectl::wait_established;
 use couponry_testbed::program::{self, Running};
@@ -178,7 +178,7 @@ pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The counts, for output.
-pub(crate) fn counts(backlog: Backlog) -> String {
-    let Backlog { issued, recorded, completed, outbox, .. } = backlog;
-    format!("{issued} issued, {recorded} recorded, {completed} marked as recorded, {outbox} outbox entries")
+pub(crate) fn counts(counts: EventCounts) -> String {
+    let EventCounts { issued, recorded, marked_recorded, outbox, .. } = counts;
+    format!("{issued} issued, {recorded} recorded, {marked_recorded} marked as recorded, {outbox} outbox entries")
 }

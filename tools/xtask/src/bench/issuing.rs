@@ -94,7 +94,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         format!("{}; {:.0} % recorded at the last answer", against_control(&rates.redis), 100.0 * recorded.median()),
     );
     table.add(
-        "reject: sold out, every second user has a coupon",
+        "respond without a coupon: sold out, every second user has a coupon",
         "the same",
         Goal::AtLeast(0.9),
         reject_ratios,

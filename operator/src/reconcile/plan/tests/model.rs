@@ -112,7 +112,8 @@ impl Model {
                 let (issued, available) = (self.returned, loaded - self.returned);
                 let replication_id = self.replication_id.to_string();
                 let redis = self.redis.as_mut().unwrap();
-                *redis = Observed { loaded, available, issued, completed: issued, replication_id, ..redis.clone() };
+                *redis =
+                    Observed { loaded, available, issued, marked_recorded: issued, replication_id, ..redis.clone() };
             }
             Step::Load { from, to } => {
                 let redis = self.redis.as_mut().unwrap();
@@ -182,7 +183,7 @@ impl Model {
             let is_current = self.stored.as_ref().is_some_and(|event| event.stock_epoch == redis.stock_epoch);
             assert!(redis.loaded <= len || !is_current, "Redis holds coupons that are not in Postgres");
             if redis.gate == Gate::Open {
-                assert!(opened_at.is_some(), "the opening is recorded before the gate opens");
+                assert!(opened_at.is_some(), "the opening is stored before the gate opens");
             }
         }
         if self.returned > 0 {
