@@ -21,10 +21,11 @@ use crate::{
 };
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success; 1 the command failed, or `check` or `audit` found a problem; 2 invalid usage, or `check`, \
-`audit` or `export` could not run.";
+Exit codes: 0 success; 1 the command failed, or `check`, `audit`, `repair` or `replay-dead-letters` found something to \
+do; 2 invalid usage, or a command in the operator's pod could not run, or the \
+result of `audit` is UNCERTAIN.";
 
-/// Exit code of `check`, `audit` and `export` if they could not run.
+/// Exit code of the commands in the operator's pod if they could not run, as of an audit whose result is uncertain.
 const INCONCLUSIVE: u8 = 2;
 
 /// Shows, changes and inspects coupon events.
@@ -69,6 +70,41 @@ enum Command {
         wait: u64,
         #[command(flatten)]
         event: DeletedEvent,
+    },
+    /// Records again what Postgres has lost of an event, and restores what Redis has lost. Runs in the operator's pod.
+    Repair {
+        /// Name of the event.
+        #[arg(value_parser = event_name)]
+        name: String,
+        /// Carry out the repair. Default: only print what has to be repaired.
+        #[arg(long)]
+        yes: bool,
+        /// Restore Redis from Postgres in any case. This also resolves conflicts: Postgres decides who has a coupon.
+        #[arg(long)]
+        restore_redis: bool,
+        #[command(flatten)]
+        event: DeletedEvent,
+    },
+    /// Sends dead letters that are not recorded to the topic again. Runs in the operator's pod.
+    ReplayDeadLetters {
+        /// Only dead letters of the event with this name.
+        #[arg(long, value_name = "NAME", value_parser = event_name)]
+        event: Option<String>,
+        /// Only dead letters with this reason.
+        #[arg(long, value_name = "REASON")]
+        reason: Option<String>,
+        /// Send them. Default: only print their number by event and reason.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Deletes the rows of events whose resource was deleted, and which are older. Runs in the operator's pod.
+    Purge {
+        /// Time since the last issuance of the event was recorded, such as `90d` or `12h`.
+        #[arg(long, value_name = "AGE")]
+        older_than: String,
+        /// Delete the rows. Default: only list the events.
+        #[arg(long)]
+        yes: bool,
     },
     /// Writes the coupons or the issuances of an event as CSV. Runs in the operator's pod.
     Export {
@@ -115,7 +151,7 @@ enum Rows {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runs_in_pod = matches!(cli.command, Command::Check { .. } | Command::Audit { .. } | Command::Export { .. });
+    let runs_in_pod = cli.command.runs_in_pod();
     run(cli).await.unwrap_or_else(|error| {
         let error = match error.downcast::<clap::Error>() {
             Ok(usage) => usage.exit(),
@@ -150,6 +186,25 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             args.extend(event.args());
             exec::run(&cluster, &args, None).await
         }
+        Command::Repair { name, yes, restore_redis, event } => {
+            let mut args = vec!["repair", &name];
+            args.extend(event.args());
+            args.extend(restore_redis.then_some("--restore-redis"));
+            args.extend(yes.then_some("--yes"));
+            exec::run(&cluster, &args, None).await
+        }
+        Command::ReplayDeadLetters { event, reason, yes } => {
+            let mut args = vec!["replay-dead-letters"];
+            args.extend(event.iter().flat_map(|event| ["--event", event]));
+            args.extend(reason.iter().flat_map(|reason| ["--reason", reason]));
+            args.extend(yes.then_some("--yes"));
+            exec::run(&cluster, &args, None).await
+        }
+        Command::Purge { older_than, yes } => {
+            let mut args = vec!["purge", "--older-than", &older_than];
+            args.extend(yes.then_some("--yes"));
+            exec::run(&cluster, &args, None).await
+        }
         Command::Export { name, rows, output, for_spreadsheets, event } => {
             let rows = match rows {
                 Rows::Coupons => "coupons",
@@ -159,6 +214,21 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             args.extend(event.args());
             args.extend(for_spreadsheets.then_some("--for-spreadsheets"));
             exec::run(&cluster, &args, output.as_deref()).await
+        }
+    }
+}
+
+impl Command {
+    /// Whether the operator's program executes the command.
+    const fn runs_in_pod(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Pause(_) | Self::Resume(_) | Self::Close(_) | Self::Topup(_) => false,
+            Self::Check { .. }
+            | Self::Audit { .. }
+            | Self::Repair { .. }
+            | Self::ReplayDeadLetters { .. }
+            | Self::Purge { .. }
+            | Self::Export { .. } => true,
         }
     }
 }

@@ -225,7 +225,14 @@ fn missing_or_forbidden_resources_are_reported() {
     let timed_out = failure(&run(&["pause", "summer", "--timeout", "1"]));
     assert!(timed_out.contains("no operator has observed it within 1 s"), "{timed_out}");
     assert!(stdout(&run(&["resume", "summer", "--no-wait"])).contains("when the operator has applied it"));
-    for args in [&["check"][..], &["audit", "summer"], &["export", "summer", "coupons"]] {
+    for args in [
+        &["check"][..],
+        &["audit", "summer"],
+        &["export", "summer", "coupons"],
+        &["repair", "summer", "--yes"],
+        &["replay-dead-letters", "--event", "summer"],
+        &["purge", "--older-than", "90d"],
+    ] {
         let error = not_run(&run(args));
         assert!(error.contains("no operator found in the namespace default"), "{error}");
     }

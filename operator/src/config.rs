@@ -5,7 +5,10 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    inspect::{audit::Audit, check::Check, export::Export},
+    inspect::{
+        audit::Audit, check::Check, export::Export, purge::Purge, repair::Repair,
+        replay_dead_letters::ReplayDeadLetters,
+    },
     installation_test::Verify,
     run::{Migrate, Run},
 };
@@ -36,6 +39,14 @@ pub(crate) enum Command {
     /// Check the health of the installation. Exit code 0: healthy, possibly with warnings; 1: a check failed; 2: the
     /// check could not run.
     Check(Box<Check>),
+    /// Record again what Postgres has lost of an event, and restore what Redis has lost. Without --yes, print what has
+    /// to be repaired. Exit code 0: nothing is left; 1: something remains; 2: the repair failed.
+    Repair(Box<Repair>),
+    /// Send dead letters that are not recorded to the topic again. Without --yes, print their number. Exit code 0: sent,
+    /// or there are none; 1: some can be sent; 2: the command failed.
+    ReplayDeadLetters(Box<ReplayDeadLetters>),
+    /// Delete the rows of events whose `CouponEvent` was deleted (deletionPolicy: Retain). Without --yes, list them.
+    Purge(Box<Purge>),
     /// End-to-end test, used by `helm test`: create an event with one coupon, issue it, wait until it is recorded, and
     /// delete the event.
     Verify(Box<Verify>),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use couponry_crds::CouponEvent;
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
+use couponry_settings::KafkaSettings;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject},
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) events: Api<CouponEvent>,
     pub(crate) database: Database,
     pub(crate) stock: RedisStore,
+    pub(crate) kafka: KafkaSettings,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,

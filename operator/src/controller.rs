@@ -23,7 +23,7 @@ use kube::{
 use crate::{
     context::Context,
     metrics::ReconcileResult,
-    purge,
+    pending_deletions,
     reconcile::{early_gate, error::ReconcileError, event, finalizer, invalid_object, timing},
 };
 
@@ -39,7 +39,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         .applied_objects()
         .predicate_filter(|event: &_| Some(manifest_hash(event)), PredicateConfig::default());
     let controller = Controller::for_stream(changes, store);
-    let (scaling_context, purge_context) = (context.clone(), context.clone());
+    let (scaling_context, deletion_context) = (context.clone(), context.clone());
     let scaling = scaling_context.scaling.run(controller.store(), &scaling_context.metrics);
     let reconciliations = controller
         .reconcile_all_on(redis_changes(context.clone()).boxed())
@@ -55,7 +55,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     tokio::select! {
         () = reconciliations => tracing::error!("the watch ended unexpectedly"),
         () = scaling => {}
-        () = purge::run(&purge_context) => {}
+        () = pending_deletions::run(&deletion_context) => {}
         () = shutdown.cancelled() => {}
     }
 }

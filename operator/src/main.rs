@@ -2,8 +2,8 @@
 //!
 //! [`run`] starts it: [`startup`] waits for the backends, [`leader`] elects one active replica, [`controller`] watches
 //! the events and [`reconcile`] brings the stores to the state that a manifest specifies. [`scaling`] scales the
-//! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`inspect`] (read-only) and
-//! [`installation_test`] (an end-to-end test).
+//! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`inspect`] (comparing and
+//! repairing the stores) and [`installation_test`] (an end-to-end test).
 
 mod admin;
 mod blocker;
@@ -20,8 +20,8 @@ mod leader;
 mod limiter;
 mod metrics;
 mod namespace_cleanup;
+mod pending_deletions;
 mod pod_status;
-mod purge;
 mod reconcile;
 mod run;
 mod scaling;
@@ -43,6 +43,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Audit(audit) => return Ok(exit_code(&audit.telemetry, Box::pin(audit.run())).await),
         Command::Export(export) => return Ok(exit_code(&export.telemetry, Box::pin(export.run())).await),
         Command::Verify(verify) => verify.run().await?,
+        Command::Repair(repair) => return Ok(exit_code(&repair.telemetry, Box::pin(repair.run())).await),
+        Command::ReplayDeadLetters(replay) => return Ok(exit_code(&replay.telemetry, Box::pin(replay.run())).await),
+        Command::Purge(purge) => return Ok(exit_code(&purge.telemetry, Box::pin(purge.run())).await),
         Command::Check(check) => return Ok(exit_code(&check.telemetry, Box::pin(check.run())).await),
     }
     Ok(ExitCode::SUCCESS)

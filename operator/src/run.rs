@@ -123,6 +123,7 @@ impl Run {
                 events,
                 database,
                 stock,
+                kafka: self.kafka.clone(),
                 recorder: Recorder::new(client.clone(), FIELD_MANAGER.into()),
                 metrics,
                 limiter: Limiter::default(),

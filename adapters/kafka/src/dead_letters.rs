@@ -16,6 +16,11 @@ use crate::{
     recreating_producer::RecreatingProducer,
 };
 
+/// The first header that is added to a dead letter: a short name of the reason.
+const REASON: &str = "reason";
+/// The last header that is added to a truncated dead letter: the size of its value.
+const ORIGINAL_BYTES: &str = "original-bytes";
+
 /// The limit for the value of a message that is too large for the topic.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// The limit for its key, and for the name and the value of each header.
@@ -59,12 +64,25 @@ impl DeadLetters {
             Err(cause) if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                 let (kept, size) = (truncated(message), message.payload.len().to_string());
                 let headers =
-                    self.headers(&kept, reason, detail).insert(Header { key: "original-bytes", value: Some(&size) });
+                    self.headers(&kept, reason, detail).insert(Header { key: ORIGINAL_BYTES, value: Some(&size) });
                 self.write(kept.key.as_deref(), &kept.payload, headers).await
             }
             result => result,
         }
         .map_err(KafkaError::at(Operation::DeadLetter))
+    }
+
+    /// The message as it was before [`DeadLetters::send`], to be sent again. None: it was truncated.
+    #[must_use]
+    pub fn original(letter: &Message) -> Option<Message> {
+        let mut original = letter.clone();
+        if let Some(first) = letter.headers.iter().rposition(|(key, _)| key == REASON) {
+            let own = original.headers.split_off(first);
+            if own.iter().any(|(key, _)| key == ORIGINAL_BYTES) {
+                return None;
+            }
+        }
+        Some(original)
     }
 
     /// Fails if no broker responds within `timeout`, or if the topic or its dead-letter topic does not exist.
@@ -82,7 +100,7 @@ impl DeadLetters {
         }
         let (partition, offset) = (message.partition.to_string(), message.offset.to_string());
         let own = [
-            ("reason", reason),
+            (REASON, reason),
             ("detail", detail),
             ("source-topic", &self.source),
             ("source-partition", &partition),

@@ -10,6 +10,9 @@ use crate::{
     redis_store::RedisStore,
 };
 
+/// The replication id in `couponMeta` after `request_restore.lua`.
+const RESTORE_REQUESTED: &str = "RESTORE";
+
 /// An event in Redis, at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -49,6 +52,8 @@ pub struct Observed {
     pub replication_id: String,
     /// Whether this Redis is known to have lost nothing of the event. Otherwise it issues nothing.
     pub is_verified: bool,
+    /// Whether a restore from Postgres was requested ([`RedisStore::request_restore`]). Then this Redis is not verified.
+    pub is_restore_requested: bool,
     /// The id of the last recovery that was started, or of the preparation of the event.
     pub recovery_id: String,
 }
@@ -129,6 +134,7 @@ impl RedisStore {
             outbox,
             now,
             is_verified: text("replicationId") == replication_id,
+            is_restore_requested: text("replicationId") == RESTORE_REQUESTED,
             replication_id,
             recovery_id: text("recoveryId").to_owned(),
         }))

@@ -107,6 +107,23 @@ impl RedisStore {
         Ok(begun.map(|begun_at| Recovery { recovery_id, begun_at }).into())
     }
 
+    /// Requests that the operator restores a verified Redis from Postgres. It issues nothing until it is verified again.
+    pub async fn request_restore(
+        &self,
+        event: &EventName,
+        observed: &Observed,
+    ) -> Result<FencedWrite<()>, RedisStoreError> {
+        let requested: Option<u8> = (self.scripts.request_restore)
+            .key(self.keys(event).meta)
+            .arg(observed.uid.to_string())
+            .arg(observed.stock_epoch)
+            .arg(&observed.replication_id)
+            .invoke_async(&mut self.connection())
+            .await
+            .map_err(self.failed("cannot request the restore of Redis"))?;
+        Ok(requested.map(drop).into())
+    }
+
     /// Loads the coupons with these ordinals, at most [`MAX_RESTORED`]: `available` into the queue, `issued` with
     /// their holders. Returns how many coupons are loaded. Idempotent.
     pub async fn restore(

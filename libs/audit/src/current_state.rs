@@ -92,7 +92,9 @@ impl CurrentState {
         if self.by_user.get(&issued.user_id) == Some(issued) || dead_letters.contains(issued) {
             return Check::Ok;
         }
-        let postgres = self.by_coupon.get(&issued.coupon).map(|other| other.user_id.clone());
-        Check::InFlight(Discrepancy::OnlyInKafka { issued: issued.clone(), postgres })
+        let postgres = self.by_coupon.get(&issued.coupon).or_else(|| self.by_user.get(&issued.user_id)).cloned();
+        let entry = self.entries.get(&issued.user_id).filter(|entry| entry.status != Status::Cancelled);
+        let is_in_redis = entry.is_some_and(|entry| entry.issued == *issued);
+        Check::InFlight(Discrepancy::OnlyInKafka { issued: issued.clone(), postgres, is_in_redis })
     }
 }

@@ -92,8 +92,10 @@ pub enum Discrepancy {
     OnlyInKafka {
         /// The record.
         issued: IssuedCoupon,
-        /// The holder of the coupon in Postgres.
-        postgres: Option<UserId>,
+        /// What prevents its recording: an issuance of the same coupon or the same user in Postgres.
+        postgres: Option<IssuedCoupon>,
+        /// Whether Redis has it, too. It is then also reported as [`Self::NotRecorded`].
+        is_in_redis: bool,
     },
     /// An issuance is recorded, but PENDING in Redis and not in flight.
     StillPending(IssuedCoupon),
@@ -138,7 +140,51 @@ pub enum Discrepancy {
     },
 }
 
+/// How `couponry-operator repair` treats a discrepancy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Repair {
+    /// Postgres has lost an issuance that Redis has.
+    RecordFromRedis,
+    /// Postgres has lost an issuance that only the topic has.
+    RecordFromTopic,
+    /// Redis is restored from Postgres.
+    RestoreRedis,
+    /// Two users have one coupon, or one user has two, the stock differs, or a value cannot be decoded. Nothing is changed
+    /// because of it.
+    Conflict,
+    /// Nothing is lost.
+    Unnecessary,
+}
+
 impl Discrepancy {
+    /// How to repair it.
+    #[must_use]
+    pub const fn repair(&self) -> Repair {
+        match self {
+            Self::NotRecorded { .. } | Self::StillPending(_) => Repair::RecordFromRedis,
+            Self::OnlyInKafka { is_in_redis: true, .. } | Self::NotInKafka(_) => Repair::Unnecessary,
+            Self::OnlyInKafka { postgres: None, .. } => Repair::RecordFromTopic,
+            Self::EventMismatch { redis: None }
+            | Self::NotInRedis(_)
+            | Self::CancelledButRecorded(_)
+            | Self::AvailableAndIssued { .. }
+            | Self::AvailableTwice { .. }
+            | Self::Missing { .. }
+            | Self::NotGenerated { place: Place::Queue, .. }
+            | Self::WrongDiscount { place: Place::Queue, .. } => Repair::RestoreRedis,
+            Self::EventMismatch { redis: Some(_) }
+            | Self::StockSize { .. }
+            | Self::TwoHolders { .. }
+            | Self::IssuedTwice { .. }
+            | Self::TwoCoupons { .. }
+            | Self::DetailsDiffer { .. }
+            | Self::OnlyInKafka { postgres: Some(_), .. }
+            | Self::NotGenerated { .. }
+            | Self::WrongDiscount { .. }
+            | Self::Undecodable(_) => Repair::Conflict,
+        }
+    }
+
     /// The name of the kind.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -217,10 +263,11 @@ impl fmt::Display for Discrepancy {
                 issued(f, coupon, "Postgres")?;
                 f.write_str(", but Kafka has no such record")
             }
-            Self::OnlyInKafka { issued: coupon, postgres } => {
+            Self::OnlyInKafka { issued: coupon, postgres, is_in_redis: _ } => {
                 issued(f, coupon, "Kafka")?;
                 match postgres {
-                    Some(other) => write!(f, ", but to {other} in Postgres"),
+                    Some(other) if other.coupon == coupon.coupon => write!(f, ", but to {} in Postgres", other.user_id),
+                    Some(other) => write!(f, ", who has coupon {} in Postgres", other.coupon),
                     None => f.write_str(", but it is neither recorded in Postgres nor a dead letter"),
                 }
             }

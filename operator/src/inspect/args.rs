@@ -1,4 +1,4 @@
-//! Flags of the read-only commands.
+//! Flags that several commands share.
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -8,7 +8,12 @@ use couponry_domain::{EventName, Uuid};
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
-use kube::Api;
+use jiff::Timestamp;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
 
 use crate::kubernetes;
 
@@ -52,8 +57,7 @@ impl EventArgs {
         if let Some(uid) = self.uid {
             return Ok(uid);
         }
-        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
-        let events = Api::<CouponEvent>::namespaced(client, &namespace);
+        let (events, namespace) = self.events().await?;
         let found = events.get_metadata_opt(self.event.as_str()).await.context("cannot read the CouponEvent")?;
         if let Some(uid) = found.and_then(|event| event.metadata.uid?.parse().ok()) {
             return Ok(uid);
@@ -72,6 +76,20 @@ impl EventArgs {
                 )
             }
         }
+    }
+
+    /// Lets the operator reconcile the event now: it watches the annotations.
+    pub(super) async fn wake_operator(&self) -> anyhow::Result<()> {
+        let (events, _) = self.events().await?;
+        let annotations = json!({"couponry.dev/repair-requested-at": Timestamp::now().to_string()});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        events.patch_metadata(self.event.as_str(), &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    async fn events(&self) -> anyhow::Result<(Api<CouponEvent>, String)> {
+        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
+        Ok((Api::namespaced(client, &namespace), namespace))
     }
 }
 

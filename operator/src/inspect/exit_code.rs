@@ -1,4 +1,4 @@
-//! Exit codes of the read-only commands.
+//! Exit codes of the commands for administrators.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
-//! The read-only commands [`audit`], [`export`] and [`check`]. They read the same environment variables as `run`, so
-//! they need no flags in the operator's pod.
+//! Commands for administrators. [`audit`], [`export`] and [`check`] read the stores; [`repair`],
+//! [`replay_dead_letters`] and [`purge`] change them only with `--yes`. They read the same environment variables as
+//! `run`, so they need no flags in the operator's pod.
 
 mod args;
 pub(crate) mod audit;
@@ -11,4 +12,7 @@ mod crd;
 pub(crate) mod exit_code;
 pub(crate) mod export;
 mod format;
+pub(crate) mod purge;
 mod release_pods;
+pub(crate) mod repair;
+pub(crate) mod replay_dead_letters;

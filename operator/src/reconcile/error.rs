@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use couponry_crds::status::reason;
+use couponry_kafka::KafkaError;
 use couponry_postgres::DatabaseError;
 use couponry_redis::RedisStoreError;
 use couponry_runtime::error_chain;
@@ -18,6 +19,8 @@ pub(crate) enum ReconcileError {
     Generation(DatabaseError),
     #[error(transparent)]
     RedisStore(#[from] RedisStoreError),
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
     /// The rows of the stock in Postgres are incomplete.
     #[error("cannot read the stock: coupon number {0} is missing in Postgres")]
     MissingCoupon(u64),
@@ -63,15 +66,15 @@ impl ReconcileError {
     pub(crate) fn blocker(&self) -> Option<Blocker> {
         let reason = match self {
             Self::Database(error) | Self::Generation(error) => match error {
-                DatabaseError::Corrupt { .. }
-                | DatabaseError::InvalidCodeFormat(_)
-                | DatabaseError::HasOpening(_) => reason::PRELOAD_FAILED,
+                DatabaseError::Corrupt { .. } | DatabaseError::InvalidCodeFormat(_) | DatabaseError::HasOpening(_) => {
+                    reason::PRELOAD_FAILED
+                }
                 _ => reason::BACKEND_UNAVAILABLE,
             },
             Self::TooManySteps { .. } => reason::INTERNAL_ERROR,
             Self::RedisStore(RedisStoreError::InvalidValue { .. }) | Self::MissingCoupon(_) => reason::DRIFT_FOUND,
             Self::RowsRemain(error) => return error.blocker(),
-            Self::RedisStore(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
+            Self::RedisStore(_) | Self::Kafka(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
             Self::Kubernetes { .. } | Self::Outdated => return None,
         };
         let advice = match reason {

@@ -2,7 +2,8 @@
 //!
 //! # Expected flow
 //! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and
-//! reads how many issuances are not recorded yet. When there are none, the keys are removed from Redis, the rows from
+//! reads how many issuances are not recorded yet. Those of which no record is in flight are recorded directly, and so
+//! are all others when the timeout has passed. When none is left, the keys are removed from Redis, the rows from
 //! Postgres (with `deletionPolicy: Delete`), and then the finalizer from the object. Meanwhile the conditions say
 //! `Deleting`.
 //!
@@ -11,7 +12,7 @@
 //!   reports what remains.
 //! - Rows in Postgres are deleted only after the keys in Redis were removed.
 //! - Rows that cannot be deleted within the timeout, for example because another session locks them, are deleted later
-//!   by [`crate::purge`].
+//!   by [`crate::pending_deletions`].
 //!
 //! # Caveats
 //! The timeout starts when this process first observes the deletion, so it starts anew when the operator restarts.
@@ -34,12 +35,19 @@ use crate::{
     context::Context,
     kube_events::{self, CLEANUP_INCOMPLETE, KubeEvent},
     metrics::ReconcileResult,
-    reconcile::{error::ReconcileError, observe::Backlog, status_writer::StatusWriter, timing::DRAIN_INTERVAL},
+    reconcile::{
+        error::ReconcileError,
+        holders::{Delivery, Repaired, record_holders},
+        status_writer::StatusWriter,
+        timing::DRAIN_INTERVAL,
+    },
 };
 
 /// The finalizer on every `CouponEvent`.
 pub(crate) const NAME: &str = "couponry.dev/cleanup";
 
+/// Timeout of recording issuances directly. What it has recorded by then stays recorded.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout of the removal from one store.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -76,9 +84,8 @@ pub(crate) async fn cleanup(
     if let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) {
         context.preloads.leave(uid);
         context.quiet.remove(uid);
-        let drained = drain(&event, context, uid, &name).await;
         let may_wait = context.transient.deletion_elapsed(&key) < drain_timeout;
-        match drained {
+        match drain(&event, context, uid, &name, may_wait).await {
             Ok(backlog) if backlog.is_empty() => {}
             Ok(backlog) if may_wait => {
                 report_waiting(event, context, &describe(backlog)).await?;
@@ -115,20 +122,62 @@ pub(crate) async fn cleanup(
     Ok((ReconcileResult::Done, Action::await_change()))
 }
 
-/// Closes the gate and reads the backlog.
-async fn drain(event: &CouponEvent, context: &Context, uid: Uuid, name: &EventName) -> Result<Backlog, ReconcileError> {
-    let window = event.spec.window();
-    let generation = event.metadata.generation.unwrap_or_default();
+/// Issuances that are not recorded yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Backlog {
+    /// Outbox entries that Kafka has not confirmed yet.
+    outbox: u64,
+    /// Issued coupons that are not recorded in Postgres.
+    unrecorded: u64,
+}
+
+impl Backlog {
+    const fn is_empty(self) -> bool {
+        self.outbox == 0 && self.unrecorded == 0
+    }
+}
+
+/// Closes the gate and returns the backlog. Issuances of which no record is in flight are recorded directly; when it
+/// may not wait any more, all of them are.
+async fn drain(
+    event: &CouponEvent,
+    context: &Context,
+    uid: Uuid,
+    name: &EventName,
+    may_wait: bool,
+) -> Result<Backlog, ReconcileError> {
+    let Context { database, stock, .. } = context;
     let closed = GateSettings {
         gate: Gate::Closed,
-        window,
+        window: event.spec.window(),
         acknowledge: Acknowledge::Redis,
-        generation,
+        generation: event.metadata.generation.unwrap_or_default(),
         stock_epoch: 0,
         total: 0,
     };
-    context.stock.set_gate(name, uid, &closed).await?;
-    Backlog::read(&context.database, &context.stock, name, uid).await
+    stock.set_gate(name, uid, &closed).await?;
+    let Some(in_redis) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else {
+        return Ok(Backlog::default());
+    };
+    if in_redis.outbox > 0 {
+        stock.mark_active(name).await?;
+    }
+    let recorded = database.recorded_count(uid).await?;
+    let backlog = Backlog { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) };
+    let stranded = context.recording.poll(&in_redis, recorded).await.stranded;
+    if backlog.is_empty() || (may_wait && stranded == 0) {
+        return Ok(backlog);
+    }
+    context.recording.record_repair(uid);
+    let Some(stored) = database.event(uid).await? else { return Ok(backlog) };
+    let repair = record_holders(&stored, database, stock, Delivery::Direct);
+    let Ok(repaired) = tokio::time::timeout(REPAIR_TIMEOUT, repair).await else { return Ok(backlog) };
+    let Some(repaired) = repaired? else { return Ok(backlog) };
+    let Repaired { resent: _, recorded, conflicting, undecodable } = repaired;
+    repaired.add_to(&context.metrics);
+    tracing::warn!(recorded, conflicting, undecodable, "recorded issuances of the deleted event directly");
+    // The records in the outbox are recorded, too.
+    Ok(Backlog { outbox: 0, unrecorded: conflicting + undecodable })
 }
 
 async fn remove_data(
@@ -148,7 +197,8 @@ async fn remove_data(
     }
 }
 
-/// Leaves the deletion of the rows to [`crate::purge`] after `error`. Returns what remains, to follow the error.
+/// Leaves the deletion of the rows to [`crate::pending_deletions`] after `error`. Returns what remains, to follow the
+/// error.
 async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, error: &ReconcileError) -> String {
     if event.spec.deletion_policy != DeletionPolicy::Delete {
         return String::new();

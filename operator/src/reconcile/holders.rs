@@ -11,13 +11,10 @@
 use std::collections::HashMap;
 
 use couponry_domain::{IssuedCoupon, UserId, code::CouponCode};
-use couponry_postgres::{Issuance, StoredEvent};
-use couponry_redis::{IssuedEntry, IssuedPage, Settlement, SettlementOutcome, Status};
+use couponry_postgres::{Database, Issuance, StoredEvent};
+use couponry_redis::{IssuedEntry, IssuedPage, RedisStore, Settlement, SettlementOutcome, Status};
 
-use crate::{
-    context::Context,
-    reconcile::{desired_state::DesiredState, error::ReconcileError},
-};
+use crate::{metrics::Metrics, reconcile::error::ReconcileError};
 
 /// How many issuances are sent to Kafka again before their recording is awaited: they need memory in Redis meanwhile,
 /// about 100 bytes each.
@@ -25,7 +22,7 @@ pub(super) const MAX_RESENT: u64 = 1_000_000;
 
 /// How to record issuances of which Kafka possibly has no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     /// By the consumers.
     Kafka,
     /// Directly: sending them has not helped.
@@ -34,15 +31,15 @@ pub(super) enum Delivery {
 
 /// How many issuances were treated how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Repaired {
+pub(crate) struct Repaired {
     /// Sent to Kafka.
-    pub(super) resent: u64,
+    pub(crate) resent: u64,
     /// Recorded directly.
-    pub(super) recorded: u64,
+    pub(crate) recorded: u64,
     /// Not recordable: the user has another coupon in Postgres, the coupon another user, or it does not exist.
-    pub(super) conflicting: u64,
+    pub(crate) conflicting: u64,
     /// Entries of Redis that cannot be decoded.
-    pub(super) undecodable: u64,
+    pub(crate) undecodable: u64,
 }
 
 impl Repaired {
@@ -67,24 +64,31 @@ impl Repaired {
         }
         parts.join(", ")
     }
+
+    pub(super) fn add_to(self, metrics: &Metrics) {
+        metrics.issuances_resent.inc_by(self.resent);
+        metrics.issuances_recorded_again.inc_by(self.recorded);
+        metrics.issuances_undecodable.inc_by(self.undecodable);
+    }
 }
 
 /// Compares the holders in Redis with Postgres in pages, with constant memory, up to [`MAX_RESENT`]. `stored` was read
 /// before. None: a recovery has started meanwhile.
-pub(super) async fn record_holders(
+pub(crate) async fn record_holders(
     stored: &StoredEvent,
-    desired: &DesiredState,
-    context: &Context,
+    database: &Database,
+    stock: &RedisStore,
     delivery: Delivery,
 ) -> Result<Option<Repaired>, ReconcileError> {
+    let StoredEvent { uid, name, .. } = stored;
     let mut repaired = Repaired::default();
     let mut cursor = Some(0);
     while let Some(at) = cursor.filter(|_| repaired.resent < MAX_RESENT) {
-        let IssuedPage { mut entries, undecodable, next } = context.stock.issued_page(&desired.name, at).await?;
+        let IssuedPage { mut entries, undecodable, next } = stock.issued_page(name, at).await?;
         repaired.undecodable += undecodable.len() as u64;
         entries.retain(|entry| entry.status != Status::Cancelled);
         let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
-        let recorded = context.database.find_issuances(stored.uid, &users, &[]).await?;
+        let recorded = database.find_issuances(*uid, &users, &[]).await?;
         let recorded: HashMap<UserId, CouponCode> =
             recorded.into_iter().map(|Issuance { issued, .. }| (issued.user_id, issued.coupon)).collect();
         let (mut to_settle, mut to_send, mut to_record) = (Vec::new(), Vec::new(), Vec::new());
@@ -100,7 +104,7 @@ pub(super) async fn record_holders(
             }
         }
         if !to_record.is_empty() {
-            let Some(users) = context.database.record_again(stored, &to_record).await? else { return Ok(None) };
+            let Some(users) = database.record_again(stored, &to_record).await? else { return Ok(None) };
             let (done, conflicting): (Vec<_>, Vec<_>) =
                 to_record.into_iter().partition(|issued| users.contains(&issued.user_id));
             repaired.recorded += done.len() as u64;
@@ -108,14 +112,11 @@ pub(super) async fn record_holders(
             to_settle.extend(done);
         }
         let settlements: Vec<Settlement> = to_settle.into_iter().map(completed).collect();
-        context.stock.settle(&desired.name, stored.uid, &settlements).await?;
-        context.stock.resend(&desired.name, stored.uid, &to_send).await?;
+        stock.settle(name, *uid, &settlements).await?;
+        stock.resend(name, *uid, &to_send).await?;
         repaired.resent += to_send.len() as u64;
         cursor = next;
     }
-    context.metrics.issuances_resent.inc_by(repaired.resent);
-    context.metrics.issuances_recorded_again.inc_by(repaired.recorded);
-    context.metrics.issuances_undecodable.inc_by(repaired.undecodable);
     Ok(Some(repaired))
 }
 

@@ -8,7 +8,7 @@
 //! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
 //! 4. [`plan`]: decides on the next [`step`], without I/O. Uses [`balance`], [`state`] and [`gate`].
 //! 5. [`execute`]: applies the step, for a preload after [`event`] has acquired a permit from [`preload_queue`]. Uses
-//!    [`recover`] and [`holders`].
+//!    [`recover`], [`holders`] and [`topic_records`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
 //! Steps 3 to 5 repeat until no step is left; [`quiet`] skips them while nothing changes. [`manifest_change`] ends a
@@ -26,7 +26,7 @@ pub(crate) mod event;
 mod execute;
 pub(crate) mod finalizer;
 mod gate;
-mod holders;
+pub(crate) mod holders;
 pub(crate) mod invalid_object;
 mod manifest_change;
 mod new_condition;
@@ -42,3 +42,4 @@ mod status;
 mod status_writer;
 mod step;
 pub(crate) mod timing;
+pub(crate) mod topic_records;

@@ -1,9 +1,9 @@
 //! Reads the state of an event from the stores. It also adds the event to the set of events and marks it as active in
 //! Redis.
 
-use couponry_domain::{EventName, Uuid};
-use couponry_postgres::{Database, StoredEvent};
-use couponry_redis::{Observed, RedisStore};
+use couponry_domain::Uuid;
+use couponry_postgres::StoredEvent;
+use couponry_redis::Observed;
 
 use crate::{
     context::Context,
@@ -127,35 +127,4 @@ async fn classify_conflict(
     }
     let is_known = context.database.event(other).await?.is_some();
     Ok(if is_known { NameConflict::Predecessor } else { NameConflict::Unknown })
-}
-
-/// Issuances that are not recorded yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Backlog {
-    /// Outbox entries that Kafka has not confirmed yet.
-    pub(super) outbox: u64,
-    /// Issued coupons that are not recorded in Postgres.
-    pub(super) unrecorded: u64,
-}
-
-impl Backlog {
-    pub(super) async fn read(
-        database: &Database,
-        stock: &RedisStore,
-        name: &EventName,
-        uid: Uuid,
-    ) -> Result<Self, ReconcileError> {
-        let Some(in_redis) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else {
-            return Ok(Self::default());
-        };
-        if in_redis.outbox > 0 {
-            stock.mark_active(name).await?;
-        }
-        let recorded = database.recorded_count(uid).await?;
-        Ok(Self { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) })
-    }
-
-    pub(super) const fn is_empty(self) -> bool {
-        self.outbox == 0 && self.unrecorded == 0
-    }
 }

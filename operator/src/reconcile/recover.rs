@@ -7,6 +7,9 @@
 //! issued before now. Both stores are thus stable. If they match, Redis is verified; otherwise it is restored from
 //! Postgres. Then issuing resumes.
 //!
+//! A recovery can also be requested ([`couponry_redis::RedisStore::request_restore`]). Then what only the topic has is
+//! recorded as well, and Redis is restored in any case.
+//!
 //! # Guarantees
 //! A recovery may be interrupted anywhere, and several operators may run one concurrently. Each starts with its own
 //! recovery id in Redis and sets the record cutoff with compare-and-set, so a stale operator changes nothing. Only the
@@ -35,6 +38,7 @@ use crate::{
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         status_writer::StatusWriter,
+        topic_records::record_topic,
     },
 };
 
@@ -49,20 +53,24 @@ pub(super) async fn recover(
     let (Some(in_redis), mut stored) = (observed.redis_event(desired), observed.stored()?.clone()) else {
         return Ok(());
     };
+    let is_requested = in_redis.is_restore_requested;
     let mut conflicting = 0;
-    if !is_complete(in_redis, observed.recorded, &stored) {
+    if is_requested || !is_complete(in_redis, observed.recorded, &stored) {
         let max_rounds = in_redis.issued.div_ceil(MAX_RESENT);
         let delivery =
             if context.drains.resend_rounds(in_redis.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
-        let Some(repaired) = record_holders(&stored, desired, context, delivery).await? else { return Ok(()) };
-        if repaired != Repaired::default() {
-            report_repair(repaired, writer).await;
-        }
+        let holders = record_holders(&stored, &context.database, &context.stock, delivery).await?;
+        let Some(repaired) = holders else { return Ok(()) };
+        report_repair(repaired, context, writer).await;
         if repaired.resent > 0 {
             context.drains.count_resend(in_redis.uid);
             return Ok(());
         }
         conflicting = repaired.conflicting + repaired.undecodable;
+    }
+    if is_requested {
+        let Some(repaired) = record_topic(&stored, &context.database, &context.kafka).await? else { return Ok(()) };
+        report_repair(repaired, context, writer).await;
     }
 
     let Some((recovery, issued_at_min)) = begin(in_redis, desired, &mut stored, context, false).await? else {
@@ -70,7 +78,7 @@ pub(super) async fn recover(
     };
     let recorded = context.database.recorded_count(in_redis.uid).await?;
     let Some(current) = context.stock.observe(&desired.name).await? else { return Ok(()) };
-    let recovered = if conflicting == 0 && is_complete(&current, recorded, &stored) {
+    let recovered = if !is_requested && conflicting == 0 && is_complete(&current, recorded, &stored) {
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
         let Some((recovery, issued_at_min)) = begin(in_redis, desired, &mut stored, context, true).await? else {
@@ -103,14 +111,17 @@ pub(super) async fn repair(
     writer: &StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
     let delivery = if context.recording.record_repair(desired.uid) == 0 { Delivery::Kafka } else { Delivery::Direct };
-    let repaired = record_holders(observed.stored()?, desired, context, delivery).await?;
-    if let Some(repaired) = repaired.filter(|repaired| *repaired != Repaired::default()) {
-        report_repair(repaired, writer).await;
+    if let Some(repaired) = record_holders(observed.stored()?, &context.database, &context.stock, delivery).await? {
+        report_repair(repaired, context, writer).await;
     }
     Ok(())
 }
 
-async fn report_repair(repaired: Repaired, writer: &StatusWriter<'_>) {
+async fn report_repair(repaired: Repaired, context: &Context, writer: &StatusWriter<'_>) {
+    if repaired == Repaired::default() {
+        return;
+    }
+    repaired.add_to(&context.metrics);
     let Repaired { resent, recorded, conflicting, undecodable } = repaired;
     tracing::warn!(resent, recorded, conflicting, undecodable, "issuances were missing in Postgres");
     let advice = if conflicting + undecodable > 0 { " Compare the stores with `kubectl couponry audit`." } else { "" };

@@ -1,6 +1,6 @@
 //! Deletion of events: draining, the deletion policy, and the keys and rows that stay.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use couponry_testbed::Redis;
 
 use crate::support::{World, is_true, message, reason, wait_until};
@@ -56,14 +56,56 @@ async fn deletion_with_policy_delete_removes_rows() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deletion_with_unrecorded_coupons_completes_after_timeout() -> Result<()> {
+async fn deletion_records_issuances_without_record_in_flight() -> Result<()> {
+    let mut world = World::shared().await?;
+    world.drain_timeout_seconds = 600;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    // As if Kafka had lost confirmed records.
+    world.redis(&["DEL", &world.key("couponOutbox", "event")])?;
+    world.delete("event")?;
+    world.wait_gone("event").await?;
+    assert_eq!(world.database.recorded_count(uid).await?, 10);
+    let reasons = world.kube_event_reasons("event").await?;
+    assert!(!reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_without_consumer_records_issuances_after_timeout() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     world.apply("event", &spec(""))?;
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
     world.delete("event")?;
     world.wait_gone("event").await?;
+    assert_eq!(world.database.recorded_count(uid).await?, 10);
+    let reasons = world.kube_event_reasons("event").await?;
+    assert!(!reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_with_conflicting_issuance_completes_after_timeout() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", &spec(""))?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    let uid = world.uid("event").await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    let coupon = &world.stock.scan_issued(&"event".parse()?).await?.into_values().next().context("none")?.issued.coupon;
+    world.test_database.sql(&format!(
+        "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+         VALUES ('{uid}', 'ghost', '{coupon}', 'AMOUNT', 1, now())"
+    ))?;
+    world.delete("event")?;
+    world.wait_gone("event").await?;
+    assert_eq!(world.database.recorded_count(uid).await?, 10, "nine and the ghost");
     let reasons = world.kube_event_reasons("event").await?;
     assert!(reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
     Ok(())
@@ -148,26 +190,4 @@ async fn rows_that_are_locked_for_long_are_deleted_later() -> Result<()> {
         Ok(world.database.event(uids[0]).await?.is_none() && world.database.event(uids[1]).await?.is_none())
     })
     .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_of_earlier_event_are_replaced() -> Result<()> {
-    let world = World::shared().await?;
-    let operator = world.start_operator()?;
-    world.apply("event", &spec(""))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
-    let earlier = world.uid("event").await?;
-    // Without its finalizer, the event is removed without cleanup.
-    operator.stop()?;
-    let remove = serde_json::json!([{"op": "remove", "path": "/metadata/finalizers"}]);
-    let remove = kube::api::Patch::Json::<()>(serde_json::from_value(remove)?);
-    world.events.patch("event", &kube::api::PatchParams::default(), &remove).await?;
-    world.delete("event")?;
-    world.wait_gone("event").await?;
-    assert_eq!(world.stock.observe(&"event".parse()?).await?.map(|redis| redis.uid), Some(earlier));
-
-    operator.restart()?;
-    world.apply("event", &spec(""))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
-    world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await
 }

@@ -1,4 +1,4 @@
-//! The read-only commands `audit`, `export` and `check`.
+//! The commands `audit`, `export`, `check` and `purge`.
 
 use std::process::Output;
 
@@ -103,6 +103,48 @@ async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
     );
     assert_eq!(issuances.matches("\r\n").count(), 4);
     assert!(issuances.contains("\r\n'=1+1,"), "{issuances}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    for name in ["deleted", "recent", "existing"] {
+        world.apply(name, SPEC)?;
+        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.stock.issue(&name.parse()?, &["u1".parse()?]).await?;
+        world.record_all(name).await?;
+    }
+    let [deleted, recent, existing] =
+        [world.uid("deleted").await?, world.uid("recent").await?, world.uid("existing").await?];
+    for name in ["deleted", "recent"] {
+        world.delete(name)?;
+        world.wait_gone(name).await?;
+    }
+    let age = "ALTER TABLE issuance DISABLE TRIGGER never_updated;
+               UPDATE issuance SET recorded_at = now() - interval '100 days' WHERE event_uid IN";
+    let registered = "UPDATE coupon_event SET created_at = now() - interval '200 days'";
+    world.test_database.sql(&format!("{age} ('{deleted}', '{existing}'); {registered}"))?;
+
+    let list = world.run_command(&["purge", "--older-than", "90d"], &[])?;
+    assert_eq!(list.status.code(), Some(0), "{}{}", stdout(&list), stderr(&list));
+    let line = format!("  deleted  {deleted}  100 days  10 coupons  1 issuances\n");
+    let expected = format!("{line}1 events with 11 rows: nothing was deleted; repeat with --yes to delete them\n");
+    assert_eq!(stdout(&list), expected);
+    assert_eq!(world.database.recorded_count(deleted).await?, 1);
+
+    let purged = world.run_command(&["purge", "--older-than", "90d", "--yes"], &[])?;
+    assert_eq!(stdout(&purged), format!("{line}deleted 1 events with 11 rows\n"), "{}", stderr(&purged));
+    assert_eq!(world.database.event(deleted).await?, None);
+    assert_eq!(world.database.recorded_count(deleted).await?, 0);
+    for uid in [recent, existing] {
+        assert_eq!(world.database.recorded_count(uid).await?, 1);
+    }
+    let again = world.run_command(&["purge", "--older-than", "90d", "--yes"], &[])?;
+    assert_eq!(stdout(&again), "nothing to delete\n");
+    let invalid = world.run_command(&["purge", "--older-than", "90"], &[])?;
+    assert!(stderr(&invalid).contains("such as 90d or 12h"), "{}", stderr(&invalid));
     Ok(())
 }
 

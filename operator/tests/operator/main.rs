@@ -4,6 +4,7 @@ mod admin_api;
 mod balance;
 mod crashes;
 mod deletion;
+mod disaster_recovery;
 mod durability;
 mod inspect;
 mod installation_test;

@@ -47,9 +47,10 @@ enum Call {
     MarkRecovered,
     Retire,
     Remove,
+    RequestRestore,
 }
 
-const CALLS: [Call; 16] = [
+const CALLS: [Call; 17] = [
     Call::Prepare,
     Call::Load,
     Call::Restore,
@@ -66,6 +67,7 @@ const CALLS: [Call; 16] = [
     Call::MarkRecovered,
     Call::Retire,
     Call::Remove,
+    Call::RequestRestore,
 ];
 
 impl World {
@@ -185,6 +187,10 @@ impl World {
             }
             Call::Retire => stock.retire(id, *uid, 0, 2).await.map(drop),
             Call::Remove => stock.remove(id, *uid).await.map(drop),
+            Call::RequestRestore => {
+                let Prepared::Observed(observed) = after else { panic!() };
+                stock.request_restore(id, observed).await.map(drop)
+            }
         }
     }
 
@@ -196,7 +202,9 @@ impl World {
                 let listed = stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
                 Prepared::Ids(listed.entries.into_iter().map(|entry| entry.id).collect())
             }
-            Call::ResetGate => Prepared::Observed(stock.observe(&event.id).await.unwrap().unwrap()),
+            Call::ResetGate | Call::RequestRestore => {
+                Prepared::Observed(stock.observe(&event.id).await.unwrap().unwrap())
+            }
             Call::Restore | Call::BeginRecovery | Call::MarkVerified | Call::MarkRecovered => {
                 let observed = stock.observe(&event.id).await.unwrap().unwrap();
                 let clear = matches!(call, Call::Restore);

@@ -70,6 +70,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
         now: NOW,
         replication_id: "one".into(),
         is_verified: true,
+        is_restore_requested: false,
         recovery_id: "first".into(),
     }
 }

@@ -59,6 +59,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         now: NOW,
         replication_id: "one".into(),
         is_verified: true,
+        is_restore_requested: false,
         recovery_id: "first".into(),
     };
     ObservedState {

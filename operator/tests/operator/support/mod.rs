@@ -140,19 +140,23 @@ impl World {
     /// Runs a command of the operator with the environment of its pod, in which `overrides` replace variables.
     pub(crate) fn run_command(&self, args: &[&str], overrides: &[(&str, &str)]) -> Result<Output> {
         let mut command = Command::new(shared::program("couponry-operator"));
-        command
-            .args(args)
-            .env("KUBECONFIG", shared::kubeconfig())
-            .env("POD_NAMESPACE", &self.namespace)
-            .env("REDIS_URL", &self.redis_url)
-            .env("REDIS_KEY_PREFIX", &self.prefix)
-            .env("POSTGRES_URL", &self.postgres_url)
-            .env("KAFKA_BROKERS", &self.brokers)
-            .env("KAFKA_TOPIC", &self.topic)
-            .env("KAFKA_PARTITIONS", "1")
-            .env("KAFKA_GROUP", &self.topic)
-            .envs(overrides.iter().copied());
+        command.args(args).envs(self.pod_environment()).envs(overrides.iter().copied());
         Ok(command.output()?)
+    }
+
+    /// The environment variables of the operator's pod.
+    pub(crate) fn pod_environment(&self) -> [(&str, String); 9] {
+        [
+            ("KUBECONFIG", shared::kubeconfig().display().to_string()),
+            ("POD_NAMESPACE", self.namespace.clone()),
+            ("REDIS_URL", self.redis_url.clone()),
+            ("REDIS_KEY_PREFIX", self.prefix.clone()),
+            ("POSTGRES_URL", self.postgres_url.clone()),
+            ("KAFKA_BROKERS", self.brokers.clone()),
+            ("KAFKA_TOPIC", self.topic.clone()),
+            ("KAFKA_PARTITIONS", "1".to_owned()),
+            ("KAFKA_GROUP", self.topic.clone()),
+        ]
     }
 }
 

@@ -59,6 +59,7 @@ impl Model {
         let redis = self.redis.clone().map(|redis| Observed {
             now: self.now,
             is_verified: redis.replication_id == self.replication_id.to_string(),
+            is_restore_requested: false,
             ..redis
         });
         let drain = redis.as_ref().filter(|redis| !redis.is_verified).map(|_| DrainState::Complete);

@@ -1,0 +1,108 @@
+//! `couponry-operator purge --older-than AGE`: deletes the rows of events whose resource was deleted long ago.
+//!
+//! # Guarantees
+//! Without `--yes` nothing is deleted. Events that exist in the cluster, or whose keys are in Redis, are kept.
+
+use std::{collections::HashSet, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use couponry_crds::CouponEvent;
+use couponry_domain::Uuid;
+use couponry_postgres::{Database, IdleEvent};
+use couponry_redis::RedisStore;
+use couponry_runtime::telemetry::TelemetryArgs;
+use couponry_settings::{PostgresSettings, RedisSettings};
+use kube::{Api, api::ListParams};
+
+use crate::{inspect::format::group_digits, kubernetes};
+
+const DAY: u64 = 24 * 60 * 60;
+/// Longer ages are most likely a mistake.
+const MAX_DAYS: u64 = 36_500;
+
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// Time since the last issuance of the event was recorded: a number of days or hours, such as `90d` or `12h`.
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    older_than: Duration,
+    /// Delete the rows. Default: only list the events.
+    #[arg(long)]
+    yes: bool,
+    /// Namespace of the events. Default: the namespace of the service account or of the kubeconfig.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    redis: RedisSettings,
+    #[command(flatten)]
+    postgres: PostgresSettings,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
+}
+
+impl Purge {
+    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
+        let (database, stock) = (Database::open(&self.postgres)?, RedisStore::open(&self.redis)?);
+        // Read before the cluster: an event that is registered later is not in this list.
+        let idle = database.idle_events(self.older_than).await?;
+        let existing = self.existing_events().await?;
+        let (mut events, mut rows) = (0, 0);
+        for IdleEvent { uid, name, idle_for, coupons, issuances } in idle {
+            if existing.contains(&uid) {
+                continue;
+            }
+            let days = idle_for.as_secs() / DAY;
+            let (n_coupons, n_issuances) = (group_digits(coupons), group_digits(issuances));
+            println!("  {name}  {uid}  {days} days  {n_coupons} coupons  {n_issuances} issuances");
+            if stock.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
+                println!("    kept: Redis still has this event");
+                continue;
+            }
+            if self.yes {
+                database.delete_event(uid).await?;
+            }
+            events += 1;
+            rows += coupons + issuances;
+        }
+        let count = format!("{} events with {} rows", group_digits(events), group_digits(rows));
+        match (events, self.yes) {
+            (0, _) => println!("nothing to delete"),
+            (_, true) => println!("deleted {count}"),
+            (_, false) => println!("{count}: nothing was deleted; repeat with --yes to delete them"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn existing_events(&self) -> anyhow::Result<HashSet<Uuid>> {
+        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
+        let events = Api::<CouponEvent>::namespaced(client, &namespace);
+        let events = events.list_metadata(&ListParams::default()).await.context("cannot list the CouponEvents")?;
+        let uids = events.items.into_iter().map(|event| {
+            let uid = event.metadata.uid.unwrap_or_default();
+            uid.parse().with_context(|| format!("the uid {uid:?} of a CouponEvent is not valid"))
+        });
+        uids.collect()
+    }
+}
+
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let units = [("d", DAY), ("h", 60 * 60)];
+    let found =
+        units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?.parse::<u64>().ok()?, *seconds)));
+    let seconds = found.and_then(|(number, seconds)| number.checked_mul(seconds)).filter(|age| *age <= MAX_DAYS * DAY);
+    seconds.map(Duration::from_secs).ok_or_else(|| "expected a number of days or hours, such as 90d or 12h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_is_a_number_of_days_or_hours() {
+        assert_eq!(parse_age("90d"), Ok(Duration::from_hours(90 * 24)));
+        assert_eq!(parse_age("12h"), Ok(Duration::from_hours(12)));
+        for invalid in ["", "d", "90", "90m", "-1d", "1.5d", "99999999999999999999d", "213503982334602d"] {
+            assert!(parse_age(invalid).is_err(), "{invalid}");
+        }
+    }
+}
