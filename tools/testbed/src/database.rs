@@ -53,28 +53,35 @@ impl Database {
 
     /// Runs statements in a transaction of another session, which keeps its locks until the result is dropped.
     pub fn hold(&self, statements: &str) -> Result<OpenTransaction> {
+        OpenTransaction::begin(&self.url(), statements)
+    }
+}
+
+/// An open transaction, which keeps its locks. It is rolled back when this is dropped.
+#[derive(Debug)]
+pub struct OpenTransaction {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+impl OpenTransaction {
+    /// Runs statements in a transaction of a new session with the database at this URL.
+    pub fn begin(url: &str, statements: &str) -> Result<Self> {
         let psql = require(postgres_bin(), "PostgreSQL")?.join("psql");
         let mut child = Command::new(psql)
-            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", &self.url()])
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start psql")?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let mut transaction = OpenTransaction { child, stdin: stdin.context("no input")? };
+        let mut transaction = Self { child, stdin: stdin.context("no input")? };
         writeln!(transaction.stdin, "BEGIN; {statements};\n\\echo held")?;
         let mut lines = BufReader::new(stdout.context("no output")?).lines();
         let is_held = lines.any(|line| line.is_ok_and(|line| line == "held"));
         ensure!(is_held, "psql cannot run {statements}");
         Ok(transaction)
     }
-}
-
-/// An open transaction, which is rolled back when this is dropped.
-#[derive(Debug)]
-pub struct OpenTransaction {
-    child: Child,
-    stdin: ChildStdin,
 }
 
 impl Drop for OpenTransaction {
@@ -102,7 +109,8 @@ pub fn unique_name(label: &str) -> String {
     format!("{label}-{now}-{}-{n}", std::process::id())
 }
 
-fn psql(url: &str, statements: &str) -> Result<String> {
+/// Runs statements on the database at this URL, and returns their output.
+pub fn psql(url: &str, statements: &str) -> Result<String> {
     let psql = require(postgres_bin(), "PostgreSQL")?.join("psql");
     let printed = output(&psql, &["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url, "-c", statements], None);
     Ok(printed.with_context(|| format!("psql failed on {url}"))?.trim_end().to_owned())

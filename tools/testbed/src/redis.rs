@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::clock::Clock;
+use crate::path::on_path;
 use crate::ports;
-use crate::process::{Launch, Process, log_in, signals};
+use crate::process::{Launch, Process, log_in, output, signals};
 use crate::programs::locate::{redis_server, require};
 use crate::scratch::Scratch;
 
@@ -89,6 +90,22 @@ impl Redis {
         fs::remove_dir_all(&files).with_context(|| format!("cannot remove {}", files.display()))?;
         copy(backup, &files)?;
         self.restart()
+    }
+
+    /// Writes a backup to this file as `redis-cli --rdb` does: as a replica, which is attached for a moment.
+    pub fn dump(&self, to: &Path) -> Result<()> {
+        let cli = require(on_path("redis-cli"), "redis-cli")?;
+        let port = self.port.to_string();
+        output(&cli, &["-p".as_ref(), port.as_ref(), "--rdb".as_ref(), to.as_os_str()], None).map(drop)
+    }
+
+    /// Starts a replica of it, and waits until the replica has its data.
+    pub fn start_replica(&self) -> Result<Self> {
+        let replica = Self::start_with(&["--replicaof", "127.0.0.1", &self.port.to_string()])?;
+        let is_connected =
+            || command(&replica.url(), &["INFO", "replication"]).is_ok_and(|i| i.contains("link_status:up"));
+        replica.process.wait_ready(is_connected)?;
+        Ok(replica)
     }
 
     fn wait(&self) -> Result<()> {

@@ -18,14 +18,17 @@ pub(crate) struct Servers {
 impl Servers {
     /// Starts them concurrently and waits until each is ready.
     pub(crate) fn start() -> Result<Self> {
-        Self::start_with(Kafka::start)
+        Self::start_with(Redis::start, Kafka::start)
     }
 
-    /// Like [`Servers::start`], with a specific Kafka.
-    pub(crate) fn start_with(kafka: impl FnOnce() -> Result<Kafka> + Send) -> Result<Self> {
+    /// Like [`Servers::start`], with a specific Redis and a specific Kafka.
+    pub(crate) fn start_with(
+        redis: impl FnOnce() -> Result<Redis> + Send,
+        kafka: impl FnOnce() -> Result<Kafka> + Send,
+    ) -> Result<Self> {
         let step = Step::start("starting Redis, PostgreSQL, Kafka and the Kubernetes API server");
         let servers = thread::scope(|scope| {
-            let redis = scope.spawn(Redis::start);
+            let redis = scope.spawn(redis);
             let postgres = scope.spawn(Postgres::start);
             let kafka = scope.spawn(kafka);
             let kubernetes = scope.spawn(Kubernetes::start);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use couponry_testbed::program::{Program, Running};
 use couponry_testbed::progress::Step;
-use couponry_testbed::{Kafka, Process, http, ports, programs, redis};
+use couponry_testbed::{Kafka, Process, Redis, http, ports, programs, redis};
 
 use super::load::{self, Load, LoadResult};
 use super::statistics::float;
@@ -45,7 +45,7 @@ pub(super) struct Installation {
 impl Installation {
     /// Starts and warms up everything. Redis syncs every second.
     pub(super) fn start() -> Result<Self> {
-        let servers = Servers::start_with(Kafka::start_optimized)?;
+        let servers = Servers::start_with(Redis::start, Kafka::start_optimized)?;
         let step = Step::start("starting the programs");
         coupon_event::apply_crd(&servers.kubernetes)?;
         let port = ports::free()?;

@@ -1,10 +1,51 @@
-//! The `CouponEvent` of a round.
+//! The `CouponEvent`s of a round.
 
 use anyhow::Result;
 use couponry_testbed::Kubernetes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::coupon_event::{condition, get, manifest};
+
+/// The events of a round.
+#[derive(Debug)]
+pub(super) struct Events {
+    /// The event with the load of the whole round.
+    pub(super) main: Event,
+    /// Events that a fault has created, with a load of their own.
+    pub(super) created: Vec<Event>,
+    /// An event that never starts, while a fault changes it.
+    pub(super) scheduled: Option<Event>,
+}
+
+impl Events {
+    pub(super) fn new(main: Event) -> Self {
+        Self { main, created: Vec::new(), scheduled: None }
+    }
+
+    /// The events that users send requests to.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = &Event> {
+        [&self.main].into_iter().chain(&self.created)
+    }
+
+    /// Applies this many new events at once.
+    pub(super) fn create(&mut self, kubernetes: &Kubernetes, count: usize, total: u64) -> Result<()> {
+        let first = self.created.len();
+        let name = |number| format!("{}-{number}", self.main.name);
+        let new = (first..first + count).map(|number| Event::new(name(number), total, self.main.acknowledge));
+        let new: Vec<Event> = new.collect();
+        let list =
+            json!({"apiVersion": "v1", "kind": "List", "items": new.iter().map(Event::manifest).collect::<Vec<_>>()});
+        self.created.extend(new);
+        kubernetes.kubectl_with(&["apply", "-f", "-"], &list.to_string()).map(drop)
+    }
+
+    /// Applies an event that starts in the distant future.
+    pub(super) fn schedule(&mut self, kubernetes: &Kubernetes, total: u64) -> Result<()> {
+        let name = format!("{}-scheduled", self.main.name);
+        let event = Event { is_scheduled: true, ..Event::new(name, total, self.main.acknowledge) };
+        self.scheduled.insert(event).apply(kubernetes)
+    }
+}
 
 /// An event and its current manifest.
 #[derive(Debug)]
@@ -13,22 +54,36 @@ pub(super) struct Event {
     pub(super) total: u64,
     acknowledge: &'static str,
     is_paused: bool,
+    is_scheduled: bool,
 }
 
 impl Event {
     pub(super) fn new(name: String, total: u64, acknowledge: &'static str) -> Self {
-        Self { name, total, acknowledge, is_paused: false }
+        Self { name, total, acknowledge, is_paused: false, is_scheduled: false }
+    }
+
+    fn manifest(&self) -> Value {
+        let mut manifest = manifest(&self.name, "Chaos", self.total, self.acknowledge);
+        manifest["spec"]["issuance"] = json!(if self.is_paused { "Paused" } else { "Auto" });
+        if self.is_scheduled {
+            manifest["spec"]["startTime"] = json!("2100-01-01T00:00:00Z");
+        }
+        manifest
     }
 
     pub(super) fn apply(&self, kubernetes: &Kubernetes) -> Result<()> {
-        let mut manifest = manifest(&self.name, "Chaos", self.total, self.acknowledge);
-        manifest["spec"]["issuance"] = json!(if self.is_paused { "Paused" } else { "Auto" });
-        kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest.to_string()).map(drop)
+        kubernetes.kubectl_with(&["apply", "-f", "-"], &self.manifest().to_string()).map(drop)
     }
 
     /// Adds a tenth of the coupons.
     pub(super) fn top_up(&mut self, kubernetes: &Kubernetes) -> Result<()> {
         self.total += self.total / 10 + 1;
+        self.apply(kubernetes)
+    }
+
+    /// Removes half of the coupons. The operator discards the stock and generates a new one.
+    pub(super) fn shrink(&mut self, kubernetes: &Kubernetes) -> Result<()> {
+        self.total /= 2;
         self.apply(kubernetes)
     }
 
@@ -38,13 +93,14 @@ impl Event {
         self.apply(kubernetes)
     }
 
-    /// Whether the manifest is loaded, and the event is open or sold out.
-    pub(super) fn is_open(&self, kubernetes: &Kubernetes) -> Result<bool> {
+    /// Whether the manifest is loaded, and the event is scheduled, open or sold out.
+    pub(super) fn is_ready(&self, kubernetes: &Kubernetes) -> Result<bool> {
         let event = get(kubernetes, &self.name)?;
         let is_current = event.pointer("/status/observedGeneration") == event.pointer("/metadata/generation");
-        let holds = |kind: &str| condition(&event, kind).is_some_and(|c| c["status"] == "True");
+        let is_open = condition(&event, "Open").is_some_and(|c| c["status"] == "True");
         let sold_out = event.pointer("/status/soldOutAt").is_some();
-        Ok(is_current && event.pointer("/status/loaded") == Some(&json!(self.total)) && (holds("Open") || sold_out))
+        let is_loaded = is_current && event.pointer("/status/loaded") == Some(&json!(self.total));
+        Ok(is_loaded && (self.is_scheduled || is_open || sold_out))
     }
 
     pub(super) fn delete(self, kubernetes: &Kubernetes) -> Result<()> {

@@ -55,10 +55,36 @@ pub(super) enum Kind {
     TopUp,
     /// The manifest is changed to Paused, and back after the fault.
     Pause,
+    /// The clock of Redis is set ahead by these seconds.
+    RedisClock(i64),
+    /// The clock of Redis is set ahead by these seconds, then FLUSHALL.
+    RedisClockAndFlush(i64),
+    /// The Redis user of the programs loses the permission for a command.
+    AclChange,
+    /// `redis-cli --rdb`, which is attached like a replica for a moment.
+    RedisBackup,
+    /// A replica of Redis is attached, and removed after the fault.
+    Replica,
+    /// Kafka rejects offset commits.
+    CommitsRefused,
+    /// The topic is deleted, and created again after the fault.
+    TopicRecreated,
+    /// Partitions are added to the topic.
+    PartitionsAdded,
+    /// Another session of Postgres has locked the row of the event.
+    RowLock,
+    /// Another session of Postgres has locked the table of issuances.
+    TableLock,
+    /// Another session of Postgres has read all coupons in an open transaction, while the operator discards a stock.
+    LongReader,
+    /// Postgres loses the newest issuances, as in a failover to a lagging replica.
+    RowsLost,
+    /// Several events are created at once, and users send requests to each of them.
+    NewEvents,
 }
 
 /// All kinds, with their names on the command line.
-pub(super) const KINDS: [(&str, Kind); 33] = [
+pub(super) const KINDS: [(&str, Kind); 48] = [
     ("kill-issuer", Kind::Kill(Component::Issuer)),
     ("kill-consumer", Kind::Kill(Component::Consumer)),
     ("kill-operator", Kind::Kill(Component::Operator)),
@@ -92,18 +118,37 @@ pub(super) const KINDS: [(&str, Kind); 33] = [
     ("second-leader", Kind::SecondLeader),
     ("top-up", Kind::TopUp),
     ("pause", Kind::Pause),
+    ("redis-clock-ahead", Kind::RedisClock(3600)),
+    ("redis-clock-back", Kind::RedisClock(-3600)),
+    ("redis-clock-ahead-flushed", Kind::RedisClockAndFlush(3600)),
+    ("redis-clock-back-flushed", Kind::RedisClockAndFlush(-3600)),
+    ("redis-acl", Kind::AclChange),
+    ("redis-backup", Kind::RedisBackup),
+    ("redis-replica", Kind::Replica),
+    ("commits-refused", Kind::CommitsRefused),
+    ("topic-recreated", Kind::TopicRecreated),
+    ("partitions-added", Kind::PartitionsAdded),
+    ("row-lock", Kind::RowLock),
+    ("table-lock", Kind::TableLock),
+    ("long-reader", Kind::LongReader),
+    ("rows-lost", Kind::RowsLost),
+    ("new-events", Kind::NewEvents),
 ];
 
 impl Kind {
     pub(super) fn name(self) -> &'static str {
         KINDS.iter().find(|(_, kind)| *kind == self).map_or("unknown", |(name, _)| name)
     }
-}
 
-impl Kind {
     /// Whether Redis loses answered issuances. The event must then have `acknowledge: Kafka`.
-    pub(super) fn loses_data(self) -> bool {
-        matches!(self, Self::Flush | Self::RollBack)
+    pub(super) fn is_loss_of_redis(self) -> bool {
+        matches!(self, Self::Flush | Self::RollBack | Self::RedisClockAndFlush(_))
+    }
+
+    /// Whether Kafka or Postgres lose what they have confirmed. The operator restores it from Redis when issuing slows
+    /// down, so no loss of Redis may follow in the same round.
+    pub(super) fn is_loss_behind_redis(self) -> bool {
+        matches!(self, Self::TopicRecreated | Self::RowsLost)
     }
 }
 
@@ -130,6 +175,9 @@ pub(super) struct Fault {
     pub(super) link: Link,
 }
 
+/// Commands of the scripts whose permission is removed.
+const DENIED_COMMANDS: [&str; 5] = ["xadd", "hset", "ltrim", "xdel", "lrange"];
+
 /// The failpoints at which these programs can crash.
 fn crash_points(component: Component) -> &'static [&'static str] {
     match component {
@@ -155,20 +203,32 @@ impl Fault {
             Kind::CrashPreload => crash_points(Component::Operator).join(";"),
             Kind::Crash(component) => {
                 let points = crash_points(component);
-                points[usize::try_from(self.which % points.len() as u64).unwrap_or(0)].to_owned()
+                points[self.which(points.len())].to_owned()
             }
             _ => String::new(),
         }
+    }
+
+    /// The command whose permission [`Kind::AclChange`] removes.
+    pub(super) fn denied_command(&self) -> &'static str {
+        DENIED_COMMANDS[self.which(DENIED_COMMANDS.len())]
+    }
+
+    /// The index of one of several things.
+    pub(super) fn which(&self, of: usize) -> usize {
+        usize::try_from(self.which % of.max(1) as u64).unwrap_or(0)
     }
 
     /// A random fault of this kind. Tests use brief ones.
     pub(super) fn draw(kind: Kind, is_brief: bool, rng: &mut Rng) -> Self {
         let after = if is_brief { rng.seconds(0, 1) } else { rng.seconds(1, 4) };
         let duration = match (kind, is_brief) {
+            // The fault itself takes longer.
+            (Kind::NewEvents | Kind::RedisBackup | Kind::PartitionsAdded | Kind::LongReader, true) => rng.seconds(1, 1),
             (_, true) => rng.seconds(2, 3),
             // Longer than the delivery timeout of the producer, and as long as the session timeout of a consumer.
             (Kind::Freeze(Component::Kafka), false) => Duration::from_secs(45),
-            (Kind::Kill(_) | Kind::Immediate | Kind::TopUp, false) => rng.seconds(0, 6),
+            (Kind::Kill(_) | Kind::Immediate | Kind::TopUp | Kind::NewEvents, false) => rng.seconds(0, 6),
             (Kind::Rescale, false) => rng.seconds(10, 20),
             (_, false) => rng.seconds(2, 20),
         };
@@ -183,6 +243,8 @@ impl fmt::Display for Fault {
             write!(f, ", from {} to {}", self.link.0, self.link.1)?;
         } else if let Kind::Crash(_) = self.kind {
             write!(f, ", {}", self.failpoints())?;
+        } else if self.kind == Kind::AclChange {
+            write!(f, ", {}", self.denied_command())?;
         }
         Ok(())
     }

@@ -5,14 +5,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use couponry_testbed::database::{OpenTransaction, psql};
 use couponry_testbed::{Redis, Running, redis};
 
-use super::event::Event;
+use super::event::{Event, Events};
 use super::fault::{Component, Fault, Kind};
-use super::installation::{CONSUMERS, Installation, Instance};
+use super::installation::{CONSUMERS, Installation, Instance, PARTITIONS};
+use super::load::{Load, Workload, change_topic};
 
 /// Directory of the Redis backup which a rollback restores.
 const BACKUP: &str = "backup";
+/// Number of partitions that are added at once.
+const ADDED_PARTITIONS: u32 = 3;
+/// Number of issuances that Postgres loses.
+const LOST_ROWS: u32 = 50;
+/// Number of events that are created at once, and of coupons of each.
+const NEW_EVENTS: usize = 4;
+const NEW_EVENT_COUPONS: u64 = 40;
+/// Number of coupons of the event whose stock is discarded.
+const SCHEDULED_COUPONS: u64 = 100;
+/// What a backup or an export reads in one transaction.
+const READ_EVERYTHING: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+    SELECT count(*) FROM coupon; SELECT count(*) FROM issuance; SELECT count(*) FROM coupon_event";
 /// How long a number of consumers stays.
 const RESCALE_INTERVAL: Duration = Duration::from_secs(4);
 /// Maximum time until a failed save is visible in Redis.
@@ -21,15 +35,19 @@ const MISCONF_TIMEOUT: Duration = Duration::from_mins(1);
 impl Fault {
     /// Injects the fault, waits for its duration, and removes it. Returns how many programs had to be restarted
     /// meanwhile.
-    pub(super) fn run(&self, installation: &mut Installation, event: &mut Event) -> Result<u64> {
-        self.inject(installation, event).with_context(|| format!("cannot inject {self}"))?;
-        let mut restarts = if self.kind == Kind::Rescale { self.rescale(installation)? } else { 0 };
+    pub(super) fn run(&self, installation: &mut Installation, events: &mut Events) -> Result<u64> {
+        self.inject(installation, events).with_context(|| format!("cannot inject {self}"))?;
+        let mut restarts = match self.kind {
+            Kind::Rescale => self.rescale(installation)?,
+            Kind::NewEvents => self.serve_new_events(installation, events)?,
+            _ => 0,
+        };
         restarts += installation.supervise(self.duration, |_| Ok(self.kind == Kind::Rescale))?;
-        self.remove(installation, event).with_context(|| format!("cannot remove {self}"))?;
+        self.remove(installation, events).with_context(|| format!("cannot remove {self}"))?;
         Ok(restarts)
     }
 
-    pub(super) fn inject(&self, installation: &mut Installation, event: &mut Event) -> Result<()> {
+    pub(super) fn inject(&self, installation: &mut Installation, events: &mut Events) -> Result<()> {
         let servers = &installation.servers;
         match self.kind {
             Kind::Kill(Component::Redis) => servers.redis.kill9(),
@@ -49,7 +67,7 @@ impl Fault {
             Kind::Crash(Component::Operator) => {
                 // The top-up gives the operators steps to execute.
                 restart_operators(installation, &self.failpoints())?;
-                event.top_up(&installation.servers.kubernetes)
+                events.main.top_up(&installation.servers.kubernetes)
             }
             Kind::Crash(_) => {
                 let points = self.failpoints();
@@ -67,13 +85,53 @@ impl Fault {
                 installation.operators.push(second);
                 Ok(())
             }
-            Kind::TopUp => event.top_up(&servers.kubernetes),
-            Kind::Pause => event.pause(&servers.kubernetes, true),
+            Kind::TopUp => events.main.top_up(&servers.kubernetes),
+            Kind::Pause => events.main.pause(&servers.kubernetes, true),
             Kind::Rescale => Ok(()),
+            Kind::RedisClock(ahead) => installation.links.redis_clock.set(1000 * ahead),
+            Kind::RedisClockAndFlush(ahead) => {
+                installation.links.redis_clock.set(1000 * ahead)?;
+                redis::command(&servers.redis.url(), &["FLUSHALL"]).map(drop)
+            }
+            Kind::AclChange => set_permission(&servers.redis, '-', self.denied_command()),
+            Kind::RedisBackup => {
+                set(&servers.redis, "repl-diskless-sync-delay", "0")?;
+                servers.redis.dump(&installation.dir.join("backup.rdb"))
+            }
+            Kind::Replica => {
+                set(&servers.redis, "repl-diskless-sync-delay", "0")?;
+                installation.replica = Some(servers.redis.start_replica()?);
+                Ok(())
+            }
+            Kind::CommitsRefused => change_topic(installation, &["reject-commits"]),
+            Kind::TopicRecreated => {
+                installation.wait_verified(&events.main)?;
+                change_topic(installation, &["delete"])
+            }
+            Kind::PartitionsAdded => {
+                installation.partitions += ADDED_PARTITIONS;
+                change_topic(installation, &["set-partitions", &installation.partitions.to_string()])
+            }
+            Kind::RowLock => {
+                hold(installation, &format!("SELECT FROM coupon_event WHERE name = '{}' FOR UPDATE", events.main.name))
+            }
+            Kind::TableLock => hold(installation, "LOCK TABLE issuance"),
+            Kind::LongReader => {
+                events.schedule(&servers.kubernetes, SCHEDULED_COUPONS)?;
+                let scheduled = events.scheduled.as_mut().context("no event is scheduled")?;
+                installation.wait_loaded(scheduled)?;
+                hold(installation, READ_EVERYTHING)?;
+                scheduled.shrink(&installation.servers.kubernetes)
+            }
+            Kind::RowsLost => {
+                installation.wait_verified(&events.main)?;
+                lose_rows(installation, &events.main)
+            }
+            Kind::NewEvents => events.create(&servers.kubernetes, NEW_EVENTS, NEW_EVENT_COUPONS),
         }
     }
 
-    pub(super) fn remove(&self, installation: &mut Installation, event: &mut Event) -> Result<()> {
+    pub(super) fn remove(&self, installation: &mut Installation, events: &mut Events) -> Result<()> {
         let servers = &installation.servers;
         match self.kind {
             Kind::Kill(Component::Redis) => servers.redis.restart(),
@@ -107,8 +165,35 @@ impl Fault {
                 installation.operators.pop();
                 Ok(())
             }
-            Kind::Pause => event.pause(&servers.kubernetes, false),
-            Kind::Flush | Kind::TopUp | Kind::Rescale => Ok(()),
+            Kind::Pause => events.main.pause(&servers.kubernetes, false),
+            Kind::RedisClock(_) | Kind::RedisClockAndFlush(_) => installation.links.redis_clock.set(0),
+            Kind::AclChange => set_permission(&servers.redis, '+', self.denied_command()),
+            Kind::Replica => {
+                installation.replica = None;
+                Ok(())
+            }
+            Kind::CommitsRefused => change_topic(installation, &["accept-commits"]),
+            Kind::TopicRecreated => {
+                installation.partitions = PARTITIONS;
+                change_topic(installation, &["create", &PARTITIONS.to_string()])
+            }
+            Kind::RowLock | Kind::TableLock => {
+                installation.transaction = None;
+                Ok(())
+            }
+            Kind::LongReader => {
+                installation.transaction = None;
+                let scheduled = events.scheduled.take().context("no event is scheduled")?;
+                installation.wait_loaded(&scheduled)?;
+                scheduled.delete(&installation.servers.kubernetes)
+            }
+            Kind::Flush
+            | Kind::TopUp
+            | Kind::Rescale
+            | Kind::RedisBackup
+            | Kind::PartitionsAdded
+            | Kind::RowsLost
+            | Kind::NewEvents => Ok(()),
         }
     }
 
@@ -139,8 +224,17 @@ impl Fault {
         Ok(restarts)
     }
 
-    fn which(&self, of: usize) -> usize {
-        usize::try_from(self.which % of.max(1) as u64).unwrap_or(0)
+    /// Waits until the new events are open, and serves users of each.
+    fn serve_new_events(&self, installation: &mut Installation, events: &Events) -> Result<u64> {
+        let new = &events.created[events.created.len() - NEW_EVENTS..];
+        let mut restarts = 0;
+        for event in new {
+            restarts += installation.wait_loaded(event)?;
+        }
+        let workload = Workload { users: NEW_EVENT_COUPONS, rate: NEW_EVENT_COUPONS, seed: self.which };
+        let loads = new.iter().map(|event| Load::start(installation, event, &workload)).collect::<Result<Vec<_>>>()?;
+        loads.iter().try_for_each(|load| load.finish(installation))?;
+        Ok(restarts)
     }
 
     fn instance<'a>(&self, installation: &'a mut Installation) -> &'a mut Instance {
@@ -162,6 +256,28 @@ fn restart_operators(installation: &mut Installation, failpoints: &str) -> Resul
 
 fn process(instance: &Instance) -> &Running {
     &instance.node.process
+}
+
+/// Adds or removes the permission for a command.
+fn set_permission(server: &Redis, sign: char, command: &str) -> Result<()> {
+    redis::command(&server.url(), &["ACL", "SETUSER", "default", &format!("{sign}{command}")]).map(drop)
+}
+
+fn hold(installation: &mut Installation, statements: &str) -> Result<()> {
+    installation.transaction = Some(OpenTransaction::begin(&installation.servers.postgres.url(), statements)?);
+    Ok(())
+}
+
+fn lose_rows(installation: &Installation, event: &Event) -> Result<()> {
+    let sql = format!(
+        "WITH event AS (SELECT uid FROM coupon_event WHERE name = '{}' AND NOT is_deleted)
+         DELETE FROM issuance WHERE (event_uid, user_id) IN (
+             SELECT event_uid, user_id FROM issuance JOIN event ON event_uid = uid
+             ORDER BY recorded_at DESC LIMIT {LOST_ROWS}
+         )",
+        event.name
+    );
+    psql(&installation.servers.postgres.url(), &sql).map(drop)
 }
 
 fn set(server: &Redis, setting: &str, value: &str) -> Result<()> {

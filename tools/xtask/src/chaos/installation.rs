@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use couponry_testbed::database::OpenTransaction;
 use couponry_testbed::progress::Step;
-use couponry_testbed::{Process, programs};
+use couponry_testbed::{Process, Redis, programs, redis};
 
+use super::event::Event;
 use super::links::Links;
 use crate::programs::{CONSUMER, ISSUER, Node, OPERATOR};
 use crate::servers::Servers;
@@ -18,6 +20,10 @@ use crate::{cargo, coupon_event, signals};
 const ISSUERS: usize = 3;
 const OPERATORS: usize = 2;
 pub(super) const CONSUMERS: usize = 3;
+/// The number of partitions with which the operator creates a topic.
+pub(super) const PARTITIONS: u32 = 12;
+/// Timeout for the preload, with crashing operators.
+const PRELOAD_TIMEOUT: Duration = Duration::from_mins(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All processes. The fields are dropped in order, so programs stop before the servers.
@@ -27,9 +33,15 @@ pub(super) struct Installation {
     pub(super) operators: Vec<Instance>,
     pub(super) links: Links,
     pub(super) servers: Servers,
+    /// The transaction of a fault, until it is removed.
+    pub(super) transaction: Option<OpenTransaction>,
+    /// The replica of a fault, until it is removed.
+    pub(super) replica: Option<Redis>,
+    /// Number of partitions of the topic.
+    pub(super) partitions: u32,
+    /// Directory of histories, logs, and the clock files of issuers.
+    pub(super) dir: PathBuf,
     bin: PathBuf,
-    /// Directory of the clock files of issuers.
-    clocks: PathBuf,
 }
 
 /// A program which is restarted when it exits.
@@ -61,8 +73,11 @@ impl Installation {
             operators: Vec::new(),
             links,
             servers,
+            transaction: None,
+            replica: None,
+            partitions: PARTITIONS,
+            dir: dir.to_owned(),
             bin: cargo::built("debug")?,
-            clocks: dir.to_owned(),
         };
         let step = Step::start("starting two operators, three issuers and three consumers");
         for number in 1..=OPERATORS {
@@ -118,7 +133,7 @@ impl Installation {
     }
 
     fn clock(&self, issuer: usize) -> PathBuf {
-        self.clocks.join(format!("clock-of-issuer-{}", issuer + 1))
+        self.dir.join(format!("clock-of-issuer-{}", issuer + 1))
     }
 
     fn instances(&self) -> impl Iterator<Item = &Instance> {
@@ -153,14 +168,41 @@ impl Installation {
         Ok(restarted)
     }
 
+    /// Waits until the manifest is loaded; restarts programs meanwhile. Returns the number of restarts.
+    pub(super) fn wait_loaded(&mut self, event: &Event) -> Result<u64> {
+        let mut is_ready = false;
+        let restarts = self.supervise(PRELOAD_TIMEOUT, |installation| {
+            is_ready = event.is_ready(&installation.servers.kubernetes)?;
+            Ok(is_ready)
+        })?;
+        ensure!(is_ready, "{} is not loaded and open after {PRELOAD_TIMEOUT:?}", event.name);
+        Ok(restarts)
+    }
+
+    /// Waits until Redis is verified for the event, so it has everything that was returned to users.
+    pub(super) fn wait_verified(&mut self, event: &Event) -> Result<()> {
+        let key = format!("couponMeta:{{{}}}", event.name);
+        let mut is_verified = false;
+        self.supervise(PRELOAD_TIMEOUT, |installation| {
+            let command = |words: &[&str]| redis::command(&installation.servers.redis.url(), words);
+            let verified = command(&["HGET", &key, "replicationId"])?;
+            let replication = command(&["INFO", "replication"])?;
+            is_verified =
+                verified.lines().nth(1).is_some_and(|id| replication.contains(&format!("master_replid:{id}")));
+            Ok(is_verified)
+        })?;
+        ensure!(is_verified, "Redis is not verified for {} after {PRELOAD_TIMEOUT:?}", event.name);
+        Ok(())
+    }
+
     /// Waits until all programs are ready.
     pub(super) fn wait_ready(&mut self) -> Result<()> {
         self.restart_exited()?;
         self.instances().try_for_each(|instance| instance.node.wait_ready())
     }
 
-    /// Writes all logs to this directory.
-    pub(super) fn keep_logs(&self, dir: &Path) -> Result<()> {
+    /// Writes all logs to the directory.
+    pub(super) fn keep_logs(&self) -> Result<()> {
         let servers = &self.servers;
         let ours = self.instances().map(|instance| (instance.node.name.as_str(), instance.node.process.process()));
         let theirs: [(&str, &Process); 3] = [
@@ -170,7 +212,7 @@ impl Installation {
         ];
         let logs: BTreeMap<_, _> = ours.chain(theirs).map(|(name, process)| (name, process.log())).collect();
         for (name, log) in logs {
-            let path = dir.join(format!("{}.log", name.replace(' ', "-")));
+            let path = self.dir.join(format!("{}.log", name.replace(' ', "-")));
             fs::write(&path, log).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())

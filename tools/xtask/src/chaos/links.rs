@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use couponry_testbed::kafka::ProxiedListener;
 use couponry_testbed::toxiproxy::Toxic;
-use couponry_testbed::{Kafka, Toxiproxy, ports};
+use couponry_testbed::{Clock, Kafka, Redis, Toxiproxy, ports};
 
 use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR};
 use crate::servers::Servers;
@@ -35,6 +35,8 @@ pub(super) const LINKS: [Link; 8] = [
 pub(super) struct Links {
     proxy: Toxiproxy,
     ports: Vec<(Link, u16)>,
+    /// The clock of Redis.
+    pub(super) redis_clock: Clock,
 }
 
 impl Links {
@@ -46,9 +48,15 @@ impl Links {
             .map(|(link, proxy)| Ok((*link, ProxiedListener { proxy: *proxy, listen: ports::free()? })))
             .collect::<Result<_>>()?;
         let proxy = Toxiproxy::start()?;
-        let servers = Servers::start_with(|| {
-            Kafka::start_behind(&listeners.iter().map(|(_, listener)| *listener).collect::<Vec<_>>())
-        })?;
+        let mut clock = None;
+        let servers = Servers::start_with(
+            || {
+                let (redis, of_redis) = Redis::start_with_clock()?;
+                clock = Some(of_redis);
+                Ok(redis)
+            },
+            || Kafka::start_behind(&listeners.iter().map(|(_, listener)| *listener).collect::<Vec<_>>()),
+        )?;
         for (link, port) in &ports {
             let upstream = match link.1 {
                 REDIS => servers.redis.port(),
@@ -64,7 +72,8 @@ impl Links {
             };
             proxy.add_proxy(&name(*link), *port, upstream)?;
         }
-        Ok((servers, Self { proxy, ports }))
+        let redis_clock = clock.context("Redis has no clock")?;
+        Ok((servers, Self { proxy, ports, redis_clock }))
     }
 
     /// The addresses for a kind of program.

@@ -6,20 +6,21 @@
 //! the stores.
 //!
 //! [`inject`] injects and removes faults, [`installation`] starts and restarts programs, [`links`] has the proxies,
-//! [`outage`] computes how long no request was answered, and [`statistics`] sums up all rounds.
+//! [`load`] sends requests and checks their answers, [`outage`] computes how long no request was answered, and
+//! [`statistics`] sums up all rounds.
 
 mod event;
 mod fault;
 mod inject;
 mod installation;
 mod links;
+mod load;
 mod outage;
 mod rng;
 mod round;
 mod statistics;
 
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -101,13 +102,13 @@ fn run_with_seed(options: &Options, seed: u64) -> Result<bool> {
     let mut installation = Installation::start(&dir)?;
     let mut statistics = Statistics::default();
     let start = Instant::now();
-    let result = run_rounds(options, seed, &mut installation, &dir, &mut statistics);
+    let result = run_rounds(options, seed, &mut installation, &mut statistics);
     signals::wait_for_shutdown();
     println!("\nseed {seed}, {}\n{statistics}", format_duration(start.elapsed()));
     if let Ok(true) = result {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     } else {
-        installation.keep_logs(&dir)?;
+        installation.keep_logs()?;
         eprintln!("histories of the failed rounds and all logs: {}", dir.display());
     }
     result
@@ -118,7 +119,6 @@ fn run_rounds(
     options: &Options,
     seed: u64,
     installation: &mut Installation,
-    dir: &Path,
     statistics: &mut Statistics,
 ) -> Result<bool> {
     let mut rng = Rng::new(seed);
@@ -128,7 +128,7 @@ fn run_rounds(
         let mut kinds = kinds;
         rng.shuffle(&mut kinds);
         let faults = kinds.into_iter().map(|kind| Fault::draw(kind, true, &mut rng)).collect();
-        return Round::draw(1, faults, options.rate, &mut rng).run(installation, dir, statistics);
+        return Round::draw(1, faults, options.rate, &mut rng).run(installation, statistics);
     }
     let deadline = Instant::now() + Duration::from_secs(60 * options.minutes);
     let mut passed = true;
@@ -138,7 +138,7 @@ fn run_rounds(
         }
         let count = rng.between(*FAULTS.start(), *FAULTS.end());
         let faults = (0..count).map(|_| Fault::draw(*rng.pick(&kinds), false, &mut rng)).collect();
-        passed &= Round::draw(number, faults, options.rate, &mut rng).run(installation, dir, statistics)?;
+        passed &= Round::draw(number, faults, options.rate, &mut rng).run(installation, statistics)?;
     }
     Ok(passed)
 }

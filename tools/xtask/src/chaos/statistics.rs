@@ -18,6 +18,8 @@ pub(super) struct Statistics {
     attempts: BTreeMap<String, u64>,
     /// Violations by category.
     violations: BTreeMap<String, u64>,
+    /// The longest time from the end of a load until everything was recorded.
+    recorded_after: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,8 @@ impl Statistics {
                 *sums.entry(name.clone()).or_default() += count.as_u64().unwrap_or(0);
             }
         }
+        let recorded_after = Duration::from_secs_f64(counts["recordedAfterSeconds"].as_f64().unwrap_or(0.0));
+        self.recorded_after = self.recorded_after.max(recorded_after);
     }
 }
 
@@ -58,13 +62,15 @@ impl fmt::Display for Statistics {
             writeln!(f, "  {outcome:<20}{:>12}", format_count(*count))?;
         }
         let count = format_count(self.faults.values().map(|faults| faults.count).sum());
-        writeln!(f, "{count} faults{:>31}  {:>15}", "duration", "longest outage")?;
+        writeln!(f, "{count} faults{:>37}  {:>15}", "duration", "longest outage")?;
         for (name, _) in KINDS {
             if let Some(Faults { count, total_duration, outage }) = self.faults.get(name) {
                 let (total_duration, outage) = (total_duration.as_secs_f64(), outage.as_secs_f64());
-                writeln!(f, "  {name:<20}{count:>12}  {total_duration:>7.1} s  {outage:>13.1} s")?;
+                writeln!(f, "  {name:<26}{count:>12}  {total_duration:>7.1} s  {outage:>13.1} s")?;
             }
         }
+        let recorded_after = self.recorded_after.as_secs_f64();
+        writeln!(f, "everything was recorded at most {recorded_after:.1} s after the load of a round had ended")?;
         writeln!(f, "{} violations", format_count(self.violations.values().sum()))?;
         for (category, count) in &self.violations {
             writeln!(f, "  {category:<20}{:>12}", format_count(*count))?;

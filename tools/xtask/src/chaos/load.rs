@@ -1,0 +1,129 @@
+//! The load generator: requests of users to an event, and the check of their answers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use couponry_testbed::Process;
+use couponry_testbed::process::Launch;
+use serde_json::Value;
+
+use super::event::Event;
+use super::installation::Installation;
+use crate::cargo;
+
+/// How long the load continues without faults.
+pub(super) const CALM_PERIOD: Duration = Duration::from_secs(5);
+/// Timeout for the last answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+/// Timeout until all issuances are recorded.
+const RECORD_TIMEOUT: Duration = Duration::from_mins(4);
+/// Attempts to read the stores.
+const CHECK_ATTEMPTS: u32 = 5;
+
+/// The users of an event.
+#[derive(Debug)]
+pub(super) struct Workload {
+    pub(super) users: u64,
+    /// Requests per second.
+    pub(super) rate: u64,
+    pub(super) seed: u64,
+}
+
+/// The load generator in the background.
+#[derive(Debug)]
+pub(super) struct Load(Process);
+
+impl Load {
+    pub(super) fn start(installation: &Installation, event: &Event, workload: &Workload) -> Result<Self> {
+        let Workload { users, rate, seed } = workload;
+        let mut run = loadgen("run", &installation.dir.join(format!("{}.load", event.name)))?
+            .args(["--event", &event.name, "--users", &users.to_string(), "--rate", &rate.to_string()])
+            .args(["--user-prefix", &format!("{}-", event.name), "--seed", &seed.to_string()])
+            .args(["--max-retry-delay-seconds", "2", "--history"])
+            .args([history(&installation.dir, event).as_os_str()]);
+        for target in installation.issuers.iter().filter_map(|instance| instance.node.url()) {
+            run = run.args(["--target", &target]);
+        }
+        Process::start(run).map(Self)
+    }
+
+    /// Stops the load after a while without faults, and waits for its last answers.
+    pub(super) fn finish(&self, installation: &mut Installation) -> Result<()> {
+        installation.supervise(CALM_PERIOD, |_| Ok(self.0.exited()?.is_some()))?;
+        if self.0.exited()?.is_none() {
+            self.0.interrupt()?;
+        }
+        installation.supervise(ANSWER_TIMEOUT, |_| Ok(self.0.exited()?.is_some()))?;
+        self.0.stop()?;
+        let status = self.0.wait()?;
+        ensure!(status.code() == Some(0), "loadgen run failed ({status}): {}", self.0.log_tail());
+        Ok(())
+    }
+}
+
+/// The result of [`check`].
+pub(super) struct Checked {
+    pub(super) passed: bool,
+    /// The output of `loadgen check --json`.
+    pub(super) counts: Value,
+}
+
+/// Waits until everything is recorded, and compares the history with the stores. `was_topic_recreated`: Kafka does not
+/// have all records any more.
+pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_recreated: bool) -> Result<Checked> {
+    let (history, counts) = (history(&installation.dir, event), installation.dir.join("counts.json"));
+    let log = installation.dir.join(format!("{}.check", event.name));
+    let mut launch = loadgen("check", &log)?
+        .args(["--event", &event.name, "--total", &event.total.to_string()])
+        .args(["--wait-seconds", &RECORD_TIMEOUT.as_secs().to_string()])
+        .args(["--redis-url", &installation.servers.redis.url()])
+        .args(["--postgres-url", &installation.servers.postgres.url()])
+        .args(["--kafka-brokers", &installation.servers.kafka.brokers()])
+        .args(["--history".as_ref(), history.as_os_str(), "--json".as_ref(), counts.as_os_str()]);
+    if was_topic_recreated {
+        launch = launch.args(["--topic-was-recreated"]);
+    }
+    let check = Process::start(launch)?;
+    let mut attempts = 1;
+    let passed = loop {
+        installation.supervise(2 * RECORD_TIMEOUT, |_| Ok(check.exited()?.is_some()))?;
+        match check.wait()?.code() {
+            Some(0) => break true,
+            Some(1) => break false,
+            // On a busy machine, a store may not respond in time.
+            _ if attempts < CHECK_ATTEMPTS => attempts += 1,
+            code => bail!("loadgen check failed ({code:?}): {}", check.log_tail()),
+        }
+        check.restart()?;
+    };
+    let json = fs::read_to_string(&counts).with_context(|| format!("cannot read {}", counts.display()))?;
+    let counts = serde_json::from_str(&json).context("the output of loadgen check is not valid JSON")?;
+    if passed {
+        fs::remove_file(&history).with_context(|| format!("cannot remove {}", history.display()))?;
+    } else {
+        println!("{}", check.log().trim_end());
+    }
+    Ok(Checked { passed, counts })
+}
+
+/// Changes the topic as an administrator does.
+pub(super) fn change_topic(installation: &Installation, change: &[&str]) -> Result<()> {
+    let log = installation.dir.join("topic.log");
+    let run = loadgen("topic", &log)?.args(["--kafka-brokers", &installation.servers.kafka.brokers()]);
+    let run = Process::start(run.args(change.iter().copied()))?;
+    let status = run.wait()?;
+    ensure!(status.success(), "loadgen topic failed ({status}): {}", run.log_tail());
+    Ok(())
+}
+
+pub(super) fn history(dir: &Path, event: &Event) -> PathBuf {
+    dir.join(format!("{}.history", event.name))
+}
+
+/// The load generator, without environment variables which could change its servers.
+fn loadgen(command: &str, log: &Path) -> Result<Launch> {
+    let program = cargo::built("debug")?.join("loadgen");
+    Ok(Launch::new("loadgen", program, log).clean_env().args([command]))
+}
