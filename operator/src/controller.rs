@@ -1,6 +1,7 @@
 //! Watches the events of one namespace and dispatches each change: invalid object, deletion or reconciliation.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     convert::Infallible,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use couponry_crds::CouponEvent;
+use couponry_domain::EventName;
 use couponry_runtime::{CancellationToken, error_chain};
 use futures::{Stream, StreamExt as _, stream};
 use kube::{
@@ -16,7 +18,8 @@ use kube::{
     runtime::{
         Controller, PredicateConfig, WatchStreamExt as _,
         controller::{Action, Config},
-        reflector, watcher,
+        reflector::{self, Store},
+        watcher,
     },
 };
 
@@ -27,7 +30,7 @@ use crate::{
     reconcile::{early_gate, error::ReconcileError, event, finalizer, invalid_object, timing},
 };
 
-/// How often the replication ids of Redis are read.
+/// How often the replication ids and the events of Redis are read.
 const REDIS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs until the shutdown. Running reconciliations are then dropped; the next leader continues them.
@@ -41,8 +44,9 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let controller = Controller::for_stream(changes, store);
     let (scaling_context, deletion_context) = (context.clone(), context.clone());
     let scaling = scaling_context.scaling.run(controller.store(), &scaling_context.metrics);
+    let redis_changes = redis_changes(context.clone(), controller.store());
     let reconciliations = controller
-        .reconcile_all_on(redis_changes(context.clone()).boxed())
+        .reconcile_all_on(redis_changes.boxed())
         // Unlimited: the limiter of the context has an order.
         .with_config(Config::default().concurrency(0))
         .run(reconcile, |_, never, _| -> Action { match *never {} }, context)
@@ -73,21 +77,47 @@ fn manifest_hash(guard: &DeserializeGuard<CouponEvent>) -> u64 {
     hasher.finish()
 }
 
-/// An item for each restart or failover of Redis, after which every event is unverified.
-fn redis_changes(context: Arc<Context>) -> impl Stream<Item = ()> {
-    stream::unfold((context, None), async |(context, mut known)| {
+/// What the events depend on in Redis.
+#[derive(Default, PartialEq)]
+struct RedisState {
+    replication_ids: Vec<String>,
+    /// The loaded events that Redis does not have.
+    lost: BTreeSet<String>,
+}
+
+/// An item for each restart or failover of Redis, after which every event is unverified, and for each loss of events, as
+/// by FLUSHALL.
+fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEvent>>) -> impl Stream<Item = ()> {
+    stream::unfold((context, store, None), async |(context, store, mut known)| {
         loop {
             tokio::time::sleep(REDIS_INTERVAL).await;
             // An outage is noticed by the reconciliations, and changes nothing about finished events.
-            let Ok(masters) = context.stock.durability().await else { continue };
-            let mut current: Vec<String> = masters.into_iter().map(|master| master.replication_id).collect();
-            current.sort();
-            let previous = known.replace(current);
-            if previous.is_some() && previous != known {
-                return Some(((), (context, known)));
+            let (Ok(masters), Ok(listed)) = (context.stock.durability().await, context.stock.events().await) else {
+                continue;
+            };
+            let mut replication_ids: Vec<String> = masters.into_iter().map(|master| master.replication_id).collect();
+            replication_ids.sort();
+            let current = RedisState { replication_ids, lost: lost_events(&store, &listed) };
+            let is_changed = known.as_ref().is_some_and(|known: &RedisState| {
+                known.replication_ids != current.replication_ids || !current.lost.is_subset(&known.lost)
+            });
+            known = Some(current);
+            if is_changed {
+                return Some(((), (context, store, known)));
             }
         }
     })
+}
+
+fn lost_events(store: &Store<DeserializeGuard<CouponEvent>>, listed: &[EventName]) -> BTreeSet<String> {
+    let listed: HashSet<&str> = listed.iter().map(EventName::as_str).collect();
+    let lost = store.state().into_iter().filter_map(|guard| {
+        let event = guard.0.as_ref().ok()?;
+        let is_loaded = event.status.as_ref().is_some_and(|status| status.loaded.is_some_and(|count| count > 0));
+        let name = event.metadata.name.as_ref().filter(|name| !listed.contains(name.as_str()))?;
+        (is_loaded && event.metadata.deletion_timestamp.is_none()).then(|| name.clone())
+    });
+    lost.collect()
 }
 
 /// Reconciles one object and returns when to do it again.

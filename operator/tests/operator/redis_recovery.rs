@@ -102,6 +102,23 @@ async fn redis_wiped_with_acknowledge_kafka_loses_no_issued_coupon() -> Result<(
     installation.check(&received, 5000).await
 }
 
+/// A finished event is reconciled rarely, and FLUSHALL does not change the replication id.
+#[tokio::test(flavor = "multi_thread")]
+async fn finished_event_is_recovered_after_redis_was_wiped() -> Result<()> {
+    let installation = Installation::start(20, "Kafka", None).await?;
+    let ports = installation.ports();
+    let mut received = Received::new();
+    for user in 0..20 {
+        received.insert(user, BTreeSet::from([request_until_received(&ports, user).await?]));
+    }
+    installation.world.wait("event", "finished", |status| !status["finishedAt"].is_null()).await?;
+    // The reconciliation that has written it is the last one for minutes.
+    installation.wait_recorded().await?;
+    command(&installation.redis.url(), &["FLUSHALL"])?;
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 20).await
+}
+
 /// `acknowledge: Redis` can lose the coupons that only Redis and a killed issuer had.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_wiped_with_acknowledge_redis_loses_only_unsent_coupons() -> Result<()> {
@@ -163,7 +180,7 @@ async fn recovery_with_undecodable_values_ends() -> Result<()> {
     installation.repeat_requests(&mut received).await?;
     installation.check(&received, 50).await?;
     let reasons = world.kube_event_reasons("event").await?;
-    ensure!(reasons.iter().any(|reason| reason == "IssuancesRepaired"), "{reasons:?}");
+    ensure!(reasons.iter().any(|reason| reason == "StrandedIssuancesRecorded"), "{reasons:?}");
     let (_, metrics) = http::get(installation.operator_port, "/metrics").context("no metrics")?;
     ensure!(metrics.contains("couponry_operator_issuances_undecodable_total 1"), "{metrics}");
     Ok(())
