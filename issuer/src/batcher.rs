@@ -177,11 +177,11 @@ impl Batcher {
                 Some(true)
             }
             Ok(None) => {
-                let is_recent = self.recent_events.contains(event);
+                let may_exist = self.recent_events.may_exist(event);
                 send_all(answers, || {
-                    if is_recent { IssueResult::Decided(IssueOutcome::Unverified) } else { IssueResult::UnknownEvent }
+                    if may_exist { IssueResult::Decided(IssueOutcome::Unverified) } else { IssueResult::UnknownEvent }
                 });
-                Some(is_recent)
+                Some(self.recent_events.contains(event))
             }
             Err(error) => {
                 let error = error_chain(error);

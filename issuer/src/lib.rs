@@ -22,7 +22,7 @@ use couponry_kafka::Producer;
 use couponry_redis::RedisStore;
 use couponry_runtime::{
     CancellationToken, Health, error_chain,
-    http::{self, HttpServer},
+    http::{self, ConnectionLimits, HttpServer},
     monitor::MonitorArgs,
     telemetry::TelemetryArgs,
 };
@@ -107,7 +107,8 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     keep_alive_seconds: u32,
-    /// Maximum number of connections; more wait until one is closed. Each buffers up to 64 KiB.
+    /// Maximum number of connections. Beyond it, each new connection closes the one that has been idle for longest; if
+    /// none is idle, it waits for a response. Each buffers up to 64 KiB.
     #[arg(
         long,
         env,
@@ -116,6 +117,16 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     max_connections: u32,
+    /// Maximum number of connections per peer address (IPv6: per /64 prefix); more are closed at once. 0 disables the
+    /// limit. Leave it off behind proxies: all connections come from their addresses.
+    #[arg(
+        long,
+        env,
+        default_value_t = 0,
+        value_name = "CONNECTIONS",
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000)
+    )]
+    max_connections_per_address: u32,
     /// Number of trusted proxies that append to X-Forwarded-For. The client address is the one that the outermost of
     /// them received; --rate-limit-per-address and the log of failed requests (`--log info,requests=debug`) use it. 0:
     /// the header is ignored.
@@ -179,16 +190,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // The ports are bound before any server is reached, so that /readyz reports what is missing.
     let listener = http::bind("--listen", config.listen).await?;
     let monitor = config.monitor.start(health.clone(), registry, stop_monitor.clone()).await?;
-    tracing::info!(listen = %config.listen, monitor = %config.monitor.monitor_listen, "issuer started");
+    tracing::info!("issuer started");
     let server = HttpServer {
         keep_alive: Duration::from_secs(config.keep_alive_seconds.into()),
-        max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
+        limits: ConnectionLimits {
+            total: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
+            per_address: usize::try_from(config.max_connections_per_address).unwrap_or(usize::MAX),
+        },
+        metrics: metrics.connections(),
         needs_peer_address,
         draining: shutdown.clone(),
         stop: stop_accepting.clone(),
     };
     let endpoint = tokio::spawn(server.run(listener, routes::router(app)));
-    let probe = tokio::spawn(watch_servers(stock.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
+    let probe = tokio::spawn(watch_servers(
+        stock.clone(),
+        producer.clone(),
+        health.clone(),
+        metrics.clone(),
+        stop_accepting.clone(),
+    ));
     let sweeper = Sweeper {
         id: Uuid::new_v4(),
         stock,
@@ -229,12 +250,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Updates the readiness: whether this issuer can issue coupons.
+/// Updates the readiness: whether this issuer answers requests better than no issuer.
 ///
-/// Readiness requires Redis continuously. Kafka may be unavailable, also at startup, because the outbox bridges its
-/// outages. An issuer that Kafka rejects is not ready until it was accepted once, so that a rollout with wrong settings
-/// stops.
-async fn watch_servers(stock: RedisStore, producer: Producer, health: Health, shutdown: CancellationToken) {
+/// An issuer that has reached Redis once stays ready: during an outage of Redis, which concerns all issuers, it returns
+/// 503 with `Retry-After` itself; otherwise the proxy would have no issuer left and return an error of its own. Kafka
+/// may be unavailable, also at startup, because the outbox bridges its outages. An issuer that Kafka rejects is not
+/// ready until it was accepted once, so that a rollout with wrong settings stops.
+async fn watch_servers(
+    stock: RedisStore,
+    producer: Producer,
+    health: Health,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
     let pause = async |time| {
         tokio::select! {
             () = time::sleep(time) => {}
@@ -245,24 +273,26 @@ async fn watch_servers(stock: RedisStore, producer: Producer, health: Health, sh
         let mut was_reached = false;
         while !shutdown.is_cancelled() {
             // Each call also updates the number of partitions.
-            match producer.ping(KAFKA_TIMEOUT).await {
-                Ok(()) => {
-                    was_reached = true;
-                    health.set(KAFKA, Ok::<_, String>(()));
-                }
-                Err(error) if was_reached => tracing::debug!(error = error_chain(error), "cannot reach Kafka"),
-                Err(error) if error.is_outage() => {
-                    health.remove(KAFKA);
-                    tracing::warn!(error = error_chain(error), "cannot reach Kafka, issued records wait in the outbox");
-                }
-                Err(error) => health.set(KAFKA, Err(error)),
+            let result = producer.ping(KAFKA_TIMEOUT).await;
+            metrics.set_dependency(KAFKA, result.is_ok());
+            was_reached |= result.is_ok();
+            match result {
+                Err(error) if was_reached || error.is_outage() => health.degrade(KAFKA, error),
+                result => health.set(KAFKA, result),
             }
             pause(if was_reached { KAFKA_INTERVAL } else { PROBE_INTERVAL }).await;
         }
     };
     let redis = async {
+        let mut was_reached = false;
         while !shutdown.is_cancelled() {
-            health.set(REDIS, stock.ping().await);
+            let result = stock.ping().await;
+            metrics.set_dependency(REDIS, result.is_ok());
+            was_reached |= result.is_ok();
+            match result {
+                Err(error) if was_reached => health.degrade(REDIS, error),
+                result => health.set(REDIS, result),
+            }
             pause(PROBE_INTERVAL).await;
         }
     };

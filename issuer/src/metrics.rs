@@ -1,5 +1,6 @@
 //! Metrics of the issuer. Labels never contain users or coupons.
 
+use couponry_runtime::http::ConnectionMetrics;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -22,6 +23,16 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DependencyLabels {
+    dependency: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
 }
@@ -31,6 +42,11 @@ struct OutcomeLabels {
 pub(crate) struct Metrics {
     requests: Family<OutcomeLabels, Counter>,
     authentication_failures: Family<ReasonLabels, Counter>,
+    jwks_keys: Family<StateLabels, Gauge>,
+    dependency_available: Family<DependencyLabels, Gauge>,
+    connections: Gauge,
+    connections_evicted: Counter,
+    connections_rejected: Counter,
     rate_limited: Family<LimitLabels, Counter>,
     rate_limit_keys: Family<LimitLabels, Gauge>,
     pub(crate) batch_users: Histogram,
@@ -47,6 +63,11 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             authentication_failures: Family::default(),
+            jwks_keys: Family::default(),
+            dependency_available: Family::default(),
+            connections: Gauge::default(),
+            connections_evicted: Counter::default(),
+            connections_rejected: Counter::default(),
             rate_limited: Family::default(),
             rate_limit_keys: Family::default(),
             batch_users: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
@@ -60,6 +81,11 @@ impl Metrics {
         let Self {
             requests,
             authentication_failures,
+            jwks_keys,
+            dependency_available,
+            connections,
+            connections_evicted,
+            connections_rejected,
             rate_limited,
             rate_limit_keys,
             batch_users,
@@ -75,6 +101,23 @@ impl Metrics {
             "authentication_failures",
             "Requests whose user could not be authenticated, by reason",
             authentication_failures,
+        );
+        registry.register("jwks_keys", "Keys of the JWKS, by state: usable or ignored", jwks_keys);
+        registry.register(
+            "dependency_available",
+            "1 if the server or the keys were available at the last check, otherwise 0, by dependency",
+            dependency_available,
+        );
+        registry.register("connections", "Open client connections", connections);
+        registry.register(
+            "connections_evicted",
+            "Idle connections closed because the limit of connections was reached",
+            connections_evicted,
+        );
+        registry.register(
+            "connections_rejected",
+            "Connections closed at once because their address had too many",
+            connections_rejected,
         );
         registry.register("rate_limited", "Requests rejected with 429, by the kind of limit", rate_limited);
         registry.register("rate_limit_keys", "Users and addresses tracked by a rate limit", rate_limit_keys);
@@ -104,6 +147,27 @@ impl Metrics {
     /// Counts a request whose user could not be authenticated.
     pub(crate) fn count_authentication_failure(&self, reason: &'static str) {
         self.authentication_failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Sets how many keys of the JWKS are used and ignored.
+    pub(crate) fn set_jwks_keys(&self, usable: usize, ignored: usize) {
+        for (state, count) in [("usable", usable), ("ignored", ignored)] {
+            self.jwks_keys.get_or_create(&StateLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Sets whether a dependency is available.
+    pub(crate) fn set_dependency(&self, dependency: &'static str, is_available: bool) {
+        self.dependency_available.get_or_create(&DependencyLabels { dependency }).set(is_available.into());
+    }
+
+    /// The metrics of the connections.
+    pub(crate) fn connections(&self) -> ConnectionMetrics {
+        ConnectionMetrics {
+            open: self.connections.clone(),
+            evicted: self.connections_evicted.clone(),
+            rejected: self.connections_rejected.clone(),
+        }
     }
 
     /// The metrics of a limit: rejected requests and tracked keys.

@@ -98,6 +98,7 @@ impl Sweeper {
     async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
         if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
             let listed: HashSet<EventName> = self.stock.events().await?.into_iter().collect();
+            self.recent_events.set_has_events(!listed.is_empty());
             for event in &listed {
                 self.recent_events.note(event);
             }

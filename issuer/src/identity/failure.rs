@@ -1,6 +1,8 @@
 //! Authentication failures. The reason is a label of a metric; the detail helps the developer of a client and
 //! contains no secret.
 
+use std::time::Duration;
+
 use couponry_runtime::problem::Problem;
 
 /// The kind of failure.
@@ -36,6 +38,8 @@ pub(super) enum Reason {
     OtherUser,
     /// The keys are unavailable, so the token cannot be verified.
     JwksUnavailable,
+    /// The key of the token is unknown, and the keys were fetched too recently to fetch them again.
+    RefreshLimited,
 }
 
 impl Reason {
@@ -56,6 +60,7 @@ impl Reason {
             Self::User => "user",
             Self::OtherUser => "other_user",
             Self::JwksUnavailable => "jwks_unavailable",
+            Self::RefreshLimited => "refresh_limited",
         }
     }
 }
@@ -65,11 +70,18 @@ impl Reason {
 pub(super) struct Failure {
     reason: Reason,
     detail: String,
+    retry_after: Option<Duration>,
 }
 
 impl Failure {
     pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), retry_after: None }
+    }
+
+    /// The keys are fetched again for a request after this time.
+    pub(super) fn refresh_limited(wait: Duration) -> Self {
+        let detail = "The key of the token (kid) is unknown; it may have been published just now. Retry later.";
+        Self { retry_after: Some(wait), ..Self::new(Reason::RefreshLimited, detail) }
     }
 
     pub(super) const fn reason(&self) -> Reason {
@@ -78,12 +90,18 @@ impl Failure {
 }
 
 impl From<Failure> for Problem {
-    fn from(Failure { reason, detail }: Failure) -> Self {
+    fn from(Failure { reason, detail, retry_after }: Failure) -> Self {
         match reason {
             Reason::OtherUser => Self::invalid(detail),
             // A valid token must not be rejected because of an outage.
-            Reason::JwksUnavailable => Self::unavailable(detail),
-            Reason::NoHeader | Reason::BadHeader => Self::unauthorized(detail),
+            Reason::JwksUnavailable | Reason::RefreshLimited => {
+                let problem = Self::unavailable(detail);
+                if let Some(wait) = retry_after { problem.with_retry_after(wait) } else { problem }
+            }
+            // A 401 requires a challenge; no registered scheme describes a header that a proxy sets.
+            Reason::NoHeader | Reason::BadHeader => {
+                Self::unauthorized(detail).with_challenge(r#"Header realm="couponry""#)
+            }
             Reason::NoToken => Self::unauthorized(detail).with_challenge(r#"Bearer realm="couponry""#),
             _ => Self::unauthorized(detail).with_challenge(r#"Bearer realm="couponry", error="invalid_token""#),
         }

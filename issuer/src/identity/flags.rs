@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use axum::http::{HeaderName, Uri};
-use couponry_settings::CaCertificates;
+use axum::http::HeaderName;
+use couponry_settings::{CaCertificates, SecretString, parse_secret};
 
 /// The source of the userId.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +45,10 @@ pub(crate) struct IdentityArgs {
 pub(super) struct JwtArgs {
     /// URL of the JWKS with the keys that verify tokens: http:// or https://. Fetched at startup, periodically, and
     /// when a token names an unknown key. If a fetch fails, the known keys stay in use. HMAC keys are secrets and are
-    /// only accepted from a file.
-    #[arg(long, env, value_name = "URL")]
-    pub(super) jwt_jwks_url: Option<Uri>,
+    /// only accepted from a file. `user:password@` before the host is sent as basic authentication. `@PATH` reads the
+    /// URL from a file.
+    #[arg(long, env, value_name = "URL", value_parser = parse_secret, hide_env_values = true)]
+    pub(super) jwt_jwks_url: Option<SecretString>,
     /// PEM file with CA certificates to verify --jwt-jwks-url with. Default: the public CAs (Mozilla's list).
     #[arg(long, env, value_name = "PATH", value_parser = CaCertificates::read)]
     pub(super) jwt_ca_file: Option<CaCertificates>,
@@ -93,8 +94,8 @@ pub(crate) enum IdentityError {
     #[error("--jwt-jwks-url and --jwt-jwks-file require --user-identity jwt")]
     UnusedKeySource,
     /// An unsupported URL.
-    #[error("--jwt-jwks-url {0} is not of the form http://host/path or https://host/path")]
-    Url(Uri),
+    #[error("--jwt-jwks-url is not of the form http://host/path or https://host/path")]
+    Url,
     /// TLS cannot be set up.
     #[error("--jwt-jwks-url: cannot set up TLS")]
     Tls(#[from] rustls::Error),

@@ -7,7 +7,11 @@ use jsonwebtoken::{
 use serde::Deserialize;
 
 /// The supported keys of a JWKS.
-pub(super) struct KeySet(Vec<Key>);
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+    /// Why each of the other keys is ignored.
+    ignored: Vec<String>,
+}
 
 /// A key and the validation of its tokens.
 pub(super) struct Key {
@@ -47,23 +51,21 @@ struct Jwks {
 }
 
 impl KeySet {
-    /// Parses a JWKS. Unsupported keys are ignored, as RFC 7517 requires, and logged.
+    /// Parses a JWKS. Unsupported keys are ignored, as RFC 7517 requires.
     pub(super) fn parse(json: &[u8], with_secrets: bool, validation: &Validation) -> Result<Self, KeySetError> {
         let Jwks { keys } = serde_json::from_slice(json)?;
-        let (mut supported, mut unsupported) = (Vec::new(), Vec::new());
+        let (mut supported, mut ignored) = (Vec::new(), Vec::new());
         for (number, key) in keys.into_iter().enumerate() {
+            let id = key["kid"].as_str().map_or_else(String::new, |id| format!(" (kid {id:?})"));
             match Key::parse(key, with_secrets, validation) {
                 Ok(key) => supported.push(key),
-                Err(reason) => unsupported.push(format!("key {}: {reason}", number + 1)),
+                Err(reason) => ignored.push(format!("key {}{id}: {reason}", number + 1)),
             }
         }
         if supported.is_empty() {
-            return Err(KeySetError::Empty(unsupported));
+            return Err(KeySetError::Empty(ignored));
         }
-        for reason in unsupported {
-            tracing::debug!(reason, "ignored an unsupported key of the JWKS");
-        }
-        Ok(Self(supported))
+        Ok(Self { keys: supported, ignored })
     }
 
     /// The keys that a token with this header may be signed with: several if they share its key id.
@@ -72,14 +74,14 @@ impl KeySet {
     pub(super) fn find(&self, header: &Header) -> Result<Vec<&Key>, KeyLookupError> {
         let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
         let Some(id) = &header.kid else {
-            let mut keys = self.0.iter().filter(fits);
+            let mut keys = self.keys.iter().filter(fits);
             return match (keys.next(), keys.next()) {
                 (Some(key), None) => Ok(vec![key]),
                 (None, _) => Err(KeyLookupError::Algorithm),
                 (Some(_), Some(_)) => Err(KeyLookupError::Ambiguous),
             };
         };
-        let named: Vec<&Key> = self.0.iter().filter(|key| key.id.as_ref() == Some(id)).collect();
+        let named: Vec<&Key> = self.keys.iter().filter(|key| key.id.as_ref() == Some(id)).collect();
         let fitting: Vec<&Key> = named.iter().copied().filter(fits).collect();
         match (named.is_empty(), fitting.is_empty()) {
             (true, _) => Err(KeyLookupError::Unknown),
@@ -89,7 +91,12 @@ impl KeySet {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
+    }
+
+    /// Why each of the other keys of the JWKS is ignored.
+    pub(super) fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 }
 
@@ -194,7 +201,8 @@ mod tests {
         }
         let mut all = unsupported.to_vec();
         all.push(supported);
-        assert_eq!(parse(&json!(all), false).unwrap().len(), 1);
+        let parsed = parse(&json!(all), false).unwrap();
+        assert_eq!((parsed.len(), parsed.ignored().len()), (1, unsupported.len()));
         assert_eq!(parse(&json!([]), false).err().unwrap(), "the JWKS contains no supported key");
         assert!(parse(&json!({}), false).err().unwrap().contains("not valid JSON"));
         assert!(parse(&json!([secret(None, 31)]), true).is_err(), "shorter than the hash");

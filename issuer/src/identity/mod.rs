@@ -51,7 +51,7 @@ impl Authenticator {
                 Source::Body
             }
             UserIdentity::Header(name) => Source::Header(name),
-            UserIdentity::Jwt => Source::Jwt(Verifier::start(args.jwt, health, stop)?),
+            UserIdentity::Jwt => Source::Jwt(Verifier::start(args.jwt, health, metrics.clone(), stop)?),
         };
         Ok(Self { source, metrics })
     }
@@ -100,6 +100,10 @@ fn user_in_header(name: &HeaderName, headers: &HeaderMap) -> Result<String, Fail
         return Err(Failure::new(Reason::BadHeader, format!("more than one {name} header")));
     }
     match std::str::from_utf8(value.as_bytes()) {
+        // A proxy may also join the two headers into one list (RFC 9110, 5.3).
+        Ok(user) if user.contains(',') => {
+            Err(Failure::new(Reason::BadHeader, format!("the header {name} is a list of users (it contains a comma)")))
+        }
         Ok(user) => Ok(user.to_owned()),
         Err(_) => Err(Failure::new(Reason::BadHeader, format!("the header {name} is not UTF-8"))),
     }
@@ -131,6 +135,10 @@ mod tests {
             let value = axum::http::HeaderValue::from_bytes(user.as_bytes()).unwrap();
             let headers = HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), value)]);
             assert_eq!(status(&headers, None).await.err().unwrap_or(200), expected, "{user:?}");
+        }
+        for list in ["u1, u2", "u1,u1", ","] {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), list.parse().unwrap())]);
+            assert_eq!(status(&headers, None).await, Err(401), "{list}");
         }
         let latin = axum::http::HeaderValue::from_bytes(b"\xfc").unwrap();
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), latin)]);

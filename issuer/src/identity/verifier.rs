@@ -22,6 +22,7 @@ use super::{
     jwks::{Key, KeyLookupError, KeySet},
     jwks_source::JwksSource,
 };
+use crate::metrics::Metrics;
 
 /// The dependency that `/readyz` reports while the keys are missing.
 pub(crate) const JWKS: &str = "jwks";
@@ -31,7 +32,8 @@ const FILE_INTERVAL: Duration = Duration::from_secs(5);
 /// Delays after a failed fetch.
 const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(500);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
-/// The minimum interval between fetches for tokens with unknown keys, which any client can create.
+/// The minimum interval between fetches for tokens with unknown keys, which any client can create. Shorter than the
+/// interval of the periodic fetches, otherwise these would limit all others.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a request waits for its key.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,11 +65,26 @@ struct Fetcher {
     wake: Arc<Notify>,
     state: watch::Sender<State>,
     health: Health,
+    metrics: Metrics,
+}
+
+/// The result of a request for a fetch.
+#[derive(Clone, Copy)]
+enum Refresh {
+    /// The keys were fetched after the request.
+    Fetched,
+    /// They were fetched shortly before. They may be fetched again after this time.
+    Limited(Duration),
 }
 
 impl Verifier {
     /// Starts fetching the keys.
-    pub(super) fn start(args: JwtArgs, health: &Health, stop: CancellationToken) -> Result<Self, IdentityError> {
+    pub(super) fn start(
+        args: JwtArgs,
+        health: &Health,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Result<Self, IdentityError> {
         crypto::install();
         let mut validation =
             Validation { validate_nbf: true, leeway: args.jwt_leeway_seconds.into(), ..Validation::default() };
@@ -84,15 +101,15 @@ impl Verifier {
         let (source, interval, min_interval) = match (args.jwt_jwks_url, args.jwt_jwks_file) {
             (Some(url), None) => {
                 let interval = Duration::from_secs(args.jwt_refresh_seconds.into());
-                (JwksSource::url(url, args.jwt_ca_file.as_ref())?, interval, MIN_INTERVAL.min(interval))
+                (JwksSource::url(&url, args.jwt_ca_file.as_ref())?, interval, MIN_INTERVAL.min(interval / 2))
             }
             (None, Some(file)) => (JwksSource::File(file), FILE_INTERVAL, FILE_INTERVAL / 5),
             _ => return Err(IdentityError::KeySource),
         };
         let wake = Arc::new(Notify::new());
         let (sender, state) = watch::channel(State::default());
-        let fetcher =
-            Fetcher { source, validation, interval, wake: wake.clone(), state: sender, health: health.clone() };
+        let (wake_fetcher, health) = (wake.clone(), health.clone());
+        let fetcher = Fetcher { source, validation, interval, wake: wake_fetcher, state: sender, health, metrics };
         tokio::spawn(async move { stop.run_until_cancelled(fetcher.run()).await });
         Ok(Self { state, wake, min_interval, user_claim: args.jwt_user_claim })
     }
@@ -105,7 +122,7 @@ impl Verifier {
             // A critical extension must be rejected by a verifier that does not support it.
             return Err(malformed());
         }
-        let is_refreshed = match self.keys()?.find(&header) {
+        let refresh = match self.keys()?.find(&header) {
             Ok(keys) => return self.decode(token, &keys),
             Err(KeyLookupError::Unknown) => self.refresh().await?,
             Err(KeyLookupError::Algorithm) => {
@@ -119,12 +136,16 @@ impl Verifier {
             }
         };
         let keys = self.keys()?;
-        match is_refreshed.then(|| keys.find(&header)) {
-            Some(Ok(keys)) => self.decode(token, &keys),
-            Some(Err(KeyLookupError::Algorithm)) => {
+        match (keys.find(&header), refresh) {
+            (Ok(keys), _) => self.decode(token, &keys),
+            (Err(KeyLookupError::Algorithm), _) => {
                 Err(Failure::new(Reason::Algorithm, "the algorithm of the token is not supported by its key"))
             }
-            _ => Err(Failure::new(Reason::UnknownKey, "the key of the token (kid) is unknown")),
+            // A key that was published since the last fetch is unknown as well: its tokens are valid.
+            (Err(_), Refresh::Limited(wait)) => Err(Failure::refresh_limited(wait)),
+            (Err(_), Refresh::Fetched) => {
+                Err(Failure::new(Reason::UnknownKey, "the key of the token (kid) is unknown"))
+            }
         }
     }
 
@@ -132,22 +153,23 @@ impl Verifier {
         self.state.borrow().keys.clone().ok_or_else(jwks_unavailable)
     }
 
-    /// Requests a fetch, unless one has just ended. Returns whether the keys may have changed.
-    async fn refresh(&self) -> Result<bool, Failure> {
+    /// Requests a fetch, unless one has just ended. In both cases, the keys may have changed since this request looked
+    /// up its own.
+    async fn refresh(&self) -> Result<Refresh, Failure> {
         let mut state = self.state.clone();
         let fetches = {
             let current = state.borrow_and_update();
             match current.last {
                 Some((at, succeeded)) if at.elapsed() < self.min_interval => {
-                    // The fetch may have ended after this request looked up its key.
-                    return if succeeded { Ok(true) } else { Err(jwks_unavailable()) };
+                    let wait = self.min_interval.saturating_sub(at.elapsed());
+                    return if succeeded { Ok(Refresh::Limited(wait)) } else { Err(jwks_unavailable()) };
                 }
                 _ => current.fetches,
             }
         };
         self.wake.notify_one();
         match time::timeout(REFRESH_TIMEOUT, state.wait_for(|state| state.fetches > fetches)).await {
-            Ok(Ok(state)) if state.last.is_some_and(|(_, succeeded)| succeeded) => Ok(true),
+            Ok(Ok(state)) if state.last.is_some_and(|(_, succeeded)| succeeded) => Ok(Refresh::Fetched),
             _ => Err(jwks_unavailable()),
         }
     }
@@ -188,7 +210,9 @@ impl Fetcher {
     async fn run(self) {
         let mut retry_delay = INITIAL_RETRY_DELAY;
         loop {
-            let delay = match self.fetch().await {
+            let fetched = self.fetch().await;
+            self.metrics.set_dependency(JWKS, fetched.is_ok());
+            let delay = match fetched {
                 Ok(keys) => {
                     self.health.set(JWKS, Ok::<_, String>(()));
                     self.publish(Some(keys));
@@ -222,10 +246,16 @@ impl Fetcher {
             state.fetches += 1;
             state.last = Some((Instant::now(), keys.is_some()));
             if let Some(keys) = keys {
-                let before = state.keys.as_ref().map(|keys| keys.len());
-                if before != Some(keys.len()) {
+                let before = state.keys.as_ref();
+                if before.map(|before| before.len()) != Some(keys.len()) {
                     tracing::info!(count = keys.len(), source = %self.source, "loaded the JWKS");
                 }
+                if before.map_or(&[][..], |before| before.ignored()) != keys.ignored() {
+                    for reason in keys.ignored() {
+                        tracing::warn!(reason, source = %self.source, "ignored a key of the JWKS");
+                    }
+                }
+                self.metrics.set_jwks_keys(keys.len(), keys.ignored().len());
                 state.keys = Some(Arc::new(keys));
             }
         });

@@ -23,7 +23,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use couponry_domain::UserId;
-use couponry_runtime::{CancellationToken, problem::Problem};
+use couponry_runtime::{CancellationToken, http::address_block, problem::Problem};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -81,7 +81,7 @@ impl Limits {
 
     fn check_address(&self, address: IpAddr) -> Result<(), Problem> {
         let Some(limit) = &self.address else { return Ok(()) };
-        limit.check(prefix(address), "too many requests from this address")
+        limit.check(address_block(address), "too many requests from this address")
     }
 }
 
@@ -127,14 +127,6 @@ pub(crate) async fn limit_address(
     }
 }
 
-/// The address block that is usually assigned to one subscriber: an IPv4 address, or an IPv6 prefix of 64 bits.
-fn prefix(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{hint::black_box, num::NonZeroU32, time::Instant};
@@ -167,15 +159,6 @@ mod tests {
         assert_eq!(check("u1"), Err(2), "rejected requests do not count");
         limit.limiter.clock().advance(Duration::from_secs(2));
         assert_eq!([check("u1"), check("u1")], [Ok(()), Err(2)]);
-    }
-
-    #[test]
-    fn address_prefix_is_64_bits_of_ipv6_and_all_of_ipv4() {
-        let prefix = |address: &str| prefix(address.parse().unwrap()).to_string();
-        assert_eq!(prefix("192.0.2.7"), "192.0.2.7");
-        assert_eq!(prefix("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(prefix("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(prefix("2001:db8:1:2:ffff::"), "2001:db8:1:2::");
     }
 
     /// The cost of a limit: `cargo test --release -p couponry-issuer --lib -- --ignored --nocapture cost_of_a_limit`.

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    Json,
     extract::{FromRequestParts, Path, rejection::PathRejection},
-    http::request::Parts,
+    http::{HeaderName, header::CACHE_CONTROL, request::Parts},
 };
-use couponry_domain::{EventName, names::InvalidId};
+use couponry_domain::{DiscountType, EventName, names::InvalidId};
 use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{error_chain, problem::Problem};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 
 use crate::{
     batcher::Batchers, identity::Authenticator, limits::Limits, metrics::Metrics, recent_events::RecentEvents,
@@ -42,8 +44,32 @@ impl App {
         match value {
             Some(value) if is_verified(&value) => Ok(value),
             Some(_) => Err(unverified()),
-            None if self.recent_events.contains(event) => Err(unverified()),
+            None if self.recent_events.may_exist(event) => Err(unverified()),
             None => Err(unknown_event(event)),
+        }
+    }
+}
+
+/// A response about one user, which no cache may store.
+pub(super) type Uncached<T> = ([(HeaderName, &'static str); 1], Json<T>);
+
+pub(super) fn uncached<T>(body: T) -> Uncached<T> {
+    ([(CACHE_CONTROL, "no-store")], Json(body))
+}
+
+/// The type of a discount.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum DiscountKind {
+    Percent,
+    Amount,
+}
+
+impl From<DiscountType> for DiscountKind {
+    fn from(kind: DiscountType) -> Self {
+        match kind {
+            DiscountType::Percent => Self::Percent,
+            DiscountType::Amount => Self::Amount,
         }
     }
 }
@@ -88,9 +114,9 @@ pub(super) fn read_failed(error: RedisStoreError) -> Problem {
     Problem::unavailable("Redis is unavailable. Retry later.")
 }
 
-/// A point in time in RFC 3339.
+/// A point in time in RFC 3339, always with milliseconds.
 pub(super) fn timestamp(millis: i64) -> String {
-    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| time.to_string())
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| format!("{time:.3}"))
 }
 
 #[cfg(test)]
@@ -98,7 +124,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamp_is_in_utc() {
-        assert_eq!(timestamp(1_796_083_200_000), "2026-12-01T00:00:00Z");
+    fn timestamp_is_in_utc_with_milliseconds() {
+        assert_eq!(timestamp(1_796_083_200_000), "2026-12-01T00:00:00.000Z");
+        assert_eq!(timestamp(1_796_083_200_120), "2026-12-01T00:00:00.120Z");
     }
 }

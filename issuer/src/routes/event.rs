@@ -19,11 +19,11 @@ pub(super) struct EventView {
     event_id: String,
     /// The result that a user without a coupon would get now.
     state: EventState,
-    /// When issuing starts (RFC 3339).
-    #[schema(format = DateTime)]
+    /// When issuing starts (RFC 3339 in UTC, with milliseconds).
+    #[schema(format = DateTime, example = "2026-12-01T00:00:00.000Z")]
     start_time: Option<String>,
-    /// When issuing ends (RFC 3339).
-    #[schema(format = DateTime)]
+    /// When issuing ends (RFC 3339 in UTC, with milliseconds).
+    #[schema(format = DateTime, example = "2026-12-02T00:00:00.000Z")]
     end_time: Option<String>,
     /// Number of loaded coupons.
     #[schema(example = 100_000)]
@@ -77,6 +77,28 @@ pub(super) async fn event(
     State(app): State<Arc<App>>,
     Params(event): Params<String>,
 ) -> Result<Json<EventView>, Problem> {
+    view(&app, event).await
+}
+
+/// Get the event with the name `issue`, whose path is also that of another operation.
+#[utoipa::path(
+    get,
+    path = "/coupons/issue",
+    responses(
+        (status = 200, description = "The event", body = EventView),
+        (status = 404, description = "The event does not exist", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 429, description = "Rate limit exceeded; the request was not processed", body = Problem,
+            content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
+        (status = 503, description = "Temporarily unavailable; retry", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn event_named_issue(State(app): State<Arc<App>>) -> Result<Json<EventView>, Problem> {
+    view(&app, "issue".to_owned()).await
+}
+
+async fn view(app: &App, event: String) -> Result<Json<EventView>, Problem> {
     let event = parse_event(event)?;
     let found = app.stock.observe(&event).await.map_err(read_failed)?;
     let observed = app.verified(&event, found, |observed| observed.is_verified)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 #[cfg(any(test, fuzzing))]
 use axum::http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-use axum::{Json, body::Body, extract::State, http::Request};
+use axum::{body::Body, extract::State, http::Request};
 use couponry_domain::IssuedCoupon;
 use couponry_redis::IssueOutcome;
 use couponry_runtime::{body, problem::Problem};
@@ -12,15 +12,17 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
-use super::app::{App, parse_event, undecodable, unknown_event, unknown_outcome, unverified};
+use super::app::{
+    App, DiscountKind, Uncached, parse_event, uncached, undecodable, unknown_event, unknown_outcome, unverified,
+};
 use crate::batcher::IssueResult;
 
 /// A request for a coupon.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IssueRequest {
-    /// The user: 1 to 256 bytes of UTF-8 without control characters and without surrounding white space. Optional if
-    /// the user is authenticated by a header or a token.
+    /// The user: 1 to 256 bytes of UTF-8 without control characters, invisible characters and surrounding white space.
+    /// Optional if the user is authenticated by a header or a token.
     #[schema(value_type = String, required = false, example = "u1")]
     user_id: Option<String>,
     /// The event: the name of its `CouponEvent`.
@@ -41,9 +43,8 @@ pub(super) struct IssueResponse {
     coupon_key: Option<String>,
     /// The outcome in words.
     message: &'static str,
-    /// The type of the discount: PERCENT or AMOUNT.
-    #[schema(example = "PERCENT")]
-    discount_type: Option<&'static str>,
+    /// The type of the discount.
+    discount_type: Option<DiscountKind>,
     /// The discount in percent or in units of currency.
     #[schema(example = 10)]
     discount_amount: Option<u32>,
@@ -83,7 +84,7 @@ impl TryFrom<IssueOutcome> for IssueResponse {
             reason,
             coupon_key,
             message,
-            discount_type: discount.map(|discount| discount.kind.as_str()),
+            discount_type: discount.map(|discount| discount.kind.into()),
             discount_amount: discount.map(|discount| discount.value),
         })
     }
@@ -108,14 +109,18 @@ impl TryFrom<IssueOutcome> for IssueResponse {
             content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem,
             content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON, or is compressed", body = Problem,
+            content_type = "application/problem+json"),
         (status = 429, description = "Rate limit exceeded; the request was not processed", body = Problem,
             content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
         (status = 503, description = "Temporarily unavailable, or the outcome is unknown; retry", body = Problem,
             content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
     )
 )]
-pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Json<IssueResponse>, Problem> {
+pub(super) async fn issue(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Result<Uncached<IssueResponse>, Problem> {
     let (parts, body) = request.into_parts();
     let IssueRequest { user_id, event_id: event } = body::json(&parts.headers, body, app.body_timeout).await?;
     let user = app.authenticator.authenticate(&parts.headers, user_id).await?;
@@ -129,7 +134,7 @@ pub(super) async fn issue(State(app): State<Arc<App>>, request: Request<Body>) -
     app.metrics.issue_request_duration.observe(start.elapsed().as_secs_f64());
     app.metrics.count_request(answer.label());
     match answer {
-        IssueResult::Decided(outcome) => outcome.try_into().map(Json),
+        IssueResult::Decided(outcome) => outcome.try_into().map(uncached),
         IssueResult::UnknownEvent => Err(unknown_event(&event)),
         IssueResult::UnknownOutcome => Err(unknown_outcome()),
         IssueResult::Overloaded => {

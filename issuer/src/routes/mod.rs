@@ -31,7 +31,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     // Rendered once: it is the largest response, and any client can request it.
     let document = Bytes::from(openapi::document(&app.authenticator.auth_scheme()).to_string());
     let router = Router::new()
-        .route("/coupons/issue", post(issue::issue))
+        .route("/coupons/issue", post(issue::issue).get(event::event_named_issue))
         .route("/coupons/{eventId}", get(event::event))
         .route("/coupons/{eventId}/users/{userId}", get(user::user))
         .route("/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], document) }))

@@ -16,18 +16,28 @@ use crate::identity::auth_scheme::AuthScheme;
         description = "Issues one coupon per user, first come, first served.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    paths(issue::issue, user::user, event::event)
+    paths(issue::issue, user::user, event::event, event::event_named_issue)
 )]
 struct ApiDoc;
 
 /// A DNS-1123 subdomain.
 const EVENT_ID: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-/// Without control characters and without surrounding white space.
-const USER_ID: &str = concat!(
-    r"^[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]",
-    r"([^\u0000-\u001F\u007F-\u009F]*",
-    r"[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000])?$"
-);
+/// Without control characters, invisible characters and surrounding white space: visible ASCII characters, and others
+/// that joiners and variation selectors may follow, with spaces between them.
+const USER_ID: &str = {
+    macro_rules! character {
+        () => {
+            concat!(
+                r"(?:[!-~]|[^\u0000-\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F",
+                r"\u2028-\u202F\u205F-\u206F\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB",
+                // Written as characters, because the escapes of dialects differ beyond four digits.
+                "\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]",
+                r"[\u200C\u200D\uFE00-\uFE0F]*)"
+            )
+        };
+    }
+    concat!("^", character!(), r"(?:[ \u00A0\u1680\u2000-\u200A\u202F\u205F\u3000]*", character!(), ")*$")
+};
 /// The operations that require authentication.
 const AUTHENTICATED: [&str; 2] = ["/paths/~1coupons~1issue/post", "/paths/~1coupons~1{eventId}~1users~1{userId}/get"];
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::HeaderMap};
+use axum::{extract::State, http::HeaderMap};
 use couponry_domain::{IssuedCoupon, IssuedRecord};
 use couponry_redis::{IssuedEntry, Lookup, Status};
 use couponry_runtime::problem::Problem;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::time;
 use utoipa::ToSchema;
 
-use super::app::{App, Params, parse_event, read_failed, timestamp, unknown_outcome};
+use super::app::{App, DiscountKind, Params, Uncached, parse_event, read_failed, timestamp, uncached, unknown_outcome};
 
 /// The coupon of a user.
 #[derive(Serialize, ToSchema)]
@@ -22,14 +22,13 @@ pub(super) struct UserCoupon {
     user_id: String,
     #[schema(example = "SUMMER-7GK2M9QXW4TB")]
     coupon_key: String,
-    /// PERCENT or AMOUNT.
-    #[schema(example = "PERCENT")]
-    discount_type: &'static str,
+    /// The type of the discount.
+    discount_type: DiscountKind,
     /// Percent, or units of currency.
     #[schema(example = 10)]
     discount_amount: u32,
-    /// When the coupon was issued (RFC 3339).
-    #[schema(format = DateTime)]
+    /// When the coupon was issued (RFC 3339 in UTC, with milliseconds).
+    #[schema(format = DateTime, example = "2026-12-01T00:00:00.123Z")]
     issued_at: String,
     /// Whether the issuance is recorded in the database.
     recorded: bool,
@@ -63,7 +62,7 @@ pub(super) async fn user(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     Params((event, user)): Params<(String, String)>,
-) -> Result<Json<UserCoupon>, Problem> {
+) -> Result<Uncached<UserCoupon>, Problem> {
     let event = parse_event(event)?;
     let user = app.authenticator.authenticate(&headers, Some(user)).await?;
     app.limits.check_user(&user)?;
@@ -80,11 +79,11 @@ pub(super) async fn user(
     match entry {
         Some(IssuedEntry { issued, status: status @ (Status::Pending | Status::Completed) }) => {
             let IssuedCoupon { user_id: _, coupon, discount, issued_at } = issued;
-            Ok(Json(UserCoupon {
+            Ok(uncached(UserCoupon {
                 event_id: event.into(),
                 user_id: user.into(),
                 coupon_key: coupon.to_string(),
-                discount_type: discount.kind.as_str(),
+                discount_type: discount.kind.into(),
                 discount_amount: discount.value,
                 issued_at: timestamp(issued_at),
                 recorded: status == Status::Completed,

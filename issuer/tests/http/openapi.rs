@@ -52,7 +52,7 @@ async fn assert_conforms(issuer: &Issuer, flags: &[&str]) {
         .unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(report.contains("Tested: 3"), "{report}");
+    assert!(report.contains("Tested: 4"), "{report}");
     println!("{report}");
 }
 

@@ -43,6 +43,44 @@ async fn issuer_without_servers_at_startup_waits_for_redis_only() {
     world.wait_until_outbox_is_empty().await;
 }
 
+/// If all issuers became not ready at once, users would receive an error of the proxy.
+#[tokio::test]
+async fn issuer_that_has_reached_redis_stays_ready_during_an_outage() {
+    let redis = Redis::start().unwrap();
+    let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let available = async |value: u32| {
+        let line = format!("couponry_issuer_dependency_available{{dependency=\"redis\"}} {value}\n");
+        issuer.metrics().await.contains(&line)
+    };
+    assert!(available(1).await);
+    redis.pause().unwrap();
+    until("the outage is reported", async || {
+        let (status, text) = issuer.readiness().await;
+        assert_eq!(status, 200, "{text}");
+        text.starts_with("ok\nredis: cannot reach Redis")
+    })
+    .await;
+    assert!(available(0).await);
+    assert!(issuer.running.log().contains("dependency is not available"));
+    assert_unknown(&issuer.issue("u1").await);
+    assert_unknown(&issuer.get("/coupons/summer").await);
+    let new = world.issuer(&[]);
+    until("a new issuer is not ready", async || {
+        let (status, text) = new.readiness().await;
+        assert_ne!(status, 200, "{text}");
+        text.contains("redis: cannot reach Redis")
+    })
+    .await;
+    redis.resume().unwrap();
+    until("both issuers have reached Redis", async || {
+        issuer.readiness().await == (200, "ok\n".to_owned()) && new.readiness().await == (200, "ok\n".to_owned())
+    })
+    .await;
+    assert!(available(1).await);
+    until("coupons are issued", async || issuer.issue("u1").await.status == StatusCode::OK).await;
+}
+
 #[tokio::test]
 async fn issuer_rejected_by_kafka_is_not_ready() {
     let authority = CertificateAuthority::new().unwrap();
@@ -174,7 +212,7 @@ async fn issue_after_redis_restart_returns_503_until_verified() {
 }
 
 #[tokio::test]
-async fn recent_event_missing_in_redis_returns_503_instead_of_404() {
+async fn event_missing_in_wiped_redis_returns_503_instead_of_404() {
     let redis = Redis::start().unwrap();
     let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(20).await;
     let issuer = world.ready_issuer(&[]).await;
@@ -192,7 +230,21 @@ async fn recent_event_missing_in_redis_returns_503_instead_of_404() {
         assert_unknown(&issuer.get("/coupons/summer").await);
         assert_unknown(&issuer.get("/coupons/summer/users/user-0").await);
     }
-    assert_eq!(issuer.get("/coupons/autumn").await.status, StatusCode::NOT_FOUND);
+    // A Redis without any event may have lost all of them, also those that an issuer has never seen.
+    until("the issuer has noticed that no event is left", async || {
+        issuer.get("/coupons/autumn").await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
     let new = world.ready_issuer(&[]).await;
-    assert_eq!(new.issue("user-0").await.status, StatusCode::NOT_FOUND, "a new issuer does not know the event");
+    for path in ["/coupons/summer", "/coupons/autumn", "/coupons/summer/users/user-0"] {
+        assert_unknown(&new.get(path).await);
+    }
+    assert_unknown(&new.issue("user-0").await);
+    let world = world.open(20).await;
+    until("the issuers know the event again", async || {
+        let (known, unknown) = (new.issue("user-0").await, new.get("/coupons/autumn").await);
+        known.status == StatusCode::OK && unknown.status == StatusCode::NOT_FOUND
+    })
+    .await;
+    world.wait_until_outbox_is_empty().await;
 }

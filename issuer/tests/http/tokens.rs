@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     Router,
-    http::{Request, StatusCode},
+    http::{HeaderMap, Request, StatusCode},
     routing::get,
 };
 use couponry_testbed::ports;
@@ -24,12 +24,15 @@ use crate::{
 struct JwksServer {
     port: u16,
     keys: Arc<Mutex<Vec<Value>>>,
+    /// The `Authorization` header of the last request.
+    authorization: Arc<Mutex<Option<String>>>,
     running: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl JwksServer {
     fn new(signers: &[&Signer]) -> Self {
-        let server = Self { port: ports::free().unwrap(), keys: Arc::default(), running: Mutex::default() };
+        let port = ports::free().unwrap();
+        let server = Self { port, keys: Arc::default(), authorization: Arc::default(), running: Mutex::default() };
         server.serve(signers);
         server
     }
@@ -43,8 +46,12 @@ impl JwksServer {
     }
 
     async fn start(&self) {
-        let keys = self.keys.clone();
-        let answer = move || async move { json!({ "keys": *keys.lock().unwrap() }).to_string() };
+        let (keys, authorization) = (self.keys.clone(), self.authorization.clone());
+        let answer = move |headers: HeaderMap| async move {
+            let value = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+            *authorization.lock().unwrap() = value;
+            json!({ "keys": *keys.lock().unwrap() }).to_string()
+        };
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
         let router = Router::new().route("/jwks", get(answer));
         *self.running.lock().unwrap() = Some(tokio::spawn(async { axum::serve(listener, router).await.unwrap() }));
@@ -199,7 +206,13 @@ async fn invalid_token_returns_401_with_the_reason() {
         ("garbage", "garbage".to_owned(), "not a JWT"),
         ("too long", "x".repeat(20_000), "not a JWT"),
     ] {
-        assert_rejected(&issue(&issuer, &token).await, case, detail);
+        let mut answer = None;
+        until("the keys may be fetched for an unknown key", async || {
+            let last = answer.insert(issue(&issuer, &token).await);
+            last.status != StatusCode::SERVICE_UNAVAILABLE
+        })
+        .await;
+        assert_rejected(&answer.unwrap(), case, detail);
     }
     for (case, header) in [("another scheme", "Basic dTE6cA=="), ("nothing", ""), ("the token alone", valid.as_str())] {
         assert_rejected(&issue_with_header(&issuer, header).await, case, "Authorization: Bearer");
@@ -262,6 +275,91 @@ async fn key_rotation_is_applied_without_a_restart() {
     server.start().await;
     until("the unusable JWKS is logged", async || issuer.running.log().contains("no supported key")).await;
     assert_eq!(issue(&issuer, &new.token("RS256", "u2")).await.reason(), "DUPLICATE");
+}
+
+/// A new key may have been published after the last fetch, so its tokens must not be rejected for good.
+#[tokio::test]
+async fn unknown_key_shortly_after_a_fetch_returns_503_until_the_next_one() {
+    let world = World::shared().await.open(10).await;
+    let (old, new, forged) = (Signer::es256("old"), Signer::es256("new"), Signer::es256("forged"));
+    let server = JwksServer::new(&[&old]);
+    server.start().await;
+    let issuer = world.ready_issuer(&flags(&["--jwt-jwks-url", &server.url()])).await;
+    // This token causes a fetch, unless the first one was less than ten seconds ago.
+    let _ = issue(&issuer, &forged.token("ES256", "u1")).await;
+    server.serve(&[&old, &new]);
+    let early = issue(&issuer, &new.token("ES256", "u1")).await;
+    assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE, "{}", early.json);
+    let wait: u64 = early.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=10).contains(&wait), "{wait}");
+    assert!(early.json["detail"].as_str().unwrap().contains("kid"), "{}", early.json);
+    let reason = r#"couponry_issuer_authentication_failures_total{reason="refresh_limited"}"#;
+    assert!(issuer.metrics().await.contains(reason));
+    until("the key is fetched", async || {
+        let answer = issue(&issuer, &new.token("ES256", "u1")).await;
+        assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.json);
+        answer.status == StatusCode::OK
+    })
+    .await;
+    until("an unknown key is rejected by a fetch of its own", async || {
+        issue(&issuer, &forged.token("ES256", "u1")).await.status == StatusCode::UNAUTHORIZED
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn password_of_jwks_url_is_sent_and_not_logged() {
+    let world = World::shared().await.open(10).await;
+    let key = Signer::es256("e");
+    let server = JwksServer::new(&[&key]);
+    let url = format!("http://me:s3c%40ret@127.0.0.1:{}/jwks?access_token=t0ken", server.port);
+    let issuer = world.issuer(&flags(&["--jwt-jwks-url", &url, "--log", "debug"]));
+    until("the outage is logged", async || issuer.running.log().contains("cannot refresh the JWKS")).await;
+    server.start().await;
+    until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
+    assert!(issue(&issuer, &key.token("ES256", "u1")).await.succeeded());
+    // "me:s3c@ret"
+    assert_eq!(server.authorization.lock().unwrap().as_deref(), Some("Basic bWU6czNjQHJldA=="));
+    let invalid = [format!("{url} x"), "ftp://me:s3cret@127.0.0.1/?t0ken".to_owned(), "s3cret".to_owned()];
+    let mut logs = vec![issuer.running.log(), issuer.readiness().await.1, issuer.metrics().await];
+    for url in &invalid {
+        let issuer = world.issuer(&flags(&["--jwt-jwks-url", url]));
+        until("the flag is rejected", async || issuer.running.log().contains("not of the form http://host/path")).await;
+        logs.push(issuer.running.log());
+    }
+    for log in logs {
+        assert!(!log.contains("s3c") && !log.contains("t0ken") && !log.contains("bWU6"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn ignored_keys_of_a_jwks_are_logged_and_counted() {
+    let world = World::shared().await;
+    let key = Signer::es256("e");
+    let server = JwksServer::new(&[&key]);
+    server.keys.lock().unwrap().extend([
+        json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA", "kid": "curve"}),
+        json!({"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"}),
+        json!({"kty": "oct", "k": "AAAA", "kid": "secret"}),
+    ]);
+    server.start().await;
+    let issuer = world.ready_issuer(&flags(&["--jwt-jwks-url", &server.url(), "--jwt-refresh-seconds", "1"])).await;
+    let metrics = issuer.metrics().await;
+    for line in [r#"couponry_issuer_jwks_keys{state="usable"} 1"#, r#"couponry_issuer_jwks_keys{state="ignored"} 3"#] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    let log = issuer.running.log();
+    for (id, reason) in [("curve", "not supported"), ("short", "2048 bits"), ("secret", "only accepted from a file")] {
+        let is_logged = |line: &str| line.contains("ignored a key") && line.contains(id) && line.contains(reason);
+        assert!(log.lines().any(is_logged), "{id} is not in {log}");
+    }
+    // The list is logged again only when it changes.
+    server.keys.lock().unwrap().pop();
+    until("the change is applied", async || {
+        issuer.metrics().await.contains(r#"couponry_issuer_jwks_keys{state="ignored"} 2"#)
+    })
+    .await;
+    assert_eq!(issuer.running.log().matches("ignored a key of the JWKS").count(), 5);
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ pub const MAX_USER_ID_BYTES: usize = 256;
 /// The maximum length of an eventId, which the CRD enforces for the names of its objects.
 pub const MAX_EVENT_NAME_BYTES: usize = 63;
 
-/// The id of a user: 1 to 256 bytes of UTF-8 without control characters, leading or trailing white space.
+/// The id of a user: 1 to 256 bytes of UTF-8 without control characters, invisible characters, and leading or trailing
+/// white space.
 ///
 /// Two ids are the same user only if they have the same bytes: neither case nor Unicode is normalized.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub enum InvalidId {
     /// The userId has a control character.
     #[error("userId has a control character")]
     UserIdControlCharacter,
+    /// The userId has a character that is not displayed, or that reverses the order of others.
+    #[error("userId has an invisible character, or one that changes the direction of the text")]
+    UserIdInvisibleCharacter,
     /// The userId begins or ends with white space.
     #[error("userId begins or ends with white space")]
     UserIdSurroundingSpace,
@@ -57,12 +61,42 @@ impl TryFrom<String> for UserId {
             Err(InvalidId::UserIdTooLong)
         } else if id.chars().any(char::is_control) {
             Err(InvalidId::UserIdControlCharacter)
+        } else if has_invisible_character(&id) {
+            Err(InvalidId::UserIdInvisibleCharacter)
         } else if id.trim() != id {
             Err(InvalidId::UserIdSurroundingSpace)
         } else {
             Ok(Self(id))
         }
     }
+}
+
+/// Whether the text has a character that is not displayed (`Default_Ignorable_Code_Point` of Unicode) or that separates
+/// lines. Joiners and variation selectors are part of emoji and of some scripts: they are allowed after a character
+/// that is not ASCII.
+fn has_invisible_character(text: &str) -> bool {
+    // Most ids are ASCII.
+    !text.is_ascii()
+        && text.chars().zip(std::iter::once('\0').chain(text.chars())).any(|(c, before)| match c {
+            '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' => before.is_ascii() || before.is_whitespace(),
+            '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}' => true,
+            _ => false,
+        })
 }
 
 impl TryFrom<String> for EventName {
@@ -124,7 +158,19 @@ mod tests {
 
     #[test]
     fn user_id_in_any_script_is_valid() {
-        for id in ["u1", "한국어", "user@example.com", "a b", "{x}:y", "🎟", &"x".repeat(256)] {
+        for id in [
+            "u1",
+            "한국어",
+            "user@example.com",
+            "a b",
+            "{x}:y",
+            "🎟",
+            "👨\u{200d}👩\u{200d}👧",
+            "❤\u{fe0f}",
+            "می\u{200c}خواهم",
+            "A\u{300}",
+            &"x".repeat(256),
+        ] {
             assert_eq!(id.parse::<UserId>().unwrap().as_str(), id);
         }
     }
@@ -140,6 +186,17 @@ mod tests {
             ("\u{85}", InvalidId::UserIdControlCharacter),
             (" a", InvalidId::UserIdSurroundingSpace),
             ("a\u{a0}", InvalidId::UserIdSurroundingSpace),
+            ("u\u{200b}1", InvalidId::UserIdInvisibleCharacter),
+            ("u1\u{200d}", InvalidId::UserIdInvisibleCharacter),
+            ("u1\u{fe0f}", InvalidId::UserIdInvisibleCharacter),
+            ("\u{200d}u1", InvalidId::UserIdInvisibleCharacter),
+            ("\u{feff}u1", InvalidId::UserIdInvisibleCharacter),
+            ("\u{202e}1u", InvalidId::UserIdInvisibleCharacter),
+            ("u\u{ad}1", InvalidId::UserIdInvisibleCharacter),
+            ("\u{2066}u1\u{2069}", InvalidId::UserIdInvisibleCharacter),
+            ("a\u{2028}b", InvalidId::UserIdInvisibleCharacter),
+            ("\u{3164}", InvalidId::UserIdInvisibleCharacter),
+            ("u1\u{e0041}", InvalidId::UserIdInvisibleCharacter),
         ] {
             assert_eq!(id.parse::<UserId>(), Err(error), "{id:?}");
         }

@@ -22,6 +22,11 @@ pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, timeout:
     if !is_json(headers) {
         return Err(Problem::unsupported_media_type("the header `Content-Type: application/json` is required"));
     }
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+        return Err(Problem::unsupported_media_type(
+            "the body must not be compressed: `Content-Encoding` is not supported",
+        ));
+    }
     let bytes = match time::timeout(timeout, read(body)).await {
         Ok(Ok(Some(bytes))) => bytes,
         Ok(Ok(None)) => return Err(Problem::too_large(format!("the body must not be larger than {MAX_BYTES} bytes"))),

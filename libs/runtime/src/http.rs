@@ -6,14 +6,18 @@
 //! close`, so the next request arrives over another connection, at another replica. After the *stop*, the server
 //! accepts no connections and finishes the requests in progress.
 
+mod connection_state;
+mod connections;
 mod head_timeout;
+mod strict_requests;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
     extract::ConnectInfo,
     http::{HeaderValue, Request, header},
+    response::IntoResponse as _,
 };
 use hyper::{body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
@@ -21,14 +25,11 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{self, Instant},
-};
+use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 
-use self::head_timeout::HeadTimeoutStream;
+pub use self::connections::{ConnectionLimits, ConnectionMetrics, address_block};
+use self::{connections::Connections, head_timeout::HeadTimeoutStream};
 
 /// Default keep-alive timeout of an idle connection: longer than that of Envoy (one hour) and of other proxies. The
 /// proxy must close an idle connection first, otherwise it may send a request over a connection that is being closed.
@@ -38,8 +39,7 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(4000);
 pub const MAX_CONNECTIONS: usize = 5000;
 /// More than nginx and most other proxies accept. A longer head is rejected with 431.
 const MAX_HEAD: usize = 32 * 1024;
-/// Minimum interval between warnings that the connection limit is reached.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// How long the requests in progress may take after the stop.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -52,9 +52,15 @@ pub struct ServeError {
     source: std::io::Error,
 }
 
-/// Binds the address that was set with `flag`.
+/// Binds the address that was set with `flag`, and logs it with its actual port, which may be set as 0.
 pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError { flag, address, source })
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        Ok((listener.local_addr()?, listener))
+    };
+    let (address, listener) = bound.await.map_err(|source| ServeError { flag, address, source })?;
+    tracing::info!(flag, %address, "listening");
+    Ok(listener)
 }
 
 /// An HTTP server.
@@ -62,8 +68,10 @@ pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener
 pub struct HttpServer {
     /// Keep-alive timeout of an idle connection.
     pub keep_alive: Duration,
-    /// Maximum number of connections. Further connections wait until one is closed.
-    pub max_connections: usize,
+    /// Maximum number of connections. Beyond it, the longest idle connections are closed.
+    pub limits: ConnectionLimits,
+    /// Metrics of the connections.
+    pub metrics: ConnectionMetrics,
     /// Whether requests carry the address of the peer as [`ConnectInfo`].
     pub needs_peer_address: bool,
     /// When cancelled, each response closes its connection.
@@ -76,7 +84,8 @@ pub struct HttpServer {
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     HttpServer {
         keep_alive: KEEP_ALIVE,
-        max_connections: MAX_CONNECTIONS,
+        limits: ConnectionLimits { total: MAX_CONNECTIONS, per_address: 0 },
+        metrics: ConnectionMetrics::default(),
         needs_peer_address: false,
         draining: shutdown.clone(),
         stop: shutdown,
@@ -88,16 +97,11 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 impl HttpServer {
     /// Serves `router` until the stop, then finishes the requests in progress.
     pub async fn run(self, listener: TcpListener, router: Router) {
-        let Self { keep_alive, max_connections, needs_peer_address, draining, stop } = self;
+        let Self { keep_alive, limits, metrics, needs_peer_address, draining, stop } = self;
         let router = TowerToHyperService::new(router);
         let graceful = GracefulShutdown::new();
-        let mut slots = Slots::new(max_connections);
-        loop {
-            let Some(Some(slot)) = stop.run_until_cancelled(slots.next()).await else { break };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => break,
-            };
+        let mut connections = Connections::new(limits, metrics);
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -107,27 +111,33 @@ impl HttpServer {
                     continue;
                 }
             };
+            let Some(slot) = stop.run_until_cancelled(connections.slot(peer.ip())).await else { break };
+            let Some((slot, state)) = slot else { continue };
             // Responses are small and complete; Nagle's algorithm would only delay them.
             let _ = stream.set_nodelay(true);
-            let (stream, phase) = HeadTimeoutStream::new(stream);
+            let stream = HeadTimeoutStream::new(stream, state.clone());
             // A token per connection: checking a shared token for every response would contend on its lock.
             let draining = draining.child_token();
             let router = router.clone();
             let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-                phase.begin_request();
+                state.begin_request();
                 if needs_peer_address {
                     request.extensions_mut().insert(ConnectInfo(peer));
                 }
-                let (phase, draining, response) = (phase.clone(), draining.clone(), router.call(request));
+                let call = strict_requests::check(&request).map(|()| router.call(request));
+                let (state, draining) = (state.clone(), draining.clone());
                 async move {
-                    let mut response = response.await;
-                    phase.end_request();
-                    if let Ok(response) = &mut response
-                        && draining.is_cancelled()
-                    {
-                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    response
+                    let (response, is_valid) = match call {
+                        Ok(response) => (response.await, true),
+                        Err(problem) => (Ok(problem.into_response()), false),
+                    };
+                    let is_last = state.end_request() || draining.is_cancelled() || !is_valid;
+                    response.map(|mut response| {
+                        if is_last {
+                            response.headers_mut().insert(header::CONNECTION, CLOSE);
+                        }
+                        response
+                    })
                 }
             });
             // hyper has one timeout from the last response to the end of the next head; HeadTimeoutStream limits the
@@ -149,30 +159,5 @@ impl HttpServer {
         if time::timeout(FINISH_TIMEOUT, graceful.shutdown()).await.is_err() {
             tracing::warn!(timeout = ?FINISH_TIMEOUT, "connections are aborted, their requests did not end in time");
         }
-    }
-}
-
-/// Limits the number of connections.
-struct Slots {
-    free: Arc<Semaphore>,
-    last_warning: Option<Instant>,
-}
-
-impl Slots {
-    fn new(count: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))), last_warning: None }
-    }
-
-    /// Waits for a slot for one more connection.
-    async fn next(&mut self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(slot) = self.free.clone().try_acquire_owned() {
-            return Some(slot);
-        }
-        // Reached by every new connection while the limit is exceeded.
-        if self.last_warning.is_none_or(|last| last.elapsed() > WARN_INTERVAL) {
-            tracing::warn!("connection limit reached, new connections wait");
-            self.last_warning = Some(Instant::now());
-        }
-        self.free.clone().acquire_owned().await.ok()
     }
 }

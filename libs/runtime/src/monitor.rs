@@ -45,16 +45,18 @@ async fn serve(listener: TcpListener, health: Health, registry: Registry, shutdo
     http::serve(listener, router, shutdown).await;
 }
 
+/// Lists the dependencies that are not available, also those without which the process is ready.
 fn readiness(health: &Health) -> Response {
-    let missing = health.missing();
-    if missing.is_empty() {
-        return "ok\n".into_response();
-    }
-    let mut body = String::new();
-    for (dependency, reason) in missing {
+    let (missing, degraded) = (health.missing(), health.degraded());
+    let (status, mut body) = if missing.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, String::new())
+    };
+    for (dependency, reason) in missing.into_iter().chain(degraded) {
         let _ = writeln!(body, "{dependency}: {reason}");
     }
-    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+    (status, body).into_response()
 }
 
 fn metrics(registry: &Registry) -> Response {

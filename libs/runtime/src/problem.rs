@@ -108,6 +108,12 @@ impl IntoResponse for Problem {
         let mut response = (status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // The same request may succeed next time.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of the body would be parsed as the next request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let default = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(DEFAULT_RETRY_AFTER);
         if let Some(seconds) = self.retry_after.or(default) {
             headers.insert(header::RETRY_AFTER, seconds.into());

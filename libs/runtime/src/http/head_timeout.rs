@@ -4,10 +4,6 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,37 +14,19 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::connection_state::ConnectionState;
+
 /// From the first byte of a request to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// From the connection to the end of the first head. The keep-alive timeout applies only after the first request.
 const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The phase of a connection as a counter: even while it waits for a request, odd while a request is processed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ConnectionPhase(Arc<AtomicU32>);
-
-impl ConnectionPhase {
-    /// The head of a request was received.
-    pub(super) fn begin_request(&self) {
-        self.0.fetch_or(1, Ordering::Relaxed);
-    }
-
-    /// The response is complete.
-    pub(super) fn end_request(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The counter while the connection waits for a request.
-    fn waiting(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|phase| phase % 2 == 0)
-    }
-}
-
-/// A connection that reports end-of-file when the head of a request is not received in time.
+/// A connection that reports end-of-file when the head of a request is not received in time, or when the connection is
+/// evicted.
 pub(super) struct HeadTimeoutStream<S = TcpStream> {
     stream: S,
-    phase: ConnectionPhase,
+    state: ConnectionState,
     /// The phase in which the first byte of a request was received. The first phase begins with the connection.
     begun: Option<u32>,
     /// The timer of that phase. Most heads are received at once and need none.
@@ -56,15 +34,14 @@ pub(super) struct HeadTimeoutStream<S = TcpStream> {
 }
 
 impl<S> HeadTimeoutStream<S> {
-    /// The phase must be notified of the begin and end of each request.
-    pub(super) fn new(stream: S) -> (Self, ConnectionPhase) {
-        let phase = ConnectionPhase::default();
-        (Self { stream, phase: phase.clone(), begun: Some(0), timer: None }, phase)
+    /// The state must be notified of the begin and end of each request.
+    pub(super) fn new(stream: S, state: ConnectionState) -> Self {
+        Self { stream, state, begun: Some(0), timer: None }
     }
 
     /// Whether the timeout has expired. Called while no data is available.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(phase) = self.begun.filter(|begun| self.phase.waiting() == Some(*begun)) else { return Poll::Pending };
+        let Some(phase) = self.begun.filter(|begun| self.state.waiting() == Some(*begun)) else { return Poll::Pending };
         match &mut self.timer {
             Some((of, timer)) if *of == phase => timer.as_mut().poll(cx),
             timer => {
@@ -81,11 +58,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeoutStream<S> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() {
             // A read without data and without error means end-of-file.
-            return self.poll_timeout(cx).map(Ok);
+            return if self.state.poll_evicted(cx).is_ready() {
+                Poll::Ready(Ok(()))
+            } else {
+                self.poll_timeout(cx).map(Ok)
+            };
         }
         if buffer.filled().len() > before {
             // Data received while a request is processed belongs to its body.
-            self.begun = self.phase.waiting();
+            self.begun = self.state.waiting();
         }
         read
     }
@@ -119,6 +100,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeoutStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt as _;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
         time::{Instant, timeout},
@@ -128,12 +112,17 @@ mod tests {
 
     const LONG: Duration = Duration::from_hours(1);
 
+    fn stream<S>(stream: S) -> (HeadTimeoutStream<S>, ConnectionState) {
+        let state = ConnectionState::new(Arc::default());
+        (HeadTimeoutStream::new(stream, state.clone()), state)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn incomplete_head_closes_the_connection_after_30_seconds() {
         let (mut client, server) = duplex(100);
-        let (mut server, phase) = HeadTimeoutStream::new(server);
-        phase.begin_request();
-        phase.end_request();
+        let (mut server, state) = stream(server);
+        state.begin_request();
+        assert!(!state.end_request());
         for _ in 0..2 {
             assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "no request has started");
             client.write_all(b"POST ").await.unwrap();
@@ -141,8 +130,8 @@ mod tests {
             assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 5);
             assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 0);
             assert_eq!(start.elapsed().as_secs(), 30);
-            phase.begin_request();
-            phase.end_request();
+            state.begin_request();
+            assert!(!state.end_request());
         }
     }
 
@@ -150,7 +139,7 @@ mod tests {
     async fn connection_without_a_request_closes_after_60_seconds() {
         for begins in [false, true] {
             let (mut client, server) = duplex(100);
-            let (mut server, _phase) = HeadTimeoutStream::new(server);
+            let (mut server, _state) = stream(server);
             let start = Instant::now();
             if begins {
                 client.write_all(b"POST ").await.unwrap();
@@ -164,14 +153,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn client_that_waits_for_its_response_has_no_timeout() {
         let (mut client, server) = duplex(100);
-        let (mut server, phase) = HeadTimeoutStream::new(server);
+        let (mut server, state) = stream(server);
         client.write_all(b"POST ").await.unwrap();
         assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 5);
-        phase.begin_request();
+        state.begin_request();
         client.write_all(b"body").await.unwrap();
         assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 4);
         assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err());
-        phase.end_request();
+        assert!(!state.end_request());
         assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "the body does not begin a head");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn evicted_connection_ends_once_it_waits_for_a_request() {
+        let (mut client, server) = duplex(100);
+        let (mut server, state) = stream(server);
+        state.begin_request();
+        state.evict();
+        assert!(timeout(LONG, server.read(&mut [0; 10])).await.is_err(), "the request is finished");
+        assert!(state.end_request(), "its response closes the connection");
+        assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 0);
+
+        // A connection that is already waiting is woken up.
+        let (mut server, state) = stream(duplex(100).1);
+        let waiting = tokio::spawn(async move { server.read(&mut [0; 10]).await.unwrap() });
+        tokio::task::yield_now().await;
+        state.evict();
+        assert_eq!(waiting.await.unwrap(), 0);
+
+        // Data that was received before is still read.
+        let (mut server, state) = stream(client_pair(&mut client));
+        state.evict();
+        assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 4);
+    }
+
+    /// The server's end of a new connection that has received four bytes.
+    fn client_pair(client: &mut tokio::io::DuplexStream) -> tokio::io::DuplexStream {
+        let (new, server) = duplex(100);
+        *client = new;
+        client.write_all(b"POST").now_or_never().unwrap().unwrap();
+        server
     }
 }

@@ -1,0 +1,138 @@
+//! Rules of HTTP: caching, hosts, codings, and paths that look like routes.
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{World, until};
+
+const ISSUE: &str = "POST /coupons/issue HTTP/1.1\r\nContent-Type: application/json\r\n";
+const BODY: &str = r#"{"userId":"u1","eventId":"summer"}"#;
+
+/// Sends these bytes and reads everything until the issuer closes the connection.
+async fn exchange(port: u16, request: &str) -> String {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = connection.read_to_string(&mut answer).await;
+    answer
+}
+
+#[tokio::test]
+async fn responses_about_users_and_problems_are_not_stored_by_caches() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    for answer in [
+        issuer.issue("u1").await,
+        issuer.issue("u1").await,
+        issuer.get("/coupons/summer/users/u1").await,
+        issuer.get("/coupons/summer/users/u2").await,
+        issuer.get("/coupons/winter").await,
+        issuer.get("/").await,
+        issuer.post("{").await,
+        issuer.send(Request::put("/"), "/coupons/issue", Body::empty()).await,
+    ] {
+        assert_eq!(answer.headers["cache-control"], "no-store", "{}", answer.json);
+    }
+    for path in ["/coupons/summer", "/openapi.json"] {
+        assert!(!issuer.get(path).await.headers.contains_key("cache-control"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn request_without_exactly_one_host_is_rejected() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let length = format!("Content-Length: {}\r\n", BODY.len());
+    for (hosts, count) in [("", 0), ("Host: x\r\nHost: y\r\n", 2), ("Host: x\r\nHost: x\r\n", 2)] {
+        let answer = exchange(issuer.listen, &format!("{ISSUE}{hosts}{length}\r\n{BODY}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"), "{answer}");
+        let detail = format!("exactly one header `Host` is required, the request has {count}");
+        assert!(answer.contains("application/problem+json") && answer.contains(&detail), "{answer}");
+    }
+    let old = format!("{}{length}\r\n{BODY}", ISSUE.replace("HTTP/1.1", "HTTP/1.0"));
+    assert!(exchange(issuer.listen, &old).await.starts_with("HTTP/1.0 200 "), "HTTP/1.0 has no Host");
+}
+
+#[tokio::test]
+async fn other_codings_than_chunked_are_rejected() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let chunked = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
+    for codings in [
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: identity, chunked\r\n",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        let answer = exchange(issuer.listen, &format!("{ISSUE}Host: x\r\n{codings}\r\n{chunked}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"), "{codings}: {answer}");
+        assert!(answer.contains("`Transfer-Encoding: chunked`"), "{codings}: {answer}");
+    }
+    // hyper rejects these itself, without a body.
+    for codings in ["Transfer-Encoding: gzip\r\n", "Transfer-Encoding: identity\r\n"] {
+        let answer = exchange(issuer.listen, &format!("{ISSUE}Host: x\r\n{codings}\r\n{chunked}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{codings}: {answer}");
+    }
+    let valid = format!("{ISSUE}Host: x\r\nConnection: close\r\nTransfer-Encoding: Chunked\r\n\r\n{chunked}");
+    assert!(exchange(issuer.listen, &valid).await.starts_with("HTTP/1.1 200 "));
+
+    let typed = || Request::post("/").header("content-type", "application/json");
+    let gzip = issuer.send(typed().header("content-encoding", "gzip"), "/coupons/issue", BODY).await;
+    assert_eq!(gzip.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{}", gzip.json);
+    assert!(gzip.json["detail"].as_str().unwrap().contains("must not be compressed"), "{}", gzip.json);
+    let identity = issuer.send(typed().header("content-encoding", "identity"), "/coupons/issue", BODY).await;
+    assert_eq!(identity.status, StatusCode::OK, "{}", identity.json);
+}
+
+#[tokio::test]
+async fn head_above_the_limits_returns_431() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let head = "GET /coupons/summer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    let with = |more: String| format!("{head}{more}\r\n");
+    assert!(exchange(issuer.listen, &with("X: y\r\n".repeat(90))).await.starts_with("HTTP/1.1 200 "));
+    assert!(exchange(issuer.listen, &with("X: y\r\n".repeat(110))).await.starts_with("HTTP/1.1 431 "));
+    assert!(exchange(issuer.listen, &with(format!("X: {}\r\n", "y".repeat(30_000)))).await.contains(" 200 "));
+}
+
+#[tokio::test]
+async fn event_with_the_name_of_a_route_is_served() {
+    let mut world = World::shared().await;
+    world.event = "issue".parse().unwrap();
+    let world = world.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    let event = issuer.get("/coupons/issue").await;
+    assert_eq!((event.status, &event.json["state"]), (StatusCode::OK, &"OPEN".into()), "{}", event.json);
+    assert!(issuer.post(r#"{"userId":"u1","eventId":"issue"}"#).await.succeeded());
+    assert_eq!(issuer.get("/coupons/issue/users/u1").await.status, StatusCode::OK);
+    let put = issuer.send(Request::put("/"), "/coupons/issue", Body::empty()).await;
+    assert_eq!(put.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn actual_port_is_logged() {
+    let world = World::shared().await;
+    let issuer = couponry_testbed::program("couponry-issuer")
+        .args(["--redis-url", &world.redis, "--kafka-brokers", &world.kafka.brokers])
+        .args(["--listen", "[::1]:0", "--monitor-listen", "127.0.0.1:0"])
+        .start()
+        .unwrap();
+    let port = |address: &str| {
+        let log = issuer.log();
+        let digits = log.split(address).nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?.to_owned();
+        digits.parse::<u16>().ok()
+    };
+    until("both ports are logged", async || port("127.0.0.1:").is_some() && port("[::1]:").is_some()).await;
+    assert_ne!(port("127.0.0.1:"), Some(0));
+    let mut connection = TcpStream::connect(("::1", port("[::1]:").unwrap())).await.unwrap();
+    connection.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
