@@ -16,6 +16,19 @@
 -- because an insert costs about half of an update, and the unique constraints of `issuance` guarantee one user per
 -- coupon and one coupon per user.
 
+-- The installation that this database belongs to: one row. Redis and the Kafka records carry the id, so that
+-- installations that share servers by mistake recognize the data of the others.
+CREATE TABLE installation (
+    is_only       boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    id            uuid NOT NULL DEFAULT gen_random_uuid(),
+    -- The Kubernetes namespace whose operator may change the data. NULL until the first operator has started.
+    namespace     text,
+    namespace_uid text,
+    CHECK ((namespace IS NULL) = (namespace_uid IS NULL))
+);
+
+INSERT INTO installation DEFAULT VALUES;
+
 CREATE TABLE coupon_event (
     -- The uid of the CouponEvent. A CouponEvent that is deleted and created again under the same name is another event.
     uid         uuid PRIMARY KEY,
@@ -42,6 +55,10 @@ CREATE TABLE coupon_event (
     record_cutoff timestamptz,
     -- The event is being deleted: nothing is recorded for it any more.
     is_deleted  boolean NOT NULL DEFAULT false,
+    -- When the operator has seen the deletion of the CouponEvent. Until then no event with another uid and the same name
+    -- is registered: a CouponEvent that is missing, for example after a restore of Kubernetes, is not proof that its
+    -- coupons are obsolete.
+    deleted_at  timestamptz,
     -- When the operator registered the event. Informational.
     created_at  timestamptz NOT NULL DEFAULT now()
 );
@@ -127,6 +144,7 @@ FROM coupon_event
 CROSS JOIN LATERAL stock_of(coupon_event.uid) AS stock
 LEFT JOIN issuance ON issuance.event_uid = coupon_event.uid AND issuance.code = stock.code COLLATE "C";
 
+COMMENT ON TABLE installation IS 'The installation that this database belongs to';
 COMMENT ON TABLE coupon_event IS 'Coupon events, by the uid of their CouponEvent';
 COMMENT ON TABLE discount_policy IS 'Number of coupons of each discount of an event';
 COMMENT ON TABLE issuance IS 'Recorded issuances: append-only';

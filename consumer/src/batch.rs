@@ -29,12 +29,21 @@ pub(crate) struct Decoded {
     indexes: Vec<usize>,
     /// The messages that are not valid records.
     undecodable: Vec<DeadLetter>,
+    /// The index of the first message of another installation, and how many there are. They are skipped: the consumers
+    /// of that installation have a group of their own.
+    pub(crate) foreign: Option<(usize, u64)>,
 }
 
-/// Decodes the messages of a batch.
-pub(crate) fn decode(messages: &[Message]) -> Decoded {
+/// Decodes the messages of a batch that `installation` has sent. Messages that do not name their installation count as
+/// its own.
+pub(crate) fn decode(messages: &[Message], installation: Uuid) -> Decoded {
     let mut decoded = Decoded::default();
+    let own = installation.to_string();
     for (index, message) in messages.iter().enumerate() {
+        if message.installation().is_some_and(|id| id != own.as_bytes()) {
+            decoded.foreign.get_or_insert((index, 0)).1 += 1;
+            continue;
+        }
         match IssuedRecord::decode(message.version(), &message.payload) {
             Ok(record) => {
                 decoded.records.push(record);
@@ -136,9 +145,28 @@ fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
 
 #[cfg(test)]
 mod tests {
-    use couponry_domain::{Discount, DiscountType, record::VERSION_HEADER};
+    use couponry_domain::{
+        Discount, DiscountType,
+        record::{INSTALLATION_HEADER, VERSION_HEADER},
+    };
 
     use super::*;
+
+    const OWN: Uuid = Uuid::from_u128(7);
+
+    #[test]
+    fn records_of_another_installation_are_skipped() {
+        let of = |installation: &str| {
+            let mut sent = message("1", record(1, "u1", "A").encode());
+            sent.headers.push((INSTALLATION_HEADER.to_owned(), Some(installation.as_bytes().to_vec())));
+            sent
+        };
+        let other = Uuid::from_u128(8).to_string();
+        let unlabelled = message("1", record(1, "u1", "A").encode());
+        let decoded = decode(&[of(&OWN.to_string()), of(&other), of("not an id"), unlabelled], OWN);
+        assert_eq!((decoded.indexes, decoded.foreign), (vec![0, 3], Some((1, 2))));
+        assert_eq!(decoded.undecodable, []);
+    }
 
     fn record(event: u128, user: &str, coupon: &str) -> IssuedRecord {
         IssuedRecord {
@@ -159,20 +187,23 @@ mod tests {
     }
 
     fn decoded(records: &[IssuedRecord]) -> Decoded {
-        decode(&records.iter().map(|r| message("1", r.encode())).collect::<Vec<_>>())
+        decode(&records.iter().map(|r| message("1", r.encode())).collect::<Vec<_>>(), OWN)
     }
 
     #[test]
     fn decode_skips_undecodable_messages() {
         let (first, last) = (record(1, "u1", "A"), record(1, "u2", "B"));
-        let decoded = decode(&[
-            message("1", b"\xffgarbage".to_vec()),
-            message("1", first.encode()),
-            message("2", last.encode()),
-            Message { headers: Vec::new(), ..message("1", last.encode()) },
-            message("1", Vec::new()),
-            message("1", last.encode()),
-        ]);
+        let decoded = decode(
+            &[
+                message("1", b"\xffgarbage".to_vec()),
+                message("1", first.encode()),
+                message("2", last.encode()),
+                Message { headers: Vec::new(), ..message("1", last.encode()) },
+                message("1", Vec::new()),
+                message("1", last.encode()),
+            ],
+            OWN,
+        );
         assert_eq!(decoded.records, [first, last]);
         let follow_ups = decoded.follow_ups(vec![
             RecordResult::Decided(RecordOutcome::Rejected(Rejection::UnknownCoupon)),

@@ -25,14 +25,14 @@ use crate::{
     commits::COMMITS,
     metrics::Metrics,
     pipeline::{DEFERRED, PIPELINE, Pipeline},
-    watch::{CONSUMER, KAFKA, POSTGRES, REDIS, Watcher},
+    watch::{CONSUMER, INSTALLATION, KAFKA, POSTGRES, REDIS, Watcher},
 };
 
 /// Records issuances from Kafka in Postgres. Run up to as many replicas as the topic has partitions.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120)]
 struct Config {
-    /// Consumer group.
+    /// Consumer group. The id of the installation is appended to it: `GROUP-ID`.
     #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
     kafka_group: String,
     /// Maximum number of messages per transaction.
@@ -79,22 +79,23 @@ async fn main() -> anyhow::Result<()> {
     let dead_letters = DeadLetters::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
     let metrics = Metrics::register(&mut registry);
-    let health = Health::new(&[KAFKA, POSTGRES, REDIS, CONSUMER, PIPELINE, DEFERRED, COMMITS]);
+    let health = Health::new(&[KAFKA, POSTGRES, REDIS, INSTALLATION, CONSUMER, PIPELINE, DEFERRED, COMMITS]);
     let monitor = config.monitor.start(health.clone(), registry, shutdown.clone()).await?;
-    tracing::info!(group = config.kafka_group, topic = kafka.topic, "consumer started");
+    tracing::info!(topic = kafka.topic, "consumer started");
 
     let watcher = Watcher {
         dead_letters: dead_letters.clone(),
-        lag: Lag::new(&kafka, &config.kafka_group)?,
         database: database.clone(),
         stock: stock.clone(),
         metrics: metrics.clone(),
         health: health.clone(),
         shutdown: shutdown.clone(),
     };
-    if watcher.wait_for_servers().await.is_some() {
-        let consumer = Consumer::new(&kafka, &config.kafka_group)?;
-        let watcher = tokio::spawn(watcher.run(consumer.state()));
+    if let Some(installation) = watcher.wait_for_servers().await {
+        let group = couponry_kafka::consumer_group(&config.kafka_group, installation);
+        tracing::info!(%installation, group, "joining the consumer group");
+        let consumer = Consumer::new(&kafka, &group)?;
+        let watcher = tokio::spawn(watcher.run(Lag::new(&kafka, &group)?, consumer.state()));
         for dependency in [CONSUMER, PIPELINE, DEFERRED, COMMITS] {
             health.set(dependency, Ok::<_, String>(()));
         }
@@ -102,6 +103,7 @@ async fn main() -> anyhow::Result<()> {
             dead_letters,
             database,
             stock,
+            installation,
             metrics,
             health,
             shutdown,

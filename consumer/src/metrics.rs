@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) already_recorded: Counter,
     dead_letters: Family<Reason, Counter>,
     pub(crate) deferred_records: Gauge,
+    pub(crate) foreign_records: Counter,
     pub(crate) coupons_requeued: Counter,
     pub(crate) batch_messages: Histogram,
     pub(crate) batch_processing_duration: Histogram,
@@ -36,6 +37,7 @@ impl Metrics {
             already_recorded: Counter::default(),
             dead_letters: Family::default(),
             deferred_records: Gauge::default(),
+            foreign_records: Counter::default(),
             coupons_requeued: Counter::default(),
             batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             batch_processing_duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
@@ -46,6 +48,7 @@ impl Metrics {
             already_recorded,
             dead_letters,
             deferred_records,
+            foreign_records,
             coupons_requeued,
             batch_messages,
             batch_processing_duration,
@@ -58,6 +61,11 @@ impl Metrics {
             "deferred_records",
             "Deferred records: the stock of their event is incomplete in Postgres",
             deferred_records,
+        );
+        registry.register(
+            "foreign_records",
+            "Records of other installations, which are skipped: several installations share the topic",
+            foreign_records,
         );
         registry.register(
             "coupons_requeued",

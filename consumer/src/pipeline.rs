@@ -17,7 +17,7 @@
 
 use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
 
-use couponry_domain::IssuedRecord;
+use couponry_domain::{IssuedRecord, Uuid};
 use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message, PendingCommit};
 use couponry_postgres::{Database, DatabaseError, RecordOutcome};
 use couponry_redis::{FencedWrite, RedisStore};
@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    batch::{self, DeadLetter, FollowUps, RecordResult},
+    batch::{self, DeadLetter, Decoded, FollowUps, RecordResult},
     commits,
     deferred::{Deferrals, DeferredMessage},
     metrics::Metrics,
@@ -66,6 +66,8 @@ pub(crate) struct Pipeline {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) database: Database,
     pub(crate) stock: RedisStore,
+    /// Records of other installations are skipped.
+    pub(crate) installation: Uuid,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) shutdown: CancellationToken,
@@ -156,7 +158,8 @@ impl Pipeline {
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few thousand messages")]
         self.metrics.batch_messages.observe(batch.messages.len() as f64);
 
-        let decoded = batch::decode(&batch.messages);
+        let decoded = batch::decode(&batch.messages, self.installation);
+        self.report_foreign(&batch.messages, &decoded);
         if couponry_failpoint::is_on("consumer.offsets-first") {
             committer.commit(&batch).await.ok();
             couponry_failpoint::crash("consumer.after-offsets-first");
@@ -165,6 +168,16 @@ impl Pipeline {
         couponry_failpoint::crash("consumer.after-record");
         let follow_ups = decoded.follow_ups(results);
         Ok(Recorded { batch, committer, follow_ups, begin, span })
+    }
+
+    /// Counts the records of other installations, and logs the first of them.
+    fn report_foreign(&self, messages: &[Message], decoded: &Decoded) {
+        let Some((first, count)) = decoded.foreign else { return };
+        if self.metrics.foreign_records.inc_by(count) == 0 {
+            let other = String::from_utf8_lossy(messages[first].installation().unwrap_or_default());
+            let (own, other) = (self.installation, other.chars().take(MAX_LOGGED_DETAIL).collect::<String>());
+            tracing::warn!(%own, other, "skipping records of another installation: use a topic for each installation");
+        }
     }
 
     async fn finish_all(
@@ -271,7 +284,7 @@ impl Pipeline {
                 if messages.is_empty() {
                     break;
                 }
-                let decoded = batch::decode(&messages);
+                let decoded = batch::decode(&messages, self.installation);
                 let results = self.record(&decoded.records).await?;
                 let still = self.follow_up(&messages, decoded.follow_ups(results)).await?;
                 let is_decided = still.is_empty();

@@ -2,6 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
+use couponry_domain::Uuid;
 use couponry_kafka::{ConsumerState, DeadLetters, Lag};
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
@@ -12,6 +13,8 @@ use crate::metrics::Metrics;
 pub(crate) const KAFKA: &str = "kafka";
 pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REDIS: &str = "redis";
+/// Whether Redis and Postgres belong to the same installation.
+pub(crate) const INSTALLATION: &str = "installation";
 /// Whether the messages of the assigned partitions are received.
 pub(crate) const CONSUMER: &str = "consumer";
 
@@ -23,7 +26,6 @@ const POSTGRES_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Watcher {
     pub(crate) dead_letters: DeadLetters,
-    pub(crate) lag: Lag,
     pub(crate) database: Database,
     pub(crate) stock: RedisStore,
     pub(crate) metrics: Metrics,
@@ -32,24 +34,27 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Waits until all servers are available and have their topics and tables. None if the shutdown begins first.
-    pub(crate) async fn wait_for_servers(&self) -> Option<()> {
+    /// Waits until all servers are available, have their topics and tables, and belong to the same installation, whose
+    /// id is returned. None if the shutdown begins first.
+    pub(crate) async fn wait_for_servers(&self) -> Option<Uuid> {
         let (kafka, postgres, redis) = tokio::join!(
             retry_until_ok("waiting for Kafka", &self.shutdown, || self.check_kafka()),
             retry_until_ok("waiting for Postgres", &self.shutdown, || self.check_postgres()),
             retry_until_ok("waiting for Redis", &self.shutdown, || self.check_redis()),
         );
-        kafka.and(postgres).and(redis)
+        kafka.and(postgres).and(redis)?;
+        retry_until_ok("checking the installation", &self.shutdown, || self.check_installation()).await
     }
 
     /// Updates the readiness and the lag until the shutdown.
-    pub(crate) async fn run(self, mut consumer: ConsumerState) {
+    pub(crate) async fn run(self, lag: Lag, mut consumer: ConsumerState) {
         while !self.shutdown.is_cancelled() {
             let state = consumer.borrow_and_update().clone();
             let _ = self.report(CONSUMER, state);
             let _ = tokio::join!(self.check_kafka(), self.check_postgres(), self.check_redis());
+            let _ = self.check_installation().await;
             // Every member reports the lag of the complete group, also while it cannot process batches.
-            match self.lag.measure(KAFKA_TIMEOUT).await {
+            match lag.measure(KAFKA_TIMEOUT).await {
                 Ok(lag) => {
                     self.metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
                 }
@@ -79,6 +84,23 @@ impl Watcher {
 
     async fn check_redis(&self) -> Result<(), String> {
         self.report(REDIS, self.stock.ping().await)
+    }
+
+    /// A Redis without an id was emptied: the operator claims it again.
+    async fn check_installation(&self) -> Result<Uuid, String> {
+        let compared = async {
+            let postgres = self.database.installation().await.map_err(error_chain)?.id;
+            match self.stock.installation().await.map_err(error_chain)? {
+                Some(redis) if redis != postgres => Err(format!(
+                    "Redis belongs to the installation {redis}, but the database to the installation {postgres}: set a \
+                     different --redis-key-prefix for each installation"
+                )),
+                _ => Ok(postgres),
+            }
+        };
+        let state = compared.await;
+        self.report(INSTALLATION, state.clone().map(drop))?;
+        state
     }
 
     /// Publishes the state of a server as readiness.

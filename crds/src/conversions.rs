@@ -3,7 +3,7 @@
 //! The API server validates manifests, so errors occur only for objects which were created under an older CRD.
 
 use couponry_domain::{CodeFormat, Discount, EventName, Share, Uuid, Window, allocation::AllocationError};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use thiserror::Error;
 
 use crate::spec::{CodeSpec, CouponEvent, CouponEventSpec, DiscountSpec};
@@ -59,6 +59,25 @@ impl CouponEventSpec {
     }
 }
 
+/// Annotation of an event that continues a stored one, which had another uid or a later generation before Kubernetes was
+/// restored: `UID/GENERATION`, the uid in the stores, and the number that precedes the generations of this object.
+pub const CONTINUES: &str = "couponry.dev/continues";
+
+/// Annotation of an event that replaces a stored one of the same name, whose deletion the operator has not seen: its uid.
+pub const REPLACES: &str = "couponry.dev/replaces";
+
+/// The uid and the generation that an object has in the stores: its own, unless it continues a stored event. `None`: the
+/// object is not stored yet, or its annotation is not valid.
+#[must_use]
+pub fn stored_identity(metadata: &ObjectMeta) -> Option<(Uuid, i64)> {
+    let generation = metadata.generation.unwrap_or_default();
+    let Some(continued) = metadata.annotations.as_ref().and_then(|all| all.get(CONTINUES)) else {
+        return Some((metadata.uid.as_ref()?.parse().ok()?, generation));
+    };
+    let (uid, preceding) = continued.split_once('/')?;
+    Some((uid.parse().ok()?, generation.checked_add(preceding.parse().ok()?)?))
+}
+
 impl CouponEvent {
     /// The name of the event. `None`: the object has no valid name.
     #[must_use]
@@ -66,10 +85,29 @@ impl CouponEvent {
         self.metadata.name.as_ref()?.parse().ok()
     }
 
-    /// The UID, which distinguishes events of the same name. `None`: the object is not stored yet.
+    /// The UID in the stores, which distinguishes events of the same name. `None`: the object is not stored yet, or its
+    /// annotation [`CONTINUES`] is not valid.
     #[must_use]
     pub fn event_uid(&self) -> Option<Uuid> {
-        self.metadata.uid.as_ref()?.parse().ok()
+        stored_identity(&self.metadata).map(|(uid, _)| uid)
+    }
+
+    /// The generation in the stores. It increases with each change of the manifest.
+    #[must_use]
+    pub fn stored_generation(&self) -> i64 {
+        stored_identity(&self.metadata).map_or(0, |(_, generation)| generation)
+    }
+
+    /// Whether it continues a stored event.
+    #[must_use]
+    pub fn is_continuation(&self) -> bool {
+        self.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CONTINUES))
+    }
+
+    /// The UID of the stored event that it replaces.
+    #[must_use]
+    pub fn replaces(&self) -> Option<Uuid> {
+        self.metadata.annotations.as_ref()?.get(REPLACES)?.parse().ok()
     }
 }
 
@@ -118,6 +156,21 @@ mod tests {
         let spec = spec("{policyName: p, totalCount: 1, discounts: []}");
         assert_eq!(spec.code_format(), CodeFormat::default());
         assert_eq!(spec.window(), Window::default());
+    }
+
+    #[test]
+    fn annotation_determines_uid_and_generation_in_the_stores() {
+        let identity = |annotations: &str| {
+            let uid = Uuid::from_u128(1);
+            let metadata = format!("{{uid: {uid}, generation: 2, annotations: {{{annotations}}}}}");
+            stored_identity(&serde_yaml::from_str(&metadata).unwrap())
+        };
+        let stored = Uuid::from_u128(2);
+        assert_eq!(identity(""), Some((Uuid::from_u128(1), 2)));
+        assert_eq!(identity(&format!("couponry.dev/continues: {stored}/7")), Some((stored, 9)));
+        for invalid in ["", "7", "x/7", &stored.to_string(), &format!("{stored}/{}", i64::MAX)] {
+            assert_eq!(identity(&format!("couponry.dev/continues: '{invalid}'")), None, "{invalid}");
+        }
     }
 
     #[test]

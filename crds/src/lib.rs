@@ -8,7 +8,7 @@ pub mod rules;
 pub mod spec;
 pub mod status;
 
-pub use conversions::InvalidSpec;
+pub use conversions::{CONTINUES, InvalidSpec, REPLACES, stored_identity};
 pub use spec::{CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, Issuance, ScalingSpec};
 pub use status::{BalanceStatus, CouponEventStatus};
 

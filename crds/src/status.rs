@@ -213,7 +213,7 @@ pub mod reason {
     pub const INVALID_OBJECT: &str = "InvalidObject";
     /// Preloading failed; the message contains the cause. The operator retries.
     pub const PRELOAD_FAILED: &str = "PreloadFailed";
-    /// Another event with this name uses the keys in Redis.
+    /// The stores have another event with this name.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The event is being deleted.
     pub const DELETING: &str = "Deleting";

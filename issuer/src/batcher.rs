@@ -193,7 +193,7 @@ impl Batcher {
     }
 
     fn answer(&self, event: &EventName, answers: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
-        let IssueReply { event_uid, acknowledge, outcomes, outbox } = reply;
+        let IssueReply { event_uid, installation, acknowledge, outcomes, outbox } = reply;
         let undecodable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
         if undecodable > 0 {
             tracing::error!(%event, count = undecodable, "cannot decode values of couponIssued or couponQueue");
@@ -226,7 +226,7 @@ impl Batcher {
             .unzip();
         let sent = outbox.map(|entry| self.relay.send_and_remember(event, entry));
         let resent: Vec<_> = resent.into_iter().flatten().collect();
-        let resent = self.relay.resend(&resent);
+        let resent = self.relay.resend(&resent, installation);
         tokio::spawn(async move {
             let sent = match sent {
                 Some(sent) => sent.await,

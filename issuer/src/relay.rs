@@ -92,7 +92,7 @@ impl Relay {
     pub(crate) fn send_entry(
         &self,
         event: &EventName,
-        OutboxEntry { id, records, undecodable }: OutboxEntry,
+        OutboxEntry { id, installation, records, undecodable }: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         if undecodable > 0 {
             self.metrics.undecodable_records.inc_by(undecodable as u64);
@@ -102,7 +102,7 @@ impl Relay {
         self.in_flight.change(|entries| {
             entries.insert(entry.clone());
         });
-        let sent = self.send_records(&records);
+        let sent = self.send_records(&records, installation);
         let relay = self.clone();
         let task = tokio::spawn(async move {
             let outcome = sent.await;
@@ -140,16 +140,24 @@ impl Relay {
 
     /// Ensures that Kafka has these records by sending them again: the issuer that issued the coupons may have
     /// crashed.
-    pub(crate) fn resend(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
-        let (sent, confirmed) = (self.send_records(records), self.confirmed_records.clone());
+    pub(crate) fn resend(
+        &self,
+        records: &[IssuedRecord],
+        installation: Option<Uuid>,
+    ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        let (sent, confirmed) = (self.send_records(records, installation), self.confirmed_records.clone());
         let records: Vec<u64> = records.iter().map(|record| self.confirmed_records.fingerprint(record)).collect();
         async move { sent.await.inspect(|()| confirmed.remember(records)) }
     }
 
     /// Sends records that are or were in the outbox.
-    fn send_records(&self, records: &[IssuedRecord]) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+    fn send_records(
+        &self,
+        records: &[IssuedRecord],
+        installation: Option<Uuid>,
+    ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         // Records that do not fit into the queue of the producer stay in the outbox.
-        let deliveries = self.producer.send_batch(records);
+        let deliveries = self.producer.send_batch(records, installation);
         let metrics = self.metrics.clone();
         let count = records.len() as u64;
         async move {

@@ -11,6 +11,7 @@ use crate::{
     },
     installation_test::Verify,
     run::{Migrate, Run},
+    take_over::TakeOver,
 };
 
 const AFTER_HELP: &str = "For the flags of `run` see `couponry-operator run --help`. The cluster is that of the \
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     ReplayDeadLetters(Box<ReplayDeadLetters>),
     /// Delete the rows of events whose `CouponEvent` was deleted (deletionPolicy: Retain). Without --yes, list them.
     Purge(Box<Purge>),
+    /// Make this namespace the owner of the stores after a restore of Kubernetes, and continue their events. Without
+    /// --yes, print what would change. Exit code 0: nothing is left to do; 1: something remains; 2: the command failed.
+    TakeOver(Box<TakeOver>),
     /// End-to-end test, used by `helm test`: create an event with one coupon, issue it, wait until it is recorded, and
     /// delete the event.
     Verify(Box<Verify>),

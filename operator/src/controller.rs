@@ -131,7 +131,7 @@ async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Conte
     }
     let _permit = context.limiter.acquire(&guard).await;
     let started = Instant::now();
-    let uid = guard.meta().uid.clone().unwrap_or_default();
+    let uid = couponry_crds::stored_identity(guard.meta()).map(|(uid, _)| uid.to_string()).unwrap_or_default();
     // Boxed, because thousands of events may wait for their permit.
     let reconciled = Box::pin(dispatch(&guard, &context)).await;
     let (result, action) = match reconciled {

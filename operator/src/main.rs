@@ -12,6 +12,7 @@ mod context;
 mod controller;
 mod durability;
 mod inspect;
+mod installation;
 mod installation_test;
 mod kafka_topics;
 mod kube_events;
@@ -27,6 +28,7 @@ mod run;
 mod scaling;
 mod server_requirements;
 mod startup;
+mod take_over;
 mod transient_state;
 
 use std::process::ExitCode;
@@ -42,6 +44,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Migrate(migrate) => migrate.run().await?,
         Command::Audit(audit) => return Ok(exit_code(&audit.telemetry, Box::pin(audit.run())).await),
         Command::Export(export) => return Ok(exit_code(&export.telemetry, Box::pin(export.run())).await),
+        Command::TakeOver(take_over) => {
+            return Ok(exit_code(&take_over.telemetry, Box::pin(take_over.run())).await);
+        }
         Command::Verify(verify) => verify.run().await?,
         Command::Repair(repair) => return Ok(exit_code(&repair.telemetry, Box::pin(repair.run())).await),
         Command::ReplayDeadLetters(replay) => return Ok(exit_code(&replay.telemetry, Box::pin(replay.run())).await),

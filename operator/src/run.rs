@@ -46,7 +46,7 @@ pub(crate) struct Run {
     /// than 4: for that long, a program may still use a connection to a replaced Redis.
     #[arg(long, env, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(4..))]
     redis_recovery_grace_seconds: u64,
-    /// Consumer group that records the issuances in Postgres.
+    /// Consumer group that records the issuances in Postgres, without the id of the installation, which is appended.
     #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
     kafka_group: String,
     #[command(flatten)]
@@ -102,11 +102,16 @@ impl Run {
         let stock = RedisStore::open(&self.redis)?;
         let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
         let events = Api::namespaced(client.clone(), &namespace);
-        let lag = Lag::new(&self.kafka, &self.kafka_group)?;
 
         let mut registry = Registry::with_prefix("couponry_operator");
         let metrics = Metrics::register(&mut registry);
-        let health = Health::new(&[startup::POSTGRES, startup::REDIS, startup::KAFKA, startup::KUBERNETES]);
+        let health = Health::new(&[
+            startup::POSTGRES,
+            startup::REDIS,
+            startup::KAFKA,
+            startup::KUBERNETES,
+            startup::INSTALLATION,
+        ]);
         let monitor = self.monitor.start(health.clone(), registry, shutdown.clone()).await?;
         let admin = self.admin.start(client.clone(), &namespace, shutdown.clone()).await?;
         tracing::info!(namespace, monitor = %self.monitor.monitor_listen, "operator starting");
@@ -115,9 +120,13 @@ impl Run {
         let kafka = (&self.kafka, &topics);
         if let Some(mismatches) =
             startup::wait_for_backends(&database, &stock, kafka, &events, &health, &shutdown).await
+            && let Some((installation, owner)) =
+                startup::wait_for_installation(&database, &stock, (&client, &namespace), &health, &shutdown).await
         {
-            let pings = startup::ping_stores(database.clone(), stock.clone(), health, shutdown.clone());
-            let pings = tokio::spawn(pings);
+            let stock = stock.of_installation(installation);
+            let lag = Lag::new(&self.kafka, &couponry_kafka::consumer_group(&self.kafka_group, installation))?;
+            let watch = startup::watch_stores(database.clone(), stock.clone(), owner, health, shutdown.clone());
+            let watch = tokio::spawn(watch);
             tokio::spawn(startup::keep_topics(self.kafka.clone(), topics.clone(), shutdown.clone()));
             let context = Arc::new(Context {
                 events,
@@ -139,9 +148,10 @@ impl Run {
             });
             tracing::info!("operator ready");
             self.reconcile_while_leader(&client, &namespace, &context, &shutdown).await?;
+            // Before the cleanup, which must not remove the data of an installation that was taken over.
+            watch.await.context("the task that watches the stores failed")??;
             // On a standby replica too: there may be no leader at that moment.
             namespace_cleanup::clean_up_terminating_namespace(client, &namespace, &context).await;
-            pings.await.context("the task that pings the stores failed")?;
         }
         if let Some(admin) = admin {
             admin.await.context("the admin API failed")?;

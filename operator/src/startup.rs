@@ -4,18 +4,24 @@ use std::{collections::BTreeSet, error::Error, time::Duration};
 
 use anyhow::Context as _;
 use couponry_crds::CouponEvent;
+use couponry_domain::Uuid;
 use couponry_kafka::{KafkaSettings, TopicMismatch, TopicSettings};
-use couponry_postgres::{Database, DatabaseError};
+use couponry_postgres::{Database, DatabaseError, Owner};
 use couponry_redis::RedisStore;
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
-use kube::{Api, api::ListParams};
+use kube::{Api, Client, api::ListParams};
 
-use crate::server_requirements;
+use crate::{
+    installation::{self, ClaimError, Foreign},
+    server_requirements,
+};
 
 pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REDIS: &str = "redis";
 pub(crate) const KAFKA: &str = "kafka";
 pub(crate) const KUBERNETES: &str = "kubernetes";
+/// Whether the stores belong to this installation.
+pub(crate) const INSTALLATION: &str = "installation";
 
 const MIGRATE: &str = "migrate the database schema";
 
@@ -60,6 +66,26 @@ pub(crate) async fn wait_for_backends(
     postgres.and(redis).and(kubernetes).and(kafka)
 }
 
+/// Waits until the stores belong to the installation of this namespace. Returns its id and its owner, or None if the
+/// shutdown came first.
+pub(crate) async fn wait_for_installation(
+    database: &Database,
+    stock: &RedisStore,
+    (client, namespace): (&Client, &str),
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Option<(Uuid, Owner)> {
+    let claimed = retry_until_ok("claim the installation", shutdown, async || {
+        let claim = async {
+            let owner = installation::owner(client, namespace).await?;
+            let id = installation::claim(database, stock, &owner).await?;
+            Ok::<_, Box<dyn Error + Send + Sync>>((id, owner))
+        };
+        set_health(health, INSTALLATION, claim.await)
+    });
+    claimed.await.inspect(|(id, owner)| tracing::info!(installation = %id, %owner, "claimed the installation"))
+}
+
 async fn prepare_postgres(database: &Database) -> Result<(), Box<dyn Error + Send + Sync>> {
     server_requirements::require_postgres(database).await?;
     Ok(database.migrate().await?)
@@ -96,16 +122,29 @@ async fn check_kubernetes(events: &Api<CouponEvent>) -> anyhow::Result<()> {
     }
 }
 
-/// Keeps the readiness probe up to date.
-pub(crate) async fn ping_stores(database: Database, stock: RedisStore, health: Health, shutdown: CancellationToken) {
+/// Keeps the readiness probe up to date. If the stores belong to another installation by now, because it was taken over
+/// or Redis was replaced, it initiates the shutdown and returns the reason.
+pub(crate) async fn watch_stores(
+    database: Database,
+    stock: RedisStore,
+    owner: Owner,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<(), Foreign> {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = tokio::time::sleep(PING_INTERVAL) => {}
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => break,
         }
         health.set(POSTGRES, database.ping().await);
         health.set(REDIS, stock.ping().await);
+        if let Err(ClaimError::Foreign(foreign)) = installation::claim(&database, &stock, &owner).await {
+            health.set(INSTALLATION, Err(foreign.to_string()));
+            shutdown.cancel();
+            return Err(foreign);
+        }
     }
+    Ok(())
 }
 
 /// Creates topics again that were deleted after the start. Without them, issued records remain in the outboxes.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use couponry_domain::Uuid;
 use couponry_settings::KafkaSettings;
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -23,6 +24,13 @@ use crate::{
 
 /// Pause between two requests while the brokers elect a coordinator for the group.
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
+
+/// The consumer group of an installation. Installations that share a topic never share a group: each consumes all
+/// records, and ignores those of the others.
+#[must_use]
+pub fn consumer_group(prefix: &str, installation: Uuid) -> String {
+    format!("{prefix}-{installation}")
+}
 
 /// Measures the lag of a consumer group without joining it, so a group without members has a lag, too.
 #[derive(Clone)]

@@ -35,7 +35,7 @@ pub use consumer::{Consumer, ConsumerState};
 pub use couponry_settings::KafkaSettings;
 pub use dead_letters::DeadLetters;
 pub use error::{ClientError, ConnectionFailure, KafkaError, Operation};
-pub use lag::{Lag, TopicEnd};
+pub use lag::{Lag, TopicEnd, consumer_group};
 pub use message::Message;
 pub use producer::{Delivery, Producer, ProducerFull};
 pub use topic_reader::{TopicReader, read_all};

@@ -2,7 +2,7 @@
 
 use std::panic::{self, AssertUnwindSafe};
 
-use couponry_domain::record::VERSION_HEADER;
+use couponry_domain::record::{INSTALLATION_HEADER, VERSION_HEADER};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 
 /// A message of a topic. Its content is untrusted.
@@ -31,6 +31,12 @@ impl Message {
     #[must_use]
     pub fn version(&self) -> Option<&[u8]> {
         self.header(VERSION_HEADER)
+    }
+
+    /// The id of the installation that sent the record. None: the header is missing.
+    #[must_use]
+    pub fn installation(&self) -> Option<&[u8]> {
+        self.header(INSTALLATION_HEADER)
     }
 }
 

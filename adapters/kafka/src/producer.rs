@@ -9,8 +9,8 @@ use std::{
 };
 
 use couponry_domain::{
-    IssuedRecord,
-    record::{VERSION, VERSION_HEADER},
+    IssuedRecord, Uuid,
+    record::{INSTALLATION_HEADER, VERSION, VERSION_HEADER},
 };
 use couponry_settings::KafkaSettings;
 use rdkafka::{
@@ -57,20 +57,35 @@ impl Producer {
     /// The delivery completes when all in-sync replicas have acknowledged the record. Dropping it does not cancel the
     /// record.
     pub fn send(&self, record: &IssuedRecord) -> Result<Delivery, ProducerFull> {
-        self.send_to(None, record)
+        self.send_to(None, record, None)
     }
 
     /// Queues the records of one issued batch. They go to the same partition, together with those of other batches of
     /// the same few milliseconds: this takes far fewer requests than a partition by user, and spreads the load as well.
     ///
     /// After an error, some of the records may have been queued.
-    pub fn send_batch(&self, records: &[IssuedRecord]) -> Result<Vec<Delivery>, ProducerFull> {
+    ///
+    /// `installation`: the installation that issued the coupons.
+    pub fn send_batch(
+        &self,
+        records: &[IssuedRecord],
+        installation: Option<Uuid>,
+    ) -> Result<Vec<Delivery>, ProducerFull> {
         let partition = self.partitioner.current();
-        records.iter().map(|record| self.send_to(partition, record)).collect()
+        let installation = installation.map(|id| id.to_string());
+        records.iter().map(|record| self.send_to(partition, record, installation.as_deref())).collect()
     }
 
-    fn send_to(&self, partition: Option<i32>, record: &IssuedRecord) -> Result<Delivery, ProducerFull> {
-        let headers = OwnedHeaders::new().insert(Header { key: VERSION_HEADER, value: Some(VERSION) });
+    fn send_to(
+        &self,
+        partition: Option<i32>,
+        record: &IssuedRecord,
+        installation: Option<&str>,
+    ) -> Result<Delivery, ProducerFull> {
+        let mut headers = OwnedHeaders::new().insert(Header { key: VERSION_HEADER, value: Some(VERSION) });
+        if let Some(id) = installation {
+            headers = headers.insert(Header { key: INSTALLATION_HEADER, value: Some(id) });
+        }
         self.enqueue(partition, Some(record.issued.user_id.as_str().as_bytes()), &record.encode(), headers)
     }
 

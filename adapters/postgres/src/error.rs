@@ -11,6 +11,10 @@ pub enum Operation {
     Ping,
     /// [`Database::migrate`](crate::Database::migrate).
     Migrate,
+    /// Reading or claiming the installation.
+    ReadInstallation,
+    /// [`Database::take_over_installation`](crate::Database::take_over_installation).
+    TakeOver,
     /// [`Database::register`](crate::Database::register).
     Register,
     /// [`Database::event`](crate::Database::event).
@@ -40,6 +44,8 @@ impl fmt::Display for Operation {
         f.write_str(match self {
             Self::Ping => "cannot reach Postgres",
             Self::Migrate => "cannot migrate the database",
+            Self::ReadInstallation => "cannot read the installation from Postgres",
+            Self::TakeOver => "cannot take over the installation in Postgres",
             Self::Register => "cannot register the event in Postgres",
             Self::ReadEvent => "cannot read the event from Postgres",
             Self::GenerateCoupons => "cannot generate the coupons in Postgres",

@@ -6,7 +6,7 @@ use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{IssuedEntry, Status, parse_item, parse_uid},
+    issued_entry::{IssuedEntry, Status, parse_installation, parse_item, parse_uid},
     outbox::{OutboxEntry, OutboxId},
     redis_store::RedisStore,
 };
@@ -41,6 +41,8 @@ pub enum IssueOutcome {
 pub struct IssueReply {
     /// The event.
     pub event_uid: Uuid,
+    /// The installation of the event, if it is known.
+    pub installation: Option<Uuid>,
     /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
     /// One outcome for each user, in the order of the call.
@@ -49,7 +51,8 @@ pub struct IssueReply {
     pub outbox: Option<OutboxEntry>,
 }
 
-type RawReply = (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>, Option<String>);
+type RawReply =
+    (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>, Option<String>, Option<String>);
 
 impl RedisStore {
     /// Issues one coupon to each of `users`. If a user is named twice, the second outcome is a duplicate.
@@ -81,7 +84,9 @@ impl RedisStore {
         }
         let reply: Option<RawReply> =
             call.invoke_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
-        let Some((state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation)) = reply else {
+        let Some((state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation, installation)) =
+            reply
+        else {
             return Ok(None);
         };
 
@@ -92,6 +97,7 @@ impl RedisStore {
             tokio::spawn(async move { stock.mark_active(&event).await });
         }
         let event_uid = parse_uid(OPERATION, &uid)?;
+        let installation = parse_installation(installation);
         let without_coupon = match state.as_str() {
             "OPEN" => IssueOutcome::SoldOut,
             "NOT_STARTED" => IssueOutcome::NotStarted,
@@ -134,12 +140,13 @@ impl RedisStore {
             .collect();
         Ok(Some(IssueReply {
             event_uid,
+            installation,
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
             outcomes,
             outbox: outbox_id
                 .zip(incarnation)
                 .map(|(id, incarnation)| OutboxId { id: id.into(), incarnation: incarnation.into() })
-                .map(|id| OutboxEntry { id, undecodable: issued_count - records.len(), records }),
+                .map(|id| OutboxEntry { id, installation, undecodable: issued_count - records.len(), records }),
         }))
     }
 }

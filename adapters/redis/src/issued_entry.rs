@@ -94,6 +94,11 @@ pub(crate) fn parse_uid(operation: &'static str, uid: &str) -> Result<Uuid, Redi
     uid.parse().map_err(|_| invalid_value(operation, uid))
 }
 
+/// The id of the installation. None: it is missing or not valid.
+pub(crate) fn parse_installation(id: Option<String>) -> Option<Uuid> {
+    id?.parse().ok()
+}
+
 /// Fuzz target: parses a text as every kind of value that Redis stores.
 ///
 /// # Panics

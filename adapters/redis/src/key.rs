@@ -17,6 +17,11 @@ pub(crate) fn sweep_all(prefix: &str) -> String {
     format!("{prefix}couponSweepAll")
 }
 
+/// The id of the installation that the keys belong to.
+pub(crate) fn installation(prefix: &str) -> String {
+    format!("{prefix}couponInstallation")
+}
+
 /// The set of events whose rows in Postgres are still to be deleted.
 pub(crate) fn pending_deletions(prefix: &str) -> String {
     format!("{prefix}couponPendingDeletions")

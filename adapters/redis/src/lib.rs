@@ -10,6 +10,7 @@
 //! | `couponEvents` | SET | the eventIds that have a `couponMeta` |
 //! | `couponActiveEvents` | ZSET | the eventIds whose outbox is swept each second, and when they were marked |
 //! | `couponSweepAll` | STRING | the issuer that reads the outboxes of all events |
+//! | `couponInstallation` | STRING | the id of the installation that the keys belong to |
 //! | `couponPendingDeletions` | SET | the uids of events whose rows in Postgres are still to be deleted |
 //!
 //! # Guarantees
@@ -26,6 +27,7 @@ mod durability;
 mod error;
 mod fenced_write;
 mod gate;
+mod installation;
 mod issue;
 mod issued_entry;
 mod key;

@@ -33,6 +33,7 @@ impl RedisStore {
             .arg(uid.to_string())
             .arg(stock_epoch)
             .arg(Uuid::new_v4().to_string())
+            .arg(self.installation.map(|id| id.to_string()).unwrap_or_default())
             .invoke_async(&mut self.connection())
             .await
             .map_err(self.failed(OPERATION))?;

@@ -6,7 +6,7 @@ use couponry_domain::{Acknowledge, EventName, Gate, UserId, Uuid, Window};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{IssuedEntry, parse_uid},
+    issued_entry::{IssuedEntry, parse_installation, parse_uid},
     redis_store::RedisStore,
 };
 
@@ -18,6 +18,8 @@ const RESTORE_REQUESTED: &str = "RESTORE";
 pub struct Observed {
     /// The uid of the event.
     pub uid: Uuid,
+    /// The installation that prepared it, if it is known.
+    pub installation: Option<Uuid>,
     /// The stock epoch.
     pub stock_epoch: u32,
     /// The gate.
@@ -78,6 +80,8 @@ impl Observed {
 pub struct Lookup {
     /// The uid of the event.
     pub uid: Uuid,
+    /// The installation of the event, if it is known.
+    pub installation: Option<Uuid>,
     /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
     /// Whether the event is retired: its issued coupons are in the database only.
@@ -88,7 +92,7 @@ pub struct Lookup {
     pub entry: Option<IssuedEntry>,
 }
 
-type RawLookup = (String, String, bool, bool, Option<String>);
+type RawLookup = (String, String, bool, bool, Option<String>, Option<String>);
 type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 
 impl RedisStore {
@@ -119,6 +123,7 @@ impl RedisStore {
         }
         Ok(Some(Observed {
             uid: parse_uid(OPERATION, text("uid"))?,
+            installation: parse_installation(meta.get("installation").cloned()),
             stock_epoch: text("stockEpoch").parse().map_err(|_| invalid("stockEpoch"))?,
             gate: Gate::from_name(text("gate")).ok_or_else(|| invalid("gate"))?,
             window: Window { start: text("start").parse().ok(), end: text("end").parse().ok() },
@@ -151,9 +156,10 @@ impl RedisStore {
             .invoke_async(&mut self.connection())
             .await
             .map_err(self.failed(OPERATION))?;
-        let Some((uid, acknowledge, is_retired, is_verified, entry)) = found else { return Ok(None) };
+        let Some((uid, acknowledge, is_retired, is_verified, entry, installation)) = found else { return Ok(None) };
         Ok(Some(Lookup {
             uid: parse_uid(OPERATION, &uid)?,
+            installation: parse_installation(installation),
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
             is_retired,
             is_verified,

@@ -12,7 +12,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{parse_records, parse_uid},
+    issued_entry::{parse_installation, parse_records, parse_uid},
     key::EventKeys,
     redis_store::RedisStore,
 };
@@ -36,6 +36,8 @@ pub struct OutboxId {
 pub struct OutboxEntry {
     /// Its id.
     pub id: OutboxId,
+    /// The installation of the event, if it is known.
+    pub installation: Option<Uuid>,
     /// The records of the issued coupons.
     pub records: Vec<IssuedRecord>,
     /// How many records this version cannot decode. Their values are also in `couponIssued`, where they stay.
@@ -96,7 +98,9 @@ impl RedisStore {
         let EventKeys { meta, outbox, .. } = self.keys(event);
         let state = self.scripts.outbox_state.key(meta).key(&outbox).invoke_async(&mut self.connection()).await;
         // Read before the entries: if the incarnation changes in between, they are not deleted, but sent again.
-        let (now, is_verified, incarnation): (u64, bool, String) = state.map_err(self.failed(OPERATION))?;
+        let (now, is_verified, incarnation, installation): (u64, bool, String, String) =
+            state.map_err(self.failed(OPERATION))?;
+        let installation = parse_installation(Some(installation));
         let age = if is_verified { milliseconds(age) } else { 0 };
         let incarnation = Arc::from(incarnation);
         let range = async |from: String, to: String, count: usize| {
@@ -124,7 +128,7 @@ impl RedisStore {
         let last = found.last().map(|entry| entry.id.clone());
         let mut page = UnconfirmedEntries { last, ..UnconfirmedEntries::default() };
         for entry in found {
-            match parse_entry(OPERATION, event, &entry, &incarnation) {
+            match parse_entry(OPERATION, event, &entry, &incarnation, installation) {
                 Ok(parsed) => page.entries.push(parsed),
                 Err(_) => page.undecodable.push(entry.id),
             }
@@ -164,6 +168,7 @@ fn parse_entry(
     event: &EventName,
     entry: &StreamId,
     incarnation: &Arc<str>,
+    installation: Option<Uuid>,
 ) -> Result<OutboxEntry, RedisStoreError> {
     let uid: Option<String> = entry.get("uid");
     let records: Option<String> = entry.get("records");
@@ -175,5 +180,5 @@ fn parse_entry(
     let records =
         issued.into_iter().map(|issued| IssuedRecord { event_id: event.clone(), event_uid, issued }).collect();
     let id = OutboxId { id: entry.id.as_str().into(), incarnation: incarnation.clone() };
-    Ok(OutboxEntry { id, records, undecodable })
+    Ok(OutboxEntry { id, installation, records, undecodable })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use couponry_domain::EventName;
+use couponry_domain::{EventName, Uuid};
 use couponry_settings::RedisSettings;
 use redis::RedisError;
 
@@ -20,6 +20,8 @@ pub struct RedisStore {
     connection: ReconnectingConnection,
     is_tls: bool,
     prefix: Arc<str>,
+    /// Whose events this program prepares.
+    pub(crate) installation: Option<Uuid>,
     pub(crate) marks: Arc<ActiveMarks>,
     pub(crate) scripts: Arc<Scripts>,
 }
@@ -37,9 +39,16 @@ impl RedisStore {
             connection: ReconnectingConnection::new(settings)?,
             is_tls: settings.is_tls(),
             prefix: settings.key_prefix.as_str().into(),
+            installation: None,
             marks: Arc::default(),
             scripts: Arc::new(Scripts::new()),
         })
+    }
+
+    /// The same store, which marks the events that it prepares with their installation.
+    #[must_use]
+    pub fn of_installation(self, id: Uuid) -> Self {
+        Self { installation: Some(id), ..self }
     }
 
     /// Checks that Redis responds, and allows this user to read the keys of this installation.

@@ -3,6 +3,7 @@
 mod crashes;
 mod dead_letters;
 mod deferred;
+mod installations;
 mod kafka_faults;
 mod outages;
 mod support;

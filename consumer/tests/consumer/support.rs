@@ -10,7 +10,9 @@ use couponry_domain::{
     Acknowledge, CodeFormat, Coupon, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedCoupon, IssuedRecord,
     UserId, Uuid, Window,
 };
-use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics};
+use couponry_kafka::{
+    KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, consumer_group, read_all, topics,
+};
 use couponry_postgres::{Database, NewEvent};
 use couponry_redis::{GateSettings, IssuedEntry, RedisStore};
 use couponry_testbed::{Database as TestDatabase, http, ports, program::Running, shared, unique_name};
@@ -21,6 +23,7 @@ pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent,
 /// An event with its servers.
 pub(crate) struct World {
     pub(crate) kafka: KafkaSettings,
+    /// Without the id of the installation.
     pub(crate) group: String,
     pub(crate) postgres: String,
     pub(crate) redis: String,
@@ -133,7 +136,8 @@ impl World {
     /// Publishes records and waits for the confirmations.
     pub(crate) async fn publish(&self, records: &[IssuedRecord]) {
         let producer = Producer::new(&self.kafka).unwrap();
-        try_join_all(records.iter().map(|record| producer.send(record).unwrap())).await.unwrap();
+        let installation = self.database.installation().await.unwrap().id;
+        try_join_all(producer.send_batch(records, Some(installation)).unwrap()).await.unwrap();
     }
 
     /// Publishes a message unchanged.
@@ -166,9 +170,14 @@ impl World {
         until(&format!("{count} issuances are recorded"), async || self.recorded().await >= count).await;
     }
 
+    pub(crate) async fn lag(&self) -> Lag {
+        let installation = self.database.installation().await.unwrap().id;
+        Lag::new(&self.kafka, &consumer_group(&self.group, installation)).unwrap()
+    }
+
     /// Waits until the group has committed all messages.
     pub(crate) async fn wait_until_committed(&self) {
-        let lag = Lag::new(&self.kafka, &self.group).unwrap();
+        let lag = self.lag().await;
         // The lag is unavailable until the group has a coordinator.
         let measure = async || lag.measure(Duration::from_secs(10)).await;
         until("all messages are committed", async || measure().await.is_ok_and(|lag| lag == 0)).await;

@@ -67,11 +67,11 @@ pub(super) async fn user(
     let user = app.authenticator.authenticate(&headers, Some(user)).await?;
     app.limits.check_user(&user)?;
     let found = app.stock.lookup(&event, &user).await.map_err(read_failed)?;
-    let Lookup { uid, acknowledge, is_retired, is_verified: _, entry } =
+    let Lookup { uid, installation, acknowledge, is_retired, is_verified: _, entry } =
         app.verified(&event, found, |lookup| lookup.is_verified)?;
     if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {
         let (event_id, issued) = (event.clone(), entry.issued.clone());
-        let confirmed = app.relay.resend(&[IssuedRecord { event_id, event_uid: uid, issued }]);
+        let confirmed = app.relay.resend(&[IssuedRecord { event_id, event_uid: uid, issued }], installation);
         if !matches!(time::timeout(app.response_timeout, confirmed).await, Ok(Ok(()))) {
             return Err(unknown_outcome());
         }

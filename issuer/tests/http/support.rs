@@ -42,7 +42,8 @@ impl World {
         let kafka = KafkaSettings::at(brokers, format!("test-{uid}"));
         let wanted = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&kafka, &wanted).await.unwrap();
-        let stock = RedisStore::connect(&redis, &prefix).unwrap();
+        // The id of the installation is that of the event.
+        let stock = RedisStore::connect(&redis, &prefix).unwrap().of_installation(uid);
         Self { redis, prefix, kafka, stock, event: "summer".parse().unwrap(), uid }
     }
 
@@ -111,6 +112,7 @@ impl World {
                 .map(|message| {
                     let record = IssuedRecord::decode(message.version(), &message.payload).unwrap();
                     assert_eq!((&record.event_id, record.event_uid), (&self.event, self.uid));
+                    assert_eq!(message.installation(), Some(self.uid.to_string().as_bytes()));
                     assert_eq!(message.key.as_deref(), Some(record.issued.user_id.as_str().as_bytes()));
                     record.issued.user_id.into()
                 })

@@ -27,11 +27,16 @@ pub struct Stores {
     pub database: Database,
     /// Kafka.
     pub kafka: KafkaSettings,
-    /// The consumer group that records the issuances.
+    /// The consumer group that records the issuances, without the id of the installation.
     pub group: String,
 }
 
 impl Stores {
+    /// The consumer group that records the issuances.
+    pub async fn consumer_group(&self) -> Result<String, DatabaseError> {
+        Ok(couponry_kafka::consumer_group(&self.group, self.database.installation().await?.id))
+    }
+
     pub(crate) async fn read_postgres(
         &self,
         event: &StoredEvent,
@@ -146,7 +151,7 @@ impl Stores {
 
     /// How many messages the consumers have not recorded yet.
     pub(crate) async fn lag(&self) -> Result<u64, AuditError> {
-        match Lag::new(&self.kafka, &self.group)?.measure(KAFKA_TIMEOUT).await {
+        match Lag::new(&self.kafka, &self.consumer_group().await?)?.measure(KAFKA_TIMEOUT).await {
             Err(KafkaError::TopicNotFound(_)) => Ok(0),
             measured => Ok(measured?),
         }

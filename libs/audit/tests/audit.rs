@@ -104,7 +104,7 @@ impl Fixture {
 
     /// Commits all messages of the topic.
     async fn consume(&self) {
-        let Stores { kafka, group, .. } = &self.stores;
+        let (kafka, group) = (&self.stores.kafka, &self.stores.consumer_group().await.unwrap());
         let mut consumer = Consumer::new(kafka, group).unwrap();
         let lag = couponry_kafka::Lag::new(kafka, group).unwrap();
         while lag.measure(Duration::from_secs(30)).await.unwrap() > 0 {

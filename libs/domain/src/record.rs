@@ -15,6 +15,9 @@ pub const VERSION_HEADER: &str = "schema-version";
 /// The schema version of this release.
 pub const VERSION: &str = "1";
 
+/// The Kafka header with the id of the installation that issued the coupon. Optional.
+pub const INSTALLATION_HEADER: &str = "installation";
+
 /// A coupon that was issued to a user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IssuedCoupon {

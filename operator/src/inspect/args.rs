@@ -32,7 +32,7 @@ pub(super) struct EventArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct StoreArgs {
-    /// Consumer group that records the issuances in Postgres.
+    /// Consumer group that records the issuances in Postgres, without the id of the installation, which is appended.
     #[arg(long, env, default_value = "couponry-consumer", value_name = "GROUP")]
     kafka_group: String,
     #[command(flatten)]
@@ -59,7 +59,7 @@ impl EventArgs {
         }
         let (events, namespace) = self.events().await?;
         let found = events.get_metadata_opt(self.event.as_str()).await.context("cannot read the CouponEvent")?;
-        if let Some(uid) = found.and_then(|event| event.metadata.uid?.parse().ok()) {
+        if let Some(uid) = found.and_then(|event| Some(couponry_crds::stored_identity(&event.metadata)?.0)) {
             return Ok(uid);
         }
         let event = &self.event;

@@ -8,6 +8,7 @@ use couponry_runtime::telemetry::TelemetryArgs;
 use crate::{
     inspect::{
         args::{OutputFormat, StoreArgs},
+        check_installation::check_installation,
         check_kubernetes::check_kubernetes,
         check_result::{Severity, table},
         check_stores::{check_kafka, check_postgres, check_redis},
@@ -42,13 +43,14 @@ impl Check {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let stores = self.stores.stores()?;
         let topics = self.topics.settings();
-        let (postgres, redis, kafka, kubernetes) = tokio::join!(
+        let (postgres, redis, installation, kafka, kubernetes) = tokio::join!(
             check_postgres(&stores),
             check_redis(&stores),
+            check_installation(&stores, self.namespace.as_deref()),
             check_kafka(&stores, &topics),
             check_kubernetes(self.namespace.as_deref(), self.pod.as_deref()),
         );
-        let results = [postgres, redis, kafka, kubernetes].concat();
+        let results = [postgres, redis, installation, kafka, kubernetes].concat();
         match self.output {
             OutputFormat::Text => print!("{}", table(&results)),
             OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&results)?),

@@ -111,18 +111,24 @@ pub(super) async fn check_kafka(stores: &Stores, settings: &TopicSettings) -> Ve
     }
     if missing.is_empty() {
         let failed = |about: &'static str| move |error: KafkaError| CheckResult::fail(about, error_chain(&error), "");
-        results.push(check_consumers(stores).await.unwrap_or_else(failed("consumers")));
+        results.push(match stores.consumer_group().await {
+            Ok(group) => check_consumers(stores, &group).await.unwrap_or_else(failed("consumers")),
+            Err(error) => CheckResult::fail("consumers", error_chain(&error), ""),
+        });
         results.push(check_dead_letters(stores).await.unwrap_or_else(failed("dead letters")));
     }
     results
 }
 
-async fn check_consumers(stores: &Stores) -> Result<CheckResult, KafkaError> {
+async fn check_consumers(stores: &Stores, group: &str) -> Result<CheckResult, KafkaError> {
     const CONSUMERS: &str = "consumers";
-    let lag = Lag::new(&stores.kafka, &stores.group)?;
+    let lag = Lag::new(&stores.kafka, group)?;
     let before = lag.measure(KAFKA_TIMEOUT).await?;
     if before == 0 {
-        return Ok(CheckResult::ok(CONSUMERS, "lag 0: all records of the topic are processed"));
+        return Ok(CheckResult::ok(
+            CONSUMERS,
+            format!("lag 0 of the group {group}: all records of the topic are processed"),
+        ));
     }
     tokio::time::sleep(LAG_INTERVAL).await;
     let after = lag.measure(KAFKA_TIMEOUT).await?;
@@ -130,7 +136,6 @@ async fn check_consumers(stores: &Stores) -> Result<CheckResult, KafkaError> {
     Ok(if after < before {
         CheckResult::ok(CONSUMERS, found)
     } else {
-        let group = &stores.group;
         CheckResult::warn(
             CONSUMERS,
             found,

@@ -5,6 +5,7 @@
 mod args;
 pub(crate) mod audit;
 pub(crate) mod check;
+mod check_installation;
 mod check_kubernetes;
 mod check_result;
 mod check_stores;

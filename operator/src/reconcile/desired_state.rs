@@ -8,7 +8,14 @@ use couponry_runtime::error_chain;
 pub(crate) struct DesiredState {
     pub(crate) uid: Uuid,
     pub(crate) name: EventName,
+    /// The generation in the stores.
     pub(crate) generation: i64,
+    /// `metadata.generation`. Differs from `generation` if the event continues a stored one.
+    pub(crate) manifest_generation: i64,
+    /// Whether the event continues a stored one, so that it is never registered anew.
+    pub(crate) is_continuation: bool,
+    /// The stored event of the same name that it replaces.
+    pub(crate) replaces: Option<Uuid>,
     pub(crate) policy_name: String,
     pub(crate) format: CodeFormat,
     pub(crate) total: u64,
@@ -24,7 +31,10 @@ pub(crate) struct DesiredState {
 /// Why a manifest cannot be reconciled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidManifest {
-    #[error("the object has no valid name or uid")]
+    #[error(
+        "the object has no valid name or uid, or its annotation {} is not of the form UID/GENERATION",
+        couponry_crds::CONTINUES
+    )]
     Identity,
     /// The object was stored under an older CRD.
     #[error("the manifest is not valid")]
@@ -37,7 +47,10 @@ impl DesiredState {
         Ok(Self {
             uid: event.event_uid().ok_or(InvalidManifest::Identity)?,
             name: event.event_name().ok_or(InvalidManifest::Identity)?,
-            generation: event.metadata.generation.unwrap_or_default(),
+            generation: event.stored_generation(),
+            manifest_generation: event.metadata.generation.unwrap_or_default(),
+            is_continuation: event.is_continuation(),
+            replaces: event.replaces(),
             policy_name: spec.policy_name.clone(),
             format: spec.code_format(),
             total: spec.total_count,

@@ -19,7 +19,7 @@ use crate::context::Context;
 pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
     let Some(gate) = restriction(event) else { return };
     let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) else { return };
-    let generation = event.metadata.generation.unwrap_or_default();
+    let generation = event.stored_generation();
     let restricted = async {
         let Some(in_redis) = context.stock.observe(&name).await? else { return Ok(false) };
         if in_redis.uid != uid || in_redis.gate != Gate::Open || in_redis.generation > generation {

@@ -51,6 +51,9 @@ pub(super) async fn execute(
     match step {
         Step::Register => {
             let DesiredState { uid, name, policy_name, format, generation, .. } = desired.clone();
+            if let Some(replaced) = desired.replaces {
+                database.mark_event_deleted(replaced, &name).await?;
+            }
             database.register(&NewEvent { uid, name, policy_name, format, generation }).await?;
         }
         Step::GenerateStock(batch) => generate_stock(&batch, desired, observed, context, writer).await?,

@@ -100,6 +100,10 @@ pub(crate) async fn cleanup(
             Ok(backlog) => publish_incomplete(&event, context, &describe(backlog)).await,
             Err(error) => publish_incomplete(&event, context, &error_chain(&error)).await,
         }
+        if let Err(error) = context.database.mark_event_deleted(uid, &name).await {
+            let error = error_chain(error);
+            tracing::warn!(error, "cannot note the deletion in Postgres: another event cannot have the name at once");
+        }
         event = report_deleting(event, context, "The event is being deleted: its data is being removed.".to_owned())
             .await?;
         match remove_data(&event, context, uid, &name).await {

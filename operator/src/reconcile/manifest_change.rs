@@ -28,7 +28,7 @@ pub(super) async fn is_changed(desired: &DesiredState, context: &Context, writer
     if event.event_uid() != Some(desired.uid) {
         return true;
     }
-    let is_changed = event.metadata.generation != Some(desired.generation);
+    let is_changed = event.stored_generation() != desired.generation;
     if is_changed {
         early_gate::restrict_gate(event, context).await;
     }

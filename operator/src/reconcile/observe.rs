@@ -1,6 +1,7 @@
 //! Reads the state of an event from the stores. It also adds the event to the set of events and marks it as active in
 //! Redis.
 
+use couponry_crds::stored_identity;
 use couponry_domain::Uuid;
 use couponry_postgres::StoredEvent;
 use couponry_redis::Observed;
@@ -21,7 +22,8 @@ pub(super) struct ObservedState {
     pub(super) recorded: u64,
     /// The event of this name in Redis, which may be another one.
     pub(super) redis: Option<Observed>,
-    /// Set if the event in Redis is another one.
+    /// Set if the event in Redis is another one, or if the event is not registered and Postgres has another one of this
+    /// name.
     pub(super) name_conflict: Option<NameConflict>,
     /// Set if coupons may have been issued and Redis is unverified.
     pub(super) drain: Option<DrainState>,
@@ -29,11 +31,19 @@ pub(super) struct ObservedState {
     pub(super) recording: RecordingState,
 }
 
-/// Relation of this event to the event whose keys use the name in Redis.
+/// Relation of this event to another one that uses the name in the stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NameConflict {
-    /// It was deleted from Kubernetes; this event has the name now.
+    /// The operator has seen its deletion, or the manifest declares that it is replaced; this event has the name now.
     Predecessor,
+    /// Nothing proves that it was deleted: its object may be missing because Kubernetes was restored, or may be in
+    /// another cluster.
+    NotDeleted {
+        /// Its uid.
+        uid: Uuid,
+        /// Its generation.
+        generation: i64,
+    },
     /// This event was deleted from Kubernetes; the other or yet another one has the name now.
     Successor,
     /// It is not in Postgres: it may belong to another installation.
@@ -88,6 +98,7 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     }
     let name_conflict = match &redis {
         Some(other) if other.uid != desired.uid => Some(classify_conflict(context, desired, other.uid).await?),
+        _ if stored.is_none() => find_not_deleted(context, desired, |_| true).await?,
         _ => None,
     };
     if redis.as_ref().is_some_and(|redis| redis.outbox > 0) {
@@ -122,9 +133,27 @@ async fn classify_conflict(
         operation: "read which event has the name",
         source: Box::new(source),
     })?;
-    if current.and_then(|event| event.metadata.uid?.parse().ok()) != Some(desired.uid) {
+    if current.and_then(|event| Some(stored_identity(&event.metadata)?.0)) != Some(desired.uid) {
         return Ok(NameConflict::Successor);
+    }
+    if desired.replaces == Some(other) {
+        return Ok(NameConflict::Predecessor);
+    }
+    if let Some(conflict) = find_not_deleted(context, desired, |uid| uid == other).await? {
+        return Ok(conflict);
     }
     let is_known = context.database.event(other).await?.is_some();
     Ok(if is_known { NameConflict::Predecessor } else { NameConflict::Unknown })
+}
+
+/// Looks for another event of this name in Postgres that may still exist.
+async fn find_not_deleted(
+    context: &Context,
+    desired: &DesiredState,
+    is_conflicting: impl Fn(Uuid) -> bool,
+) -> Result<Option<NameConflict>, ReconcileError> {
+    let others = context.database.events_not_deleted(&desired.name).await?.into_iter();
+    let mut conflicts =
+        others.filter(|(uid, _)| *uid != desired.uid && Some(*uid) != desired.replaces && is_conflicting(*uid));
+    Ok(conflicts.next().map(|(uid, generation)| NameConflict::NotDeleted { uid, generation }))
 }

@@ -20,7 +20,7 @@
 //! epoch. An operator that observes a newer generation, or a later event with the same name, is stale and leaves the
 //! event alone.
 
-use couponry_crds::{Issuance, status::reason};
+use couponry_crds::{CONTINUES, Issuance, REPLACES, status::reason};
 use couponry_domain::{CouponBatch, Discount, Gate, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{GateSettings, Observed};
@@ -69,6 +69,9 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
     if observed.name_conflict == Some(NameConflict::Successor) {
         return Plan::Done;
     }
+    if let Some(blocked) = reject_identity(desired, observed) {
+        return blocked;
+    }
     let Some(stored) = &observed.stored else { return Plan::Apply(Step::Register) };
     if stored.generation > desired.generation {
         return Plan::Done;
@@ -94,6 +97,32 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
         // recovered.
         None if stored.opened_at.is_some() || observed.recorded > 0 => Plan::Apply(Step::Prepare),
         None => before_opening(desired, stored, None, observed),
+    }
+}
+
+/// Blocks an event that must not be registered, and one that continues another event.
+fn reject_identity(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
+    let DesiredState { name, uid, is_continuation, .. } = desired;
+    match (&observed.stored, observed.name_conflict) {
+        (Some(stored), _) if stored.name != *name => Some(Plan::blocked(
+            reason::CHANGE_NOT_POSSIBLE,
+            format!("The event {uid} in Postgres has the name {}. Correct the annotation {CONTINUES}.", stored.name),
+        )),
+        (None, _) if *is_continuation => Some(Plan::blocked(
+            reason::CHANGE_NOT_POSSIBLE,
+            format!("Postgres does not have the event {uid}. Restore Postgres, or correct the annotation {CONTINUES}."),
+        )),
+        (_, Some(NameConflict::NotDeleted { uid, generation })) => Some(Plan::blocked(
+            reason::NAME_CONFLICT,
+            format!(
+                "Another event with the name {name} (uid {uid}) exists in the stores, and the operator has not seen its \
+                 deletion. Its coupons belong to users, so nothing is changed. If Kubernetes was restored, continue that \
+                 event with `couponry-operator take-over`, or with the annotation {CONTINUES}: {uid}/{generation}. If it \
+                 is obsolete, discard it with the annotation {REPLACES}: {uid}."
+            ),
+        )),
+        (None, Some(NameConflict::Unknown)) => observed.redis.as_ref().map(|other| unknown_event(desired, other)),
+        _ => None,
     }
 }
 
@@ -155,14 +184,7 @@ fn verify(stored: &StoredEvent, in_redis: &Observed, observed: &ObservedState) -
 fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Option<NameConflict>) -> Plan {
     let uid = other.uid;
     if conflict != Some(NameConflict::Predecessor) {
-        return Plan::blocked(
-            reason::NAME_CONFLICT,
-            format!(
-                "The keys of the event {} in Redis belong to another installation (uid {uid}). Set a different \
-                 --redis-key-prefix for each installation, or delete the keys if that installation no longer exists.",
-                desired.name
-            ),
-        );
+        return unknown_event(desired, other);
     }
     if other.gate != Gate::Closed {
         let closed = gate_settings(desired, Gate::Closed, other.window, other.stock_epoch, other.loaded);
@@ -179,6 +201,20 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
         );
     }
     Plan::Apply(Step::RemovePredecessor(uid))
+}
+
+/// The event in Redis is not in Postgres.
+fn unknown_event(desired: &DesiredState, other: &Observed) -> Plan {
+    let installation = other.installation.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+    Plan::blocked(
+        reason::NAME_CONFLICT,
+        format!(
+            "The keys of the event {} in Redis belong to an event that Postgres does not have (uid {}, installation \
+             {installation}). Set a different --redis-key-prefix for each installation; if Postgres has lost the event, \
+             restore it from a backup; delete the keys only if the event is obsolete.",
+            desired.name, other.uid
+        ),
+    )
 }
 
 /// No opening is stored, so no coupon can have been issued.

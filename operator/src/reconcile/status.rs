@@ -44,7 +44,7 @@ pub(super) fn report(
     now: Timestamp,
 ) -> CouponEventStatus {
     let ReportInputs { topic_mismatches, imbalance, scaling, durability } = inputs;
-    let generation = desired.generation;
+    let generation = desired.manifest_generation;
     let durability = durability.map(|DurabilityReport { status, reason, message }| {
         NewCondition::with_status(condition::DURABLE, status, reason, message)
     });

@@ -56,10 +56,11 @@ impl<'a> Shell<'a> {
     fn run(&self, block: &str, code: i32) -> Result<String> {
         let world = &self.installation.world;
         let (_, kubectl) = programs::kubernetes().context("kubectl is missing")?;
-        // The topic and the group are those of the test.
+        // The topic is that of the test.
         let commands = blocks().get(block).context(format!("the page has no block {block}"))?.to_string();
-        let commands = commands.replace("couponry-consumer --topic", &format!("{} --topic", world.topic));
         let commands = commands.replace("coupon-issued", &world.topic);
+        let installation = world.test_database.sql("SELECT id FROM installation")?;
+        let group = format!("{}-{}", world.topic, installation.trim());
         let script = format!(
             "set -euo pipefail\n{}kubectl() {{\n  if [ \"$1\" = couponry ]; then shift; '{}' \"$@\"; else '{}' \"$@\"; \
              fi\n}}\n{commands}\n",
@@ -73,6 +74,7 @@ impl<'a> Shell<'a> {
             .env("N", world.namespace())
             .env("NAME", "event")
             .env("B", format!("--bootstrap-server {}", world.brokers))
+            .env("GROUP", group)
             .env("BACKUP_TIME", &self.backup_time)
             .output()?;
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();

@@ -33,7 +33,7 @@ fn documented(world: &World) -> Vec<Acl> {
         let (resource, names) = resources.split_once(' ').expect("the row names resources");
         for name in names.split(", ").map(|name| name.trim_matches('`')) {
             let name = match name {
-                "couponry-consumer" => world.topic.clone(),
+                "couponry-consumer-*" => format!("{}-*", world.topic),
                 name => name.replace("coupon-issued", &world.topic),
             };
             acls.extend(operations.split(", ").map(|operation| Acl {

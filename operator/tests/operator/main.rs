@@ -7,6 +7,7 @@ mod deletion;
 mod disaster_recovery;
 mod durability;
 mod inspect;
+mod installation;
 mod installation_test;
 mod invalid_objects;
 mod kafka_acls;

@@ -71,6 +71,7 @@ async fn deleted_topic_is_created_again() -> Result<()> {
 async fn operator_without_crd_reports_it_and_waits() -> Result<()> {
     let kubernetes = Kubernetes::start()?;
     let world = World::shared().await?;
+    kubernetes.kubectl(&["create", "namespace", world.namespace()])?;
     let port = ports::free()?;
     let operator = world.operator_program_at(kubernetes.kubeconfig(), port).start()?;
     wait_until("the readiness check reports the missing CRD", async || {
@@ -78,7 +79,8 @@ async fn operator_without_crd_reports_it_and_waits() -> Result<()> {
         Ok(readiness.is_some_and(|(status, body)| {
             status == 503
                 && body
-                    == "kubernetes: the CRD CouponEvent is not installed: apply crds/couponevents.couponry.dev.yaml\n"
+                    == "installation: not reached yet\n\
+                        kubernetes: the CRD CouponEvent is not installed: apply crds/couponevents.couponry.dev.yaml\n"
         }))
     })
     .await?;

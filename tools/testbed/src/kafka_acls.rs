@@ -13,7 +13,7 @@ pub struct Acl {
     pub user: String,
     /// `topic` or `group`.
     pub resource: String,
-    /// The name of the topic or group.
+    /// The name of the topic or group. With `*` at the end: everything with this prefix.
     pub name: String,
     /// Such as `Describe`.
     pub operation: String,
@@ -23,6 +23,7 @@ const CREATE_ACLS: i16 = 30;
 /// The last version without tagged fields.
 const VERSION: i16 = 1;
 const LITERAL: u8 = 3;
+const PREFIXED: u8 = 4;
 const ALLOW: u8 = 3;
 
 /// Creates them with one request to this broker, whose listener must not require authentication.
@@ -36,8 +37,9 @@ pub fn create(broker: &str, acls: &[Acl]) -> Result<()> {
     request.extend(i32::try_from(acls.len())?.to_be_bytes());
     for Acl { user, resource, name, operation } in acls {
         request.push(resource_code(resource)?);
+        let (name, pattern) = name.strip_suffix('*').map_or((&**name, LITERAL), |prefix| (prefix, PREFIXED));
         write_text(&mut request, name)?;
-        request.push(LITERAL);
+        request.push(pattern);
         write_text(&mut request, &format!("User:{user}"))?;
         write_text(&mut request, "*")?;
         request.extend([operation_code(operation)?, ALLOW]);

@@ -4,11 +4,13 @@
 -- KEYS  1 couponMeta   2 couponIssued
 -- ARGV  1 userId
 -- returns nil if the event is unknown, otherwise
---   { uid, acknowledge, 1 if the event is retired (retire.lua), 1 if this Redis is verified, the entry or nil }
+--   { uid, acknowledge, 1 if the event is retired (retire.lua), 1 if this Redis is verified, the entry or nil,
+--     the id of the installation, or nil or empty if it is not known }
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'replicationId')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'replicationId', 'installation')
 if not meta[1] then
   return false
 end
 local is_verified = meta[4] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, redis.call('HGET', KEYS[2], ARGV[1]) }
+local entry = redis.call('HGET', KEYS[2], ARGV[1])
+return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, entry, meta[5] }

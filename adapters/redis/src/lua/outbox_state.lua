@@ -4,9 +4,10 @@
 -- KEYS  1 couponMeta   2 couponOutbox
 -- returns { the time of this node in milliseconds since the Unix epoch, from whose clock the entry ids come,
 --           1 if this Redis is verified for the event, otherwise 0,
---           the incarnation of the outbox: the replication id of this Redis and the recovery id of the event }
+--           the incarnation of the outbox: the replication id of this Redis and the recovery id of the event,
+--           the id of the installation, or empty if it is not known }
 
-local meta = redis.call('HMGET', KEYS[1], 'replicationId', 'recoveryId')
+local meta = redis.call('HMGET', KEYS[1], 'replicationId', 'recoveryId', 'installation')
 local replication_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 local time = redis.call('TIME')
 local is_verified = meta[1] == replication_id
@@ -14,4 +15,5 @@ return {
   time[1] * 1000 + math.floor(time[2] / 1000),
   is_verified and 1 or 0,
   replication_id .. ':' .. (meta[2] or ''),
+  meta[3] or '',
 }

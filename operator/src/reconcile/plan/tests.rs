@@ -17,6 +17,9 @@ fn desired(total: u64) -> DesiredState {
         uid: UID,
         name: "summer".parse().unwrap(),
         generation: 1,
+        manifest_generation: 1,
+        is_continuation: false,
+        replaces: None,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
         total,
@@ -54,6 +57,7 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
 fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
     Observed {
         uid: UID,
+        installation: None,
         stock_epoch: 0,
         gate,
         window: Window::default(),
@@ -465,6 +469,28 @@ fn predecessor_with_the_same_name_is_removed() {
     );
     let unknown = plan(&desired(10), &with(predecessor(Gate::Closed, 0), NameConflict::Unknown));
     assert_eq!(reason_of(&unknown), reason::NAME_CONFLICT, "it may belong to another installation");
+}
+
+#[test]
+fn event_of_unclear_identity_is_not_registered() {
+    let unregistered = |redis, conflict| ObservedState { name_conflict: Some(conflict), ..observed(None, redis) };
+    let not_deleted = NameConflict::NotDeleted { uid: OTHER, generation: 7 };
+    let conflicting = plan(&desired(10), &unregistered(None, not_deleted));
+    let Plan::Blocked(blocker) = &conflicting else { panic!("{conflicting:?}") };
+    assert_eq!(blocker.reason, reason::NAME_CONFLICT);
+    assert!(blocker.message.contains(&format!("couponry.dev/continues: {OTHER}/7")), "{}", blocker.message);
+    let other = Observed { uid: OTHER, ..redis(Gate::Open, 10, 4) };
+    for conflict in [not_deleted, NameConflict::Unknown] {
+        let refused = plan(&desired(10), &unregistered(Some(other.clone()), conflict));
+        assert_eq!(reason_of(&refused), reason::NAME_CONFLICT);
+    }
+    let registered = plan(&desired(10), &unregistered(Some(other), NameConflict::Predecessor));
+    assert_eq!(registered, Plan::Apply(Step::Register));
+
+    let continuation = DesiredState { is_continuation: true, ..desired(10) };
+    assert_eq!(reason_of(&plan(&continuation, &observed(None, None))), reason::CHANGE_NOT_POSSIBLE);
+    let renamed = StoredEvent { name: "winter".parse().unwrap(), ..stored(counts(7, 3), None) };
+    assert_eq!(reason_of(&plan(&continuation, &observed(Some(renamed), None))), reason::CHANGE_NOT_POSSIBLE);
 }
 
 #[test]

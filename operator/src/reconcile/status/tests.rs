@@ -15,6 +15,9 @@ fn desired() -> DesiredState {
         uid: UID,
         name: "summer".parse().unwrap(),
         generation: 3,
+        manifest_generation: 3,
+        is_continuation: false,
+        replaces: None,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
         total: 10,
@@ -43,6 +46,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
     };
     let redis = Observed {
         uid: UID,
+        installation: None,
         stock_epoch: 0,
         gate,
         window,

@@ -83,6 +83,41 @@ impl World {
         })
     }
 
+    /// Another namespace with the same stores: a second installation with the settings of this one, or a restored
+    /// namespace.
+    pub(crate) async fn in_another_namespace(&self) -> Result<Self> {
+        let other = Self::with_redis(&self.redis_url).await?;
+        Ok(Self {
+            database: self.database.clone(),
+            postgres_url: self.postgres_url.clone(),
+            stock: self.stock.clone(),
+            prefix: self.prefix.clone(),
+            brokers: self.brokers.clone(),
+            topic: self.topic.clone(),
+            ..other
+        })
+    }
+
+    /// The same namespace, Redis and topic with an empty database.
+    pub(crate) fn with_new_database(&self) -> Result<Self> {
+        let test_database = TestDatabase::create()?;
+        let postgres_url = test_database.url();
+        Ok(Self {
+            database: Database::connect(&postgres_url)?,
+            postgres_url,
+            test_database,
+            stock: self.stock.clone(),
+            events: self.events.clone(),
+            kube_events: self.kube_events.clone(),
+            namespace: self.namespace.clone(),
+            redis_url: self.redis_url.clone(),
+            prefix: self.prefix.clone(),
+            brokers: self.brokers.clone(),
+            topic: self.topic.clone(),
+            drain_timeout_seconds: self.drain_timeout_seconds,
+        })
+    }
+
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }

@@ -1,0 +1,71 @@
+//! The installation that the stores belong to.
+//!
+//! Postgres has the id of the installation and its owner, a Kubernetes namespace; Redis has the id. An operator of
+//! another namespace, or of a database that does not belong to the Redis, changes nothing: it could remove the coupons
+//! of live events ([ADR 0027](../../docs/adr/0027-installations.md)).
+
+use std::error::Error;
+
+use couponry_domain::Uuid;
+use couponry_postgres::{Database, DatabaseError, Installation, Owner};
+use couponry_redis::{RedisStore, RedisStoreError};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+
+/// The stores belong to another installation.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Foreign {
+    #[error(
+        "the database belongs to the installation {id} of {owner}, but this operator runs in {own}. Use another \
+         database (and another --redis-key-prefix); or, if that installation no longer runs, take it over with \
+         `couponry-operator take-over`"
+    )]
+    Owner { id: Uuid, owner: Owner, own: Owner },
+    #[error(
+        "Redis belongs to the installation {redis}, but the database to the installation {postgres}. Set a different \
+         --redis-key-prefix for each installation; if the database was lost, restore it from a backup, because a new \
+         one does not know who has a coupon"
+    )]
+    Redis { redis: Uuid, postgres: Uuid },
+}
+
+/// Why an installation cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClaimError {
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Redis(#[from] RedisStoreError),
+}
+
+/// The identity of this Kubernetes namespace.
+pub(crate) async fn owner(client: &Client, namespace: &str) -> Result<Owner, Box<dyn Error + Send + Sync>> {
+    let found = Api::<Namespace>::all(client.clone()).get_metadata(namespace).await;
+    let found = found.map_err(|error| format!("cannot read the namespace {namespace}: {error}"))?;
+    let uid = found.metadata.uid.ok_or_else(|| format!("the namespace {namespace} has no uid"))?;
+    Ok(Owner { namespace: namespace.to_owned(), uid })
+}
+
+/// Claims the stores for `owner`, and returns the id of their installation. Claims a Redis that has lost its data
+/// again.
+pub(crate) async fn claim(database: &Database, stock: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
+    let installation = database.claim_installation(owner).await?;
+    require_owner(&installation, owner)?;
+    require_redis(&installation, stock.claim_installation(installation.id).await?)?;
+    Ok(installation.id)
+}
+
+/// Fails if another owner has claimed the installation.
+pub(crate) fn require_owner(Installation { id, owner }: &Installation, own: &Owner) -> Result<(), Foreign> {
+    match owner {
+        Some(owner) if owner.uid != own.uid => Err(Foreign::Owner { id: *id, owner: owner.clone(), own: own.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if Redis belongs to another installation.
+pub(crate) fn require_redis(Installation { id, .. }: &Installation, redis: Uuid) -> Result<(), Foreign> {
+    if redis == *id { Ok(()) } else { Err(Foreign::Redis { redis, postgres: *id }) }
+}
