@@ -49,8 +49,8 @@ CREATE TABLE coupon_event (
     generation  bigint NOT NULL,
     -- Number of times the stock was discarded. Statements that carry another stock epoch have no effect.
     stock_epoch integer NOT NULL DEFAULT 0,
-    -- Issuances before this time (Redis clock) that are not recorded yet are rejected. Set by each recovery of Redis: if
-    -- Redis is restored from the recorded issuances, it may issue the coupons of unrecorded ones to other users.
+    -- Issuances before this time (Redis clock) that are not recorded yet are rejected. Set by each recovery of Redis:
+    -- if Redis is restored from the recorded issuances, it may issue the coupons of unrecorded ones to other users.
     -- couponMeta in Redis has the same time as issuedAtMin: no later issuance receives an earlier time.
     record_cutoff timestamptz,
     -- The event is being deleted: nothing is recorded for it any more.

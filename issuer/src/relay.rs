@@ -118,8 +118,8 @@ impl Relay {
         async move { task.await.unwrap_or(Err(Unconfirmed)) }
     }
 
-    /// Like [`Relay::send_entry`], for users who are answered after the confirmation. Remembers the records, because the
-    /// users may repeat their requests before the database has them.
+    /// Like [`Relay::send_entry`], for users who are answered after the confirmation. Remembers the records, because
+    /// the users may repeat their requests before the database has them.
     pub(crate) fn send_and_remember(
         &self,
         event: &EventName,

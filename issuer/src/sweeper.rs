@@ -149,7 +149,8 @@ impl Sweeper {
             self.stock.mark_active(event).await?;
             last = page.last;
             if !page.undecodable.is_empty() {
-                tracing::error!(%event, entries = ?page.undecodable, "cannot decode outbox entries; they remain in the outbox");
+                let entries = page.undecodable;
+                tracing::error!(%event, ?entries, "cannot decode outbox entries; they remain in the outbox");
             }
             let (mut sent, mut records) = (Vec::new(), 0);
             for entry in page.entries {

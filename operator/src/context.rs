@@ -14,7 +14,7 @@ use kube::{
 };
 
 use crate::{
-    durability::DurabilityWatch,
+    durable_condition::DurabilityWatch,
     limiter::Limiter,
     metrics::Metrics,
     reconcile::{drain::DrainTracker, preload_queue::PreloadQueue, quiet::QuietEvents, recording::RecordingTracker},

@@ -29,7 +29,7 @@ const RECORDING_RESUMED: &str = "RecordingResumed";
 const SCALING_UP: &str = "ScalingUp";
 const SCALED_UP: &str = "ScaledUp";
 /// The operator has recorded issuances, or sent their records, because no record of them was in flight.
-pub(crate) const ISSUANCES_REPAIRED: &str = "IssuancesRepaired";
+pub(crate) const STRANDED_RECORDED: &str = "StrandedIssuancesRecorded";
 /// The finalizer was removed before all data of the event was.
 pub(crate) const CLEANUP_INCOMPLETE: &str = "CleanupIncomplete";
 

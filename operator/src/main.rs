@@ -10,7 +10,7 @@ mod blocker;
 mod config;
 mod context;
 mod controller;
-mod durability;
+mod durable_condition;
 mod inspect;
 mod installation;
 mod installation_test;

@@ -16,7 +16,7 @@ use crate::{
     admin::AdminArgs,
     context::Context,
     controller,
-    durability::DurabilityWatch,
+    durable_condition::DurabilityWatch,
     kafka_topics::TopicArgs,
     kubernetes::{self, FIELD_MANAGER},
     leader::{self, LeaderArgs},

@@ -8,7 +8,7 @@ use couponry_postgres::ServerSettings;
 use couponry_runtime::error_chain;
 
 use crate::{
-    durability::{DurabilityReport, assess},
+    durable_condition::{DurabilityReport, assess},
     inspect::{check_result::CheckResult, format::group_digits},
     server_requirements::{Unsuitable, postgres_problem, redis_problem},
 };

@@ -28,7 +28,7 @@ use crate::{
         format::group_digits,
     },
     reconcile::{
-        holders::{Delivery, Repaired, record_holders},
+        holders::{Delivery, StrandedOutcome, record_stranded},
         topic_records::record_topic,
     },
 };
@@ -91,7 +91,7 @@ impl Repair {
         let due = |remedy| found.discrepancies.requiring(remedy) > 0;
         let in_redis = stock.observe(&event.name).await?.filter(|in_redis| in_redis.uid == uid);
         if due(Remedy::RecordFromRedis) || due(Remedy::RecordFromTopic) {
-            let repaired = record_holders(&event, database, stock, Delivery::Direct).await?.context(RECOVERING)?;
+            let repaired = record_stranded(&event, database, stock, Delivery::Direct).await?.context(RECOVERING)?;
             print_recorded(repaired, "Redis");
         }
         if !due(Remedy::RecordFromTopic) && !due(Remedy::RestoreRedis) && !self.restore_redis {
@@ -171,7 +171,7 @@ fn describe(report: &Report) -> String {
         .collect()
 }
 
-fn print_recorded(Repaired { resent: _, recorded, conflicting, undecodable }: Repaired, source: &str) {
+fn print_recorded(StrandedOutcome { resent: _, recorded, conflicting, undecodable }: StrandedOutcome, source: &str) {
     println!("recorded {} issuances from {source}", group_digits(recorded));
     if conflicting > 0 {
         println!(

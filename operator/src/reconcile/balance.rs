@@ -1,5 +1,5 @@
-//! Checks the inventory balance of an event by five invariants. Once all coupons are loaded and none is lost, they imply
-//! generated = available + unrecorded + recorded + voided.
+//! Checks the inventory balance of an event by five invariants. Once all coupons are loaded and none is lost, they
+//! imply generated = available + unrecorded + recorded + voided.
 //!
 //! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are
 //! therefore never compared for equality; only invariants that hold under any interleaving are checked

@@ -71,7 +71,7 @@ pub(super) async fn execute(
             ignore_stale(database.schedule_opening(observed.stored()?, at, is_final).await)?;
         }
         Step::WithdrawOpening => withdraw_opening(desired, observed, context).await?,
-        Step::RecordHolders => recover::repair(desired, observed, context, writer).await?,
+        Step::RecordStranded => recover::record_stranded_issuances(desired, observed, context, writer).await?,
         Step::SetGate(settings) => {
             // A closed gate stays closed, and an older generation has no effect.
             if stock.set_gate(name, *uid, &settings).await? == FencedWrite::Applied(settings.gate) {

@@ -37,7 +37,7 @@ use crate::{
     metrics::ReconcileResult,
     reconcile::{
         error::ReconcileError,
-        holders::{Delivery, Repaired, record_holders},
+        holders::{Delivery, StrandedOutcome, record_stranded},
         status_writer::StatusWriter,
         timing::DRAIN_INTERVAL,
     },
@@ -47,7 +47,7 @@ use crate::{
 pub(crate) const NAME: &str = "couponry.dev/cleanup";
 
 /// Timeout of recording issuances directly. What it has recorded by then stays recorded.
-const REPAIR_TIMEOUT: Duration = Duration::from_secs(30);
+const STRANDED_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout of the removal from one store.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -172,13 +172,13 @@ async fn drain(
     if backlog.is_empty() || (may_wait && stranded == 0) {
         return Ok(backlog);
     }
-    context.recording.record_repair(uid);
+    context.recording.note_attempt(uid);
     let Some(stored) = database.event(uid).await? else { return Ok(backlog) };
-    let repair = record_holders(&stored, database, stock, Delivery::Direct);
-    let Ok(repaired) = tokio::time::timeout(REPAIR_TIMEOUT, repair).await else { return Ok(backlog) };
-    let Some(repaired) = repaired? else { return Ok(backlog) };
-    let Repaired { resent: _, recorded, conflicting, undecodable } = repaired;
-    repaired.add_to(&context.metrics);
+    let recording = record_stranded(&stored, database, stock, Delivery::Direct);
+    let Ok(outcome) = tokio::time::timeout(STRANDED_TIMEOUT, recording).await else { return Ok(backlog) };
+    let Some(outcome) = outcome? else { return Ok(backlog) };
+    let StrandedOutcome { resent: _, recorded, conflicting, undecodable } = outcome;
+    outcome.add_to(&context.metrics);
     tracing::warn!(recorded, conflicting, undecodable, "recorded issuances of the deleted event directly");
     // The records in the outbox are recorded, too.
     Ok(Backlog { outbox: 0, unrecorded: conflicting + undecodable })

@@ -5,8 +5,9 @@
 //! older than the record cutoff, so the consumers reject them.
 //!
 //! # Guarantees
-//! An issuance is recorded only if neither its user nor its coupon has another recorded issuance. After a recovery of Redis has started, nothing is recorded directly any
-//! more on behalf of an earlier observation ([`couponry_postgres::Database::record_again`]).
+//! An issuance is recorded only if neither its user nor its coupon has another recorded issuance. After a recovery of
+//! Redis has started, nothing is recorded directly any more on behalf of an earlier observation
+//! ([`couponry_postgres::Database::record_again`]).
 
 use std::collections::HashMap;
 
@@ -31,7 +32,7 @@ pub(crate) enum Delivery {
 
 /// How many issuances were treated how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Repaired {
+pub(crate) struct StrandedOutcome {
     /// Sent to Kafka.
     pub(crate) resent: u64,
     /// Recorded directly.
@@ -42,7 +43,7 @@ pub(crate) struct Repaired {
     pub(crate) undecodable: u64,
 }
 
-impl Repaired {
+impl StrandedOutcome {
     /// For logs and Kubernetes Events.
     pub(super) fn describe(self) -> String {
         let Self { resent, recorded, conflicting, undecodable } = self;
@@ -74,18 +75,18 @@ impl Repaired {
 
 /// Compares the holders in Redis with Postgres in pages, with constant memory, up to [`MAX_RESENT`]. `stored` was read
 /// before. None: a recovery has started meanwhile.
-pub(crate) async fn record_holders(
+pub(crate) async fn record_stranded(
     stored: &StoredEvent,
     database: &Database,
     stock: &RedisStore,
     delivery: Delivery,
-) -> Result<Option<Repaired>, ReconcileError> {
+) -> Result<Option<StrandedOutcome>, ReconcileError> {
     let StoredEvent { uid, name, .. } = stored;
-    let mut repaired = Repaired::default();
+    let mut outcome = StrandedOutcome::default();
     let mut cursor = Some(0);
-    while let Some(at) = cursor.filter(|_| repaired.resent < MAX_RESENT) {
+    while let Some(at) = cursor.filter(|_| outcome.resent < MAX_RESENT) {
         let IssuedPage { mut entries, undecodable, next } = stock.issued_page(name, at).await?;
-        repaired.undecodable += undecodable.len() as u64;
+        outcome.undecodable += undecodable.len() as u64;
         entries.retain(|entry| entry.status != Status::Cancelled);
         let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
         let recorded = database.find_issuances(*uid, &users, &[]).await?;
@@ -107,17 +108,17 @@ pub(crate) async fn record_holders(
             let Some(users) = database.record_again(stored, &to_record).await? else { return Ok(None) };
             let (done, conflicting): (Vec<_>, Vec<_>) =
                 to_record.into_iter().partition(|issued| users.contains(&issued.user_id));
-            repaired.recorded += done.len() as u64;
-            repaired.conflicting += conflicting.len() as u64;
+            outcome.recorded += done.len() as u64;
+            outcome.conflicting += conflicting.len() as u64;
             to_settle.extend(done);
         }
         let settlements: Vec<Settlement> = to_settle.into_iter().map(completed).collect();
         stock.settle(name, *uid, &settlements).await?;
         stock.resend(name, *uid, &to_send).await?;
-        repaired.resent += to_send.len() as u64;
+        outcome.resent += to_send.len() as u64;
         cursor = next;
     }
-    Ok(Some(repaired))
+    Ok(Some(outcome))
 }
 
 fn completed(issued: IssuedCoupon) -> Settlement {

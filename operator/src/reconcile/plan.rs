@@ -3,14 +3,13 @@
 //!
 //! # Guarantees
 //! - The gate opens only when Redis holds as many coupons as Postgres, and Postgres as many as the manifest specifies.
-//! - Before the gate opens, the opening is stored in Postgres. While an opening is stored, the stock in Postgres is never
-//!   discarded, so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis may have lost
-//!   data; issuing is suspended until then.
+//! - Before the gate opens, the opening is stored in Postgres. While an opening is stored, the stock in Postgres is
+//!   never discarded, so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis
+//!   may have lost data; issuing is suspended until then.
 //! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. An
 //!   opening that is not final can be withdrawn, after a verified Redis has confirmed that its gate has not opened. An
-//!   issued or recorded coupon proves that the event has opened. Clocks of different
-//!   machines, or of one machine at different times, are not compared
-//!   ([ADR 0022](../../../docs/adr/0022-openings.md)).
+//!   issued or recorded coupon proves that the event has opened. Clocks of different machines, or of one machine at
+//!   different times, are not compared ([ADR 0022](../../../docs/adr/0022-openings.md)).
 //!
 //! # Caveats
 //! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request
@@ -40,7 +39,7 @@ use crate::{
 
 pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
     match next_step(desired, observed) {
-        Plan::Done | Plan::Blocked(_) if observed.recording.stranded > 0 => Plan::Apply(Step::RecordHolders),
+        Plan::Done | Plan::Blocked(_) if observed.recording.stranded > 0 => Plan::Apply(Step::RecordStranded),
         Plan::Done if is_retirement_due(desired, observed) => Plan::Apply(Step::Retire),
         plan => plan,
     }

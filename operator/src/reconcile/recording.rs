@@ -71,7 +71,7 @@ struct Recording {
     samples: VecDeque<(Instant, u64)>,
     probe: Option<Probe>,
     /// How often stranded issuances were recorded, or sent, since the last time at which everything was recorded.
-    repairs: u32,
+    attempts: u32,
     /// When they may be looked for again.
     next_probe: Option<Instant>,
 }
@@ -129,14 +129,14 @@ impl RecordingTracker {
 
     /// Stranded issuances are about to be recorded, or sent. They are looked for again after a delay that doubles each
     /// time. Returns how often this was done since the last time at which everything was recorded.
-    pub(super) fn record_repair(&self, uid: Uuid) -> u32 {
+    pub(super) fn note_attempt(&self, uid: Uuid) -> u32 {
         let mut all = self.lock();
         let recording = all.entry(uid).or_default();
         recording.probe = None;
-        let delay = CONFIRMATION.saturating_mul(1 << recording.repairs.min(10)).min(MAX_DELAY);
+        let delay = CONFIRMATION.saturating_mul(1 << recording.attempts.min(10)).min(MAX_DELAY);
         recording.next_probe = Some(Instant::now() + delay);
-        recording.repairs += 1;
-        recording.repairs - 1
+        recording.attempts += 1;
+        recording.attempts - 1
     }
 
     pub(crate) fn forget(&self, uid: Uuid) {

@@ -29,12 +29,12 @@ use futures::TryStreamExt as _;
 use crate::{
     blocker::Blocker,
     context::Context,
-    kube_events::ISSUANCES_REPAIRED,
+    kube_events::STRANDED_RECORDED,
     reconcile::{
         desired_state::DesiredState,
         error::ReconcileError,
         gate::due_gate_settings,
-        holders::{Delivery, MAX_RESENT, Repaired, record_holders},
+        holders::{Delivery, MAX_RESENT, StrandedOutcome, record_stranded},
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         status_writer::StatusWriter,
@@ -59,18 +59,18 @@ pub(super) async fn recover(
         let max_rounds = in_redis.issued.div_ceil(MAX_RESENT);
         let delivery =
             if context.drains.resend_rounds(in_redis.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
-        let holders = record_holders(&stored, &context.database, &context.stock, delivery).await?;
-        let Some(repaired) = holders else { return Ok(()) };
-        report_repair(repaired, context, writer).await;
-        if repaired.resent > 0 {
+        let holders = record_stranded(&stored, &context.database, &context.stock, delivery).await?;
+        let Some(outcome) = holders else { return Ok(()) };
+        report_stranded(outcome, context, writer).await;
+        if outcome.resent > 0 {
             context.drains.count_resend(in_redis.uid);
             return Ok(());
         }
-        conflicting = repaired.conflicting + repaired.undecodable;
+        conflicting = outcome.conflicting + outcome.undecodable;
     }
     if is_requested {
-        let Some(repaired) = record_topic(&stored, &context.database, &context.kafka).await? else { return Ok(()) };
-        report_repair(repaired, context, writer).await;
+        let Some(outcome) = record_topic(&stored, &context.database, &context.kafka).await? else { return Ok(()) };
+        report_stranded(outcome, context, writer).await;
     }
 
     let Some((recovery, issued_at_min)) = begin(in_redis, desired, &mut stored, context, false).await? else {
@@ -104,29 +104,29 @@ pub(super) async fn recover(
 }
 
 /// Records stranded issuances of a verified Redis.
-pub(super) async fn repair(
+pub(super) async fn record_stranded_issuances(
     desired: &DesiredState,
     observed: &ObservedState,
     context: &Context,
     writer: &StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
-    let delivery = if context.recording.record_repair(desired.uid) == 0 { Delivery::Kafka } else { Delivery::Direct };
-    if let Some(repaired) = record_holders(observed.stored()?, &context.database, &context.stock, delivery).await? {
-        report_repair(repaired, context, writer).await;
+    let delivery = if context.recording.note_attempt(desired.uid) == 0 { Delivery::Kafka } else { Delivery::Direct };
+    if let Some(outcome) = record_stranded(observed.stored()?, &context.database, &context.stock, delivery).await? {
+        report_stranded(outcome, context, writer).await;
     }
     Ok(())
 }
 
-async fn report_repair(repaired: Repaired, context: &Context, writer: &StatusWriter<'_>) {
-    if repaired == Repaired::default() {
+async fn report_stranded(outcome: StrandedOutcome, context: &Context, writer: &StatusWriter<'_>) {
+    if outcome == StrandedOutcome::default() {
         return;
     }
-    repaired.add_to(&context.metrics);
-    let Repaired { resent, recorded, conflicting, undecodable } = repaired;
+    outcome.add_to(&context.metrics);
+    let StrandedOutcome { resent, recorded, conflicting, undecodable } = outcome;
     tracing::warn!(resent, recorded, conflicting, undecodable, "issuances were missing in Postgres");
     let advice = if conflicting + undecodable > 0 { " Compare the stores with `kubectl couponry audit`." } else { "" };
-    let note = format!("Issuances were missing in Postgres: {}.{advice}", repaired.describe());
-    writer.publish_warning(ISSUANCES_REPAIRED, note).await;
+    let note = format!("Issuances were missing in Postgres: {}.{advice}", outcome.describe());
+    writer.publish_warning(STRANDED_RECORDED, note).await;
 }
 
 /// Whether Redis has every recorded issuance, and all other loaded coupons in its queue. Entries are marked `COMPLETED`

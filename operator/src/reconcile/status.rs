@@ -12,7 +12,7 @@ use k8s_openapi::{
 
 use crate::{
     blocker::Blocker,
-    durability::DurabilityReport,
+    durable_condition::DurabilityReport,
     reconcile::{
         balance::{Balance, Imbalance},
         desired_state::DesiredState,

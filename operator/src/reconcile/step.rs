@@ -26,7 +26,7 @@ pub(super) enum Step {
     /// Reset the gate, if Redis confirms that it has not opened, and withdraw the opening in Postgres.
     WithdrawOpening,
     /// Record issuances that Redis holds and Postgres does not have, although no record of them is in flight.
-    RecordHolders,
+    RecordStranded,
     /// Set gate and window in Redis.
     SetGate(GateSettings),
     /// Close the gate of a deleted event with the same name.
@@ -62,7 +62,7 @@ impl Step {
             Self::Load { .. } => "Load",
             Self::ScheduleOpening { .. } => "ScheduleOpening",
             Self::WithdrawOpening => "WithdrawOpening",
-            Self::RecordHolders => "RecordHolders",
+            Self::RecordStranded => "RecordStranded",
             Self::SetGate(_) => "SetGate",
             Self::ClosePredecessor(..) => "ClosePredecessor",
             Self::RemoveStockEpoch(_) => "RemoveStockEpoch",

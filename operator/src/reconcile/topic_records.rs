@@ -18,7 +18,7 @@ use couponry_domain::{IssuedCoupon, IssuedRecord, UserId, Uuid, code::CouponCode
 use couponry_kafka::{KafkaError, KafkaSettings, TopicReader};
 use couponry_postgres::{Database, StoredEvent};
 
-use crate::reconcile::{error::ReconcileError, holders::Repaired};
+use crate::reconcile::{error::ReconcileError, holders::StrandedOutcome};
 
 /// How many records are compared with Postgres at a time.
 const CHUNK: usize = 1000;
@@ -28,14 +28,14 @@ pub(crate) async fn record_topic(
     stored: &StoredEvent,
     database: &Database,
     kafka: &KafkaSettings,
-) -> Result<Option<Repaired>, ReconcileError> {
+) -> Result<Option<StrandedOutcome>, ReconcileError> {
     let mut rejected = HashSet::new();
     let dead_letters = KafkaSettings { topic: kafka.dead_letter_topic(), ..kafka.clone() };
     let mut reader = RecordReader::start(&dead_letters, stored.uid);
     while let Some(issued) = reader.next().await? {
         rejected.insert(issued);
     }
-    let mut repaired = Repaired::default();
+    let mut outcome = StrandedOutcome::default();
     let mut reader = RecordReader::start(kafka, stored.uid);
     let mut chunk = Vec::with_capacity(CHUNK);
     loop {
@@ -44,11 +44,11 @@ pub(crate) async fn record_topic(
         chunk.extend(next.filter(|issued| !rejected.contains(issued)));
         if chunk.len() == CHUNK || is_last {
             let Some(done) = record(stored, database, std::mem::take(&mut chunk)).await? else { return Ok(None) };
-            repaired.recorded += done.recorded;
-            repaired.conflicting += done.conflicting;
+            outcome.recorded += done.recorded;
+            outcome.conflicting += done.conflicting;
         }
         if is_last {
-            return Ok(Some(repaired));
+            return Ok(Some(outcome));
         }
     }
 }
@@ -57,7 +57,7 @@ async fn record(
     stored: &StoredEvent,
     database: &Database,
     chunk: Vec<IssuedCoupon>,
-) -> Result<Option<Repaired>, ReconcileError> {
+) -> Result<Option<StrandedOutcome>, ReconcileError> {
     let users: Vec<UserId> = chunk.iter().map(|issued| issued.user_id.clone()).collect();
     let recorded = database.find_issuances(stored.uid, &users, &[]).await?;
     let recorded: HashMap<UserId, CouponCode> =
@@ -65,12 +65,12 @@ async fn record(
     let is_recorded = |issued: &IssuedCoupon| recorded.get(&issued.user_id) == Some(&issued.coupon);
     let missing: HashSet<IssuedCoupon> = chunk.into_iter().filter(|issued| !is_recorded(issued)).collect();
     if missing.is_empty() {
-        return Ok(Some(Repaired::default()));
+        return Ok(Some(StrandedOutcome::default()));
     }
     let missing: Vec<IssuedCoupon> = missing.into_iter().collect();
     let Some(users) = database.record_again(stored, &missing).await? else { return Ok(None) };
     let (recorded, all) = (users.len() as u64, missing.len() as u64);
-    Ok(Some(Repaired { recorded, conflicting: all.saturating_sub(recorded), ..Repaired::default() }))
+    Ok(Some(StrandedOutcome { recorded, conflicting: all.saturating_sub(recorded), ..StrandedOutcome::default() }))
 }
 
 /// The records of one event in a topic. A topic that does not exist has none.

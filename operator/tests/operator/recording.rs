@@ -57,7 +57,7 @@ async fn issuances_without_record_in_flight_are_recorded() -> Result<()> {
     world.test_database.sql(&lost)?;
     wait_kube_event(&installation, "DriftFound").await?;
     wait_metric(&installation, "issuances_recorded_again_total", 2).await?;
-    wait_kube_event(&installation, "IssuancesRepaired").await?;
+    wait_kube_event(&installation, "StrandedIssuancesRecorded").await?;
     installation.repeat_requests(&mut received).await?;
     installation.check(&received, 100).await?;
     world.wait("event", "balanced", |status| reason(status, "Balanced") == "CountsMatch").await?;
@@ -115,7 +115,7 @@ async fn recovery_after_rows_lost_before_the_cutoff_ends_and_records_them_again(
     installation.check(&received, 200).await?;
     let coupon = request_until_received(&installation.ports(), 7).await?;
     ensure!(!conflicting.contains(&coupon), "Postgres has recorded {coupon} for another user");
-    wait_kube_event(&installation, "IssuancesRepaired").await?;
+    wait_kube_event(&installation, "StrandedIssuancesRecorded").await?;
     let log = installation.operator.log();
     ensure!(log.contains("cannot be recorded"), "{log}");
     Ok(())

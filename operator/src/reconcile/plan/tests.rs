@@ -363,9 +363,9 @@ fn stranded_issuances_are_recorded_unless_another_step_comes_first() {
     let recording = RecordingState { stranded: 2, ..RecordingState::default() };
     let opened =
         |gate| ObservedState { recording, ..observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, 10, 4))) };
-    assert_eq!(plan(&desired(10), &opened(Gate::Open)), Plan::Apply(Step::RecordHolders));
-    assert_eq!(plan(&desired(10), &opened(Gate::Closed)), Plan::Apply(Step::RecordHolders));
-    assert_eq!(plan(&desired(9), &opened(Gate::Open)), Plan::Apply(Step::RecordHolders), "the manifest is blocked");
+    assert_eq!(plan(&desired(10), &opened(Gate::Open)), Plan::Apply(Step::RecordStranded));
+    assert_eq!(plan(&desired(10), &opened(Gate::Closed)), Plan::Apply(Step::RecordStranded));
+    assert_eq!(plan(&desired(9), &opened(Gate::Open)), Plan::Apply(Step::RecordStranded), "the manifest is blocked");
     assert_eq!(plan(&desired(10), &opened(Gate::Paused)), gate(Gate::Open, ALWAYS, 10));
 }
 

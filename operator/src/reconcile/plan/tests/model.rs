@@ -160,7 +160,7 @@ impl Model {
                 event.stock_epoch += 1;
             }
             Step::ClosePredecessor(..) | Step::RemovePredecessor(_) => unreachable!("the model has no other event"),
-            Step::RecordHolders => unreachable!("everything is recorded"),
+            Step::RecordStranded => unreachable!("everything is recorded"),
             Step::Retire => unreachable!("no manifest has a ttl"),
         }
     }
