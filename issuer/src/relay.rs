@@ -86,9 +86,9 @@ impl Relay {
         self.in_flight.lock().contains(&(event.clone(), id.clone()))
     }
 
-    /// Sends the records of an entry, and deletes the entry when all are confirmed. Records that cannot be decoded
-    /// are counted, and do not delay the others: no retry would publish them. Sending begins before this
-    /// returns and continues if the future is dropped.
+    /// Sends the records of an entry, and deletes the entry when all are confirmed. Records that cannot be decoded are
+    /// counted, and do not delay the others: no retry would send them. Sending begins before this returns and continues
+    /// if the future is dropped.
     pub(crate) fn send_entry(
         &self,
         event: &EventName,

@@ -110,7 +110,7 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
     assert!(
         queue.iter().all(|(coupon, _)| *coupon != held_by_another.issued.coupon && coupon.as_str() != spare[0].code)
     );
-    assert_eq!(consumer.metric("couponry_consumer_coupons_returned_total"), 1);
+    assert_eq!(consumer.metric("couponry_consumer_coupons_requeued_total"), 1);
 }
 
 fn coupon_of(record: &IssuedRecord) -> Coupon {

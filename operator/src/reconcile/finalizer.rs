@@ -85,7 +85,7 @@ pub(crate) async fn cleanup(
         context.preloads.leave(uid);
         context.quiet.remove(uid);
         let may_wait = context.transient.deletion_elapsed(&key) < drain_timeout;
-        match drain(&event, context, uid, &name, may_wait).await {
+        match close_and_read_backlog(&event, context, uid, &name, may_wait).await {
             Ok(backlog) if backlog.is_empty() => {}
             Ok(backlog) if may_wait => {
                 report_waiting(event, context, &describe(backlog)).await?;
@@ -93,7 +93,7 @@ pub(crate) async fn cleanup(
             }
             Err(error) if may_wait => {
                 let error = error_chain(&error);
-                tracing::warn!(error, "cannot drain the deleted event, retrying");
+                tracing::warn!(error, "cannot read the backlog of the deleted event, retrying");
                 report_waiting(event, context, &error).await?;
                 return Ok((ReconcileResult::Error, Action::requeue(DRAIN_INTERVAL * 2)));
             }
@@ -128,14 +128,14 @@ pub(crate) async fn cleanup(
 
 /// Issuances that are not recorded yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Backlog {
+struct EventBacklog {
     /// Outbox entries that Kafka has not confirmed yet.
     outbox: u64,
     /// Issued coupons that are not recorded in Postgres.
     unrecorded: u64,
 }
 
-impl Backlog {
+impl EventBacklog {
     const fn is_empty(self) -> bool {
         self.outbox == 0 && self.unrecorded == 0
     }
@@ -143,13 +143,13 @@ impl Backlog {
 
 /// Closes the gate and returns the backlog. Issuances of which no record is in flight are recorded directly; when it
 /// may not wait any more, all of them are.
-async fn drain(
+async fn close_and_read_backlog(
     event: &CouponEvent,
     context: &Context,
     uid: Uuid,
     name: &EventName,
     may_wait: bool,
-) -> Result<Backlog, ReconcileError> {
+) -> Result<EventBacklog, ReconcileError> {
     let Context { database, stock, .. } = context;
     let closed = GateSettings {
         gate: Gate::Closed,
@@ -161,13 +161,13 @@ async fn drain(
     };
     stock.set_gate(name, uid, &closed).await?;
     let Some(in_redis) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else {
-        return Ok(Backlog::default());
+        return Ok(EventBacklog::default());
     };
     if in_redis.outbox > 0 {
         stock.mark_active(name).await?;
     }
     let recorded = database.recorded_count(uid).await?;
-    let backlog = Backlog { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) };
+    let backlog = EventBacklog { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) };
     let stranded = context.recording.poll(&in_redis, recorded).await.stranded;
     if backlog.is_empty() || (may_wait && stranded == 0) {
         return Ok(backlog);
@@ -181,7 +181,7 @@ async fn drain(
     outcome.add_to(&context.metrics);
     tracing::warn!(recorded, conflicting, undecodable, "recorded issuances of the deleted event directly");
     // The records in the outbox are recorded, too.
-    Ok(Backlog { outbox: 0, unrecorded: conflicting + undecodable })
+    Ok(EventBacklog { outbox: 0, unrecorded: conflicting + undecodable })
 }
 
 async fn remove_data(
@@ -226,7 +226,7 @@ async fn with_timeout(removal: impl Future<Output = Result<(), ReconcileError>>)
     tokio::time::timeout(REMOVAL_TIMEOUT, removal).await.unwrap_or(Err(ReconcileError::RemovalTimedOut))
 }
 
-fn describe(Backlog { outbox, unrecorded }: Backlog) -> String {
+fn describe(EventBacklog { outbox, unrecorded }: EventBacklog) -> String {
     format!("{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox entries are not in Kafka)")
 }
 
