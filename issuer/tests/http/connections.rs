@@ -1,4 +1,4 @@
-//! The limits of connections: idle clients lock out nobody.
+//! The limits of connections: idle clients do not lock out others.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! What a connection is doing, shared by its stream, its requests and the limit of connections.
+//! The state of a connection, shared by its stream, its requests and the limit of connections.
 
 use std::{
     sync::{
