@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::support::{Event, mark_verified, users};
 use couponry_domain::Uuid;
-use couponry_redis::{FencedWrite, OutboxEntry, UnconfirmedEntries, UndecodableValue};
+use couponry_redis::{FencedWrite, OutboxEntry, RedisStore, UnconfirmedEntries, UndecodableValue};
+use couponry_testbed::Redis;
 
 #[tokio::test]
 async fn entries_stay_in_outbox_until_confirmed() {
@@ -41,6 +42,21 @@ async fn sweeper_lease_has_one_holder() {
     while !event.stock.acquire_sweeper_lease(&event.id, two, lease).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The holder may be dead, and the key expires an hour later than it should.
+#[tokio::test]
+async fn sweeper_lease_ends_when_the_clock_of_redis_is_set_back() {
+    let (server, clock) = Redis::start_with_clock().unwrap();
+    let stock = RedisStore::connect(&server.url(), "").unwrap();
+    let event = "summer".parse().unwrap();
+    let acquire = async |issuer| stock.acquire_sweeper_lease(&event, issuer, Duration::from_mins(1)).await.unwrap();
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    assert!(acquire(one).await);
+    assert!(!acquire(two).await);
+    clock.set(-3_600_000).unwrap();
+    assert!(acquire(two).await);
+    assert!(!acquire(one).await);
 }
 
 /// Writes an entry to the outbox that no issuer would write.
