@@ -1,11 +1,13 @@
 //! Many and large events: nothing delays a pause, failures keep their delay, and idle events cost little.
 
 use anyhow::{Context as _, Result, ensure};
+use couponry_crds::CouponEvent;
 use couponry_domain::Gate;
-use couponry_testbed::{Redis, http, ports, redis::command};
+use couponry_testbed::{Redis, http, ports, redis::command, shared};
 use futures::TryStreamExt as _;
 use kube::{
     ResourceExt as _,
+    api::ListParams,
     runtime::{WatchStreamExt as _, watcher},
 };
 
@@ -152,6 +154,51 @@ async fn failing_preload_keeps_its_delay_and_its_condition() -> Result<()> {
     world.test_database.sql("DROP EVENT TRIGGER refuse")?;
     world.wait_ready("event").await?;
     ensure!(http::get(port, "/metrics").is_some(), "no metrics");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_open_events_cost_one_call_of_redis_per_reconciliation() -> Result<()> {
+    const EVENTS: u64 = 50;
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let port = ports::free()?;
+    let _operator = world.operator_program(port).start()?;
+    let manifest = |n| {
+        let metadata = format!("{{name: event-{n}, namespace: {}}}", world.namespace());
+        format!("{{apiVersion: couponry.dev/v1alpha1, kind: CouponEvent, metadata: {metadata}, spec: {SMALL}}}")
+    };
+    let manifests: Vec<String> = (0..EVENTS).map(manifest).collect();
+    shared::kubectl_with(&["create", "-f", "-"], &manifests.join("\n---\n"))?;
+    wait_until("all events are open", async || {
+        let events = world.events.list(&ListParams::default()).await?.items;
+        let open = |event: &&CouponEvent| event.status.as_ref().is_some_and(|status| is_true(status, "Open"));
+        Ok(events.iter().filter(open).count() as u64 == EVENTS)
+    })
+    .await?;
+    let reconciliations = || -> Option<u64> {
+        let (_, metrics) = http::get(port, "/metrics")?;
+        metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("couponry_operator_reconcile_duration_seconds_count ")?.parse().ok())
+    };
+    let calls = || -> Result<u64> {
+        let statistics = command(&redis.url(), &["INFO", "commandstats"])?;
+        let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next());
+        Ok(calls.context("no script was called")?.parse()?)
+    };
+    let wait_reconciled = async |count: u64| {
+        wait_until("the events are reconciled", async || Ok(reconciliations().is_some_and(|done| done >= count))).await
+    };
+    // The status of the first seconds may still change.
+    let first = reconciliations().context("no metrics")? + 5 * EVENTS;
+    wait_reconciled(first).await?;
+    let before = calls()?;
+    wait_reconciled(first + 20 * EVENTS).await?;
+    // One complete observation in fifteen needs several calls.
+    let (called, reconciled) = (calls()? - before, reconciliations().context("no metrics")? - first);
+    println!("{called} calls of Redis for {reconciled} reconciliations of idle events");
+    ensure!(called < 2 * reconciled, "{called} calls of Redis for {reconciled} reconciliations of idle events");
     Ok(())
 }
 

@@ -3,15 +3,16 @@
 //! Machines are noisy, so every result is a ratio to a control, which is measured alternately in the same run. Each
 //! comparison is repeated; the table shows the median and the range.
 //!
-//! [`installation`] is measured under a [`load`]. [`issuing`], [`latency`], [`overload`], [`issuers`], [`preload`]
-//! and [`recording`] each add rows to the [`table`]. [`report`] writes `docs/benchmarks.md`, with the curves of
-//! [`plot`].
+//! [`installation`] is measured under a [`load`]. [`issuing`], [`latency`], [`overload`], [`issuers`], [`preload`],
+//! [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes `docs/benchmarks.md`, with the
+//! curves of [`plot`].
 
 mod installation;
 mod issuers;
 mod issuing;
 mod latency;
 mod load;
+mod many_events;
 mod options;
 mod overload;
 mod plot;
@@ -57,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Part::Issuers => issuers::measure(&installation, options, &mut table)?,
             Part::Preload => preload::measure(&installation, options, &mut table)?,
             Part::Recording => recording::measure(&installation, options, &mut table)?,
+            Part::ManyEvents => many_events::measure(&installation, options, &mut table)?,
         }
     }
     println!("\n{table}\nmeasured in {}", format_duration(start.elapsed()));

@@ -29,4 +29,5 @@ pub(super) enum Part {
     Issuers,
     Preload,
     Recording,
+    ManyEvents,
 }
