@@ -111,7 +111,7 @@ async fn finished_event_is_recovered_after_redis_was_wiped() -> Result<()> {
     for user in 0..20 {
         received.insert(user, BTreeSet::from([request_until_received(&ports, user).await?]));
     }
-    installation.world.wait("event", "finished", |status| !status["finishedAt"].is_null()).await?;
+    installation.world.wait("event", "finished", |status| status.finished_at.is_some()).await?;
     // The reconciliation that has written it is the last one for minutes.
     installation.wait_recorded().await?;
     command(&installation.redis.url(), &["FLUSHALL"])?;
