@@ -24,6 +24,9 @@ pub(crate) async fn commit_all(
     shutdown: CancellationToken,
 ) {
     while let Some(mut commit) = queue.recv().await {
+        if couponry_failpoint::is_on("consumer.drop-commits") {
+            continue;
+        }
         loop {
             while let Ok(later) = queue.try_recv() {
                 commit.merge(later);
@@ -36,7 +39,7 @@ pub(crate) async fn commit_all(
                     health.set(COMMITS, Err(error));
                 }
             }
-            if shutdown.is_cancelled() || couponry_failpoint::is_on("consumer.no-commit-retry") {
+            if shutdown.is_cancelled() {
                 break;
             }
             tokio::select! {

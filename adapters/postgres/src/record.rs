@@ -313,6 +313,13 @@ impl EventRecords<'_> {
         if unproven.is_empty() {
             return Ok(());
         }
+        // Negative control of the tests: one negative lookup is taken for a proof.
+        if couponry_failpoint::is_on("database.reject-unproven") {
+            for (i, rejection) in unproven {
+                outcomes[i] = Some(RecordOutcome::Rejected(rejection));
+            }
+            return Ok(());
+        }
         let Some(stock) = stock else {
             for (i, _) in unproven {
                 outcomes[i] = Some(RecordOutcome::Deferred(Deferral::StockMissing));

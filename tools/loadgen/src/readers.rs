@@ -74,7 +74,8 @@ impl Stores {
         Ok(EventCounts { issued, recorded, marked_recorded, outbox, is_verified })
     }
 
-    /// Polls the counts until everything is recorded or the timeout has passed, and returns the last one.
+    /// Polls the counts until everything is recorded or the timeout has passed, and returns the last one. A store that
+    /// does not respond may do so at the next attempt.
     pub async fn wait_recorded(
         &self,
         event: &EventName,
@@ -83,10 +84,12 @@ impl Stores {
     ) -> Result<EventCounts> {
         let deadline = Instant::now() + timeout;
         loop {
-            let counts = self.counts(event).await?;
-            observe(counts);
-            if counts.is_recorded() || Instant::now() >= deadline {
-                return Ok(counts);
+            let counts = self.counts(event).await;
+            if let Ok(counts) = counts {
+                observe(counts);
+            }
+            if counts.as_ref().is_ok_and(EventCounts::is_recorded) || Instant::now() >= deadline {
+                return counts;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

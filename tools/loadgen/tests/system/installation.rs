@@ -1,16 +1,15 @@
 //! A Couponry installation on the shared servers, with its own namespace, database, key prefix and topic.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use couponry_domain::EventName;
 use couponry_loadgen::connection::Target;
 use couponry_loadgen::readers::{EventCounts, Stores};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
+use couponry_testbed::database::OpenTransaction;
 use couponry_testbed::kubectl::wait_established;
 use couponry_testbed::program::{self, Running};
-use couponry_testbed::{Database, http, ports, programs, shared, unique_name};
+use couponry_testbed::{Database, http, ports, shared, unique_name};
 
 const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/couponevents.couponry.dev.yaml");
 const TIMEOUT: Duration = Duration::from_mins(3);
@@ -137,31 +136,9 @@ spec:
         self.database.sql(sql).unwrap()
     }
 
-    /// Blocks all inserts of issuances until the lock is dropped.
-    pub(crate) fn lock_issuances(&self) -> IssuanceLock {
-        let mut child = Command::new(programs::postgres_bin().unwrap().join("psql"))
-            .args([&self.database.url(), "-Atq"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let sql = "begin; lock table issuance in share row exclusive mode; select 'locked';\n";
-        child.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "locked\n");
-        IssuanceLock(child)
-    }
-}
-
-/// A Postgres session which holds a lock.
-pub(crate) struct IssuanceLock(Child);
-
-impl Drop for IssuanceLock {
-    fn drop(&mut self) {
-        // psql exits at the end of its input, which ends the transaction.
-        drop(self.0.stdin.take());
-        self.0.wait().unwrap();
+    /// Blocks all inserts of issuances until the transaction is dropped.
+    pub(crate) fn lock_issuances(&self) -> OpenTransaction {
+        self.database.hold("LOCK TABLE issuance IN SHARE ROW EXCLUSIVE MODE").unwrap()
     }
 }
 

@@ -39,7 +39,12 @@ impl BackgroundLoad {
 
     /// Waits until this many coupons were issued.
     pub(crate) fn wait_issued(&self, count: u64) {
-        until("coupons are issued", || (self.progress.attempts(OutcomeKind::Issued) >= count).then_some(()));
+        self.wait_attempts(OutcomeKind::Issued, count);
+    }
+
+    /// Waits until this many attempts had this outcome.
+    pub(crate) fn wait_attempts(&self, outcome: OutcomeKind, count: u64) {
+        until("attempts have this outcome", || (self.progress.attempts(outcome) >= count).then_some(()));
     }
 
     /// Waits until all requests are finished.
