@@ -125,6 +125,9 @@ impl Fault {
             }
             Kind::RowsLost => {
                 installation.wait_verified(&events.main)?;
+                // A sold-out event would be reconciled after minutes only.
+                events.main.top_up(&installation.servers.kubernetes)?;
+                installation.wait_loaded(&events.main)?;
                 lose_rows(installation, &events.main)
             }
             Kind::NewEvents => events.create(&servers.kubernetes, NEW_EVENTS, NEW_EVENT_COUPONS),

@@ -17,8 +17,8 @@ use crate::cargo;
 pub(super) const CALM_PERIOD: Duration = Duration::from_secs(5);
 /// Timeout for the last answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
-/// Timeout until all issuances are recorded.
-const RECORD_TIMEOUT: Duration = Duration::from_mins(4);
+/// Timeout until all issuances are recorded. An event that had finished is reconciled every five minutes.
+const RECORD_TIMEOUT: Duration = Duration::from_mins(7);
 /// Attempts to read the stores.
 const CHECK_ATTEMPTS: u32 = 5;
 
