@@ -97,9 +97,9 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Deletes the rows of events whose resource was deleted, and which are older. Runs in the operator's pod.
+    /// Deletes the rows of events that were deleted long ago. Runs in the operator's pod.
     Purge {
-        /// Time since the last issuance of the event was recorded, such as `90d` or `12h`.
+        /// Time since the deletion of the event, such as `90d` or `12h`.
         #[arg(long, value_name = "AGE")]
         older_than: String,
         /// Delete the rows. Default: only list the events.

@@ -1,21 +1,22 @@
 //! `couponry-operator purge --older-than AGE`: deletes the rows of events whose resource was deleted long ago.
 //!
 //! # Guarantees
-//! Without `--yes` nothing is deleted. Events that exist in the cluster, or whose keys are in Redis, are kept.
+//! Without `--yes` nothing is deleted. Only events whose deletion the operator has noted are deleted. Those that exist in
+//! the cluster, or whose keys are in Redis, are kept.
 
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use couponry_crds::CouponEvent;
+use couponry_crds::{CouponEvent, stored_identity};
 use couponry_domain::Uuid;
-use couponry_postgres::{Database, IdleEvent};
+use couponry_postgres::{Database, RetainedEvent};
 use couponry_redis::RedisStore;
 use couponry_runtime::telemetry::TelemetryArgs;
 use couponry_settings::{PostgresSettings, RedisSettings};
 use kube::{Api, api::ListParams};
 
-use crate::{inspect::format::group_digits, kubernetes};
+use crate::{inspect::format::group_digits, installation, kubernetes};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Longer ages are most likely a mistake.
@@ -23,7 +24,7 @@ const MAX_DAYS: u64 = 36_500;
 
 #[derive(Debug, Args)]
 pub(crate) struct Purge {
-    /// Time since the last issuance of the event was recorded: a number of days or hours, such as `90d` or `12h`.
+    /// Time since the deletion of the event: a number of days or hours, such as `90d` or `12h`.
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     older_than: Duration,
     /// Delete the rows. Default: only list the events.
@@ -43,15 +44,14 @@ pub(crate) struct Purge {
 impl Purge {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let (database, stock) = (Database::open(&self.postgres)?, RedisStore::open(&self.redis)?);
-        // Read before the cluster: an event that is registered later is not in this list.
-        let idle = database.idle_events(self.older_than).await?;
-        let existing = self.existing_events().await?;
+        let retained = database.retained_events(self.older_than).await?;
+        let existing = self.existing_events(&database).await?;
         let (mut events, mut rows) = (0, 0);
-        for IdleEvent { uid, name, idle_for, coupons, issuances } in idle {
+        for RetainedEvent { uid, name, deleted_for, coupons, issuances } in retained {
             if existing.contains(&uid) {
                 continue;
             }
-            let days = idle_for.as_secs() / DAY;
+            let days = deleted_for.as_secs() / DAY;
             let (n_coupons, n_issuances) = (group_digits(coupons), group_digits(issuances));
             println!("  {name}  {uid}  {days} days  {n_coupons} coupons  {n_issuances} issuances");
             if stock.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
@@ -73,13 +73,18 @@ impl Purge {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn existing_events(&self) -> anyhow::Result<HashSet<Uuid>> {
+    /// The events of the namespace, which must own the database.
+    async fn existing_events(&self, database: &Database) -> anyhow::Result<HashSet<Uuid>> {
         let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
+        let owner = installation::owner(&client, &namespace).await.map_err(|error| anyhow::anyhow!(error))?;
+        installation::require_owner(&database.installation().await?, &owner)?;
         let events = Api::<CouponEvent>::namespaced(client, &namespace);
         let events = events.list_metadata(&ListParams::default()).await.context("cannot list the CouponEvents")?;
+        // An event that continues another one has the uid of that one in the stores.
         let uids = events.items.into_iter().map(|event| {
-            let uid = event.metadata.uid.unwrap_or_default();
-            uid.parse().with_context(|| format!("the uid {uid:?} of a CouponEvent is not valid"))
+            let name = event.metadata.name.clone().unwrap_or_default();
+            let identity = stored_identity(&event.metadata);
+            identity.map(|(uid, _)| uid).with_context(|| format!("the CouponEvent {name:?} has no valid uid"))
         });
         uids.collect()
     }

@@ -1,4 +1,5 @@
-//! Executes the commands of docs/operate/disaster-recovery.md after the losses that they repair.
+//! Executes the commands of docs/operate/disaster-recovery.md after the losses that they repair, and the commands of
+//! Kafka in docs/operate/runbook.md.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use crate::{
 };
 
 const PAGE: &str = include_str!("../../../docs/operate/disaster-recovery.md");
+const RUNBOOK: &str = include_str!("../../../docs/operate/runbook.md");
 
 /// The names of all blocks of the page that a test of this file executes.
 const EXECUTED: [&str; 8] = ["compare", "dead-letters", "plan", "repair", "replay", "reset", "start", "stop"];
@@ -29,6 +31,12 @@ fn blocks() -> BTreeMap<&'static str, &'static str> {
         (name, commands.split_once("\n```").expect("the block ends").0)
     };
     parts.by_ref().map(block).collect()
+}
+
+/// The commands of Kafka in the runbook.
+fn kafka_commands() -> Vec<String> {
+    let codes = RUNBOOK.split('`').filter(|code| code.starts_with("kafka-") && code.contains(".sh $B"));
+    codes.map(|code| code.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[test]
@@ -54,10 +62,17 @@ impl<'a> Shell<'a> {
 
     /// Executes a block of the page and returns its output, after it has ended with this exit code.
     fn run(&self, block: &str, code: i32) -> Result<String> {
+        let commands = *blocks().get(block).with_context(|| format!("the page has no block {block}"))?;
+        let text = self.execute(commands, code)?;
+        println!("{block}:\n{text}");
+        Ok(text)
+    }
+
+    /// Executes these commands and returns their output, after they have ended with this exit code.
+    fn execute(&self, commands: &str, code: i32) -> Result<String> {
         let world = &self.installation.world;
         let (_, kubectl) = programs::kubernetes().context("kubectl is missing")?;
         // The topic is that of the test.
-        let commands = blocks().get(block).context(format!("the page has no block {block}"))?.to_string();
         let commands = commands.replace("coupon-issued", &world.topic);
         let installation = world.test_database.sql("SELECT id FROM installation")?;
         let group = format!("{}-{}", world.topic, installation.trim());
@@ -78,7 +93,6 @@ impl<'a> Shell<'a> {
             .env("BACKUP_TIME", &self.backup_time)
             .output()?;
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        println!("{block}:\n{text}");
         ensure!(output.status.code() == Some(code), "{commands}\n{text}");
         Ok(text)
     }
@@ -246,5 +260,20 @@ async fn dead_letters_are_recorded_after_their_cause_is_corrected() -> Result<()
     assert!(shell.run("replay", 0)?.ends_with("OK: nothing to send\n"));
     assert_eq!(couponry_kafka::read_all(&kafka).await?.len(), 8);
     installation.operator.resume()?;
-    check(&installation, received).await
+    check(&installation, received).await?;
+
+    let commands = kafka_commands();
+    ensure!(commands.len() >= 5, "{commands:?}");
+    let file = std::env::temp_dir().join(format!("{}.json", world.topic));
+    let all = format!(r#"{{"version":1,"partitions":[{{"topic":"{}.dlq","partition":0,"offset":-1}}]}}"#, world.topic);
+    std::fs::write(&file, all)?;
+    for command in commands {
+        let output = shell.execute(&command.replace("FILE", &file.display().to_string()), 0)?;
+        if command.starts_with("kafka-console-consumer.sh") {
+            assert_eq!(output.matches("reason:unknown_event").count(), 8, "{output}");
+        }
+    }
+    std::fs::remove_file(&file)?;
+    assert_eq!(couponry_kafka::read_all(&kafka).await?.len(), 0, "the last command has deleted the dead letters");
+    Ok(())
 }

@@ -122,10 +122,9 @@ async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
         world.delete(name)?;
         world.wait_gone(name).await?;
     }
-    let age = "ALTER TABLE issuance DISABLE TRIGGER never_updated;
-               UPDATE issuance SET recorded_at = now() - interval '100 days' WHERE event_uid IN";
-    let registered = "UPDATE coupon_event SET created_at = now() - interval '200 days'";
-    world.test_database.sql(&format!("{age} ('{deleted}', '{existing}'); {registered}"))?;
+    // The second one exists in the cluster.
+    let age = "UPDATE coupon_event SET deleted_at = now() - interval '100 days' WHERE uid IN";
+    world.test_database.sql(&format!("{age} ('{deleted}', '{existing}')"))?;
 
     let list = world.run_command(&["purge", "--older-than", "90d"], &[])?;
     assert_eq!(list.status.code(), Some(0), "{}{}", stdout(&list), stderr(&list));
