@@ -1,10 +1,17 @@
 //! The `CouponEvent`s of a round.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use couponry_testbed::Kubernetes;
 use serde_json::{Value, json};
 
 use crate::coupon_event::{condition, get, manifest};
+
+/// How long the API server may fail.
+const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The events of a round.
 #[derive(Debug)]
@@ -36,7 +43,7 @@ impl Events {
         let list =
             json!({"apiVersion": "v1", "kind": "List", "items": new.iter().map(Event::manifest).collect::<Vec<_>>()});
         self.created.extend(new);
-        kubernetes.kubectl_with(&["apply", "-f", "-"], &list.to_string()).map(drop)
+        retry(|| kubernetes.kubectl_with(&["apply", "-f", "-"], &list.to_string()).map(drop))
     }
 
     /// Applies an event that starts in the distant future.
@@ -72,7 +79,7 @@ impl Event {
     }
 
     pub(super) fn apply(&self, kubernetes: &Kubernetes) -> Result<()> {
-        kubernetes.kubectl_with(&["apply", "-f", "-"], &self.manifest().to_string()).map(drop)
+        retry(|| kubernetes.kubectl_with(&["apply", "-f", "-"], &self.manifest().to_string()).map(drop))
     }
 
     /// Adds a tenth of the coupons.
@@ -95,7 +102,7 @@ impl Event {
 
     /// Whether the manifest is loaded, and the event is scheduled, open or sold out.
     pub(super) fn is_ready(&self, kubernetes: &Kubernetes) -> Result<bool> {
-        let event = get(kubernetes, &self.name)?;
+        let event = retry(|| get(kubernetes, &self.name))?;
         let is_current = event.pointer("/status/observedGeneration") == event.pointer("/metadata/generation");
         let is_open = condition(&event, "Open").is_some_and(|c| c["status"] == "True");
         let sold_out = event.pointer("/status/soldOutAt").is_some();
@@ -104,6 +111,18 @@ impl Event {
     }
 
     pub(super) fn delete(self, kubernetes: &Kubernetes) -> Result<()> {
-        kubernetes.kubectl(&["delete", "couponevent", &self.name, "--wait=false"]).map(drop)
+        let delete = ["delete", "couponevent", &self.name, "--wait=false", "--ignore-not-found"];
+        retry(|| kubernetes.kubectl(&delete).map(drop))
+    }
+}
+
+/// Repeats an idempotent command: on a busy machine, etcd may take longer than its timeout.
+fn retry<T>(command: impl Fn() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + RETRY_TIMEOUT;
+    loop {
+        match command() {
+            Err(_) if Instant::now() < deadline => thread::sleep(RETRY_PAUSE),
+            result => return result,
+        }
     }
 }
