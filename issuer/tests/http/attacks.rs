@@ -100,7 +100,11 @@ async fn coupon_of_another_user_is_neither_shown_nor_issued() {
         let request = Request::get("/").header(name, "u1");
         let answer = issuer.send(request, "/coupons/summer/users/u1", Body::empty()).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{name}");
+        assert!(answer.headers.contains_key("www-authenticate"), "{name}");
     }
+    // A proxy may have joined the header of the client and its own.
+    let joined = issue("u1, u2", json!({"eventId": "summer"})).await;
+    assert_eq!(joined.status, StatusCode::UNAUTHORIZED, "{}", joined.json);
 }
 
 /// A request that two servers could parse differently (request smuggling) must be rejected.
