@@ -16,7 +16,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// The events of a round.
 #[derive(Debug)]
 pub(super) struct Events {
-    /// The event with the load of the whole round.
+    /// The event whose load lasts for the entire round.
     pub(super) main: Event,
     /// Events that a fault has created, with a load of their own.
     pub(super) created: Vec<Event>,
