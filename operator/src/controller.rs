@@ -85,8 +85,8 @@ struct RedisState {
     lost: BTreeSet<String>,
 }
 
-/// An item for each restart or failover of Redis, after which every event is unverified, and for each loss of events, as
-/// by FLUSHALL.
+/// An item for each restart or failover of Redis, after which every event is unverified, and for each loss of events,
+/// as by FLUSHALL.
 fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEvent>>) -> impl Stream<Item = ()> {
     stream::unfold((context, store, None), async |(context, store, mut known)| {
         loop {
