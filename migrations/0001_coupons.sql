@@ -55,9 +55,9 @@ CREATE TABLE coupon_event (
     record_cutoff timestamptz,
     -- The event is being deleted: nothing is recorded for it any more.
     is_deleted  boolean NOT NULL DEFAULT false,
-    -- When the operator has seen the deletion of the CouponEvent. Until then no event with another uid and the same name
-    -- is registered: a CouponEvent that is missing, for example after a restore of Kubernetes, is not proof that its
-    -- coupons are obsolete.
+    -- When the operator has seen the deletion of the CouponEvent. Until then no event with another uid and the same
+    -- name is registered: a CouponEvent that is missing, for example after a restore of Kubernetes, is not proof that
+    -- its coupons are obsolete.
     deleted_at  timestamptz,
     -- When the operator registered the event. Informational.
     created_at  timestamptz NOT NULL DEFAULT now()

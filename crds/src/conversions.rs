@@ -59,15 +59,16 @@ impl CouponEventSpec {
     }
 }
 
-/// Annotation of an event that continues a stored one, which had another uid or a later generation before Kubernetes was
-/// restored: `UID/GENERATION`, the uid in the stores, and the number that precedes the generations of this object.
+/// Annotation of an event that continues a stored one, which had another uid or a later generation before Kubernetes
+/// was restored: `UID/GENERATION`, the uid in the stores, and the number that precedes the generations of this object.
 pub const CONTINUES: &str = "couponry.dev/continues";
 
-/// Annotation of an event that replaces a stored one of the same name, whose deletion the operator has not seen: its uid.
+/// Annotation of an event that replaces a stored one of the same name, whose deletion the operator has not seen: its
+/// uid.
 pub const REPLACES: &str = "couponry.dev/replaces";
 
-/// The uid and the generation that an object has in the stores: its own, unless it continues a stored event. `None`: the
-/// object is not stored yet, or its annotation is not valid.
+/// The uid and the generation that an object has in the stores: its own, unless it continues a stored event. `None`:
+/// the object is not stored yet, or its annotation is not valid.
 #[must_use]
 pub fn stored_identity(metadata: &ObjectMeta) -> Option<(Uuid, i64)> {
     let generation = metadata.generation.unwrap_or_default();

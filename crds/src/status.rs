@@ -15,8 +15,7 @@ pub struct CouponEventStatus {
     pub observed_generation: Option<i64>,
 
     /// Conditions of the event: Ready, Preloaded, Open, Recorded, Stalled, Balanced, Durable, and Scaled if
-    /// spec.scaling is set. The reason of Open is the event's state, or RedisUnverified or Deleting while issuing is
-    /// blocked.
+    /// spec.scaling is set. The reason of Open is the state of the event, or what blocks issuing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

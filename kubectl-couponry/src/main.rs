@@ -79,7 +79,8 @@ enum Command {
         /// Carry out the repair. Default: only print what has to be repaired.
         #[arg(long)]
         yes: bool,
-        /// Restore Redis from Postgres in any case. This also resolves conflicts: Postgres decides who has a coupon.
+        /// Restore Redis from Postgres in any case. This also resolves conflicts: Postgres decides to which user a
+        /// coupon belongs.
         #[arg(long)]
         restore_redis: bool,
         #[command(flatten)]

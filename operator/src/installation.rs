@@ -24,7 +24,7 @@ pub(crate) enum Foreign {
     #[error(
         "Redis belongs to the installation {redis}, but the database to the installation {postgres}. Set a different \
          --redis-key-prefix for each installation; if the database was lost, restore it from a backup, because a new \
-         one does not know who has a coupon"
+         one has no record of the issued coupons"
     )]
     Redis { redis: Uuid, postgres: Uuid },
 }

@@ -1,8 +1,8 @@
 //! `couponry-operator take-over`: makes this Kubernetes namespace the owner of the stores, and its events the
 //! continuation of the stored ones.
 //!
-//! For a namespace or a cluster that was restored: the namespace and the events have other uids than before, or an older
-//! generation than the stores have seen.
+//! For a namespace or a cluster that was restored: the namespace and the events have other uids than before, or an
+//! older generation than the stores have seen.
 
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ pub(crate) struct TakeOver {
     pub(crate) telemetry: TelemetryArgs,
 }
 
-/// What an event of the namespace is in the stores.
+/// The state in the stores of an event of the namespace.
 #[derive(Debug, PartialEq, Eq)]
 enum Continuation {
     /// The stores have no event of this name, or this very event.

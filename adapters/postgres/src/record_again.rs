@@ -19,7 +19,7 @@ impl Database {
     /// free. Returns the users whose issuances are recorded now, or were before.
     ///
     /// `stored` is the event as the caller has read it before it has read the issuances from Redis. None: a recovery
-    /// has begun since then, or the event was deleted; nothing was recorded. A recovery sets another record cutoff
+    /// has started since then, or the event was deleted; nothing was recorded. A recovery sets another record cutoff
     /// before it changes the holders, so either the state of Redis under this cutoff is recorded, or nothing is.
     pub async fn record_again(
         &self,

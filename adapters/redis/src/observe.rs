@@ -54,7 +54,7 @@ pub struct Observed {
     pub replication_id: String,
     /// Whether this Redis is known to have lost nothing of the event. Otherwise it issues nothing.
     pub is_verified: bool,
-    /// Whether a restore from Postgres was requested ([`RedisStore::request_restore`]). Then this Redis is not verified.
+    /// Whether a restore from Postgres was requested ([`RedisStore::request_restore`]); then it is unverified.
     pub is_restore_requested: bool,
     /// The id of the last recovery that was started, or of the preparation of the event.
     pub recovery_id: String,

@@ -107,7 +107,8 @@ impl RedisStore {
         Ok(begun.map(|begun_at| Recovery { recovery_id, begun_at }).into())
     }
 
-    /// Requests that the operator restores a verified Redis from Postgres. It issues nothing until it is verified again.
+    /// Requests that the operator restores a verified Redis from Postgres. It issues nothing until it is verified
+    /// again.
     pub async fn request_restore(
         &self,
         event: &EventName,

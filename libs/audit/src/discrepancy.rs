@@ -149,8 +149,8 @@ pub enum Repair {
     RecordFromTopic,
     /// Redis is restored from Postgres.
     RestoreRedis,
-    /// Two users have one coupon, or one user has two, the stock differs, or a value cannot be decoded. Nothing is changed
-    /// because of it.
+    /// Two users have one coupon, or one user has two, the stock differs, or a value cannot be decoded. Nothing is
+    /// changed because of it.
     Conflict,
     /// Nothing is lost.
     Unnecessary,
@@ -267,7 +267,7 @@ impl fmt::Display for Discrepancy {
                 issued(f, coupon, "Kafka")?;
                 match postgres {
                     Some(other) if other.coupon == coupon.coupon => write!(f, ", but to {} in Postgres", other.user_id),
-                    Some(other) => write!(f, ", who has coupon {} in Postgres", other.coupon),
+                    Some(other) => write!(f, ", but coupon {} in Postgres", other.coupon),
                     None => f.write_str(", but it is neither recorded in Postgres nor a dead letter"),
                 }
             }

@@ -1,8 +1,8 @@
 //! `couponry-operator purge --older-than AGE`: deletes the rows of events whose resource was deleted long ago.
 //!
 //! # Guarantees
-//! Without `--yes` nothing is deleted. Only events whose deletion the operator has noted are deleted. Those that exist in
-//! the cluster, or whose keys are in Redis, are kept.
+//! Without `--yes` nothing is deleted. Only events whose deletion the operator has noted are deleted. Those that exist
+//! in the cluster, or whose keys are in Redis, are kept.
 
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 

@@ -43,8 +43,8 @@ pub(crate) struct Repair {
     /// Carry out the repair. Default: only print what has to be repaired.
     #[arg(long)]
     yes: bool,
-    /// Restore Redis from Postgres in any case. This also resolves conflicts: Postgres decides who has a coupon, and
-    /// the other users can receive another one.
+    /// Restore Redis from Postgres in any case. This also resolves conflicts: Postgres decides to which user a coupon
+    /// belongs, and the other users can receive another one.
     #[arg(long)]
     restore_redis: bool,
     /// How long to wait for issued coupons that are not recorded in Postgres yet.
@@ -187,12 +187,12 @@ fn print_recorded(StrandedOutcome { resent: _, recorded, conflicting, undecodabl
 
 fn verdict(report: &Report) -> ExitCode {
     let conflicts = report.discrepancies.requiring(Remedy::Conflict);
-    let remaining = losses(report) + conflicts;
+    let left = losses(report) + conflicts;
     if report.unchecked > 0 {
         println!("UNCERTAIN: {} coupons were in flight; repeat the command", group_digits(report.unchecked));
         ExitCode::from(INCONCLUSIVE)
-    } else if remaining > 0 {
-        println!("REMAINING: {} discrepancies, {conflicts} of them conflicts", group_digits(remaining));
+    } else if left > 0 {
+        println!("REMAINING: {} discrepancies, {conflicts} of them conflicts", group_digits(left));
         ExitCode::FAILURE
     } else {
         println!("OK: nothing is left to repair");

@@ -205,7 +205,7 @@ super.users=User:ANONYMOUS
     }
 }
 
-/// Definitions of the functions `kafka-topics.sh` and so on for bash, which are what Kafka's scripts of these names run.
+/// Functions for bash, `kafka-topics.sh` and so on, which run what Kafka's scripts of these names run.
 pub fn shell_functions() -> Result<String> {
     let (java, jars) = (require(java(), "java")?, require(jars(), "Kafka")?);
     let tools = [
