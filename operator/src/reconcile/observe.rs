@@ -152,6 +152,9 @@ async fn find_not_deleted(
     desired: &DesiredState,
     is_conflicting: impl Fn(Uuid) -> bool,
 ) -> Result<Option<NameConflict>, ReconcileError> {
+    if couponry_failpoint::is_on("operator.ignore-installation") {
+        return Ok(None);
+    }
     let others = context.database.events_not_deleted(&desired.name).await?.into_iter();
     let mut conflicts =
         others.filter(|(uid, _)| *uid != desired.uid && Some(*uid) != desired.replaces && is_conflicting(*uid));

@@ -177,3 +177,20 @@ async fn event_that_was_not_deleted_is_not_replaced() -> Result<()> {
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
     world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await
 }
+
+/// Negative control: without the checks, the second operator removes the live event.
+#[tokio::test(flavor = "multi_thread")]
+async fn second_operator_without_checks_replaces_the_event() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    let before = open_event(&world).await?;
+    operator.stop()?;
+    let second = world.in_another_namespace().await?;
+    let program = second.operator_program(ports::free()?).env("FAILPOINTS", "operator.ignore-installation=return");
+    let _second = program.start()?;
+    second.apply("event", &spec("first", "Auto"))?;
+    second.wait("event", "open", |status| is_true(status, "Open")).await?;
+    assert_ne!(observe(&world.stock).await?.uid, before.uid);
+    assert_eq!(second.issue("event", 0..10).await?, 10, "the users receive a second coupon");
+    Ok(())
+}
