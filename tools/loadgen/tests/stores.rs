@@ -194,9 +194,9 @@ async fn check_of_consistent_stores_passes() {
 #[tokio::test]
 async fn check_of_store_with_missing_data_fails() {
     for (name, flaw, expected) in [
-        ("unrecorded", Flaw::NotRecorded, "FAILED  consistency  Redis and Postgres agree on every issuance"),
-        ("unsent", Flaw::NotInKafka, "FAILED  consistency  Kafka and Postgres agree on every issuance"),
-        ("unsettled", Flaw::NotSettled, "FAILED  consistency  Redis has marked every issuance as recorded"),
+        ("unrecorded", Flaw::NotRecorded, "FAILED  consistency      Redis and Postgres agree on every issuance"),
+        ("unsent", Flaw::NotInKafka, "FAILED  consistency      Kafka and Postgres agree on every issuance"),
+        ("unsettled", Flaw::NotSettled, "FAILED  consistency      Redis has marked every issuance as recorded"),
         ("outbox", Flaw::LeftInOutbox, "✗ 1 outbox entries are not in Kafka"),
         ("dead", Flaw::DeadLetter, "✗ dead-lettered record: partition 0 offset 0 (unknown_coupon): {"),
     ] {

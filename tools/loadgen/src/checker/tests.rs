@@ -389,7 +389,7 @@ fn many_violations_are_counted_and_some_displayed() {
     let lost = &report.results[0];
     assert_eq!((lost.violations, lost.examples.len()), (5, 5));
     let text = report.to_string();
-    assert!(text.contains("FAILED  lost         coupons in answers are recorded in Postgres"), "{text}");
+    assert!(text.contains("FAILED  lost             coupons in answers are recorded in Postgres"), "{text}");
     assert!(text.contains("✗ u0 received S-0 PERCENT:10, but it is not recorded"), "{text}");
     assert!(text.contains("… and 1 more"), "{text}");
     assert!(text.contains("checks FAILED."), "{text}");
