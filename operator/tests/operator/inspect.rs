@@ -175,7 +175,7 @@ async fn check_with_failures_reports_causes_and_advice() -> Result<()> {
     world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
     let found: serde_json::Value = serde_json::from_slice(&world.run_command(&["check", "-o", "json"], &[])?.stdout)?;
     let failures: Vec<_> =
-        found.as_array().into_iter().flatten().filter(|finding| finding["level"] == "FAIL").collect();
+        found.as_array().into_iter().flatten().filter(|finding| finding["severity"] == "FAIL").collect();
     assert_eq!(failures.len(), 1, "{found:#}");
     assert_eq!((&failures[0]["about"], &failures[0]["found"]), (&"event event".into(), &"Stalled (DriftFound)".into()));
 
