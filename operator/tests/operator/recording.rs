@@ -89,17 +89,18 @@ async fn recovery_after_rows_lost_before_the_cutoff_ends_and_records_them_again(
     let installation = Installation::start(200, "Redis", None).await?;
     let world = &installation.world;
     let mut received = serve(&installation, 0..100).await?;
-    let restart = async || {
+    // While Redis is away, the operator cannot record the lost rows again before the recovery.
+    let restart_after = async |statement: &str| {
         installation.redis.kill9()?;
+        world.test_database.sql(statement)?;
         installation.redis.restart()?;
         installation.wait_recovered().await
     };
-    restart().await?;
+    restart_after("SELECT").await?;
     let uid = world.uid("event").await?;
     let newest = format!("(SELECT user_id FROM issuance WHERE event_uid = '{uid}' ORDER BY issued_at DESC LIMIT 50)");
     let lose = format!("DELETE FROM issuance WHERE event_uid = '{uid}' AND user_id IN {newest}");
-    world.test_database.sql(&lose)?;
-    println!("recovered after {:?}", restart().await?);
+    println!("recovered after {:?}", restart_after(&lose).await?);
     installation.repeat_requests(&mut received).await?;
     installation.check(&received, 200).await?;
 
@@ -108,8 +109,7 @@ async fn recovery_after_rows_lost_before_the_cutoff_ends_and_records_them_again(
          INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
          SELECT event_uid, 'ghost', code, type, value, issued_at FROM lost"
     );
-    world.test_database.sql(&format!("{lose}; {ghost}"))?;
-    println!("recovered after {:?}", restart().await?);
+    println!("recovered after {:?}", restart_after(&format!("{lose}; {ghost}")).await?);
     let conflicting = received.remove(&7).context("user-7")?;
     installation.repeat_requests(&mut received).await?;
     installation.check(&received, 200).await?;
