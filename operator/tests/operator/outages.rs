@@ -28,7 +28,7 @@ async fn operator_without_servers_reports_them_and_waits() -> Result<()> {
     wait_until("the readiness check reports the three servers", async || {
         let Some((status, body)) = http::get(port, "/readyz") else { return Ok(false) };
         let missing: Vec<_> = body.lines().filter_map(|line| line.split_once(':')).map(|(server, _)| server).collect();
-        Ok(status == 503 && missing == ["kafka", "postgres", "redis"])
+        Ok(status == 503 && missing == ["installation", "kafka", "postgres", "redis"])
     })
     .await?;
     assert_eq!(http::get(port, "/livez").context("no response")?.0, 200);
@@ -38,7 +38,8 @@ async fn operator_without_servers_reports_them_and_waits() -> Result<()> {
     postgres.restart()?;
     wait_until("the readiness check reports only Kafka", async || {
         let Some((status, body)) = http::get(port, "/readyz") else { return Ok(false) };
-        Ok(status == 503 && body.lines().all(|line| line.starts_with("kafka: ")))
+        let waits = |line: &str| line.starts_with("kafka: ") || line.starts_with("installation: ");
+        Ok(status == 503 && body.lines().all(waits))
     })
     .await?;
     kafka.restart()?;
