@@ -48,15 +48,23 @@ pub(crate) async fn owner(client: &Client, namespace: &str) -> Result<Owner, Box
     Ok(Owner { namespace: namespace.to_owned(), uid })
 }
 
-/// Claims the stores for `owner`, and returns the id of their installation. Claims a Redis that has lost its data
-/// again.
+/// Claims the stores for `owner`, and returns the id of their installation.
 pub(crate) async fn claim(database: &Database, stock: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
-    let installation = database.claim_installation(owner).await?;
+    require_own(&database.claim_installation(owner).await?, stock, owner).await
+}
+
+/// Fails if claimed stores belong to another installation by now.
+pub(crate) async fn check(database: &Database, stock: &RedisStore, owner: &Owner) -> Result<(), ClaimError> {
+    require_own(&database.installation().await?, stock, owner).await.map(drop)
+}
+
+/// Also claims a Redis without an id: it is new, or has lost its data.
+async fn require_own(installation: &Installation, stock: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
     if couponry_failpoint::is_on("operator.ignore-installation") {
         return Ok(installation.id);
     }
-    require_owner(&installation, owner)?;
-    require_redis(&installation, stock.claim_installation(installation.id).await?)?;
+    require_owner(installation, owner)?;
+    require_redis(installation, stock.claim_installation(installation.id).await?)?;
     Ok(installation.id)
 }
 

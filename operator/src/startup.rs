@@ -138,7 +138,7 @@ pub(crate) async fn watch_stores(
         }
         health.set(POSTGRES, database.ping().await);
         health.set(REDIS, stock.ping().await);
-        if let Err(ClaimError::Foreign(foreign)) = installation::claim(&database, &stock, &owner).await {
+        if let Err(ClaimError::Foreign(foreign)) = installation::check(&database, &stock, &owner).await {
             health.set(INSTALLATION, Err(foreign.to_string()));
             shutdown.cancel();
             return Err(foreign);

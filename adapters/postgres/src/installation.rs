@@ -45,13 +45,21 @@ impl Database {
     }
 
     /// Makes `owner` the owner if there is none yet, and returns the installation. The caller compares the owner.
+    ///
+    /// An owner of the same name is replaced, too, if all events were deleted: its namespace was deleted and created
+    /// again, and no coupon can be affected.
     pub async fn claim_installation(&self, owner: &Owner) -> Result<Installation, DatabaseError> {
         self.with_connection(OPERATION, async |connection| {
-            sqlx::query("UPDATE installation SET namespace = $1, namespace_uid = $2 WHERE namespace_uid IS NULL")
-                .bind(&owner.namespace)
-                .bind(&owner.uid)
-                .execute(&mut *connection)
-                .await?;
+            sqlx::query(
+                "UPDATE installation SET namespace = $1, namespace_uid = $2
+                 WHERE namespace_uid IS NULL
+                    OR namespace = $1 AND namespace_uid <> $2
+                       AND NOT EXISTS (SELECT FROM coupon_event WHERE deleted_at IS NULL AND NOT is_deleted)",
+            )
+            .bind(&owner.namespace)
+            .bind(&owner.uid)
+            .execute(&mut *connection)
+            .await?;
             read(connection).await
         })
         .await

@@ -178,6 +178,25 @@ async fn event_that_was_not_deleted_is_not_replaced() -> Result<()> {
     world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await
 }
 
+/// The namespace was deleted and created again, so that it has another uid.
+#[tokio::test(flavor = "multi_thread")]
+async fn namespace_that_was_created_again_claims_stores_without_events() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    open_event(&world).await?;
+    operator.stop()?;
+    world.test_database.sql("UPDATE installation SET namespace_uid = 'an earlier uid'")?;
+    let monitor = ports::free()?;
+    let _operator = world.operator_program(monitor).start()?;
+    wait_refused(monitor, "couponry-operator take-over").await?;
+
+    world.test_database.sql("UPDATE coupon_event SET deleted_at = now()")?;
+    wait_operator_ready(monitor).await?;
+    let owner = world.database.installation().await?.owner.context("no owner")?;
+    assert_ne!(owner.uid, "an earlier uid");
+    Ok(())
+}
+
 /// Negative control: without the checks, the second operator removes the live event.
 #[tokio::test(flavor = "multi_thread")]
 async fn second_operator_without_checks_replaces_the_event() -> Result<()> {
