@@ -17,6 +17,7 @@ use couponry_postgres::{Database, NewEvent};
 use couponry_redis::{GateSettings, IssuedEntry, RedisStore};
 use couponry_testbed::{Database as TestDatabase, http, ports, program::Running, shared, unique_name};
 use futures::{TryStreamExt as _, future::try_join_all};
+use tokio::sync::OnceCell;
 
 pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
 
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) coupons: Vec<Coupon>,
     /// The database on the shared server, if it is used.
     pub(crate) test_database: Option<TestDatabase>,
+    installation: OnceCell<Uuid>,
 }
 
 impl World {
@@ -66,7 +68,13 @@ impl World {
             uid: Uuid::new_v4(),
             coupons: Vec::new(),
             test_database: None,
+            installation: OnceCell::new(),
         }
+    }
+
+    /// The id of the installation. It is read once, so that it is known during an outage of Postgres.
+    async fn installation(&self) -> Uuid {
+        *self.installation.get_or_init(async || self.database.installation().await.unwrap().id).await
     }
 
     pub(crate) async fn create_topics(&self) {
@@ -136,7 +144,7 @@ impl World {
     /// Publishes records and waits for the confirmations.
     pub(crate) async fn publish(&self, records: &[IssuedRecord]) {
         let producer = Producer::new(&self.kafka).unwrap();
-        let installation = self.database.installation().await.unwrap().id;
+        let installation = self.installation().await;
         try_join_all(producer.send_batch(records, Some(installation)).unwrap()).await.unwrap();
     }
 
@@ -171,7 +179,7 @@ impl World {
     }
 
     pub(crate) async fn lag(&self) -> Lag {
-        let installation = self.database.installation().await.unwrap().id;
+        let installation = self.installation().await;
         Lag::new(&self.kafka, &consumer_group(&self.group, installation)).unwrap()
     }
 
