@@ -1,8 +1,7 @@
 //! The installation that the database belongs to.
 //!
 //! Its id is made with the schema and stays with the data, in backups as well. The owner is the Kubernetes namespace
-//! whose operator may change the data: [`Database::claim_installation`] accepts no other one, and only
-//! [`Database::take_over_installation`] replaces it.
+//! whose operator may change the data. While events exist, only [`Database::take_over_installation`] replaces it.
 
 use couponry_domain::Uuid;
 use sqlx::{PgConnection, Row as _};

@@ -12,8 +12,7 @@ use couponry_domain::{IssuedCoupon, IssuedRecord, Uuid};
 /// The number of records in each bucket (a set that is dropped as one): a few megabytes at most.
 const BUCKET_SIZE: usize = 100_000;
 
-/// A bounded set of the latest confirmed records. A record that is no longer in it is sent once more, which is
-/// harmless.
+/// A bounded set of the latest confirmed records. The relay sends an evicted record once more, which is harmless.
 #[derive(Default)]
 pub(super) struct ConfirmedRecords {
     hasher: RandomState,

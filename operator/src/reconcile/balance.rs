@@ -6,7 +6,7 @@
 //! ([ADR 0010](../../../docs/adr/0010-inventory-balance.md)):
 //!
 //! - What is loaded is available, issued or voided. Redis returns these counts atomically.
-//! - No coupon exists twice. If two users received the same one: until the issuance of the second user is cancelled.
+//! - No coupon exists twice, except that two users may have the same one until the second issuance is cancelled.
 //! - What is loaded in Redis is generated in Postgres, which is read later.
 //! - What is recorded in Postgres is issued in Redis, which is read later.
 //! - Entries that are marked `COMPLETED` in Redis are recorded in Postgres, which is read later.
