@@ -75,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
 
     let kafka = config.kafka;
     let database = Database::open(&config.postgres)?;
-    let stock = RedisStore::open(&config.redis)?;
+    let redis_store = RedisStore::open(&config.redis)?;
     let dead_letters = DeadLetters::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
     let metrics = Metrics::register(&mut registry);
@@ -86,7 +86,7 @@ async fn main() -> anyhow::Result<()> {
     let watcher = Watcher {
         dead_letters: dead_letters.clone(),
         database: database.clone(),
-        stock: stock.clone(),
+        redis_store: redis_store.clone(),
         metrics: metrics.clone(),
         health: health.clone(),
         shutdown: shutdown.clone(),
@@ -102,7 +102,7 @@ async fn main() -> anyhow::Result<()> {
         let pipeline = Pipeline {
             dead_letters,
             database,
-            stock,
+            redis_store,
             installation,
             metrics,
             health,

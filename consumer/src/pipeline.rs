@@ -65,7 +65,7 @@ const MAX_LOGGED_DETAIL: usize = 200;
 pub(crate) struct Pipeline {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) database: Database,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     /// Records of other installations are skipped.
     pub(crate) installation: Uuid,
     pub(crate) metrics: Metrics,
@@ -248,7 +248,8 @@ impl Pipeline {
         self.metrics.already_recorded.inc_by(already_recorded);
         self.send_to_dlq(messages, dead_letters).await?;
         for ((event, uid), settlements) in settlements {
-            let settled = self.retry_step("settling in Redis", || self.stock.settle(&event, uid, &settlements)).await?;
+            let settled =
+                self.retry_step("settling in Redis", || self.redis_store.settle(&event, uid, &settlements)).await?;
             if let FencedWrite::Applied(settled) = settled {
                 self.metrics.coupons_requeued.inc_by(settled.requeued);
             }

@@ -27,7 +27,7 @@ const POSTGRES_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Watcher {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) database: Database,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) shutdown: CancellationToken,
@@ -83,14 +83,14 @@ impl Watcher {
     }
 
     async fn check_redis(&self) -> Result<(), String> {
-        self.report(REDIS, self.stock.ping().await)
+        self.report(REDIS, self.redis_store.ping().await)
     }
 
     /// A Redis without an id was emptied: the operator claims it again.
     async fn check_installation(&self) -> Result<Uuid, String> {
         let compared = async {
             let postgres = self.database.installation().await.map_err(error_chain)?.id;
-            match self.stock.installation().await.map_err(error_chain)? {
+            match self.redis_store.installation().await.map_err(error_chain)? {
                 Some(redis) if redis != postgres => Err(format!(
                     "Redis belongs to the installation {redis}, but the database to the installation {postgres}: set a \
                      different --redis-key-prefix for each installation"

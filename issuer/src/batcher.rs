@@ -68,7 +68,7 @@ type Queues = Mutex<HashMap<EventName, mpsc::Sender<Request>>>;
 
 #[derive(Clone)]
 struct Batcher {
-    stock: RedisStore,
+    redis_store: RedisStore,
     relay: Relay,
     metrics: Metrics,
     recent_events: Arc<RecentEvents>,
@@ -77,7 +77,7 @@ struct Batcher {
 
 impl Batchers {
     pub(crate) fn new(
-        stock: RedisStore,
+        redis_store: RedisStore,
         relay: Relay,
         metrics: Metrics,
         recent_events: Arc<RecentEvents>,
@@ -85,7 +85,7 @@ impl Batchers {
         max_queued_requests: u32,
     ) -> Self {
         let max_queued_requests = usize::try_from(max_queued_requests).unwrap_or(usize::MAX);
-        let batcher = Batcher { stock, relay, metrics, recent_events, max_batch };
+        let batcher = Batcher { redis_store, relay, metrics, recent_events, max_batch };
         Self { batcher, queues: Arc::default(), max_queued_requests }
     }
 
@@ -169,7 +169,7 @@ impl Batcher {
     ) -> Option<bool> {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         self.metrics.batch_users.observe(users.len() as f64);
-        match self.stock.issue(event, users).await {
+        match self.redis_store.issue(event, users).await {
             Ok(Some(reply)) => {
                 couponry_failpoint::crash("issuer.after-lua");
                 self.recent_events.note(event);
@@ -272,11 +272,11 @@ mod tests {
 
     #[tokio::test]
     async fn queue_of_unknown_event_is_removed_after_the_answer() {
-        let stock = RedisStore::connect("redis://127.0.0.1:1", "").unwrap();
+        let redis_store = RedisStore::connect("redis://127.0.0.1:1", "").unwrap();
         let unreachable = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
         let metrics = Metrics::register(&mut Registry::default());
-        let relay = Relay::start(stock.clone(), Producer::new(&unreachable).unwrap(), metrics.clone());
-        let batchers = Batchers::new(stock, relay, metrics, Arc::default(), 4, 100);
+        let relay = Relay::start(redis_store.clone(), Producer::new(&unreachable).unwrap(), metrics.clone());
+        let batchers = Batchers::new(redis_store, relay, metrics, Arc::default(), 4, 100);
         let requests = (0..60).map(async |i| {
             let event = format!("event-{}", i % 20).parse().unwrap();
             // Some arrive during the batch before them, some while their queue ends.

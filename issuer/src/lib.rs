@@ -151,14 +151,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _telemetry = config.telemetry.init("couponry-issuer")?;
     let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
 
-    let stock = RedisStore::open(&config.redis)?;
+    let redis_store = RedisStore::open(&config.redis)?;
     let producer = Producer::new(&config.kafka)?;
     let mut registry = Registry::with_prefix("couponry_issuer");
     let metrics = Metrics::register(&mut registry);
-    let relay = Relay::start(stock.clone(), producer.clone(), metrics.clone());
+    let relay = Relay::start(redis_store.clone(), producer.clone(), metrics.clone());
     let recent_events = Arc::<RecentEvents>::default();
     let batchers = Batchers::new(
-        stock.clone(),
+        redis_store.clone(),
         relay.clone(),
         metrics.clone(),
         recent_events.clone(),
@@ -177,7 +177,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let app = Arc::new(App {
         batchers,
         relay: relay.clone(),
-        stock: stock.clone(),
+        redis_store: redis_store.clone(),
         recent_events: recent_events.clone(),
         authenticator: Authenticator::start(config.identity, metrics.clone(), &health, stop_accepting.clone())?,
         limits,
@@ -204,7 +204,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let endpoint = tokio::spawn(server.run(listener, routes::router(app)));
     let probe = tokio::spawn(watch_servers(
-        stock.clone(),
+        redis_store.clone(),
         producer.clone(),
         health.clone(),
         metrics.clone(),
@@ -212,7 +212,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ));
     let sweeper = Sweeper {
         id: Uuid::new_v4(),
-        stock,
+        redis_store,
         relay: relay.clone(),
         recent_events,
         takeover_after: Duration::from_secs(config.outbox_takeover_seconds.into()),
@@ -257,7 +257,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// may be unavailable, also at startup, because the outbox bridges its outages. An issuer that Kafka rejects is not
 /// ready until it was accepted once, so that a rollout with wrong settings stops.
 async fn watch_servers(
-    stock: RedisStore,
+    redis_store: RedisStore,
     producer: Producer,
     health: Health,
     metrics: Metrics,
@@ -286,7 +286,7 @@ async fn watch_servers(
     let redis = async {
         let mut was_reached = false;
         while !shutdown.is_cancelled() {
-            let result = stock.ping().await;
+            let result = redis_store.ping().await;
             metrics.set_dependency(REDIS, result.is_ok());
             was_reached |= result.is_ok();
             match result {

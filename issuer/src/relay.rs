@@ -72,12 +72,12 @@ impl InFlight {
 
 impl Relay {
     /// Starts the task that deletes confirmed entries.
-    pub(crate) fn start(stock: RedisStore, producer: Producer, metrics: Metrics) -> Self {
+    pub(crate) fn start(redis_store: RedisStore, producer: Producer, metrics: Metrics) -> Self {
         let (count, in_flight_count) = watch::channel(0);
         let in_flight =
             Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.outbox_in_flight.clone() });
         let (confirmed, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(delete_confirmed(stock, receiver, in_flight.clone()));
+        tokio::spawn(delete_confirmed(redis_store, receiver, in_flight.clone()));
         Self { producer, in_flight, confirmed, in_flight_count, confirmed_records: Arc::default(), metrics }
     }
 
@@ -199,7 +199,11 @@ async fn await_all(deliveries: Vec<Delivery>) -> Result<(), KafkaError> {
     Ok(())
 }
 
-async fn delete_confirmed(stock: RedisStore, mut receiver: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<InFlight>) {
+async fn delete_confirmed(
+    redis_store: RedisStore,
+    mut receiver: mpsc::UnboundedReceiver<Entry>,
+    in_flight: Arc<InFlight>,
+) {
     let (mut confirmed, mut undeleted) = (Vec::new(), Vec::new());
     let mut retry_at = Instant::now();
     loop {
@@ -217,7 +221,7 @@ async fn delete_confirmed(stock: RedisStore, mut receiver: mpsc::UnboundedReceiv
         let mut failed = HashSet::new();
         for (event, ids) in by_event {
             couponry_failpoint::crash("issuer.before-outbox-deletion");
-            if let Err(error) = stock.delete_confirmed(event, &ids).await {
+            if let Err(error) = redis_store.delete_confirmed(event, &ids).await {
                 let error = error_chain(error);
                 tracing::warn!(error, %event, count = ids.len(), "cannot delete confirmed outbox entries, retrying");
                 failed.insert(event.clone());

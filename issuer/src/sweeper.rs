@@ -41,7 +41,7 @@ const WALK_ROUNDS: usize = 300;
 pub(crate) struct Sweeper {
     /// Identifies this issuer as the lease holder.
     pub(crate) id: Uuid,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) relay: Relay,
     pub(crate) recent_events: Arc<RecentEvents>,
     pub(crate) takeover_after: Duration,
@@ -97,7 +97,7 @@ impl Sweeper {
     /// Lists all events, and marks those of the next ones whose outbox is not empty as active.
     async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
         if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
-            let listed: HashSet<EventName> = self.stock.events().await?.into_iter().collect();
+            let listed: HashSet<EventName> = self.redis_store.events().await?.into_iter().collect();
             self.recent_events.set_has_events(!listed.is_empty());
             for event in &listed {
                 self.recent_events.note(event);
@@ -106,13 +106,13 @@ impl Sweeper {
             walk.events = self.recent_events.names();
             walk.events.sort();
             for event in walk.events.iter().filter(|event| !listed.contains(event)) {
-                if self.stock.exists(event).await? && self.stock.ensure_listed(event).await? {
+                if self.redis_store.exists(event).await? && self.redis_store.ensure_listed(event).await? {
                     tracing::warn!(%event, "the event was missing in the set of events, added it again");
                 }
             }
             walk.listed_at = Some(Instant::now());
         }
-        if !self.stock.acquire_sweep_all_lease(self.id, LEASE).await? {
+        if !self.redis_store.acquire_sweep_all_lease(self.id, LEASE).await? {
             walk.is_lease_holder = false;
             return Ok(());
         }
@@ -120,9 +120,9 @@ impl Sweeper {
             if shutdown.is_cancelled() {
                 break;
             }
-            match self.stock.outbox_len(&event).await {
+            match self.redis_store.outbox_len(&event).await {
                 Ok(0) => {}
-                Ok(_) => self.stock.mark_active(&event).await?,
+                Ok(_) => self.redis_store.mark_active(&event).await?,
                 Err(error) => tracing::warn!(error = error_chain(error), %event, "cannot read an outbox"),
             }
         }
@@ -130,7 +130,7 @@ impl Sweeper {
     }
 
     async fn sweep_active(&self, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
-        for event in self.stock.active_events().await? {
+        for event in self.redis_store.active_events().await? {
             self.recent_events.note(&event);
             if let Err(error) = self.sweep(&event, shutdown).await {
                 tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
@@ -141,12 +141,13 @@ impl Sweeper {
 
     async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
         let mut last = None;
-        while !shutdown.is_cancelled() && self.stock.acquire_sweeper_lease(event, self.id, LEASE).await? {
-            let page = self.stock.list_unconfirmed(event, self.takeover_after, last.as_deref(), PAGE_SIZE).await?;
+        while !shutdown.is_cancelled() && self.redis_store.acquire_sweeper_lease(event, self.id, LEASE).await? {
+            let page =
+                self.redis_store.list_unconfirmed(event, self.takeover_after, last.as_deref(), PAGE_SIZE).await?;
             if page.last.is_none() {
                 break;
             }
-            self.stock.mark_active(event).await?;
+            self.redis_store.mark_active(event).await?;
             last = page.last;
             if !page.undecodable.is_empty() {
                 let entries = page.undecodable;

@@ -27,7 +27,7 @@ pub(crate) struct Context {
     /// The events of the operator's namespace.
     pub(crate) events: Api<CouponEvent>,
     pub(crate) database: Database,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) kafka: KafkaSettings,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,

@@ -92,7 +92,9 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
         loop {
             tokio::time::sleep(REDIS_INTERVAL).await;
             // An outage is noticed by the reconciliations, and changes nothing about finished events.
-            let (Ok(masters), Ok(listed)) = (context.stock.durability().await, context.stock.events().await) else {
+            let (Ok(masters), Ok(listed)) =
+                (context.redis_store.durability().await, context.redis_store.events().await)
+            else {
                 continue;
             };
             let mut replication_ids: Vec<String> = masters.into_iter().map(|master| master.replication_id).collect();

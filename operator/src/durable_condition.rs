@@ -30,14 +30,14 @@ pub(crate) struct DurabilityReport {
 
 impl DurabilityWatch {
     /// The report, at most [`CACHE_TTL`] old while Redis is available.
-    pub(crate) async fn current(&self, stock: &RedisStore) -> DurabilityReport {
+    pub(crate) async fn current(&self, redis_store: &RedisStore) -> DurabilityReport {
         let mut cached = self.0.lock().await;
         if let Some((since, report)) = &*cached
             && since.elapsed() < CACHE_TTL
         {
             return report.clone();
         }
-        let report = match (stock.durability().await, &*cached) {
+        let report = match (redis_store.durability().await, &*cached) {
             (Ok(found), _) => assess(&found),
             // The outage is reported by the Stalled condition, and the settings are most likely unchanged.
             (Err(_), Some((_, report))) => report.clone(),

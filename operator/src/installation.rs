@@ -49,22 +49,22 @@ pub(crate) async fn owner(client: &Client, namespace: &str) -> Result<Owner, Box
 }
 
 /// Claims the stores for `owner`, and returns the id of their installation.
-pub(crate) async fn claim(database: &Database, stock: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
-    require_own(&database.claim_installation(owner).await?, stock, owner).await
+pub(crate) async fn claim(database: &Database, redis_store: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
+    require_own(&database.claim_installation(owner).await?, redis_store, owner).await
 }
 
 /// Fails if claimed stores belong to another installation by now.
-pub(crate) async fn check(database: &Database, stock: &RedisStore, owner: &Owner) -> Result<(), ClaimError> {
-    require_own(&database.installation().await?, stock, owner).await.map(drop)
+pub(crate) async fn check(database: &Database, redis_store: &RedisStore, owner: &Owner) -> Result<(), ClaimError> {
+    require_own(&database.installation().await?, redis_store, owner).await.map(drop)
 }
 
 /// Also claims a Redis without an id: it is new, or has lost its data.
-async fn require_own(installation: &Installation, stock: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
+async fn require_own(installation: &Installation, redis_store: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
     if couponry_failpoint::is_on("operator.ignore-installation") {
         return Ok(installation.id);
     }
     require_owner(installation, owner)?;
-    require_redis(installation, stock.claim_installation(installation.id).await?)?;
+    require_redis(installation, redis_store.claim_installation(installation.id).await?)?;
     Ok(installation.id)
 }
 

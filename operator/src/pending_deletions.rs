@@ -33,14 +33,14 @@ pub(crate) async fn run(context: &Context) {
 
 async fn pending(context: &Context) -> Result<BTreeSet<Uuid>, ReconcileError> {
     let mut pending: BTreeSet<Uuid> = context.database.deleted_events().await?.into_iter().collect();
-    pending.extend(context.stock.pending_deletions().await?);
+    pending.extend(context.redis_store.pending_deletions().await?);
     Ok(pending)
 }
 
 async fn delete(context: &Context, uid: Uuid) {
     let deleted: Result<(), ReconcileError> = async {
         context.database.delete_event(uid).await?;
-        Ok(context.stock.remove_pending_deletion(uid).await?)
+        Ok(context.redis_store.remove_pending_deletion(uid).await?)
     }
     .await;
     match deleted {

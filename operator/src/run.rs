@@ -99,7 +99,7 @@ impl Run {
         let _telemetry = self.telemetry.init(SERVICE)?;
         let shutdown = couponry_runtime::shutdown().context("cannot install the signal handlers")?;
         let database = Database::open(&self.postgres)?;
-        let stock = RedisStore::open(&self.redis)?;
+        let redis_store = RedisStore::open(&self.redis)?;
         let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
         let events = Api::namespaced(client.clone(), &namespace);
 
@@ -119,19 +119,19 @@ impl Run {
         let topics = self.topics.settings();
         let kafka = (&self.kafka, &topics);
         if let Some(mismatches) =
-            startup::wait_for_backends(&database, &stock, kafka, &events, &health, &shutdown).await
+            startup::wait_for_backends(&database, &redis_store, kafka, &events, &health, &shutdown).await
             && let Some((installation, owner)) =
-                startup::wait_for_installation(&database, &stock, (&client, &namespace), &health, &shutdown).await
+                startup::wait_for_installation(&database, &redis_store, (&client, &namespace), &health, &shutdown).await
         {
-            let stock = stock.of_installation(installation);
+            let redis_store = redis_store.of_installation(installation);
             let lag = Lag::new(&self.kafka, &couponry_kafka::consumer_group(&self.kafka_group, installation))?;
-            let watch = startup::watch_stores(database.clone(), stock.clone(), owner, health, shutdown.clone());
+            let watch = startup::watch_stores(database.clone(), redis_store.clone(), owner, health, shutdown.clone());
             let watch = tokio::spawn(watch);
             tokio::spawn(startup::keep_topics(self.kafka.clone(), topics.clone(), shutdown.clone()));
             let context = Arc::new(Context {
                 events,
                 database,
-                stock,
+                redis_store,
                 kafka: self.kafka.clone(),
                 recorder: Recorder::new(client.clone(), FIELD_MANAGER.into()),
                 metrics,

@@ -23,8 +23,8 @@ pub(crate) async fn require_postgres(database: &Database) -> Result<(), Box<dyn 
 }
 
 /// Fails if Redis is not suitable, or does not respond.
-pub(crate) async fn require_redis(stock: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let versions = stock.server_versions().await?;
+pub(crate) async fn require_redis(redis_store: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let versions = redis_store.server_versions().await?;
     Ok(redis_problem(&versions).map_or(Ok(()), Err)?)
 }
 

@@ -46,7 +46,7 @@ pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -
 /// if the shutdown came first.
 pub(crate) async fn wait_for_backends(
     database: &Database,
-    stock: &RedisStore,
+    redis_store: &RedisStore,
     kafka: (&KafkaSettings, &TopicSettings),
     events: &Api<CouponEvent>,
     health: &Health,
@@ -55,7 +55,11 @@ pub(crate) async fn wait_for_backends(
     let (settings, topics) = kafka;
     let (postgres, redis, kafka, kubernetes) = tokio::join!(
         retry_until_ok(MIGRATE, shutdown, async || set_health(health, POSTGRES, prepare_postgres(database).await)),
-        retry_until_ok("connect to Redis", shutdown, async || set_health(health, REDIS, prepare_redis(stock).await)),
+        retry_until_ok("connect to Redis", shutdown, async || set_health(
+            health,
+            REDIS,
+            prepare_redis(redis_store).await
+        )),
         retry_until_ok("create the Kafka topics", shutdown, async || {
             set_health(health, KAFKA, couponry_kafka::topics::ensure(settings, topics).await)
         }),
@@ -70,7 +74,7 @@ pub(crate) async fn wait_for_backends(
 /// shutdown came first.
 pub(crate) async fn wait_for_installation(
     database: &Database,
-    stock: &RedisStore,
+    redis_store: &RedisStore,
     (client, namespace): (&Client, &str),
     health: &Health,
     shutdown: &CancellationToken,
@@ -78,7 +82,7 @@ pub(crate) async fn wait_for_installation(
     let claimed = retry_until_ok("claim the installation", shutdown, async || {
         let claim = async {
             let owner = installation::owner(client, namespace).await?;
-            let id = installation::claim(database, stock, &owner).await?;
+            let id = installation::claim(database, redis_store, &owner).await?;
             Ok::<_, Box<dyn Error + Send + Sync>>((id, owner))
         };
         set_health(health, INSTALLATION, claim.await)
@@ -91,10 +95,10 @@ async fn prepare_postgres(database: &Database) -> Result<(), Box<dyn Error + Sen
     Ok(database.migrate().await?)
 }
 
-async fn prepare_redis(stock: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn prepare_redis(redis_store: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
     // Its errors contain advice about the address and the user.
-    stock.ping().await?;
-    server_requirements::require_redis(stock).await
+    redis_store.ping().await?;
+    server_requirements::require_redis(redis_store).await
 }
 
 /// Reports the result in the readiness probe, and returns it.
@@ -126,7 +130,7 @@ async fn check_kubernetes(events: &Api<CouponEvent>) -> anyhow::Result<()> {
 /// or Redis was replaced, it initiates the shutdown and returns the reason.
 pub(crate) async fn watch_stores(
     database: Database,
-    stock: RedisStore,
+    redis_store: RedisStore,
     owner: Owner,
     health: Health,
     shutdown: CancellationToken,
@@ -137,8 +141,8 @@ pub(crate) async fn watch_stores(
             () = shutdown.cancelled() => break,
         }
         health.set(POSTGRES, database.ping().await);
-        health.set(REDIS, stock.ping().await);
-        if let Err(ClaimError::Foreign(foreign)) = installation::check(&database, &stock, &owner).await {
+        health.set(REDIS, redis_store.ping().await);
+        if let Err(ClaimError::Foreign(foreign)) = installation::check(&database, &redis_store, &owner).await {
             health.set(INSTALLATION, Err(foreign.to_string()));
             shutdown.cancel();
             return Err(foreign);

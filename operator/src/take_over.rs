@@ -55,11 +55,11 @@ enum Continuation {
 impl TakeOver {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let database = Database::open(&self.postgres)?;
-        let stock = RedisStore::open(&self.redis)?;
+        let redis_store = RedisStore::open(&self.redis)?;
         let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
         let own = installation::owner(&client, &namespace).await.map_err(anyhow::Error::from_boxed)?;
         let installation = database.installation().await?;
-        if let Some(id) = stock.installation().await? {
+        if let Some(id) = redis_store.installation().await? {
             installation::require_redis(&installation, id)?;
         }
         let is_owner = self.take_installation(&database, &installation, &own).await?;

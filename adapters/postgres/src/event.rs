@@ -46,7 +46,7 @@ pub struct StoredEvent {
     pub stock_epoch: u32,
     /// The number of coupons of each discount, in the order of the manifest. Empty before the first coupons are
     /// generated.
-    pub stock: Vec<(Discount, u64)>,
+    pub discount_counts: Vec<(Discount, u64)>,
     /// From when on coupons may be issued (milliseconds since the Unix epoch, by the clock of Redis).
     pub opened_at: Option<i64>,
     /// Whether coupons may have been issued. Otherwise the event waits for its start, and the opening can be withdrawn.
@@ -62,7 +62,7 @@ impl StoredEvent {
     /// The number of generated coupons.
     #[must_use]
     pub fn generated(&self) -> u64 {
-        self.stock.iter().map(|(_, count)| count).sum()
+        self.discount_counts.iter().map(|(_, count)| count).sum()
     }
 }
 
@@ -99,7 +99,7 @@ impl Database {
         .map_err(at())?;
         let mut stored = lock(&mut tx, event.uid, Operation::Register).await?;
         if event.generation >= stored.generation {
-            if stored.stock.is_empty() {
+            if stored.discount_counts.is_empty() {
                 stored.format = event.format.clone();
             }
             stored.policy_name.clone_from(&event.policy_name);
@@ -210,15 +210,15 @@ async fn read(
     .await
     .map_err(at())?;
     let Some(event) = event else { return Ok(None) };
-    let stock = sqlx::query("SELECT type, value, count FROM discount_policy WHERE event_uid = $1 ORDER BY position")
+    let policies = sqlx::query("SELECT type, value, count FROM discount_policy WHERE event_uid = $1 ORDER BY position")
         .bind(uid)
         .fetch_all(&mut *connection)
         .await
         .map_err(at())?;
-    stored_event(&event, &stock).map(Some).map_err(|invalid| invalid.in_operation(operation))
+    stored_event(&event, &policies).map(Some).map_err(|invalid| invalid.in_operation(operation))
 }
 
-fn stored_event(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, InvalidRow> {
+fn stored_event(event: &PgRow, policies: &[PgRow]) -> Result<StoredEvent, InvalidRow> {
     let seed: Vec<u8> = event.try_get("seed")?;
     let seed: [u8; 32] = seed.try_into().map_err(|_| InvalidRow::new("the seed does not have 32 bytes"))?;
     let length: i16 = event.try_get("code_length")?;
@@ -231,7 +231,7 @@ fn stored_event(event: &PgRow, stock: &[PgRow]) -> Result<StoredEvent, InvalidRo
         format: CodeFormat { prefix, length: u8::try_from(length).map_err(InvalidRow::new)? },
         generation: event.try_get("generation")?,
         stock_epoch: u32::try_from(event.try_get::<i32, _>("stock_epoch")?).map_err(InvalidRow::new)?,
-        stock: stock
+        discount_counts: policies
             .iter()
             .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))
             .collect::<Result<_, InvalidRow>>()?,

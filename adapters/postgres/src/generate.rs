@@ -49,7 +49,7 @@ impl Database {
             return Err(DatabaseError::StockChanged { expected: batch.first_ordinal, found });
         }
         if !batch.is_empty() {
-            let is_first = event.stock.is_empty();
+            let is_first = event.discount_counts.is_empty();
             if is_first {
                 StockTable(uid).create(&mut tx).await.map_err(at())?;
             }
@@ -148,7 +148,7 @@ async fn add_to_counts(
     event: &StoredEvent,
     batch: &CouponBatch,
 ) -> Result<(), sqlx::Error> {
-    let mut next = i32::try_from(event.stock.len()).unwrap_or(i32::MAX);
+    let mut next = i32::try_from(event.discount_counts.len()).unwrap_or(i32::MAX);
     for (discount, count) in &batch.counts {
         sqlx::query(
             "INSERT INTO discount_policy (event_uid, position, type, value, count) VALUES ($1, $2, $3, $4, $5)
@@ -161,7 +161,7 @@ async fn add_to_counts(
         .bind(i64::try_from(*count).unwrap_or(i64::MAX))
         .execute(&mut *connection)
         .await?;
-        if !event.stock.iter().any(|(known, _)| known == discount) {
+        if !event.discount_counts.iter().any(|(known, _)| known == discount) {
             next += 1;
         }
     }

@@ -37,7 +37,7 @@ async fn migrate_called_concurrently_and_again_succeeds() {
 async fn register_again_keeps_seed_and_keeps_format_once_coupons_exist() {
     let fixture = Fixture::new().await;
     let first = fixture.event(1).await;
-    assert_eq!((first.stock.as_slice(), first.opened_at), (&[][..], None));
+    assert_eq!((first.discount_counts.as_slice(), first.opened_at), (&[][..], None));
 
     let other = CodeFormat { prefix: None, length: 10 };
     let renamed = fixture
@@ -50,7 +50,7 @@ async fn register_again_keeps_seed_and_keeps_format_once_coupons_exist() {
     fixture.database.generate_coupons(&first, &batch(0, 1, 1), |_| {}).await.unwrap();
     let generated = fixture.database.register(&new_event(1)).await.unwrap();
     assert_eq!((generated.seed, generated.format), (first.seed, other));
-    assert_eq!(generated.stock, [(TEN_PERCENT, 1), (FIVE_THOUSAND, 1)]);
+    assert_eq!(generated.discount_counts, [(TEN_PERCENT, 1), (FIVE_THOUSAND, 1)]);
     assert_ne!(fixture.event(2).await.seed, first.seed);
     assert_eq!(fixture.database.event(Uuid::from_u128(9)).await.unwrap(), None);
 
@@ -71,7 +71,7 @@ async fn generated_coupons_equal_the_batch() {
     assert_eq!(all_coupons(&fixture.database, event.uid).await, coupons);
     assert!(progress.len() > 5 && progress.is_sorted() && progress.last() == Some(&20_000), "{progress:?}");
     let stored = fixture.database.event(event.uid).await.unwrap().unwrap();
-    assert_eq!(stored.stock, [(TEN_PERCENT, 14_000), (FIVE_THOUSAND, 6_000)]);
+    assert_eq!(stored.discount_counts, [(TEN_PERCENT, 14_000), (FIVE_THOUSAND, 6_000)]);
     assert_eq!(stored.generated(), 20_000);
     assert_eq!(
         fixture.sql("SELECT type, value, count(*) FROM coupon GROUP BY 1, 2 ORDER BY 1"),
@@ -102,7 +102,7 @@ async fn top_up_adds_coupons_with_new_codes() {
     assert_eq!(all_coupons(&fixture.database, event.uid).await, coupons);
     assert_eq!(coupons.iter().map(|c| &c.code).collect::<HashSet<_>>().len(), 1100);
     let stored = fixture.database.event(event.uid).await.unwrap().unwrap();
-    assert_eq!(stored.stock, [(TEN_PERCENT, 770), (FIVE_THOUSAND, 330)]);
+    assert_eq!(stored.discount_counts, [(TEN_PERCENT, 770), (FIVE_THOUSAND, 330)]);
 
     // The stock has changed since, so neither batch continues it.
     for (coupon_batch, expected) in [(more, 1000), (batch(0, 700, 300), 0)] {
@@ -149,7 +149,7 @@ async fn generate_dropped_leaves_no_coupons_and_can_be_repeated() {
             Some(()) = wait.recv() => {}
             result = preload => panic!("completed before it was dropped: {result:?}"),
         }
-        assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().stock, []);
+        assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().discount_counts, []);
         assert_eq!(fixture.sql("SELECT count(*) FROM coupon"), "0");
     }
     fixture.database.generate_coupons(&event, &coupon_batch, |_| {}).await.unwrap();
@@ -193,7 +193,7 @@ async fn discard_stock_before_opening_succeeds_and_after_it_returns_error() {
     assert_eq!(all_coupons(&fixture.database, event.uid).await, []);
     let format = CodeFormat { prefix: Some("FALL".into()), length: 10 };
     let event = fixture.database.register(&NewEvent { format, ..new_event(1) }).await.unwrap();
-    assert_eq!(event.stock, []);
+    assert_eq!(event.discount_counts, []);
     fixture.database.generate_coupons(&event, &batch(0, 10, 0), |_| {}).await.unwrap();
     let new = all_coupons(&fixture.database, event.uid).await;
     assert!(new.len() == 10 && new.iter().all(|c| c.code.starts_with("FALL-")), "{new:?}");

@@ -93,8 +93,8 @@ impl RedisStore {
         if outbox_id.is_some() {
             // Best effort: the sweeper also finds entries of events that are not marked. The reply does not wait for
             // it.
-            let (stock, event) = (self.clone(), event.clone());
-            tokio::spawn(async move { stock.mark_active(&event).await });
+            let (redis_store, event) = (self.clone(), event.clone());
+            tokio::spawn(async move { redis_store.mark_active(&event).await });
         }
         let event_uid = parse_uid(OPERATION, &uid)?;
         let installation = parse_installation(installation);

@@ -1,4 +1,4 @@
-//! The handle on the stock of all events.
+//! The client for everything that Redis holds.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     script::Scripts,
 };
 
-/// The stock of all events in one Redis. Cheap to clone; all clones share one connection, which reconnects by itself.
+/// A client for the events in one Redis. Cheap to clone; all clones share one connection, which reconnects by itself.
 #[derive(Clone)]
 pub struct RedisStore {
     connection: ReconnectingConnection,
@@ -27,13 +27,13 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// A stock at this `redis://` URL without further settings. Connects with the first call. `prefix` precedes every
+    /// A client for this `redis://` URL without further settings. Connects with the first call. `prefix` precedes every
     /// key.
     pub fn connect(url: &str, prefix: &str) -> Result<Self, RedisStoreError> {
         Self::open(&RedisSettings::at(url, prefix))
     }
 
-    /// A stock with these settings. Connects with the first call.
+    /// A client with these settings. Connects with the first call.
     pub fn open(settings: &RedisSettings) -> Result<Self, RedisStoreError> {
         Ok(Self {
             connection: ReconnectingConnection::new(settings)?,

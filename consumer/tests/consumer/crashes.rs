@@ -15,7 +15,7 @@ async fn killed_consumer_records_each_issuance_exactly_once() {
         world.wait_until_recorded(part).await;
         consumer.running.kill9().unwrap();
         let recorded = world.recorded().await;
-        let settled = world.stock.observe(&world.event).await.unwrap().unwrap().marked_recorded;
+        let settled = world.redis_store.observe(&world.event).await.unwrap().unwrap().marked_recorded;
         println!("killed -9: {recorded} of {COUNT} in Postgres, {settled} completed in Redis");
         assert!(recorded < COUNT, "the consumer must be killed before the end");
         consumer.running.restart().unwrap();

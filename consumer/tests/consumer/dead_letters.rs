@@ -104,7 +104,7 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
     }
     // The coupon without a holder was returned to the end of the queue. The coupons with a holder in Postgres are not
     // in the queue.
-    let queue = world.stock.scan_queue(&world.event).await.unwrap();
+    let queue = world.redis_store.scan_queue(&world.event).await.unwrap();
     assert_eq!(queue.last().unwrap().0, holds_another.issued.coupon);
     assert_eq!(queue.len(), 100 - 20 + 1 - 1);
     assert!(

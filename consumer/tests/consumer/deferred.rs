@@ -14,7 +14,7 @@ async fn another_event(world: &World, name: &str) -> World {
     other.kafka = world.kafka.clone();
     other.group.clone_from(&world.group);
     other.prefix.clone_from(&world.prefix);
-    other.stock = RedisStore::connect(&other.redis, &other.prefix).unwrap();
+    other.redis_store = RedisStore::connect(&other.redis, &other.prefix).unwrap();
     other.event = name.parse().unwrap();
     other.create_event(EVENT_RECORDS as u64).await;
     other

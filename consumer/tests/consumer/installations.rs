@@ -33,7 +33,7 @@ async fn consumers_skip_the_records_of_another_installation() {
 async fn consumer_refuses_a_redis_of_another_installation() {
     let world = World::open(10).await;
     let other = Uuid::new_v4();
-    assert_eq!(world.stock.claim_installation(other).await.unwrap(), other);
+    assert_eq!(world.redis_store.claim_installation(other).await.unwrap(), other);
     let consumer = world.consumer(&[]);
     consumer.wait_until_not_ready(&format!("Redis belongs to the installation {other}")).await;
     world.publish(&world.issue(0..10).await).await;

@@ -98,7 +98,7 @@ async fn redis_outage_blocks_the_commit_of_offsets() {
     assert!(world.recorded().await < COUNT);
     redis.restart().unwrap();
     // The connection of the test has to reconnect as well.
-    until("Redis is available", async || world.stock.ping().await.is_ok()).await;
+    until("Redis is available", async || world.redis_store.ping().await.is_ok()).await;
     world.wait_until_committed().await;
     consumer.wait_until_ready().await;
     world.assert_exactly_once(&records).await;

@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) redis: String,
     pub(crate) prefix: String,
     pub(crate) database: Database,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) event: EventName,
     pub(crate) uid: Uuid,
     /// All coupons of the event in their order.
@@ -62,7 +62,7 @@ impl World {
             postgres: postgres.to_owned(),
             redis: redis.to_owned(),
             database: Database::connect(postgres).unwrap(),
-            stock: RedisStore::connect(redis, &prefix).unwrap(),
+            redis_store: RedisStore::connect(redis, &prefix).unwrap(),
             prefix,
             event: "summer".parse().unwrap(),
             uid: Uuid::new_v4(),
@@ -98,11 +98,11 @@ impl World {
         let event = self.database.register(&event).await.unwrap();
         self.database.generate_coupons(&event, &lot, |_| {}).await.unwrap();
         self.coupons = lot.coupons(event.seed, event.format).collect();
-        self.stock.prepare(&self.event, self.uid, 0).await.unwrap();
-        let observed = self.stock.observe(&self.event).await.unwrap().unwrap();
-        self.stock.mark_verified(&self.event, &observed, None).await.unwrap();
+        self.redis_store.prepare(&self.event, self.uid, 0).await.unwrap();
+        let observed = self.redis_store.observe(&self.event).await.unwrap().unwrap();
+        self.redis_store.mark_verified(&self.event, &observed, None).await.unwrap();
         for chunk in self.coupons.chunks(5000) {
-            self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
+            self.redis_store.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }
         let opening = GateSettings {
             gate: Gate::Open,
@@ -112,7 +112,7 @@ impl World {
             stock_epoch: 0,
             total: count,
         };
-        self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
+        self.redis_store.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 
     /// Issues coupons to these users in Redis, as an issuer does, and returns the records for Kafka.
@@ -120,7 +120,7 @@ impl World {
         let users: Vec<UserId> = users.map(user).collect();
         let mut records = Vec::new();
         for batch in users.chunks(1000) {
-            let reply = self.stock.issue(&self.event, batch).await.unwrap().unwrap();
+            let reply = self.redis_store.issue(&self.event, batch).await.unwrap().unwrap();
             records.extend(reply.outbox.unwrap().records);
         }
         assert_eq!(records.len(), users.len());
@@ -202,7 +202,7 @@ impl World {
 
     /// The entry of a user in Redis.
     pub(crate) async fn entry(&self, user: &UserId) -> IssuedEntry {
-        self.stock.lookup(&self.event, user).await.unwrap().unwrap().entry.unwrap()
+        self.redis_store.lookup(&self.event, user).await.unwrap().unwrap().entry.unwrap()
     }
 
     /// The reason, detail and value of each dead letter.
@@ -221,7 +221,7 @@ impl World {
             .collect();
         assert_eq!(expected.len(), records.len());
         assert!(self.holders().await == expected, "the records in Postgres differ from the issued coupons");
-        let observed = self.stock.observe(&self.event).await.unwrap().unwrap();
+        let observed = self.redis_store.observe(&self.event).await.unwrap().unwrap();
         let count = records.len() as u64;
         assert_eq!((observed.issued, observed.marked_recorded, observed.cancelled), (count, count, 0));
         assert_eq!(self.dead_letters().await, []);

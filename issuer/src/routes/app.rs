@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct App {
     pub(crate) batchers: Batchers,
     pub(crate) relay: Relay,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) recent_events: Arc<RecentEvents>,
     pub(crate) authenticator: Authenticator,
     pub(crate) limits: Limits,

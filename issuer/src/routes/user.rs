@@ -66,7 +66,7 @@ pub(super) async fn user(
     let event = parse_event(event)?;
     let user = app.authenticator.authenticate(&headers, Some(user)).await?;
     app.limits.check_user(&user)?;
-    let found = app.stock.lookup(&event, &user).await.map_err(read_failed)?;
+    let found = app.redis_store.lookup(&event, &user).await.map_err(read_failed)?;
     let Lookup { uid, installation, acknowledge, is_retired, is_verified: _, entry } =
         app.verified(&event, found, |lookup| lookup.is_verified)?;
     if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {

@@ -58,11 +58,11 @@ async fn user_ids_with_special_characters_are_not_interpreted() {
         assert_eq!(lookup.json["recorded"], false, "{name}");
     }
     let expected: HashSet<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let holders = world.stock.scan_issued(&world.event).await.unwrap();
+    let holders = world.redis_store.scan_issued(&world.event).await.unwrap();
     assert_eq!(holders.keys().map(ToString::to_string).collect::<HashSet<_>>(), expected);
     assert_eq!(world.users_in_kafka(names.len()).await, expected);
-    assert_eq!(world.stock.events().await.unwrap(), std::slice::from_ref(&world.event));
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 20 - names.len() as u64);
+    assert_eq!(world.redis_store.events().await.unwrap(), std::slice::from_ref(&world.event));
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 20 - names.len() as u64);
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn coupon_of_another_user_is_neither_shown_nor_issued() {
         }
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().issued, 1, "only u1 has a coupon");
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().issued, 1, "only u1 has a coupon");
     // No route accepts a coupon code.
     for path in ["/coupons/{}", "/coupons/summer/{}", "/coupons/summer/coupons/{}"] {
         let request = Request::get("/").header("X-User-Id", "u2");
@@ -142,14 +142,14 @@ async fn ambiguous_http_request_issues_no_coupon() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{case}: {answer}");
         assert!(!answer.contains(r#""success""#), "{case}: {answer}");
     }
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 
     // Content-Length together with Transfer-Encoding: the bytes after the body must not be parsed as a request.
     let hidden = format!("{start}{length}\r\n{body}");
     let both = format!("{start}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}");
     let answer = raw(issuer.listen, both.as_bytes()).await;
     assert!(!answer.contains(r#""success""#), "{answer}");
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 }
 
 #[tokio::test]

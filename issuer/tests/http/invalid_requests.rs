@@ -60,7 +60,7 @@ async fn invalid_issue_request_returns_the_reason() {
     let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1024])).take(100));
     assert_problem(&issuer.post(endless).await, 413, "16384 bytes");
 
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 }
 
 #[tokio::test]

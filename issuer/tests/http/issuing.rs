@@ -46,12 +46,12 @@ async fn retired_event_returns_410_and_ended() {
         coupon: first.coupon().parse().unwrap(),
         outcome: SettlementOutcome::Completed,
     };
-    world.stock.settle(&world.event, world.uid, &[settled]).await.unwrap();
+    world.redis_store.settle(&world.event, world.uid, &[settled]).await.unwrap();
     world.wait_until_outbox_is_empty().await;
     world.gate(Gate::Closed, Window::default(), Acknowledge::Redis).await;
-    let stock_epoch = world.stock.observe(&world.event).await.unwrap().unwrap().stock_epoch;
+    let stock_epoch = world.redis_store.observe(&world.event).await.unwrap().unwrap().stock_epoch;
     let generation = i64::MAX >> 16;
-    let retired = world.stock.retire(&world.event, world.uid, stock_epoch, generation).await.unwrap();
+    let retired = world.redis_store.retire(&world.event, world.uid, stock_epoch, generation).await.unwrap();
     assert_eq!(retired, FencedWrite::Applied(true));
 
     for user in ["u1", "u2"] {
@@ -67,7 +67,7 @@ async fn retired_event_returns_410_and_ended() {
 async fn outcomes_without_a_coupon_return_200_with_their_reason() {
     let world = World::shared().await.open(1).await;
     let issuer = world.ready_issuer(&[]).await;
-    let now = world.stock.observe(&world.event).await.unwrap().unwrap().now;
+    let now = world.redis_store.observe(&world.event).await.unwrap().unwrap().now;
     let not_started = Window { start: Some(now + 3_600_000), end: None };
     let ended = Window { start: None, end: Some(now) };
     for (gate, window, reason) in [
@@ -106,7 +106,7 @@ async fn two_issuers_issue_one_coupon_per_user_and_send_all_records() {
     assert_eq!(answers.iter().filter(|a| a.reason() == "SOLD_OUT").count() + 300, {
         answers.iter().filter(|a| a.reason() != "DUPLICATE").count()
     });
-    let issued = world.stock.scan_issued(&world.event).await.unwrap();
+    let issued = world.redis_store.scan_issued(&world.event).await.unwrap();
     let in_kafka = world.users_in_kafka(300).await;
     assert_eq!(in_kafka, issued.keys().map(ToString::to_string).collect());
     world.wait_until_outbox_is_empty().await;

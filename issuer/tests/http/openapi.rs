@@ -76,6 +76,6 @@ async fn responses_to_authenticated_requests_conform_to_the_openapi_document() {
     // A request that names another user than the authenticated one is rejected with 400, which a schema cannot
     // express.
     assert_conforms(&issuer, &["--header", &token, "--exclude-checks", "positive_data_acceptance"]).await;
-    let holders = world.stock.scan_issued(&world.event).await.unwrap();
+    let holders = world.redis_store.scan_issued(&world.event).await.unwrap();
     assert!(holders.keys().all(|user| user.as_str() == "u1"), "{holders:?}");
 }

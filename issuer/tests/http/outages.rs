@@ -37,7 +37,7 @@ async fn issuer_without_servers_at_startup_waits_for_redis_only() {
     world.mark_verified().await;
     until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
     until("coupons are issued", async || issuer.issue("u1").await.status == StatusCode::OK).await;
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().outbox, 1);
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox, 1);
     kafka.restart().unwrap();
     assert_eq!(world.users_in_kafka(1).await, HashSet::from(["u1".to_owned()]));
     world.wait_until_outbox_is_empty().await;
@@ -131,7 +131,7 @@ async fn redis_crash_under_load_loses_no_coupon() {
     };
     let (answers, ()) = tokio::join!(load, async {
         until("some coupons are issued", async || {
-            world.stock.observe(&world.event).await.is_ok_and(|o| o.is_some_and(|o| o.issued > 100))
+            world.redis_store.observe(&world.event).await.is_ok_and(|o| o.is_some_and(|o| o.issued > 100))
         })
         .await;
         redis.kill9().unwrap();
@@ -179,7 +179,7 @@ async fn paused_redis_returns_503_and_the_retry_returns_the_outcome() {
     // Including the coupons of the call whose reply was lost.
     assert_eq!(world.users_in_kafka(10).await.len(), 10);
     world.wait_until_outbox_is_empty().await;
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10);
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10);
 }
 
 /// Without an operator, Redis is not verified after a restart.

@@ -23,7 +23,7 @@ async fn outbox_of_killed_issuer_is_sent_by_another() {
     world.wait_until_outbox_is_empty().await;
     kafka.pause().unwrap();
     assert!(victim.issue_all(100..300).await.iter().all(Answer::succeeded), "Kafka is not needed to issue");
-    let unconfirmed = world.stock.observe(&world.event).await.unwrap().unwrap().outbox;
+    let unconfirmed = world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox;
     assert!(unconfirmed > 0);
     victim.running.kill9().unwrap();
     kafka.resume().unwrap();
@@ -45,7 +45,7 @@ async fn graceful_shutdown_sends_all_records() {
     let issuer = world.ready_issuer(&[]).await;
     assert!(issuer.issue_all(0..500).await.iter().all(Answer::succeeded));
     issuer.running.stop().unwrap();
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().outbox, 0);
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox, 0);
     assert_eq!(world.users_in_kafka(500).await.len(), 500);
 }
 
@@ -77,7 +77,7 @@ async fn issue_with_acknowledge_kafka_returns_503_until_confirmed() {
     .await;
     assert!(world.users_in_kafka(2).await.contains("u1"));
     world.wait_until_outbox_is_empty().await;
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 98, "one coupon per user");
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 98, "one coupon per user");
 }
 
 /// A record that this issuer knows to be in Kafka is not sent again.
@@ -110,7 +110,7 @@ async fn lookup_with_acknowledge_kafka_returns_503_until_confirmed() {
     // Without the sweeper, the lookup itself must send the record.
     let issuer = world.ready_issuer(&["--response-timeout-seconds", "1", "--outbox-takeover-seconds", "3600"]).await;
     kafka.pause().unwrap();
-    world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
+    world.redis_store.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
     let pending = issuer.get("/coupons/summer/users/u1").await;
     assert_eq!(pending.status, StatusCode::SERVICE_UNAVAILABLE, "{}", pending.json);
     assert_eq!(pending.headers["retry-after"], "1");
@@ -135,7 +135,7 @@ async fn failed_deletion_of_confirmed_entry_is_retried() {
     assert!(issuer.issue_all(0..20).await.iter().all(Answer::succeeded));
     assert_eq!(world.users_in_kafka(20).await.len(), 20);
     until("a deletion fails", async || issuer.running.log().contains("cannot delete confirmed outbox entries")).await;
-    assert_ne!(world.stock.observe(&world.event).await.unwrap().unwrap().outbox, 0);
+    assert_ne!(world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox, 0);
     command(&server.url(), &["ACL", "SETUSER", "default", "+xdel"]).unwrap();
     world.wait_until_outbox_is_empty().await;
     assert!(issuer.metrics().await.contains("couponry_issuer_outbox_taken_over_total 0"));
@@ -147,17 +147,17 @@ async fn outbox_of_unverified_redis_is_sent_without_takeover_delay() {
     let server = Redis::start().unwrap();
     let world = World::on(server.url(), couponry_testbed::shared::kafka()).await.open(100).await;
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "3600"]).await;
-    let reply = world.stock.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
+    let reply = world.redis_store.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
     server.kill9().unwrap();
     server.restart().unwrap();
     assert!(world.users_in_kafka(1).await.contains("u1"), "of a crashed issuer");
     until("the outbox is empty", async || {
-        world.stock.observe(&world.event).await.is_ok_and(|observed| observed.unwrap().outbox == 0)
+        world.redis_store.observe(&world.event).await.is_ok_and(|observed| observed.unwrap().outbox == 0)
     })
     .await;
     let IssueOutcome::Issued(coupon) = reply.outcomes[0].clone() else { panic!("{reply:?}") };
     let entry = IssuedEntry { issued: coupon, status: Status::Pending };
-    world.stock.resend(&world.event, world.uid, &[entry]).await.unwrap();
+    world.redis_store.resend(&world.event, world.uid, &[entry]).await.unwrap();
     world.wait_until_outbox_is_empty().await;
     assert_eq!(issuer.issue("u1").await.status, StatusCode::SERVICE_UNAVAILABLE, "Redis is not verified");
 }
@@ -168,11 +168,11 @@ async fn outbox_of_event_missing_in_set_of_events_is_sent() {
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     assert!(issuer.issue("u1").await.succeeded());
     // As an issuer that crashes afterwards.
-    world.stock.issue(&world.event, &["u2".parse().unwrap()]).await.unwrap().unwrap();
+    world.redis_store.issue(&world.event, &["u2".parse().unwrap()]).await.unwrap().unwrap();
     for set in ["couponEvents", "couponActiveEvents"] {
         redis(&world, &format!("DEL {}{set}", world.prefix));
     }
-    until("the event is listed", async || world.stock.events().await.unwrap().contains(&world.event)).await;
+    until("the event is listed", async || world.redis_store.events().await.unwrap().contains(&world.event)).await;
     assert!(world.users_in_kafka(2).await.contains("u2"));
     world.wait_until_outbox_is_empty().await;
 }
@@ -207,13 +207,13 @@ async fn undecodable_outbox_entries_do_not_block_the_sweeper() {
     }
     let users: Vec<_> = (0..100).map(|i| format!("user-{i}").parse().unwrap()).collect();
     for users in users.chunks(10) {
-        world.stock.issue(&world.event, users).await.unwrap().unwrap();
+        world.redis_store.issue(&world.event, users).await.unwrap().unwrap();
     }
 
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     assert_eq!(world.users_in_kafka(100).await.len(), 100);
     until("only the undecodable entries are left", async || {
-        world.stock.observe(&world.event).await.unwrap().unwrap().outbox == 120
+        world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox == 120
     })
     .await;
     let log = issuer.running.log();
@@ -226,11 +226,12 @@ async fn undecodable_record_does_not_hold_back_the_others_of_its_entry() {
     let world = World::shared().await.open(100).await;
     redis(&world, &format!("LSET {}couponQueue:{{summer}} 3 what", world.prefix));
     let users: Vec<_> = (0..10).map(|i| format!("user-{i}").parse().unwrap()).collect();
-    world.stock.issue(&world.event, &users).await.unwrap().unwrap();
+    world.redis_store.issue(&world.event, &users).await.unwrap().unwrap();
 
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     assert_eq!(world.users_in_kafka(9).await.len(), 9);
-    until("the outbox is empty", async || world.stock.observe(&world.event).await.unwrap().unwrap().outbox == 0).await;
+    until("the outbox is empty", async || world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox == 0)
+        .await;
     assert!(issuer.metrics().await.contains("couponry_issuer_undecodable_records_total 1"));
     assert!(issuer.running.log().contains("cannot decode records of an outbox entry"));
     assert_eq!(issuer.issue("user-3").await.status, StatusCode::SERVICE_UNAVAILABLE, "its value stays in couponIssued");

@@ -84,7 +84,7 @@ async fn rate_limited_request_does_not_reach_redis() {
     assert_eq!(issuer.issue("u2").await.status, StatusCode::SERVICE_UNAVAILABLE, "the outcome is unknown");
     redis.resume().unwrap();
     until("Redis answers again", async || issuer.get("/coupons/summer").await.status == StatusCode::OK).await;
-    let holders = world.stock.scan_issued(&world.event).await.unwrap();
+    let holders = world.redis_store.scan_issued(&world.event).await.unwrap();
     assert!(holders.keys().all(|user| user.as_str() != "u1"), "{holders:?}");
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct World {
     pub(crate) redis: String,
     pub(crate) prefix: String,
     pub(crate) kafka: KafkaSettings,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) event: EventName,
     pub(crate) uid: Uuid,
 }
@@ -43,8 +43,8 @@ impl World {
         let wanted = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&kafka, &wanted).await.unwrap();
         // The id of the installation is that of the event.
-        let stock = RedisStore::connect(&redis, &prefix).unwrap().of_installation(uid);
-        Self { redis, prefix, kafka, stock, event: "summer".parse().unwrap(), uid }
+        let redis_store = RedisStore::connect(&redis, &prefix).unwrap().of_installation(uid);
+        Self { redis, prefix, kafka, redis_store, event: "summer".parse().unwrap(), uid }
     }
 
     /// Creates and opens the event with `count` coupons.
@@ -53,10 +53,10 @@ impl World {
         let coupons: Vec<_> = CouponBatch { first_ordinal: 0, counts: vec![(discount, count)] }
             .coupons(Seed::generate(), CodeFormat::default())
             .collect();
-        assert_eq!(self.stock.prepare(&self.event, self.uid, 0).await.unwrap(), FencedWrite::Applied(()));
+        assert_eq!(self.redis_store.prepare(&self.event, self.uid, 0).await.unwrap(), FencedWrite::Applied(()));
         self.mark_verified().await;
         for chunk in coupons.chunks(5000) {
-            self.stock.load(&self.event, self.uid, 0, chunk).await.unwrap();
+            self.redis_store.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }
         self.gate(Gate::Open, Window::default(), Acknowledge::Redis).await;
         self
@@ -65,8 +65,8 @@ impl World {
     /// Marks Redis as verified, as the operator does after a check.
     pub(crate) async fn mark_verified(&self) {
         until("Redis is verified", async || {
-            let Ok(Some(observed)) = self.stock.observe(&self.event).await else { return false };
-            self.stock
+            let Ok(Some(observed)) = self.redis_store.observe(&self.event).await else { return false };
+            self.redis_store
                 .mark_verified(&self.event, &observed, None)
                 .await
                 .is_ok_and(|result| result == FencedWrite::Applied(()))
@@ -75,9 +75,9 @@ impl World {
     }
 
     pub(crate) async fn gate(&self, gate: Gate, window: Window, acknowledge: Acknowledge) {
-        let total = self.stock.observe(&self.event).await.unwrap().unwrap().loaded;
+        let total = self.redis_store.observe(&self.event).await.unwrap().unwrap().loaded;
         let opening = GateSettings { gate, window, acknowledge, generation: 1, stock_epoch: 0, total };
-        self.stock.set_gate(&self.event, self.uid, &opening).await.unwrap();
+        self.redis_store.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 
     /// Starts an issuer; it may not be ready yet.
@@ -125,7 +125,7 @@ impl World {
 
     pub(crate) async fn wait_until_outbox_is_empty(&self) {
         until("the outbox is empty", async || {
-            self.stock.observe(&self.event).await.is_ok_and(|observed| observed.unwrap().outbox == 0)
+            self.redis_store.observe(&self.event).await.is_ok_and(|observed| observed.unwrap().outbox == 0)
         })
         .await;
     }

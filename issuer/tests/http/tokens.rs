@@ -223,7 +223,7 @@ async fn invalid_token_returns_401_with_the_reason() {
     let two_tokens = issuer.send(two_tokens, "/coupons/issue", r#"{"eventId":"summer"}"#).await;
     assert_rejected(&two_tokens, "two tokens", "more than one");
 
-    assert_eq!(world.stock.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
+    assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
     assert!(issue(&issuer, &valid).await.succeeded());
     let metrics = issuer.metrics().await;
     for reason in ["expired", "algorithm", "signature", "unknown_key", "no_token", "malformed", "user", "audience"] {

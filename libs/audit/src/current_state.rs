@@ -34,7 +34,7 @@ impl CurrentState {
     ) -> Result<Self, AuditError> {
         let users: Vec<UserId> = suspects.clone().map(|issued| issued.user_id.clone()).collect();
         let codes: Vec<CouponCode> = suspects.map(|issued| issued.coupon.clone()).collect();
-        let entries = if is_in_redis { stores.stock.issued_to(name, &users).await? } else { Vec::new() };
+        let entries = if is_in_redis { stores.redis_store.issued_to(name, &users).await? } else { Vec::new() };
         let entries =
             entries.into_iter().flatten().flatten().map(|entry| (entry.issued.user_id.clone(), entry)).collect();
         let issuances = stores.database.find_issuances(uid, &users, &codes).await?;

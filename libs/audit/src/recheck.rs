@@ -97,7 +97,7 @@ impl Recheck<'_> {
     /// Checks recorded issuances that the scan of Redis has not returned.
     async fn check_missing_in_redis(&mut self, missing: Vec<IssuedCoupon>) -> Result<(), AuditError> {
         let users: Vec<UserId> = missing.iter().map(|issued| issued.user_id.clone()).collect();
-        let entries = self.stores.stock.issued_to(self.name, &users).await?;
+        let entries = self.stores.redis_store.issued_to(self.name, &users).await?;
         let suspects = self.comparison.suspects.unrecorded.values();
         let issued_to_others: HashSet<&CouponCode> = suspects.map(|(issued, _)| &issued.coupon).collect();
         // A user with another coupon, or a coupon with another user, is checked as a suspect.
@@ -199,7 +199,7 @@ impl Recheck<'_> {
                 holders.entry(issued.coupon).or_default().insert(issued.user_id);
             }
         };
-        self.stores.stock.each_issued(self.name, visit).await?;
+        self.stores.redis_store.each_issued(self.name, visit).await?;
         Ok(holders)
     }
 
@@ -225,7 +225,7 @@ impl Recheck<'_> {
                 *times += 1;
             }
         };
-        self.stores.stock.each_available(self.name, visit).await?;
+        self.stores.redis_store.each_available(self.name, visit).await?;
         Ok(counts)
     }
 

@@ -22,7 +22,7 @@ const MAX_DEAD_LETTER_NOTES: u64 = 10;
 #[derive(Clone)]
 pub struct Stores {
     /// Redis.
-    pub stock: RedisStore,
+    pub redis_store: RedisStore,
     /// Postgres.
     pub database: Database,
     /// Kafka.
@@ -128,12 +128,12 @@ impl Stores {
             Ok((coupon, discount)) => comparison.add_available(coupon, discount),
             Err(undecodable) => comparison.add_undecodable(undecodable),
         };
-        self.stock.each_available(&event.name, visit).await?;
+        self.redis_store.each_available(&event.name, visit).await?;
         let visit = |entry| match entry {
             Ok(IssuedEntry { issued, status }) => comparison.add_issued(issued, status),
             Err(undecodable) => comparison.add_undecodable(undecodable),
         };
-        self.stock.each_issued(&event.name, visit).await?;
+        self.redis_store.each_issued(&event.name, visit).await?;
         // The event may have been replaced or retired in between.
         let after = self.observe(&event.name, event.uid).await?;
         Ok(after.map(|after| if after.retired.is_some() { after } else { before }))
@@ -141,12 +141,12 @@ impl Stores {
 
     /// The event in Redis, if it has this uid.
     pub(crate) async fn observe(&self, name: &EventName, uid: Uuid) -> Result<Option<Observed>, AuditError> {
-        Ok(self.stock.observe(name).await?.filter(|observed| observed.uid == uid))
+        Ok(self.redis_store.observe(name).await?.filter(|observed| observed.uid == uid))
     }
 
     /// The uid of the event with this name in Redis.
     pub(crate) async fn uid_in_redis(&self, name: &EventName) -> Result<Option<Uuid>, AuditError> {
-        Ok(self.stock.observe(name).await?.map(|observed| observed.uid))
+        Ok(self.redis_store.observe(name).await?.map(|observed| observed.uid))
     }
 
     /// How many messages the consumers have not recorded yet.

@@ -37,7 +37,7 @@ impl Fixture {
         let name = unique_name("audit");
         let (prefix, server) = (format!("{name}:"), TestDatabase::create().unwrap());
         let kafka = KafkaSettings { brokers: shared::kafka(), topic: name.clone(), ..KafkaSettings::default() };
-        let stock = RedisStore::connect(&shared::redis(), &prefix).unwrap();
+        let redis_store = RedisStore::connect(&shared::redis(), &prefix).unwrap();
         let database = Database::connect(&server.url()).unwrap();
         let (event, uid): (EventName, Uuid) = ("summer".parse().unwrap(), Uuid::new_v4());
 
@@ -52,19 +52,19 @@ impl Fixture {
             CouponBatch { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
         database.generate_coupons(&registered, &batch, |_| ()).await.unwrap();
         database.schedule_opening(&registered, 0, true).await.unwrap();
-        stock.prepare(&event, uid, 0).await.unwrap();
-        let observed = stock.observe(&event).await.unwrap().unwrap();
-        stock.mark_verified(&event, &observed, None).await.unwrap();
+        redis_store.prepare(&event, uid, 0).await.unwrap();
+        let observed = redis_store.observe(&event).await.unwrap().unwrap();
+        redis_store.mark_verified(&event, &observed, None).await.unwrap();
         let coupons = database.coupons(uid, 0, 1000).await.unwrap();
-        stock.load(&event, uid, 0, &coupons).await.unwrap();
+        redis_store.load(&event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
         let acknowledge = Acknowledge::Redis;
         let settings = GateSettings { gate, window, acknowledge, generation: 1, stock_epoch: 0, total: COUPONS };
-        stock.set_gate(&event, uid, &settings).await.unwrap();
+        redis_store.set_gate(&event, uid, &settings).await.unwrap();
 
         let users: Vec<UserId> = (0..ISSUED).map(|number| format!("u{number}").parse().unwrap()).collect();
-        let records = stock.issue(&event, &users).await.unwrap().unwrap().outbox.unwrap().records;
-        let stores = Stores { stock, database, kafka, group: name };
+        let records = redis_store.issue(&event, &users).await.unwrap().unwrap().outbox.unwrap().records;
+        let stores = Stores { redis_store, database, kafka, group: name };
         Self { event, uid, prefix, database: server, stores, records }
     }
 
@@ -87,9 +87,9 @@ impl Fixture {
     }
 
     async fn empty_outbox(&self) {
-        let left = self.stores.stock.list_unconfirmed(&self.event, Duration::ZERO, None, 10).await.unwrap();
+        let left = self.stores.redis_store.list_unconfirmed(&self.event, Duration::ZERO, None, 10).await.unwrap();
         let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
-        self.stores.stock.delete_confirmed(&self.event, &ids).await.unwrap();
+        self.stores.redis_store.delete_confirmed(&self.event, &ids).await.unwrap();
     }
 
     async fn settle(&self, records: &[IssuedRecord], outcome: &SettlementOutcome) {
@@ -99,7 +99,7 @@ impl Fixture {
             outcome: outcome.clone(),
         };
         let settlements: Vec<_> = records.iter().map(settlement).collect();
-        self.stores.stock.settle(&self.event, self.uid, &settlements).await.unwrap();
+        self.stores.redis_store.settle(&self.event, self.uid, &settlements).await.unwrap();
     }
 
     /// Commits all messages of the topic.
@@ -238,8 +238,8 @@ async fn audit_reports_rows_deleted_from_postgres() {
     let fixture = Fixture::recorded().await;
     let [one, two] = [0, 1].map(|at| &fixture.records[at].issued);
     fixture.database.sql(&format!("DELETE FROM issuance WHERE user_id = '{}'", one.user_id)).unwrap();
-    let stock = format!("coupon_{}", fixture.uid.simple());
-    fixture.database.sql(&format!("DELETE FROM {stock} WHERE code = '{}'", two.coupon)).unwrap();
+    let table = format!("coupon_{}", fixture.uid.simple());
+    fixture.database.sql(&format!("DELETE FROM {table} WHERE code = '{}'", two.coupon)).unwrap();
     let (kinds, messages) = fixture.discrepancies().await;
     assert_eq!(kinds, ["notGenerated", "notRecorded", "onlyInKafka", "stockSize"], "{messages}");
     assert!(messages.contains("in Redis and marked as recorded, but it is neither recorded in Postgres"), "{messages}");
@@ -287,7 +287,7 @@ async fn audit_of_rejected_record_is_ok_with_note() {
 #[tokio::test(flavor = "multi_thread")]
 async fn voided_count_is_that_of_the_operator() {
     let fixture = Fixture::issued().await;
-    let Stores { stock, database, .. } = &fixture.stores;
+    let Stores { redis_store, database, .. } = &fixture.stores;
     let (returned, rest) = fixture.records.split_first().unwrap();
     let (voided, good) = rest.split_first().unwrap();
     fixture.send(&fixture.records).await;
@@ -296,7 +296,7 @@ async fn voided_count_is_that_of_the_operator() {
     fixture.settle(good, &SettlementOutcome::Completed).await;
     let cancel = async |record, requeue| {
         fixture.settle(std::slice::from_ref(record), &SettlementOutcome::Cancelled { requeue }).await;
-        let observed = stock.observe(&fixture.event).await.unwrap().unwrap();
+        let observed = redis_store.observe(&fixture.event).await.unwrap().unwrap();
         let counts = fixture.audit().await.counts;
         assert_eq!(counts.voided, observed.voided_count());
         (counts.cancelled, counts.voided, counts.available)
@@ -305,7 +305,7 @@ async fn voided_count_is_that_of_the_operator() {
     assert_eq!(cancel(voided, false).await, (2, 1, 41));
 
     // The next coupon replaces the cancelled entry, which was the only one with the voided coupon.
-    stock.issue(&fixture.event, std::slice::from_ref(&voided.issued.user_id)).await.unwrap().unwrap();
+    redis_store.issue(&fixture.event, std::slice::from_ref(&voided.issued.user_id)).await.unwrap().unwrap();
     let report = fixture.audit().await;
     let counts = &report.counts;
     assert_eq!((counts.cancelled, counts.voided, counts.available), (1, 1, 40));

@@ -97,7 +97,7 @@ impl StoreArgs {
     pub(super) fn stores(&self) -> anyhow::Result<Stores> {
         self.kafka.check()?;
         Ok(Stores {
-            stock: RedisStore::open(&self.redis)?,
+            redis_store: RedisStore::open(&self.redis)?,
             database: Database::open(&self.postgres)?,
             kafka: self.kafka.clone(),
             group: self.kafka_group.clone(),

@@ -17,7 +17,7 @@ pub(super) async fn check_installation(stores: &Stores, namespace: Option<&str>)
 
 async fn find(stores: &Stores, namespace: Option<&str>) -> Result<String, Box<dyn Error + Send + Sync>> {
     let found = stores.database.installation().await?;
-    if let Some(redis) = stores.stock.installation().await? {
+    if let Some(redis) = stores.redis_store.installation().await? {
         installation::require_redis(&found, redis)?;
     }
     let (client, namespace) = kubernetes::connect(namespace).await?;

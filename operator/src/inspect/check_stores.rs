@@ -64,16 +64,16 @@ fn check_postgres_settings(settings: &ServerSettings) -> CheckResult {
 pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {
     const REDIS: &str = "Redis";
     const DURABILITY: &str = "durability";
-    if let Err(error) = stores.stock.ping().await {
+    if let Err(error) = stores.redis_store.ping().await {
         let advice = "check --redis-url with its user, password and certificate, and that Redis is running";
         return vec![CheckResult::fail(REDIS, error_chain(&error), advice)];
     }
-    match stores.stock.server_versions().await.map(|versions| redis_problem(&versions)) {
+    match stores.redis_store.server_versions().await.map(|versions| redis_problem(&versions)) {
         Ok(None) => {}
         Ok(Some(Unsuitable { found, advice })) => return vec![CheckResult::fail(REDIS, found, advice)],
         Err(error) => return vec![CheckResult::fail(REDIS, error_chain(&error), "")],
     }
-    let durability = match stores.stock.durability().await {
+    let durability = match stores.redis_store.durability().await {
         Ok(masters) => {
             let DurabilityReport { status, message, .. } = assess(&masters);
             match status {

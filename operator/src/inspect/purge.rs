@@ -43,7 +43,7 @@ pub(crate) struct Purge {
 
 impl Purge {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let (database, stock) = (Database::open(&self.postgres)?, RedisStore::open(&self.redis)?);
+        let (database, redis_store) = (Database::open(&self.postgres)?, RedisStore::open(&self.redis)?);
         let retained = database.retained_events(self.older_than).await?;
         let existing = self.existing_events(&database).await?;
         let (mut events, mut rows) = (0, 0);
@@ -54,7 +54,7 @@ impl Purge {
             let days = deleted_for.as_secs() / DAY;
             let (n_coupons, n_issuances) = (group_digits(coupons), group_digits(issuances));
             println!("  {name}  {uid}  {days} days  {n_coupons} coupons  {n_issuances} issuances");
-            if stock.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
+            if redis_store.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
                 println!("    kept: Redis still has this event");
                 continue;
             }

@@ -85,13 +85,14 @@ impl Repair {
 
     async fn repair(&self, found: &Report, stores: &Stores, uid: Uuid) -> anyhow::Result<()> {
         const RECOVERING: &str = "a recovery of Redis has started meanwhile: repeat the command when it is complete";
-        let Stores { stock, database, .. } = stores;
+        let Stores { redis_store, database, .. } = stores;
         // Read before Redis, so that a recovery that starts after it prevents the recording.
         let event = database.event(uid).await?.context("the event was deleted from Postgres")?;
         let due = |remedy| found.discrepancies.requiring(remedy) > 0;
-        let in_redis = stock.observe(&event.name).await?.filter(|in_redis| in_redis.uid == uid);
+        let in_redis = redis_store.observe(&event.name).await?.filter(|in_redis| in_redis.uid == uid);
         if due(Remedy::RecordFromRedis) || due(Remedy::RecordFromTopic) {
-            let repaired = record_stranded(&event, database, stock, Delivery::Direct).await?.context(RECOVERING)?;
+            let repaired =
+                record_stranded(&event, database, redis_store, Delivery::Direct).await?.context(RECOVERING)?;
             print_recorded(repaired, "Redis");
         }
         if !due(Remedy::RecordFromTopic) && !due(Remedy::RestoreRedis) && !self.restore_redis {
@@ -115,7 +116,7 @@ impl Repair {
 
     /// Lets the operator record what only the topic has, and restore Redis.
     async fn restore(&self, event: &StoredEvent, in_redis: &Observed, stores: &Stores) -> anyhow::Result<()> {
-        let requested = stores.stock.request_restore(&event.name, in_redis).await?;
+        let requested = stores.redis_store.request_restore(&event.name, in_redis).await?;
         anyhow::ensure!(requested == FencedWrite::Applied(()), "Redis has changed meanwhile: repeat the command");
         println!("issuing is suspended until the operator has restored Redis from Postgres and the topic");
         if let Err(error) = self.event.wake_operator().await {
@@ -130,7 +131,7 @@ impl Repair {
         let until = Instant::now() + Duration::from_secs(self.timeout);
         loop {
             // An outage of Redis does not end the wait: the operator continues after it as well.
-            match stores.stock.observe(&event.name).await {
+            match stores.redis_store.observe(&event.name).await {
                 Ok(Some(in_redis)) if in_redis.is_verified => return Ok(()),
                 Err(error) if Instant::now() >= until => return Err(error.into()),
                 _ => {}

@@ -21,7 +21,7 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
     let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) else { return };
     let generation = event.stored_generation();
     let restricted = async {
-        let Some(in_redis) = context.stock.observe(&name).await? else { return Ok(false) };
+        let Some(in_redis) = context.redis_store.observe(&name).await? else { return Ok(false) };
         if in_redis.uid != uid || in_redis.gate != Gate::Open || in_redis.generation > generation {
             return Ok(false);
         }
@@ -35,7 +35,7 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
             stock_epoch: in_redis.stock_epoch,
             total: in_redis.loaded,
         };
-        context.stock.set_gate(&name, uid, &settings).await.map(|set| set == FencedWrite::Applied(gate))
+        context.redis_store.set_gate(&name, uid, &settings).await.map(|set| set == FencedWrite::Applied(gate))
     };
     match restricted.await {
         Ok(true) => tracing::info!(event = event.name_any(), gate = gate.as_str(), "gate set"),

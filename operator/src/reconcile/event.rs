@@ -154,7 +154,7 @@ async fn check_quiet(desired: &DesiredState, context: &Context) -> Result<Option
     if !context.quiet.contains(desired.uid, desired.generation) {
         return Ok(None);
     }
-    let in_redis = context.stock.observe(&desired.name).await?;
+    let in_redis = context.redis_store.observe(&desired.name).await?;
     Ok(in_redis.and_then(|in_redis| context.quiet.next_check(&in_redis)))
 }
 

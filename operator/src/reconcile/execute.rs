@@ -44,7 +44,7 @@ pub(super) async fn execute(
     context: &Context,
     writer: &mut StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
-    let Context { database, stock, .. } = context;
+    let Context { database, redis_store, .. } = context;
     let DesiredState { uid, name, .. } = desired;
     tracing::debug!(?step, "applying step");
     couponry_failpoint::crash("operator.before-step");
@@ -58,11 +58,11 @@ pub(super) async fn execute(
         }
         Step::GenerateStock(batch) => generate_stock(&batch, desired, observed, context, writer).await?,
         Step::Prepare => {
-            stock.prepare(name, *uid, observed.stored()?.stock_epoch).await?;
+            redis_store.prepare(name, *uid, observed.stored()?.stock_epoch).await?;
         }
         Step::MarkVerified => {
             if let Some(in_redis) = observed.redis_event(desired) {
-                stock.mark_verified(name, in_redis, None).await?;
+                redis_store.mark_verified(name, in_redis, None).await?;
             }
         }
         Step::Recover => recover::recover(desired, observed, context, writer).await?,
@@ -74,26 +74,26 @@ pub(super) async fn execute(
         Step::RecordStranded => recover::record_stranded_issuances(desired, observed, context, writer).await?,
         Step::SetGate(settings) => {
             // A closed gate stays closed, and an older generation has no effect.
-            if stock.set_gate(name, *uid, &settings).await? == FencedWrite::Applied(settings.gate) {
+            if redis_store.set_gate(name, *uid, &settings).await? == FencedWrite::Applied(settings.gate) {
                 let Window { start, end } = settings.window;
                 tracing::info!(gate = settings.gate.as_str(), start, end, "gate set");
             }
         }
         Step::ClosePredecessor(uid, settings) => {
-            stock.set_gate(name, uid, &settings).await?;
+            redis_store.set_gate(name, uid, &settings).await?;
         }
         Step::RemoveStockEpoch(stock_epoch) => {
-            if stock.remove_stock_epoch(name, *uid, stock_epoch).await? {
+            if redis_store.remove_stock_epoch(name, *uid, stock_epoch).await? {
                 tracing::info!(stock_epoch, "previous stock epoch removed from Redis");
             }
         }
         Step::RemovePredecessor(uid) => {
-            if stock.remove(name, uid).await? {
+            if redis_store.remove(name, uid).await? {
                 tracing::info!(predecessor = %uid, "deleted event of the same name removed from Redis");
             }
         }
         Step::Retire => {
-            let retired = stock.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?;
+            let retired = redis_store.retire(name, *uid, observed.stored()?.stock_epoch, desired.generation).await?;
             if retired == FencedWrite::Applied(true) {
                 tracing::info!("coupons of the finished event removed from Redis");
             }
@@ -114,7 +114,7 @@ async fn withdraw_opening(
     context: &Context,
 ) -> Result<(), ReconcileError> {
     let Some(in_redis) = observed.redis_event(desired) else { return Ok(()) };
-    let reset = context.stock.reset_gate(&desired.name, in_redis, desired.generation).await?;
+    let reset = context.redis_store.reset_gate(&desired.name, in_redis, desired.generation).await?;
     couponry_failpoint::crash("operator.before-withdrawal");
     if reset == FencedWrite::Applied(true) {
         let withdrawn = context.database.withdraw_opening(observed.stored()?).await?;
@@ -196,7 +196,8 @@ async fn load(
     tokio::spawn(read_chunks(context.database.clone(), desired.uid, from..to, sender));
     while let Some(chunk) = chunks.recv().await {
         let chunk = chunk?;
-        let FencedWrite::Applied(loaded) = context.stock.load(&desired.name, desired.uid, stock_epoch, &chunk).await?
+        let FencedWrite::Applied(loaded) =
+            context.redis_store.load(&desired.name, desired.uid, stock_epoch, &chunk).await?
         else {
             return Ok(());
         };

@@ -150,7 +150,7 @@ async fn close_and_read_backlog(
     name: &EventName,
     may_wait: bool,
 ) -> Result<EventBacklog, ReconcileError> {
-    let Context { database, stock, .. } = context;
+    let Context { database, redis_store, .. } = context;
     let closed = GateSettings {
         gate: Gate::Closed,
         window: event.spec.window(),
@@ -159,12 +159,12 @@ async fn close_and_read_backlog(
         stock_epoch: 0,
         total: 0,
     };
-    stock.set_gate(name, uid, &closed).await?;
-    let Some(in_redis) = stock.observe(name).await?.filter(|redis| redis.uid == uid) else {
+    redis_store.set_gate(name, uid, &closed).await?;
+    let Some(in_redis) = redis_store.observe(name).await?.filter(|redis| redis.uid == uid) else {
         return Ok(EventBacklog::default());
     };
     if in_redis.outbox > 0 {
-        stock.mark_active(name).await?;
+        redis_store.mark_active(name).await?;
     }
     let recorded = database.recorded_count(uid).await?;
     let backlog = EventBacklog { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) };
@@ -174,7 +174,7 @@ async fn close_and_read_backlog(
     }
     context.recording.note_attempt(uid);
     let Some(stored) = database.event(uid).await? else { return Ok(backlog) };
-    let recording = record_stranded(&stored, database, stock, Delivery::Direct);
+    let recording = record_stranded(&stored, database, redis_store, Delivery::Direct);
     let Ok(outcome) = tokio::time::timeout(STRANDED_TIMEOUT, recording).await else { return Ok(backlog) };
     let Some(outcome) = outcome? else { return Ok(backlog) };
     let StrandedOutcome { resent: _, recorded, conflicting, undecodable } = outcome;
@@ -192,7 +192,7 @@ async fn remove_data(
 ) -> Result<(), ReconcileError> {
     // Postgres is cleaned up last: as long as the keys are in Redis, issued coupons can be recorded, and a later event
     // with the same name can identify and remove them.
-    with_timeout(async { Ok(context.stock.remove(name, uid).await.map(drop)?) }).await?;
+    with_timeout(async { Ok(context.redis_store.remove(name, uid).await.map(drop)?) }).await?;
     match event.spec.deletion_policy {
         DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid).await?) })
             .await
@@ -211,7 +211,7 @@ async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, err
     let is_removed_from_redis = matches!(error, ReconcileError::RowsRemain(_));
     // Postgres has a mark of it if its deletion has started.
     let is_scheduled = is_removed_from_redis
-        && match context.stock.add_pending_deletion(uid).await {
+        && match context.redis_store.add_pending_deletion(uid).await {
             Ok(()) => true,
             Err(_) => context.database.deleted_events().await.is_ok_and(|deleted| deleted.contains(&uid)),
         };

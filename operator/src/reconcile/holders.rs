@@ -78,14 +78,14 @@ impl StrandedOutcome {
 pub(crate) async fn record_stranded(
     stored: &StoredEvent,
     database: &Database,
-    stock: &RedisStore,
+    redis_store: &RedisStore,
     delivery: Delivery,
 ) -> Result<Option<StrandedOutcome>, ReconcileError> {
     let StoredEvent { uid, name, .. } = stored;
     let mut outcome = StrandedOutcome::default();
     let mut cursor = Some(0);
     while let Some(at) = cursor.filter(|_| outcome.resent < MAX_RESENT) {
-        let IssuedPage { mut entries, undecodable, next } = stock.issued_page(name, at).await?;
+        let IssuedPage { mut entries, undecodable, next } = redis_store.issued_page(name, at).await?;
         outcome.undecodable += undecodable.len() as u64;
         entries.retain(|entry| entry.status != Status::Cancelled);
         let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
@@ -113,8 +113,8 @@ pub(crate) async fn record_stranded(
             to_settle.extend(done);
         }
         let settlements: Vec<Settlement> = to_settle.into_iter().map(completed).collect();
-        stock.settle(name, *uid, &settlements).await?;
-        stock.resend(name, *uid, &to_send).await?;
+        redis_store.settle(name, *uid, &settlements).await?;
+        redis_store.resend(name, *uid, &to_send).await?;
         outcome.resent += to_send.len() as u64;
         cursor = next;
     }

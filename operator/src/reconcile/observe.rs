@@ -81,20 +81,20 @@ impl ObservedState {
 /// was recorded before, what is recorded was issued before, and what is loaded was generated before.
 #[tracing::instrument(level = "debug", skip_all)]
 pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result<ObservedState, ReconcileError> {
-    let Context { database, stock, .. } = context;
-    let first = stock.observe(&desired.name).await?.filter(|first| first.uid == desired.uid);
+    let Context { database, redis_store, .. } = context;
+    let first = redis_store.observe(&desired.name).await?.filter(|first| first.uid == desired.uid);
     let marked_recorded = first.map_or(0, |first| first.marked_recorded);
     let recorded = database.recorded_count(desired.uid).await?;
-    let mut redis = stock.observe(&desired.name).await?;
+    let mut redis = redis_store.observe(&desired.name).await?;
     let stored = database.event(desired.uid).await?;
-    if redis.is_some() && stock.ensure_listed(&desired.name).await? {
+    if redis.is_some() && redis_store.ensure_listed(&desired.name).await? {
         tracing::warn!("the event was missing in the set of events in Redis, added it again");
     }
     let has_opening = stored.as_ref().is_some_and(|stored| stored.opened_at.is_some());
     if redis.is_none() && has_opening {
         // Another operator may have created and opened it between the two reads, so it is read again before it counts
         // as absent.
-        redis = stock.observe(&desired.name).await?;
+        redis = redis_store.observe(&desired.name).await?;
     }
     let name_conflict = match &redis {
         Some(other) if other.uid != desired.uid => Some(classify_conflict(context, desired, other.uid).await?),
@@ -103,7 +103,7 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     };
     if redis.as_ref().is_some_and(|redis| redis.outbox > 0) {
         // The mark of the issuer may be lost, and the outboxes of unmarked events are read rarely.
-        stock.mark_active(&desired.name).await?;
+        redis_store.mark_active(&desired.name).await?;
     }
     let unverified = redis.as_ref().filter(|redis| redis.uid == desired.uid && !redis.is_verified);
     let has_issued = recorded > 0 || unverified.is_some_and(|in_redis| in_redis.issued > 0);

@@ -75,7 +75,7 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
     if stored.generation > desired.generation {
         return Plan::Done;
     }
-    let is_format_outdated = stored.stock.is_empty() && stored.format != desired.format;
+    let is_format_outdated = stored.discount_counts.is_empty() && stored.format != desired.format;
     if is_format_outdated || stored.policy_name != desired.policy_name || stored.generation < desired.generation {
         return Plan::Apply(Step::Register);
     }
@@ -137,7 +137,7 @@ fn has_opened(in_redis: &Observed) -> bool {
 
 /// Records that the opening is final.
 fn confirm_opening(stored: &StoredEvent, in_redis: &Observed) -> Plan {
-    if stored.stock.is_empty() {
+    if stored.discount_counts.is_empty() {
         return Plan::blocked(
             reason::DRIFT_FOUND,
             format!(
@@ -234,11 +234,11 @@ fn before_opening(
         Ok(target) => target,
         Err(message) => return Plan::blocked(reason::PRELOAD_FAILED, message),
     };
-    if !stored.stock.is_empty() && !is_same_stock(&stored.stock, &target) {
+    if !stored.discount_counts.is_empty() && !is_same_stock(&stored.discount_counts, &target) {
         return Plan::Apply(Step::DiscardStock);
     }
     let Some(in_redis) = in_redis else {
-        return Plan::Apply(if stored.stock.is_empty() {
+        return Plan::Apply(if stored.discount_counts.is_empty() {
             Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: target })
         } else {
             Step::Prepare
@@ -279,7 +279,7 @@ fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observe
     let is_as_desired = desired.issuance == Issuance::Auto
         && desired.window.start == Some(at)
         && in_redis.loaded == len
-        && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.stock, &target));
+        && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.discount_counts, &target));
     if is_as_desired {
         let open = gate_settings(desired, Gate::Open, desired.window, stored.stock_epoch, len);
         return set_gate(in_redis, open).unwrap_or(Plan::Done);
@@ -308,7 +308,7 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed
     if let Some(plan) = set_gate(in_redis, settings) {
         return plan;
     }
-    match desired.top_up(&stored.stock) {
+    match desired.top_up(&stored.discount_counts) {
         Err(message) => return Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message),
         Ok(counts) if counts.iter().any(|(_, count)| *count > 0) => {
             return Plan::Apply(Step::GenerateStock(CouponBatch { first_ordinal: len, counts }));

@@ -59,7 +59,7 @@ pub(super) async fn recover(
         let max_rounds = in_redis.issued.div_ceil(MAX_RESENT);
         let delivery =
             if context.drains.resend_rounds(in_redis.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
-        let holders = record_stranded(&stored, &context.database, &context.stock, delivery).await?;
+        let holders = record_stranded(&stored, &context.database, &context.redis_store, delivery).await?;
         let Some(outcome) = holders else { return Ok(()) };
         report_stranded(outcome, context, writer).await;
         if outcome.resent > 0 {
@@ -77,7 +77,7 @@ pub(super) async fn recover(
         return Ok(());
     };
     let recorded = context.database.recorded_count(in_redis.uid).await?;
-    let Some(current) = context.stock.observe(&desired.name).await? else { return Ok(()) };
+    let Some(current) = context.redis_store.observe(&desired.name).await? else { return Ok(()) };
     let recovered = if !is_requested && conflicting == 0 && is_complete(&current, recorded, &stored) {
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
@@ -93,9 +93,9 @@ pub(super) async fn recover(
     // An opening that is not final may have to be withdrawn because the manifest has changed.
     if in_redis.gate == Gate::Loading && (stored.is_opening_final || recorded > 0) {
         let settings = due_gate_settings(desired, &stored, in_redis, recorded > 0);
-        context.stock.set_gate(&desired.name, in_redis.uid, &settings).await?;
+        context.redis_store.set_gate(&desired.name, in_redis.uid, &settings).await?;
     }
-    let verified = context.stock.mark_verified(&desired.name, in_redis, Some(&recovered)).await?;
+    let verified = context.redis_store.mark_verified(&desired.name, in_redis, Some(&recovered)).await?;
     if verified == FencedWrite::Applied(()) {
         let Recovered { total, issued_at_min, .. } = recovered;
         tracing::info!(total, recorded, issued_at_min, replication_id = in_redis.replication_id, "Redis verified");
@@ -111,7 +111,9 @@ pub(super) async fn record_stranded_issuances(
     writer: &StatusWriter<'_>,
 ) -> Result<(), ReconcileError> {
     let delivery = if context.recording.note_attempt(desired.uid) == 0 { Delivery::Kafka } else { Delivery::Direct };
-    if let Some(outcome) = record_stranded(observed.stored()?, &context.database, &context.stock, delivery).await? {
+    if let Some(outcome) =
+        record_stranded(observed.stored()?, &context.database, &context.redis_store, delivery).await?
+    {
         report_stranded(outcome, context, writer).await;
     }
     Ok(())
@@ -152,7 +154,8 @@ async fn begin(
     context: &Context,
     clear: bool,
 ) -> Result<Option<(Recovery, i64)>, ReconcileError> {
-    let FencedWrite::Applied(recovery) = context.stock.begin_recovery(&desired.name, in_redis, clear).await? else {
+    let FencedWrite::Applied(recovery) = context.redis_store.begin_recovery(&desired.name, in_redis, clear).await?
+    else {
         return Ok(None);
     };
     // The clock of another Redis, or an earlier clock of this one, may have been ahead.
@@ -197,7 +200,8 @@ async fn restore(
                 None => available.push(Coupon { ordinal, code: coupon.to_string(), discount }),
             }
         }
-        let loaded = context.stock.restore(&desired.name, in_redis, recovery, first..next, &available, &issued).await?;
+        let loaded =
+            context.redis_store.restore(&desired.name, in_redis, recovery, first..next, &available, &issued).await?;
         if loaded != FencedWrite::Applied(next) {
             return Ok(None);
         }

@@ -102,7 +102,7 @@ impl<'a> StatusWriter<'a> {
             topic_mismatches: &self.context.topic_mismatches,
             imbalance: self.confirmed_imbalance.as_ref(),
             scaling: &self.context.scaling.report(&self.event),
-            durability: Some(&self.context.durability.current(&self.context.stock).await),
+            durability: Some(&self.context.durability.current(&self.context.redis_store).await),
         };
         let new = status::report(&old, desired, observed, progress, inputs, Timestamp::now());
         let difference = self.confirmed_imbalance.as_ref().map_or(0, |imbalance| imbalance.coupons);

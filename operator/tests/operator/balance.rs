@@ -82,7 +82,7 @@ async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
     let event: EventName = "event".parse()?;
-    let issued = world.stock.scan_issued(&event).await?;
+    let issued = world.redis_store.scan_issued(&event).await?;
     let settlements: Vec<_> = issued
         .into_iter()
         .zip([true, false, false, false])
@@ -91,7 +91,7 @@ async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
             Settlement { user, coupon: entry.issued.coupon, outcome }
         })
         .collect();
-    world.stock.settle(&event, world.uid("event").await?, &settlements).await?;
+    world.redis_store.settle(&event, world.uid("event").await?, &settlements).await?;
     world.wait("event", "voided", |status| status.balance.is_some_and(|balance| balance.voided == 3)).await?;
     assert_eq!(world.issue("event", 0..10).await?, 4, "users whose coupon was voided receive another one");
     world.record_all("event").await?;
@@ -120,8 +120,12 @@ async fn balance_of_busy_event_stays_true() -> Result<()> {
         let users: Vec<_> =
             (requested..requested + 50).map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
         requested += 50;
-        let entry =
-            world.stock.issue(&event, &users).await?.and_then(|reply| reply.outbox).context("no coupon was issued")?;
+        let entry = world
+            .redis_store
+            .issue(&event, &users)
+            .await?
+            .and_then(|reply| reply.outbox)
+            .context("no coupon was issued")?;
         world.database.record(&entry.records).await?;
         let settlements: Vec<_> = entry
             .records
@@ -132,8 +136,8 @@ async fn balance_of_busy_event_stays_true() -> Result<()> {
                 outcome: SettlementOutcome::Completed,
             })
             .collect();
-        world.stock.settle(&event, uid, &settlements).await?;
-        world.stock.delete_confirmed(&event, &[entry.id]).await?;
+        world.redis_store.settle(&event, uid, &settlements).await?;
+        world.redis_store.delete_confirmed(&event, &[entry.id]).await?;
         let status = world.get("event").await?.status.unwrap_or_default();
         differing += u32::from(!is_true(&status, "Balanced"));
     }

@@ -43,7 +43,8 @@ const STEPS: [Step; 8] = [
 impl Step {
     async fn is_reached(self, world: &World, event: &EventName) -> Result<bool> {
         let query = |query: &str| Ok::<_, anyhow::Error>(world.test_database.sql(query)? == "t");
-        let loaded = async || Ok::<_, anyhow::Error>(world.stock.observe(event).await?.map_or(0, |redis| redis.loaded));
+        let loaded =
+            async || Ok::<_, anyhow::Error>(world.redis_store.observe(event).await?.map_or(0, |redis| redis.loaded));
         let generated = || query("SELECT EXISTS (SELECT FROM discount_policy)");
         match self {
             Self::Registered => query("SELECT EXISTS (SELECT FROM coupon_event)"),
@@ -75,7 +76,7 @@ async fn operator_killed_at_any_preload_step_generates_exact_stock() -> Result<(
         operator.kill9()?;
         let uid = world.uid("event").await?;
         let generated = world.database.event(uid).await?.map_or(0, |event| event.generated());
-        let redis = world.stock.observe(&event).await?;
+        let redis = world.redis_store.observe(&event).await?;
         let (loaded, gate) =
             redis.as_ref().map_or((0, Gate::Loading), |Observed { loaded, gate, .. }| (*loaded, *gate));
         println!("killed at {step:?}: {generated} coupons in Postgres, {loaded} in Redis, gate {}", gate.as_str());
@@ -99,7 +100,7 @@ async fn operator_killed_at_random_times_generates_exact_stock() -> Result<()> {
         let pause = Duration::from_millis(200 + u64::from(rand::random::<u16>() % 1800));
         sleep(pause).await;
         operator.kill9()?;
-        let redis = world.stock.observe(&"event".parse()?).await?;
+        let redis = world.redis_store.observe(&"event".parse()?).await?;
         println!("killed after {pause:?}: {} coupons in Redis", redis.map_or(0, |redis| redis.loaded));
         operator.restart()?;
     }

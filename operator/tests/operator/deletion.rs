@@ -34,7 +34,7 @@ async fn deletion_waits_for_recording_and_keeps_rows() -> Result<()> {
     assert_eq!(world.issue("event", 10..20).await?, 0, "the gate is closed");
     world.record_all("event").await?;
     world.wait_gone("event").await?;
-    assert_eq!(world.stock.observe(&"event".parse()?).await?, None);
+    assert_eq!(world.redis_store.observe(&"event".parse()?).await?, None);
     assert_eq!(world.database.recorded_count(uid).await?, 10);
     assert_eq!(world.coupons_in_postgres(uid).await?.len(), 100);
     Ok(())
@@ -49,7 +49,7 @@ async fn deletion_with_policy_delete_removes_rows() -> Result<()> {
     world.delete("event")?;
     world.wait_gone("event").await?;
     assert_eq!(world.database.event(uid).await?, None);
-    assert_eq!(world.stock.observe(&"event".parse()?).await?, None);
+    assert_eq!(world.redis_store.observe(&"event".parse()?).await?, None);
 
     world.apply("event", &spec(""))?;
     world.wait("event", "open as a new event", |status| is_true(status, "Open")).await?;
@@ -92,7 +92,8 @@ async fn deletion_with_conflicting_issuance_completes_after_timeout() -> Result<
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     let uid = open_event(&world, "").await?;
-    let coupon = &world.stock.scan_issued(&"event".parse()?).await?.into_values().next().context("none")?.issued.coupon;
+    let coupon =
+        &world.redis_store.scan_issued(&"event".parse()?).await?.into_values().next().context("none")?.issued.coupon;
     world.test_database.sql(&format!(
         "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
          VALUES ('{uid}', 'ghost', '{coupon}', 'AMOUNT', 1, now())"

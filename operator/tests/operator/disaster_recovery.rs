@@ -224,7 +224,7 @@ async fn records_lost_by_kafka_are_recorded_from_redis() -> Result<()> {
     installation.consumer.pause()?;
     let received = serve(&installation, 0..10).await?;
     wait_until("Kafka has all records", async || {
-        let in_redis = world.stock.observe(&"event".parse()?).await?;
+        let in_redis = world.redis_store.observe(&"event".parse()?).await?;
         Ok(in_redis.is_some_and(|in_redis| in_redis.outbox == 0))
     })
     .await?;

@@ -80,7 +80,7 @@ async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
     world.apply("event", SPEC)?;
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
     let users = ["u1".parse()?, r#"a "b", c"#.parse()?, "=1+1".parse()?];
-    world.stock.issue(&"event".parse()?, &users).await?;
+    world.redis_store.issue(&"event".parse()?, &users).await?;
     world.record_all("event").await?;
 
     let coupons = world.run_command(&["export", "event", "coupons"], &[])?;
@@ -113,7 +113,7 @@ async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
     for name in ["deleted", "recent", "existing"] {
         world.apply(name, SPEC)?;
         world.wait(name, "open", |status| is_true(status, "Open")).await?;
-        world.stock.issue(&name.parse()?, &["u1".parse()?]).await?;
+        world.redis_store.issue(&name.parse()?, &["u1".parse()?]).await?;
         world.record_all(name).await?;
     }
     let [deleted, recent, existing] =

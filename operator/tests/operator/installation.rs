@@ -24,11 +24,11 @@ async fn open_event(world: &World) -> Result<Observed> {
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
     world.record_all("event").await?;
-    observe(&world.stock).await
+    observe(&world.redis_store).await
 }
 
-async fn observe(stock: &RedisStore) -> Result<Observed> {
-    stock.observe(&"event".parse::<EventName>()?).await?.context("the event is not in Redis")
+async fn observe(redis_store: &RedisStore) -> Result<Observed> {
+    redis_store.observe(&"event".parse::<EventName>()?).await?.context("the event is not in Redis")
 }
 
 /// Waits until an operator is not ready because its stores belong to another installation.
@@ -65,7 +65,7 @@ async fn second_operator_on_the_same_stores_changes_nothing() -> Result<()> {
     // The first operator reconciles several times meanwhile.
     world.apply("event", &spec("first", "Paused"))?;
     world.wait("event", "paused", |status| reason(status, "Open") == "Paused").await?;
-    let after = observe(&world.stock).await?;
+    let after = observe(&world.redis_store).await?;
     assert_eq!((after.uid, after.issued, after.available), (before.uid, 10, 90));
     ensure!(second.get("event").await?.status.is_none(), "the event of the second namespace is not reconciled");
     assert_eq!(world.database.event_uids(&"event".parse()?).await?, [before.uid]);
@@ -84,7 +84,7 @@ async fn operator_with_new_database_refuses_the_redis_of_another_installation() 
     let _operator = empty.operator_program(monitor).start()?;
     wait_refused(monitor, "Redis belongs to the installation").await?;
     assert!(empty.database.event_uids(&"event".parse()?).await?.is_empty());
-    assert_eq!(observe(&world.stock).await?.uid, before.uid);
+    assert_eq!(observe(&world.redis_store).await?.uid, before.uid);
     Ok(())
 }
 
@@ -99,7 +99,7 @@ async fn take_over_continues_events_and_stops_the_previous_operator() -> Result<
         world.apply("event", &spec(policy_name, "Auto"))?;
         world.wait_ready("event").await?;
     }
-    let coupons = world.stock.scan_issued(&"event".parse()?).await?;
+    let coupons = world.redis_store.scan_issued(&"event".parse()?).await?;
     let stock = world.coupons_in_postgres(before.uid).await?;
 
     let restored = world.in_another_namespace().await?;
@@ -127,7 +127,7 @@ async fn take_over_continues_events_and_stops_the_previous_operator() -> Result<
     }
     assert_eq!(restored.uid("event").await?, before.uid, "the event continues");
     assert_eq!(restored.issue("event", 0..10).await?, 0, "each user keeps the coupon");
-    assert_eq!(restored.stock.scan_issued(&"event".parse()?).await?, coupons);
+    assert_eq!(restored.redis_store.scan_issued(&"event".parse()?).await?, coupons);
     assert_eq!(restored.coupons_in_postgres(before.uid).await?, stock);
     let status = restored.get("event").await?.status.context("no status")?;
     assert_eq!((status.issued, status.recorded, status.available), (Some(10), Some(10), Some(90)));
@@ -158,7 +158,7 @@ async fn event_that_was_not_deleted_is_not_replaced() -> Result<()> {
         reason(status, "Stalled") == "NameConflict" && message(status, "Stalled").contains(&before.uid.to_string())
     };
     world.wait("event", "refused", is_refused).await?;
-    let after = observe(&world.stock).await?;
+    let after = observe(&world.redis_store).await?;
     assert_eq!((after.uid, after.gate, after.issued), (before.uid, before.gate, 10));
     assert_eq!(world.issue("event", 0..10).await?, 0, "each user keeps the coupon");
 
@@ -168,7 +168,7 @@ async fn event_that_was_not_deleted_is_not_replaced() -> Result<()> {
     operator.stop()?;
     operator.restart()?;
     world.wait("event", "refused", is_refused).await?;
-    assert_eq!(world.stock.observe(&"event".parse()?).await?, None);
+    assert_eq!(world.redis_store.observe(&"event".parse()?).await?, None);
     assert_eq!(world.database.event_uids(&"event".parse()?).await?, [before.uid]);
 
     // An administrator declares that it is obsolete.
@@ -209,7 +209,7 @@ async fn second_operator_without_checks_replaces_the_event() -> Result<()> {
     let _second = program.start()?;
     second.apply("event", &spec("first", "Auto"))?;
     second.wait("event", "open", |status| is_true(status, "Open")).await?;
-    assert_ne!(observe(&world.stock).await?.uid, before.uid);
+    assert_ne!(observe(&world.redis_store).await?.uid, before.uid);
     assert_eq!(second.issue("event", 0..10).await?, 10, "the users receive a second coupon");
     Ok(())
 }

@@ -170,7 +170,7 @@ async fn open_event_that_becomes_invalid_stays_open_until_deleted() -> Result<()
     cluster.kubectl(&["delete", "ce", "event", "--wait=false"])?;
     cluster.wait("event", "Stalled", "True", "Deleting").await?;
     cluster.wait_gone("event").await?;
-    assert_eq!(cluster.world.stock.observe(&"event".parse()?).await?, None);
+    assert_eq!(cluster.world.redis_store.observe(&"event".parse()?).await?, None);
     assert_eq!(cluster.world.database.event(uid).await?, None);
     cluster.create("event", "")?;
     cluster.wait("event", "Open", "True", "Open").await?;
@@ -192,7 +192,7 @@ async fn invalid_event_does_not_block_namespace_deletion() -> Result<()> {
     operator.stop()?;
     for name in ["invalid", "valid"] {
         ensure!(cluster.get(name)?["metadata"]["finalizers"].is_null(), "{}", operator.log());
-        assert_eq!(cluster.world.stock.observe(&name.parse()?).await?, None);
+        assert_eq!(cluster.world.redis_store.observe(&name.parse()?).await?, None);
     }
     Ok(())
 }

@@ -54,10 +54,10 @@ async fn start_two(world: &World) -> Result<(Candidate, Candidate)> {
 async fn wait_loading(world: &World) -> Result<()> {
     let event = "event".parse()?;
     wait_until("coupons are being loaded", async || {
-        Ok(world.stock.observe(&event).await?.is_some_and(|redis| redis.loaded > 0))
+        Ok(world.redis_store.observe(&event).await?.is_some_and(|redis| redis.loaded > 0))
     })
     .await?;
-    let loaded = world.stock.observe(&event).await?.context("no event")?.loaded;
+    let loaded = world.redis_store.observe(&event).await?.context("no event")?.loaded;
     println!("{loaded} of {TOTAL} coupons are loaded");
     Ok(())
 }

@@ -150,7 +150,7 @@ async fn event_in_each_state_survives_restart_and_recreation() -> Result<()> {
         let uid = world.uid(state.name).await?;
         world.delete(state.name)?;
         world.wait_gone(state.name).await?;
-        assert_eq!(world.stock.observe(&state.name.parse()?).await?, None, "{}", state.name);
+        assert_eq!(world.redis_store.observe(&state.name.parse()?).await?, None, "{}", state.name);
         assert_eq!(
             world.database.recorded_count(uid).await?,
             u64::from(state.issued),
@@ -200,7 +200,7 @@ async fn event_deleted_during_preload_is_removed() -> Result<()> {
         let uid = world.uid("event").await?;
         world.delete("event")?;
         world.wait_gone("event").await?;
-        assert_eq!(world.stock.observe(&"event".parse()?).await?, None);
+        assert_eq!(world.redis_store.observe(&"event".parse()?).await?, None);
         assert_eq!(world.database.event(uid).await?, None);
     }
     Ok(())
@@ -221,7 +221,7 @@ async fn events_are_deleted_with_their_namespace() -> Result<()> {
     shared::kubectl(&["delete", "ce", "--all", "--namespace", world.namespace(), "--wait=false"])?;
     for name in ["one", "other"] {
         world.wait_gone(name).await?;
-        assert_eq!(world.stock.observe(&name.parse()?).await?, None);
+        assert_eq!(world.redis_store.observe(&name.parse()?).await?, None);
     }
     Ok(())
 }

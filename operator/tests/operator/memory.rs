@@ -60,7 +60,7 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
     let unrecorded = format!("user-{}", HOLDERS - 1);
     let mut cursor = Some(0);
     while let Some(at) = cursor {
-        let IssuedPage { entries: mut page, next, .. } = world.stock.issued_page(&event, at).await?;
+        let IssuedPage { entries: mut page, next, .. } = world.redis_store.issued_page(&event, at).await?;
         cursor = next;
         page.retain(|entry| entry.issued.user_id.as_str() != unrecorded);
         let (mut records, mut settlements) = (Vec::new(), Vec::new());
@@ -70,11 +70,12 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
             records.push(IssuedRecord { event_id: event.clone(), event_uid: uid, issued });
         }
         world.database.record(&records).await?;
-        world.stock.settle(&event, uid, &settlements).await?;
+        world.redis_store.settle(&event, uid, &settlements).await?;
     }
-    let outbox = async || anyhow::Ok(world.stock.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries);
+    let outbox =
+        async || anyhow::Ok(world.redis_store.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries);
     let ids: Vec<_> = outbox().await?.into_iter().map(|entry| entry.id).collect();
-    world.stock.delete_confirmed(&event, &ids).await?;
+    world.redis_store.delete_confirmed(&event, &ids).await?;
     // The preload, too, needs memory.
     operator.restart()?;
     world.wait("event", "observed", |status| status.issued == Some(HOLDERS.into())).await?;

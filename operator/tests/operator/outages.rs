@@ -45,7 +45,7 @@ async fn operator_without_servers_reports_them_and_waits() -> Result<()> {
     kafka.restart()?;
     wait_operator_ready(port).await?;
     world.wait_ready("event").await?;
-    wait_until("the test has reconnected to Redis", async || Ok(world.stock.ping().await.is_ok())).await?;
+    wait_until("the test has reconnected to Redis", async || Ok(world.redis_store.ping().await.is_ok())).await?;
     world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await?;
     let metrics = http::get(port, "/metrics").context("no response")?.1;
     assert!(metrics.contains("couponry_operator_coupons_generated_total 100"), "{metrics}");
@@ -139,7 +139,7 @@ async fn redis_outage_is_reported_once() -> Result<()> {
     redis.restart()?;
     let back = world.wait_ready("event").await?;
     assert_eq!((back.issued, is_true(&back, "Open")), (Some(10), true));
-    wait_until("the test has reconnected to Redis", async || Ok(world.stock.ping().await.is_ok())).await?;
+    wait_until("the test has reconnected to Redis", async || Ok(world.redis_store.ping().await.is_ok())).await?;
     world.check_generated_stock("event", &[("AMOUNT:1", 100)]).await?;
     let expected =
         ["BackendUnavailable", "Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisUnverified"];
@@ -225,9 +225,9 @@ async fn redis_without_event_keys_is_restored_from_postgres() -> Result<()> {
     assert_eq!(world.issue("open", 0..10).await?, 10);
     world.record_all("open").await?;
     world.wait("open", "counted", |status| (status.issued, status.available) == (Some(10), Some(90))).await?;
-    let issued = world.stock.scan_issued(&"open".parse()?).await?;
+    let issued = world.redis_store.scan_issued(&"open".parse()?).await?;
     for name in ["open", "scheduled"] {
-        assert!(world.stock.remove(&name.parse()?, world.uid(name).await?).await?);
+        assert!(world.redis_store.remove(&name.parse()?, world.uid(name).await?).await?);
     }
     let lost = world.wait("open", "stalled", |status| is_true(status, "Stalled")).await?;
     assert_eq!([reason(&lost, "Stalled"), reason(&lost, "Open")], ["RedisUnverified"; 2]);
@@ -235,10 +235,10 @@ async fn redis_without_event_keys_is_restored_from_postgres() -> Result<()> {
     world.wait("open", "open", |status| is_true(status, "Open")).await?;
     let expected = ["Opened", "PreloadCompleted", "PreloadStarted", "Recovered", "RedisUnverified"];
     world.wait_kube_events("open", &expected).await?;
-    assert_eq!(world.stock.scan_issued(&"open".parse()?).await?, issued);
+    assert_eq!(world.redis_store.scan_issued(&"open".parse()?).await?, issued);
     world.check_generated_stock("open", &[("AMOUNT:1", 100)]).await?;
     wait_until("the event which has not opened is loaded again", async || {
-        Ok(world.stock.observe(&"scheduled".parse()?).await?.is_some_and(|redis| redis.loaded == 100))
+        Ok(world.redis_store.observe(&"scheduled".parse()?).await?.is_some_and(|redis| redis.loaded == 100))
     })
     .await?;
     world.check_generated_stock("scheduled", &[("AMOUNT:1", 100)]).await

@@ -43,9 +43,9 @@ async fn issuances_without_record_in_flight_are_recorded() -> Result<()> {
     let (world, event): (_, EventName) = (&installation.world, "event".parse()?);
     let mut received = serve(&installation, 0..5).await?;
 
-    let (coupon, discount) = world.stock.scan_queue(&event).await?.swap_remove(0);
+    let (coupon, discount) = world.redis_store.scan_queue(&event).await?.swap_remove(0);
     world.redis(&["LPOP", &world.key("couponQueue", "event")])?;
-    let now = world.stock.observe(&event).await?.context("the event is not in Redis")?.now;
+    let now = world.redis_store.observe(&event).await?.context("the event is not in Redis")?.now;
     let entry = format!("{coupon}:{discount}:{now}:PENDING");
     world.redis(&["HSET", &world.key("couponIssued", "event"), "user-5", &entry])?;
     received.entry(5).or_default().insert(coupon.to_string());

@@ -127,7 +127,7 @@ impl Installation {
         let event: EventName = "event".parse()?;
         let uid = self.world.uid("event").await?;
         wait_until("everything is recorded", async || {
-            let Some(redis) = self.world.stock.observe(&event).await? else { return Ok(false) };
+            let Some(redis) = self.world.redis_store.observe(&event).await? else { return Ok(false) };
             let recorded = self.world.database.recorded_count(uid).await?;
             Ok(redis.is_verified
                 && redis.outbox == 0

@@ -201,12 +201,12 @@ async fn operator_killed_during_recovery_completes_it_after_restart() -> Result<
     assert_eq!(world.issue("event", 0..2000).await?, 2000);
     world.record_all("event").await?;
     let event: EventName = "event".parse()?;
-    let before = world.stock.scan_issued(&event).await?;
-    let mut queue = world.stock.scan_queue(&event).await?;
+    let before = world.redis_store.scan_issued(&event).await?;
+    let mut queue = world.redis_store.scan_queue(&event).await?;
     command(&redis.url(), &["FLUSHALL"])?;
     let mut interrupted = 0;
     let observe = async || {
-        let redis = world.stock.observe(&event).await?;
+        let redis = world.redis_store.observe(&event).await?;
         let is_wrong = redis.as_ref().is_some_and(|redis| redis.is_verified && redis.gate == Gate::Loading);
         ensure!(!is_wrong, "requests for an open event return NOT_STARTED: {redis:?}");
         anyhow::Ok(redis)
@@ -233,8 +233,8 @@ async fn operator_killed_during_recovery_completes_it_after_restart() -> Result<
     .await?;
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
     world.check_generated_stock("event", &[("AMOUNT:1", TOTAL as usize)]).await?;
-    assert_eq!(world.stock.scan_issued(&event).await?, before, "issued coupons keep their users");
-    let mut restored = world.stock.scan_queue(&event).await?;
+    assert_eq!(world.redis_store.scan_issued(&event).await?, before, "issued coupons keep their users");
+    let mut restored = world.redis_store.scan_queue(&event).await?;
     assert_eq!(restored[..100], queue[..100], "the queue keeps its order");
     restored.sort();
     queue.sort();

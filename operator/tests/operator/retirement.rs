@@ -54,7 +54,7 @@ async fn finished_event_after_ttl_keeps_only_counts_in_redis() -> Result<()> {
         let finished = status.finished_at.context("not finished")?.0;
         ensure!(*name != "ended" || Timestamp::now() > end && finished >= end, "{finished}");
         assert_eq!(world.key_count(name)?, "1", "couponMeta stays");
-        let observed = world.stock.observe(&name.parse()?).await?.context("couponMeta is gone")?;
+        let observed = world.redis_store.observe(&name.parse()?).await?.context("couponMeta is gone")?;
         assert_eq!(observed.gate, Gate::Closed);
         assert_eq!(world.issue(name, 3..6).await?, 0);
         let reasons = world.kube_event_reasons(name).await?;
@@ -110,7 +110,7 @@ async fn ttl_is_measured_by_the_clock_of_redis() -> Result<()> {
     clock.set(HOUR)?;
     let finished = sell_out("fast", "ttlSecondsAfterFinished: 600").await?;
     ensure!(finished > Timestamp::now() + HALF, "{finished}");
-    let observed = world.stock.observe(&"fast".parse()?).await?.context("not in Redis")?;
+    let observed = world.redis_store.observe(&"fast".parse()?).await?.context("not in Redis")?;
     ensure!(observed.retired.is_none(), "retired before the TTL has passed");
     Ok(())
 }

@@ -21,7 +21,7 @@ fn spec(count: u32, more: &str) -> String {
 }
 
 async fn gate(world: &World, name: &str) -> Result<Gate> {
-    Ok(world.stock.observe(&name.parse()?).await?.context("the event is not in Redis")?.gate)
+    Ok(world.redis_store.observe(&name.parse()?).await?.context("the event is not in Redis")?.gate)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +96,7 @@ async fn recovery_of_open_event_ends_while_large_preloads_are_in_progress() -> R
     }
     command(&redis.url(), &["FLUSHALL"])?;
     wait_until("the open event is recovered", async || {
-        let in_redis = world.stock.observe(&"open".parse()?).await?;
+        let in_redis = world.redis_store.observe(&"open".parse()?).await?;
         Ok(in_redis.is_some_and(|in_redis| in_redis.is_verified && in_redis.gate == Gate::Open))
     })
     .await?;

@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The stores of an installation.
 pub struct Stores {
-    stock: RedisStore,
+    redis_store: RedisStore,
     database: Database,
     kafka: KafkaSettings,
 }
@@ -54,11 +54,11 @@ impl Stores {
     /// Outside of a Tokio runtime.
     pub fn connect(redis: &RedisSettings, postgres: &PostgresSettings, kafka: KafkaSettings) -> Result<Self> {
         kafka.check()?;
-        Ok(Self { stock: RedisStore::open(redis)?, database: Database::open(postgres)?, kafka })
+        Ok(Self { redis_store: RedisStore::open(redis)?, database: Database::open(postgres)?, kafka })
     }
 
     async fn observe(&self, event: &EventName) -> Result<Observed> {
-        self.stock.observe(event).await?.with_context(|| format!("Redis does not have the event {event}"))
+        self.redis_store.observe(event).await?.with_context(|| format!("Redis does not have the event {event}"))
     }
 
     /// The event's uid in Redis.
@@ -98,8 +98,8 @@ impl Stores {
     /// The event's data in Redis.
     pub async fn redis(&self, event: &EventName) -> Result<RedisData> {
         let observed = self.observe(event).await?;
-        let queue = self.stock.scan_queue(event).await?;
-        let issued = self.stock.scan_issued(event).await?.into_values().collect();
+        let queue = self.redis_store.scan_queue(event).await?;
+        let issued = self.redis_store.scan_issued(event).await?.into_values().collect();
         let Observed { outbox, window, is_verified, .. } = observed;
         Ok(RedisData { queue, issued, outbox, window, is_verified })
     }

@@ -51,12 +51,12 @@ impl Fixture {
 
     /// Issues 60 of 100 coupons and records them.
     async fn fill(&self, flaw: Flaw) {
-        let stock = RedisStore::connect(&shared::redis(), &self.prefix).unwrap();
+        let redis_store = RedisStore::connect(&shared::redis(), &self.prefix).unwrap();
         let database = Database::connect(&self.database.url()).unwrap();
-        self.load_coupons(&stock, &database).await;
+        self.load_coupons(&redis_store, &database).await;
 
         let users: Vec<UserId> = (0..60).map(|number| format!("u{number}").parse().unwrap()).collect();
-        let issued = stock.issue(&self.event, &users).await.unwrap().unwrap();
+        let issued = redis_store.issue(&self.event, &users).await.unwrap().unwrap();
         let outbox = issued.outbox.unwrap();
         let mut records = outbox.records.clone();
         self.write_history(&records);
@@ -67,7 +67,7 @@ impl Fixture {
             self.send(&records).await;
         }
         if flaw != Flaw::LeftInOutbox {
-            stock.delete_confirmed(&self.event, &[outbox.id]).await.unwrap();
+            redis_store.delete_confirmed(&self.event, &[outbox.id]).await.unwrap();
         }
         if flaw == Flaw::NotRecorded {
             records.pop();
@@ -83,7 +83,7 @@ impl Fixture {
             outcome: SettlementOutcome::Completed,
         };
         let settlements: Vec<_> = records.iter().map(completed).collect();
-        stock.settle(&self.event, self.uid, &settlements).await.unwrap();
+        redis_store.settle(&self.event, self.uid, &settlements).await.unwrap();
         if flaw == Flaw::DeadLetter {
             let messages: Vec<Message> = couponry_kafka::read_all(&self.kafka).await.unwrap();
             let dead_letters = DeadLetters::new(&self.kafka).unwrap();
@@ -91,7 +91,7 @@ impl Fixture {
         }
     }
 
-    async fn load_coupons(&self, stock: &RedisStore, database: &Database) {
+    async fn load_coupons(&self, redis_store: &RedisStore, database: &Database) {
         let topic = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&self.kafka, &topic).await.unwrap();
         database.migrate().await.unwrap();
@@ -103,15 +103,15 @@ impl Fixture {
         let batch =
             CouponBatch { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
         database.generate_coupons(&registered, &batch, |_| ()).await.unwrap();
-        stock.prepare(&self.event, uid, 0).await.unwrap();
-        let observed = stock.observe(&self.event).await.unwrap().unwrap();
-        stock.mark_verified(&self.event, &observed, None).await.unwrap();
+        redis_store.prepare(&self.event, uid, 0).await.unwrap();
+        let observed = redis_store.observe(&self.event).await.unwrap().unwrap();
+        redis_store.mark_verified(&self.event, &observed, None).await.unwrap();
         let coupons = database.coupons(uid, 0, 1000).await.unwrap();
-        stock.load(&self.event, uid, 0, &coupons).await.unwrap();
+        redis_store.load(&self.event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
         let settings =
             GateSettings { gate, window, acknowledge: Acknowledge::Redis, generation: 1, stock_epoch: 0, total: 100 };
-        stock.set_gate(&self.event, uid, &settings).await.unwrap();
+        redis_store.set_gate(&self.event, uid, &settings).await.unwrap();
     }
 
     async fn send(&self, records: &[IssuedRecord]) {

@@ -14,11 +14,11 @@ use crate::{
 /// Names of events whose keys are on the first, the second and the third of three nodes.
 const ON_EACH_NODE: [&str; 3] = ["b", "c", "a"];
 
-async fn open(stock: &RedisStore, id: &EventName, uid: Uuid) {
-    stock.prepare(id, uid, 0).await.unwrap();
-    mark_verified(stock, id).await;
-    stock.load(id, uid, 0, &coupons(0, 100)).await.unwrap();
-    stock.set_gate(id, uid, &gate_settings(Gate::Open, Window::default(), 100)).await.unwrap();
+async fn open(redis_store: &RedisStore, id: &EventName, uid: Uuid) {
+    redis_store.prepare(id, uid, 0).await.unwrap();
+    mark_verified(redis_store, id).await;
+    redis_store.load(id, uid, 0, &coupons(0, 100)).await.unwrap();
+    redis_store.set_gate(id, uid, &gate_settings(Gate::Open, Window::default(), 100)).await.unwrap();
 }
 
 async fn until_done<T>(mut call: impl AsyncFnMut() -> Result<T, RedisStoreError>) -> T {
@@ -48,11 +48,11 @@ async fn events_survive_slot_migration_and_failover() {
         // One node is enough to discover the others, and an unavailable one does no harm.
         ..RedisSettings::at(&format!("redis://127.0.0.1:1,{}", cluster.nodes()[1].url()), "")
     };
-    let stock = RedisStore::open(&settings).unwrap();
+    let redis_store = RedisStore::open(&settings).unwrap();
     for name in ON_EACH_NODE {
-        permissions::run_event(&stock, name).await;
+        permissions::run_event(&redis_store, name).await;
     }
-    assert_eq!(stock.durability().await.unwrap().len(), 3);
+    assert_eq!(redis_store.durability().await.unwrap().len(), 3);
 
     let wrong = RedisStore::open(&RedisSettings { password: Some("s3cret2".into()), ..settings.clone() }).unwrap();
     let error = chain(&wrong.ping().await.unwrap_err());
@@ -66,8 +66,8 @@ async fn events_survive_slot_migration_and_failover() {
     let events: Vec<(EventName, Uuid)> =
         ON_EACH_NODE.iter().map(|name| (name.parse().unwrap(), Uuid::new_v4())).collect();
     for (id, uid) in &events {
-        open(&stock, id, *uid).await;
-        assert!(stock.issue(id, &users(0..10)).await.unwrap().is_some());
+        open(&redis_store, id, *uid).await;
+        assert!(redis_store.issue(id, &users(0..10)).await.unwrap().is_some());
     }
 
     // A slot migrates while it is in use.
@@ -76,10 +76,10 @@ async fn events_survive_slot_migration_and_failover() {
     let slot = slot.trim().trim_start_matches(':').to_owned();
     cluster.move_slot(&slot, 0, 2).unwrap();
     // The new node is not verified, so it issues nothing.
-    let reply = until_done(async || stock.issue(id, &users(10..20)).await).await.unwrap();
+    let reply = until_done(async || redis_store.issue(id, &users(10..20)).await).await.unwrap();
     assert_eq!(reply.outcomes, vec![IssueOutcome::Unverified; 10]);
-    mark_verified(&stock, id).await;
-    let reply = stock.issue(id, &users(10..20)).await.unwrap().unwrap();
+    mark_verified(&redis_store, id).await;
+    let reply = redis_store.issue(id, &users(10..20)).await.unwrap().unwrap();
     assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, IssueOutcome::Issued(_))), "{:?}", reply.outcomes);
     cluster.move_slot(&slot, 2, 0).unwrap();
 
@@ -90,12 +90,12 @@ async fn events_survive_slot_migration_and_failover() {
         assert!(confirmed.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    mark_verified(&stock, id).await;
+    mark_verified(&redis_store, id).await;
     cluster.nodes()[0].kill9().unwrap();
-    let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
+    let reply = until_done(async || redis_store.issue(id, &users(15..30)).await).await.unwrap();
     assert_eq!(reply.outcomes, vec![IssueOutcome::Unverified; 15], "the replica may lag");
-    mark_verified(&stock, id).await;
-    let reply = until_done(async || stock.issue(id, &users(15..30)).await).await.unwrap();
+    mark_verified(&redis_store, id).await;
+    let reply = until_done(async || redis_store.issue(id, &users(15..30)).await).await.unwrap();
     assert_eq!(reply.outcomes.len(), 15);
     for (i, outcome) in reply.outcomes.iter().enumerate() {
         let is_known = matches!(outcome, IssueOutcome::Duplicate(_));
@@ -103,8 +103,8 @@ async fn events_survive_slot_migration_and_failover() {
         assert!(is_known || i >= 5, "user {} had a coupon already", i + 15);
     }
     for (id, uid) in &events {
-        let observed = until_done(async || stock.observe(id).await).await.unwrap();
+        let observed = until_done(async || redis_store.observe(id).await).await.unwrap();
         assert_eq!(observed.available + observed.issued, 100);
-        assert!(until_done(async || stock.remove(id, *uid).await).await);
+        assert!(until_done(async || redis_store.remove(id, *uid).await).await);
     }
 }

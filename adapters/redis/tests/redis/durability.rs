@@ -4,8 +4,8 @@ use couponry_redis::{Durability, DurabilitySettings, RedisStore};
 use couponry_testbed::{Redis, redis::command};
 
 /// The durability without the replication id, which is different for each Redis.
-async fn durability(stock: &RedisStore) -> Vec<Durability> {
-    let found = stock.durability().await.unwrap();
+async fn durability(redis_store: &RedisStore) -> Vec<Durability> {
+    let found = redis_store.durability().await.unwrap();
     assert!(found.iter().all(|found| found.replication_id.len() == 40), "{found:?}");
     found.into_iter().map(|found| Durability { replication_id: String::new(), ..found }).collect()
 }
@@ -26,8 +26,8 @@ fn safe() -> Durability {
 #[tokio::test]
 async fn durability_returns_current_settings() {
     let redis = Redis::start().unwrap();
-    let stock = RedisStore::connect(&redis.url(), "").unwrap();
-    assert_eq!(durability(&stock).await, [safe()]);
+    let redis_store = RedisStore::connect(&redis.url(), "").unwrap();
+    assert_eq!(durability(&redis_store).await, [safe()]);
     for (setting, value) in [
         ("appendonly", "no"),
         ("appendfsync", "everysec"),
@@ -36,7 +36,7 @@ async fn durability_returns_current_settings() {
     ] {
         command(&redis.url(), &["CONFIG", "SET", setting, value]).unwrap();
     }
-    let found = durability(&stock).await;
+    let found = durability(&redis_store).await;
     let settings = DurabilitySettings {
         appendfsync: "everysec".to_owned(),
         maxmemory_policy: "allkeys-lru".to_owned(),
@@ -49,20 +49,20 @@ async fn durability_returns_current_settings() {
 async fn durability_without_config_permission_has_no_settings() {
     let redis = Redis::start().unwrap();
     command(&redis.url(), &["ACL", "SETUSER", "default", "-config"]).unwrap();
-    let stock = RedisStore::connect(&redis.url(), "").unwrap();
-    assert_eq!(durability(&stock).await, [Durability { settings: None, ..safe() }]);
+    let redis_store = RedisStore::connect(&redis.url(), "").unwrap();
+    assert_eq!(durability(&redis_store).await, [Durability { settings: None, ..safe() }]);
 }
 
 #[tokio::test]
 async fn durability_reports_replicas_and_role() {
     let master = Redis::start().unwrap();
     let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]).unwrap();
-    let stock = RedisStore::connect(&master.url(), "").unwrap();
+    let redis_store = RedisStore::connect(&master.url(), "").unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
-    while durability(&stock).await != [Durability { replicas: 1, ..safe() }] {
+    while durability(&redis_store).await != [Durability { replicas: 1, ..safe() }] {
         assert!(std::time::Instant::now() < deadline, "the replica does not connect: {}", master.log());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let stock = RedisStore::connect(&replica.url(), "").unwrap();
-    assert!(!durability(&stock).await[0].is_master);
+    let redis_store = RedisStore::connect(&replica.url(), "").unwrap();
+    assert!(!durability(&redis_store).await[0].is_master);
 }

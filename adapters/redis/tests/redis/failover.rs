@@ -23,7 +23,7 @@ struct World {
     master: Redis,
     replica: Redis,
     upstream: Arc<AtomicU16>,
-    stock: RedisStore,
+    redis_store: RedisStore,
     id: EventName,
 }
 
@@ -37,12 +37,13 @@ impl World {
         let upstream = Arc::new(AtomicU16::new(master.port()));
         tokio::spawn(forward(listener, upstream.clone()));
 
-        let (stock, id, uid) = (RedisStore::connect(&url, "").unwrap(), "summer".parse().unwrap(), Uuid::new_v4());
-        stock.prepare(&id, uid, 0).await.unwrap();
-        mark_verified(&stock, &id).await;
-        stock.load(&id, uid, 0, &coupons(0, TOTAL)).await.unwrap();
-        stock.set_gate(&id, uid, &gate_settings(Gate::Open, Window::default(), TOTAL)).await.unwrap();
-        Self { master, replica, upstream, stock, id }
+        let (redis_store, id, uid) =
+            (RedisStore::connect(&url, "").unwrap(), "summer".parse().unwrap(), Uuid::new_v4());
+        redis_store.prepare(&id, uid, 0).await.unwrap();
+        mark_verified(&redis_store, &id).await;
+        redis_store.load(&id, uid, 0, &coupons(0, TOTAL)).await.unwrap();
+        redis_store.set_gate(&id, uid, &gate_settings(Gate::Open, Window::default(), TOTAL)).await.unwrap();
+        Self { master, replica, upstream, redis_store, id }
     }
 
     fn redirect(&self) {
@@ -53,14 +54,15 @@ impl World {
     fn load(&self) -> Load {
         let (issued, stop) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
         let clients = (0..8u64).map(|client| {
-            let (stock, id, issued, stop) = (self.stock.clone(), self.id.clone(), issued.clone(), stop.clone());
+            let (redis_store, id, issued, stop) =
+                (self.redis_store.clone(), self.id.clone(), issued.clone(), stop.clone());
             tokio::spawn(async move {
                 for number in 0.. {
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }
                     let user = client * 1_000_000 + number;
-                    if let Ok(Some(reply)) = stock.issue(&id, &users(user..user + 1)).await
+                    if let Ok(Some(reply)) = redis_store.issue(&id, &users(user..user + 1)).await
                         && let IssueOutcome::Issued(coupon) = &reply.outcomes[0]
                     {
                         issued.lock().await.push((coupon.user_id.clone(), coupon.coupon.clone()));
@@ -135,10 +137,10 @@ async fn planned_failover_under_load_issues_nothing_twice() {
     until("the master is a replica", async || info(&world.master).contains("role:slave")).await;
     world.redirect();
     until("the stock reaches the new master", async || {
-        world.stock.observe(&world.id).await.is_ok_and(|observed| !observed.unwrap().is_verified)
+        world.redis_store.observe(&world.id).await.is_ok_and(|observed| !observed.unwrap().is_verified)
     })
     .await;
-    mark_verified(&world.stock, &world.id).await;
+    mark_verified(&world.redis_store, &world.id).await;
     load.wait_for_more().await;
     let issued = load.finish().await;
     let mut holders = HashMap::new();
@@ -146,7 +148,7 @@ async fn planned_failover_under_load_issues_nothing_twice() {
         assert_eq!(holders.insert(coupon, user), None, "{coupon} was issued twice");
     }
     let users: Vec<_> = issued.iter().map(|(user, _)| user.clone()).collect();
-    for (entry, (user, coupon)) in world.stock.issued_to(&world.id, &users).await.unwrap().iter().zip(&issued) {
+    for (entry, (user, coupon)) in world.redis_store.issued_to(&world.id, &users).await.unwrap().iter().zip(&issued) {
         let entry = entry.as_ref().and_then(|entry| entry.as_ref().ok());
         assert_eq!(entry.map(|entry| &entry.issued.coupon), Some(coupon), "{user}");
     }
@@ -163,10 +165,10 @@ async fn replaced_master_is_silent_after_redirection() {
     time::sleep(MAX_REDIRECTION_DELAY).await;
     let at_redirection = issued_in(&world.master, &world.id);
     until("the stock reaches the new master", async || {
-        world.stock.observe(&world.id).await.is_ok_and(|observed| !observed.unwrap().is_verified)
+        world.redis_store.observe(&world.id).await.is_ok_and(|observed| !observed.unwrap().is_verified)
     })
     .await;
-    mark_verified(&world.stock, &world.id).await;
+    mark_verified(&world.redis_store, &world.id).await;
     load.wait_for_more().await;
     load.finish().await;
     assert_eq!(issued_in(&world.master, &world.id), at_redirection);
@@ -178,7 +180,7 @@ async fn demoted_writable_master_issues_nothing() {
     let world = World::start().await;
     command(&world.master.url(), &["CONFIG", "SET", "replica-read-only", "no"]).unwrap();
     command(&world.master.url(), &["REPLICAOF", "127.0.0.1", "1"]).unwrap();
-    assert!(world.stock.observe(&world.id).await.unwrap().unwrap().is_verified);
-    let reply = world.stock.issue(&world.id, &users(0..2)).await.unwrap().unwrap();
+    assert!(world.redis_store.observe(&world.id).await.unwrap().unwrap().is_verified);
+    let reply = world.redis_store.issue(&world.id, &users(0..2)).await.unwrap().unwrap();
     assert_eq!(reply.outcomes, vec![IssueOutcome::Unverified; 2]);
 }

@@ -88,7 +88,7 @@ impl World {
 
     /// Creates the state that the call needs.
     async fn event(&self, call: Call, number: usize) -> Event {
-        let stock = &self.admin;
+        let redis_store = &self.admin;
         let (id, uid) = (format!("event-{number}").parse().unwrap(), Uuid::new_v4());
         let users = users(0..4);
         let mut event = Event { id, uid, users, pending: Vec::new() };
@@ -96,27 +96,27 @@ impl World {
             return event;
         }
         let Event { id, uid, users, pending } = &mut event;
-        assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Applied(()));
-        mark_verified(stock, id).await;
-        stock.load(id, *uid, 0, &coupons(0, 10)).await.unwrap();
+        assert_eq!(redis_store.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Applied(()));
+        mark_verified(redis_store, id).await;
+        redis_store.load(id, *uid, 0, &coupons(0, 10)).await.unwrap();
         if matches!(call, Call::Open | Call::ResetGate) {
             return event;
         }
-        stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.unwrap();
-        let reply = stock.issue(id, &users[..3]).await.unwrap().unwrap();
+        redis_store.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.unwrap();
+        let reply = redis_store.issue(id, &users[..3]).await.unwrap().unwrap();
         *pending = reply.outbox.unwrap().records.into_iter().map(|record| record.issued).collect();
         let outcome = SettlementOutcome::Cancelled { requeue: true };
         let cancelled = Settlement { user: users[2].clone(), coupon: pending[2].coupon.clone(), outcome };
-        stock.settle(id, *uid, &[cancelled]).await.unwrap();
+        redis_store.settle(id, *uid, &[cancelled]).await.unwrap();
         match call {
             Call::Retire => {
                 let closed = GateSettings { generation: 2, ..gate_settings(Gate::Closed, Window::default(), 10) };
-                stock.set_gate(id, *uid, &closed).await.unwrap();
-                record_all(stock, id, *uid).await;
+                redis_store.set_gate(id, *uid, &closed).await.unwrap();
+                record_all(redis_store, id, *uid).await;
             }
             // As after a restart.
             Call::Restore | Call::BeginRecovery | Call::MarkVerified | Call::MarkRecovered => {
-                record_all(stock, id, *uid).await;
+                record_all(redis_store, id, *uid).await;
                 command(&self.redis.url(), &["HSET", &key("couponMeta", &event), "replicationId", "other"]).unwrap();
             }
             _ => {}
@@ -126,29 +126,31 @@ impl World {
 
     async fn call(
         &self,
-        stock: &RedisStore,
+        redis_store: &RedisStore,
         call: Call,
         event: &Event,
         after: &Prepared,
     ) -> Result<(), RedisStoreError> {
         let Event { id, uid, users, pending } = event;
         match call {
-            Call::Prepare => stock.prepare(id, *uid, 0).await.map(drop),
-            Call::Load => stock.load(id, *uid, 0, &coupons(10, 5)).await.map(drop),
+            Call::Prepare => redis_store.prepare(id, *uid, 0).await.map(drop),
+            Call::Load => redis_store.load(id, *uid, 0, &coupons(10, 5)).await.map(drop),
             Call::Restore => {
                 let Prepared::Recovery(observed, recovery) = after else { panic!() };
                 let issued = IssuedEntry { issued: pending[0].clone(), status: Status::Completed };
-                stock.restore(id, observed, recovery, 0..10, &coupons(0, 9), &[issued]).await.map(drop)
+                redis_store.restore(id, observed, recovery, 0..10, &coupons(0, 9), &[issued]).await.map(drop)
             }
-            Call::Open => stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.map(drop),
+            Call::Open => {
+                redis_store.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 10)).await.map(drop)
+            }
             Call::Close => {
-                stock.set_gate(id, *uid, &gate_settings(Gate::Closed, Window::default(), 10)).await.map(drop)
+                redis_store.set_gate(id, *uid, &gate_settings(Gate::Closed, Window::default(), 10)).await.map(drop)
             }
             Call::ResetGate => {
                 let Prepared::Observed(observed) = after else { panic!() };
-                stock.reset_gate(id, observed, 2).await.map(drop)
+                redis_store.reset_gate(id, observed, 2).await.map(drop)
             }
-            Call::Issue => stock.issue(id, &users[1..]).await.map(drop),
+            Call::Issue => redis_store.issue(id, &users[1..]).await.map(drop),
             Call::Settle => {
                 let queue = self.admin.scan_queue(id).await.unwrap_or_default().pop();
                 let (coupon, discount) = queue.unwrap_or((pending[2].coupon.clone(), pending[2].discount));
@@ -161,56 +163,58 @@ impl World {
                     settlement(0, SettlementOutcome::Replaced { by, requeue: true }),
                     settlement(1, SettlementOutcome::Completed),
                 ];
-                stock.settle(id, *uid, &settlements).await.map(drop)
+                redis_store.settle(id, *uid, &settlements).await.map(drop)
             }
             Call::Resend => {
                 let entry = IssuedEntry { issued: pending[0].clone(), status: Status::Pending };
-                stock.resend(id, *uid, &[entry]).await
+                redis_store.resend(id, *uid, &[entry]).await
             }
             Call::Confirm => {
                 let Prepared::Ids(ids) = after else { panic!() };
-                stock.delete_confirmed(id, ids).await
+                redis_store.delete_confirmed(id, ids).await
             }
-            Call::Sweep => stock.acquire_sweeper_lease(id, Uuid::new_v4(), Duration::from_hours(1)).await.map(drop),
+            Call::Sweep => {
+                redis_store.acquire_sweeper_lease(id, Uuid::new_v4(), Duration::from_hours(1)).await.map(drop)
+            }
             Call::BeginRecovery => {
                 let Prepared::Recovery(observed, _) = after else { panic!() };
-                stock.begin_recovery(id, observed, true).await.map(drop)
+                redis_store.begin_recovery(id, observed, true).await.map(drop)
             }
             Call::MarkVerified => {
                 let Prepared::Recovery(observed, _) = after else { panic!() };
-                stock.mark_verified(id, observed, None).await.map(drop)
+                redis_store.mark_verified(id, observed, None).await.map(drop)
             }
             Call::MarkRecovered => {
                 let Prepared::Recovery(observed, recovery) = after else { panic!() };
                 let found = Recovered { recovery: recovery.clone(), issued_at_min: 1, total: 10 };
-                stock.mark_verified(id, observed, Some(&found)).await.map(drop)
+                redis_store.mark_verified(id, observed, Some(&found)).await.map(drop)
             }
-            Call::Retire => stock.retire(id, *uid, 0, 2).await.map(drop),
-            Call::Remove => stock.remove(id, *uid).await.map(drop),
+            Call::Retire => redis_store.retire(id, *uid, 0, 2).await.map(drop),
+            Call::Remove => redis_store.remove(id, *uid).await.map(drop),
             Call::RequestRestore => {
                 let Prepared::Observed(observed) = after else { panic!() };
-                stock.request_restore(id, observed).await.map(drop)
+                redis_store.request_restore(id, observed).await.map(drop)
             }
         }
     }
 
     /// What the call needs to know about the event.
     async fn prepare(&self, call: Call, event: &Event) -> Prepared {
-        let stock = &self.admin;
+        let redis_store = &self.admin;
         match call {
             Call::Confirm => {
-                let listed = stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
+                let listed = redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
                 Prepared::Ids(listed.entries.into_iter().map(|entry| entry.id).collect())
             }
             Call::ResetGate | Call::RequestRestore => {
-                Prepared::Observed(stock.observe(&event.id).await.unwrap().unwrap())
+                Prepared::Observed(redis_store.observe(&event.id).await.unwrap().unwrap())
             }
             Call::Restore | Call::BeginRecovery | Call::MarkVerified | Call::MarkRecovered => {
-                let observed = stock.observe(&event.id).await.unwrap().unwrap();
+                let observed = redis_store.observe(&event.id).await.unwrap().unwrap();
                 let clear = matches!(call, Call::Restore);
-                let begun = stock.begin_recovery(&event.id, &observed, clear).await.unwrap();
+                let begun = redis_store.begin_recovery(&event.id, &observed, clear).await.unwrap();
                 let FencedWrite::Applied(recovery) = begun else { panic!("nothing to recover") };
-                Prepared::Recovery(stock.observe(&event.id).await.unwrap().unwrap(), recovery)
+                Prepared::Recovery(redis_store.observe(&event.id).await.unwrap().unwrap(), recovery)
             }
             _ => Prepared::Nothing,
         }

@@ -23,7 +23,7 @@ fn pending(outcome: &IssueOutcome) -> IssuedEntry {
 #[tokio::test]
 async fn issue_follows_shuffled_order_until_sold_out() {
     let event = Event::open(10).await;
-    let reply = event.stock.issue(&event.id, &users(0..12)).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(0..12)).await.unwrap().unwrap();
     assert_eq!(reply.event_uid, event.uid);
     let codes: Vec<_> = reply.outcomes[..10].iter().map(|o| issued(o).coupon.to_string()).collect();
     let generated: Vec<_> = coupons(0, 10).into_iter().map(|c| c.code).collect();
@@ -38,32 +38,32 @@ async fn issue_follows_shuffled_order_until_sold_out() {
 #[tokio::test]
 async fn repeated_issue_returns_same_coupon_also_after_close() {
     let event = Event::open(1).await;
-    let first = event.stock.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
+    let first = event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
     let entry = pending(&first.outcomes[0]);
     for gate in [Gate::Open, Gate::Paused, Gate::Closed] {
         event.gate(gate, Window::default(), 1).await;
-        let again = event.stock.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
+        let again = event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
         assert_eq!(again.outcomes, [IssueOutcome::Duplicate(entry.clone())]);
         assert!(again.outbox.is_none());
     }
-    assert_eq!(event.stock.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().entry, Some(entry));
+    assert_eq!(event.redis_store.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().entry, Some(entry));
 }
 
 #[tokio::test]
 async fn user_twice_in_batch_receives_one_coupon() {
     let event = Event::open(10).await;
     let twice = [users(0..1), users(0..1), users(1..2)].concat();
-    let reply = event.stock.issue(&event.id, &twice).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &twice).await.unwrap().unwrap();
     let first = pending(&reply.outcomes[0]);
     assert_eq!(reply.outcomes[1], IssueOutcome::Duplicate(first));
     issued(&reply.outcomes[2]);
-    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().available, 8);
+    assert_eq!(event.redis_store.observe(&event.id).await.unwrap().unwrap().available, 8);
 }
 
 #[tokio::test]
 async fn issue_checks_window_by_redis_clock() {
     let event = Event::open(10).await;
-    let now = event.stock.observe(&event.id).await.unwrap().unwrap().now;
+    let now = event.redis_store.observe(&event.id).await.unwrap().unwrap().now;
     let hour = 3_600_000;
     let mut next_user = 0;
     for (gate, start, end, expected) in [
@@ -75,12 +75,12 @@ async fn issue_checks_window_by_redis_clock() {
         (Gate::Paused, None, Some(now), IssueOutcome::Ended),
     ] {
         event.gate(gate, Window { start, end }, 10).await;
-        let reply = event.stock.issue(&event.id, &users(next_user..next_user + 2)).await.unwrap().unwrap();
+        let reply = event.redis_store.issue(&event.id, &users(next_user..next_user + 2)).await.unwrap().unwrap();
         assert_eq!(reply.outcomes, [expected.clone(), expected], "{gate:?} {start:?} {end:?}");
         next_user += 2;
     }
     event.gate(Gate::Open, Window { start: Some(now - hour), end: Some(now + hour) }, 10).await;
-    issued(&event.stock.issue(&event.id, &users(50..51)).await.unwrap().unwrap().outcomes[0]);
+    issued(&event.redis_store.issue(&event.id, &users(50..51)).await.unwrap().unwrap().outcomes[0]);
     assert_eq!(
         event.gate(Gate::Closed, Window::default(), 10).await,
         couponry_redis::FencedWrite::Applied(Gate::Closed)
@@ -90,7 +90,7 @@ async fn issue_checks_window_by_redis_clock() {
         couponry_redis::FencedWrite::Applied(Gate::Closed),
         "a closed gate stays closed"
     );
-    let reply = event.stock.issue(&event.id, &users(60..61)).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(60..61)).await.unwrap().unwrap();
     assert_eq!(reply.outcomes, [IssueOutcome::Ended]);
 }
 
@@ -98,7 +98,7 @@ async fn issue_checks_window_by_redis_clock() {
 async fn issue_while_loading_returns_not_started() {
     let event = Event::prepared().await;
     event.load(0, 5).await;
-    let reply = event.stock.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
     assert_eq!(reply.outcomes, [IssueOutcome::NotStarted]);
 }
 
@@ -106,9 +106,9 @@ async fn issue_while_loading_returns_not_started() {
 async fn unknown_event_returns_none() {
     let event = Event::prepared().await;
     let other = "winter".parse().unwrap();
-    assert!(event.stock.issue(&other, &users(0..1)).await.unwrap().is_none());
-    assert!(event.stock.lookup(&other, &users(0..1)[0]).await.unwrap().is_none());
-    assert!(event.stock.observe(&other).await.unwrap().is_none());
+    assert!(event.redis_store.issue(&other, &users(0..1)).await.unwrap().is_none());
+    assert!(event.redis_store.lookup(&other, &users(0..1)[0]).await.unwrap().is_none());
+    assert!(event.redis_store.observe(&other).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -116,13 +116,13 @@ async fn concurrent_issue_issues_each_coupon_once() {
     let event = Event::open(1000).await;
     // 16 callers send the same 1,500 users in different batches: 24,000 requests for 1,000 coupons.
     let callers = (0..16u64).map(|caller| {
-        let (stock, id) = (event.stock.clone(), event.id.clone());
+        let (redis_store, id) = (event.redis_store.clone(), event.id.clone());
         tokio::spawn(async move {
             let mut holders = Vec::new();
             let mut all = users(0..1500);
             all.rotate_left(usize::try_from(caller).unwrap() * 90);
             for batch in all.chunks(1 + usize::try_from(caller).unwrap() * 13) {
-                let reply = stock.issue(&id, batch).await.unwrap().unwrap();
+                let reply = redis_store.issue(&id, batch).await.unwrap().unwrap();
                 for (user, outcome) in batch.iter().zip(reply.outcomes) {
                     if let IssueOutcome::Issued(issued) = outcome {
                         holders.push((user.clone(), issued.coupon));
@@ -142,7 +142,7 @@ async fn concurrent_issue_issues_each_coupon_once() {
 #[tokio::test]
 async fn issue_accepts_largest_batch() {
     let event = Event::open(3000).await;
-    let reply = event.stock.issue(&event.id, &users(0..couponry_redis::MAX_BATCH as u64)).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(0..couponry_redis::MAX_BATCH as u64)).await.unwrap().unwrap();
     assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, IssueOutcome::Issued(_))));
 }
 
@@ -159,14 +159,15 @@ async fn user_ids_with_special_characters_are_stored_unchanged() {
         "','x'); DROP TABLE coupon; --",
     ];
     let users: Vec<UserId> = names.iter().map(|name| name.parse().unwrap()).collect();
-    let first = event.stock.issue(&event.id, &users).await.unwrap().unwrap();
-    let again = event.stock.issue(&event.id, &users).await.unwrap().unwrap();
+    let first = event.redis_store.issue(&event.id, &users).await.unwrap().unwrap();
+    let again = event.redis_store.issue(&event.id, &users).await.unwrap().unwrap();
     for (one, two) in first.outcomes.iter().zip(&again.outcomes) {
         assert_eq!(two, &IssueOutcome::Duplicate(pending(one)));
     }
-    let scanned = event.stock.scan_issued(&event.id).await.unwrap();
+    let scanned = event.redis_store.scan_issued(&event.id).await.unwrap();
     assert_eq!(scanned.len(), names.len());
-    let left = event.stock.list_unconfirmed(&event.id, std::time::Duration::ZERO, None, 10).await.unwrap().entries;
+    let left =
+        event.redis_store.list_unconfirmed(&event.id, std::time::Duration::ZERO, None, 10).await.unwrap().entries;
     assert_eq!(left, [first.outbox.unwrap()], "the outbox has the same records");
     assert!(users.iter().all(|user| scanned[user].status == Status::Pending));
 }
@@ -175,23 +176,23 @@ async fn user_ids_with_special_characters_are_stored_unchanged() {
 #[tokio::test]
 async fn issue_on_full_redis_fails_without_losing_coupons() {
     let server = couponry_testbed::Redis::start().unwrap();
-    let stock = RedisStore::connect(&server.url(), "").unwrap();
+    let redis_store = RedisStore::connect(&server.url(), "").unwrap();
     let (id, uid) = ("summer".parse().unwrap(), couponry_domain::Uuid::new_v4());
-    stock.prepare(&id, uid, 0).await.unwrap();
-    mark_verified(&stock, &id).await;
-    stock.load(&id, uid, 0, &coupons(0, 10)).await.unwrap();
-    stock.set_gate(&id, uid, &gate_settings(Gate::Open, Window::default(), 10)).await.unwrap();
+    redis_store.prepare(&id, uid, 0).await.unwrap();
+    mark_verified(&redis_store, &id).await;
+    redis_store.load(&id, uid, 0, &coupons(0, 10)).await.unwrap();
+    redis_store.set_gate(&id, uid, &gate_settings(Gate::Open, Window::default(), 10)).await.unwrap();
 
     let mut admin = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let set = |admin: &mut redis::Connection, bytes: u32| {
         redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).exec(admin).unwrap();
     };
     set(&mut admin, 1);
-    let error = chain(&stock.issue(&id, &users(0..3)).await.unwrap_err());
+    let error = chain(&redis_store.issue(&id, &users(0..3)).await.unwrap_err());
     assert!(error.contains("OOM"), "{error}");
     assert_eq!(admin.llen::<_, u64>("couponQueue:{summer}").unwrap(), 10);
     set(&mut admin, 0);
-    let reply = stock.issue(&id, &users(0..3)).await.unwrap().unwrap();
+    let reply = redis_store.issue(&id, &users(0..3)).await.unwrap().unwrap();
     assert_eq!(reply.outcomes.iter().filter(|o| matches!(o, IssueOutcome::Issued(_))).count(), 3);
 }
 
@@ -208,7 +209,7 @@ async fn undecodable_value_affects_its_user_only() {
         .arg("what")
         .exec(&mut admin)
         .unwrap();
-    let reply = event.stock.issue(&event.id, &users(0..5)).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(0..5)).await.unwrap().unwrap();
     let undecodable: Vec<_> =
         reply.outcomes.iter().map(|outcome| matches!(outcome, IssueOutcome::Undecodable)).collect();
     // The entry of the second user, and the coupon of the third.

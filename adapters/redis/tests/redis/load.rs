@@ -9,7 +9,7 @@ use futures::future;
 async fn repeated_chunk_is_loaded_once() {
     let event = Event::prepared().await;
     let chunks: Vec<_> = (0..10).map(|i| coupons(i * 100, 100)).collect();
-    let load = |i: usize| event.stock.load(&event.id, event.uid, 0, &chunks[i]);
+    let load = |i: usize| event.redis_store.load(&event.id, event.uid, 0, &chunks[i]);
     assert_eq!(load(0).await.unwrap(), FencedWrite::Applied(100));
     assert_eq!(load(0).await.unwrap(), FencedWrite::Applied(100), "again");
     assert_eq!(load(5).await.unwrap(), FencedWrite::Applied(100), "not the next chunk");
@@ -19,7 +19,7 @@ async fn repeated_chunk_is_loaded_once() {
     for i in 0..10 {
         load(i).await.unwrap();
     }
-    let queue = event.stock.scan_queue(&event.id).await.unwrap();
+    let queue = event.redis_store.scan_queue(&event.id).await.unwrap();
     let expected: Vec<_> = chunks.iter().flatten().map(|c| (c.code.parse().unwrap(), c.discount)).collect();
     assert_eq!(queue, expected);
 }
@@ -29,13 +29,16 @@ async fn gate_with_incomplete_stock_stays_loading() {
     let event = Event::prepared().await;
     event.load(0, 99).await;
     let open = gate_settings(Gate::Open, Window::default(), 100);
-    let error = event.stock.set_gate(&event.id, event.uid, &open).await.unwrap_err();
+    let error = event.redis_store.set_gate(&event.id, event.uid, &open).await.unwrap_err();
     let error = chain(&error);
     assert!(error.contains("loaded 99, counted 99, expected 100"), "{error}");
     event.load(99, 1).await;
-    assert_eq!(event.stock.set_gate(&event.id, event.uid, &open).await.unwrap(), FencedWrite::Applied(Gate::Open));
+    assert_eq!(
+        event.redis_store.set_gate(&event.id, event.uid, &open).await.unwrap(),
+        FencedWrite::Applied(Gate::Open)
+    );
 
-    let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+    let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((observed.gate, observed.loaded, observed.available, observed.generation), (Gate::Open, 100, 100, 1));
 }
 
@@ -46,7 +49,7 @@ async fn gate_with_missing_coupon_stays_loading() {
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
     redis::cmd("LPOP").arg(format!("test-{}-couponQueue:{{summer}}", event.uid)).exec(&mut admin).unwrap();
     let open = gate_settings(Gate::Open, Window::default(), 10);
-    let error = event.stock.set_gate(&event.id, event.uid, &open).await.unwrap_err();
+    let error = event.redis_store.set_gate(&event.id, event.uid, &open).await.unwrap_err();
     let error = chain(&error);
     assert!(error.contains("loaded 10, counted 9, expected 10"), "{error}");
 }
@@ -57,8 +60,8 @@ async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() 
     const LATER: i64 = 32_503_680_000_000;
     let scheduled = Window { start: Some(LATER), end: None };
     let reset = async |event: &Event, generation| {
-        let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
-        event.stock.reset_gate(&event.id, &observed, generation).await.unwrap()
+        let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
+        event.redis_store.reset_gate(&event.id, &observed, generation).await.unwrap()
     };
     for (window, gate, expected) in [
         (scheduled, Gate::Open, FencedWrite::Applied(true)),
@@ -73,11 +76,11 @@ async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() 
         event.gate(gate, window, 3).await;
         assert_eq!(reset(&event, 0).await, FencedWrite::Stale, "an older generation");
         assert_eq!(reset(&event, 2).await, expected, "{gate:?} {window:?}");
-        let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+        let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
         if expected == FencedWrite::Applied(true) {
             assert_eq!((observed.gate, observed.window, observed.generation), (Gate::Loading, window, 2));
             event.gate(Gate::Open, window, 3).await;
-            let delayed = event.stock.observe(&event.id).await.unwrap().unwrap();
+            let delayed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
             assert_eq!(delayed.gate, Gate::Loading, "a delayed call for the older manifest has no effect");
             assert_eq!(reset(&event, 2).await, expected, "again");
         } else {
@@ -85,20 +88,20 @@ async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() 
         }
     }
     let event = Event::open(3).await;
-    event.stock.issue(&event.id, &users(0..1)).await.unwrap();
+    event.redis_store.issue(&event.id, &users(0..1)).await.unwrap();
     event.gate(Gate::Paused, scheduled, 3).await;
     assert_eq!(reset(&event, 2).await, FencedWrite::Applied(false), "a coupon is issued");
-    let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+    let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     let other = couponry_redis::Observed { uid: Uuid::new_v4(), ..observed };
-    assert_eq!(event.stock.reset_gate(&event.id, &other, 2).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(event.redis_store.reset_gate(&event.id, &other, 2).await.unwrap(), FencedWrite::Stale);
 }
 
 #[tokio::test]
 async fn top_up_of_open_event_appends_to_queue() {
     let event = Event::open(3).await;
-    event.stock.issue(&event.id, &users(0..3)).await.unwrap();
+    event.redis_store.issue(&event.id, &users(0..3)).await.unwrap();
     event.load(3, 2).await;
-    let reply = event.stock.issue(&event.id, &users(3..6)).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(3..6)).await.unwrap().unwrap();
     assert_eq!(reply.outbox.unwrap().records.len(), 2);
     assert_eq!(reply.outcomes[2], couponry_redis::IssueOutcome::SoldOut);
 }
@@ -106,26 +109,26 @@ async fn top_up_of_open_event_appends_to_queue() {
 #[tokio::test]
 async fn event_with_used_name_is_stale() {
     let event = Event::open(5).await;
-    let Event { stock, id, uid } = &event;
+    let Event { redis_store, id, uid } = &event;
     let other = Uuid::new_v4();
-    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Applied(()), "again");
-    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), FencedWrite::Stale);
-    assert_eq!(stock.load(id, other, 0, &coupons(5, 1)).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(redis_store.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Applied(()), "again");
+    assert_eq!(redis_store.prepare(id, other, 0).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(redis_store.load(id, other, 0, &coupons(5, 1)).await.unwrap(), FencedWrite::Stale);
     let closed = gate_settings(Gate::Closed, Window::default(), 5);
-    assert_eq!(stock.set_gate(id, other, &closed).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(redis_store.set_gate(id, other, &closed).await.unwrap(), FencedWrite::Stale);
     assert_eq!(
-        stock.settle(id, other, &[]).await.unwrap(),
+        redis_store.settle(id, other, &[]).await.unwrap(),
         FencedWrite::Applied(couponry_redis::Settled::default()),
         "no settlements"
     );
-    assert!(!stock.remove(id, other).await.unwrap());
-    assert_eq!(stock.events().await.unwrap(), std::slice::from_ref(id));
+    assert!(!redis_store.remove(id, other).await.unwrap());
+    assert_eq!(redis_store.events().await.unwrap(), std::slice::from_ref(id));
 
-    assert!(stock.remove(id, *uid).await.unwrap());
-    assert!(!stock.remove(id, *uid).await.unwrap(), "again");
-    assert!(stock.observe(id).await.unwrap().is_none());
-    assert!(stock.events().await.unwrap().is_empty());
-    assert_eq!(stock.prepare(id, other, 0).await.unwrap(), FencedWrite::Applied(()));
+    assert!(redis_store.remove(id, *uid).await.unwrap());
+    assert!(!redis_store.remove(id, *uid).await.unwrap(), "again");
+    assert!(redis_store.observe(id).await.unwrap().is_none());
+    assert!(redis_store.events().await.unwrap().is_empty());
+    assert_eq!(redis_store.prepare(id, other, 0).await.unwrap(), FencedWrite::Applied(()));
 }
 
 /// Late calls of an operator, after another one has discarded the stock and generated it again.
@@ -133,21 +136,21 @@ async fn event_with_used_name_is_stale() {
 async fn write_with_old_stock_epoch_is_stale() {
     let event = Event::prepared().await;
     event.load(0, 5).await;
-    let Event { stock, id, uid } = &event;
-    assert!(stock.remove_stock_epoch(id, *uid, 0).await.unwrap());
-    assert_eq!(stock.prepare(id, *uid, 1).await.unwrap(), FencedWrite::Applied(()));
-    mark_verified(stock, id).await;
+    let Event { redis_store, id, uid } = &event;
+    assert!(redis_store.remove_stock_epoch(id, *uid, 0).await.unwrap());
+    assert_eq!(redis_store.prepare(id, *uid, 1).await.unwrap(), FencedWrite::Applied(()));
+    mark_verified(redis_store, id).await;
 
-    assert_eq!(stock.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Stale);
-    assert_eq!(stock.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), FencedWrite::Stale);
-    assert_eq!(stock.load(id, *uid, 1, &coupons(0, 3)).await.unwrap(), FencedWrite::Applied(3));
+    assert_eq!(redis_store.prepare(id, *uid, 0).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(redis_store.load(id, *uid, 0, &coupons(0, 5)).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(redis_store.load(id, *uid, 1, &coupons(0, 3)).await.unwrap(), FencedWrite::Applied(3));
     let old = gate_settings(Gate::Open, Window::default(), 3);
-    assert_eq!(stock.set_gate(id, *uid, &old).await.unwrap(), FencedWrite::Stale);
-    assert!(!stock.remove_stock_epoch(id, *uid, 0).await.unwrap());
-    let observed = stock.observe(id).await.unwrap().unwrap();
+    assert_eq!(redis_store.set_gate(id, *uid, &old).await.unwrap(), FencedWrite::Stale);
+    assert!(!redis_store.remove_stock_epoch(id, *uid, 0).await.unwrap());
+    let observed = redis_store.observe(id).await.unwrap().unwrap();
     assert_eq!((observed.stock_epoch, observed.gate, observed.available), (1, Gate::Loading, 3));
     let own = GateSettings { stock_epoch: 1, ..old };
-    assert_eq!(stock.set_gate(id, *uid, &own).await.unwrap(), FencedWrite::Applied(Gate::Open));
+    assert_eq!(redis_store.set_gate(id, *uid, &own).await.unwrap(), FencedWrite::Applied(Gate::Open));
 }
 
 #[tokio::test]
@@ -155,11 +158,11 @@ async fn gate_with_older_generation_has_no_effect_unless_it_closes() {
     let event = Event::open(5).await;
     let set = async |gate, generation| {
         let settings = GateSettings { generation, ..gate_settings(gate, Window::default(), 5) };
-        event.stock.set_gate(&event.id, event.uid, &settings).await.unwrap()
+        event.redis_store.set_gate(&event.id, event.uid, &settings).await.unwrap()
     };
     assert_eq!(set(Gate::Paused, 3).await, FencedWrite::Applied(Gate::Paused));
     assert_eq!(set(Gate::Open, 2).await, FencedWrite::Applied(Gate::Paused), "an older generation");
-    assert_eq!(event.stock.observe(&event.id).await.unwrap().unwrap().generation, 3);
+    assert_eq!(event.redis_store.observe(&event.id).await.unwrap().unwrap().generation, 3);
     assert_eq!(set(Gate::Open, 3).await, FencedWrite::Applied(Gate::Open));
     assert_eq!(set(Gate::Closed, 1).await, FencedWrite::Applied(Gate::Closed));
 }
@@ -173,7 +176,7 @@ async fn event_is_listed_before_gate_opens() {
     // As after a crash, or a late removal by another operator.
     redis::cmd("DEL").arg(format!("test-{}-couponEvents", event.uid)).exec(&mut admin).unwrap();
     event.gate(Gate::Open, Window::default(), 1).await;
-    assert_eq!(event.stock.events().await.unwrap(), std::slice::from_ref(&event.id));
+    assert_eq!(event.redis_store.events().await.unwrap(), std::slice::from_ref(&event.id));
 }
 
 #[tokio::test]
@@ -181,20 +184,20 @@ async fn prepare_with_leftover_keys_fails() {
     let event = Event::open(5).await;
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
     redis::cmd("DEL").arg(format!("test-{}-couponMeta:{{summer}}", event.uid)).exec(&mut admin).unwrap();
-    let error = chain(&event.stock.prepare(&event.id, event.uid, 0).await.unwrap_err());
+    let error = chain(&event.redis_store.prepare(&event.id, event.uid, 0).await.unwrap_err());
     assert!(error.contains("couponMeta is missing"), "{error}");
 }
 
 #[tokio::test]
 async fn ping_fails_while_redis_is_down_and_recovers() {
     let server = couponry_testbed::Redis::start().unwrap();
-    let stock = RedisStore::connect(&server.url(), "").unwrap();
-    stock.ping().await.unwrap();
+    let redis_store = RedisStore::connect(&server.url(), "").unwrap();
+    redis_store.ping().await.unwrap();
     server.kill9().unwrap();
-    assert!(stock.ping().await.is_err());
+    assert!(redis_store.ping().await.is_err());
     server.restart().unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while stock.ping().await.is_err() {
+    while redis_store.ping().await.is_err() {
         assert!(std::time::Instant::now() < deadline, "the connection was not restored");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

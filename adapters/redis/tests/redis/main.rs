@@ -1,4 +1,4 @@
-//! The stock on a real Redis.
+//! The adapter on a real Redis.
 
 mod cluster;
 mod durability;

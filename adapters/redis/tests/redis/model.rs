@@ -156,16 +156,16 @@ async fn unverify(event: &Event) {
     let key = format!("test-{}-couponMeta:{{summer}}", event.uid);
     couponry_testbed::redis::command(&couponry_testbed::shared::redis(), &["HSET", &key, "replicationId", "0123"])
         .unwrap();
-    let reply = event.stock.issue(&event.id, &[user(0), user(1)]).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &[user(0), user(1)]).await.unwrap().unwrap();
     assert_eq!((reply.outcomes, reply.outbox), (vec![IssueOutcome::Unverified; 2], None));
 }
 
 /// Restores Redis from a database in which everything that is issued in the model is recorded.
 async fn restore(event: &Event, model: &mut Model, size: usize) {
     unverify(event).await;
-    let left = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 1000).await.unwrap().entries;
+    let left = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 1000).await.unwrap().entries;
     let left: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
-    event.stock.delete_confirmed(&event.id, &left).await.unwrap();
+    event.redis_store.delete_confirmed(&event.id, &left).await.unwrap();
     model.outbox = 0;
     model.issued.retain(|_, entry| entry.status != Status::Cancelled);
     let mut issued = HashSet::new();
@@ -182,8 +182,8 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
         .filter(|(code, _)| !issued.contains(code))
         .collect();
 
-    let now = event.stock.observe(&event.id).await.unwrap().unwrap();
-    let FencedWrite::Applied(recovery) = event.stock.begin_recovery(&event.id, &now, true).await.unwrap() else {
+    let now = event.redis_store.observe(&event.id).await.unwrap().unwrap();
+    let FencedWrite::Applied(recovery) = event.redis_store.begin_recovery(&event.id, &now, true).await.unwrap() else {
         panic!("{now:?}")
     };
     for chunk in all.chunks(size) {
@@ -193,17 +193,20 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
         let available: Vec<_> = chunk.iter().filter(|coupon| of(coupon).is_none()).cloned().collect();
         for _ in 0..2 {
             let loaded =
-                event.stock.restore(&event.id, &now, &recovery, first..behind, &available, &entry).await.unwrap();
+                event.redis_store.restore(&event.id, &now, &recovery, first..behind, &available, &entry).await.unwrap();
             assert_eq!(loaded, FencedWrite::Applied(behind));
         }
     }
     let recovered = Recovered { issued_at_min: recovery.begun_at, recovery, total: model.loaded };
-    assert_eq!(event.stock.mark_verified(&event.id, &now, Some(&recovered)).await.unwrap(), FencedWrite::Applied(()));
+    assert_eq!(
+        event.redis_store.mark_verified(&event.id, &now, Some(&recovered)).await.unwrap(),
+        FencedWrite::Applied(())
+    );
 }
 
 async fn compare(first: u64, steps: Vec<Step>) {
     let event = Event::open(first).await;
-    let now = event.stock.observe(&event.id).await.unwrap().unwrap().now;
+    let now = event.redis_store.observe(&event.id).await.unwrap().unwrap().now;
     let item = |c: Coupon| (c.code.parse::<CouponCode>().unwrap(), c.discount);
     let mut model = Model { state: Some(WindowState::Open), loaded: first, ..Model::default() };
     model.queue.extend(coupons(0, first).into_iter().map(item));
@@ -211,7 +214,7 @@ async fn compare(first: u64, steps: Vec<Step>) {
         match step {
             Step::Issue(numbers) => {
                 let users: Vec<_> = numbers.into_iter().map(user).collect();
-                let reply = event.stock.issue(&event.id, &users).await.unwrap().unwrap();
+                let reply = event.redis_store.issue(&event.id, &users).await.unwrap().unwrap();
                 let answers: Vec<_> = reply.outcomes.iter().map(name).collect();
                 assert_eq!(answers, model.issue(&users));
             }
@@ -249,20 +252,20 @@ async fn compare(first: u64, steps: Vec<Step>) {
                         }
                     })
                     .collect();
-                let counts = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
+                let counts = event.redis_store.settle(&event.id, event.uid, &settlements).await.unwrap();
                 assert_eq!(counts, FencedWrite::Applied(model.settle(&settlements)));
-                let again = event.stock.settle(&event.id, event.uid, &settlements).await.unwrap();
+                let again = event.redis_store.settle(&event.id, event.uid, &settlements).await.unwrap();
                 assert_eq!(again, FencedWrite::Applied(Settled::default()), "the call is idempotent");
             }
             Step::Restart => {
                 unverify(&event).await;
-                mark_verified(&event.stock, &event.id).await;
+                mark_verified(&event.redis_store, &event.id).await;
             }
             Step::Restore(size) => restore(&event, &mut model, usize::from(size)).await,
         }
     }
 
-    let observed = event.stock.observe(&event.id).await.unwrap().unwrap();
+    let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     let with = |status| model.issued.values().filter(|entry| entry.status == status).count() as u64;
     assert_eq!(observed.available, model.queue.len() as u64);
     assert_eq!(observed.issued, with(Status::Pending) + with(Status::Completed));
@@ -271,8 +274,8 @@ async fn compare(first: u64, steps: Vec<Step>) {
     assert_eq!(observed.outbox, model.outbox);
     let counted = i128::from(observed.available) + i128::from(observed.issued) + i128::from(observed.voided);
     assert_eq!(counted, i128::from(observed.loaded), "the counts do not match: {observed:?}");
-    assert_eq!(event.stock.scan_queue(&event.id).await.unwrap(), Vec::from(model.queue));
-    let scanned = event.stock.scan_issued(&event.id).await.unwrap();
+    assert_eq!(event.redis_store.scan_queue(&event.id).await.unwrap(), Vec::from(model.queue));
+    let scanned = event.redis_store.scan_issued(&event.id).await.unwrap();
     assert_eq!(scanned.len(), model.issued.len());
     for (user, entry) in &model.issued {
         assert_eq!((&scanned[user].issued.coupon, scanned[user].status), (&entry.issued.coupon, entry.status));
@@ -280,7 +283,7 @@ async fn compare(first: u64, steps: Vec<Step>) {
     let holders: HashSet<_> =
         scanned.values().filter(|h| h.status != Status::Cancelled).map(|entry| entry.issued.coupon.clone()).collect();
     assert_eq!(holders.len() as u64, observed.issued, "a coupon has two holders");
-    assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
+    assert!(event.redis_store.remove(&event.id, event.uid).await.unwrap());
 }
 
 proptest! {
@@ -294,33 +297,33 @@ proptest! {
 
     #[test]
     fn batch_size_does_not_change_outcomes(
-        stock in 0..40u64,
+        total in 0..40u64,
         asked in proptest::collection::vec(0..50u8, 1..80),
         sizes in proptest::collection::vec(1..20usize, 1..10),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let users: Vec<_> = asked.into_iter().map(user).collect();
-            let one_by_one = ask(stock, users.chunks(1)).await;
+            let one_by_one = ask(total, users.chunks(1)).await;
             let mut left = users.as_slice();
             let batches = sizes.iter().cycle().map_while(|size| {
                 let (batch, rest) = left.split_at((*size).min(left.len()));
                 left = rest;
                 (!batch.is_empty()).then_some(batch)
             });
-            assert_eq!(ask(stock, batches).await, one_by_one);
+            assert_eq!(ask(total, batches).await, one_by_one);
         });
     }
 }
 
 /// The outcomes of these batches.
-async fn ask(stock: u64, batches: impl Iterator<Item = &[UserId]>) -> Vec<(&'static str, Option<CouponCode>)> {
-    let event = Event::open(stock).await;
+async fn ask(total: u64, batches: impl Iterator<Item = &[UserId]>) -> Vec<(&'static str, Option<CouponCode>)> {
+    let event = Event::open(total).await;
     let mut outcomes = Vec::new();
     for batch in batches {
-        let reply = event.stock.issue(&event.id, batch).await.unwrap().unwrap();
+        let reply = event.redis_store.issue(&event.id, batch).await.unwrap().unwrap();
         outcomes.extend(reply.outcomes.iter().map(name));
     }
-    assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
+    assert!(event.redis_store.remove(&event.id, event.uid).await.unwrap());
     outcomes
 }

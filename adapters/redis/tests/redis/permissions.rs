@@ -8,33 +8,33 @@ use couponry_redis::{FencedWrite, GateSettings, IssueOutcome, RedisStore, Settle
 use crate::support::{coupons, gate_settings, mark_verified, users};
 
 /// Runs an event from its preparation to its removal.
-pub(crate) async fn run_event(stock: &RedisStore, name: &str) {
+pub(crate) async fn run_event(redis_store: &RedisStore, name: &str) {
     let (id, uid) = (name.parse().unwrap(), Uuid::new_v4());
-    stock.ping().await.unwrap();
-    assert_eq!(stock.prepare(&id, uid, 0).await.unwrap(), FencedWrite::Applied(()));
-    mark_verified(stock, &id).await;
+    redis_store.ping().await.unwrap();
+    assert_eq!(redis_store.prepare(&id, uid, 0).await.unwrap(), FencedWrite::Applied(()));
+    mark_verified(redis_store, &id).await;
     for _ in 0..2 {
-        assert_eq!(stock.load(&id, uid, 0, &coupons(0, 6)).await.unwrap(), FencedWrite::Applied(6));
+        assert_eq!(redis_store.load(&id, uid, 0, &coupons(0, 6)).await.unwrap(), FencedWrite::Applied(6));
     }
-    assert_eq!(stock.load(&id, uid, 0, &coupons(6, 4)).await.unwrap(), FencedWrite::Applied(10));
+    assert_eq!(redis_store.load(&id, uid, 0, &coupons(6, 4)).await.unwrap(), FencedWrite::Applied(10));
     let open = gate_settings(Gate::Open, Window::default(), 10);
-    assert_eq!(stock.set_gate(&id, uid, &open).await.unwrap(), FencedWrite::Applied(Gate::Open));
-    assert!(stock.events().await.unwrap().contains(&id));
+    assert_eq!(redis_store.set_gate(&id, uid, &open).await.unwrap(), FencedWrite::Applied(Gate::Open));
+    assert!(redis_store.events().await.unwrap().contains(&id));
 
     let three = users(0..3);
-    let reply = stock.issue(&id, &three).await.unwrap().unwrap();
+    let reply = redis_store.issue(&id, &three).await.unwrap().unwrap();
     assert!(reply.outcomes.iter().all(|outcome| matches!(outcome, IssueOutcome::Issued(_))), "{:?}", reply.outcomes);
-    let again = stock.issue(&id, &three).await.unwrap().unwrap();
+    let again = redis_store.issue(&id, &three).await.unwrap().unwrap();
     assert!(again.outcomes.iter().all(|outcome| matches!(outcome, IssueOutcome::Duplicate(_))), "{:?}", again.outcomes);
-    assert!(stock.lookup(&id, &three[0]).await.unwrap().unwrap().entry.is_some());
+    assert!(redis_store.lookup(&id, &three[0]).await.unwrap().unwrap().entry.is_some());
 
     let issuer = Uuid::new_v4();
-    assert!(stock.acquire_sweeper_lease(&id, issuer, Duration::from_mins(1)).await.unwrap());
-    assert!(!stock.acquire_sweeper_lease(&id, Uuid::new_v4(), Duration::from_mins(1)).await.unwrap());
-    let left = stock.list_unconfirmed(&id, Duration::ZERO, None, 10).await.unwrap();
+    assert!(redis_store.acquire_sweeper_lease(&id, issuer, Duration::from_mins(1)).await.unwrap());
+    assert!(!redis_store.acquire_sweeper_lease(&id, Uuid::new_v4(), Duration::from_mins(1)).await.unwrap());
+    let left = redis_store.list_unconfirmed(&id, Duration::ZERO, None, 10).await.unwrap();
     assert_eq!(left.entries, [reply.outbox.clone().unwrap()]);
-    assert_eq!(stock.list_unconfirmed(&id, Duration::from_mins(1), None, 10).await.unwrap().entries, []);
-    stock.delete_confirmed(&id, &[reply.outbox.unwrap().id]).await.unwrap();
+    assert_eq!(redis_store.list_unconfirmed(&id, Duration::from_mins(1), None, 10).await.unwrap().entries, []);
+    redis_store.delete_confirmed(&id, &[reply.outbox.unwrap().id]).await.unwrap();
 
     let coupon = |outcome: &IssueOutcome| match outcome {
         IssueOutcome::Duplicate(entry) => entry.issued.coupon.clone(),
@@ -42,7 +42,7 @@ pub(crate) async fn run_event(stock: &RedisStore, name: &str) {
     };
     let settlement =
         |i: usize, outcome| Settlement { user: three[i].clone(), coupon: coupon(&again.outcomes[i]), outcome };
-    let (coupon, discount) = stock.scan_queue(&id).await.unwrap().pop().unwrap();
+    let (coupon, discount) = redis_store.scan_queue(&id).await.unwrap().pop().unwrap();
     let by = IssuedCoupon { user_id: three[1].clone(), coupon, discount, issued_at: 1 };
     let settlements = [
         settlement(0, SettlementOutcome::Completed),
@@ -50,26 +50,26 @@ pub(crate) async fn run_event(stock: &RedisStore, name: &str) {
         settlement(2, SettlementOutcome::Cancelled { requeue: true }),
     ];
     for _ in 0..2 {
-        assert!(matches!(stock.settle(&id, uid, &settlements).await.unwrap(), FencedWrite::Applied(_)));
+        assert!(matches!(redis_store.settle(&id, uid, &settlements).await.unwrap(), FencedWrite::Applied(_)));
     }
-    let observed = stock.observe(&id).await.unwrap().unwrap();
+    let observed = redis_store.observe(&id).await.unwrap().unwrap();
     assert_eq!(
         (observed.loaded, observed.available, observed.issued, observed.marked_recorded, observed.outbox),
         (10, 8, 2, 2, 0)
     );
-    let queue: HashSet<_> = stock.scan_queue(&id).await.unwrap().into_iter().map(|(code, _)| code).collect();
+    let queue: HashSet<_> = redis_store.scan_queue(&id).await.unwrap().into_iter().map(|(code, _)| code).collect();
     let mut available = HashSet::new();
-    stock.each_available(&id, |item| available.extend(item.map(|(code, _)| code))).await.unwrap();
+    redis_store.each_available(&id, |item| available.extend(item.map(|(code, _)| code))).await.unwrap();
     assert_eq!((queue.len(), available), (8, queue));
-    assert_eq!(stock.scan_issued(&id).await.unwrap().len(), 3);
-    assert_eq!(stock.issued_to(&id, &three).await.unwrap().len(), 3);
+    assert_eq!(redis_store.scan_issued(&id).await.unwrap().len(), 3);
+    assert_eq!(redis_store.issued_to(&id, &three).await.unwrap().len(), 3);
 
     let closed = GateSettings { generation: 2, ..gate_settings(Gate::Closed, Window::default(), 10) };
-    assert_eq!(stock.set_gate(&id, uid, &closed).await.unwrap(), FencedWrite::Applied(Gate::Closed));
-    assert!(stock.remove(&id, uid).await.unwrap());
-    assert!(!stock.remove(&id, uid).await.unwrap());
-    assert_eq!(stock.observe(&id).await.unwrap(), None);
-    assert!(!stock.events().await.unwrap().contains(&id));
+    assert_eq!(redis_store.set_gate(&id, uid, &closed).await.unwrap(), FencedWrite::Applied(Gate::Closed));
+    assert!(redis_store.remove(&id, uid).await.unwrap());
+    assert!(!redis_store.remove(&id, uid).await.unwrap());
+    assert_eq!(redis_store.observe(&id).await.unwrap(), None);
+    assert!(!redis_store.events().await.unwrap().contains(&id));
 }
 
 /// The documented ACL rule, with this password and key pattern, as arguments of a command.

@@ -10,7 +10,7 @@ use crate::support::{chain, coupons, gate_settings, mark_verified, record_all, u
 
 struct Event {
     redis: Redis,
-    stock: RedisStore,
+    redis_store: RedisStore,
     id: EventName,
     uid: Uuid,
 }
@@ -19,23 +19,23 @@ impl Event {
     /// An open event with 100 coupons, on a Redis of its own.
     async fn open() -> Self {
         let redis = Redis::start().unwrap();
-        let stock = RedisStore::connect(&redis.url(), "").unwrap();
-        let event = Self { stock, id: "summer".parse().unwrap(), uid: Uuid::new_v4(), redis };
-        let Self { stock, id, uid, .. } = &event;
-        stock.prepare(id, *uid, 0).await.unwrap();
-        let before = stock.issue(id, &users(0..1)).await.unwrap().unwrap();
+        let redis_store = RedisStore::connect(&redis.url(), "").unwrap();
+        let event = Self { redis_store, id: "summer".parse().unwrap(), uid: Uuid::new_v4(), redis };
+        let Self { redis_store, id, uid, .. } = &event;
+        redis_store.prepare(id, *uid, 0).await.unwrap();
+        let before = redis_store.issue(id, &users(0..1)).await.unwrap().unwrap();
         assert_eq!(before.outcomes, [IssueOutcome::Unverified], "just prepared");
-        assert_eq!(stock.load(id, *uid, 0, &coupons(0, 100)).await.unwrap(), FencedWrite::Stale);
-        mark_verified(stock, id).await;
-        stock.load(id, *uid, 0, &coupons(0, 100)).await.unwrap();
-        stock.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 100)).await.unwrap();
+        assert_eq!(redis_store.load(id, *uid, 0, &coupons(0, 100)).await.unwrap(), FencedWrite::Stale);
+        mark_verified(redis_store, id).await;
+        redis_store.load(id, *uid, 0, &coupons(0, 100)).await.unwrap();
+        redis_store.set_gate(id, *uid, &gate_settings(Gate::Open, Window::default(), 100)).await.unwrap();
         event
     }
 
     async fn observe(&self) -> Observed {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            match self.stock.observe(&self.id).await {
+            match self.redis_store.observe(&self.id).await {
                 Ok(observed) => return observed.unwrap(),
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
@@ -44,11 +44,11 @@ impl Event {
     }
 
     async fn ask(&self, range: std::ops::Range<u64>) -> Vec<IssueOutcome> {
-        self.stock.issue(&self.id, &users(range)).await.unwrap().unwrap().outcomes
+        self.redis_store.issue(&self.id, &users(range)).await.unwrap().unwrap().outcomes
     }
 
     async fn begin(&self, observed: &Observed, clear: bool) -> Recovery {
-        match self.stock.begin_recovery(&self.id, observed, clear).await.unwrap() {
+        match self.redis_store.begin_recovery(&self.id, observed, clear).await.unwrap() {
             FencedWrite::Applied(recovery) => recovery,
             FencedWrite::Stale => panic!("nothing to recover: {observed:?}"),
         }
@@ -65,7 +65,7 @@ impl Event {
         let ten = coupons(first, 10);
         let issued: Vec<_> = users.iter().zip(&ten).map(|(user, coupon)| recorded(user, coupon)).collect();
         let available = &ten[issued.len()..];
-        self.stock.restore(&self.id, observed, recovery, first..first + 10, available, &issued).await.unwrap()
+        self.redis_store.restore(&self.id, observed, recovery, first..first + 10, available, &issued).await.unwrap()
     }
 }
 
@@ -83,32 +83,35 @@ fn is_issued(outcomes: &[IssueOutcome]) -> bool {
 async fn redis_after_restart_issues_nothing_until_verified() {
     let event = Event::open().await;
     assert!(is_issued(&event.ask(0..10).await));
-    record_all(&event.stock, &event.id, event.uid).await;
+    record_all(&event.redis_store, &event.id, event.uid).await;
     let before = event.observe().await;
     event.redis.kill9().unwrap();
     event.redis.restart().unwrap();
     let observed = event.observe().await;
     assert!(before.is_verified && !observed.is_verified && before.replication_id != observed.replication_id);
     assert_eq!(event.ask(0..20).await, vec![IssueOutcome::Unverified; 20], "neither new coupons nor existing ones");
-    assert!(!event.stock.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().is_verified);
-    assert_eq!(event.stock.load(&event.id, event.uid, 0, &coupons(100, 5)).await.unwrap(), FencedWrite::Stale);
-    assert_eq!(event.stock.retire(&event.id, event.uid, 0, 1).await.unwrap(), FencedWrite::Applied(false));
+    assert!(!event.redis_store.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().is_verified);
+    assert_eq!(event.redis_store.load(&event.id, event.uid, 0, &coupons(100, 5)).await.unwrap(), FencedWrite::Stale);
+    assert_eq!(event.redis_store.retire(&event.id, event.uid, 0, 1).await.unwrap(), FencedWrite::Applied(false));
     let untouched = event.observe().await;
     assert_eq!((untouched.available, untouched.issued, untouched.outbox), (90, 10, 0), "nothing was written");
 
     assert_eq!(
-        event.stock.mark_verified(&event.id, &before, None).await.unwrap(),
+        event.redis_store.mark_verified(&event.id, &before, None).await.unwrap(),
         FencedWrite::Stale,
         "another replication id"
     );
     let recovery = event.begin(&observed, false).await;
     let wrong = Recovered { recovery: recovery.clone(), issued_at_min: 0, total: 99 };
-    let error = chain(&event.stock.mark_verified(&event.id, &observed, Some(&wrong)).await.unwrap_err());
+    let error = chain(&event.redis_store.mark_verified(&event.id, &observed, Some(&wrong)).await.unwrap_err());
     assert!(error.contains("loaded 100, counted 100, expected 99"), "{error}");
     // As if the clock of this Redis were a day behind that of the previous one.
     let issued_at_min = recovery.begun_at + 86_400_000;
     let found = Recovered { recovery, issued_at_min, total: 100 };
-    assert_eq!(event.stock.mark_verified(&event.id, &observed, Some(&found)).await.unwrap(), FencedWrite::Applied(()));
+    assert_eq!(
+        event.redis_store.mark_verified(&event.id, &observed, Some(&found)).await.unwrap(),
+        FencedWrite::Applied(())
+    );
     for (user, outcome) in event.ask(5..15).await.into_iter().enumerate() {
         match outcome {
             IssueOutcome::Duplicate(entry) if user < 5 => assert!(entry.issued.issued_at < issued_at_min),
@@ -117,7 +120,7 @@ async fn redis_after_restart_issues_nothing_until_verified() {
         }
     }
     assert_eq!(
-        event.stock.begin_recovery(&event.id, &observed, true).await.unwrap(),
+        event.redis_store.begin_recovery(&event.id, &observed, true).await.unwrap(),
         FencedWrite::Stale,
         "already verified"
     );
@@ -128,8 +131,8 @@ async fn later_recovery_fences_earlier_one() {
     let event = Event::open().await;
     event.ask(0..10).await;
     command(&event.redis.url(), &["FLUSHALL"]).unwrap();
-    assert!(event.stock.issue(&event.id, &users(0..1)).await.unwrap().is_none());
-    event.stock.prepare(&event.id, event.uid, 0).await.unwrap();
+    assert!(event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().is_none());
+    event.redis_store.prepare(&event.id, event.uid, 0).await.unwrap();
     let (observed, five) = (event.observe().await, users(0..5));
 
     let first = event.begin(&observed, true).await;
@@ -140,31 +143,31 @@ async fn later_recovery_fences_earlier_one() {
     assert_eq!(event.restore(&observed, &first, 10, &[]).await, FencedWrite::Stale);
     let found = |recovery: &Recovery, total| Recovered { recovery: recovery.clone(), issued_at_min: 9, total };
     assert_eq!(
-        event.stock.mark_verified(&event.id, &observed, Some(&found(&first, 10))).await.unwrap(),
+        event.redis_store.mark_verified(&event.id, &observed, Some(&found(&first, 10))).await.unwrap(),
         FencedWrite::Stale
     );
     assert_eq!(
-        event.stock.mark_verified(&event.id, &observed, None).await.unwrap(),
+        event.redis_store.mark_verified(&event.id, &observed, None).await.unwrap(),
         FencedWrite::Stale,
         "observed before the recovery"
     );
     assert_eq!(event.restore(&observed, &second, 0, &five).await, FencedWrite::Applied(10));
     assert_eq!(event.restore(&observed, &second, 10, &[]).await, FencedWrite::Applied(20));
-    let counts = event.stock.settle(&event.id, event.uid, &[]).await.unwrap();
+    let counts = event.redis_store.settle(&event.id, event.uid, &[]).await.unwrap();
     assert_eq!(counts, FencedWrite::Applied(couponry_redis::Settled::default()));
     assert!(
-        event.stock.mark_verified(&event.id, &observed, Some(&found(&second, 10))).await.is_err(),
+        event.redis_store.mark_verified(&event.id, &observed, Some(&found(&second, 10))).await.is_err(),
         "not all coupons are loaded"
     );
     assert_eq!(
-        event.stock.mark_verified(&event.id, &observed, Some(&found(&second, 20))).await.unwrap(),
+        event.redis_store.mark_verified(&event.id, &observed, Some(&found(&second, 20))).await.unwrap(),
         FencedWrite::Applied(())
     );
 
     let verified = event.observe().await;
     assert_eq!((verified.loaded, verified.available, verified.issued, verified.marked_recorded), (20, 15, 5, 5));
     assert!(verified.is_verified);
-    event.stock.set_gate(&event.id, event.uid, &gate_settings(Gate::Open, Window::default(), 20)).await.unwrap();
+    event.redis_store.set_gate(&event.id, event.uid, &gate_settings(Gate::Open, Window::default(), 20)).await.unwrap();
     let outcomes = event.ask(0..20).await;
     let is_restored = |outcome: &_| matches!(outcome, IssueOutcome::Duplicate(entry) if entry.issued.issued_at == 7);
     assert!(outcomes[..5].iter().all(is_restored), "{outcomes:?}");
@@ -190,7 +193,7 @@ async fn promoted_replica_is_unverified_on_same_connection() {
     // The first replica that connects to a master changes its replication id.
     let observed = event.observe().await;
     if !observed.is_verified {
-        mark_verified(&event.stock, &event.id).await;
+        mark_verified(&event.redis_store, &event.id).await;
     }
     // The replica lags: it does not receive the last coupons. Then it is promoted, and the master loads its data.
     follow(&replica, "1");
@@ -208,24 +211,24 @@ async fn promoted_replica_is_unverified_on_same_connection() {
 async fn resend_adds_issued_coupons_to_outbox() {
     let event = Event::open().await;
     event.ask(0..3).await;
-    let issued: Vec<_> = event.stock.scan_issued(&event.id).await.unwrap().into_values().collect();
-    let first = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
-    event.stock.delete_confirmed(&event.id, &[first[0].id.clone()]).await.unwrap();
-    event.stock.resend(&event.id, event.uid, &issued).await.unwrap();
-    let again = event.stock.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
+    let issued: Vec<_> = event.redis_store.scan_issued(&event.id).await.unwrap().into_values().collect();
+    let first = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
+    event.redis_store.delete_confirmed(&event.id, &[first[0].id.clone()]).await.unwrap();
+    event.redis_store.resend(&event.id, event.uid, &issued).await.unwrap();
+    let again = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
     let users = |records: &[couponry_domain::IssuedRecord]| {
         let mut users: Vec<_> = records.iter().map(|record| record.issued.clone()).collect();
         users.sort();
         users
     };
     assert_eq!(users(&again[0].records), users(&first[0].records));
-    event.stock.resend(&event.id, Uuid::new_v4(), &issued).await.unwrap();
+    event.redis_store.resend(&event.id, Uuid::new_v4(), &issued).await.unwrap();
     assert_eq!(event.observe().await.outbox, 1, "another event is not resent");
     event.redis.kill9().unwrap();
     event.redis.restart().unwrap();
     let observed = event.observe().await;
     assert_eq!(
-        event.stock.begin_recovery(&event.id, &observed, false).await.unwrap(),
+        event.redis_store.begin_recovery(&event.id, &observed, false).await.unwrap(),
         FencedWrite::Stale,
         "the outbox is not empty"
     );

@@ -7,7 +7,7 @@ use crate::support::{Event, coupons, record_all, users};
 
 impl Event {
     async fn retire(&self) -> FencedWrite<bool> {
-        self.stock.retire(&self.id, self.uid, 0, 1).await.unwrap()
+        self.redis_store.retire(&self.id, self.uid, 0, 1).await.unwrap()
     }
 }
 
@@ -16,42 +16,42 @@ const PAST: Window = Window { start: None, end: Some(1) };
 #[tokio::test]
 async fn retire_of_recorded_event_removes_coupons_and_keeps_counts() {
     let event = Event::open(5).await;
-    event.stock.issue(&event.id, &users(0..3)).await.unwrap();
+    event.redis_store.issue(&event.id, &users(0..3)).await.unwrap();
     assert_eq!(event.retire().await, FencedWrite::Applied(false), "the event is open");
     event.gate(Gate::Open, PAST, 5).await;
     assert_eq!(event.retire().await, FencedWrite::Applied(false), "the issued coupons are not recorded");
-    record_all(&event.stock, &event.id, event.uid).await;
+    record_all(&event.redis_store, &event.id, event.uid).await;
     assert_eq!(
-        event.stock.retire(&event.id, event.uid, 0, 0).await.unwrap(),
+        event.redis_store.retire(&event.id, event.uid, 0, 0).await.unwrap(),
         FencedWrite::Applied(false),
         "an older generation"
     );
-    assert_eq!(event.stock.retire(&event.id, event.uid, 1, 1).await.unwrap(), FencedWrite::Stale);
-    let before = event.stock.observe(&event.id).await.unwrap().unwrap();
+    assert_eq!(event.redis_store.retire(&event.id, event.uid, 1, 1).await.unwrap(), FencedWrite::Stale);
+    let before = event.redis_store.observe(&event.id).await.unwrap().unwrap();
 
     assert_eq!(event.retire().await, FencedWrite::Applied(true));
     assert_eq!(event.retire().await, FencedWrite::Applied(true), "again");
-    let after = event.stock.observe(&event.id).await.unwrap().unwrap();
+    let after = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((after.gate, after.retired), (Gate::Closed, Some(Gate::Open)));
     let counts = |observed: &couponry_redis::Observed| {
         (observed.loaded, observed.available, observed.issued, observed.marked_recorded, observed.voided)
     };
     assert_eq!(counts(&after), counts(&before));
-    assert_eq!(event.stock.scan_issued(&event.id).await.unwrap().len(), 0);
-    assert_eq!(event.stock.scan_queue(&event.id).await.unwrap().len(), 0);
+    assert_eq!(event.redis_store.scan_issued(&event.id).await.unwrap().len(), 0);
+    assert_eq!(event.redis_store.scan_queue(&event.id).await.unwrap().len(), 0);
 
-    let reply = event.stock.issue(&event.id, &users(2..5)).await.unwrap().unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(2..5)).await.unwrap().unwrap();
     assert!(reply.outcomes.iter().all(|outcome| *outcome == IssueOutcome::Ended), "{:?}", reply.outcomes);
-    let lookup = event.stock.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap();
+    let lookup = event.redis_store.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap();
     assert!(lookup.is_retired && lookup.entry.is_none());
-    let late = event.stock.load(&event.id, event.uid, 0, &coupons(5, 2)).await.unwrap();
+    let late = event.redis_store.load(&event.id, event.uid, 0, &coupons(5, 2)).await.unwrap();
     assert_eq!(late, FencedWrite::Stale, "nothing can be loaded");
     assert_eq!(
         event.gate(Gate::Open, Window::default(), 5).await,
         FencedWrite::Applied(Gate::Closed),
         "the gate stays closed"
     );
-    assert!(event.stock.remove(&event.id, event.uid).await.unwrap());
+    assert!(event.redis_store.remove(&event.id, event.uid).await.unwrap());
 }
 
 #[tokio::test]
@@ -65,8 +65,8 @@ async fn event_without_end_can_be_retired_when_sold_out_or_closed() {
         (Gate::Closed, None, 2, true),
     ] {
         let event = Event::open(3).await;
-        event.stock.issue(&event.id, &users(0..users_asking)).await.unwrap();
-        record_all(&event.stock, &event.id, event.uid).await;
+        event.redis_store.issue(&event.id, &users(0..users_asking)).await.unwrap();
+        record_all(&event.redis_store, &event.id, event.uid).await;
         event.gate(gate, Window { start: None, end }, 3).await;
         assert_eq!(event.retire().await, FencedWrite::Applied(has_ended), "{gate:?} {end:?} {users_asking}");
     }

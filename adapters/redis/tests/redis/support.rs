@@ -8,7 +8,7 @@ use couponry_domain::{
 use couponry_redis::{FencedWrite, GateSettings, RedisStore, Settlement, SettlementOutcome};
 
 pub(crate) struct Event {
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) id: EventName,
     pub(crate) uid: Uuid,
 }
@@ -28,29 +28,29 @@ impl Event {
     /// A verified event without coupons.
     pub(crate) async fn prepared() -> Self {
         let uid = Uuid::new_v4();
-        let stock = RedisStore::connect(&couponry_testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
-        let event = Self { stock, id: "summer".parse().unwrap(), uid };
-        assert_eq!(event.stock.prepare(&event.id, uid, 0).await.unwrap(), FencedWrite::Applied(()));
-        mark_verified(&event.stock, &event.id).await;
+        let redis_store = RedisStore::connect(&couponry_testbed::shared::redis(), &format!("test-{uid}-")).unwrap();
+        let event = Self { redis_store, id: "summer".parse().unwrap(), uid };
+        assert_eq!(event.redis_store.prepare(&event.id, uid, 0).await.unwrap(), FencedWrite::Applied(()));
+        mark_verified(&event.redis_store, &event.id).await;
         event
     }
 
     pub(crate) async fn load(&self, first_ordinal: u64, count: u64) {
         if count > 0 {
-            let loaded = self.stock.load(&self.id, self.uid, 0, &coupons(first_ordinal, count)).await.unwrap();
+            let loaded = self.redis_store.load(&self.id, self.uid, 0, &coupons(first_ordinal, count)).await.unwrap();
             assert_eq!(loaded, FencedWrite::Applied(first_ordinal + count));
         }
     }
 
     pub(crate) async fn gate(&self, gate: Gate, window: Window, total: u64) -> FencedWrite<Gate> {
-        self.stock.set_gate(&self.id, self.uid, &gate_settings(gate, window, total)).await.unwrap()
+        self.redis_store.set_gate(&self.id, self.uid, &gate_settings(gate, window, total)).await.unwrap()
     }
 }
 
 /// Marks the current Redis as verified.
-pub(crate) async fn mark_verified(stock: &RedisStore, id: &EventName) {
-    let observed = stock.observe(id).await.unwrap().unwrap();
-    assert_eq!(stock.mark_verified(id, &observed, None).await.unwrap(), FencedWrite::Applied(()));
+pub(crate) async fn mark_verified(redis_store: &RedisStore, id: &EventName) {
+    let observed = redis_store.observe(id).await.unwrap().unwrap();
+    assert_eq!(redis_store.mark_verified(id, &observed, None).await.unwrap(), FencedWrite::Applied(()));
 }
 
 pub(crate) fn gate_settings(gate: Gate, window: Window, total: u64) -> GateSettings {
@@ -79,14 +79,14 @@ pub(crate) fn users(range: std::ops::Range<u64>) -> Vec<UserId> {
 }
 
 /// Marks all issued coupons as recorded, and confirms the outbox.
-pub(crate) async fn record_all(stock: &RedisStore, event: &EventName, uid: Uuid) {
-    let issued = stock.scan_issued(event).await.unwrap();
+pub(crate) async fn record_all(redis_store: &RedisStore, event: &EventName, uid: Uuid) {
+    let issued = redis_store.scan_issued(event).await.unwrap();
     let settlements: Vec<_> = issued
         .into_iter()
         .map(|(user, entry)| Settlement { user, coupon: entry.issued.coupon, outcome: SettlementOutcome::Completed })
         .collect();
-    stock.settle(event, uid, &settlements).await.unwrap();
-    let left = stock.list_unconfirmed(event, std::time::Duration::ZERO, None, 100).await.unwrap();
+    redis_store.settle(event, uid, &settlements).await.unwrap();
+    let left = redis_store.list_unconfirmed(event, std::time::Duration::ZERO, None, 100).await.unwrap();
     let ids: Vec<_> = left.entries.into_iter().map(|entry| entry.id).collect();
-    stock.delete_confirmed(event, &ids).await.unwrap();
+    redis_store.delete_confirmed(event, &ids).await.unwrap();
 }

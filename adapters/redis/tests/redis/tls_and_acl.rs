@@ -46,9 +46,9 @@ async fn connection_requires_valid_ca_and_acl_user() {
         ca_certificates: Some(ca_certificates(&authority)),
         ..RedisSettings::at(&format!("rediss://other:password@localhost:{port}"), "shop:")
     };
-    let stock = RedisStore::open(&good).unwrap();
-    permissions::run_event(&stock, "summer").await;
-    assert_eq!(stock.durability().await.unwrap().len(), 1);
+    let redis_store = RedisStore::open(&good).unwrap();
+    permissions::run_event(&redis_store, "summer").await;
+    assert_eq!(redis_store.durability().await.unwrap().len(), 1);
 
     let other_keys = RedisStore::open(&RedisSettings { key_prefix: "other:".into(), ..good.clone() }).unwrap();
     let error = chain(&other_keys.ping().await.unwrap_err());
@@ -80,11 +80,12 @@ async fn connection_requires_valid_ca_and_acl_user() {
 
 #[tokio::test]
 async fn contradicting_settings_are_rejected_without_connecting() {
-    let stock = |settings: RedisSettings| RedisStore::open(&settings).err().map(|error| error.to_string()).unwrap();
+    let open_error =
+        |settings: RedisSettings| RedisStore::open(&settings).err().map(|error| error.to_string()).unwrap();
     let cluster = |url: &str| RedisSettings { cluster: true, ..RedisSettings::at(url, "") };
-    assert!(stock(cluster("redis://a,rediss://b")).contains("must all begin with rediss://"));
-    assert!(stock(cluster("redis://a/3")).contains("has only one"));
-    assert!(stock(RedisSettings::at("http://a:pass@word", "")).contains("not of the form"));
+    assert!(open_error(cluster("redis://a,rediss://b")).contains("must all begin with rediss://"));
+    assert!(open_error(cluster("redis://a/3")).contains("has only one"));
+    assert!(open_error(RedisSettings::at("http://a:pass@word", "")).contains("not of the form"));
 }
 
 /// How many connections Redis has ever accepted, including the one of this call.
@@ -104,16 +105,16 @@ async fn denied_command_keeps_the_connection() {
         password: Some("s3cret".into()),
         ..RedisSettings::at(&server.url(), "")
     };
-    let stock = RedisStore::open(&settings).unwrap();
-    stock.ping().await.unwrap();
+    let redis_store = RedisStore::open(&settings).unwrap();
+    redis_store.ping().await.unwrap();
     // A younger connection is never replaced.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let (before, begun_at) = (connections(&server), std::time::Instant::now());
     for _ in 0..3 {
-        let found = stock.durability().await.unwrap();
+        let found = redis_store.durability().await.unwrap();
         assert!(found[0].is_master && found[0].settings.is_none(), "{found:?}");
     }
-    stock.ping().await.unwrap();
+    redis_store.ping().await.unwrap();
     // The connection is renewed every second.
     let renewed = u32::try_from(begun_at.elapsed().as_secs()).unwrap() + 1;
     assert!(
@@ -126,18 +127,18 @@ async fn denied_command_keeps_the_connection() {
 #[tokio::test]
 async fn connection_to_demoted_master_is_replaced() {
     let (server, master) = (Redis::start().unwrap(), Redis::start().unwrap());
-    let stock = RedisStore::connect(&server.url(), "").unwrap();
-    permissions::run_event(&stock, "summer").await;
+    let redis_store = RedisStore::connect(&server.url(), "").unwrap();
+    permissions::run_event(&redis_store, "summer").await;
     let connections = || connections(&server);
     command(&server.url(), &["REPLICAOF", "127.0.0.1", &master.port().to_string()]).unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let before = connections();
     let uid = couponry_domain::Uuid::new_v4();
-    let error = chain(&stock.prepare(&"autumn".parse().unwrap(), uid, 0).await.unwrap_err());
+    let error = chain(&redis_store.prepare(&"autumn".parse().unwrap(), uid, 0).await.unwrap_err());
     assert!(error.to_lowercase().contains("read only"), "{error}");
-    stock.ping().await.unwrap();
+    redis_store.ping().await.unwrap();
     // The connection of the INFO call, and the new one.
     assert!(connections() >= before + 2);
     command(&server.url(), &["REPLICAOF", "NO", "ONE"]).unwrap();
-    permissions::run_event(&stock, "winter").await;
+    permissions::run_event(&redis_store, "winter").await;
 }

@@ -36,7 +36,7 @@ fn counts(percent: u64, amount: u64) -> Vec<(Discount, u64)> {
 }
 
 /// An opening at [`LATER`] is not final.
-fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
+fn stored(discount_counts: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
     StoredEvent {
         uid: UID,
         name: "summer".parse().unwrap(),
@@ -45,7 +45,7 @@ fn stored(stock: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
         format: CodeFormat::default(),
         generation: 1,
         stock_epoch: 0,
-        stock,
+        discount_counts,
         opened_at,
         is_opening_final: opened_at.is_some_and(|at| at != LATER),
         openings: opened_at.is_some().into(),

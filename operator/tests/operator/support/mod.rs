@@ -34,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) struct World {
     pub(crate) test_database: TestDatabase,
     pub(crate) database: Database,
-    pub(crate) stock: RedisStore,
+    pub(crate) redis_store: RedisStore,
     pub(crate) events: Api<CouponEvent>,
     kube_events: Api<Event>,
     namespace: String,
@@ -69,7 +69,7 @@ impl World {
         let prefix = format!("{namespace}-");
         Ok(Self {
             database: Database::connect(&postgres_url)?,
-            stock: RedisStore::connect(redis_url, &prefix)?,
+            redis_store: RedisStore::connect(redis_url, &prefix)?,
             events: Api::namespaced(client.clone(), &namespace),
             kube_events: Api::namespaced(client, &namespace),
             test_database,
@@ -90,7 +90,7 @@ impl World {
         Ok(Self {
             database: self.database.clone(),
             postgres_url: self.postgres_url.clone(),
-            stock: self.stock.clone(),
+            redis_store: self.redis_store.clone(),
             prefix: self.prefix.clone(),
             brokers: self.brokers.clone(),
             topic: self.topic.clone(),
@@ -106,7 +106,7 @@ impl World {
             database: Database::connect(&postgres_url)?,
             postgres_url,
             test_database,
-            stock: self.stock.clone(),
+            redis_store: self.redis_store.clone(),
             events: self.events.clone(),
             kube_events: self.kube_events.clone(),
             namespace: self.namespace.clone(),

@@ -31,7 +31,7 @@ impl World {
         let uid = self.uid(name).await?;
         let stored = self.database.event(uid).await?.context("the event is not in Postgres")?;
         let coupons = self.coupons_in_postgres(uid).await?;
-        let batch = CouponBatch { first_ordinal: 0, counts: stored.stock.clone() };
+        let batch = CouponBatch { first_ordinal: 0, counts: stored.discount_counts.clone() };
         let expected: Vec<Coupon> = batch.coupons(stored.seed, stored.format.clone()).collect();
         ensure!(coupons == expected, "Postgres does not have the coupons that the seed generates");
         self.check_stores_agree(name, split).await
@@ -49,8 +49,8 @@ impl World {
         }
         let split: BTreeMap<_, _> = split.iter().map(|(discount, count)| ((*discount).to_owned(), *count)).collect();
         ensure!(counted == split, "Postgres has {counted:?}, expected {split:?}");
-        let issued = self.stock.scan_issued(&event).await?;
-        let available = self.stock.scan_queue(&event).await?;
+        let issued = self.redis_store.scan_issued(&event).await?;
+        let available = self.redis_store.scan_queue(&event).await?;
         let mut in_redis: Vec<_> =
             issued.into_values().map(|entry| (entry.issued.coupon, entry.issued.discount)).chain(available).collect();
         let mut in_postgres: Vec<_> = coupons
@@ -83,7 +83,7 @@ impl World {
     /// Issues coupons to `user-N` for these N, and returns how many users received one.
     pub(crate) async fn issue(&self, name: &str, users: Range<u32>) -> Result<usize> {
         let users: Vec<_> = users.map(|n| format!("user-{n}").parse()).collect::<Result<_, _>>()?;
-        let reply = self.stock.issue(&name.parse()?, &users).await?.context("the event is not in Redis")?;
+        let reply = self.redis_store.issue(&name.parse()?, &users).await?.context("the event is not in Redis")?;
         Ok(reply.outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Issued(_))).count())
     }
 
@@ -96,14 +96,14 @@ impl World {
     pub(crate) async fn record_all_by_uid(&self, name: &str, uid: Uuid) -> Result<()> {
         let event: EventName = name.parse()?;
         let mut settlements = Vec::new();
-        for (user, IssuedEntry { issued, .. }) in self.stock.scan_issued(&event).await? {
+        for (user, IssuedEntry { issued, .. }) in self.redis_store.scan_issued(&event).await? {
             let coupon = issued.coupon.clone();
             self.database.record(&[IssuedRecord { event_id: event.clone(), event_uid: uid, issued }]).await?;
             settlements.push(Settlement { user, coupon, outcome: SettlementOutcome::Completed });
         }
-        self.stock.settle(&event, uid, &settlements).await?;
-        let unconfirmed = self.stock.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries;
+        self.redis_store.settle(&event, uid, &settlements).await?;
+        let unconfirmed = self.redis_store.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries;
         let ids: Vec<_> = unconfirmed.into_iter().map(|entry| entry.id).collect();
-        Ok(self.stock.delete_confirmed(&event, &ids).await?)
+        Ok(self.redis_store.delete_confirmed(&event, &ids).await?)
     }
 }

@@ -88,9 +88,9 @@ impl Model {
                 let event = self.stored.as_mut().unwrap();
                 assert_eq!(event.generated(), batch.first_ordinal);
                 for (discount, count) in batch.counts {
-                    match event.stock.iter_mut().find(|(known, _)| *known == discount) {
+                    match event.discount_counts.iter_mut().find(|(known, _)| *known == discount) {
                         Some((_, existing)) => *existing += count,
-                        None => event.stock.push((discount, count)),
+                        None => event.discount_counts.push((discount, count)),
                     }
                 }
             }
@@ -156,7 +156,7 @@ impl Model {
             Step::DiscardStock => {
                 let event = self.stored.as_mut().unwrap();
                 assert_eq!(event.opened_at, None, "Postgres rejects it");
-                event.stock.clear();
+                event.discount_counts.clear();
                 event.stock_epoch += 1;
             }
             Step::ClosePredecessor(..) | Step::RemovePredecessor(_) => unreachable!("the model has no other event"),
