@@ -47,7 +47,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts one of [`NAMES`] from the directory `bin` without waiting for it. `args` follow the default arguments.
+    /// Starts one of [`NAMES`] from the directory `bin` without waiting for it. `args` follow the default arguments,
+    /// and `env` replaces default variables.
     pub(crate) fn start(
         bin: &Path,
         (name, program): (&str, &str),
@@ -68,8 +69,8 @@ impl Node {
             launch = launch.args(["--postgres-url", &servers.postgres]);
         }
         if program == OPERATOR {
-            let only = ["--namespace", "default", "--admin-listen", ""];
-            launch = launch.args(only).env("KUBECONFIG", &servers.kubeconfig);
+            launch = launch.args(["--admin-listen", ""]).env("KUBECONFIG", &servers.kubeconfig);
+            launch = launch.env("POD_NAMESPACE", "default");
         }
         launch = launch.args(args.iter().copied());
         for (key, value) in env {

@@ -3,11 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use couponry_testbed::Kubernetes;
 use serde_json::{Value, json};
 
 use crate::coupon_event::{condition, get, manifest};
+
+/// The namespace of the second installation.
+pub(super) const SECOND_NAMESPACE: &str = "second";
 
 /// How long the API server may fail.
 const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
@@ -80,6 +83,25 @@ impl Event {
 
     pub(super) fn apply(&self, kubernetes: &Kubernetes) -> Result<()> {
         retry(|| kubernetes.kubectl_with(&["apply", "-f", "-"], &self.manifest().to_string()).map(drop))
+    }
+
+    /// Applies a closed event of the same name to the second namespace.
+    pub(super) fn apply_to_second_namespace(&self, kubernetes: &Kubernetes) -> Result<()> {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SECOND_NAMESPACE}});
+        let mut event = self.manifest();
+        event["metadata"]["namespace"] = json!(SECOND_NAMESPACE);
+        event["spec"]["issuance"] = json!("Closed");
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [namespace, event]});
+        retry(|| kubernetes.kubectl_with(&["apply", "-f", "-"], &list.to_string()).map(drop))
+    }
+
+    /// Deletes the event from the second namespace. Fails if an operator has reconciled it.
+    pub(super) fn delete_from_second_namespace(&self, kubernetes: &Kubernetes) -> Result<()> {
+        let in_namespace = ["couponevent", &self.name, "--namespace", SECOND_NAMESPACE];
+        let status =
+            retry(|| kubernetes.kubectl(&[&["get"], &in_namespace[..], &["-o", "jsonpath={.status}"]].concat()))?;
+        ensure!(status.is_empty(), "the operator of the second installation has reconciled {}: {status}", self.name);
+        retry(|| kubernetes.kubectl(&[&["delete"], &in_namespace[..], &["--wait=false"]].concat()).map(drop))
     }
 
     /// Adds a tenth of the coupons.

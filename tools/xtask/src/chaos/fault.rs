@@ -51,6 +51,8 @@ pub(super) enum Kind {
     Clock(i64),
     /// Another operator runs without leader election.
     SecondLeader,
+    /// The operator of another namespace uses the same stores, for an event of the same name.
+    SecondInstallation,
     /// The manifest is changed to more coupons.
     TopUp,
     /// The manifest is changed to Paused, and back after the fault.
@@ -84,7 +86,7 @@ pub(super) enum Kind {
 }
 
 /// All kinds, with their names on the command line.
-pub(super) const KINDS: [(&str, Kind); 48] = [
+pub(super) const KINDS: [(&str, Kind); 49] = [
     ("kill-issuer", Kind::Kill(Component::Issuer)),
     ("kill-consumer", Kind::Kill(Component::Consumer)),
     ("kill-operator", Kind::Kill(Component::Operator)),
@@ -116,6 +118,7 @@ pub(super) const KINDS: [(&str, Kind); 48] = [
     ("clock-ahead", Kind::Clock(7200)),
     ("clock-back", Kind::Clock(-7200)),
     ("second-leader", Kind::SecondLeader),
+    ("second-installation", Kind::SecondInstallation),
     ("top-up", Kind::TopUp),
     ("pause", Kind::Pause),
     ("redis-clock-ahead", Kind::RedisClock(3600)),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use couponry_testbed::database::{OpenTransaction, psql};
 use couponry_testbed::{Redis, Running, redis};
 
-use super::event::{Event, Events};
+use super::event::{Event, Events, SECOND_NAMESPACE};
 use super::fault::{Component, Fault, Kind};
 use super::installation::{CONSUMERS, Installation, Instance, PARTITIONS};
 use super::load::{Load, Workload, change_topic};
@@ -82,6 +82,12 @@ impl Fault {
             Kind::Clock(ahead) => installation.set_clock(self.which(installation.issuers.len()), ahead),
             Kind::SecondLeader => {
                 let second = installation.operator("second leader", false)?;
+                installation.operators.push(second);
+                Ok(())
+            }
+            Kind::SecondInstallation => {
+                events.main.apply_to_second_namespace(&servers.kubernetes)?;
+                let second = installation.operator_in(SECOND_NAMESPACE, "second installation", true)?;
                 installation.operators.push(second);
                 Ok(())
             }
@@ -167,6 +173,10 @@ impl Fault {
             Kind::SecondLeader => {
                 installation.operators.pop();
                 Ok(())
+            }
+            Kind::SecondInstallation => {
+                installation.operators.pop();
+                events.main.delete_from_second_namespace(&installation.servers.kubernetes)
             }
             Kind::Pause => events.main.pause(&servers.kubernetes, false),
             Kind::RedisClock(_) | Kind::RedisClockAndFlush(_) => installation.links.redis_clock.set(0),

@@ -104,8 +104,13 @@ impl Installation {
     }
 
     pub(super) fn operator(&self, name: &str, leader_elect: bool) -> Result<Instance> {
+        self.operator_in("default", name, leader_elect)
+    }
+
+    pub(super) fn operator_in(&self, namespace: &str, name: &str, leader_elect: bool) -> Result<Instance> {
         let elect = format!("--leader-elect={leader_elect}");
-        self.instance(name, OPERATOR, &[&elect, "--identity", &name.replace(' ', "-")], &[])
+        let args = [&*elect, "--identity", &name.replace(' ', "-")];
+        self.instance(name, OPERATOR, &args, &[("POD_NAMESPACE", namespace)])
     }
 
     pub(super) fn consumer(&self, number: usize) -> Result<Instance> {
