@@ -40,7 +40,7 @@ CREATE TABLE coupon_event (
     seed        bytea NOT NULL CHECK (octet_length(seed) = 32),
     -- From when on coupons may be issued (Redis clock). Set before the gate opens. While it is set, the stock cannot be
     -- discarded.
-    opened_at   timestamptz,
+    opens_at    timestamptz,
     -- Whether coupons may have been issued: then the opening is never unset. Otherwise the event waits for its start.
     is_opening_final boolean NOT NULL DEFAULT false,
     -- How often an opening was stored. A withdrawal carries this number, so that a late one has no effect.

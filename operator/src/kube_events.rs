@@ -114,8 +114,8 @@ fn issuance(old: &CouponEventStatus, new: &CouponEventStatus, end_time: Option<&
     let mut events = Vec::new();
     // An event whose end passed before it could open was never open to users.
     let is_before_end = |at: &Time| end_time.is_none_or(|end| at < end);
-    let has_opened = old.opened_at.is_none() && new.opened_at.as_ref().is_some_and(is_before_end);
-    if has_opened || (after.reason == reason::OPEN && before.reason == reason::ENDED) {
+    let has_just_opened = old.opened_at.is_none() && new.opened_at.as_ref().is_some_and(is_before_end);
+    if has_just_opened || (after.reason == reason::OPEN && before.reason == reason::ENDED) {
         events.push(KubeEvent::normal(OPENED, "Issuing has started."));
     }
     if after.reason == reason::PAUSED && before.reason != reason::PAUSED {
@@ -123,7 +123,7 @@ fn issuance(old: &CouponEventStatus, new: &CouponEventStatus, end_time: Option<&
     }
     if before.reason == reason::PAUSED
         && matches!(after.reason, reason::OPEN | reason::SCHEDULED | reason::SOLD_OUT)
-        && !has_opened
+        && !has_just_opened
     {
         events.push(KubeEvent::normal(RESUMED, "Issuing is no longer paused."));
     }

@@ -48,7 +48,7 @@ pub struct StoredEvent {
     /// generated.
     pub discount_counts: Vec<(Discount, u64)>,
     /// From when on coupons may be issued (milliseconds since the Unix epoch, by the clock of Redis).
-    pub opened_at: Option<i64>,
+    pub opens_at: Option<i64>,
     /// Whether coupons may have been issued. Otherwise the event waits for its start, and the opening can be withdrawn.
     pub is_opening_final: bool,
     /// How many openings were recorded. All but the last one were withdrawn.
@@ -201,7 +201,7 @@ async fn read(
     let at = || DatabaseError::at(operation);
     let event = sqlx::query(
         "SELECT uid, name, policy_name, code_prefix, code_length, seed, generation, stock_epoch,
-                is_opening_final, openings, (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at,
+                is_opening_final, openings, (extract(epoch FROM opens_at) * 1000)::bigint AS opens_at,
                 (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff
          FROM coupon_event WHERE uid = $1",
     )
@@ -235,7 +235,7 @@ fn stored_event(event: &PgRow, policies: &[PgRow]) -> Result<StoredEvent, Invali
             .iter()
             .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))
             .collect::<Result<_, InvalidRow>>()?,
-        opened_at: event.try_get("opened_at")?,
+        opens_at: event.try_get("opens_at")?,
         is_opening_final: event.try_get("is_opening_final")?,
         openings: u32::try_from(event.try_get::<i32, _>("openings")?).map_err(InvalidRow::new)?,
         record_cutoff: event.try_get("record_cutoff")?,

@@ -79,7 +79,7 @@ impl Database {
         let mut session = self.long_session(operation).await?;
         let mut tx = session.begin().await?;
         let event = event::lock(&mut tx, uid, operation).await?;
-        if event.opened_at.is_some() {
+        if event.opens_at.is_some() {
             return Err(DatabaseError::HasOpening(uid));
         }
         if event.stock_epoch != stored.stock_epoch {

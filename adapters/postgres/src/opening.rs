@@ -20,9 +20,9 @@ impl Database {
             .with_connection(Operation::ScheduleOpening, async |connection| {
                 sqlx::query(
                     "UPDATE coupon_event
-                     SET opened_at = least(opened_at, 'epoch'::timestamptz + $4 * interval '1 ms'),
+                     SET opens_at = least(opens_at, 'epoch'::timestamptz + $4 * interval '1 ms'),
                          is_opening_final = is_opening_final OR $5,
-                         openings = openings + (opened_at IS NULL)::integer
+                         openings = openings + (opens_at IS NULL)::integer
                      WHERE uid = $1 AND stock_epoch = $2 AND generation = $3",
                 )
                 .bind(stored.uid)
@@ -46,9 +46,9 @@ impl Database {
         let withdrawn = self
             .with_connection(Operation::WithdrawOpening, async |connection| {
                 sqlx::query(
-                    "UPDATE coupon_event SET opened_at = NULL
+                    "UPDATE coupon_event SET opens_at = NULL
                      WHERE uid = $1 AND stock_epoch = $2 AND generation = $3 AND openings = $4
-                       AND opened_at IS NOT NULL AND NOT is_opening_final
+                       AND opens_at IS NOT NULL AND NOT is_opening_final
                        AND NOT EXISTS (SELECT FROM issuance WHERE event_uid = $1)",
                 )
                 .bind(stored.uid)

@@ -37,7 +37,7 @@ async fn migrate_called_concurrently_and_again_succeeds() {
 async fn register_again_keeps_seed_and_keeps_format_once_coupons_exist() {
     let fixture = Fixture::new().await;
     let first = fixture.event(1).await;
-    assert_eq!((first.discount_counts.as_slice(), first.opened_at), (&[][..], None));
+    assert_eq!((first.discount_counts.as_slice(), first.opens_at), (&[][..], None));
 
     let other = CodeFormat { prefix: None, length: 10 };
     let renamed = fixture
@@ -200,10 +200,10 @@ async fn discard_stock_before_opening_succeeds_and_after_it_returns_error() {
     assert!(old.iter().all(|c| c.code.starts_with("SUMMER-")));
 
     fixture.database.schedule_opening(&event, 1, true).await.unwrap();
-    let opened_at = fixture.database.event(event.uid).await.unwrap().unwrap().opened_at;
-    assert!(opened_at.is_some());
+    let opens_at = fixture.database.event(event.uid).await.unwrap().unwrap().opens_at;
+    assert!(opens_at.is_some());
     fixture.database.schedule_opening(&event, 2, true).await.unwrap();
-    assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opened_at, opened_at);
+    assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opens_at, opens_at);
     let error = fixture.database.discard_stock(&event).await.unwrap_err();
     assert!(matches!(error, DatabaseError::HasOpening(_)), "{error}");
     assert_eq!(all_coupons(&fixture.database, event.uid).await, new);

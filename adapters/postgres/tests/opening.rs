@@ -18,12 +18,12 @@ async fn withdraw_opening_removes_one_that_is_not_final() {
         let known = fixture.database.event(event.uid).await.unwrap().unwrap();
         fixture.database.schedule_opening(&known, at, false).await.unwrap();
         let scheduled = fixture.database.event(event.uid).await.unwrap().unwrap();
-        assert_eq!((scheduled.opened_at, scheduled.is_opening_final), (Some(at), false), "has milliseconds");
+        assert_eq!((scheduled.opens_at, scheduled.is_opening_final), (Some(at), false), "has milliseconds");
         let error = fixture.database.discard_stock(&scheduled).await.unwrap_err();
         assert!(matches!(error, DatabaseError::HasOpening(_)), "{error}");
         assert!(!fixture.database.withdraw_opening(&known).await.unwrap(), "the call was delayed");
         assert!(fixture.database.withdraw_opening(&scheduled).await.unwrap());
-        assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opened_at, None);
+        assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opens_at, None);
     }
     fixture.database.discard_stock(&event).await.unwrap();
 }
@@ -36,7 +36,7 @@ async fn withdraw_final_opening_changes_nothing() {
         fixture.database.schedule_opening(&event, at, is_final).await.unwrap();
     }
     let known = fixture.database.event(event.uid).await.unwrap().unwrap();
-    let opening = (known.opened_at, known.is_opening_final, known.openings);
+    let opening = (known.opens_at, known.is_opening_final, known.openings);
     assert_eq!(opening, (Some(PAST), true, 1), "the earlier opening remains");
     assert!(!fixture.database.withdraw_opening(&known).await.unwrap());
 }
@@ -87,7 +87,7 @@ async fn operations_with_old_stock_epoch_are_rejected() {
     fixture.database.discard_stock(&known).await.unwrap();
     let after = fixture.database.event(known.uid).await.unwrap().unwrap();
     assert_eq!(
-        (after.stock_epoch, after.generated(), after.opened_at),
+        (after.stock_epoch, after.generated(), after.opens_at),
         (1, 2, None),
         "another operator has discarded it already"
     );

@@ -32,7 +32,7 @@ impl Stores {
                 (counts.retired, counts.available, counts.issued) = (true, observed.available, observed.issued);
                 notes.push("the event is retired: its coupons were removed from Redis".to_owned());
             }
-        } else if event.opened_at.is_some() {
+        } else if event.opens_at.is_some() {
             comparison.discrepancies.add(Discrepancy::EventMismatch { redis: self.uid_in_redis(name).await? });
         } else {
             notes.push("the coupons are not loaded into Redis yet".to_owned());

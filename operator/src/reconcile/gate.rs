@@ -35,7 +35,7 @@ pub(super) fn due_gate_settings(
         Gate::Open => in_redis.window.start,
         _ if !is_issued => desired.window.start,
         // Redis has lost the start, but the opening is stored in Postgres.
-        Gate::Loading => desired.window.start.min(stored.opened_at.or(desired.window.start)),
+        Gate::Loading => desired.window.start.min(stored.opens_at.or(desired.window.start)),
         Gate::Paused | Gate::Closed => in_redis.window.start,
     };
     let window = Window { start, end: desired.window.end };

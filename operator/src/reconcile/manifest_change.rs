@@ -49,11 +49,11 @@ pub(super) async fn is_superseded(
 /// Whether the changed event needs the stock that is being generated.
 fn needs_stock(event: &CouponEvent, desired: &DesiredState, observed: &ObservedState) -> bool {
     let Ok(changed) = DesiredState::from_manifest(event) else { return false };
-    let is_opened = observed.stored.as_ref().is_some_and(|stored| stored.opened_at.is_some());
+    let has_opening = observed.stored.as_ref().is_some_and(|stored| stored.opens_at.is_some());
     let is_same_stock =
         (changed.total, &changed.shares, &changed.format) == (desired.total, &desired.shares, &desired.format);
     changed.uid == desired.uid
         && event.metadata.deletion_timestamp.is_none()
         && changed.issuance != Issuance::Closed
-        && (is_opened || is_same_stock)
+        && (has_opening || is_same_stock)
 }

@@ -90,7 +90,7 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     if redis.is_some() && redis_store.ensure_listed(&desired.name).await? {
         tracing::warn!("the event was missing in the set of events in Redis, added it again");
     }
-    let has_opening = stored.as_ref().is_some_and(|stored| stored.opened_at.is_some());
+    let has_opening = stored.as_ref().is_some_and(|stored| stored.opens_at.is_some());
     if redis.is_none() && has_opening {
         // Another operator may have created and opened it between the two reads, so it is read again before it counts
         // as absent.

@@ -86,15 +86,15 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
             confirm_opening(stored, in_redis)
         }
         Some(in_redis) if !in_redis.is_verified => verify(stored, in_redis, observed),
-        Some(in_redis) => match stored.opened_at {
+        Some(in_redis) => match stored.opens_at {
             None => before_opening(desired, stored, Some(in_redis), observed),
             Some(_) if stored.is_opening_final => after_start(desired, stored, in_redis, observed),
-            Some(_) if has_opened(in_redis) => confirm_opening(stored, in_redis),
+            Some(_) if is_open_now(in_redis) => confirm_opening(stored, in_redis),
             Some(at) => before_start(desired, stored, in_redis, at),
         },
         // Redis has lost the event. It may have opened, whatever the clocks say: its metadata is created, then it is
         // recovered.
-        None if stored.opened_at.is_some() || observed.recorded > 0 => Plan::Apply(Step::Prepare),
+        None if stored.opens_at.is_some() || observed.recorded > 0 => Plan::Apply(Step::Prepare),
         None => before_opening(desired, stored, None, observed),
     }
 }
@@ -131,7 +131,7 @@ fn is_issued(in_redis: &Observed, observed: &ObservedState) -> bool {
 }
 
 /// Whether coupons can be issued now, by the clock of Redis.
-fn has_opened(in_redis: &Observed) -> bool {
+fn is_open_now(in_redis: &Observed) -> bool {
     in_redis.gate == Gate::Open && in_redis.window.start.is_none_or(|start| start <= in_redis.now)
 }
 
@@ -147,13 +147,13 @@ fn confirm_opening(stored: &StoredEvent, in_redis: &Observed) -> Plan {
             ),
         );
     }
-    let at = stored.opened_at.unwrap_or_else(|| opens_at(in_redis.window, in_redis.now));
+    let at = stored.opens_at.unwrap_or_else(|| opens_at(in_redis.window, in_redis.now));
     Plan::Apply(Step::ScheduleOpening { at, is_final: true })
 }
 
 /// Redis and Postgres have different stock epochs.
 fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &Observed) -> Plan {
-    if in_redis.stock_epoch < stored.stock_epoch && in_redis.issued == 0 && stored.opened_at.is_none() {
+    if in_redis.stock_epoch < stored.stock_epoch && in_redis.issued == 0 && stored.opens_at.is_none() {
         return Plan::Apply(Step::RemoveStockEpoch(in_redis.stock_epoch));
     }
     Plan::blocked(
@@ -169,7 +169,7 @@ fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &Observed) -> Plan {
 /// Redis has restarted or failed over since it was verified and may have lost data, or was prepared only now. With an
 /// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead.
 fn verify(stored: &StoredEvent, in_redis: &Observed, observed: &ObservedState) -> Plan {
-    if stored.opened_at.is_none() || in_redis.retired.is_some() {
+    if stored.opens_at.is_none() || in_redis.retired.is_some() {
         return Plan::Apply(Step::MarkVerified);
     }
     match &observed.drain {

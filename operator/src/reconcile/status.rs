@@ -66,7 +66,7 @@ pub(super) fn report(
     let is_over = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
     let is_gate_open = in_redis.is_some_and(|in_redis| in_redis.gate == Gate::Open);
     let stored = observed.stored.as_ref();
-    let opened_at = stored.filter(|stored| is_gate_open && stored.is_opening_final).and_then(|stored| stored.opened_at);
+    let opened_at = stored.filter(|stored| is_gate_open && stored.is_opening_final).and_then(|stored| stored.opens_at);
     let mut conditions = vec![
         ready_condition(desired, observed, progress, state, topic_mismatches),
         preload_condition(desired, observed, progress),
@@ -187,9 +187,9 @@ fn is_retired(desired: &DesiredState, observed: &ObservedState) -> bool {
 }
 
 fn preload_reason(observed: &ObservedState) -> &'static str {
-    let is_opened = observed.stored.as_ref().is_some_and(|stored| stored.is_opening_final);
+    let is_opening_final = observed.stored.as_ref().is_some_and(|stored| stored.is_opening_final);
     let was_complete = observed.redis.as_ref().is_some_and(|redis| redis.gate != Gate::Loading);
-    if is_opened && was_complete { reason::TOPPING_UP } else { reason::PRELOADING }
+    if is_opening_final && was_complete { reason::TOPPING_UP } else { reason::PRELOADING }
 }
 
 fn recorded_condition(issued: u64, is_recorded: bool, recording: RecordingState) -> NewCondition {

@@ -15,8 +15,8 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local gate, starts = meta[4], tonumber(meta[5])
-local has_opened = gate == 'OPEN' and not (starts and now < starts)
-if gate == 'CLOSED' or has_opened or redis.call('HLEN', KEYS[2]) > 0 then
+local is_open_now = gate == 'OPEN' and not (starts and now < starts)
+if gate == 'CLOSED' or is_open_now or redis.call('HLEN', KEYS[2]) > 0 then
   return 0
 end
 -- The generation prevents a delayed call for an older manifest from opening the gate again.

@@ -36,7 +36,7 @@ fn counts(percent: u64, amount: u64) -> Vec<(Discount, u64)> {
 }
 
 /// An opening at [`LATER`] is not final.
-fn stored(discount_counts: Vec<(Discount, u64)>, opened_at: Option<i64>) -> StoredEvent {
+fn stored(discount_counts: Vec<(Discount, u64)>, opens_at: Option<i64>) -> StoredEvent {
     StoredEvent {
         uid: UID,
         name: "summer".parse().unwrap(),
@@ -46,9 +46,9 @@ fn stored(discount_counts: Vec<(Discount, u64)>, opened_at: Option<i64>) -> Stor
         generation: 1,
         stock_epoch: 0,
         discount_counts,
-        opened_at,
-        is_opening_final: opened_at.is_some_and(|at| at != LATER),
-        openings: opened_at.is_some().into(),
+        opens_at,
+        is_opening_final: opens_at.is_some_and(|at| at != LATER),
+        openings: opens_at.is_some().into(),
         record_cutoff: None,
     }
 }
@@ -264,9 +264,9 @@ fn event_created_paused_or_closed_never_opens() {
 /// Neither a start in the future nor any clock proves that the gate did not open before Redis lost the event.
 #[test]
 fn lost_redis_is_recovered_once_an_opening_is_recorded() {
-    let lost = |opened_at| observed(Some(stored(counts(7, 3), opened_at)), None);
-    for opened_at in [None, Some(0), Some(NOW), Some(LATER), Some(i64::MAX)] {
-        assert_eq!(plan(&desired(10), &lost(opened_at)), Plan::Apply(Step::Prepare), "{opened_at:?}");
+    let lost = |opens_at| observed(Some(stored(counts(7, 3), opens_at)), None);
+    for opens_at in [None, Some(0), Some(NOW), Some(LATER), Some(i64::MAX)] {
+        assert_eq!(plan(&desired(10), &lost(opens_at)), Plan::Apply(Step::Prepare), "{opens_at:?}");
     }
     let fewer = desired(9);
     assert_eq!(plan(&fewer, &lost(None)), Plan::Apply(Step::DiscardStock), "nothing was issued");
@@ -277,9 +277,9 @@ fn lost_redis_is_recovered_once_an_opening_is_recorded() {
 
 #[test]
 fn unverified_redis_is_trusted_only_without_an_opening() {
-    let changed = |opened_at, issued| {
+    let changed = |opens_at, issued| {
         let redis = Observed { is_verified: false, ..redis(Gate::Open, 10, issued) };
-        observed(Some(stored(counts(7, 3), opened_at)), Some(redis))
+        observed(Some(stored(counts(7, 3), opens_at)), Some(redis))
     };
     assert_eq!(plan(&desired(10), &changed(None, 0)), Plan::Apply(Step::MarkVerified));
     for may_be_issued in [changed(Some(NOW - 1), 0), changed(Some(i64::MAX), 0), changed(Some(LATER), 0)] {
@@ -313,7 +313,7 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
 
 #[test]
 fn issued_or_recorded_coupon_proves_the_opening() {
-    let at = |opened_at, redis| observed(Some(stored(counts(7, 3), opened_at)), Some(redis));
+    let at = |opens_at, redis| observed(Some(stored(counts(7, 3), opens_at)), Some(redis));
     let confirm = |at| Plan::Apply(Step::ScheduleOpening { at, is_final: true });
     let cancelled = Observed { cancelled: 1, ..redis(Gate::Loading, 10, 0) };
     for is_verified in [true, false] {

@@ -39,7 +39,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         generation: 3,
         stock_epoch: 0,
         discount_counts: vec![(TEN_PERCENT, 10)],
-        opened_at: Some(window.start.unwrap_or(NOW - 5000)),
+        opens_at: Some(window.start.unwrap_or(NOW - 5000)),
         is_opening_final: window.start.is_none_or(|start| start <= NOW),
         openings: 1,
         record_cutoff: None,

@@ -127,7 +127,7 @@ fn create(installation: &Installation, names: &[String]) -> Result<()> {
 
 /// How many events are completely loaded, or were.
 fn loaded(installation: &Installation) -> Result<usize> {
-    let (counted, _) = installation.psql("SELECT count(*) FROM coupon_event WHERE opened_at IS NOT NULL;\n")?;
+    let (counted, _) = installation.psql("SELECT count(*) FROM coupon_event WHERE opens_at IS NOT NULL;\n")?;
     counted.trim().parse().context("psql did not print a number")
 }
 

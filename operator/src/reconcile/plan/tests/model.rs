@@ -126,17 +126,17 @@ impl Model {
             }
             Step::ScheduleOpening { at, is_final } => {
                 let event = self.stored.as_mut().unwrap();
-                event.opened_at = Some(event.opened_at.map_or(at, |current| current.min(at)));
+                event.opens_at = Some(event.opens_at.map_or(at, |current| current.min(at)));
                 event.is_opening_final |= is_final;
             }
             Step::WithdrawOpening => {
                 let (redis, event) = (self.redis.as_mut().unwrap(), self.stored.as_mut().unwrap());
                 assert!(redis.replication_id == self.replication_id.to_string(), "Redis rejects it: {redis:?}");
-                let has_opened = redis.gate == Gate::Open && redis.window.start.is_none_or(|start| start <= self.now);
-                assert!(!has_opened && redis.issued == 0, "Redis rejects it: {redis:?}");
+                let is_open_now = redis.gate == Gate::Open && redis.window.start.is_none_or(|start| start <= self.now);
+                assert!(!is_open_now && redis.issued == 0, "Redis rejects it: {redis:?}");
                 assert!(!event.is_opening_final, "Postgres rejects it: {event:?}");
                 (redis.gate, redis.generation) = (Gate::Loading, desired.generation);
-                event.opened_at = None;
+                event.opens_at = None;
             }
             Step::SetGate(opening) => {
                 let redis = self.redis.as_mut().unwrap();
@@ -155,7 +155,7 @@ impl Model {
             }
             Step::DiscardStock => {
                 let event = self.stored.as_mut().unwrap();
-                assert_eq!(event.opened_at, None, "Postgres rejects it");
+                assert_eq!(event.opens_at, None, "Postgres rejects it");
                 event.discount_counts.clear();
                 event.stock_epoch += 1;
             }
@@ -178,17 +178,17 @@ impl Model {
     }
 
     fn check(&self) {
-        let opened_at = self.stored.as_ref().and_then(|event| event.opened_at);
+        let opens_at = self.stored.as_ref().and_then(|event| event.opens_at);
         let len = self.stored.as_ref().map_or(0, StoredEvent::generated);
         if let Some(redis) = &self.redis {
             let is_current = self.stored.as_ref().is_some_and(|event| event.stock_epoch == redis.stock_epoch);
             assert!(redis.loaded <= len || !is_current, "Redis holds coupons that are not in Postgres");
             if redis.gate == Gate::Open {
-                assert!(opened_at.is_some(), "the opening is stored before the gate opens");
+                assert!(opens_at.is_some(), "the opening is stored before the gate opens");
             }
         }
         if self.returned > 0 {
-            assert!(opened_at.is_some(), "coupons were issued without an opening");
+            assert!(opens_at.is_some(), "coupons were issued without an opening");
             assert!(len >= self.returned, "the stock was discarded after coupons were issued");
             let verified = self.redis.as_ref().filter(|redis| redis.replication_id == self.replication_id.to_string());
             assert!(verified.is_none_or(|redis| redis.issued == self.returned), "coupons can be issued again");
