@@ -120,7 +120,7 @@ pub struct CouponEventSpec {
     /// Auto issues coupons between startTime and endTime. Paused suspends issuing until it is set back to Auto.
     /// Closed ends the event permanently.
     #[serde(default)]
-    pub issuance: Issuance,
+    pub issuance: IssuingMode,
 
     /// Format of the coupon codes. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,7 +211,7 @@ enum DiscountTypeName {
 
 /// Whether coupons are issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Issuance {
+pub enum IssuingMode {
     /// Between startTime and endTime.
     #[default]
     Auto,

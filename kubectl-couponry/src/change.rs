@@ -5,7 +5,7 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, error::ErrorKind};
 use couponry_crds::{
-    CouponEvent, Issuance,
+    CouponEvent, IssuingMode,
     status::{CouponEventStatus, condition, reason},
 };
 use indicatif::HumanCount;
@@ -85,8 +85,8 @@ impl Pause {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
         let change = |event: &CouponEvent| match event.spec.issuance {
-            Issuance::Closed => bail!("the event {name} is closed and cannot be paused"),
-            Issuance::Auto | Issuance::Paused => Ok(json!({"issuance": "Paused"})),
+            IssuingMode::Closed => bail!("the event {name} is closed and cannot be paused"),
+            IssuingMode::Auto | IssuingMode::Paused => Ok(json!({"issuance": "Paused"})),
         };
         let event = patch(cluster, &name, change).await?;
         let is_done = |status: &CouponEventStatus| !is_true(status, condition::OPEN);
@@ -98,8 +98,8 @@ impl Resume {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
         let change = |event: &CouponEvent| match event.spec.issuance {
-            Issuance::Closed => bail!("the event {name} is closed and cannot be resumed"),
-            Issuance::Auto | Issuance::Paused => Ok(json!({"issuance": "Auto"})),
+            IssuingMode::Closed => bail!("the event {name} is closed and cannot be resumed"),
+            IssuingMode::Auto | IssuingMode::Paused => Ok(json!({"issuance": "Auto"})),
         };
         let event = patch(cluster, &name, change).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) != reason::PAUSED;
@@ -111,7 +111,7 @@ impl Close {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, yes, waiting } = self;
         let event = cluster.event(&name).await?;
-        if !yes && event.spec.issuance != Issuance::Closed {
+        if !yes && event.spec.issuance != IssuingMode::Closed {
             confirm(&event)?;
         }
         let event = patch(cluster, &name, |_| Ok(json!({"issuance": "Closed"}))).await?;
@@ -145,7 +145,7 @@ impl Topup {
             let old = event.spec.total_count;
             let new = to.or_else(|| old.checked_add(add?)).context("the new totalCount is too large")?;
             ensure!(new > old, "{name} already has {} coupons: a top-up must increase this number", HumanCount(old));
-            ensure!(event.spec.issuance != Issuance::Closed, "the event {name} is closed and cannot be topped up");
+            ensure!(event.spec.issuance != IssuingMode::Closed, "the event {name} is closed and cannot be topped up");
             if event.spec.discounts.iter().any(|discount| discount.count.is_some()) {
                 bail!("{}", topup_by_counts_instructions(event, new));
             }

@@ -1,6 +1,6 @@
 //! The state that a manifest specifies, as domain types.
 
-use couponry_crds::{CouponEvent, InvalidSpec, Issuance};
+use couponry_crds::{CouponEvent, InvalidSpec, IssuingMode};
 use couponry_domain::{Acknowledge, CodeFormat, Discount, EventName, Share, Uuid, Window, allocation::split};
 use couponry_runtime::error_chain;
 
@@ -21,7 +21,7 @@ pub(crate) struct DesiredState {
     pub(crate) total: u64,
     pub(crate) shares: Vec<(Discount, Share)>,
     pub(crate) window: Window,
-    pub(crate) issuance: Issuance,
+    pub(crate) issuance: IssuingMode,
     pub(crate) acknowledge: Acknowledge,
     /// When the coupons are to be removed from Redis, by the clock of Redis (milliseconds since the Unix epoch). None:
     /// not before the event is deleted, or not known yet.
@@ -118,6 +118,6 @@ pub(super) fn retire_at(event: &CouponEvent) -> Option<i64> {
     let spec = &event.spec;
     let ttl = i64::from(spec.ttl_seconds_after_finished?) * 1000;
     let finished = event.status.as_ref()?.finished_at.as_ref()?.0.as_millisecond();
-    let end = spec.window().end.filter(|_| spec.issuance != Issuance::Closed);
+    let end = spec.window().end.filter(|_| spec.issuance != IssuingMode::Closed);
     Some(end.unwrap_or(finished).max(finished) + ttl)
 }

@@ -6,7 +6,7 @@
 //! # Guarantees
 //! It never opens a gate, and never extends a window. A gate that follows a newer generation stays as it is.
 
-use couponry_crds::{CouponEvent, Issuance, status::condition};
+use couponry_crds::{CouponEvent, IssuingMode, status::condition};
 use couponry_domain::{Gate, Window};
 use couponry_redis::{FencedWrite, GateSettings};
 use couponry_runtime::error_chain;
@@ -48,9 +48,9 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
 fn restriction(event: &CouponEvent) -> Option<Gate> {
     let gate = match event.spec.issuance {
         _ if event.metadata.deletion_timestamp.is_some() => Gate::Closed,
-        Issuance::Auto => return None,
-        Issuance::Paused => Gate::Paused,
-        Issuance::Closed => Gate::Closed,
+        IssuingMode::Auto => return None,
+        IssuingMode::Paused => Gate::Paused,
+        IssuingMode::Closed => Gate::Closed,
     };
     let status = event.status.as_ref()?;
     let is_current = status.observed_generation == event.metadata.generation;

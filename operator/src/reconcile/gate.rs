@@ -1,6 +1,6 @@
 //! The gate and window that a manifest specifies for Redis.
 
-use couponry_crds::Issuance;
+use couponry_crds::IssuingMode;
 use couponry_domain::{Gate, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{GateSettings, Observed};
@@ -27,9 +27,9 @@ pub(super) fn due_gate_settings(
     is_issued: bool,
 ) -> GateSettings {
     let gate = match desired.issuance {
-        Issuance::Auto => Gate::Open,
-        Issuance::Paused => Gate::Paused,
-        Issuance::Closed => Gate::Closed,
+        IssuingMode::Auto => Gate::Open,
+        IssuingMode::Paused => Gate::Paused,
+        IssuingMode::Closed => Gate::Closed,
     };
     let start = match in_redis.gate {
         Gate::Open => in_redis.window.start,

@@ -2,7 +2,7 @@
 //!
 //! An event has one reconciliation at a time, so a step of minutes would delay a pause of the same event.
 
-use couponry_crds::{CouponEvent, Issuance};
+use couponry_crds::{CouponEvent, IssuingMode};
 use couponry_runtime::error_chain;
 
 use crate::{
@@ -54,6 +54,6 @@ fn needs_stock(event: &CouponEvent, desired: &DesiredState, observed: &ObservedS
         (changed.total, &changed.shares, &changed.format) == (desired.total, &desired.shares, &desired.format);
     changed.uid == desired.uid
         && event.metadata.deletion_timestamp.is_none()
-        && changed.issuance != Issuance::Closed
+        && changed.issuance != IssuingMode::Closed
         && (has_opening || is_same_stock)
 }

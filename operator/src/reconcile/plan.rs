@@ -19,7 +19,7 @@
 //! epoch. An operator that observes a newer generation, or a later event with the same name, is stale and leaves the
 //! event alone.
 
-use couponry_crds::{CONTINUES, Issuance, REPLACES, status::reason};
+use couponry_crds::{CONTINUES, IssuingMode, REPLACES, status::reason};
 use couponry_domain::{CouponBatch, Discount, Gate, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{GateSettings, Observed};
@@ -255,7 +255,7 @@ fn before_opening(
     if let Some(plan) = imbalance(desired, observed) {
         return plan;
     }
-    if desired.issuance == Issuance::Paused {
+    if desired.issuance == IssuingMode::Paused {
         let paused = gate_settings(desired, Gate::Paused, desired.window, stored.stock_epoch, len);
         return set_gate(in_redis, paused).unwrap_or(Plan::Done);
     }
@@ -276,7 +276,7 @@ fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observe
     if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;
     }
-    let is_as_desired = desired.issuance == Issuance::Auto
+    let is_as_desired = desired.issuance == IssuingMode::Auto
         && desired.window.start == Some(at)
         && in_redis.loaded == len
         && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.discount_counts, &target));
@@ -294,7 +294,7 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed
         return plan;
     }
     // Redis may be older than Postgres. Opening the gate would issue the same coupons again.
-    let would_open = in_redis.gate != Gate::Open && desired.issuance == Issuance::Auto;
+    let would_open = in_redis.gate != Gate::Open && desired.issuance == IssuingMode::Auto;
     if would_open && Balance::of(desired, observed).is_some_and(|balance| balance.has_surplus()) {
         return imbalance(desired, observed).unwrap_or(Plan::Done);
     }
@@ -344,7 +344,7 @@ fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&Observe
             ))
         }
         Some(in_redis) if in_redis.gate == Gate::Closed => Some(Plan::Done),
-        _ if desired.issuance != Issuance::Closed => None,
+        _ if desired.issuance != IssuingMode::Closed => None,
         None => Some(Plan::Apply(Step::Prepare)),
         Some(_) => {
             let closed = gate_settings(desired, Gate::Closed, desired.window, stored.stock_epoch, stored.generated());
@@ -356,7 +356,7 @@ fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&Observe
 /// Whether the manifest extends an event that is over.
 fn is_continuation(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed) -> bool {
     let is_extended = desired.total > stored.generated() || desired.window.end != in_redis.window.end;
-    is_extended && desired.issuance != Issuance::Closed
+    is_extended && desired.issuance != IssuingMode::Closed
 }
 
 /// Blocks when the counts of the stores do not match, because some steps would make it worse.

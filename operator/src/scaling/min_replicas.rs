@@ -1,6 +1,6 @@
 //! The minimum number of issuers, from the manifests and statuses alone.
 
-use couponry_crds::{CouponEvent, Issuance, ScalingSpec, status::condition, status::reason};
+use couponry_crds::{CouponEvent, IssuingMode, ScalingSpec, status::condition, status::reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// How many issuers an event requires, and when. Times are in milliseconds since the Unix epoch.
@@ -28,7 +28,7 @@ impl Demand {
         let status = event.status.as_ref();
         let closed = status.and_then(|status| status.condition(condition::OPEN)).filter(|open| {
             // Until the operator has reported the closing, the condition has the time of an earlier transition.
-            event.spec.issuance == Issuance::Closed && open.reason == reason::CLOSED
+            event.spec.issuance == IssuingMode::Closed && open.reason == reason::CLOSED
         });
         let ends = [
             event.spec.end_time.as_ref(),

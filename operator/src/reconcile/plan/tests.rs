@@ -25,7 +25,7 @@ fn desired(total: u64) -> DesiredState {
         total,
         shares: vec![(TEN_PERCENT, Share::Percentage(70)), (FIVE_THOUSAND, Share::Percentage(30))],
         window: Window::default(),
-        issuance: Issuance::Auto,
+        issuance: IssuingMode::Auto,
         acknowledge: Acknowledge::Redis,
         retire_at: None,
     }
@@ -164,7 +164,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
         DesiredState { shares: vec![(TEN_PERCENT, Share::Percentage(100))], ..scheduled.clone() },
         DesiredState { window: sooner, ..scheduled.clone() },
         DesiredState { window: ALWAYS, ..scheduled.clone() },
-        DesiredState { issuance: Issuance::Paused, ..scheduled.clone() },
+        DesiredState { issuance: IssuingMode::Paused, ..scheduled.clone() },
     ] {
         // Redis confirms that the gate has not opened.
         for gate in [Gate::Open, Gate::Loading, Gate::Paused] {
@@ -228,8 +228,8 @@ fn top_up_by_percentage_splits_the_added_coupons() {
 #[test]
 fn gate_of_opened_event_follows_the_manifest() {
     let opened = |gate| observed(Some(stored(counts(7, 3), Some(NOW - 1))), Some(redis(gate, 10, 4)));
-    let paused = DesiredState { issuance: Issuance::Paused, ..desired(10) };
-    let closed = DesiredState { issuance: Issuance::Closed, ..desired(10) };
+    let paused = DesiredState { issuance: IssuingMode::Paused, ..desired(10) };
+    let closed = DesiredState { issuance: IssuingMode::Closed, ..desired(10) };
     assert_eq!(plan(&paused, &opened(Gate::Open)), gate(Gate::Paused, ALWAYS, 10));
     assert_eq!(plan(&paused, &opened(Gate::Paused)), Plan::Done);
     assert_eq!(plan(&desired(10), &opened(Gate::Paused)), gate(Gate::Open, ALWAYS, 10));
@@ -240,7 +240,7 @@ fn gate_of_opened_event_follows_the_manifest() {
     let ending = DesiredState { window: ends, ..desired(10) };
     assert_eq!(plan(&ending, &opened(Gate::Open)), gate(Gate::Open, ends, 10));
     assert_eq!(plan(&paused, &opened(Gate::Loading)), gate(Gate::Paused, ALWAYS, 10));
-    let fewer_and_paused = DesiredState { issuance: Issuance::Paused, ..desired(9) };
+    let fewer_and_paused = DesiredState { issuance: IssuingMode::Paused, ..desired(9) };
     assert_eq!(
         plan(&fewer_and_paused, &opened(Gate::Open)),
         gate(Gate::Paused, ALWAYS, 10),
@@ -250,11 +250,11 @@ fn gate_of_opened_event_follows_the_manifest() {
 
 #[test]
 fn event_created_paused_or_closed_never_opens() {
-    let paused = DesiredState { issuance: Issuance::Paused, ..desired(10) };
+    let paused = DesiredState { issuance: IssuingMode::Paused, ..desired(10) };
     let full = || Some(stored(counts(7, 3), None));
     assert_eq!(plan(&paused, &observed(full(), Some(redis(Gate::Loading, 10, 0)))), gate(Gate::Paused, ALWAYS, 10));
     assert_eq!(plan(&paused, &observed(full(), Some(redis(Gate::Paused, 10, 0)))), Plan::Done);
-    let closed = DesiredState { issuance: Issuance::Closed, ..desired(10) };
+    let closed = DesiredState { issuance: IssuingMode::Closed, ..desired(10) };
     let empty = || Some(stored(vec![], None));
     assert_eq!(plan(&closed, &observed(empty(), None)), Plan::Apply(Step::Prepare), "so that issuers return ENDED");
     assert_eq!(plan(&closed, &observed(empty(), Some(redis(Gate::Loading, 0, 0)))), gate(Gate::Closed, ALWAYS, 0));
@@ -291,7 +291,7 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
         );
         let drained = ObservedState { drain: Some(DrainState::Complete), ..may_be_issued };
         assert_eq!(plan(&desired(10), &drained), Plan::Apply(Step::Recover));
-        for issuance in [Issuance::Paused, Issuance::Closed] {
+        for issuance in [IssuingMode::Paused, IssuingMode::Closed] {
             assert_eq!(
                 plan(&DesiredState { issuance, ..desired(10) }, &drained),
                 Plan::Apply(Step::Recover),
@@ -388,7 +388,7 @@ fn gate_stays_closed_while_counts_do_not_match() {
     }
     let fewer = Observed { loaded: 9, ..complete(Gate::Open) };
     assert_eq!(reason_of(&plan(&desired(10), &opened(fewer, 4))), reason::DRIFT_FOUND, "coupons would be loaded twice");
-    let paused = DesiredState { issuance: Issuance::Paused, ..desired(10) };
+    let paused = DesiredState { issuance: IssuingMode::Paused, ..desired(10) };
     assert_eq!(
         plan(&paused, &opened(complete(Gate::Open), 5)),
         gate(Gate::Paused, ALWAYS, 10),

@@ -1,4 +1,4 @@
-use couponry_crds::Issuance;
+use couponry_crds::IssuingMode;
 use couponry_domain::{Acknowledge, CodeFormat, Discount, DiscountType, Seed, Share, Uuid, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::Observed;
@@ -23,7 +23,7 @@ fn desired() -> DesiredState {
         total: 10,
         shares: vec![(TEN_PERCENT, Share::Percentage(100))],
         window: Window::default(),
-        issuance: Issuance::Auto,
+        issuance: IssuingMode::Auto,
         acknowledge: Acknowledge::Redis,
         retire_at: None,
     }

@@ -22,7 +22,7 @@ struct Model {
 #[derive(Clone, Debug)]
 enum Action {
     Total(u64),
-    Issuance(Issuance),
+    Issuance(IssuingMode),
     Start(Option<i64>),
     TimePasses(i64),
     /// The clock of Redis is set forward or back.
@@ -39,8 +39,13 @@ enum Action {
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         (1..40u64).prop_map(Action::Total),
-        prop_oneof![Just(Issuance::Auto), Just(Issuance::Auto), Just(Issuance::Paused), Just(Issuance::Closed)]
-            .prop_map(Action::Issuance),
+        prop_oneof![
+            Just(IssuingMode::Auto),
+            Just(IssuingMode::Auto),
+            Just(IssuingMode::Paused),
+            Just(IssuingMode::Closed)
+        ]
+        .prop_map(Action::Issuance),
         proptest::option::of(-2..4i64).prop_map(|hours| Action::Start(hours.map(|hours| NOW + hours * 3_600_000))),
         (0..5_000_000i64).prop_map(Action::TimePasses),
         (-10_000_000..10_000_000i64).prop_map(Action::ClockJumps),
@@ -211,7 +216,7 @@ proptest! {
                 Action::Total(total) if !opened || total >= desired.total => desired.total = total,
                 Action::Start(start) if !opened => desired.window.start = start,
                 Action::Total(_) | Action::Start(_) => continue,
-                Action::Issuance(_) if desired.issuance == Issuance::Closed => continue,
+                Action::Issuance(_) if desired.issuance == IssuingMode::Closed => continue,
                 Action::Issuance(issuance) => desired.issuance = issuance,
                 Action::TimePasses(time) | Action::ClockJumps(time) => model.now += time,
                 Action::UsersRequest(users) => model.request(users),
@@ -254,7 +259,7 @@ proptest! {
                 let redis = redis.unwrap();
                 prop_assert_eq!(redis.loaded, desired.total);
                 prop_assert_eq!(model.stored.as_ref().unwrap().generated(), desired.total);
-                prop_assert_eq!(redis.gate == Gate::Open, desired.issuance == Issuance::Auto);
+                prop_assert_eq!(redis.gate == Gate::Open, desired.issuance == IssuingMode::Auto);
                 prop_assert_eq!(redis.window, desired.window);
             }
             Plan::Blocked(blocker) => prop_assert_eq!(blocker.reason, reason::CHANGE_NOT_POSSIBLE),
