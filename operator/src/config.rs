@@ -9,7 +9,7 @@ use crate::{
         audit::Audit, check::Check, export::Export, purge::Purge, repair::Repair,
         replay_dead_letters::ReplayDeadLetters,
     },
-    installation_test::Verify,
+    install_test::InstallTest,
     run::{Migrate, Run},
     take_over::TakeOver,
 };
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     TakeOver(Box<TakeOver>),
     /// End-to-end test, used by `helm test`: create an event with one coupon, issue it, wait until it is recorded, and
     /// delete the event.
-    Verify(Box<Verify>),
+    InstallTest(Box<InstallTest>),
 }
 
 /// Parses and validates the arguments, the first of which is the program's name.

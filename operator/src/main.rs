@@ -3,7 +3,7 @@
 //! [`run`] starts it: [`startup`] waits for the backends, [`leader`] elects one active replica, [`controller`] watches
 //! the events and [`reconcile`] brings the stores to the state that a manifest specifies. [`scaling`] scales the
 //! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`inspect`] (comparing and
-//! repairing the stores) and [`installation_test`] (an end-to-end test).
+//! repairing the stores) and [`install_test`] (an end-to-end test).
 
 mod admin;
 mod blocker;
@@ -12,8 +12,8 @@ mod context;
 mod controller;
 mod durable_condition;
 mod inspect;
+mod install_test;
 mod installation;
-mod installation_test;
 mod kafka_topics;
 mod kube_events;
 mod kubernetes;
@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::TakeOver(take_over) => {
             return Ok(exit_code(&take_over.telemetry, Box::pin(take_over.run())).await);
         }
-        Command::Verify(verify) => verify.run().await?,
+        Command::InstallTest(install_test) => install_test.run().await?,
         Command::Repair(repair) => return Ok(exit_code(&repair.telemetry, Box::pin(repair.run())).await),
         Command::ReplayDeadLetters(replay) => return Ok(exit_code(&replay.telemetry, Box::pin(replay.run())).await),
         Command::Purge(purge) => return Ok(exit_code(&purge.telemetry, Box::pin(purge.run())).await),

@@ -160,10 +160,10 @@ impl World {
             .args(["--monitor-listen", &format!("127.0.0.1:{}", ports::free()?)]))
     }
 
-    /// Runs `couponry-operator verify` and returns its output, which is the error if it fails.
-    pub(crate) async fn verify(&self, issuer: &str) -> Result<String> {
+    /// Runs `couponry-operator install-test` and returns its output, which is the error if it fails.
+    pub(crate) async fn install_test(&self, issuer: &str) -> Result<String> {
         let output = tokio::process::Command::new(shared::program("couponry-operator"))
-            .args(["verify", "--namespace", &self.namespace, "--issuer-url", issuer])
+            .args(["install-test", "--namespace", &self.namespace, "--issuer-url", issuer])
             .env("KUBECONFIG", shared::kubeconfig())
             .output()
             .await?;

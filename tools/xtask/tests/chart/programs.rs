@@ -71,10 +71,10 @@ fn helm_test_uses_existing_command_and_flags() {
     let (_, pod) = pods(&objects).into_iter().find(|(name, _)| name == "couponry-test").unwrap();
     let args: Vec<&str> =
         pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-    assert_eq!(args[0], "verify");
-    let help = help("couponry-operator", &["verify", "--help"]);
+    assert_eq!(args[0], "install-test");
+    let help = help("couponry-operator", &["install-test", "--help"]);
     for flag in args[1..].iter().map(|arg| arg.split('=').next().unwrap()).chain(["--bearer-token"]) {
-        assert!(help.contains(&format!("{flag} <")), "verify has no {flag}");
+        assert!(help.contains(&format!("{flag} <")), "install-test has no {flag}");
     }
     let service = find(&objects, "Service", "couponry-issuer");
     assert!(args.contains(&"--issuer-url=http://couponry-issuer:8080"), "{args:?}");

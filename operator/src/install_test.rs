@@ -1,4 +1,4 @@
-//! `couponry-operator verify`: an end-to-end test with one coupon.
+//! `couponry-operator install-test`: an end-to-end test with one coupon.
 //!
 //! It uses only the API server and the issuer's HTTP API, so it tests what authors of events and users depend on.
 
@@ -36,19 +36,19 @@ const MAX_RESPONSE_LEN: usize = 64 * 1024;
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
-pub(crate) struct Verify {
+pub(crate) struct InstallTest {
     /// Namespace of the installation. Default: the namespace of the service account or of the kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// Name of the event to create. An existing event is deleted only if an earlier run created it; otherwise the test
     /// fails.
-    #[arg(long, env = "VERIFY_EVENT", default_value = "couponry-verify", value_name = "NAME")]
+    #[arg(long, env = "INSTALL_TEST_EVENT", default_value = "couponry-install-test", value_name = "NAME")]
     event: String,
     /// URL of the issuer: `http://host:port`.
     #[arg(long, env, value_name = "URL")]
     issuer_url: Uri,
     /// User to issue the coupon to. Ignored with --bearer-token.
-    #[arg(long, env = "VERIFY_USER", default_value = "couponry-verify", value_name = "USER")]
+    #[arg(long, env = "INSTALL_TEST_USER", default_value = "couponry-install-test", value_name = "USER")]
     user: String,
     /// Header for the user, if the issuer runs with `--user-identity header:NAME`.
     #[arg(long, env, value_name = "NAME")]
@@ -57,7 +57,7 @@ pub(crate) struct Verify {
     #[arg(long, env, value_name = "TOKEN", value_parser = parse_secret, hide_env_values = true)]
     bearer_token: Option<SecretString>,
     /// Timeout of the complete test.
-    #[arg(long, env = "VERIFY_TIMEOUT_SECONDS", default_value_t = 120, value_name = "SECONDS",
+    #[arg(long, env = "INSTALL_TEST_TIMEOUT_SECONDS", default_value_t = 120, value_name = "SECONDS",
         value_parser = clap::value_parser!(u32).range(1..))]
     timeout_seconds: u32,
     #[command(flatten)]
@@ -65,9 +65,9 @@ pub(crate) struct Verify {
 }
 
 /// Marks an event as created by this command, so that a later run may delete it.
-const LABEL: &str = "couponry.dev/verify";
+const LABEL: &str = "couponry.dev/install-test";
 
-impl Verify {
+impl InstallTest {
     /// Runs the test. The event is deleted even if the test fails.
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let _telemetry = self.telemetry.init("couponry-operator")?;
@@ -103,7 +103,7 @@ impl Verify {
                 "policyName": "End-to-end test of the installation",
                 "totalCount": 1,
                 "discounts": [{"type": "Percent", "value": 1, "allocationPercentage": 100}],
-                "code": {"prefix": "VERIFY"},
+                "code": {"prefix": "TEST"},
                 "deletionPolicy": "Delete",
             },
         }))
