@@ -5,7 +5,7 @@ use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Window};
 use crate::{
     error::{RedisStoreError, invalid_value},
     fenced_write::FencedWrite,
-    observe::Observed,
+    observe::RedisEvent,
     redis_store::RedisStore,
 };
 
@@ -70,7 +70,7 @@ impl RedisStore {
     pub async fn reset_gate(
         &self,
         event: &EventName,
-        observed: &Observed,
+        observed: &RedisEvent,
         generation: i64,
     ) -> Result<FencedWrite<bool>, RedisStoreError> {
         let keys = self.keys(event);

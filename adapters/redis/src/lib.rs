@@ -53,7 +53,7 @@ pub use issue::{IssueOutcome, IssueReply, MAX_BATCH};
 #[cfg(any(test, fuzzing))]
 pub use issued_entry::parse_stored_value;
 pub use issued_entry::{IssuedEntry, Status};
-pub use observe::{Lookup, Observed};
+pub use observe::{Lookup, RedisEvent};
 pub use outbox::{OutboxEntry, OutboxId, UnconfirmedEntries};
 pub use reconnecting_connection::MAX_REDIRECTION_DELAY;
 pub use recovery::{MAX_RESTORED, Recovered, Recovery};

@@ -15,7 +15,7 @@ const RESTORE_REQUESTED: &str = "RESTORE";
 
 /// An event in Redis, at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct RedisEvent {
     /// The uid of the event.
     pub uid: Uuid,
     /// The installation that prepared it, if it is known.
@@ -60,7 +60,7 @@ pub struct Observed {
     pub recovery_id: String,
 }
 
-impl Observed {
+impl RedisEvent {
     /// How many coupons are voided: neither available nor issued, because they were cancelled and not returned to the
     /// queue. A restore of Redis makes them available again. The status, the metrics and the audit report this number.
     #[must_use]
@@ -97,7 +97,7 @@ type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 
 impl RedisStore {
     /// Reads the event, or None if Redis does not have it.
-    pub async fn observe(&self, event: &EventName) -> Result<Option<Observed>, RedisStoreError> {
+    pub async fn observe(&self, event: &EventName) -> Result<Option<RedisEvent>, RedisStoreError> {
         const OPERATION: &str = "cannot read the event from Redis";
         let keys = self.keys(event);
         let observed: Option<RawObserved> = (self.scripts.observe)
@@ -121,7 +121,7 @@ impl RedisStore {
         if retired.is_some() {
             (available, entries) = (number("available")?, number("entries")?);
         }
-        Ok(Some(Observed {
+        Ok(Some(RedisEvent {
             uid: parse_uid(OPERATION, text("uid"))?,
             installation: parse_installation(meta.get("installation").cloned()),
             stock_epoch: text("stockEpoch").parse().map_err(|_| invalid("stockEpoch"))?,

@@ -16,7 +16,7 @@ use crate::{
     error::RedisStoreError,
     fenced_write::FencedWrite,
     issued_entry::{IssuedEntry, to_records},
-    observe::Observed,
+    observe::RedisEvent,
     redis_store::RedisStore,
 };
 
@@ -52,7 +52,7 @@ impl RedisStore {
     pub async fn mark_verified(
         &self,
         event: &EventName,
-        observed: &Observed,
+        observed: &RedisEvent,
         recovered: Option<&Recovered>,
     ) -> Result<FencedWrite<()>, RedisStoreError> {
         const OPERATION: &str = "cannot store the verification in Redis";
@@ -86,7 +86,7 @@ impl RedisStore {
     pub async fn begin_recovery(
         &self,
         event: &EventName,
-        observed: &Observed,
+        observed: &RedisEvent,
         clear: bool,
     ) -> Result<FencedWrite<Recovery>, RedisStoreError> {
         let keys = self.keys(event);
@@ -112,7 +112,7 @@ impl RedisStore {
     pub async fn request_restore(
         &self,
         event: &EventName,
-        observed: &Observed,
+        observed: &RedisEvent,
     ) -> Result<FencedWrite<()>, RedisStoreError> {
         let requested: Option<u8> = (self.scripts.request_restore)
             .key(self.keys(event).meta)
@@ -130,7 +130,7 @@ impl RedisStore {
     pub async fn restore(
         &self,
         event: &EventName,
-        observed: &Observed,
+        observed: &RedisEvent,
         recovery: &Recovery,
         ordinals: Range<u64>,
         available: &[Coupon],

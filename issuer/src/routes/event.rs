@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use couponry_domain::WindowState;
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 use couponry_runtime::problem::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -45,7 +45,7 @@ pub(super) enum EventState {
 }
 
 impl EventState {
-    fn of(observed: &Observed) -> Self {
+    fn of(observed: &RedisEvent) -> Self {
         match observed.window.state(observed.gate, observed.now) {
             WindowState::NotStarted => Self::NotStarted,
             WindowState::Ended => Self::Ended,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use couponry_domain::{Coupon, Discount, EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
-use couponry_redis::{IssuedEntry, Observed, Status};
+use couponry_redis::{IssuedEntry, RedisEvent, Status};
 use futures::TryStreamExt as _;
 use tokio::time::{Instant, sleep};
 
@@ -31,7 +31,7 @@ pub(crate) struct Recheck<'a> {
     pub(crate) name: &'a EventName,
     pub(crate) uid: Uuid,
     /// The event in Redis, as of before its coupons were read; None: Redis does not have it.
-    pub(crate) observed: Option<Observed>,
+    pub(crate) observed: Option<RedisEvent>,
     /// The issued coupons of the dead letters.
     pub(crate) dead_letters: Vec<IssuedCoupon>,
     pub(crate) comparison: Comparison,
@@ -232,7 +232,7 @@ impl Recheck<'_> {
     /// Counts coupons that are not loaded yet, and returns loaded coupons that Redis does not have. They may have
     /// returned to the queue after it was read.
     async fn missing(&mut self) -> Result<Vec<(CouponCode, Discount)>, AuditError> {
-        let Some(Observed { loaded, .. }) = self.observed else {
+        let Some(RedisEvent { loaded, .. }) = self.observed else {
             let counts = &mut self.comparison.counts;
             counts.not_loaded = if counts.retired { 0 } else { counts.generated };
             return Ok(Vec::new());

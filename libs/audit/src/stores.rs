@@ -7,7 +7,7 @@ use couponry_domain::{
 };
 use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, TopicReader};
 use couponry_postgres::{Database, DatabaseError, Operation, StoredEvent};
-use couponry_redis::{IssuedEntry, Observed, RedisStore};
+use couponry_redis::{IssuedEntry, RedisEvent, RedisStore};
 use futures::TryStreamExt as _;
 
 use crate::{comparison::Comparison, discrepancy::Discrepancy, error::AuditError};
@@ -122,7 +122,7 @@ impl Stores {
         &self,
         event: &StoredEvent,
         comparison: &mut Comparison,
-    ) -> Result<Option<Observed>, AuditError> {
+    ) -> Result<Option<RedisEvent>, AuditError> {
         let Some(before) = self.observe(&event.name, event.uid).await? else { return Ok(None) };
         let visit = |item| match item {
             Ok((coupon, discount)) => comparison.add_available(coupon, discount),
@@ -140,7 +140,7 @@ impl Stores {
     }
 
     /// The event in Redis, if it has this uid.
-    pub(crate) async fn observe(&self, name: &EventName, uid: Uuid) -> Result<Option<Observed>, AuditError> {
+    pub(crate) async fn observe(&self, name: &EventName, uid: Uuid) -> Result<Option<RedisEvent>, AuditError> {
         Ok(self.redis_store.observe(name).await?.filter(|observed| observed.uid == uid))
     }
 

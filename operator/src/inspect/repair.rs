@@ -17,7 +17,7 @@ use clap::Args;
 use couponry_audit::{Repair as Remedy, Report, Stores};
 use couponry_domain::Uuid;
 use couponry_postgres::StoredEvent;
-use couponry_redis::{FencedWrite, Observed};
+use couponry_redis::{FencedWrite, RedisEvent};
 use couponry_runtime::telemetry::TelemetryArgs;
 use tokio::time::{Instant, sleep};
 
@@ -115,7 +115,7 @@ impl Repair {
     }
 
     /// Lets the operator record what only the topic has, and restore Redis.
-    async fn restore(&self, event: &StoredEvent, in_redis: &Observed, stores: &Stores) -> anyhow::Result<()> {
+    async fn restore(&self, event: &StoredEvent, in_redis: &RedisEvent, stores: &Stores) -> anyhow::Result<()> {
         let requested = stores.redis_store.request_restore(&event.name, in_redis).await?;
         anyhow::ensure!(requested == FencedWrite::Applied(()), "Redis has changed meanwhile: repeat the command");
         println!("issuing is suspended until the operator has restored Redis from Postgres and the topic");

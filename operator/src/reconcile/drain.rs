@@ -14,7 +14,7 @@ use std::{
 
 use couponry_domain::Uuid;
 use couponry_kafka::{Lag, TopicEnd};
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 use couponry_runtime::error_chain;
 
 /// Timeout of each Kafka request.
@@ -54,7 +54,7 @@ impl DrainTracker {
     }
 
     /// Continues or starts the drain of an event whose Redis is unverified.
-    pub(crate) async fn poll(&self, in_redis: &Observed) -> DrainState {
+    pub(crate) async fn poll(&self, in_redis: &RedisEvent) -> DrainState {
         let redis = (in_redis.replication_id.clone(), in_redis.recovery_id.clone(), in_redis.loaded);
         let current = self.lock().get(&in_redis.uid).filter(|drain| drain.redis == redis).cloned();
         let mut drain = current.unwrap_or(Drain { redis, since: Instant::now(), end: None, resend_rounds: 0 });
@@ -63,7 +63,7 @@ impl DrainTracker {
         state
     }
 
-    async fn advance(&self, in_redis: &Observed, drain: &mut Drain) -> DrainState {
+    async fn advance(&self, in_redis: &RedisEvent, drain: &mut Drain) -> DrainState {
         if in_redis.outbox > 0 {
             (drain.since, drain.end) = (Instant::now(), None);
             return DrainState::Waiting(format!("waiting for {} outbox entries to be sent to Kafka", in_redis.outbox));

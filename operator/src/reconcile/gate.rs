@@ -3,7 +3,7 @@
 use couponry_crds::IssuingMode;
 use couponry_domain::{Gate, Window};
 use couponry_postgres::StoredEvent;
-use couponry_redis::{GateSettings, Observed};
+use couponry_redis::{GateSettings, RedisEvent};
 
 use crate::reconcile::desired_state::DesiredState;
 
@@ -23,7 +23,7 @@ pub(super) fn gate_settings(
 pub(super) fn due_gate_settings(
     desired: &DesiredState,
     stored: &StoredEvent,
-    in_redis: &Observed,
+    in_redis: &RedisEvent,
     is_issued: bool,
 ) -> GateSettings {
     let gate = match desired.issuance {

@@ -4,7 +4,7 @@
 use couponry_crds::stored_identity;
 use couponry_domain::Uuid;
 use couponry_postgres::StoredEvent;
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 
 use crate::{
     context::Context,
@@ -21,7 +21,7 @@ pub(super) struct ObservedState {
     /// How many issuances are recorded in Postgres.
     pub(super) recorded: u64,
     /// The event of this name in Redis, which may be another one.
-    pub(super) redis: Option<Observed>,
+    pub(super) redis: Option<RedisEvent>,
     /// Set if the event in Redis is another one, or if the event is not registered and Postgres has another one of this
     /// name.
     pub(super) name_conflict: Option<NameConflict>,
@@ -57,7 +57,7 @@ impl ObservedState {
     }
 
     /// This event in Redis.
-    pub(super) fn redis_event(&self, desired: &DesiredState) -> Option<&Observed> {
+    pub(super) fn redis_event(&self, desired: &DesiredState) -> Option<&RedisEvent> {
         self.redis.as_ref().filter(|redis| redis.uid == desired.uid)
     }
 

@@ -22,7 +22,7 @@
 use couponry_crds::{CONTINUES, IssuingMode, REPLACES, status::reason};
 use couponry_domain::{CouponBatch, Discount, Gate, Window};
 use couponry_postgres::StoredEvent;
-use couponry_redis::{GateSettings, Observed};
+use couponry_redis::{GateSettings, RedisEvent};
 
 use crate::{
     blocker::Blocker,
@@ -126,17 +126,17 @@ fn reject_identity(desired: &DesiredState, observed: &ObservedState) -> Option<P
 }
 
 /// Whether coupons were issued, which proves that the event has opened.
-fn is_issued(in_redis: &Observed, observed: &ObservedState) -> bool {
+fn is_issued(in_redis: &RedisEvent, observed: &ObservedState) -> bool {
     in_redis.issued > 0 || in_redis.cancelled > 0 || observed.recorded > 0
 }
 
 /// Whether coupons can be issued now, by the clock of Redis.
-fn is_open_now(in_redis: &Observed) -> bool {
+fn is_open_now(in_redis: &RedisEvent) -> bool {
     in_redis.gate == Gate::Open && in_redis.window.start.is_none_or(|start| start <= in_redis.now)
 }
 
 /// Records that the opening is final.
-fn confirm_opening(stored: &StoredEvent, in_redis: &Observed) -> Plan {
+fn confirm_opening(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
     if stored.discount_counts.is_empty() {
         return Plan::blocked(
             reason::DRIFT_FOUND,
@@ -152,7 +152,7 @@ fn confirm_opening(stored: &StoredEvent, in_redis: &Observed) -> Plan {
 }
 
 /// Redis and Postgres have different stock epochs.
-fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &Observed) -> Plan {
+fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
     if in_redis.stock_epoch < stored.stock_epoch && in_redis.issued == 0 && stored.opens_at.is_none() {
         return Plan::Apply(Step::RemoveStockEpoch(in_redis.stock_epoch));
     }
@@ -168,7 +168,7 @@ fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &Observed) -> Plan {
 
 /// Redis has restarted or failed over since it was verified and may have lost data, or was prepared only now. With an
 /// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead.
-fn verify(stored: &StoredEvent, in_redis: &Observed, observed: &ObservedState) -> Plan {
+fn verify(stored: &StoredEvent, in_redis: &RedisEvent, observed: &ObservedState) -> Plan {
     if stored.opens_at.is_none() || in_redis.retired.is_some() {
         return Plan::Apply(Step::MarkVerified);
     }
@@ -180,7 +180,7 @@ fn verify(stored: &StoredEvent, in_redis: &Observed, observed: &ObservedState) -
 }
 
 /// Another event with this name holds the keys in Redis. A predecessor is removed once its issuances are in Kafka.
-fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Option<NameConflict>) -> Plan {
+fn resolve_name_conflict(desired: &DesiredState, other: &RedisEvent, conflict: Option<NameConflict>) -> Plan {
     let uid = other.uid;
     if conflict != Some(NameConflict::Predecessor) {
         return unknown_event(desired, other);
@@ -203,7 +203,7 @@ fn resolve_name_conflict(desired: &DesiredState, other: &Observed, conflict: Opt
 }
 
 /// The event in Redis is not in Postgres.
-fn unknown_event(desired: &DesiredState, other: &Observed) -> Plan {
+fn unknown_event(desired: &DesiredState, other: &RedisEvent) -> Plan {
     let installation = other.installation.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
     Plan::blocked(
         reason::NAME_CONFLICT,
@@ -220,7 +220,7 @@ fn unknown_event(desired: &DesiredState, other: &Observed) -> Plan {
 fn before_opening(
     desired: &DesiredState,
     stored: &StoredEvent,
-    in_redis: Option<&Observed>,
+    in_redis: Option<&RedisEvent>,
     observed: &ObservedState,
 ) -> Plan {
     if let Some(in_redis) = in_redis.filter(|in_redis| in_redis.gate == Gate::Open) {
@@ -264,14 +264,14 @@ fn before_opening(
 
 /// Records the opening of a gate with this window. It is final unless the window begins in the future, by the clock of
 /// Redis as of the moment at which the gate was read.
-fn schedule_opening(window: Window, in_redis: &Observed) -> Plan {
+fn schedule_opening(window: Window, in_redis: &RedisEvent) -> Plan {
     let at = opens_at(window, in_redis.now);
     Plan::Apply(Step::ScheduleOpening { at, is_final: at <= in_redis.now })
 }
 
 /// The opening is scheduled at `at`, and according to a verified Redis no coupon could be issued yet: everything may
 /// still change.
-fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed, at: i64) -> Plan {
+fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, at: i64) -> Plan {
     let len = stored.generated();
     if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;
@@ -288,7 +288,7 @@ fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observe
 }
 
 /// The opening is final: coupons may belong to users.
-fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed, observed: &ObservedState) -> Plan {
+fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, observed: &ObservedState) -> Plan {
     let len = stored.generated();
     if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;
@@ -329,12 +329,12 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed
 }
 
 /// Loads what is missing of `len` coupons.
-fn load(in_redis: &Observed, len: u64) -> Option<Plan> {
+fn load(in_redis: &RedisEvent, len: u64) -> Option<Plan> {
     (in_redis.loaded < len).then_some(Plan::Apply(Step::Load { from: in_redis.loaded, to: len }))
 }
 
 /// Closes the event, or leaves a closed one as it is. None: it is neither closed nor to be closed.
-fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&Observed>) -> Option<Plan> {
+fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&RedisEvent>) -> Option<Plan> {
     match in_redis {
         Some(in_redis) if in_redis.retired.is_some() && is_continuation(desired, stored, in_redis) => {
             Some(Plan::blocked(
@@ -354,7 +354,7 @@ fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&Observe
 }
 
 /// Whether the manifest extends an event that is over.
-fn is_continuation(desired: &DesiredState, stored: &StoredEvent, in_redis: &Observed) -> bool {
+fn is_continuation(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent) -> bool {
     let is_extended = desired.total > stored.generated() || desired.window.end != in_redis.window.end;
     is_extended && desired.issuance != IssuingMode::Closed
 }
@@ -366,7 +366,7 @@ fn imbalance(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
 }
 
 /// None: the settings are in force already.
-fn set_gate(in_redis: &Observed, settings: GateSettings) -> Option<Plan> {
+fn set_gate(in_redis: &RedisEvent, settings: GateSettings) -> Option<Plan> {
     let is_in_force = in_redis.gate == settings.gate
         && in_redis.window == settings.window
         && in_redis.acknowledge == settings.acknowledge

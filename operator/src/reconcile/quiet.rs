@@ -14,7 +14,7 @@ use std::{
 };
 
 use couponry_domain::Uuid;
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 
 /// How old a complete observation may be. Longer than the interval at which events that are not open are reconciled
 /// (30 s), otherwise each of their reconciliations would be complete; shorter than a minute, so that a change of
@@ -28,7 +28,7 @@ pub(crate) struct QuietEvents(Mutex<HashMap<Uuid, QuietEvent>>);
 struct QuietEvent {
     generation: i64,
     /// Its clock is set to 0, because it always differs.
-    redis: Observed,
+    redis: RedisEvent,
     /// When to check again, without regard to `changes_at`.
     interval: Duration,
     /// When the state changes by itself, by the clock of Redis (milliseconds since the Unix epoch).
@@ -44,14 +44,14 @@ impl QuietEvents {
     }
 
     /// Remembers that nothing is left to do about an event in this state.
-    pub(super) fn insert(&self, generation: i64, redis: &Observed, interval: Duration, changes_at: Option<i64>) {
+    pub(super) fn insert(&self, generation: i64, redis: &RedisEvent, interval: Duration, changes_at: Option<i64>) {
         let quiet =
             QuietEvent { generation, redis: without_clock(redis), interval, changes_at, observed_at: Instant::now() };
         self.lock().insert(redis.uid, quiet);
     }
 
     /// When to check again if the event is in the same state as before. None: a complete observation is required.
-    pub(super) fn next_check(&self, redis: &Observed) -> Option<Duration> {
+    pub(super) fn next_check(&self, redis: &RedisEvent) -> Option<Duration> {
         let all = self.lock();
         let quiet = all.get(&redis.uid).filter(|quiet| quiet.redis == without_clock(redis))?;
         match quiet.changes_at {
@@ -72,6 +72,6 @@ impl QuietEvents {
     }
 }
 
-fn without_clock(redis: &Observed) -> Observed {
-    Observed { now: 0, ..redis.clone() }
+fn without_clock(redis: &RedisEvent) -> RedisEvent {
+    RedisEvent { now: 0, ..redis.clone() }
 }

@@ -27,7 +27,7 @@ use std::{
 
 use couponry_domain::Uuid;
 use couponry_kafka::{Lag, TopicEnd};
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 
 /// Timeout of each Kafka request.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(3);
@@ -93,7 +93,7 @@ impl RecordingTracker {
     }
 
     /// Adds an observation. `recorded` was read before `in_redis`.
-    pub(super) async fn poll(&self, in_redis: &Observed, recorded: u64) -> RecordingState {
+    pub(super) async fn poll(&self, in_redis: &RedisEvent, recorded: u64) -> RecordingState {
         if !in_redis.is_verified || in_redis.retired.is_some() || recorded >= in_redis.issued {
             self.forget(in_redis.uid);
             return RecordingState::default();
@@ -110,12 +110,12 @@ impl RecordingTracker {
         RecordingState { oldest, stranded }
     }
 
-    async fn advance(&self, recording: &mut Recording, in_redis: &Observed, now: Instant) {
+    async fn advance(&self, recording: &mut Recording, in_redis: &RedisEvent, now: Instant) {
         match &mut recording.probe {
             None if in_redis.outbox == 0 && recording.next_probe.is_none_or(|at| at <= now) => {
                 // Without Kafka nothing is known about records in flight.
                 if let Ok(end) = self.lag.topic_end(KAFKA_TIMEOUT).await {
-                    let Observed { issued, cancelled, .. } = *in_redis;
+                    let RedisEvent { issued, cancelled, .. } = *in_redis;
                     recording.probe = Some(Probe { issued, cancelled, end, is_consumed: false });
                 }
             }
@@ -174,7 +174,7 @@ impl Recording {
     }
 
     /// `recorded` was read after the probe was consumed, if it was.
-    fn stranded(&mut self, in_redis: &Observed, recorded: u64) -> u64 {
+    fn stranded(&mut self, in_redis: &RedisEvent, recorded: u64) -> u64 {
         let Some(probe) = &self.probe else { return 0 };
         let expected =
             probe.issued.saturating_sub(in_redis.cancelled.saturating_sub(probe.cancelled)).min(in_redis.issued);

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use couponry_domain::{Coupon, Gate, IssuedCoupon};
 use couponry_postgres::{CouponWithHolder, DatabaseError, StoredEvent};
-use couponry_redis::{FencedWrite, IssuedEntry, MAX_RESTORED, Observed, Recovered, Recovery, Status};
+use couponry_redis::{FencedWrite, IssuedEntry, MAX_RESTORED, Recovered, Recovery, RedisEvent, Status};
 use futures::TryStreamExt as _;
 
 use crate::{
@@ -136,7 +136,7 @@ async fn report_stranded(outcome: StrandedOutcome, context: &Context, writer: &S
 ///
 /// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users
 /// would receive `NOT_STARTED` until the rest is loaded.
-fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
+fn is_complete(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> bool {
     let accounted = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
     redis.marked_recorded == redis.issued
         && redis.issued == recorded
@@ -148,7 +148,7 @@ fn is_complete(redis: &Observed, recorded: u64, stored: &StoredEvent) -> bool {
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery
 /// cannot begin, or another operator is recovering the event concurrently.
 async fn begin(
-    in_redis: &Observed,
+    in_redis: &RedisEvent,
     desired: &DesiredState,
     stored: &mut StoredEvent,
     context: &Context,
@@ -172,7 +172,7 @@ async fn begin(
 /// Fills Redis from Postgres: recorded coupons with their holders, the others into the queue in stock order. Returns
 /// how many, or None if another operator is recovering the event concurrently.
 async fn restore(
-    in_redis: &Observed,
+    in_redis: &RedisEvent,
     recovery: &Recovery,
     stored: &StoredEvent,
     desired: &DesiredState,

@@ -2,11 +2,11 @@
 
 use couponry_crds::status::reason;
 use couponry_domain::{Gate, WindowState};
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 
 /// Same precedence as [`couponry_domain::Window::state`], except that a pause takes
 /// precedence over a start in the future.
-pub(super) fn state(in_redis: Option<&Observed>) -> &'static str {
+pub(super) fn state(in_redis: Option<&RedisEvent>) -> &'static str {
     let Some(in_redis) = in_redis else { return reason::LOADING };
     // Retirement closes the gate, but the event keeps the state in which it ended.
     let gate = in_redis.retired.unwrap_or(in_redis.gate);
@@ -21,7 +21,7 @@ pub(super) fn state(in_redis: Option<&Observed>) -> &'static str {
     }
 }
 
-pub(super) fn is_sold_out(in_redis: &Observed) -> bool {
+pub(super) fn is_sold_out(in_redis: &RedisEvent) -> bool {
     in_redis.gate != Gate::Loading && in_redis.available == 0 && in_redis.loaded > 0
 }
 

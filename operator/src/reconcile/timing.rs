@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couponry_crds::status::reason;
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 
 use crate::reconcile::{observe::ObservedState, state::state};
 
@@ -28,7 +28,7 @@ pub(super) const MANIFEST_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) const MIN_DELAY_PER_OBSERVATION: u32 = 20;
 
 /// How often to reconcile an event whose stores match its manifest.
-pub(super) fn interval(in_redis: &Observed, recorded: u64) -> Duration {
+pub(super) fn interval(in_redis: &RedisEvent, recorded: u64) -> Duration {
     let is_recorded = is_recorded(in_redis, recorded);
     match state(Some(in_redis)) {
         _ if !is_recorded => ACTIVE_INTERVAL,
@@ -40,20 +40,20 @@ pub(super) fn interval(in_redis: &Observed, recorded: u64) -> Duration {
 }
 
 /// Whether everything that was issued is recorded, and marked `COMPLETED` in Redis.
-pub(super) fn is_recorded(in_redis: &Observed, recorded: u64) -> bool {
+pub(super) fn is_recorded(in_redis: &RedisEvent, recorded: u64) -> bool {
     in_redis.outbox == 0 && in_redis.marked_recorded >= in_redis.issued && recorded >= in_redis.issued
 }
 
 /// When the state of the event changes by itself (milliseconds since the Unix epoch). `retire_at`: when its coupons are
 /// to be removed from Redis.
-pub(super) fn changes_at(in_redis: &Observed, retire_at: Option<i64>) -> Option<i64> {
+pub(super) fn changes_at(in_redis: &RedisEvent, retire_at: Option<i64>) -> Option<i64> {
     let changes = [in_redis.window.start, in_redis.window.end, retire_at.filter(|_| in_redis.retired.is_none())];
     // One millisecond later, so that the clock of Redis has passed that time.
     changes.into_iter().flatten().map(|time| time + 1).filter(|time| *time > in_redis.now).min()
 }
 
 /// When to reconcile an event whose stores match its manifest.
-pub(super) fn next_check(in_redis: Option<&Observed>, observed: &ObservedState, retire_at: Option<i64>) -> Duration {
+pub(super) fn next_check(in_redis: Option<&RedisEvent>, observed: &ObservedState, retire_at: Option<i64>) -> Duration {
     let Some(in_redis) = in_redis else { return IDLE_INTERVAL };
     let wait = changes_at(in_redis, retire_at).and_then(|at| u64::try_from(at - in_redis.now).ok());
     let interval = interval(in_redis, observed.recorded);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use couponry_domain::{EventName, Gate};
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 use tokio::time::sleep;
 
 use crate::support::{World, reason, wait_until};
@@ -78,7 +78,7 @@ async fn operator_killed_at_any_preload_step_generates_exact_stock() -> Result<(
         let generated = world.database.event(uid).await?.map_or(0, |event| event.generated());
         let redis = world.redis_store.observe(&event).await?;
         let (loaded, gate) =
-            redis.as_ref().map_or((0, Gate::Loading), |Observed { loaded, gate, .. }| (*loaded, *gate));
+            redis.as_ref().map_or((0, Gate::Loading), |RedisEvent { loaded, gate, .. }| (*loaded, *gate));
         println!("killed at {step:?}: {generated} coupons in Postgres, {loaded} in Redis, gate {}", gate.as_str());
         assert!(generated == 0 || generated == TOTAL, "Postgres has a part of the coupons: {generated}");
         assert!(loaded <= generated, "Redis has {loaded} of {generated}");

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
 use couponry_domain::EventName;
-use couponry_redis::{Observed, RedisStore};
+use couponry_redis::{RedisEvent, RedisStore};
 use couponry_testbed::{http, ports};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -19,7 +19,7 @@ fn spec(policy_name: &str, issuance: &str) -> String {
 }
 
 /// An open event, ten of whose coupons are issued and recorded.
-async fn open_event(world: &World) -> Result<Observed> {
+async fn open_event(world: &World) -> Result<RedisEvent> {
     world.apply("event", &spec("first", "Auto"))?;
     world.wait("event", "open", |status| is_true(status, "Open")).await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
@@ -27,7 +27,7 @@ async fn open_event(world: &World) -> Result<Observed> {
     observe(&world.redis_store).await
 }
 
-async fn observe(redis_store: &RedisStore) -> Result<Observed> {
+async fn observe(redis_store: &RedisStore) -> Result<RedisEvent> {
     redis_store.observe(&"event".parse::<EventName>()?).await?.context("the event is not in Redis")
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
 use couponry_kafka::{KafkaError, Message};
 use couponry_postgres::Database;
-use couponry_redis::{Observed, RedisStore};
+use couponry_redis::{RedisEvent, RedisStore};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use futures::TryStreamExt as _;
 use tokio::time::Instant;
@@ -57,7 +57,7 @@ impl Stores {
         Ok(Self { redis_store: RedisStore::open(redis)?, database: Database::open(postgres)?, kafka })
     }
 
-    async fn observe(&self, event: &EventName) -> Result<Observed> {
+    async fn observe(&self, event: &EventName) -> Result<RedisEvent> {
         self.redis_store.observe(event).await?.with_context(|| format!("Redis does not have the event {event}"))
     }
 
@@ -70,7 +70,7 @@ impl Stores {
     pub async fn counts(&self, event: &EventName) -> Result<EventCounts> {
         let observed = self.observe(event).await?;
         let recorded = self.database.recorded_count(observed.uid).await?;
-        let Observed { issued, marked_recorded, outbox, is_verified, .. } = observed;
+        let RedisEvent { issued, marked_recorded, outbox, is_verified, .. } = observed;
         Ok(EventCounts { issued, recorded, marked_recorded, outbox, is_verified })
     }
 
@@ -100,7 +100,7 @@ impl Stores {
         let observed = self.observe(event).await?;
         let queue = self.redis_store.scan_queue(event).await?;
         let issued = self.redis_store.scan_issued(event).await?.into_values().collect();
-        let Observed { outbox, window, is_verified, .. } = observed;
+        let RedisEvent { outbox, window, is_verified, .. } = observed;
         Ok(RedisData { queue, issued, outbox, window, is_verified })
     }
 

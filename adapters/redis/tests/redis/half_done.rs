@@ -237,8 +237,8 @@ impl World {
 enum Prepared {
     Nothing,
     Ids(Vec<couponry_redis::OutboxId>),
-    Observed(couponry_redis::Observed),
-    Recovery(couponry_redis::Observed, couponry_redis::Recovery),
+    Observed(couponry_redis::RedisEvent),
+    Recovery(couponry_redis::RedisEvent, couponry_redis::Recovery),
 }
 
 fn key(kind: &str, event: &Event) -> String {

@@ -92,7 +92,7 @@ async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() 
     event.gate(Gate::Paused, scheduled, 3).await;
     assert_eq!(reset(&event, 2).await, FencedWrite::Applied(false), "a coupon is issued");
     let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
-    let other = couponry_redis::Observed { uid: Uuid::new_v4(), ..observed };
+    let other = couponry_redis::RedisEvent { uid: Uuid::new_v4(), ..observed };
     assert_eq!(event.redis_store.reset_gate(&event.id, &other, 2).await.unwrap(), FencedWrite::Stale);
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use couponry_domain::{Coupon, EventName, Gate, IssuedCoupon, UserId, Uuid, Window};
-use couponry_redis::{FencedWrite, IssueOutcome, IssuedEntry, Observed, Recovered, Recovery, RedisStore, Status};
+use couponry_redis::{FencedWrite, IssueOutcome, IssuedEntry, Recovered, Recovery, RedisEvent, RedisStore, Status};
 use couponry_testbed::{Redis, redis::command};
 
 use crate::support::{chain, coupons, gate_settings, mark_verified, record_all, users};
@@ -32,7 +32,7 @@ impl Event {
         event
     }
 
-    async fn observe(&self) -> Observed {
+    async fn observe(&self) -> RedisEvent {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             match self.redis_store.observe(&self.id).await {
@@ -47,7 +47,7 @@ impl Event {
         self.redis_store.issue(&self.id, &users(range)).await.unwrap().unwrap().outcomes
     }
 
-    async fn begin(&self, observed: &Observed, clear: bool) -> Recovery {
+    async fn begin(&self, observed: &RedisEvent, clear: bool) -> Recovery {
         match self.redis_store.begin_recovery(&self.id, observed, clear).await.unwrap() {
             FencedWrite::Applied(recovery) => recovery,
             FencedWrite::Stale => panic!("nothing to recover: {observed:?}"),
@@ -57,7 +57,7 @@ impl Event {
     /// Restores ten coupons, of which the first ones are issued to these users.
     async fn restore(
         &self,
-        observed: &Observed,
+        observed: &RedisEvent,
         recovery: &Recovery,
         first: u64,
         users: &[UserId],

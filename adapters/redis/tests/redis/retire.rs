@@ -33,7 +33,7 @@ async fn retire_of_recorded_event_removes_coupons_and_keeps_counts() {
     assert_eq!(event.retire().await, FencedWrite::Applied(true), "again");
     let after = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((after.gate, after.retired), (Gate::Closed, Some(Gate::Open)));
-    let counts = |observed: &couponry_redis::Observed| {
+    let counts = |observed: &couponry_redis::RedisEvent| {
         (observed.loaded, observed.available, observed.issued, observed.marked_recorded, observed.voided)
     };
     assert_eq!(counts(&after), counts(&before));

@@ -54,8 +54,8 @@ fn stored(discount_counts: Vec<(Discount, u64)>, opens_at: Option<i64>) -> Store
 }
 
 /// An event in Redis with `issued` of `loaded` coupons issued.
-fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
-    Observed {
+fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
+    RedisEvent {
         uid: UID,
         installation: None,
         stock_epoch: 0,
@@ -79,7 +79,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> Observed {
     }
 }
 
-fn observed(stored: Option<StoredEvent>, redis: Option<Observed>) -> ObservedState {
+fn observed(stored: Option<StoredEvent>, redis: Option<RedisEvent>) -> ObservedState {
     let recording = RecordingState::default();
     ObservedState { stored, marked_recorded: 0, recorded: 0, redis, name_conflict: None, drain: None, recording }
 }
@@ -146,7 +146,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
     let scheduled = DesiredState { window: FROM_LATER, ..desired(10) };
     let full = counts(7, 3);
     let at = |stored_at, gate, window| {
-        observed(Some(stored(full.clone(), stored_at)), Some(Observed { window, ..redis(gate, 10, 0) }))
+        observed(Some(stored(full.clone(), stored_at)), Some(RedisEvent { window, ..redis(gate, 10, 0) }))
     };
     assert_eq!(
         plan(&scheduled, &at(None, Gate::Loading, ALWAYS)),
@@ -278,7 +278,7 @@ fn lost_redis_is_recovered_once_an_opening_is_recorded() {
 #[test]
 fn unverified_redis_is_trusted_only_without_an_opening() {
     let changed = |opens_at, issued| {
-        let redis = Observed { is_verified: false, ..redis(Gate::Open, 10, issued) };
+        let redis = RedisEvent { is_verified: false, ..redis(Gate::Open, 10, issued) };
         observed(Some(stored(counts(7, 3), opens_at)), Some(redis))
     };
     assert_eq!(plan(&desired(10), &changed(None, 0)), Plan::Apply(Step::MarkVerified));
@@ -299,7 +299,7 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
             );
         }
     }
-    let retired = Observed { is_verified: false, retired: Some(Gate::Open), ..redis(Gate::Closed, 10, 4) };
+    let retired = RedisEvent { is_verified: false, retired: Some(Gate::Open), ..redis(Gate::Closed, 10, 4) };
     let retired = observed(Some(stored(counts(7, 3), Some(NOW - 100))), Some(retired));
     assert_eq!(
         plan(&desired(10), &retired),
@@ -307,7 +307,7 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
         "a retired event holds no coupons in Redis"
     );
     let newer = StoredEvent { generation: 2, ..stored(counts(7, 3), Some(NOW - 1)) };
-    let changed = Observed { is_verified: false, ..redis(Gate::Open, 10, 4) };
+    let changed = RedisEvent { is_verified: false, ..redis(Gate::Open, 10, 4) };
     assert_eq!(plan(&desired(10), &observed(Some(newer), Some(changed))), Plan::Done, "this operator is stale");
 }
 
@@ -315,16 +315,16 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
 fn issued_or_recorded_coupon_proves_the_opening() {
     let at = |opens_at, redis| observed(Some(stored(counts(7, 3), opens_at)), Some(redis));
     let confirm = |at| Plan::Apply(Step::ScheduleOpening { at, is_final: true });
-    let cancelled = Observed { cancelled: 1, ..redis(Gate::Loading, 10, 0) };
+    let cancelled = RedisEvent { cancelled: 1, ..redis(Gate::Loading, 10, 0) };
     for is_verified in [true, false] {
         for redis in
             [redis(Gate::Loading, 10, 1), redis(Gate::Open, 10, 1), redis(Gate::Paused, 10, 1), cancelled.clone()]
         {
-            let redis = Observed { is_verified, ..redis };
+            let redis = RedisEvent { is_verified, ..redis };
             assert_eq!(plan(&desired(10), &at(None, redis.clone())), confirm(NOW), "{redis:?}");
             assert_eq!(plan(&desired(10), &at(Some(LATER), redis.clone())), confirm(LATER), "{redis:?}");
         }
-        let redis = Observed { is_verified, ..redis(Gate::Loading, 10, 0) };
+        let redis = RedisEvent { is_verified, ..redis(Gate::Loading, 10, 0) };
         assert_eq!(plan(&desired(10), &ObservedState { recorded: 1, ..at(None, redis) }), confirm(NOW));
     }
     let without_stock = observed(Some(stored(vec![], None)), Some(redis(Gate::Open, 10, 1)));
@@ -335,7 +335,7 @@ fn issued_or_recorded_coupon_proves_the_opening() {
 fn opening_becomes_final_when_redis_reaches_the_start() {
     let scheduled = DesiredState { window: FROM_LATER, ..desired(10) };
     let at = |gate, now| {
-        let redis = Observed { window: FROM_LATER, now, ..redis(gate, 10, 0) };
+        let redis = RedisEvent { window: FROM_LATER, now, ..redis(gate, 10, 0) };
         observed(Some(stored(counts(7, 3), Some(LATER))), Some(redis))
     };
     let confirm = Plan::Apply(Step::ScheduleOpening { at: LATER, is_final: true });
@@ -350,7 +350,7 @@ fn opening_becomes_final_when_redis_reaches_the_start() {
 fn clock_of_redis_set_back_does_not_close_an_open_event() {
     for issued in [0, 4] {
         for now in [NOW - 3_600_000, 0, NOW + 3_600_000] {
-            let redis = Observed { now, ..redis(Gate::Open, 10, issued) };
+            let redis = RedisEvent { now, ..redis(Gate::Open, 10, issued) };
             let opened = observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis));
             assert_eq!(plan(&desired(10), &opened), Plan::Done, "the clock is at {now}");
             assert_eq!(reason_of(&plan(&desired(9), &opened)), reason::CHANGE_NOT_POSSIBLE, "the opening is final");
@@ -380,13 +380,13 @@ fn gate_stays_closed_while_counts_do_not_match() {
     for (case, redis, recorded) in [
         ("more recorded than issued", complete(Gate::Paused), 5),
         ("more recorded than issued while loading", complete(Gate::Loading), 5),
-        ("surplus coupons", Observed { available: 7, ..complete(Gate::Paused) }, 0),
+        ("surplus coupons", RedisEvent { available: 7, ..complete(Gate::Paused) }, 0),
         ("more loaded than generated", redis(Gate::Paused, 11, 0), 0),
-        ("missing coupons while loading", Observed { available: 5, ..complete(Gate::Loading) }, 0),
+        ("missing coupons while loading", RedisEvent { available: 5, ..complete(Gate::Loading) }, 0),
     ] {
         assert_eq!(reason_of(&plan(&desired(10), &opened(redis, recorded))), reason::DRIFT_FOUND, "{case}");
     }
-    let fewer = Observed { loaded: 9, ..complete(Gate::Open) };
+    let fewer = RedisEvent { loaded: 9, ..complete(Gate::Open) };
     assert_eq!(reason_of(&plan(&desired(10), &opened(fewer, 4))), reason::DRIFT_FOUND, "coupons would be loaded twice");
     let paused = DesiredState { issuance: IssuingMode::Paused, ..desired(10) };
     assert_eq!(
@@ -401,7 +401,7 @@ fn gate_stays_closed_while_counts_do_not_match() {
     );
     let early = |redis| observed(Some(stored(counts(7, 3), None)), Some(redis));
     for (case, redis) in [
-        ("missing before the opening", Observed { available: 9, ..redis(Gate::Loading, 10, 0) }),
+        ("missing before the opening", RedisEvent { available: 9, ..redis(Gate::Loading, 10, 0) }),
         ("more loaded than generated", redis(Gate::Loading, 11, 0)),
     ] {
         assert_eq!(reason_of(&plan(&desired(10), &early(redis))), reason::DRIFT_FOUND, "{case}");
@@ -412,8 +412,9 @@ fn gate_stays_closed_while_counts_do_not_match() {
 fn finished_event_is_retired_after_its_ttl() {
     let ended = Window { start: None, end: Some(NOW - 10) };
     let running = Window { start: None, end: Some(LATER) };
-    let over = |window, gate, issued| Observed { window, marked_recorded: issued, ..redis(gate, 10, issued) };
-    let plan_for = |redis: Observed, recorded, retire_at| {
+    let over = |window, gate, issued| RedisEvent { window, marked_recorded: issued, ..redis(gate, 10, issued) };
+    let retired = |issued| RedisEvent { retired: Some(Gate::Open), ..over(ended, Gate::Closed, issued) };
+    let plan_for = |redis: RedisEvent, recorded, retire_at| {
         let window = redis.window;
         let observed = ObservedState { recorded, ..observed(Some(stored(counts(7, 3), Some(NOW - 100))), Some(redis)) };
         plan(&DesiredState { window, retire_at, ..desired(10) }, &observed)
@@ -428,15 +429,14 @@ fn finished_event_is_retired_after_its_ttl() {
         ("before the ttl", over(ended, Gate::Open, 4), 4, Some(NOW + 1), Plan::Done),
         ("without a ttl", over(ended, Gate::Open, 4), 4, None, Plan::Done),
         ("not recorded", over(ended, Gate::Open, 4), 3, due, Plan::Done),
-        ("not confirmed in Redis", Observed { marked_recorded: 3, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
-        ("batches in the outbox", Observed { outbox: 1, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
-        ("counts do not match", Observed { available: 5, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
-        ("retired already", Observed { retired: Some(Gate::Open), ..over(ended, Gate::Closed, 4) }, 4, due, Plan::Done),
+        ("not confirmed in Redis", RedisEvent { marked_recorded: 3, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
+        ("batches in the outbox", RedisEvent { outbox: 1, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
+        ("counts do not match", RedisEvent { available: 5, ..over(ended, Gate::Open, 4) }, 4, due, Plan::Done),
+        ("retired already", retired(4), 4, due, Plan::Done),
     ] {
         assert_eq!(plan_for(redis, recorded, at), expected, "{case}");
     }
-    let retired = Observed { retired: Some(Gate::Open), ..over(ended, Gate::Closed, 10) };
-    let retired = observed(Some(stored(counts(7, 3), Some(NOW - 100))), Some(retired));
+    let retired = observed(Some(stored(counts(7, 3), Some(NOW - 100))), Some(retired(10)));
     for changed in [DesiredState { window: ended, ..desired(11) }, DesiredState { window: running, ..desired(10) }] {
         assert_eq!(reason_of(&plan(&changed, &retired)), reason::CHANGE_NOT_POSSIBLE, "{changed:?}");
     }
@@ -444,7 +444,7 @@ fn finished_event_is_retired_after_its_ttl() {
 
 #[test]
 fn predecessor_with_the_same_name_is_removed() {
-    let predecessor = |gate, outbox| Observed { uid: OTHER, outbox, ..redis(gate, 10, 4) };
+    let predecessor = |gate, outbox| RedisEvent { uid: OTHER, outbox, ..redis(gate, 10, 4) };
     let with = |other, name_conflict| ObservedState {
         name_conflict: Some(name_conflict),
         ..observed(Some(stored(vec![], None)), Some(other))
@@ -479,7 +479,7 @@ fn event_of_unclear_identity_is_not_registered() {
     let Plan::Blocked(blocker) = &conflicting else { panic!("{conflicting:?}") };
     assert_eq!(blocker.reason, reason::NAME_CONFLICT);
     assert!(blocker.message.contains(&format!("couponry.dev/continues: {OTHER}/7")), "{}", blocker.message);
-    let other = Observed { uid: OTHER, ..redis(Gate::Open, 10, 4) };
+    let other = RedisEvent { uid: OTHER, ..redis(Gate::Open, 10, 4) };
     for conflict in [not_deleted, NameConflict::Unknown] {
         let refused = plan(&desired(10), &unregistered(Some(other.clone()), conflict));
         assert_eq!(reason_of(&refused), reason::NAME_CONFLICT);
@@ -495,7 +495,7 @@ fn event_of_unclear_identity_is_not_registered() {
 
 #[test]
 fn stale_operator_plans_nothing() {
-    let later = Observed { uid: OTHER, ..redis(Gate::Open, 10, 4) };
+    let later = RedisEvent { uid: OTHER, ..redis(Gate::Open, 10, 4) };
     let superseded = |stored| ObservedState {
         name_conflict: Some(NameConflict::Successor),
         ..observed(stored, Some(later.clone()))
@@ -503,7 +503,7 @@ fn stale_operator_plans_nothing() {
     assert_eq!(plan(&desired(10), &superseded(Some(stored(counts(7, 3), Some(NOW))))), Plan::Done);
     assert_eq!(plan(&desired(10), &superseded(None)), Plan::Done, "it is not registered again");
     let newer = StoredEvent { generation: 2, ..stored(counts(7, 3), Some(NOW - 1)) };
-    let paused = Observed { generation: 2, ..redis(Gate::Paused, 10, 4) };
+    let paused = RedisEvent { generation: 2, ..redis(Gate::Paused, 10, 4) };
     assert_eq!(
         plan(&desired(10), &observed(Some(newer), Some(paused))),
         Plan::Done,

@@ -1,7 +1,7 @@
 use couponry_crds::IssuingMode;
 use couponry_domain::{Acknowledge, CodeFormat, Discount, DiscountType, Seed, Share, Uuid, Window};
 use couponry_postgres::StoredEvent;
-use couponry_redis::Observed;
+use couponry_redis::RedisEvent;
 use insta::assert_yaml_snapshot;
 
 use super::*;
@@ -44,7 +44,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         openings: 1,
         record_cutoff: None,
     };
-    let redis = Observed {
+    let redis = RedisEvent {
         uid: UID,
         installation: None,
         stock_epoch: 0,
@@ -201,7 +201,7 @@ fn status_of_retired_event_keeps_its_counts_and_state() {
         (Gate::Open, ALWAYS, 10, reason::SOLD_OUT),
     ] {
         let before = observed(gate, window, 10, issued, issued);
-        let redis = Observed { gate: Gate::Closed, retired: Some(gate), ..before.redis.clone().unwrap() };
+        let redis = RedisEvent { gate: Gate::Closed, retired: Some(gate), ..before.redis.clone().unwrap() };
         let old = first_report(&before);
         let new = report_done(&old, &ObservedState { redis: Some(redis), ..before });
         let reasons = [condition::READY, condition::PRELOADED, condition::OPEN].map(|type_| reason_of(&new, type_));

@@ -10,7 +10,7 @@ use crate::reconcile::recording::RecordingState;
 #[derive(Debug)]
 struct Model {
     stored: Option<StoredEvent>,
-    redis: Option<Observed>,
+    redis: Option<RedisEvent>,
     /// The clock of Redis.
     now: i64,
     /// Coupons that were ever returned to users.
@@ -61,7 +61,7 @@ fn action() -> impl Strategy<Value = Action> {
 
 impl Model {
     fn observe(&self) -> ObservedState {
-        let redis = self.redis.clone().map(|redis| Observed {
+        let redis = self.redis.clone().map(|redis| RedisEvent {
             now: self.now,
             is_verified: redis.replication_id == self.replication_id.to_string(),
             is_restore_requested: false,
@@ -101,7 +101,7 @@ impl Model {
             }
             Step::Prepare => {
                 let stock_epoch = self.stored.as_ref().unwrap().stock_epoch;
-                let new = Observed {
+                let new = RedisEvent {
                     generation: 0,
                     stock_epoch,
                     replication_id: String::new(),
@@ -119,7 +119,7 @@ impl Model {
                 let replication_id = self.replication_id.to_string();
                 let redis = self.redis.as_mut().unwrap();
                 *redis =
-                    Observed { loaded, available, issued, marked_recorded: issued, replication_id, ..redis.clone() };
+                    RedisEvent { loaded, available, issued, marked_recorded: issued, replication_id, ..redis.clone() };
             }
             Step::Load { from, to } => {
                 let redis = self.redis.as_mut().unwrap();
@@ -153,7 +153,7 @@ impl Model {
                 );
                 let gate = if redis.gate == Gate::Closed { Gate::Closed } else { opening.gate };
                 let GateSettings { window, acknowledge, generation, .. } = opening;
-                *redis = Observed { gate, window, acknowledge, generation, ..redis.clone() };
+                *redis = RedisEvent { gate, window, acknowledge, generation, ..redis.clone() };
             }
             Step::RemoveStockEpoch(stock_epoch) => {
                 assert_eq!(self.redis.take().map(|redis| redis.stock_epoch), Some(stock_epoch));
