@@ -92,8 +92,7 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
         loop {
             tokio::time::sleep(REDIS_INTERVAL).await;
             // An outage is noticed by the reconciliations, and changes nothing about finished events.
-            let (Ok(masters), Ok(listed)) =
-                (context.redis_store.durability().await, context.redis_store.events().await)
+            let (Ok(masters), Ok(listed)) = (context.redis_store.masters().await, context.redis_store.events().await)
             else {
                 continue;
             };

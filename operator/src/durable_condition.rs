@@ -7,7 +7,7 @@ use std::{
 };
 
 use couponry_crds::status::reason;
-use couponry_redis::{Durability, DurabilitySettings, RedisStore};
+use couponry_redis::{DurabilitySettings, MasterInfo, RedisStore};
 use couponry_runtime::error_chain;
 use tokio::sync::Mutex;
 
@@ -37,7 +37,7 @@ impl DurabilityWatch {
         {
             return report.clone();
         }
-        let report = match (redis_store.durability().await, &*cached) {
+        let report = match (redis_store.masters().await, &*cached) {
             (Ok(found), _) => assess(&found),
             // The outage is reported by the Stalled condition, and the settings are most likely unchanged.
             (Err(_), Some((_, report))) => report.clone(),
@@ -61,7 +61,7 @@ impl DurabilityWatch {
 }
 
 /// Assesses the settings of all masters. The weakest determines the result.
-pub(crate) fn assess(masters: &[Durability]) -> DurabilityReport {
+pub(crate) fn assess(masters: &[MasterInfo]) -> DurabilityReport {
     let risks: BTreeSet<String> = masters.iter().flat_map(risks).collect();
     if !risks.is_empty() {
         let risks: Vec<_> = risks.into_iter().collect();
@@ -88,8 +88,8 @@ pub(crate) fn assess(masters: &[Durability]) -> DurabilityReport {
 }
 
 /// What can be lost with the settings of one master, and what to change.
-fn risks(master: &Durability) -> Vec<String> {
-    let Durability { replication_id: _, is_master, replicas, is_clustered, aof_enabled, aof_write_failed, settings } =
+fn risks(master: &MasterInfo) -> Vec<String> {
+    let MasterInfo { replication_id: _, is_master, replicas, is_clustered, aof_enabled, aof_write_failed, settings } =
         master;
     let mut risks = Vec::new();
     let mut add = |risk: &str| risks.push(risk.to_owned());
@@ -137,8 +137,8 @@ fn risks(master: &Durability) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn redis(fsync: &str, policy: &str) -> Durability {
-        Durability {
+    fn redis(fsync: &str, policy: &str) -> MasterInfo {
+        MasterInfo {
             is_master: true,
             aof_enabled: Some(true),
             settings: Some(DurabilitySettings {
@@ -146,7 +146,7 @@ mod tests {
                 maxmemory_policy: policy.to_owned(),
                 min_replicas_to_write: 0,
             }),
-            ..Durability::default()
+            ..MasterInfo::default()
         }
     }
 
@@ -155,20 +155,20 @@ mod tests {
         let safe = redis("always", "noeviction");
         let cases = [
             (vec![safe.clone()], "True", "With appendfsync always"),
-            (vec![Durability { replicas: 2, ..safe.clone() }], "True", "Replication is asynchronous"),
+            (vec![MasterInfo { replicas: 2, ..safe.clone() }], "True", "Replication is asynchronous"),
             (vec![redis("everysec", "noeviction")], "False", "issued in up to one second"),
             (vec![redis("no", "noeviction")], "False", "about 30 seconds"),
             (vec![redis("always", "allkeys-lru")], "False", "maxmemory-policy allkeys-lru, Redis evicts coupons"),
-            (vec![Durability { aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
-            (vec![Durability { aof_write_failed: true, ..safe.clone() }], "False", "The last write"),
-            (vec![Durability { is_master: false, ..safe.clone() }], "False", "is a replica"),
+            (vec![MasterInfo { aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
+            (vec![MasterInfo { aof_write_failed: true, ..safe.clone() }], "False", "The last write"),
+            (vec![MasterInfo { is_master: false, ..safe.clone() }], "False", "is a replica"),
             (
-                vec![Durability { is_clustered: true, replicas: 1, ..safe.clone() }],
+                vec![MasterInfo { is_clustered: true, replicas: 1, ..safe.clone() }],
                 "False",
                 "min-replicas-to-write 0 in a Redis Cluster",
             ),
-            (vec![Durability { settings: None, ..safe.clone() }], "Unknown", "CONFIG GET is rejected"),
-            (vec![Durability { settings: None, aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
+            (vec![MasterInfo { settings: None, ..safe.clone() }], "Unknown", "CONFIG GET is rejected"),
+            (vec![MasterInfo { settings: None, aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
             (vec![safe, redis("everysec", "noeviction")], "False", "appendfsync everysec"),
             (vec![], "Unknown", "CONFIG GET is rejected"),
         ];

@@ -23,7 +23,6 @@
 
 mod active_events;
 mod active_marks;
-mod durability;
 mod error;
 mod fenced_write;
 mod gate;
@@ -32,6 +31,7 @@ mod issue;
 mod issued_entry;
 mod key;
 mod load;
+mod masters;
 mod observe;
 mod outbox;
 mod pending_deletions;
@@ -45,7 +45,6 @@ mod server_version;
 mod settle;
 
 pub use couponry_settings::RedisSettings;
-pub use durability::{Durability, DurabilitySettings};
 pub use error::{DriverError, RedisStoreError};
 pub use fenced_write::FencedWrite;
 pub use gate::GateSettings;
@@ -53,6 +52,7 @@ pub use issue::{IssueOutcome, IssueReply, MAX_BATCH};
 #[cfg(any(test, fuzzing))]
 pub use issued_entry::parse_stored_value;
 pub use issued_entry::{IssuedEntry, Status};
+pub use masters::{DurabilitySettings, MasterInfo};
 pub use observe::{Lookup, RedisEvent};
 pub use outbox::{OutboxEntry, OutboxId, UnconfirmedEntries};
 pub use reconnecting_connection::MAX_REDIRECTION_DELAY;

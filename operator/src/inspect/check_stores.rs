@@ -73,7 +73,7 @@ pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {
         Ok(Some(Unsuitable { found, advice })) => return vec![CheckResult::fail(REDIS, found, advice)],
         Err(error) => return vec![CheckResult::fail(REDIS, error_chain(&error), "")],
     }
-    let durability = match stores.redis_store.durability().await {
+    let durability = match stores.redis_store.masters().await {
         Ok(masters) => {
             let DurabilityReport { status, message, .. } = assess(&masters);
             match status {

@@ -52,7 +52,7 @@ async fn events_survive_slot_migration_and_failover() {
     for name in ON_EACH_NODE {
         permissions::run_event(&redis_store, name).await;
     }
-    assert_eq!(redis_store.durability().await.unwrap().len(), 3);
+    assert_eq!(redis_store.masters().await.unwrap().len(), 3);
 
     let wrong = RedisStore::open(&RedisSettings { password: Some("s3cret2".into()), ..settings.clone() }).unwrap();
     let error = chain(&wrong.ping().await.unwrap_err());

@@ -1,11 +1,11 @@
 //! The adapter on a real Redis.
 
 mod cluster;
-mod durability;
 mod failover;
 mod half_done;
 mod issue;
 mod load;
+mod masters;
 mod model;
 mod outbox;
 mod permissions;

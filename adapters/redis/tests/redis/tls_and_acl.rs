@@ -48,7 +48,7 @@ async fn connection_requires_valid_ca_and_acl_user() {
     };
     let redis_store = RedisStore::open(&good).unwrap();
     permissions::run_event(&redis_store, "summer").await;
-    assert_eq!(redis_store.durability().await.unwrap().len(), 1);
+    assert_eq!(redis_store.masters().await.unwrap().len(), 1);
 
     let other_keys = RedisStore::open(&RedisSettings { key_prefix: "other:".into(), ..good.clone() }).unwrap();
     let error = chain(&other_keys.ping().await.unwrap_err());
@@ -111,7 +111,7 @@ async fn denied_command_keeps_the_connection() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let (before, begun_at) = (connections(&server), std::time::Instant::now());
     for _ in 0..3 {
-        let found = redis_store.durability().await.unwrap();
+        let found = redis_store.masters().await.unwrap();
         assert!(found[0].is_master && found[0].settings.is_none(), "{found:?}");
     }
     redis_store.ping().await.unwrap();

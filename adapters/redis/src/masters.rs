@@ -1,4 +1,4 @@
-//! The settings of Redis that determine which data a crash can lose.
+//! The masters of Redis: their replication state, and the settings that determine which data a crash can lose.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
 use crate::{error::RedisStoreError, redis_store::RedisStore};
 
-/// The durability of one Redis, or of one master of a cluster.
+/// What one Redis, or one master of a cluster, reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Durability {
+pub struct MasterInfo {
     /// Its `master_replid`, which changes with each restart and each failover.
     pub replication_id: String,
     /// Whether it is a master, not a replica.
@@ -37,9 +37,9 @@ pub struct DurabilitySettings {
 }
 
 impl RedisStore {
-    /// Reads the durability of Redis, or of each master of a cluster. Cheap for Redis.
-    pub async fn durability(&self) -> Result<Vec<Durability>, RedisStoreError> {
-        const OPERATION: &str = "cannot read the durability settings of Redis";
+    /// Reads the state of Redis, or of each master of a cluster. Cheap for Redis.
+    pub async fn masters(&self) -> Result<Vec<MasterInfo>, RedisStoreError> {
+        const OPERATION: &str = "cannot read the replication and durability settings of Redis";
         let mut info = redis::cmd("INFO");
         info.arg("replication").arg("persistence").arg("cluster");
         let infos: Vec<String> = self.query_masters(&info).await.map_err(self.failed(OPERATION))?;
@@ -54,7 +54,7 @@ impl RedisStore {
         // Masters respond in any order, so settings may be paired with another master's info. The worst settings are
         // reported in any case.
         let mut settings = settings.iter().map(DurabilitySettings::parse);
-        Ok(infos.iter().map(|info| Durability { settings: settings.next(), ..Durability::parse(info) }).collect())
+        Ok(infos.iter().map(|info| MasterInfo { settings: settings.next(), ..MasterInfo::parse(info) }).collect())
     }
 
     pub(crate) async fn query_masters<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>, RedisError> {
@@ -70,7 +70,7 @@ fn is_denied(error: &RedisError) -> bool {
     denied.contains(&error.kind()) || error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
 }
 
-impl Durability {
+impl MasterInfo {
     /// Parses the response to `INFO`.
     fn parse(info: &str) -> Self {
         let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
