@@ -27,7 +27,7 @@ use crate::{
     context::Context,
     metrics::ReconcileResult,
     pending_deletions,
-    reconcile::{early_gate, error::ReconcileError, event, finalizer, invalid_object, timing},
+    reconcile::{error::ReconcileError, event, finalizer, invalid_object, restrict_gate::restrict_gate, timing},
 };
 
 /// How often the replication ids and the events of Redis are read.
@@ -128,7 +128,7 @@ fn lost_events(store: &Store<DeserializeGuard<CouponEvent>>, listed: &[EventName
 ))]
 async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Context>) -> Result<Action, Infallible> {
     if let Ok(event) = &guard.0 {
-        early_gate::restrict_gate(event, &context).await;
+        restrict_gate(event, &context).await;
     }
     let _permit = context.limiter.acquire(&guard).await;
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! Applies a step. Only this module, [`recover`], [`crate::reconcile::holders`] and [`crate::reconcile::early_gate`]
+//! Applies a step. Only this module, [`recover`], [`crate::reconcile::holders`] and [`crate::reconcile::restrict_gate`]
 //! change an event in the stores during a reconciliation; [`crate::reconcile::observe`] lists and marks it in Redis,
 //! [`crate::reconcile::finalizer`] removes it.
 //!

@@ -8,7 +8,7 @@ use couponry_runtime::error_chain;
 use crate::{
     context::Context,
     reconcile::{
-        desired_state::DesiredState, early_gate, error::ReconcileError, observe::ObservedState,
+        desired_state::DesiredState, error::ReconcileError, observe::ObservedState, restrict_gate::restrict_gate,
         status_writer::StatusWriter,
     },
 };
@@ -30,7 +30,7 @@ pub(super) async fn is_changed(desired: &DesiredState, context: &Context, writer
     }
     let is_changed = event.stored_generation() != desired.generation;
     if is_changed {
-        early_gate::restrict_gate(event, context).await;
+        restrict_gate(event, context).await;
     }
     is_changed
 }

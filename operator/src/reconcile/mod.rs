@@ -2,7 +2,7 @@
 //!
 //! One reconciliation ([`event`]) goes through these modules in this order:
 //!
-//! 0. [`early_gate`]: pauses or closes an open event at once.
+//! 0. [`restrict_gate`]: pauses or closes an open event at once.
 //! 1. [`finalizer`]: adds the finalizer, and cleans up a deleted event.
 //! 2. [`desired_state`]: reads the manifest.
 //! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
@@ -20,7 +20,6 @@
 mod balance;
 pub(crate) mod desired_state;
 pub(crate) mod drain;
-pub(crate) mod early_gate;
 pub(crate) mod error;
 pub(crate) mod event;
 mod execute;
@@ -37,6 +36,7 @@ mod progress;
 pub(crate) mod quiet;
 pub(crate) mod recording;
 mod recover;
+pub(crate) mod restrict_gate;
 mod state;
 mod status;
 mod status_writer;
