@@ -17,7 +17,7 @@ use crate::{
     durable_condition::DurabilityWatch,
     limiter::Limiter,
     metrics::Metrics,
-    reconcile::{drain::DrainTracker, preload_queue::PreloadQueue, quiet::QuietEvents, recording::RecordingTracker},
+    reconcile::{drain::DrainTracker, idle::IdleEvents, preload_queue::PreloadQueue, recording::RecordingTracker},
     scaling::scaler::Scaler,
     transient_state::TransientState,
 };
@@ -33,7 +33,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
     pub(crate) preloads: PreloadQueue,
-    pub(crate) quiet: QuietEvents,
+    pub(crate) idle_events: IdleEvents,
     pub(crate) transient: TransientState,
     pub(crate) durability: DurabilityWatch,
     /// Progress of the drains that precede a recovery of Redis.

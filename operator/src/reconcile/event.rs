@@ -46,7 +46,7 @@ pub(crate) async fn reconcile_event(
     let reconciled = run_steps(&desired, context, &mut writer).await;
     if reconciled.is_err() {
         // The status has to be written again when the failure is over.
-        context.quiet.remove(desired.uid);
+        context.idle_events.remove(desired.uid);
     }
     // A first failure is often a connection that is about to be re-established, so only repeated failures are
     // reported.
@@ -66,7 +66,7 @@ async fn run_steps(
     context: &Context,
     writer: &mut StatusWriter<'_>,
 ) -> Result<(ReconcileResult, Action), ReconcileError> {
-    if let Some(interval) = check_quiet(desired, context).await? {
+    if let Some(interval) = check_idle(desired, context).await? {
         return Ok((ReconcileResult::Done, Action::requeue(interval)));
     }
     let started = Instant::now();
@@ -96,7 +96,7 @@ async fn run_steps(
                 if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
                     interval = interval.min(ACTIVE_INTERVAL);
                 } else if result == ReconcileResult::Done && next_scaling_report.is_none() {
-                    remember_quiet(desired, &observed, retire_at, context);
+                    remember_idle(desired, &observed, retire_at, context);
                 }
                 return Ok((result, Action::requeue(interval.max(min_interval))));
             }
@@ -150,19 +150,19 @@ async fn report_preload(
 
 /// When to check the event again, if it is still in the state in which no step was left. None: a complete observation
 /// is required.
-async fn check_quiet(desired: &DesiredState, context: &Context) -> Result<Option<Duration>, ReconcileError> {
-    if !context.quiet.contains(desired.uid, desired.generation) {
+async fn check_idle(desired: &DesiredState, context: &Context) -> Result<Option<Duration>, ReconcileError> {
+    if !context.idle_events.contains(desired.uid, desired.generation) {
         return Ok(None);
     }
     let in_redis = context.redis_store.observe(&desired.name).await?;
-    Ok(in_redis.and_then(|in_redis| context.quiet.next_check(&in_redis)))
+    Ok(in_redis.and_then(|in_redis| context.idle_events.next_check(&in_redis)))
 }
 
 /// Remembers that the stores match the manifest and nothing is left to record.
-fn remember_quiet(desired: &DesiredState, observed: &ObservedState, retire_at: Option<i64>, context: &Context) {
+fn remember_idle(desired: &DesiredState, observed: &ObservedState, retire_at: Option<i64>, context: &Context) {
     let Some(in_redis) = observed.redis_event(desired) else { return };
     if timing::is_recorded(in_redis, observed.recorded) {
         let interval = timing::interval(in_redis, observed.recorded);
-        context.quiet.insert(desired.generation, in_redis, interval, timing::changes_at(in_redis, retire_at));
+        context.idle_events.insert(desired.generation, in_redis, interval, timing::changes_at(in_redis, retire_at));
     }
 }

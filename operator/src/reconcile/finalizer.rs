@@ -83,7 +83,7 @@ pub(crate) async fn cleanup(
     let mut event = event;
     if let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) {
         context.preloads.leave(uid);
-        context.quiet.remove(uid);
+        context.idle_events.remove(uid);
         let may_wait = context.transient.deletion_elapsed(&key) < drain_timeout;
         match close_and_read_backlog(&event, context, uid, &name, may_wait).await {
             Ok(backlog) if backlog.is_empty() => {}

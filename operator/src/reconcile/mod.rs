@@ -11,7 +11,7 @@
 //!    [`recover`], [`holders`] and [`topic_records`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
-//! Steps 3 to 5 repeat until no step is left; [`quiet`] skips them while nothing changes. [`manifest_change`] ends a
+//! Steps 3 to 5 repeat until no step is left; [`idle`] skips them while nothing changes. [`manifest_change`] ends a
 //! long step early. [`invalid_object`] handles objects that do not match the schema.
 //!
 //! # Guarantees
@@ -26,6 +26,7 @@ mod execute;
 pub(crate) mod finalizer;
 mod gate;
 pub(crate) mod holders;
+pub(crate) mod idle;
 pub(crate) mod invalid_object;
 mod manifest_change;
 mod new_condition;
@@ -33,7 +34,6 @@ mod observe;
 mod plan;
 pub(crate) mod preload_queue;
 mod progress;
-pub(crate) mod quiet;
 pub(crate) mod recording;
 mod recover;
 pub(crate) mod restrict_gate;

@@ -23,9 +23,9 @@ const MAX_AGE: Duration = Duration::from_secs(50);
 
 /// Keyed by the uid of the event.
 #[derive(Default)]
-pub(crate) struct QuietEvents(Mutex<HashMap<Uuid, QuietEvent>>);
+pub(crate) struct IdleEvents(Mutex<HashMap<Uuid, IdleEvent>>);
 
-struct QuietEvent {
+struct IdleEvent {
     generation: i64,
     /// Its clock is set to 0, because it always differs.
     redis: RedisEvent,
@@ -36,29 +36,29 @@ struct QuietEvent {
     observed_at: Instant,
 }
 
-impl QuietEvents {
-    /// Whether the event was quiet at its last complete observation, and that is recent enough.
+impl IdleEvents {
+    /// Whether the event was idle at its last complete observation, and that is recent enough.
     pub(super) fn contains(&self, uid: Uuid, generation: i64) -> bool {
         let all = self.lock();
-        all.get(&uid).is_some_and(|quiet| quiet.generation == generation && quiet.observed_at.elapsed() < MAX_AGE)
+        all.get(&uid).is_some_and(|idle| idle.generation == generation && idle.observed_at.elapsed() < MAX_AGE)
     }
 
     /// Remembers that nothing is left to do about an event in this state.
     pub(super) fn insert(&self, generation: i64, redis: &RedisEvent, interval: Duration, changes_at: Option<i64>) {
-        let quiet =
-            QuietEvent { generation, redis: without_clock(redis), interval, changes_at, observed_at: Instant::now() };
-        self.lock().insert(redis.uid, quiet);
+        let idle =
+            IdleEvent { generation, redis: without_clock(redis), interval, changes_at, observed_at: Instant::now() };
+        self.lock().insert(redis.uid, idle);
     }
 
     /// When to check again if the event is in the same state as before. None: a complete observation is required.
     pub(super) fn next_check(&self, redis: &RedisEvent) -> Option<Duration> {
         let all = self.lock();
-        let quiet = all.get(&redis.uid).filter(|quiet| quiet.redis == without_clock(redis))?;
-        match quiet.changes_at {
-            None => Some(quiet.interval),
+        let idle = all.get(&redis.uid).filter(|idle| idle.redis == without_clock(redis))?;
+        match idle.changes_at {
+            None => Some(idle.interval),
             Some(at) => {
                 let wait = u64::try_from(at - redis.now).ok().filter(|wait| *wait > 0)?;
-                Some(quiet.interval.min(Duration::from_millis(wait)))
+                Some(idle.interval.min(Duration::from_millis(wait)))
             }
         }
     }
@@ -67,7 +67,7 @@ impl QuietEvents {
         self.lock().remove(&uid);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, QuietEvent>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, IdleEvent>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
