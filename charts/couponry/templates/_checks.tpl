@@ -1,6 +1,11 @@
 {{- /* Validation that values.schema.json cannot express, or not with a clear message. Rendered with the first object. */}}
 {{- define "couponry.checks" -}}
 {{- $values := .Values }}
+{{- /* Units of Kubernetes, of redis.conf and of the JVM: the letter m is different in each. */}}
+{{- $binary := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $units := merge (dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12) $binary }}
+{{- $redisUnits := dict "" 1 "k" 1e3 "kb" $binary.Ki "m" 1e6 "mb" $binary.Mi "g" 1e9 "gb" $binary.Gi }}
+{{- $jvmUnits := dict "k" $binary.Ki "K" $binary.Ki "m" $binary.Mi "M" $binary.Mi "g" $binary.Gi "G" $binary.Gi }}
 {{- /* Messages never quote a URL: it may contain a password. */}}
 {{- with $values.redis.external.url }}
 {{- range splitList "," . }}
@@ -46,20 +51,60 @@
 {{- range $name, $file := dict "redis.external.ca" $values.redis.external.ca "postgres.external.ca" $values.postgres.external.ca "kafka.external.ca" $values.kafka.external.ca "issuer.jwt.jwks" $jwt.jwks "issuer.jwt.ca" $jwt.ca }}
 {{- if and $file.secretName $file.configMapName }}{{ fail (printf "%s has a secretName and a configMapName: remove one" $name) }}{{ end }}
 {{- end }}
+{{- $issuer := $values.issuer }}
+{{- $needed := add $issuer.drainSeconds 30 }}
+{{- if lt (include "couponry.issuerGrace" . | int64) $needed }}{{ fail (printf "issuer.terminationGracePeriodSeconds %d is shorter than issuer.drainSeconds %d plus 30: an issuer would be killed while it serves requests" (int64 $issuer.terminationGracePeriodSeconds) (int64 $issuer.drainSeconds)) }}{{ end }}
+{{- range $server, $setting := dict "redis" (dict "name" "maxMemory" "units" $redisUnits) "kafka" (dict "name" "heap" "units" $jvmUnits) }}
+{{- $embedded := (get $values $server).embedded }}
+{{- $limit := dig "limits" "memory" "" $embedded.resources }}
+{{- $size := get $embedded $setting.name }}
+{{- if and $limit (eq (get $values $server).mode "embedded") }}
+{{- $bytes := include "couponry.bytes" (dict "size" $size "units" $setting.units) | int64 }}
+{{- if or (eq $bytes 0) (ge $bytes (include "couponry.bytes" (dict "size" $limit "units" $units) | int64)) }}{{ fail (printf "%s.embedded.%s %s is not below %s.embedded.resources.limits.memory %v: the server would be OOM-killed" $server $setting.name $size $server $limit) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- range $program := list "operator" "issuer" "consumer" }}
+{{- $names := list }}
+{{- range (get $values $program).extraEnv }}
+{{- if has .name $names }}{{ fail (printf "%s.extraEnv contains %s more than once: remove one" $program .name) }}{{ end }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- end }}
+{{- $policy := $values.networkPolicy }}
+{{- if and $policy.enabled $policy.egress.enabled (not $policy.egress.extra) }}
+{{- $blocked := list }}
+{{- range $server := list "redis" "postgres" "kafka" }}
+{{- if eq (get $values $server).mode "external" }}{{ $blocked = append $blocked (printf "%s.external" $server) }}{{ end }}
+{{- end }}
+{{- if and (eq $issuer.userIdentity "jwt") $jwt.jwksUrl }}{{ $blocked = append $blocked "issuer.jwt.jwksUrl" }}{{ end }}
+{{- if $values.tracing.otlpEndpoint }}{{ $blocked = append $blocked "tracing.otlpEndpoint" }}{{ end }}
+{{- if $blocked }}{{ fail (printf "networkPolicy.egress.enabled blocks connections to %s: add their addresses to networkPolicy.egress.extra" (join ", " $blocked)) }}{{ end }}
+{{- end }}
 {{- range $name, $autoscaling := dict "issuer" $values.issuer.autoscaling "consumer" $values.consumer.autoscaling }}
 {{- if gt (int $autoscaling.minReplicas) (int $autoscaling.maxReplicas) }}{{ fail (printf "%s.autoscaling.minReplicas exceeds maxReplicas" $name) }}{{ end }}
 {{- end }}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs is empty: add a reference to the Gateway" }}{{ end }}
 {{- end }}
 
+{{- /* A size in bytes. Argument: (dict "size" QUANTITY "units" (dict UNIT BYTES)). */}}
+{{- define "couponry.bytes" -}}
+{{- $size := include "couponry.decimal" .size }}
+{{- $number := regexFind "^[0-9.]+([eE][0-9]+)?" $size }}
+{{- mulf $number (get .units (trimPrefix $number $size)) | int64 }}
+{{- end }}
+
+{{- define "couponry.issuerGrace" -}}
+{{- if kindIs "invalid" .Values.issuer.terminationGracePeriodSeconds }}{{ add .Values.issuer.drainSeconds 60 }}{{ else }}{{ int64 .Values.issuer.terminationGracePeriodSeconds }}{{ end }}
+{{- end }}
+
 {{- define "couponry.redisRecoveryGrace" -}}
-{{- if kindIs "invalid" .Values.operator.redisRecoveryGraceSeconds }}{{ max 4 (int .Values.issuer.responseTimeoutSeconds) }}{{ else }}{{ int .Values.operator.redisRecoveryGraceSeconds }}{{ end }}
+{{- if kindIs "invalid" .Values.operator.redisRecoveryGraceSeconds }}{{ max 4 (int .Values.issuer.responseTimeoutSeconds) }}{{ else }}{{ int64 .Values.operator.redisRecoveryGraceSeconds }}{{ end }}
 {{- end }}
 
 {{- define "couponry.kafka.replication" -}}
-{{- if kindIs "invalid" .Values.kafka.topic.replication }}{{ ternary 1 3 (eq .Values.kafka.mode "embedded") }}{{ else }}{{ .Values.kafka.topic.replication }}{{ end }}
+{{- if kindIs "invalid" .Values.kafka.topic.replication }}{{ ternary 1 3 (eq .Values.kafka.mode "embedded") }}{{ else }}{{ int64 .Values.kafka.topic.replication }}{{ end }}
 {{- end }}
 
 {{- define "couponry.kafka.inSync" -}}
-{{- if kindIs "invalid" .Values.kafka.topic.minInsyncReplicas }}{{ min 2 (include "couponry.kafka.replication" . | int) }}{{ else }}{{ .Values.kafka.topic.minInsyncReplicas }}{{ end }}
+{{- if kindIs "invalid" .Values.kafka.topic.minInsyncReplicas }}{{ min 2 (include "couponry.kafka.replication" . | int) }}{{ else }}{{ int64 .Values.kafka.topic.minInsyncReplicas }}{{ end }}
 {{- end }}

@@ -46,9 +46,7 @@ spec:
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
-      {{- with $root.Values.imagePullSecrets }}
-      imagePullSecrets: {{- toYaml . | nindent 8 }}
-      {{- end }}
+      {{- include "couponry.imagePullSecrets" $root | nindent 6 }}
       terminationGracePeriodSeconds: {{ .grace }}
       securityContext: {{- include "couponry.podSecurity" .user | nindent 8 }}
       {{- with include "couponry.scheduling" (dict "root" $root "component" .component "values" $values) }}
@@ -76,7 +74,7 @@ spec:
         {{- with $values.storage.className }}
         storageClassName: {{ . }}
         {{- end }}
-        resources: {requests: {storage: {{ $values.storage.size }}}}
+        resources: {requests: {storage: {{ $values.storage.size | toYaml }}}}
 {{- end }}
 
 {{- /* The Secret with an embedded server's password: existingSecret, or the chart's own. Argument: (dict "root" $ "component" NAME). */}}

@@ -30,26 +30,42 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end }}
 
+{{- /* Labels of an object. Argument: (dict "root" $ "component" NAME), and "extra" with labels of this object only. */}}
 {{- define "couponry.labels" -}}
-{{ include "couponry.selector" . }}
-app.kubernetes.io/part-of: couponry
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $labels := include "couponry.selector" . | fromYaml }}
+{{- $_ := set $labels "app.kubernetes.io/part-of" "couponry" }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .root.Release.Service }}
+{{- $_ := set $labels "app.kubernetes.io/version" .root.Chart.AppVersion }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") }}
+{{- merge $labels (default dict .extra) .root.Values.commonLabels | toYaml }}
 {{- end }}
 
 {{- /* [registry/]repository followed by @digest or :tag. Argument: (dict "root" $ "image" VALUES). */}}
 {{- define "couponry.image" -}}
-{{- $registry := default .root.Values.image.registry .image.registry }}
+{{- $global := default dict .root.Values.global }}
+{{- $registry := $global.imageRegistry | default .image.registry | default .root.Values.image.registry }}
 {{- $name := ternary (printf "%s/%s" $registry .image.repository) .image.repository (ne $registry "") }}
 {{- if .image.digest }}
 {{- printf "%s@%s" $name .image.digest }}
 {{- else }}
 {{- printf "%s:%s" $name (.image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion) }}
 {{- end }}
+{{- end }}
+
+{{- /* The pod's imagePullSecrets. A parent chart may list names or objects. */}}
+{{- define "couponry.imagePullSecrets" -}}
+{{- $secrets := list }}
+{{- range (default dict .Values.global).imagePullSecrets }}
+{{- $secrets = append $secrets (ternary . (dict "name" .) (kindIs "map" .)) }}
+{{- end }}
+{{- with concat $secrets .Values.imagePullSecrets | uniq }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* A number as text without an exponent. `--set` passes fractions as strings. */}}
+{{- define "couponry.decimal" -}}
+{{- toJson . | trimAll "\"" }}
 {{- end }}
 
 {{- /* Name of a program's ServiceAccount. Argument: (dict "root" $ "component" NAME "values" PROGRAM). */}}

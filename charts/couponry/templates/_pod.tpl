@@ -48,6 +48,27 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{- /* Environment of a program: the chart's variables, except those that extraEnv replaces, followed by extraEnv. Argument:
+       (dict "root" $ "values" PROGRAM "env" YAML). */}}
+{{- define "couponry.env" -}}
+{{- $replaced := list }}
+{{- range .values.extraEnv }}{{ $replaced = append $replaced .name }}{{ end }}
+{{- $env := list }}
+{{- range print (include "couponry.common.env" .root) "\n" .env | fromYamlArray }}
+{{- if not (has .name $replaced) }}{{ $env = append $env . }}{{ end }}
+{{- end }}
+{{- concat $env .values.extraEnv | toYaml }}
+{{- end }}
+
+{{- define "couponry.common.env" -}}
+- {name: RUST_LOG, value: {{ .Values.log.level | quote }}}
+- {name: LOG_FORMAT, value: {{ .Values.log.format | quote }}}
+- {name: MONITOR_LISTEN, value: "0.0.0.0:9090"}
+{{- with .Values.tracing.otlpEndpoint }}
+- {name: OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
 {{- /* Deployment of a program. Argument:
        (dict "root" $ "component" NAME "values" PROGRAM "env" YAML "ports" YAML "replicas" BOOL "grace" SECONDS "args" LIST
              "apiToken" BOOL "volumes" YAML "mounts" YAML). */}}
@@ -63,7 +84,7 @@ metadata:
   labels: {{- include "couponry.labels" . | nindent 4 }}
 spec:
   {{- if .replicas }}
-  replicas: {{ $values.replicas }}
+  replicas: {{ $values.replicas | int64 }}
   {{- end }}
   selector:
     matchLabels: {{- include "couponry.selector" . | nindent 6 }}
@@ -82,10 +103,8 @@ spec:
       automountServiceAccountToken: {{ .apiToken }}
       # Service environment variables could collide with those of the program's flags.
       enableServiceLinks: false
-      {{- with $root.Values.imagePullSecrets }}
-      imagePullSecrets: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      terminationGracePeriodSeconds: {{ .grace }}
+      {{- include "couponry.imagePullSecrets" $root | nindent 6 }}
+      terminationGracePeriodSeconds: {{ .grace | int64 }}
       securityContext: {{- include "couponry.podSecurity" 65532 | nindent 8 }}
       {{- with include "couponry.scheduling" . }}
       {{- . | trim | nindent 6 }}
@@ -97,17 +116,7 @@ spec:
           {{- with concat .args $values.extraArgs }}
           args: {{- toYaml . | nindent 12 }}
           {{- end }}
-          env:
-            - {name: RUST_LOG, value: {{ $root.Values.log.level | quote }}}
-            - {name: LOG_FORMAT, value: {{ $root.Values.log.format | quote }}}
-            - {name: MONITOR_LISTEN, value: "0.0.0.0:9090"}
-            {{- with $root.Values.tracing.otlpEndpoint }}
-            - {name: OTLP_ENDPOINT, value: {{ . | quote }}}
-            {{- end }}
-            {{- .env | trim | nindent 12 }}
-            {{- with $values.extraEnv }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
+          env: {{- include "couponry.env" . | nindent 12 }}
           ports:
             - {name: monitor, containerPort: 9090}
             {{- with .ports }}

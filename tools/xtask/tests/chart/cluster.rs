@@ -1,37 +1,9 @@
 //! A real API server accepts the rendered objects.
 
-use std::process::Command;
-use std::sync::OnceLock;
-
-use couponry_testbed::database::unique_name;
-use couponry_testbed::kubectl::wait_established;
-use couponry_testbed::{programs, shared};
+use couponry_testbed::shared;
 use serde_json::{Value, json};
 
-use crate::helm::{chart, helm, objects, pods, template, variants};
-
-/// A namespace that enforces Pod Security `restricted`.
-fn namespace() -> String {
-    let name = unique_name("chart");
-    shared::kubectl(&["create", "namespace", &name]).unwrap();
-    let restricted = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
-    shared::kubectl(&["label", "namespace", &name, &restricted[0], &restricted[1]]).unwrap();
-    name
-}
-
-/// Installs the CRDs of the Prometheus Operator and the Gateway API.
-fn install_third_party_crds() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        for crds in [&programs::PROMETHEUS_OPERATOR, &programs::GATEWAY_API] {
-            for file in crds.find().expect("third-party CRDs are not installed: run `cargo xtask setup`") {
-                let file = file.to_str().unwrap();
-                shared::kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file]).unwrap();
-                wait_established(&shared::kubeconfig(), &["-f", file]).unwrap();
-            }
-        }
-    });
-}
+use crate::helm::{chart, install_third_party_crds, namespace, objects, pods, template, variants};
 
 fn dry_run(namespace: &str, manifest: &str) -> Result<String, String> {
     let apply = [
@@ -83,58 +55,6 @@ fn pod_security_rejects_root_pod() {
     pod["spec"]["securityContext"]["runAsNonRoot"] = json!(false);
     let output = dry_run(&namespace, &pod.to_string()).unwrap_err();
     assert!(output.contains("violates PodSecurity \"restricted"), "{output}");
-}
-
-/// The notes that Helm prints after an installation with these values.
-fn notes(namespace: &str, sets: &[&str]) -> String {
-    let chart = chart();
-    let mut args = vec!["install", "couponry", chart.to_str().unwrap(), "--dry-run=server", "--namespace", namespace];
-    // Another test may have installed the CRD without Helm.
-    for set in [&["crds.enabled=false"], sets].concat() {
-        args.extend(["--set", set]);
-    }
-    let kubeconfig = shared::kubeconfig();
-    args.extend(["--kubeconfig", kubeconfig.to_str().unwrap()]);
-    let output = helm(args).unwrap();
-    output.split_once("NOTES:").expect(&output).1.to_owned()
-}
-
-#[test]
-fn notes_contain_valid_shell_commands() {
-    let namespace = namespace();
-    for sets in
-        [&[][..], &["ingress.enabled=true", "ingress.hosts={a.example.com}"], &["issuer.userIdentity=header:X-User"]]
-    {
-        let notes = notes(&namespace, sets);
-        let script = notes.split_once("Create an event:\n").expect(&notes).1;
-        let (script, _) = script.split_once("Watch the events:").expect(&notes);
-        let script = script.replace("Request a coupon:", "");
-        let syntax_check = Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
-        // An unterminated here-document is only a warning.
-        assert!(syntax_check.status.success() && syntax_check.stderr.is_empty(), "{syntax_check:?}\n{script}");
-        let (_, text) = script.split_once("<<'EOF'\n").expect(&script);
-        let (event, _) = text.split_once("\nEOF\n").expect(&script);
-        let event: Value = serde_yaml::from_str(event).unwrap();
-        assert_eq!(event["metadata"]["name"], "hello");
-    }
-}
-
-#[test]
-fn notes_list_missing_secrets() {
-    let namespace = namespace();
-    let external =
-        ["redis.mode=external", "redis.external.url=rediss://r:1", "redis.external.existingSecret.name=login"];
-    let sets = [&external[..], &["redis.external.ca.secretName=authority"]].concat();
-    assert!(!notes(&namespace, &[]).contains("MISSING"), "no Secret is required");
-    let both = notes(&namespace, &sets);
-    assert!(
-        both.contains("  authority (redis.external.ca.secretName)\n  login (redis.external.existingSecret)"),
-        "{both}"
-    );
-    shared::kubectl(&["create", "secret", "generic", "login", "--namespace", &namespace, "--from-literal=password=x"])
-        .unwrap();
-    let one = notes(&namespace, &sets);
-    assert!(one.contains("  authority (") && !one.contains("  login ("), "{one}");
 }
 
 fn pod(name: &str, template: &Value) -> Value {

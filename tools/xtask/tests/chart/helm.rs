@@ -1,11 +1,15 @@
-//! Runs Helm and parses its output.
+//! Runs Helm and parses its output; prepares the API server.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
+use couponry_testbed::database::unique_name;
+use couponry_testbed::kubectl::wait_established;
 use couponry_testbed::scratch::Scratch;
+use couponry_testbed::{programs, shared};
 use serde_json::Value;
 
 /// Default namespace for rendering.
@@ -35,7 +39,7 @@ pub(crate) fn variants() -> Vec<(String, PathBuf)> {
 
 /// Runs Helm, isolated from the user's configuration. `Err` contains its output.
 pub(crate) fn helm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<String, String> {
-    let program = couponry_testbed::programs::HELM.find().filter(|program| program.is_file());
+    let program = programs::HELM.find().filter(|program| program.is_file());
     let home = Scratch::new("helm").unwrap();
     let output = Command::new(program.expect("Helm is not installed: run `cargo xtask setup`"))
         .args(args)
@@ -53,6 +57,29 @@ pub(crate) fn template(chart: &Path, namespace: &str, args: &[&str]) -> Result<S
     helm(release.into_iter().chain(args.iter().copied()))
 }
 
+/// A namespace on the shared API server that enforces Pod Security `restricted`.
+pub(crate) fn namespace() -> String {
+    let name = unique_name("chart");
+    shared::kubectl(&["create", "namespace", &name]).unwrap();
+    let restricted = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
+    shared::kubectl(&["label", "namespace", &name, &restricted[0], &restricted[1]]).unwrap();
+    name
+}
+
+/// Installs the CRDs of the Prometheus Operator and the Gateway API.
+pub(crate) fn install_third_party_crds() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        for crds in [&programs::PROMETHEUS_OPERATOR, &programs::GATEWAY_API] {
+            for file in crds.find().expect("third-party CRDs are not installed: run `cargo xtask setup`") {
+                let file = file.to_str().unwrap();
+                shared::kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file]).unwrap();
+                wait_established(&shared::kubeconfig(), &["-f", file]).unwrap();
+            }
+        }
+    });
+}
+
 /// The objects rendered with this values file.
 pub(crate) fn variant(values: &Path) -> Vec<Value> {
     objects(&template(&chart(), NAMESPACE, &["--values", values.to_str().unwrap()]).unwrap())
@@ -64,10 +91,11 @@ pub(crate) fn with(sets: &[&str]) -> Vec<Value> {
     objects(&template(&chart(), NAMESPACE, &sets).unwrap())
 }
 
-/// The objects of a YAML stream.
+/// The objects of a YAML stream. Fails on a key that occurs twice, as strict parsers do; the JSON type ignores it.
 pub(crate) fn objects(text: &str) -> Vec<Value> {
     serde_yaml::Deserializer::from_str(text)
-        .map(|document| <Value as serde::Deserialize>::deserialize(document).unwrap())
+        .map(|document| <serde_yaml::Value as serde::Deserialize>::deserialize(document).unwrap())
+        .map(|document| serde_json::to_value(document).unwrap())
         .filter(|object| !object.is_null())
         .collect()
 }

@@ -3,6 +3,7 @@
 mod cluster;
 mod helm;
 mod monitoring;
+mod notes;
 mod programs;
 mod rendered;
 mod values;

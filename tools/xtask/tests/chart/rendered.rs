@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use couponry_testbed::scratch::Scratch;
 use serde_json::{Value, json};
 
-use crate::helm::{NAMESPACE, chart, find, pods, root, template, variant, variants, with};
+use crate::helm::{NAMESPACE, chart, find, objects, pods, root, template, variant, variants, with};
 
 #[test]
 fn rendering_is_deterministic() {
@@ -162,6 +163,41 @@ fn every_container_has_least_privileges_and_resources() {
 }
 
 #[test]
+fn extra_environment_variable_replaces_that_of_the_chart() {
+    for program in ["operator", "issuer", "consumer"] {
+        let own = environment(find(&with(&[]), "Deployment", &format!("couponry-{program}")));
+        for (name, _) in &own {
+            let sets = [format!("{program}.extraEnv[0].name={name}"), format!("{program}.extraEnv[0].value=other")];
+            let objects = with(&sets.each_ref().map(String::as_str));
+            let mut expected: Vec<_> = own.iter().filter(|(other, _)| other != name).cloned().collect();
+            expected.push((name.clone(), json!("other")));
+            assert_eq!(environment(find(&objects, "Deployment", &format!("couponry-{program}"))), expected);
+        }
+    }
+}
+
+#[test]
+fn common_labels_do_not_repeat_labels_of_an_object() {
+    let shared = "app.kubernetes.io/name: other, app.kubernetes.io/managed-by: other, release: common";
+    let own = "{enabled: true, labels: {release: own}}";
+    let values = format!(
+        "{{commonLabels: {{{shared}}}, metrics: {{serviceMonitor: {own}, prometheusRule: {own}, dashboard: {own}}}}}"
+    );
+    let scratch = Scratch::new("labels").unwrap();
+    let file = scratch.path().join("values.yaml");
+    fs::write(&file, values).unwrap();
+    for object in objects(&template(&chart(), NAMESPACE, &["--values", file.to_str().unwrap()]).unwrap()) {
+        let labels = &object["metadata"]["labels"];
+        let kind = object["kind"].as_str().unwrap();
+        assert_eq!(labels["app.kubernetes.io/name"], "couponry", "{kind}");
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "Helm", "{kind}");
+        let is_own =
+            ["ServiceMonitor", "PrometheusRule"].contains(&kind) || object["metadata"]["name"] == "couponry-dashboard";
+        assert_eq!(labels["release"], if is_own { "own" } else { "common" }, "{kind}");
+    }
+}
+
+#[test]
 fn issuer_grace_period_exceeds_drain() {
     for (name, values) in variants() {
         let objects = variant(&values);
@@ -186,7 +222,7 @@ fn changed_password_or_setting_restarts_affected_pods_only() {
         assert_ne!(annotations(&before, pod), annotations(&seeded, pod), "{pod}");
     }
     assert_eq!(annotations(&before, "couponry-kafka"), annotations(&seeded, "couponry-kafka"));
-    let tuned = with(&["redis.embedded.maxMemory=1gb"]);
+    let tuned = with(&["redis.embedded.maxMemory=800mb"]);
     assert_ne!(annotations(&before, "couponry-redis"), annotations(&tuned, "couponry-redis"));
     assert_eq!(annotations(&before, "couponry-issuer"), annotations(&tuned, "couponry-issuer"));
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use couponry_testbed::scratch::Scratch;
 use serde_json::{Map, Value, json};
 
-use crate::helm::{NAMESPACE, chart, find, helm, objects, template, variants, with};
+use crate::helm::{NAMESPACE, chart, find, helm, objects, pods, template, variants, with};
 
 #[test]
 fn lint_accepts_every_variant() {
@@ -60,6 +60,29 @@ const INVALID: &[(&[&str], &str)] = &[
     (&["issuer.jwt.jwks.secretName=a", "issuer.jwt.jwks.configMapName=b"], "remove one"),
     (&["consumer.autoscaling.minReplicas=9"], "consumer.autoscaling.minReplicas exceeds maxReplicas"),
     (&["httpRoute.enabled=true"], "httpRoute.parentRefs is empty"),
+    (
+        &["issuer.drainSeconds=50", "issuer.terminationGracePeriodSeconds=79"],
+        "issuer.terminationGracePeriodSeconds 79 is shorter than issuer.drainSeconds 50 plus 30",
+    ),
+    (&["operator.terminationGracePeriodSeconds=44"], "/operator/terminationGracePeriodSeconds"),
+    (&["redis.embedded.maxMemory=1gb"], "redis.embedded.maxMemory 1gb is not below"),
+    (&["redis.embedded.maxMemory=0mb"], "redis.embedded.maxMemory 0mb is not below"),
+    (&["redis.embedded.resources.limits.memory=734003200"], "redis.embedded.resources.limits.memory 734003200"),
+    (&["kafka.embedded.heap=2g"], "kafka.embedded.heap 2g is not below kafka.embedded.resources.limits.memory 1280Mi"),
+    (&["issuer.extraEnv[0].name=A", "issuer.extraEnv[1].name=A"], "issuer.extraEnv contains A more than once"),
+    (&["networkPolicy.egress.apiServerPorts=null"], "missing property 'apiServerPorts'"),
+    (
+        &["networkPolicy.egress.enabled=true", "kafka.mode=external", "kafka.external.brokers=a:1"],
+        "networkPolicy.egress.enabled blocks connections to kafka.external: add their addresses",
+    ),
+    (
+        &["networkPolicy.egress.enabled=true", "tracing.otlpEndpoint=http://a:1"],
+        "networkPolicy.egress.enabled blocks connections to tracing.otlpEndpoint",
+    ),
+    (
+        &["networkPolicy.egress.enabled=true", "issuer.userIdentity=jwt", "issuer.jwt.jwksUrl=https://a"],
+        "networkPolicy.egress.enabled blocks connections to issuer.jwt.jwksUrl",
+    ),
 ];
 
 #[test]
@@ -70,6 +93,33 @@ fn invalid_values_are_rejected_with_their_name() {
         assert!(output.contains(message), "{sets:?}: {output}");
         assert!(!output.contains("secret@") && !output.contains("=secret"), "{output}");
     }
+}
+
+#[test]
+fn egress_without_api_server_ports_is_rejected() {
+    let values = json!({"networkPolicy": {"egress": {"apiServerPorts": []}}});
+    let output = render(&values).unwrap_err();
+    assert!(output.contains("at '/networkPolicy/egress/apiServerPorts': minItems"), "{output}");
+}
+
+#[test]
+fn limits_at_their_bounds_are_accepted() {
+    with(&["issuer.drainSeconds=50", "issuer.terminationGracePeriodSeconds=80"]);
+    with(&["redis.embedded.maxMemory=1023mb"]);
+    // Without a limit, there is nothing to compare with.
+    with(&["redis.embedded.maxMemory=2gb", "redis.embedded.resources.limits.memory=null"]);
+    for limit in ["1200M", "1.2Gi", "1.2e9"] {
+        with(&["kafka.embedded.heap=1g", &format!("kafka.embedded.resources.limits.memory={limit}")]);
+    }
+    with(&["networkPolicy.egress.enabled=true"]);
+}
+
+/// Renders a release with these values from a file, where, unlike with `--set`, every number is a float.
+fn render(values: &Value) -> Result<String, String> {
+    let scratch = Scratch::new("values").unwrap();
+    let file = scratch.path().join("values.yaml");
+    fs::write(&file, values.to_string()).unwrap();
+    template(&chart(), NAMESPACE, &["--values", file.to_str().unwrap()])
 }
 
 #[test]
@@ -98,13 +148,62 @@ fn unknown_value_at_any_level_is_rejected() {
     let mut paths = Vec::new();
     add_typos(&mut values, "", &mut paths);
     assert!(paths.len() > 50, "{paths:?}");
-    let scratch = Scratch::new("typos").unwrap();
-    let file = scratch.path().join("values.yaml");
-    fs::write(&file, values.to_string()).unwrap();
-    let output = template(&chart(), NAMESPACE, &["--values", file.to_str().unwrap()]).unwrap_err();
+    let output = render(&values).unwrap_err();
     for path in paths {
         let line = format!("at '{path}': additional properties 'typo' not allowed");
         assert!(output.contains(&line), "{path}: {output}");
+    }
+}
+
+/// Values that may be null: the chart derives them.
+const NULLABLE: &[&str] = &[
+    "/operator/redisRecoveryGraceSeconds",
+    "/issuer/terminationGracePeriodSeconds",
+    "/kafka/topic/replication",
+    "/kafka/topic/minInsyncReplicas",
+];
+
+#[test]
+fn null_at_any_level_is_rejected_unless_the_value_is_derived() {
+    let defaults: Value = serde_yaml::from_str(&read(&chart().join("values.yaml"))).unwrap();
+    let mut nullable = Vec::new();
+    // All values of one level at a time: a null hides the levels below it.
+    for level in 1.. {
+        let (mut values, mut paths) = (defaults.clone(), Vec::new());
+        set_null(&mut values, "", level, &mut paths);
+        if paths.is_empty() {
+            break;
+        }
+        let output = render(&values).expect_err("null was accepted");
+        for path in paths {
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            let line = output.lines().find(|line| line.contains(&format!("at '{parent}': missing propert")));
+            if !line.is_some_and(|line| line.contains(&format!("'{key}'"))) {
+                nullable.push(path);
+            }
+        }
+    }
+    nullable.sort_by_key(|path| NULLABLE.iter().position(|known| known == path));
+    assert_eq!(nullable, NULLABLE);
+    let derived = NULLABLE.iter().map(|path| path.trim_start_matches('/').replace('/', ".") + "=null");
+    with(&derived.collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// Sets the values of this level to null, except those below which keys are arbitrary, or in `global`, which belongs to
+/// a parent chart.
+fn set_null(value: &mut Value, path: &str, level: usize, paths: &mut Vec<String>) {
+    let Value::Object(map) = value else { return };
+    for (key, inner) in map.iter_mut() {
+        let path = format!("{path}/{key}");
+        if path == "/global" {
+            continue;
+        }
+        if level == 1 {
+            *inner = Value::Null;
+            paths.push(path);
+        } else if !OPEN_MAPS.contains(&key.as_str()) && key != "resources" {
+            set_null(inner, &path, level - 1, paths);
+        }
     }
 }
 
@@ -113,8 +212,69 @@ fn add_typos(value: &mut Value, path: &str, paths: &mut Vec<String>) {
     for (key, inner) in map.iter_mut().filter(|(key, _)| !OPEN_MAPS.contains(&key.as_str())) {
         add_typos(inner, &format!("{path}/{key}"), paths);
     }
-    map.insert("typo".into(), json!(1));
-    paths.push(path.to_owned());
+    // Values of a parent chart may have any name.
+    if path != "/global" {
+        map.insert("typo".into(), json!(1));
+        paths.push(path.to_owned());
+    }
+}
+
+#[test]
+fn large_numbers_are_rendered_without_exponent() {
+    let defaults: Value = serde_yaml::from_str(&read(&chart().join("values.yaml"))).unwrap();
+    let schema: Value = serde_json::from_str(&read(&chart().join("values.schema.json"))).unwrap();
+    let mut count = 0;
+    let mut large = large_numbers(&schema, &schema, &defaults, &mut count);
+    assert!(count > 40, "{count}");
+    large["crds"]["enabled"] = json!(false);
+    let scratch = Scratch::new("large").unwrap();
+    let file = scratch.path().join("values.yaml");
+    fs::write(&file, large.to_string()).unwrap();
+    for (name, values) in variants() {
+        let files = ["--values", values.to_str().unwrap(), "--values", file.to_str().unwrap()];
+        let rendered = template(&chart(), NAMESPACE, &files).unwrap();
+        assert!(rendered.contains("2000000"), "{name}");
+        for line in rendered.lines() {
+            assert!(!line.contains("e+0"), "{name}: {line}");
+        }
+    }
+}
+
+/// Every number of the values, as large as the schema allows, but at most two million: in a values file, Helm renders a
+/// number from a million with an exponent unless the template converts it.
+fn large_numbers(schema: &Value, root: &Value, values: &Value, count: &mut u32) -> Value {
+    let schema = resolve(schema, root);
+    match values {
+        Value::Object(map) => {
+            let properties = map.iter().filter_map(|(key, value)| {
+                let large = large_numbers(&schema["properties"][key], root, value, count);
+                (!large.is_null()).then(|| (key.clone(), large))
+            });
+            Value::Object(properties.collect())
+        }
+        _ if is_number(schema) => {
+            *count += 1;
+            let alternatives = schema["anyOf"].as_array().into_iter().flatten().chain([schema]);
+            json!(alternatives.filter_map(|it| it["maximum"].as_u64()).max().unwrap_or(2_000_000).min(2_000_000))
+        }
+        _ => Value::Null,
+    }
+}
+
+/// Whether the schema accepts a number.
+fn is_number(schema: &Value) -> bool {
+    let is_integer = |schema: &Value| {
+        let types = schema["type"].as_array().cloned().unwrap_or_else(|| vec![schema["type"].clone()]);
+        types.contains(&json!("integer")) || types.contains(&json!("number"))
+    };
+    is_integer(schema) || schema["anyOf"].as_array().into_iter().flatten().any(is_integer)
+}
+
+fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    }
 }
 
 #[test]
@@ -125,10 +285,7 @@ fn every_value_of_the_schema_is_documented_in_values_yaml() {
 }
 
 fn compare(schema: &Value, root: &Value, values: &Value, path: &str) {
-    let schema = match schema["$ref"].as_str() {
-        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
-        None => schema,
-    };
+    let schema = resolve(schema, root);
     let (Some(properties), Some(values)) = (schema["properties"].as_object(), values.as_object()) else { return };
     for (key, inner) in properties {
         // Values of a parent chart, and values without a default.
@@ -144,13 +301,23 @@ fn compare(schema: &Value, root: &Value, values: &Value, path: &str) {
 fn chart_as_dependency_renders_and_validates() {
     let parent = Parent::new();
     let rendered = parent.render(&json!({
-        "global": {"imageRegistry": "registry.example.com", "anything": {"goes": true}},
+        "global": {
+            "imageRegistry": "registry.example.com",
+            "imagePullSecrets": ["first", {"name": "second"}],
+            "anything": {"goes": true},
+        },
         "unrelated": 1,
         "couponry": {"enabled": true, "issuer": {"replicas": 3}},
     }));
     let rendered = objects(&rendered.unwrap());
     let issuer = find(&rendered, "Deployment", "couponry-issuer");
     assert_eq!(issuer["spec"]["replicas"], 3);
+    for (pod, template) in pods(&rendered) {
+        let spec = &template["spec"];
+        let image = spec["containers"][0]["image"].as_str().unwrap();
+        assert!(image.starts_with("registry.example.com/"), "{pod}: {image}");
+        assert_eq!(spec["imagePullSecrets"], json!([{"name": "first"}, {"name": "second"}]), "{pod}");
+    }
 
     let off = parent.render(&json!({"couponry": {"enabled": false}})).unwrap();
     assert_eq!(objects(&off), Vec::<Value>::new());
