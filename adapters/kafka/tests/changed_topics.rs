@@ -1,8 +1,10 @@
 //! Topics that an administrator changes while clients use them, with a real Kafka.
 
+mod support;
+
 use std::{collections::HashSet, time::Duration};
 
-use couponry_domain::{Discount, DiscountType, IssuedCoupon, IssuedRecord, Uuid};
+use couponry_domain::{IssuedRecord, UserId};
 use couponry_kafka::{
     Batch, Consumer, KafkaError, KafkaSettings, Lag, Producer, TopicSettings,
     administration::{delete_topic, set_partitions},
@@ -11,6 +13,8 @@ use couponry_kafka::{
 use couponry_testbed::{Kafka, Toxiproxy, kafka::ProxiedListener, ports, shared, toxiproxy::Toxic, unique_name};
 use futures::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{record, write};
 
 const LINGER: Duration = Duration::from_millis(50);
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -34,27 +38,9 @@ async fn recreate(settings: &KafkaSettings, partitions: i32) {
     create(settings, partitions).await;
 }
 
-fn record(n: usize) -> IssuedRecord {
-    IssuedRecord {
-        event_id: "summer".parse().unwrap(),
-        event_uid: Uuid::from_u128(1),
-        issued: IssuedCoupon {
-            user_id: format!("user-{n}").parse().unwrap(),
-            coupon: format!("SUMMER-{n}").parse().unwrap(),
-            discount: Discount { kind: DiscountType::Percent, value: 10 },
-            issued_at: 1_796_083_200_000,
-        },
-    }
-}
-
-async fn write(settings: &KafkaSettings, range: std::ops::Range<usize>) {
-    let producer = Producer::new(settings).unwrap();
-    try_join_all(range.map(|n| producer.send(&record(n)).unwrap())).await.unwrap();
-}
-
 /// Consumes and commits until all of these users were received. Returns the errors in between.
 async fn receive(consumer: &mut Consumer, users: std::ops::Range<usize>) -> Vec<KafkaError> {
-    let mut missing: HashSet<String> = users.map(|n| format!("user-{n}")).collect();
+    let mut missing: HashSet<UserId> = users.map(|n| record(n).issued.user_id).collect();
     let mut errors = Vec::new();
     let deadline = Instant::now() + Duration::from_mins(2);
     while !missing.is_empty() {
@@ -63,7 +49,7 @@ async fn receive(consumer: &mut Consumer, users: std::ops::Range<usize>) -> Vec<
             Ok(Ok(batch)) => {
                 for message in &batch.messages {
                     let record = IssuedRecord::decode(message.version(), &message.payload).unwrap();
-                    missing.remove(record.issued.user_id.as_str());
+                    missing.remove(&record.issued.user_id);
                 }
                 consumer.commit(&batch).await.unwrap();
             }

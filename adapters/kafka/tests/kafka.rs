@@ -1,14 +1,17 @@
 //! The Kafka adapter with a real Kafka.
 
+mod support;
+
 use std::{collections::HashSet, time::Duration};
 
-use couponry_domain::{Discount, DiscountType, IssuedCoupon, IssuedRecord};
+use couponry_domain::IssuedRecord;
 use couponry_kafka::{
     Batch, Consumer, DeadLetters, KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics,
 };
 use couponry_testbed::{shared, unique_name};
-use futures::future::{join_all, try_join_all};
-use uuid::Uuid;
+use futures::future::join_all;
+
+use crate::support::{record, write};
 
 const LINGER: Duration = Duration::from_millis(50);
 
@@ -24,24 +27,6 @@ async fn topic(partitions: i32) -> KafkaSettings {
     let settings = settings();
     assert_eq!(topics::ensure(&settings, &expected(partitions)).await.unwrap(), []);
     settings
-}
-
-fn record(n: usize) -> IssuedRecord {
-    IssuedRecord {
-        event_id: "summer".parse().unwrap(),
-        event_uid: Uuid::from_u128(1),
-        issued: IssuedCoupon {
-            user_id: format!("user {n} é").parse().unwrap(),
-            coupon: format!("SUMMER-{n}").parse().unwrap(),
-            discount: Discount { kind: DiscountType::Percent, value: 10 },
-            issued_at: 1_796_083_200_000,
-        },
-    }
-}
-
-async fn write(settings: &KafkaSettings, range: std::ops::Range<usize>) {
-    let producer = Producer::new(settings).unwrap();
-    try_join_all(range.map(|n| producer.send(&record(n)).unwrap())).await.unwrap();
 }
 
 fn decode(message: &Message) -> IssuedRecord {
