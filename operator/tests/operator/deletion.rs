@@ -1,7 +1,6 @@
 //! Deletion of events: draining, the deletion policy, and the keys and rows that stay.
 
 use anyhow::{Context as _, Result};
-use couponry_domain::Uuid;
 use couponry_testbed::Redis;
 
 use crate::support::{World, is_true, message, reason, wait_until};
@@ -10,20 +9,12 @@ fn spec(fields: &str) -> String {
     format!("{{policyName: p, totalCount: 100, discounts: [{{type: Amount, value: 1, count: 100}}]{fields}}}")
 }
 
-/// An open event, ten of whose coupons are issued. Returns its uid.
-async fn open_event(world: &World, fields: &str) -> Result<Uuid> {
-    world.apply("event", &spec(fields))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
-    assert_eq!(world.issue("event", 0..10).await?, 10);
-    world.uid("event").await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_waits_for_recording_and_keeps_rows() -> Result<()> {
     let mut world = World::shared().await?;
     world.drain_timeout_seconds = 600;
     let _operator = world.start_operator()?;
-    let uid = open_event(&world, "").await?;
+    let uid = world.open_event(&spec("")).await?;
 
     world.delete("event")?;
     wait_until("the status reports the deletion", async || {
@@ -44,7 +35,7 @@ async fn deletion_waits_for_recording_and_keeps_rows() -> Result<()> {
 async fn deletion_with_policy_delete_removes_rows() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    let uid = open_event(&world, ", deletionPolicy: Delete").await?;
+    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
     world.record_all("event").await?;
     world.delete("event")?;
     world.wait_gone("event").await?;
@@ -63,7 +54,7 @@ async fn deletion_records_issuances_without_record_in_flight() -> Result<()> {
     let mut world = World::shared().await?;
     world.drain_timeout_seconds = 600;
     let _operator = world.start_operator()?;
-    let uid = open_event(&world, "").await?;
+    let uid = world.open_event(&spec("")).await?;
     // As if Kafka had lost confirmed records.
     world.redis(&["DEL", &world.key("couponOutbox", "event")])?;
     world.delete("event")?;
@@ -78,7 +69,7 @@ async fn deletion_records_issuances_without_record_in_flight() -> Result<()> {
 async fn deletion_without_consumer_records_issuances_after_timeout() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    let uid = open_event(&world, "").await?;
+    let uid = world.open_event(&spec("")).await?;
     world.delete("event")?;
     world.wait_gone("event").await?;
     assert_eq!(world.database.recorded_count(uid).await?, 10);
@@ -91,7 +82,7 @@ async fn deletion_without_consumer_records_issuances_after_timeout() -> Result<(
 async fn deletion_with_conflicting_issuance_completes_after_timeout() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    let uid = open_event(&world, "").await?;
+    let uid = world.open_event(&spec("")).await?;
     let coupon =
         &world.redis_store.scan_issued(&"event".parse()?).await?.into_values().next().context("none")?.issued.coupon;
     world.test_database.sql(&format!(
@@ -136,7 +127,7 @@ async fn deletion_waits_for_locked_rows_and_says_so() -> Result<()> {
     let mut world = World::shared().await?;
     world.drain_timeout_seconds = 600;
     let _operator = world.start_operator()?;
-    let uid = open_event(&world, ", deletionPolicy: Delete").await?;
+    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
     world.record_all("event").await?;
     let lock = world.test_database.hold("SELECT FROM issuance FOR UPDATE")?;
     world.delete("event")?;

@@ -20,9 +20,7 @@ fn spec(policy_name: &str, issuance: &str) -> String {
 
 /// An open event, ten of whose coupons are issued and recorded.
 async fn open_event(world: &World) -> Result<RedisEvent> {
-    world.apply("event", &spec("first", "Auto"))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
-    assert_eq!(world.issue("event", 0..10).await?, 10);
+    world.open_event(&spec("first", "Auto")).await?;
     world.record_all("event").await?;
     observe(&world.redis_store).await
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use couponry_domain::{Coupon, CouponBatch, EventName, IssuedRecord, Uuid, code::InvalidCouponCode};
 use couponry_redis::{IssueOutcome, IssuedEntry, Settlement, SettlementOutcome};
 
-use super::World;
+use super::{World, is_true};
 
 impl World {
     /// All coupons in Postgres, in their order.
@@ -78,6 +78,14 @@ impl World {
         let reply = self.redis(&["LPOP", &self.key("couponQueue", name)])?;
         ensure!(reply.starts_with('$') && !reply.starts_with("$-1"), "the queue is empty: {reply}");
         Ok(())
+    }
+
+    /// Applies the event `event`, and issues ten of its coupons once it is open. Returns its uid.
+    pub(crate) async fn open_event(&self, spec: &str) -> Result<Uuid> {
+        self.apply("event", spec)?;
+        self.wait("event", "open", |status| is_true(status, "Open")).await?;
+        ensure!(self.issue("event", 0..10).await? == 10, "ten users receive a coupon");
+        self.uid("event").await
     }
 
     /// Issues coupons to `user-N` for these N, and returns how many users received one.
