@@ -11,34 +11,21 @@ use clap::Args;
 use couponry_crds::{CONTINUES, CouponEvent, stored_identity};
 use couponry_domain::{EventName, Uuid};
 use couponry_postgres::{Database, Installation, Owner};
-use couponry_redis::RedisStore;
-use couponry_runtime::telemetry::TelemetryArgs;
-use couponry_settings::{PostgresSettings, RedisSettings};
 use kube::{
     Api,
     api::{ListParams, ObjectMeta, Patch, PatchParams},
 };
 use serde_json::json;
 
-use crate::{
-    installation,
-    kubernetes::{self, FIELD_MANAGER},
-};
+use crate::{inspect::args::NamespaceArgs, installation, kubernetes::FIELD_MANAGER};
 
 #[derive(Debug, Args)]
 pub(crate) struct TakeOver {
     /// Take over. Without it, print what would change.
     #[arg(long)]
     yes: bool,
-    /// Namespace that becomes the owner. Default: the namespace of the service account or of the kubeconfig.
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
-    namespace: Option<String>,
     #[command(flatten)]
-    redis: RedisSettings,
-    #[command(flatten)]
-    postgres: PostgresSettings,
-    #[command(flatten)]
-    pub(crate) telemetry: TelemetryArgs,
+    pub(crate) namespace: NamespaceArgs,
 }
 
 /// The state in the stores of an event of the namespace.
@@ -54,16 +41,13 @@ enum Continuation {
 
 impl TakeOver {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let database = Database::open(&self.postgres)?;
-        let redis_store = RedisStore::open(&self.redis)?;
-        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
-        let own = installation::owner(&client, &namespace).await.map_err(anyhow::Error::from_boxed)?;
+        let (database, redis_store) = self.namespace.stores()?;
+        let (events, own) = self.namespace.events().await?;
         let installation = database.installation().await?;
         if let Some(id) = redis_store.installation().await? {
             installation::require_redis(&installation, id)?;
         }
         let is_owner = self.take_installation(&database, &installation, &own).await?;
-        let events = Api::<CouponEvent>::namespaced(client, &namespace);
         let are_continued = self.continue_events(&database, &events).await?;
         Ok(if is_owner && are_continued { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

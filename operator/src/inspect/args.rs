@@ -5,8 +5,9 @@ use clap::{Args, ValueEnum};
 use couponry_audit::Stores;
 use couponry_crds::CouponEvent;
 use couponry_domain::{EventName, Uuid};
-use couponry_postgres::Database;
+use couponry_postgres::{Database, Owner};
 use couponry_redis::RedisStore;
+use couponry_runtime::telemetry::TelemetryArgs;
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use jiff::Timestamp;
 use kube::{
@@ -15,7 +16,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::kubernetes;
+use crate::{installation, kubernetes};
 
 #[derive(Debug, Args)]
 pub(super) struct EventArgs {
@@ -41,6 +42,20 @@ pub(super) struct StoreArgs {
     postgres: PostgresSettings,
     #[command(flatten)]
     kafka: KafkaSettings,
+}
+
+/// For commands about a namespace as a whole.
+#[derive(Debug, Args)]
+pub(crate) struct NamespaceArgs {
+    /// Namespace of the installation. Default: the namespace of the service account or of the kubeconfig.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    redis: RedisSettings,
+    #[command(flatten)]
+    postgres: PostgresSettings,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -90,6 +105,20 @@ impl EventArgs {
     async fn events(&self) -> anyhow::Result<(Api<CouponEvent>, String)> {
         let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
         Ok((Api::namespaced(client, &namespace), namespace))
+    }
+}
+
+impl NamespaceArgs {
+    /// Opens the stores, which connect with the first call.
+    pub(crate) fn stores(&self) -> anyhow::Result<(Database, RedisStore)> {
+        Ok((Database::open(&self.postgres)?, RedisStore::open(&self.redis)?))
+    }
+
+    /// The events of the namespace, and its identity.
+    pub(crate) async fn events(&self) -> anyhow::Result<(Api<CouponEvent>, Owner)> {
+        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
+        let owner = installation::owner(&client, &namespace).await.map_err(anyhow::Error::from_boxed)?;
+        Ok((Api::namespaced(client, &namespace), owner))
     }
 }
 

@@ -2,7 +2,7 @@
 //! [`replay_dead_letters`] and [`purge`] change them only with `--yes`. They read the same environment variables as
 //! `run`, so they need no flags in the operator's pod.
 
-mod args;
+pub(crate) mod args;
 pub(crate) mod audit;
 pub(crate) mod check;
 mod check_installation;

@@ -8,15 +8,15 @@ use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use couponry_crds::{CouponEvent, stored_identity};
+use couponry_crds::stored_identity;
 use couponry_domain::Uuid;
 use couponry_postgres::{Database, RetainedEvent};
-use couponry_redis::RedisStore;
-use couponry_runtime::telemetry::TelemetryArgs;
-use couponry_settings::{PostgresSettings, RedisSettings};
-use kube::{Api, api::ListParams};
+use kube::api::ListParams;
 
-use crate::{inspect::format::group_digits, installation, kubernetes};
+use crate::{
+    inspect::{args::NamespaceArgs, format::group_digits},
+    installation,
+};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Longer ages are most likely a mistake.
@@ -30,20 +30,13 @@ pub(crate) struct Purge {
     /// Delete the rows. Default: only list the events.
     #[arg(long)]
     yes: bool,
-    /// Namespace of the events. Default: the namespace of the service account or of the kubeconfig.
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
-    namespace: Option<String>,
     #[command(flatten)]
-    redis: RedisSettings,
-    #[command(flatten)]
-    postgres: PostgresSettings,
-    #[command(flatten)]
-    pub(crate) telemetry: TelemetryArgs,
+    pub(crate) namespace: NamespaceArgs,
 }
 
 impl Purge {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let (database, redis_store) = (Database::open(&self.postgres)?, RedisStore::open(&self.redis)?);
+        let (database, redis_store) = self.namespace.stores()?;
         let retained = database.retained_events(self.older_than).await?;
         let existing = self.existing_events(&database).await?;
         let (mut events, mut rows) = (0, 0);
@@ -75,10 +68,8 @@ impl Purge {
 
     /// The events of the namespace, which must own the database.
     async fn existing_events(&self, database: &Database) -> anyhow::Result<HashSet<Uuid>> {
-        let (client, namespace) = kubernetes::connect(self.namespace.as_deref()).await?;
-        let owner = installation::owner(&client, &namespace).await.map_err(|error| anyhow::anyhow!(error))?;
+        let (events, owner) = self.namespace.events().await?;
         installation::require_owner(&database.installation().await?, &owner)?;
-        let events = Api::<CouponEvent>::namespaced(client, &namespace);
         let events = events.list_metadata(&ListParams::default()).await.context("cannot list the CouponEvents")?;
         // An event that continues another one has the uid of that one in the stores.
         let uids = events.items.into_iter().map(|event| {
