@@ -59,6 +59,9 @@ impl Committer {
     ) -> Result<(), KafkaError> {
         let Self { topic, client, commits, rebalance: _ } = self.clone();
         let commit = async move {
+            if couponry_failpoint::is_on("kafka.hung-commit") {
+                std::future::pending::<()>().await;
+            }
             let turn = commits.turn.clone().lock_owned().await;
             blocking(move || {
                 let _turn = turn;

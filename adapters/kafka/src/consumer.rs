@@ -4,8 +4,8 @@
 //! - Offsets are committed only by [`Consumer::commit`] and its committers, and never move backwards, unless the topic
 //!   was deleted and created again.
 //! - Dropping a future of [`Consumer::next_batch`] loses no record.
-//! - A client that failed fatally, or that receives nothing although its partitions have messages, is replaced. A topic
-//!   that was created again is consumed from its first message.
+//! - A client that failed fatally, that receives nothing although its partitions have messages, or whose commits hang
+//!   although the brokers respond, is replaced. A topic that was created again is consumed from its first message.
 //!
 //! # Caveats
 //! Delivery is at-least-once: after a rebalance or a restart, uncommitted records are delivered again.
@@ -119,7 +119,7 @@ impl Consumer {
     pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, KafkaError> {
         let mut deadline = (!self.pending.is_empty()).then(|| Instant::now() + linger);
         while self.pending.len() < max {
-            if self.inner().context().commits.are_hung() {
+            if self.inner().context().commits.are_hung() && self.ping(METADATA_TIMEOUT).await.is_ok() {
                 return Err(self.replace_client(KafkaError::TimedOut(Operation::Commit)));
             }
             match self.next_event(deadline).await {

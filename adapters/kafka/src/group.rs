@@ -19,8 +19,9 @@ use tokio::sync::Notify;
 
 use crate::client_log::ClientLog;
 
-/// After this many commits in a row that timed out, about five minutes, the client is replaced.
-const MAX_COMMIT_TIMEOUTS: u32 = 20;
+/// After this many commits in a row that timed out, about a minute, the client is replaced if the brokers respond. A
+/// client that loses its partitions because the topic is deleted may wait for its commits, and these for the client.
+const MAX_COMMIT_TIMEOUTS: u32 = 4;
 
 /// For each assigned partition the offset of the next message; None if none was received since the assignment.
 pub(crate) type Positions = BTreeMap<i32, Option<i64>>;

@@ -61,6 +61,23 @@ async fn consumer_of_recreated_topic_is_not_ready_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn client_whose_commits_hang_is_replaced() {
+    let world = World::open(10).await;
+    let consumer = world.consumer(&[]);
+    consumer.running.stop().unwrap();
+    let failpoints = ("FAILPOINTS".to_owned(), "kafka.hung-commit=6*return".to_owned());
+    consumer.running.restart_with(&[failpoints]).unwrap();
+    let records = world.issue(0..10).await;
+    world.publish(&records).await;
+    consumer.wait_until_not_ready("offset commits: cannot commit offsets: timed out").await;
+    world.wait_until_committed().await;
+    consumer.wait_until_ready().await;
+    let log = consumer.running.log();
+    assert!(log.contains("replaced the Kafka client of the consumer"), "{log}");
+    world.assert_exactly_once(&records).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn client_that_receives_nothing_is_replaced() {
     let world = World::open(10).await;
     let consumer = world.consumer(&[]);
