@@ -93,6 +93,14 @@ impl CouponEventStatus {
     pub fn condition(&self, type_: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == type_)
     }
+
+    /// Whether the gate may be open: the condition `Open` is True, or has a reason that is not a state of the event.
+    #[must_use]
+    pub fn may_be_open(&self) -> bool {
+        use reason::{CLOSED, ENDED, LOADING, PAUSED, SCHEDULED, SOLD_OUT};
+        let not_open = [LOADING, SCHEDULED, PAUSED, SOLD_OUT, ENDED, CLOSED];
+        self.condition(condition::OPEN).is_some_and(|open| !not_open.contains(&open.reason.as_str()))
+    }
 }
 
 /// Types of the conditions.
@@ -101,8 +109,8 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// All coupons that were generated in Postgres are loaded into Redis.
     pub const PRELOADED: &str = "Preloaded";
-    /// Coupons can be issued now. Its reason is the event's state, or `RedisUnverified` or `Deleting` while issuing is
-    /// blocked.
+    /// Coupons can be issued now. Its reason is the event's state, or that of `Stalled` while issuing is suspended. It is
+    /// Unknown while the operator cannot reach a server that issuers need.
     pub const OPEN: &str = "Open";
     /// Every issued coupon is recorded in Postgres.
     pub const RECORDED: &str = "Recorded";
@@ -204,6 +212,13 @@ pub mod reason {
     pub const BACKEND_UNAVAILABLE: &str = "BackendUnavailable";
     /// Redis restarted, failed over or lost data: issuing is suspended until it is verified or restored.
     pub const REDIS_UNVERIFIED: &str = "RedisUnverified";
+    /// Redis responds, but rejects commands that issuing requires: its memory is full, its disk fails, replicas or
+    /// permissions are missing, or it is a replica.
+    pub const REDIS_REJECTS_COMMANDS: &str = "RedisRejectsCommands";
+    /// A key of the event in Redis has another type than Couponry writes.
+    pub const WRONG_KEY_TYPE: &str = "WrongKeyType";
+    /// Redis has lost couponMeta of the event, but has other keys of it.
+    pub const ORPHANED_KEYS: &str = "OrphanedKeys";
     /// Redis and Postgres do not contain the same coupons.
     pub const DRIFT_FOUND: &str = "DriftFound";
     /// The spec was changed in a way that cannot be applied anymore.

@@ -89,7 +89,7 @@ impl Pause {
             IssuingMode::Auto | IssuingMode::Paused => Ok(json!({"issuance": "Paused"})),
         };
         let event = patch(cluster, &name, change).await?;
-        let is_done = |status: &CouponEventStatus| !is_true(status, condition::OPEN);
+        let is_done = |status: &CouponEventStatus| !status.may_be_open();
         waiting.wait(cluster, event, "paused", is_done).await
     }
 }

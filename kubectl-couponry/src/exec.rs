@@ -240,6 +240,7 @@ fn colored(line: &[u8]) -> Vec<u8> {
         ("OK", Color::Green),
         ("WARN", Color::Yellow),
         ("UNCERTAIN", Color::Yellow),
+        ("DELAYED", Color::Yellow),
         ("FAIL", Color::Red),
         ("DIFFERS", Color::Red),
         ("  ✗", Color::Red),

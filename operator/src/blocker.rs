@@ -9,11 +9,29 @@ pub(crate) struct Blocker {
     pub(crate) reason: &'static str,
     /// What is wrong and what an administrator can do about it.
     pub(crate) message: String,
+    pub(crate) issuing: Issuing,
+}
+
+/// Whether users of an open event receive coupons in spite of a [`Blocker`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Issuing {
+    Continues,
+    Suspended,
+    /// The operator cannot reach a server that issuers need, but issuers may reach it.
+    Unknown,
 }
 
 impl Blocker {
     pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        let issuing = match reason {
+            reason::REDIS_UNVERIFIED
+            | reason::REDIS_REJECTS_COMMANDS
+            | reason::WRONG_KEY_TYPE
+            | reason::ORPHANED_KEYS
+            | reason::DELETING => Issuing::Suspended,
+            _ => Issuing::Continues,
+        };
+        Self { reason, message: message.into(), issuing }
     }
 
     /// Reported while a Redis that may have lost data is verified. `progress` is a clause without a full stop.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use couponry_crds::CouponEvent;
+use couponry_crds::{CouponEvent, status::reason};
+use couponry_domain::Acknowledge;
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
+use couponry_runtime::Health;
 use couponry_settings::KafkaSettings;
 use kube::{
     Api,
@@ -14,11 +16,13 @@ use kube::{
 };
 
 use crate::{
+    blocker::{Blocker, Issuing},
     durable_condition::DurabilityWatch,
     limiter::Limiter,
     metrics::Metrics,
     reconcile::{drain::DrainTracker, idle::IdleEvents, preload_queue::PreloadQueue, recording::RecordingTracker},
     scaling::scaler::Scaler,
+    startup,
     transient_state::TransientState,
 };
 
@@ -29,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) database: Database,
     pub(crate) redis_store: RedisStore,
     pub(crate) kafka: KafkaSettings,
+    /// The state of the servers, as in the readiness probe.
+    pub(crate) health: Health,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
@@ -56,6 +62,17 @@ impl Context {
     pub(crate) fn raw_events(&self) -> Api<DynamicObject> {
         let kind = ApiResource::erase::<CouponEvent>(&());
         Api::namespaced_with(self.events.clone().into_client(), self.namespace(), &kind)
+    }
+
+    /// Why issuers may return 503 for an event with this setting while Kafka is unavailable. None: they do not need it.
+    pub(crate) fn kafka_outage(&self, acknowledge: Acknowledge) -> Option<Blocker> {
+        let (_, error) = self.health.degraded().into_iter().find(|(server, _)| *server == startup::KAFKA)?;
+        let message = format!(
+            "With acknowledge Kafka, users receive coupons only while Kafka is available, and the operator cannot \
+             reach it: {error}."
+        );
+        let outage = Blocker { issuing: Issuing::Unknown, ..Blocker::new(reason::BACKEND_UNAVAILABLE, message) };
+        (acknowledge == Acknowledge::Kafka).then_some(outage)
     }
 
     fn namespace(&self) -> &str {

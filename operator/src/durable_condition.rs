@@ -89,8 +89,7 @@ pub(crate) fn assess(masters: &[MasterInfo]) -> DurabilityReport {
 
 /// What can be lost with the settings of one master, and what to change.
 fn risks(master: &MasterInfo) -> Vec<String> {
-    let MasterInfo { replication_id: _, is_master, replicas, is_clustered, aof_enabled, aof_write_failed, settings } =
-        master;
+    let MasterInfo { replication_id: _, is_master, replicas, aof_enabled, aof_write_failed, settings } = master;
     let mut risks = Vec::new();
     let mut add = |risk: &str| risks.push(risk.to_owned());
     if !is_master {
@@ -122,10 +121,10 @@ fn risks(master: &MasterInfo) -> Vec<String> {
                  maxmemory-policy noeviction."
             ));
         }
-        if *is_clustered && *replicas > 0 && *min_replicas_to_write == 0 {
+        if *replicas > 0 && *min_replicas_to_write == 0 {
             risks.push(
-                "With min-replicas-to-write 0 in a Redis Cluster, a master in a minority partition issues coupons \
-                 that are lost when it rejoins. Set min-replicas-to-write 1."
+                "With min-replicas-to-write 0, a master that a replica has replaced continues to issue coupons, which \
+                 are lost when it rejoins. Set min-replicas-to-write 1."
                     .to_owned(),
             );
         }
@@ -153,20 +152,18 @@ mod tests {
     #[test]
     fn assess_redis_settings_reports_possible_data_loss() {
         let safe = redis("always", "noeviction");
+        let mut replicated = MasterInfo { replicas: 2, ..safe.clone() };
+        replicated.settings.as_mut().unwrap().min_replicas_to_write = 1;
         let cases = [
             (vec![safe.clone()], "True", "With appendfsync always"),
-            (vec![MasterInfo { replicas: 2, ..safe.clone() }], "True", "Replication is asynchronous"),
+            (vec![MasterInfo { replicas: 2, ..safe.clone() }], "False", "min-replicas-to-write 0"),
+            (vec![replicated], "True", "Replication is asynchronous"),
             (vec![redis("everysec", "noeviction")], "False", "issued in up to one second"),
             (vec![redis("no", "noeviction")], "False", "about 30 seconds"),
             (vec![redis("always", "allkeys-lru")], "False", "maxmemory-policy allkeys-lru, Redis evicts coupons"),
             (vec![MasterInfo { aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
             (vec![MasterInfo { aof_write_failed: true, ..safe.clone() }], "False", "The last write"),
             (vec![MasterInfo { is_master: false, ..safe.clone() }], "False", "is a replica"),
-            (
-                vec![MasterInfo { is_clustered: true, replicas: 1, ..safe.clone() }],
-                "False",
-                "min-replicas-to-write 0 in a Redis Cluster",
-            ),
             (vec![MasterInfo { settings: None, ..safe.clone() }], "Unknown", "CONFIG GET is rejected"),
             (vec![MasterInfo { settings: None, aof_enabled: Some(false), ..safe.clone() }], "False", "appendonly no"),
             (vec![safe, redis("everysec", "noeviction")], "False", "appendfsync everysec"),

@@ -125,14 +125,16 @@ impl Run {
         {
             let redis_store = redis_store.of_installation(installation);
             let lag = Lag::new(&self.kafka, &couponry_kafka::consumer_group(&self.kafka_group, installation))?;
-            let watch = startup::watch_stores(database.clone(), redis_store.clone(), owner, health, shutdown.clone());
+            let watch =
+                startup::watch_stores(database.clone(), redis_store.clone(), owner, health.clone(), shutdown.clone());
             let watch = tokio::spawn(watch);
-            tokio::spawn(startup::keep_topics(self.kafka.clone(), topics.clone(), shutdown.clone()));
+            tokio::spawn(startup::keep_topics(self.kafka.clone(), topics.clone(), health.clone(), shutdown.clone()));
             let context = Arc::new(Context {
                 events,
                 database,
                 redis_store,
                 kafka: self.kafka.clone(),
+                health,
                 recorder: Recorder::new(client.clone(), FIELD_MANAGER.into()),
                 metrics,
                 limiter: Limiter::default(),

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, error::Error, time::Duration};
 use anyhow::Context as _;
 use couponry_crds::CouponEvent;
 use couponry_domain::Uuid;
-use couponry_kafka::{KafkaSettings, TopicMismatch, TopicSettings};
+use couponry_kafka::{KafkaError, KafkaSettings, TopicMismatch, TopicSettings};
 use couponry_postgres::{Database, DatabaseError, Owner};
 use couponry_redis::RedisStore;
-use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
+use couponry_runtime::{CancellationToken, Health, retry_until_ok};
 use kube::{Api, Client, api::ListParams};
 
 use crate::{
@@ -28,8 +28,8 @@ const MIGRATE: &str = "migrate the database schema";
 /// How often Postgres and Redis are pinged after the start.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often missing topics are created after the start.
-const TOPICS_INTERVAL: Duration = Duration::from_secs(30);
+/// How often missing topics are created after the start, and whether Kafka is available is checked.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Migrates the schema, retrying until Postgres is available. Fails if the database is not suitable, or if the shutdown
 /// came first.
@@ -151,15 +151,23 @@ pub(crate) async fn watch_stores(
     Ok(())
 }
 
-/// Creates topics again that were deleted after the start. Without them, issued records remain in the outboxes.
-pub(crate) async fn keep_topics(kafka: KafkaSettings, topics: TopicSettings, shutdown: CancellationToken) {
+/// Creates topics again that were deleted after the start, and reports whether Kafka is available. Without the topics,
+/// issued records remain in the outboxes.
+pub(crate) async fn keep_topics(
+    kafka: KafkaSettings,
+    topics: TopicSettings,
+    health: Health,
+    shutdown: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(TOPICS_INTERVAL) => {}
             () = shutdown.cancelled() => return,
         }
-        if let Err(error) = couponry_kafka::topics::ensure(&kafka, &topics).await {
-            tracing::warn!(error = error_chain(error), "cannot check the Kafka topics");
+        match couponry_kafka::topics::ensure(&kafka, &topics).await {
+            Ok(_) => health.set(KAFKA, Ok::<_, KafkaError>(())),
+            // Open events continue to issue coupons, and everything that needs Kafka retries.
+            Err(error) => health.degrade(KAFKA, error),
         }
     }
 }

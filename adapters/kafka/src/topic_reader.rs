@@ -12,7 +12,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError as RdKafkaError,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::{
     client_log::ClientLog,
@@ -45,7 +45,6 @@ pub async fn read_all(settings: &KafkaSettings) -> Result<Vec<Message>, KafkaErr
 #[derive(Debug)]
 pub struct TopicReader {
     messages: mpsc::Receiver<Result<Message, KafkaError>>,
-    is_complete: oneshot::Receiver<bool>,
 }
 
 impl TopicReader {
@@ -54,33 +53,22 @@ impl TopicReader {
     pub fn start(settings: &KafkaSettings) -> Self {
         let settings = settings.clone();
         let (sender, messages) = mpsc::channel(READ_AHEAD);
-        let (complete, is_complete) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = read(&settings, complete, &sender) {
+            if let Err(error) = read(&settings, &sender) {
                 // The reader may have been dropped.
                 let _ = sender.blocking_send(Err(error));
             }
         });
-        Self { messages, is_complete }
+        Self { messages }
     }
 
     /// The next message; None after the last one.
     pub async fn next(&mut self) -> Result<Option<Message>, KafkaError> {
         self.messages.recv().await.transpose()
     }
-
-    /// Whether the topic still had every message that was ever written to it. False if it could not be read. Called
-    /// after the last message.
-    pub async fn is_complete(self) -> bool {
-        self.is_complete.await.unwrap_or(false)
-    }
 }
 
-fn read(
-    settings: &KafkaSettings,
-    complete: oneshot::Sender<bool>,
-    messages: &mpsc::Sender<Result<Message, KafkaError>>,
-) -> Result<(), KafkaError> {
+fn read(settings: &KafkaSettings, messages: &mpsc::Sender<Result<Message, KafkaError>>) -> Result<(), KafkaError> {
     let at = KafkaError::at;
     let mut config = settings::client(settings)?;
     // librdkafka requires a group for every consumer. Nothing joins it or commits to it.
@@ -92,11 +80,9 @@ fn read(
 
     let mut assignment = TopicPartitionList::new();
     let mut ends = HashMap::new();
-    let mut is_complete = true;
     for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
         let (low, high) =
             consumer.fetch_watermarks(&settings.topic, partition, BROKER_TIMEOUT).map_err(at(Operation::Consume))?;
-        is_complete &= low == 0;
         if low < high {
             ends.insert(partition, high);
             assignment
@@ -105,8 +91,6 @@ fn read(
         }
     }
     consumer.assign(&assignment).map_err(at(Operation::Consume))?;
-    // The reader may have been dropped.
-    let _ = complete.send(is_complete);
 
     while !ends.is_empty() {
         match consumer.poll(BROKER_TIMEOUT) {

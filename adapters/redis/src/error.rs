@@ -54,6 +54,15 @@ pub enum RedisStoreError {
 }
 
 impl RedisStoreError {
+    /// The code of an error that Redis returned, such as `OOM`.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { cause, .. } | Self::Redis { cause, .. } => cause.0.code(),
+            Self::Url(_) | Self::Settings(_) | Self::InvalidValue { .. } => None,
+        }
+    }
+
     pub(crate) fn url(cause: RedisError) -> Self {
         Self::Url(DriverError(cause))
     }

@@ -13,10 +13,8 @@ pub struct MasterInfo {
     pub replication_id: String,
     /// Whether it is a master, not a replica.
     pub is_master: bool,
-    /// How many replicas are connected.
+    /// How many replicas are connected and up to date.
     pub replicas: u64,
-    /// Whether it belongs to a cluster, in which a replica takes over automatically.
-    pub is_clustered: bool,
     /// Whether the append-only file is enabled. None: Redis does not report it.
     pub aof_enabled: Option<bool>,
     /// Whether the last write to that file failed.
@@ -41,7 +39,7 @@ impl RedisStore {
     pub async fn masters(&self) -> Result<Vec<MasterInfo>, RedisStoreError> {
         const OPERATION: &str = "cannot read the replication and durability settings of Redis";
         let mut info = redis::cmd("INFO");
-        info.arg("replication").arg("persistence").arg("cluster");
+        info.arg("replication").arg("persistence");
         let infos: Vec<String> = self.query_masters(&info).await.map_err(self.failed(OPERATION))?;
 
         let mut config = redis::cmd("CONFIG");
@@ -78,13 +76,18 @@ impl MasterInfo {
         Self {
             replication_id: lines.get("master_replid").copied().unwrap_or_default().to_owned(),
             is_master: is("role", "master"),
-            replicas: lines.get("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or_default(),
-            is_clustered: is("cluster_enabled", "1"),
+            replicas: count_replicas(&lines),
             aof_enabled: lines.get("aof_enabled").map(|enabled| *enabled == "1"),
             aof_write_failed: lines.get("aof_last_write_status").is_some_and(|status| *status != "ok"),
             settings: None,
         }
     }
+}
+
+/// A replica that copies the data set is not counted. `redis-cli --rdb` does this for a moment.
+fn count_replicas(info: &HashMap<&str, &str>) -> u64 {
+    let is_replica = |field: &str| field.strip_prefix("slave").is_some_and(|n| n.parse::<u32>().is_ok());
+    info.iter().filter(|(field, value)| is_replica(field) && value.contains("state=online")).count() as u64
 }
 
 impl DurabilitySettings {

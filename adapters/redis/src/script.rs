@@ -6,6 +6,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedi
 pub(crate) struct Scripts {
     pub(crate) active_events: Script,
     pub(crate) begin_recovery: Script,
+    pub(crate) check_issuing: Script,
     pub(crate) confirm: Script,
     pub(crate) gate: Script,
     pub(crate) issue: Script,
@@ -31,6 +32,7 @@ impl Scripts {
         Self {
             active_events: Script::new(include_str!("lua/active_events.lua")),
             begin_recovery: Script::new(include_str!("lua/begin_recovery.lua")),
+            check_issuing: Script::new(include_str!("lua/check_issuing.lua")),
             confirm: Script::new(include_str!("lua/confirm.lua")),
             gate: Script::new(include_str!("lua/gate.lua")),
             issue: Script::new(include_str!("lua/issue.lua")),
@@ -68,6 +70,11 @@ impl Script {
             code
         };
         Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
+    }
+
+    /// A call without keys and arguments, for [`query_masters`](crate::redis_store::RedisStore::query_masters).
+    pub(crate) fn without_keys(&self) -> Cmd {
+        Invocation { script: self, keys: Vec::new(), arguments: Vec::new() }.command("EVAL", self.code)
     }
 
     /// Begins a call with its first key.

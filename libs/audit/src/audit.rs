@@ -41,9 +41,12 @@ impl Stores {
         let recheck = Recheck { stores: self, name, uid, observed, dead_letters, comparison };
         let (comparison, in_flight) = recheck.run(timeout).await?;
         let Comparison { counts, discrepancies, suspects, .. } = comparison;
-        if !counts.topic_is_complete {
-            notes
-                .push("Kafka has already deleted records of the topic, so missing records are not reported".to_owned());
+        if counts.not_in_kafka > 0 {
+            let missing = counts.not_in_kafka;
+            notes.push(format!(
+                "{missing} recorded issuances have no record in Kafka, as after its retention or a loss of the topic; \
+                 Postgres has them, so nothing is lost"
+            ));
         }
         if counts.cancelled > 0 {
             let cancelled = counts.cancelled;
@@ -52,7 +55,7 @@ impl Stores {
         Ok(Report {
             event: name.clone(),
             uid,
-            verdict: Verdict::of(&discrepancies, suspects.unchecked),
+            verdict: Verdict::of(&discrepancies, suspects.unchecked, in_flight),
             counts,
             in_flight,
             discrepancies,

@@ -1,7 +1,8 @@
 //! The comparison without I/O: receives the data of the stores, and keeps what does not match.
 //!
 //! Data must be added in this order: the generated coupons, [`Comparison::finish_generated`], the recorded issuances,
-//! [`Comparison::finish_recorded`], the records in Kafka, the available coupons, the issued coupons in Redis.
+//! [`Comparison::finish_recorded`], the records in Kafka, [`Comparison::finish_sent`], the available
+//! coupons, the issued coupons in Redis.
 
 use std::collections::{HashMap, HashSet};
 
@@ -36,13 +37,6 @@ pub(crate) struct Comparison {
     pub(crate) discrepancies: Discrepancies,
     /// What has to be checked again.
     pub(crate) suspects: Suspects,
-}
-
-/// Where else a recorded issuance is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Presence {
-    pub(crate) in_redis: bool,
-    pub(crate) in_kafka: bool,
 }
 
 /// Entries that did not match when they were first read: they may have been in flight.
@@ -197,16 +191,19 @@ impl Comparison {
         }
     }
 
-    /// Where else this recorded issuance is. None: it was not recorded yet when Postgres was read.
-    pub(crate) fn presence_of(&self, issued: &IssuedCoupon) -> Option<Presence> {
-        let marks = self.recorded.marks(issued)?;
-        Some(Presence { in_redis: marks & IN_REDIS != 0, in_kafka: marks & IN_KAFKA != 0 })
+    /// Whether Redis has this recorded issuance. None: it was not recorded yet when Postgres was read.
+    pub(crate) fn has_issued(&self, issued: &IssuedCoupon) -> Option<bool> {
+        Some(self.recorded.marks(issued)? & IN_REDIS != 0)
     }
 
-    /// Where else all recorded issuances are.
-    pub(crate) fn presence_of_all(&self) -> Presence {
-        let (redis, kafka) = (self.recorded.count(IN_REDIS, 0), self.recorded.count(IN_KAFKA, 0));
-        Presence { in_redis: redis == 0, in_kafka: kafka == 0 }
+    /// Whether Redis has all recorded issuances.
+    pub(crate) fn has_issued_all(&self) -> bool {
+        self.recorded.count(IN_REDIS, 0) == 0
+    }
+
+    /// Called after the last record in Kafka.
+    pub(crate) fn finish_sent(&mut self) {
+        self.counts.not_in_kafka = self.recorded.count(IN_KAFKA, 0);
     }
 
     /// Whether this coupon is in Redis. None: it was not generated yet when the stock was read.

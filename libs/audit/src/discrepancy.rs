@@ -86,8 +86,6 @@ pub enum Discrepancy {
     },
     /// An issuance is recorded, but Redis does not have it.
     NotInRedis(IssuedCoupon),
-    /// An issuance is recorded, but the topic does not have it, although the topic is complete.
-    NotInKafka(IssuedCoupon),
     /// A record of the topic is neither recorded nor a dead letter nor in flight.
     OnlyInKafka {
         /// The record.
@@ -162,7 +160,7 @@ impl Discrepancy {
     pub const fn repair(&self) -> Repair {
         match self {
             Self::NotRecorded { .. } | Self::StillPending(_) => Repair::RecordFromRedis,
-            Self::OnlyInKafka { is_in_redis: true, .. } | Self::NotInKafka(_) => Repair::Unnecessary,
+            Self::OnlyInKafka { is_in_redis: true, .. } => Repair::Unnecessary,
             Self::OnlyInKafka { postgres: None, .. } => Repair::RecordFromTopic,
             Self::EventMismatch { redis: None }
             | Self::NotInRedis(_)
@@ -197,7 +195,6 @@ impl Discrepancy {
             Self::DetailsDiffer { .. } => "detailsDiffer",
             Self::NotRecorded { .. } => "notRecorded",
             Self::NotInRedis(_) => "notInRedis",
-            Self::NotInKafka(_) => "notInKafka",
             Self::OnlyInKafka { .. } => "onlyInKafka",
             Self::StillPending(_) => "stillPending",
             Self::CancelledButRecorded(_) => "cancelledButRecorded",
@@ -258,10 +255,6 @@ impl fmt::Display for Discrepancy {
             Self::NotInRedis(coupon) => {
                 issued(f, coupon, "Postgres")?;
                 f.write_str(", but Redis has no coupon of this user")
-            }
-            Self::NotInKafka(coupon) => {
-                issued(f, coupon, "Postgres")?;
-                f.write_str(", but Kafka has no such record")
             }
             Self::OnlyInKafka { issued: coupon, postgres, is_in_redis: _ } => {
                 issued(f, coupon, "Kafka")?;

@@ -24,9 +24,8 @@ pub struct Counts {
     pub sent: u64,
     /// Repeated records of the event in Kafka.
     pub resent: u64,
-    /// Whether the topic still has every record that was ever written to it. Otherwise recorded issuances may be
-    /// missing there.
-    pub topic_is_complete: bool,
+    /// Recorded issuances without a record in Kafka. Nothing is lost, because Postgres has them.
+    pub not_in_kafka: u64,
     /// Messages of the topic that cannot be decoded.
     pub undecodable: u64,
     /// Dead letters of the event.
@@ -57,6 +56,8 @@ pub struct InFlight {
     pub coupons: u64,
     /// When the first of them was issued.
     pub oldest: Option<i64>,
+    /// Whether that was longer ago than recording takes, by the clock of Redis.
+    pub is_delayed: bool,
 }
 
 /// All discrepancies: the number of each kind, and the first ones in full.
@@ -130,13 +131,17 @@ pub enum Verdict {
     /// No discrepancy was found, but some suspects were not checked.
     #[serde(rename = "UNCERTAIN")]
     Uncertain,
+    /// No discrepancy was found, but issued coupons have not been recorded for too long.
+    #[serde(rename = "DELAYED")]
+    Delayed,
 }
 
 impl Verdict {
-    pub(crate) fn of(discrepancies: &Discrepancies, unchecked: u64) -> Self {
-        match (discrepancies.total(), unchecked) {
-            (0, 0) => Self::Ok,
-            (0, _) => Self::Uncertain,
+    pub(crate) fn of(discrepancies: &Discrepancies, unchecked: u64, in_flight: InFlight) -> Self {
+        match (discrepancies.total(), unchecked, in_flight.is_delayed) {
+            (0, 0, false) => Self::Ok,
+            (0, _, true) => Self::Delayed,
+            (0, _, false) => Self::Uncertain,
             _ => Self::Differs,
         }
     }

@@ -86,7 +86,7 @@ impl Stores {
                 Err(error) => return Err(error.into()),
             }
         }
-        comparison.counts.topic_is_complete = reader.is_complete().await;
+        comparison.finish_sent();
 
         let mut letters = Vec::new();
         let dead_letters = KafkaSettings { topic: self.kafka.dead_letter_topic(), ..self.kafka.clone() };

@@ -41,7 +41,7 @@ impl Audit {
         Ok(match report.verdict {
             Verdict::Ok => ExitCode::SUCCESS,
             Verdict::Differs => ExitCode::FAILURE,
-            Verdict::Uncertain => ExitCode::from(INCONCLUSIVE),
+            Verdict::Uncertain | Verdict::Delayed => ExitCode::from(INCONCLUSIVE),
         })
     }
 }
@@ -54,7 +54,7 @@ fn text(report: &Report, now: Timestamp) -> String {
         recorded,
         sent,
         resent,
-        topic_is_complete: _,
+        not_in_kafka: _,
         undecodable,
         dead_letters,
         retired,
@@ -88,6 +88,11 @@ fn text(report: &Report, now: Timestamp) -> String {
     let summary = match verdict {
         Verdict::Ok => "OK: Redis, Kafka and Postgres are consistent".to_owned(),
         Verdict::Differs => format!("DIFFERS: {} discrepancies", n(&discrepancies.total())),
+        Verdict::Delayed => {
+            "DELAYED: no discrepancies found, but issued coupons have not been recorded for more than a \
+                             minute; check the consumers, Kafka and Postgres"
+                .to_owned()
+        }
         Verdict::Uncertain => format!(
             "UNCERTAIN: no discrepancies found, but {} coupons were in flight; repeat the audit when fewer are",
             n(unchecked)

@@ -63,6 +63,7 @@ fn check_postgres_settings(settings: &ServerSettings) -> CheckResult {
 
 pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {
     const REDIS: &str = "Redis";
+    const WRITES: &str = "writes";
     const DURABILITY: &str = "durability";
     if let Err(error) = stores.redis_store.ping().await {
         let advice = "check --redis-url with its user, password and certificate, and that Redis is running";
@@ -73,6 +74,13 @@ pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {
         Ok(Some(Unsuitable { found, advice })) => return vec![CheckResult::fail(REDIS, found, advice)],
         Err(error) => return vec![CheckResult::fail(REDIS, error_chain(&error), "")],
     }
+    let writes = match stores.redis_store.check_writes().await {
+        Ok(()) => CheckResult::ok(WRITES, "accepted"),
+        Err(error) => {
+            let advice = "issuers return 503; if the memory is full, raise maxmemory, otherwise correct what it names";
+            CheckResult::fail(WRITES, error_chain(&error), advice)
+        }
+    };
     let durability = match stores.redis_store.masters().await {
         Ok(masters) => {
             let DurabilityReport { status, message, .. } = assess(&masters);
@@ -83,7 +91,7 @@ pub(super) async fn check_redis(stores: &Stores) -> Vec<CheckResult> {
         }
         Err(error) => CheckResult::fail(DURABILITY, error_chain(&error), ""),
     };
-    vec![CheckResult::ok(REDIS, "reachable"), durability]
+    vec![CheckResult::ok(REDIS, "reachable"), writes, durability]
 }
 
 pub(super) async fn check_kafka(stores: &Stores, settings: &TopicSettings) -> Vec<CheckResult> {

@@ -8,7 +8,7 @@ use couponry_postgres::DatabaseError;
 use couponry_redis::RedisStoreError;
 use couponry_runtime::error_chain;
 
-use crate::blocker::Blocker;
+use crate::blocker::{Blocker, Issuing};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReconcileError {
@@ -72,17 +72,38 @@ impl ReconcileError {
                 _ => reason::BACKEND_UNAVAILABLE,
             },
             Self::TooManySteps { .. } => reason::INTERNAL_ERROR,
-            Self::RedisStore(RedisStoreError::InvalidValue { .. }) | Self::MissingCoupon(_) => reason::DRIFT_FOUND,
+            Self::RedisStore(error) => redis_reason(error),
+            Self::MissingCoupon(_) => reason::DRIFT_FOUND,
             Self::RowsRemain(error) => return error.blocker(),
-            Self::RedisStore(_) | Self::Kafka(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
+            Self::Kafka(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
             Self::Kubernetes { .. } | Self::Outdated => return None,
         };
         let advice = match reason {
             reason::BACKEND_UNAVAILABLE => "The operator retries; if this persists, check that server",
+            reason::REDIS_REJECTS_COMMANDS => {
+                "Issuers return 503. If its memory is full, raise maxmemory; otherwise correct what the error names"
+            }
+            reason::WRONG_KEY_TYPE => "Something else has written to the keys of the event; see the runbook",
+            reason::ORPHANED_KEYS => "When the consumers have no lag, delete the other keys; see the runbook",
             reason::DRIFT_FOUND => "Set issuance to Paused and compare the stores with `kubectl couponry audit`",
             _ => "The operator retries; if this persists, see its log",
         };
         let message = format!("The reconciliation failed: {}. {advice}.", error_chain(self));
-        Some(Blocker { reason, message })
+        let mut blocker = Blocker::new(reason, message);
+        if matches!(self, Self::RedisStore(_)) && reason == reason::BACKEND_UNAVAILABLE {
+            blocker.issuing = Issuing::Unknown;
+        }
+        Some(blocker)
+    }
+}
+
+/// An error code means that Redis is available.
+fn redis_reason(error: &RedisStoreError) -> &'static str {
+    match error.code() {
+        Some("OOM" | "MISCONF" | "NOREPLICAS" | "READONLY" | "NOPERM") => reason::REDIS_REJECTS_COMMANDS,
+        Some("WRONGTYPE") => reason::WRONG_KEY_TYPE,
+        Some("ORPHANEDKEYS") => reason::ORPHANED_KEYS,
+        _ if matches!(error, RedisStoreError::InvalidValue { .. }) => reason::DRIFT_FOUND,
+        _ => reason::BACKEND_UNAVAILABLE,
     }
 }

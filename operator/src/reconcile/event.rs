@@ -15,7 +15,7 @@ use crate::{
         desired_state::{DesiredState, retire_at},
         error::ReconcileError,
         execute, finalizer,
-        observe::{ObservedState, observe},
+        observe::{ObservedState, find_rejection, observe},
         plan::plan,
         progress::Progress,
         status_writer::StatusWriter,
@@ -155,7 +155,10 @@ async fn check_idle(desired: &DesiredState, context: &Context) -> Result<Option<
         return Ok(None);
     }
     let in_redis = context.redis_store.observe(&desired.name).await?;
-    Ok(in_redis.and_then(|in_redis| context.idle_events.next_check(&in_redis)))
+    let Some(in_redis) = in_redis else { return Ok(None) };
+    let is_blocked = context.kafka_outage(desired.acknowledge).is_some()
+        || find_rejection(context, desired, &in_redis).await?.is_some();
+    Ok(if is_blocked { None } else { context.idle_events.next_check(&in_redis) })
 }
 
 /// Remembers that the stores match the manifest and nothing is left to record.

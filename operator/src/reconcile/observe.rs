@@ -1,14 +1,17 @@
 //! Reads the state of an event from the stores. It also adds the event to the set of events and marks it as active in
 //! Redis.
 
-use couponry_crds::stored_identity;
-use couponry_domain::Uuid;
+use couponry_crds::{status::reason, stored_identity};
+use couponry_domain::{Gate, Uuid};
 use couponry_postgres::StoredEvent;
 use couponry_redis::RedisEvent;
 
 use crate::{
+    blocker::Blocker,
     context::Context,
-    reconcile::{desired_state::DesiredState, drain::DrainState, error::ReconcileError, recording::RecordingState},
+    reconcile::{
+        desired_state::DesiredState, drain::DrainState, error::ReconcileError, recording::RecordingState, state::state,
+    },
 };
 
 /// What the stores hold of an event.
@@ -29,6 +32,8 @@ pub(super) struct ObservedState {
     pub(super) drain: Option<DrainState>,
     /// Whether issued coupons are being recorded.
     pub(super) recording: RecordingState,
+    /// Why Redis rejects what issuing requires, although it responds.
+    pub(super) rejection: Option<Blocker>,
 }
 
 /// Relation of this event to another one that uses the name in the stores.
@@ -118,7 +123,29 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         Some(in_redis) => context.recording.poll(in_redis, recorded).await,
         None => RecordingState::default(),
     };
-    Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording })
+    let rejection = match redis.as_ref().filter(|redis| redis.uid == desired.uid) {
+        Some(in_redis) => find_rejection(context, desired, in_redis).await?,
+        None => None,
+    };
+    Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording, rejection })
+}
+
+/// Why Redis rejects what issuing requires while the gate is open. A Redis that is full or cannot write to its disk
+/// still responds to everything that only reads.
+pub(super) async fn find_rejection(
+    context: &Context,
+    desired: &DesiredState,
+    in_redis: &RedisEvent,
+) -> Result<Option<Blocker>, ReconcileError> {
+    if in_redis.gate != Gate::Open || state(Some(in_redis)) == reason::ENDED {
+        return Ok(None);
+    }
+    let Err(error) = context.redis_store.check_issuing(&desired.name).await else { return Ok(None) };
+    let error = ReconcileError::from(error);
+    match error.blocker() {
+        Some(blocker) if blocker.reason == reason::REDIS_REJECTS_COMMANDS => Ok(Some(blocker)),
+        _ => Err(error),
+    }
 }
 
 /// Reads the owner of the name from the API server after the other event was observed in Redis: if it is this event,

@@ -41,6 +41,7 @@ pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
     match next_step(desired, observed) {
         Plan::Done | Plan::Blocked(_) if observed.recording.stranded > 0 => Plan::Apply(Step::RecordStranded),
         Plan::Done if is_retirement_due(desired, observed) => Plan::Apply(Step::Retire),
+        Plan::Done => observed.rejection.clone().map_or(Plan::Done, Plan::Blocked),
         plan => plan,
     }
 }

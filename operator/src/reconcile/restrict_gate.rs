@@ -6,7 +6,7 @@
 //! # Guarantees
 //! It never opens a gate, and never extends a window. A gate that follows a newer generation stays as it is.
 
-use couponry_crds::{CouponEvent, IssuingMode, status::condition};
+use couponry_crds::{CouponEvent, IssuingMode};
 use couponry_domain::{Gate, Window};
 use couponry_redis::{FencedWrite, GateSettings};
 use couponry_runtime::error_chain;
@@ -54,6 +54,5 @@ fn restriction(event: &CouponEvent) -> Option<Gate> {
     };
     let status = event.status.as_ref()?;
     let is_current = status.observed_generation == event.metadata.generation;
-    let is_open = status.condition(condition::OPEN).is_some_and(|open| open.status == "True");
-    (is_open || !is_current).then_some(gate)
+    (status.may_be_open() || !is_current).then_some(gate)
 }

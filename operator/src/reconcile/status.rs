@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    blocker::Blocker,
+    blocker::{Blocker, Issuing},
     durable_condition::DurabilityReport,
     reconcile::{
         balance::{Balance, Imbalance},
@@ -33,6 +33,8 @@ pub(super) struct ReportInputs<'a> {
     pub(super) imbalance: Option<&'a Imbalance>,
     pub(super) scaling: &'a ScalingReport,
     pub(super) durability: Option<&'a DurabilityReport>,
+    /// Set while Kafka is unavailable, if issuers need it to return the coupons of this event.
+    pub(super) kafka_outage: Option<&'a Blocker>,
 }
 
 pub(super) fn report(
@@ -43,7 +45,7 @@ pub(super) fn report(
     inputs: ReportInputs<'_>,
     now: Timestamp,
 ) -> CouponEventStatus {
-    let ReportInputs { topic_mismatches, imbalance, scaling, durability } = inputs;
+    let ReportInputs { topic_mismatches, imbalance, scaling, durability, kafka_outage } = inputs;
     let generation = desired.manifest_generation;
     let durability = durability.map(|DurabilityReport { status, reason, message }| {
         NewCondition::with_status(condition::DURABLE, status, reason, message)
@@ -70,7 +72,7 @@ pub(super) fn report(
     let mut conditions = vec![
         ready_condition(desired, observed, progress, state, topic_mismatches),
         preload_condition(desired, observed, progress),
-        NewCondition::new(condition::OPEN, state == reason::OPEN, state, state::message(state)),
+        open_condition(state, progress, kafka_outage),
         recorded_condition(issued, is_recorded, observed.recording),
         stalled_condition(progress),
     ];
@@ -105,20 +107,16 @@ pub(super) fn blocked(
     blocker: &Blocker,
     now: Timestamp,
 ) -> CouponEventStatus {
-    let Blocker { reason, message } = blocker;
+    let Blocker { reason, message, issuing: _ } = blocker;
     let mut new = vec![
         NewCondition::new(condition::READY, false, reason, message),
         NewCondition::new(condition::STALLED, true, reason, message),
     ];
-    match old.condition(condition::OPEN) {
-        Some(open) if open.status == "True" && [reason::REDIS_UNVERIFIED, reason::DELETING].contains(reason) => {
-            new.push(NewCondition::new(condition::OPEN, false, reason, message));
-        }
-        Some(_) => {}
-        None => {
-            let message = state::message(reason::LOADING);
-            new.push(NewCondition::new(condition::OPEN, false, reason::LOADING, message));
-        }
+    if old.may_be_open() {
+        new.extend(blocked_open(blocker));
+    } else if old.condition(condition::OPEN).is_none() {
+        let message = state::message(reason::LOADING);
+        new.push(NewCondition::new(condition::OPEN, false, reason::LOADING, message));
     }
     CouponEventStatus { conditions: merge(&old.conditions, new, |_| true, generation, now), ..old.clone() }
 }
@@ -134,6 +132,24 @@ pub(super) fn is_transition(old: &CouponEventStatus, new: &CouponEventStatus) ->
         || (opened_at, sold_out_at, finished_at) != (&old.opened_at, &old.sold_out_at, &old.finished_at)
 }
 
+/// `kafka_outage`: see [`ReportInputs`].
+fn open_condition(state: &'static str, progress: &Progress, kafka_outage: Option<&Blocker>) -> NewCondition {
+    let blocker = if let Progress::Blocked(blocker) = progress { Some(blocker) } else { None };
+    let mut blockers = blocker.into_iter().chain(kafka_outage).filter(|_| state == reason::OPEN);
+    let open = || NewCondition::new(condition::OPEN, state == reason::OPEN, state, state::message(state));
+    blockers.find_map(blocked_open).unwrap_or_else(open)
+}
+
+/// The condition `Open` of an event that would be open without the blocker. None: its coupons are issued all the same.
+fn blocked_open(Blocker { reason, message, issuing }: &Blocker) -> Option<NewCondition> {
+    let status = match issuing {
+        Issuing::Continues => return None,
+        Issuing::Suspended => "False",
+        Issuing::Unknown => "Unknown",
+    };
+    Some(NewCondition::with_status(condition::OPEN, status, reason, message))
+}
+
 fn ready_condition(
     desired: &DesiredState,
     observed: &ObservedState,
@@ -144,7 +160,7 @@ fn ready_condition(
     let condition = |is_true, reason, message: String| NewCondition::new(condition::READY, is_true, reason, message);
     match progress {
         Progress::Preloading(message) => condition(false, preload_reason(observed), message.clone()),
-        Progress::Blocked(Blocker { reason, message }) => condition(false, reason, message.clone()),
+        Progress::Blocked(Blocker { reason, message, .. }) => condition(false, reason, message.clone()),
         Progress::Done if is_retired(desired, observed) => {
             condition(true, reason::RETIRED, "The event is over, and its coupons were removed from Redis.".to_owned())
         }
@@ -175,7 +191,7 @@ fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress:
         _ if len > 0 && loaded == len => {
             condition(true, reason::STOCK_COMPLETE, format!("All {len} coupons in Postgres are loaded into Redis."))
         }
-        Progress::Blocked(Blocker { reason, message }) => condition(false, reason, message.clone()),
+        Progress::Blocked(Blocker { reason, message, .. }) => condition(false, reason, message.clone()),
         Progress::Done => {
             condition(false, reason::CLOSED, "The event was closed before its coupons were loaded.".to_owned())
         }
@@ -211,7 +227,9 @@ fn balanced_condition(imbalance: Option<&Imbalance>) -> NewCondition {
 
 fn stalled_condition(progress: &Progress) -> NewCondition {
     match progress {
-        Progress::Blocked(Blocker { reason, message }) => NewCondition::new(condition::STALLED, true, reason, message),
+        Progress::Blocked(Blocker { reason, message, .. }) => {
+            NewCondition::new(condition::STALLED, true, reason, message)
+        }
         Progress::Preloading(_) | Progress::Done => {
             NewCondition::new(condition::STALLED, false, reason::NOT_STALLED, "The reconciliation is not blocked.")
         }

@@ -98,10 +98,12 @@ impl<'a> StatusWriter<'a> {
         progress: &Progress,
     ) -> Result<(), ReconcileError> {
         let old = self.event.status.clone().unwrap_or_default();
+        let kafka_outage = self.context.kafka_outage(desired.acknowledge);
         let inputs = ReportInputs {
             topic_mismatches: &self.context.topic_mismatches,
             imbalance: self.confirmed_imbalance.as_ref(),
             scaling: &self.context.scaling.report(&self.event),
+            kafka_outage: kafka_outage.as_ref(),
             durability: Some(&self.context.durability.current(&self.context.redis_store).await),
         };
         let new = status::report(&old, desired, observed, progress, inputs, Timestamp::now());

@@ -111,7 +111,7 @@ pub(super) fn report(demand: &Demand, limits: Limits, issuers: &Issuers, now: i6
         Issuers::Observed { ready, .. } if *ready >= required => {
             known(true, reason::ISSUERS_READY, format!("All {required} required issuers are ready."))
         }
-        Issuers::Observed { ready, blocker: Some(Blocker { reason, message }) } => {
+        Issuers::Observed { ready, blocker: Some(Blocker { reason, message, .. }) } => {
             known(false, reason, format!("{ready} of {required} required issuers are ready; {message}"))
         }
         Issuers::Observed { ready, blocker: None } => known(

@@ -36,6 +36,12 @@ async fn durable_condition_follows_redis_settings() -> Result<()> {
     }
     world.wait("event", "durable again", |status| is_true(status, "Durable")).await?;
 
+    let replica = redis.start_replica()?;
+    let words = "With min-replicas-to-write 0";
+    world.wait("event", "with a replica", |status| message(status, "Durable").contains(words)).await?;
+    drop(replica);
+    world.wait("event", "without the replica", |status| is_true(status, "Durable")).await?;
+
     command(&redis.url(), &["ACL", "SETUSER", "default", "-config"])?;
     let is_unknown = |status: &couponry_crds::CouponEventStatus| {
         status

@@ -20,6 +20,7 @@ mod preload;
 mod recording;
 mod redis_installation;
 mod redis_recovery;
+mod rejected_commands;
 mod retirement;
 mod scaling;
 mod scheduling;

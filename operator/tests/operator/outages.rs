@@ -133,6 +133,8 @@ async fn redis_outage_is_reported_once() -> Result<()> {
     redis.kill9()?;
     let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
     assert_eq!((reason(&stalled, "Stalled"), is_true(&stalled, "Ready")), ("BackendUnavailable", false));
+    let open = stalled.condition("Open").context("no condition")?;
+    assert_eq!((open.status.as_str(), open.reason.as_str()), ("Unknown", "BackendUnavailable"));
     let before = failures(port)?;
     // The first of the two may have been reported already.
     wait_until("another reconciliation has failed", async || Ok(failures(port)? >= before + 2)).await?;
@@ -156,6 +158,7 @@ async fn postgres_outage_does_not_stop_issuing() -> Result<()> {
     postgres.kill9()?;
     let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
     assert_eq!((reason(&stalled, "Stalled"), is_true(&stalled, "Ready")), ("BackendUnavailable", false));
+    assert!(is_true(&stalled, "Open"));
     assert_eq!(world.issue("event", 0..10).await?, 10, "issuing continues");
     postgres.restart()?;
     let back = world.wait("event", "ready", |status| is_true(status, "Ready") && status.issued == Some(10)).await?;

@@ -80,8 +80,16 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
 }
 
 fn observed(stored: Option<StoredEvent>, redis: Option<RedisEvent>) -> ObservedState {
-    let recording = RecordingState::default();
-    ObservedState { stored, marked_recorded: 0, recorded: 0, redis, name_conflict: None, drain: None, recording }
+    ObservedState {
+        stored,
+        marked_recorded: 0,
+        recorded: 0,
+        redis,
+        name_conflict: None,
+        drain: None,
+        recording: RecordingState::default(),
+        rejection: None,
+    }
 }
 
 fn gate(gate: Gate, window: Window, total: u64) -> Plan {
@@ -284,7 +292,9 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
     assert_eq!(plan(&desired(10), &changed(None, 0)), Plan::Apply(Step::MarkVerified));
     for may_be_issued in [changed(Some(NOW - 1), 0), changed(Some(i64::MAX), 0), changed(Some(LATER), 0)] {
         let waiting = ObservedState { drain: Some(DrainState::Waiting("one batch".into())), ..may_be_issued.clone() };
-        let Plan::Blocked(Blocker { reason, message }) = plan(&desired(10), &waiting) else { panic!("{waiting:?}") };
+        let Plan::Blocked(Blocker { reason, message, .. }) = plan(&desired(10), &waiting) else {
+            panic!("{waiting:?}")
+        };
         assert!(
             reason == reason::REDIS_UNVERIFIED && message.contains("after a restart or failover: one batch."),
             "{message}"

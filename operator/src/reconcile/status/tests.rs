@@ -74,6 +74,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         name_conflict: None,
         drain: None,
         recording: RecordingState::default(),
+        rejection: None,
     }
 }
 
@@ -81,8 +82,13 @@ fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap()
 }
 
-const NO_INPUTS: ReportInputs<'_> =
-    ReportInputs { topic_mismatches: &[], imbalance: None, scaling: &ScalingReport::NotRequested, durability: None };
+const NO_INPUTS: ReportInputs<'_> = ReportInputs {
+    topic_mismatches: &[],
+    imbalance: None,
+    scaling: &ScalingReport::NotRequested,
+    durability: None,
+    kafka_outage: None,
+};
 
 const ALWAYS: Window = Window { start: None, end: None };
 
