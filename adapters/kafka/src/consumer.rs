@@ -119,7 +119,7 @@ impl Consumer {
     pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, KafkaError> {
         let mut deadline = (!self.pending.is_empty()).then(|| Instant::now() + linger);
         while self.pending.len() < max {
-            if self.inner().context().commits.are_hung() && self.ping(METADATA_TIMEOUT).await.is_ok() {
+            if self.inner().context().commits.are_hung() && self.stall_detector.is_kafka_available().await {
                 return Err(self.replace_client(KafkaError::TimedOut(Operation::Commit)));
             }
             match self.next_event(deadline).await {

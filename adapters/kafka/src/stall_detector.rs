@@ -46,7 +46,7 @@ pub(crate) enum Progress {
 }
 
 pub(crate) struct StallDetector {
-    /// A client of its own: the state of the one that consumes may be the cause of the stall.
+    /// A client of its own: the one that consumes may be stuck, and regard all brokers as unavailable.
     probe: Arc<BaseConsumer<ClientLog>>,
     topic: String,
     next: Instant,
@@ -68,6 +68,12 @@ impl StallDetector {
         self.running = None;
         self.next = Instant::now() + CHECK_INTERVAL;
         self.checks.behind.clear();
+    }
+
+    /// Whether the brokers respond to another client than the one that consumes.
+    pub(crate) async fn is_kafka_available(&self) -> bool {
+        let (probe, topic) = (self.probe.clone(), self.topic.clone());
+        blocking(move || metadata::fetch(&probe, &topic, REQUEST_TIMEOUT)).await.is_ok()
     }
 
     /// Waits for the time of the next check and returns its result. Dropping the future cancels nothing.
