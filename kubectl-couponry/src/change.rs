@@ -1,6 +1,6 @@
 //! `pause`, `resume`, `close` and `topup`: each patches the spec and waits until the operator has applied the change.
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, error::ErrorKind};
@@ -8,6 +8,7 @@ use couponry_crds::{
     CouponEvent, IssuingMode,
     status::{CouponEventStatus, condition, reason},
 };
+use couponry_output::Stdout;
 use indicatif::HumanCount;
 use kube::{
     ResourceExt as _,
@@ -74,7 +75,8 @@ pub(crate) struct Topup {
     /// Number of coupons to add.
     #[arg(value_name = "N", required_unless_present = "to", value_parser = clap::value_parser!(u64).range(1..))]
     add: Option<u64>,
-    /// New totalCount, instead of the number of coupons to add.
+    /// New totalCount, instead of the number of coupons to add. Can be repeated: an event that has this number is not
+    /// changed.
     #[arg(long, value_name = "TOTAL", conflicts_with = "add")]
     to: Option<u64>,
     #[command(flatten)]
@@ -86,7 +88,7 @@ impl Pause {
         let Self { name, waiting } = self;
         let change = |event: &CouponEvent| match event.spec.issuance {
             IssuingMode::Closed => bail!("the event {name} is closed and cannot be paused"),
-            IssuingMode::Auto | IssuingMode::Paused => Ok(json!({"issuance": "Paused"})),
+            IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Paused"}))),
         };
         let event = patch(cluster, &name, change).await?;
         let is_done = |status: &CouponEventStatus| !status.may_be_open();
@@ -99,7 +101,7 @@ impl Resume {
         let Self { name, waiting } = self;
         let change = |event: &CouponEvent| match event.spec.issuance {
             IssuingMode::Closed => bail!("the event {name} is closed and cannot be resumed"),
-            IssuingMode::Auto | IssuingMode::Paused => Ok(json!({"issuance": "Auto"})),
+            IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Auto"}))),
         };
         let event = patch(cluster, &name, change).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) != reason::PAUSED;
@@ -114,7 +116,7 @@ impl Close {
         if !yes && event.spec.issuance != IssuingMode::Closed {
             confirm(&event)?;
         }
-        let event = patch(cluster, &name, |_| Ok(json!({"issuance": "Closed"}))).await?;
+        let event = patch(cluster, &name, |_| Ok(Some(json!({"issuance": "Closed"})))).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) == reason::CLOSED;
         waiting.wait(cluster, event, "closed", is_done).await
     }
@@ -130,8 +132,7 @@ fn confirm(event: &CouponEvent) -> anyhow::Result<()> {
         let message = format!("closing {name} is permanent: confirm with --yes\n");
         bail!(clap::Error::raw(ErrorKind::MissingRequiredArgument, message));
     }
-    print!("Closing {name} is permanent: it cannot be reopened.{unused}\nType the event's name to confirm: ");
-    std::io::stdout().flush().context("cannot write to standard output")?;
+    write!(Stdout, "Closing {name} is permanent: it cannot be reopened.{unused}\nType the event's name to confirm: ")?;
     let mut typed = String::new();
     std::io::stdin().read_line(&mut typed).context("cannot read the confirmation")?;
     ensure!(typed.trim() == name, "not confirmed: {name} was not closed");
@@ -144,12 +145,15 @@ impl Topup {
         let change = |event: &CouponEvent| {
             let old = event.spec.total_count;
             let new = to.or_else(|| old.checked_add(add?)).context("the new totalCount is too large")?;
+            if to == Some(old) {
+                return Ok(None);
+            }
             ensure!(new > old, "{name} already has {} coupons: a top-up must increase this number", HumanCount(old));
             ensure!(event.spec.issuance != IssuingMode::Closed, "the event {name} is closed and cannot be topped up");
             if event.spec.discounts.iter().any(|discount| discount.count.is_some()) {
                 bail!("{}", topup_by_counts_instructions(event, new));
             }
-            Ok(json!({"totalCount": new}))
+            Ok(Some(json!({"totalCount": new})))
         };
         let event = patch(cluster, &name, change).await?;
         let total = event.spec.total_count;
@@ -178,18 +182,19 @@ fn topup_by_counts_instructions(event: &CouponEvent, new: u64) -> String {
     )
 }
 
-/// Patches the spec. After a conflict with a concurrent change, computes the patch again.
+/// Patches the spec, unless `change` returns none. After a conflict with a concurrent change, computes the patch again.
 async fn patch(
     cluster: &Cluster,
     name: &str,
-    change: impl Fn(&CouponEvent) -> anyhow::Result<Value>,
+    change: impl Fn(&CouponEvent) -> anyhow::Result<Option<Value>>,
 ) -> anyhow::Result<CouponEvent> {
     let mut attempt = 1;
     loop {
         let event = cluster.event(name).await?;
-        let patch = json!({"metadata": {"resourceVersion": event.metadata.resource_version}, "spec": change(&event)?});
+        let Some(spec) = change(&event)? else { return Ok(event) };
+        let patch = json!({"metadata": {"resourceVersion": event.metadata.resource_version}, "spec": spec});
         match cluster.events().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(event) => return parsed(event),
+            Ok(event) => return parsed(&event).cloned(),
             Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => attempt += 1,
             Err(error) => return Err(cluster.explain(error, "patch")),
         }
@@ -207,7 +212,7 @@ impl Waiting {
     ) -> anyhow::Result<ExitCode> {
         let (name, generation) = (event.name_any(), event.metadata.generation);
         if self.no_wait {
-            println!("the change of {name} is stored; it takes effect when the operator has applied it");
+            writeln!(Stdout, "the manifest of {name} is stored; it takes effect when the operator has applied it")?;
             return Ok(ExitCode::SUCCESS);
         }
         let until = Instant::now() + Duration::from_secs(self.timeout);
@@ -216,8 +221,8 @@ impl Waiting {
             let status = event.status.clone().unwrap_or_default();
             let is_observed = status.observed_generation >= generation;
             if is_observed && is_done(&status) {
-                println!("{name} is {done}");
-                println!("{}", view::summary(&event));
+                writeln!(Stdout, "{name} is {done}")?;
+                writeln!(Stdout, "{}", view::summary(&event))?;
                 return Ok(ExitCode::SUCCESS);
             }
             if Instant::now() >= until {

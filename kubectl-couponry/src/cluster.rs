@@ -1,23 +1,26 @@
 //! The connection to Kubernetes, and error messages with the action to take.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use couponry_crds::CouponEvent;
+use http::{HeaderValue, Uri, header::USER_AGENT};
+use jiff::SignedDuration;
 use kube::{
     Api, Client, Config, ResourceExt,
     api::ListParams,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
     core::DeserializeGuard,
 };
+use secrecy::SecretString;
 
 use crate::view::sanitize;
 
-/// Minimum similarity of a name suggested for an unknown one.
-const MIN_SIMILARITY: f64 = 0.7;
+/// The API server uses the name as the field manager of a change.
+const USER_AGENT_OF_PLUGIN: &str = concat!("kubectl-couponry/", env!("CARGO_PKG_VERSION"));
 
-/// The cluster and the namespace.
+/// The cluster, the identity and the namespace, with the flags of kubectl.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster")]
 pub(crate) struct ClusterArgs {
@@ -27,6 +30,27 @@ pub(crate) struct ClusterArgs {
     /// Context of the kubeconfig. Default: the current context.
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
+    /// Cluster of the kubeconfig. Default: that of the context.
+    #[arg(long, global = true, value_name = "NAME")]
+    cluster: Option<String>,
+    /// User of the kubeconfig. Default: that of the context.
+    #[arg(long, global = true, value_name = "NAME")]
+    user: Option<String>,
+    /// URL of the API server. Default: that of the cluster.
+    #[arg(long, short, global = true, value_name = "URL", value_parser = server_url)]
+    server: Option<Uri>,
+    /// Bearer token, instead of the credentials of the kubeconfig.
+    #[arg(long, global = true, value_name = "TOKEN")]
+    token: Option<SecretString>,
+    /// User to impersonate.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    impersonate: Option<String>,
+    /// Group to impersonate. Repeatable.
+    #[arg(long = "as-group", global = true, value_name = "GROUP", requires = "impersonate")]
+    impersonate_groups: Vec<String>,
+    /// How long to wait for a response of the API server, such as 10s; 0: without limit.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0", value_parser = request_timeout)]
+    request_timeout: Duration,
     /// Namespace of the events. Default: the namespace of the context.
     #[arg(long, short, global = true, value_name = "NAME", value_parser = namespace_name)]
     namespace: Option<String>,
@@ -36,20 +60,47 @@ pub(crate) struct ClusterArgs {
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    server: Uri,
 }
 
 impl ClusterArgs {
     pub(crate) async fn connect(self) -> anyhow::Result<Cluster> {
-        let Self { kubeconfig, context, namespace } = self;
-        let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-        let config = match kubeconfig {
-            Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await,
-            None => Config::from_kubeconfig(&options).await,
-        };
-        let config = config.context("cannot read the kubeconfig")?;
+        let Self {
+            kubeconfig,
+            context,
+            cluster,
+            user,
+            server,
+            token,
+            impersonate,
+            impersonate_groups,
+            request_timeout,
+            namespace,
+        } = self;
+        let kubeconfig = kubeconfig.map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+        let kubeconfig = kubeconfig.context("cannot read the kubeconfig")?;
+        let options = KubeConfigOptions { context, cluster, user };
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+        let mut config = config.context("cannot use the kubeconfig")?;
+        if let Some(server) = server {
+            config.cluster_url = server;
+        }
+        if token.is_some() {
+            config.auth_info = AuthInfo { token, ..AuthInfo::default() };
+        }
+        if impersonate.is_some() {
+            config.auth_info.impersonate = impersonate;
+            config.auth_info.impersonate_groups = Some(impersonate_groups);
+        }
+        if !request_timeout.is_zero() {
+            config.connect_timeout = Some(request_timeout);
+            config.read_timeout = Some(request_timeout);
+        }
+        config.headers.push((USER_AGENT, HeaderValue::from_static(USER_AGENT_OF_PLUGIN)));
+        let server = config.cluster_url.clone();
         let client = Client::try_from(config).context("cannot create a Kubernetes client")?;
         let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-        Ok(Cluster { client, namespace })
+        Ok(Cluster { client, namespace, server })
     }
 }
 
@@ -61,7 +112,7 @@ impl Cluster {
     /// Fetches the event of this name.
     pub(crate) async fn event(&self, name: &str) -> anyhow::Result<CouponEvent> {
         match self.events().get_opt(name).await {
-            Ok(Some(event)) => parsed(event),
+            Ok(Some(event)) => parsed(&event).cloned(),
             Ok(None) => Err(self.not_found(name).await),
             Err(error) => Err(self.explain(error, "get")),
         }
@@ -106,7 +157,9 @@ impl Cluster {
                 anyhow!("the API server rejected the credentials: log in again")
             }
             kube::Error::Api(status) => anyhow!("{}", sanitize(&status.message)),
-            kube::Error::Service(cause) => anyhow!(cause).context("cannot reach the Kubernetes API server"),
+            kube::Error::Service(cause) => {
+                anyhow!(cause).context(format!("cannot reach the Kubernetes API server {}", self.server))
+            }
             error => {
                 anyhow::Error::new(error).context(format!("cannot {verb} the events of the namespace {namespace}"))
             }
@@ -115,8 +168,8 @@ impl Cluster {
 }
 
 /// The event, or an error if the object does not match the schema, such as one created under an older CRD.
-pub(crate) fn parsed(DeserializeGuard(event): DeserializeGuard<CouponEvent>) -> anyhow::Result<CouponEvent> {
-    event.map_err(|invalid| {
+pub(crate) fn parsed(DeserializeGuard(event): &DeserializeGuard<CouponEvent>) -> anyhow::Result<&CouponEvent> {
+    event.as_ref().map_err(|invalid| {
         let name = invalid.metadata.name.as_deref().unwrap_or_default();
         let error = sanitize(&invalid.error);
         anyhow!("the event {name} is not valid: {error}; correct it with `kubectl edit ce {name}`, or delete it")
@@ -147,10 +200,21 @@ fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// The most similar name.
+/// The most similar name, if at most every third character differs.
 fn closest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    let rated = names.map(|other| (strsim::jaro_winkler(name, &other), other));
-    rated.filter(|(rate, _)| *rate > MIN_SIMILARITY).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
+    let rated = names.map(|other| (strsim::damerau_levenshtein(name, &other), other));
+    rated.filter(|(typos, _)| typos * 3 <= name.chars().count()).min().map(|(_, other)| other)
+}
+
+fn server_url(text: &str) -> Result<Uri, String> {
+    let url = text.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+    url.filter(|url| url.host().is_some()).ok_or_else(|| "expected a URL, such as https://host:6443".to_owned())
+}
+
+fn request_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = if text == "0" { Some(SignedDuration::ZERO) } else { text.parse().ok() };
+    let timeout = timeout.and_then(|timeout: SignedDuration| timeout.try_into().ok());
+    timeout.ok_or_else(|| "expected a time with its unit, such as 10s, or 0".to_owned())
 }
 
 #[cfg(test)]
@@ -162,7 +226,26 @@ mod tests {
         let names = || ["summer", "winter-2026", "spring"].into_iter().map(str::to_owned);
         assert_eq!(closest("sumer", names()).as_deref(), Some("summer"));
         assert_eq!(closest("winter-2025", names()).as_deref(), Some("winter-2026"));
-        assert_eq!(closest("zzz", names()), None);
+        for different in ["zzz", "nope", "s", "winter"] {
+            assert_eq!(closest(different, names().chain(["open".to_owned()])), None, "{different}");
+        }
+    }
+
+    #[test]
+    fn request_timeout_has_a_unit() {
+        let seconds = |text| request_timeout(text).map(|timeout| timeout.as_secs());
+        assert_eq!([seconds("0"), seconds("10s"), seconds("2m")], [Ok(0), Ok(10), Ok(120)]);
+        for invalid in ["", "10", "-1s", "soon"] {
+            assert!(request_timeout(invalid).is_err(), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn server_url_has_scheme_and_host() {
+        assert!(server_url("https://[::1]:6443").is_ok() && server_url("http://localhost/prefix").is_ok());
+        for invalid in ["", "localhost:6443", "ftp://host", "/path"] {
+            assert!(server_url(invalid).is_err(), "{invalid}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use console::Color;
+use couponry_output::{Stderr, Stdout};
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
@@ -49,12 +50,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &[&str], file: Option<&Path>) -
     let code = stream_output(&mut sink, out, err, status, &progress).await;
     progress.finish_and_clear();
     sink.finish(matches!(code, Ok(0)))?;
-    match code {
-        Ok(code) => Ok(ExitCode::from(code)),
-        // The reader closed the pipe: `export … | head`.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
-    }
+    code.map(ExitCode::from)
 }
 
 /// Copies the output of the command until it ends, and returns its exit code. A failed write returns at once: without
@@ -72,10 +68,6 @@ async fn stream_output(
     };
     let ((), status) = tokio::try_join!(sink.copy_from(out, progress), stderr_and_status)?;
     exit_code(status.as_ref())
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn forbidden(cluster: &Cluster) -> anyhow::Error {
@@ -104,7 +96,11 @@ async fn find_operator(cluster: &Cluster, pods: &Api<Pod>) -> anyhow::Result<(St
         bail!("no operator is running in the namespace {namespace}: {}", pods.join(", "));
     };
     if !is_ready(pod) {
-        eprintln!("no operator is Ready in the namespace {namespace}: using {}, which is running", pod.name_any());
+        writeln!(
+            Stderr,
+            "no operator is Ready in the namespace {namespace}: using {}, which is running",
+            pod.name_any()
+        );
     }
     Ok((pod.name_any(), pod.annotations().get(DEFAULT_CONTAINER).cloned()))
 }
@@ -177,8 +173,7 @@ impl Sink {
         loop {
             let count = from.read(&mut buffer).await.context("cannot read the output of the command")?;
             if count == 0 {
-                self.write(&colored(&line))?;
-                return self.flush();
+                return self.write(&colored(&line));
             }
             progress.inc(count as u64);
             match self {
@@ -198,17 +193,10 @@ impl Sink {
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         match self {
-            Self::Terminal | Self::Pipe => io::stdout().write_all(bytes).context("cannot write to standard output"),
+            Self::Terminal | Self::Pipe => Ok(Stdout.write_all(bytes)?),
             Self::File { file, temporary, .. } => {
                 file.write_all(bytes).with_context(|| format!("cannot write {}", temporary.display()))
             }
-        }
-    }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::Terminal | Self::Pipe => io::stdout().flush().context("cannot write to standard output"),
-            Self::File { .. } => Ok(()),
         }
     }
 
@@ -277,9 +265,9 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let closed = error_of_endless_output(File::from(std::os::fd::OwnedFd::from(writer))).await;
-        assert!(is_broken_pipe(&closed), "{closed:#}");
+        assert!(format!("{closed:#}").contains("Broken pipe"), "{closed:#}");
         let full = error_of_endless_output(File::options().write(true).open("/dev/full").unwrap()).await;
-        assert!(!is_broken_pipe(&full) && format!("{full:#}").contains("No space left"), "{full:#}");
+        assert!(format!("{full:#}").contains("No space left"), "{full:#}");
     }
 
     #[test]

@@ -1,29 +1,38 @@
 //! `kubectl couponry`: shows, changes and inspects coupon events.
 //!
-//! [`status`] shows events, using [`view`] and [`table`]; [`change`] changes them; [`exec`] runs commands of the
-//! operator in its pod. [`cluster`] connects to Kubernetes and translates its errors.
+//! [`status`] shows events, using [`view`], [`events_table`] and [`json`], and [`watch`] their changes; [`change`]
+//! changes them; [`exec`] runs commands of the operator in its pod. [`cluster`] connects to Kubernetes and translates
+//! its errors.
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod change;
 mod cluster;
+mod events_table;
 mod exec;
+mod json;
+mod output_format;
 mod status;
 mod table;
 mod view;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use couponry_output::{CLOSED, Stderr, StdoutError};
 
 use crate::{
     change::{Close, Pause, Resume, Topup},
     cluster::{ClusterArgs, event_name},
+    output_format::OutputFormat,
     status::Status,
 };
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 the command failed, or `check`, `audit`, `repair` or `replay-dead-letters` found something to \
 do; 2 invalid usage, or a command in the operator's pod could not run, or the \
-result of `audit` is UNCERTAIN or DELAYED.";
+result of `audit` is UNCERTAIN or DELAYED; 141 the reader of the output has ended.";
 
 /// Exit code of the commands in the operator's pod if they could not run, as of an audit whose result is uncertain.
 const INCONCLUSIVE: u8 = 2;
@@ -55,7 +64,7 @@ enum Command {
     Check {
         /// Output format.
         #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
-        output: Output,
+        output: OutputFormat,
     },
     /// Compares the coupons and issuances of an event in Redis, Kafka and Postgres. Runs in the operator's pod.
     Audit {
@@ -64,7 +73,7 @@ enum Command {
         name: String,
         /// Output format.
         #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
-        output: Output,
+        output: OutputFormat,
         /// How long to wait for records in flight from Redis to Postgres.
         #[arg(long, default_value_t = 30, value_name = "SECONDS")]
         wait: u64,
@@ -134,14 +143,6 @@ struct DeletedEvent {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// Human-readable text.
-    Text,
-    /// One JSON value.
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Rows {
     /// All coupons with their holders, in the order in which they are issued.
     Coupons,
@@ -154,11 +155,14 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let runs_in_pod = cli.command.runs_in_pod();
     run(cli).await.unwrap_or_else(|error| {
+        if matches!(error.downcast_ref(), Some(StdoutError::Closed)) {
+            return ExitCode::from(CLOSED);
+        }
         let error = match error.downcast::<clap::Error>() {
             Ok(usage) => usage.exit(),
             Err(error) => error,
         };
-        eprintln!("{} {}", console::style("Error:").red().bold().for_stderr(), chain(&error));
+        writeln!(Stderr, "{} {}", console::style("Error:").red().bold().for_stderr(), chain(&error));
         if runs_in_pod { ExitCode::from(INCONCLUSIVE) } else { ExitCode::FAILURE }
     })
 }
@@ -237,15 +241,6 @@ impl Command {
 impl DeletedEvent {
     fn args(&self) -> impl Iterator<Item = &str> {
         self.uid.iter().flat_map(|uid| ["--uid", uid])
-    }
-}
-
-impl Output {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
     }
 }
 

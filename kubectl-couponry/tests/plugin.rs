@@ -52,6 +52,16 @@ fn manifest(namespace: &str, name: &str, spec: &str) -> String {
     )
 }
 
+/// A namespace on the shared API server, with the CRD and without an operator.
+fn namespace() -> String {
+    let namespace = unique_name("plugin");
+    shared::kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &couponry_crds::crd_yaml())
+        .unwrap();
+    wait_established(&shared::kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
+    shared::kubectl(&["create", "namespace", &namespace]).unwrap();
+    namespace
+}
+
 /// A namespace with its own operator.
 struct Installation {
     namespace: String,
@@ -61,11 +71,7 @@ struct Installation {
 
 impl Installation {
     fn start() -> Self {
-        let namespace = unique_name("plugin");
-        shared::kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &couponry_crds::crd_yaml())
-            .unwrap();
-        wait_established(&shared::kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
-        shared::kubectl(&["create", "namespace", &namespace]).unwrap();
+        let namespace = namespace();
         let database = Database::create().unwrap();
         let operator = couponry_testbed::program("couponry-operator")
             .args(["--namespace", &namespace, "--redis-url", &shared::redis()])
@@ -126,6 +132,8 @@ fn commands_on_running_event_change_its_status() {
     let topped_up = stdout(&installation.run(&["topup", "summer", "50"]));
     assert!(topped_up.starts_with("summer is topped up to 150 coupons\n"), "{topped_up}");
     assert!(topped_up.contains("loaded 150/150"), "{topped_up}");
+    let repeated = stdout(&installation.run(&["topup", "summer", "--to", "150"]));
+    assert!(repeated.starts_with("summer is topped up to 150 coupons\n"), "{repeated}");
     assert!(failure(&installation.run(&["topup", "summer", "--to", "120"])).contains("already has 150 coupons"));
     until("loaded 150/150");
 
@@ -246,4 +254,122 @@ fn missing_or_forbidden_resources_are_reported() {
     assert!(forbidden.contains("resources: [pods/exec]"), "{forbidden}");
     let unknown_context = failure(&run(&["--context", "nowhere", "status"]));
     assert!(unknown_context.contains("nowhere"), "{unknown_context}");
+}
+
+/// A namespace with the event `summer`, and commands in it.
+struct WithoutOperator {
+    namespace: String,
+}
+
+impl WithoutOperator {
+    fn new() -> Self {
+        let namespace = namespace();
+        shared::kubectl_with(&["apply", "-f", "-"], &manifest(&namespace, "summer", BY_SHARES)).unwrap();
+        Self { namespace }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        plugin(&shared::kubeconfig(), &[&["-n", &self.namespace], args].concat())
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+}
+
+#[test]
+fn closed_or_full_standard_output_ends_the_command_without_a_panic() {
+    let installation = WithoutOperator::new();
+    for args in [
+        &["status"][..],
+        &["status", "--output", "json"],
+        &["status", "summer"],
+        &["status", "--watch"],
+        &["status", "summer", "--watch"],
+        &["resume", "summer", "--no-wait"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = installation.command(args).stdout(writer).output().unwrap();
+        assert_eq!(stderr(&closed, 141), "", "{args:?}");
+
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let full = failure(&installation.command(args).stdout(full).output().unwrap());
+        assert_eq!(full, "Error: cannot write to standard output: No space left on device (os error 28)\n", "{args:?}");
+    }
+    // An error that cannot be printed is still an exit code.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(installation.command(&["status", "nothing"]).stderr(full).output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn watch_without_name_prints_each_change_of_each_event() {
+    let installation = WithoutOperator::new();
+    let mut watch = installation.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut until = |part: &str| lines.by_ref().map(Result::unwrap).find(|line| line.contains(part)).unwrap();
+    until("  summer  Unknown  loaded -/100");
+    shared::kubectl_with(&["apply", "-f", "-"], &manifest(&installation.namespace, "winter", BY_SHARES)).unwrap();
+    until("  winter  Unknown  loaded -/100");
+    stdout(&installation.run(&["topup", "summer", "--to", "200", "--no-wait"]));
+    until("  summer  Unknown  loaded -/200");
+    shared::kubectl(&["delete", "ce", "winter", "--namespace", &installation.namespace]).unwrap();
+    until("  winter  deleted");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn status_as_json_has_the_fields_of_the_manifest() {
+    let installation = WithoutOperator::new();
+    let json = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&stdout(&installation.run(&[&["status", "--output", "json"], args].concat()))).unwrap()
+    };
+    let event = json(&["summer"]);
+    assert_eq!((&event["name"], &event["state"]), (&"summer".into(), &"Unknown".into()), "{event}");
+    assert_eq!(
+        (&event["namespace"], &event["spec"]["totalCount"]),
+        (&installation.namespace.as_str().into(), &100.into())
+    );
+    assert_eq!(json(&[]), serde_json::json!([event]));
+    shared::kubectl(&["delete", "ce", "summer", "--namespace", &installation.namespace]).unwrap();
+    assert_eq!(json(&[]), serde_json::json!([]));
+}
+
+#[test]
+fn changes_have_the_field_manager_of_the_plugin() {
+    let installation = WithoutOperator::new();
+    stdout(&installation.run(&["pause", "summer", "--no-wait"]));
+    let managers = ["get", "ce", "summer", "-o", "jsonpath={.metadata.managedFields[*].manager}"];
+    let managers = shared::kubectl(&[&managers[..], &["--namespace", &installation.namespace]].concat()).unwrap();
+    assert_eq!(managers, "kubectl-client-side-apply kubectl-couponry");
+}
+
+#[test]
+fn flags_of_kubectl_select_identity_and_server() {
+    let installation = WithoutOperator::new();
+    assert!(failure(&installation.run(&["status", "--as", "eve"])).contains("not allowed to list events"));
+    stdout(&installation.run(&["status", "--as", "eve", "--as-group", "system:masters"]));
+    assert!(not_run(&installation.run(&["status", "--as-group", "system:masters"])).contains("--as <USER>"));
+    let rejected = failure(&installation.run(&["status", "--token", "wrong"]));
+    assert!(rejected.contains("the API server rejected the credentials"), "{rejected}");
+
+    let unreachable = failure(&installation.run(&["status", "--server", "https://127.0.0.1:1"]));
+    let begin = "Error: cannot reach the Kubernetes API server https://127.0.0.1:1/: ";
+    assert!(
+        unreachable.starts_with(begin) && unreachable.ends_with("Connection refused (os error 111)\n"),
+        "{unreachable}"
+    );
+    // Accepts connections and never responds.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let timed_out = failure(&installation.run(&["status", "--server", &url, "--request-timeout", "1s"]));
+    assert!(timed_out.starts_with(&format!("Error: cannot reach the Kubernetes API server {url}/: ")), "{timed_out}");
+}
+
+#[test]
+fn missing_kubeconfig_is_reported_once() {
+    let error = failure(&plugin(Path::new("/nonexistent"), &["status"]).output().unwrap());
+    assert!(error.starts_with("Error: cannot read the kubeconfig: "), "{error}");
+    assert_eq!((error.matches("nonexistent").count(), error.matches("No such file").count()), (1, 1), "{error}");
 }

@@ -5,6 +5,8 @@
 //! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`inspect`] (comparing and
 //! repairing the stores) and [`install_test`] (an end-to-end test).
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod admin;
 mod blocker;
 mod config;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use couponry_crds::{CONTINUES, CouponEvent, stored_identity};
 use couponry_domain::{EventName, Uuid};
+use couponry_output::Stdout;
 use couponry_postgres::{Database, Installation, Owner};
 use kube::{
     Api,
@@ -17,7 +18,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{inspect::args::NamespaceArgs, installation, kubernetes::FIELD_MANAGER};
+use crate::{inspect::args::NamespaceArgs, installation};
 
 #[derive(Debug, Args)]
 pub(crate) struct TakeOver {
@@ -62,22 +63,23 @@ impl TakeOver {
         let id = installation.id;
         match &installation.owner {
             Some(owner) if owner.uid == own.uid => {
-                println!("The installation {id} belongs to {own} already.");
+                writeln!(Stdout, "The installation {id} belongs to {own} already.")?;
                 return Ok(true);
             }
             Some(owner) => {
-                println!(
+                writeln!(
+                    Stdout,
                     "The installation {id} belongs to {owner}. Its operator stops within seconds after the take-over."
-                );
+                )?;
             }
-            None => println!("The installation {id} has no owner."),
+            None => writeln!(Stdout, "The installation {id} has no owner.")?,
         }
         if !self.yes {
-            println!("With --yes, it will belong to {own}.");
+            writeln!(Stdout, "With --yes, it will belong to {own}.")?;
             return Ok(false);
         }
         ensure!(database.take_over_installation(installation, own).await?, "another command took it over: repeat it");
-        println!("It belongs to {own} now.");
+        writeln!(Stdout, "It belongs to {own} now.")?;
         Ok(true)
     }
 
@@ -94,24 +96,23 @@ impl TakeOver {
                         "resourceVersion": metadata.resource_version,
                         "annotations": {CONTINUES: format!("{uid}/{generation}")},
                     }});
-                    let params =
-                        PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-                    let patched = events.patch_metadata(name, &params, &Patch::Merge(annotation)).await;
+                    let patched = events.patch_metadata(name, &PatchParams::default(), &Patch::Merge(annotation)).await;
                     patched.with_context(|| format!("cannot annotate the event {name}"))?;
-                    println!("The event {name} continues the stored event {uid}.");
+                    writeln!(Stdout, "The event {name} continues the stored event {uid}.")?;
                 }
                 Continuation::Of(uid, _) => {
                     are_continued = false;
-                    println!("With --yes, the event {name} will continue the stored event {uid}.");
+                    writeln!(Stdout, "With --yes, the event {name} will continue the stored event {uid}.")?;
                 }
                 Continuation::Ambiguous(uids) => {
                     are_continued = false;
                     let uids: Vec<String> = uids.iter().map(Uuid::to_string).collect();
-                    println!(
+                    writeln!(
+                        Stdout,
                         "The event {name} can continue one of the stored events {}: select it with the annotation \
                          {CONTINUES}: UID/GENERATION (columns of coupon_event).",
                         uids.join(", ")
-                    );
+                    )?;
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use couponry_audit::{Counts, Report, Verdict};
+use couponry_output::Stdout;
 use couponry_runtime::telemetry::TelemetryArgs;
 use jiff::Timestamp;
 
@@ -35,8 +36,8 @@ impl Audit {
         let uid = self.event.uid(&stores.database).await?;
         let report = stores.audit(&self.event.event, uid, Duration::from_secs(self.wait)).await?;
         match self.output {
-            OutputFormat::Text => print!("{}", text(&report, Timestamp::now())),
-            OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+            OutputFormat::Text => write!(Stdout, "{}", text(&report, Timestamp::now()))?,
+            OutputFormat::Json => writeln!(Stdout, "{}", serde_json::to_string_pretty(&report)?)?,
         }
         Ok(match report.verdict {
             Verdict::Ok => ExitCode::SUCCESS,

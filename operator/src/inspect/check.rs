@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use couponry_output::Stdout;
 use couponry_runtime::telemetry::TelemetryArgs;
 
 use crate::{
@@ -52,8 +53,8 @@ impl Check {
         );
         let results = [postgres, redis, installation, kafka, kubernetes].concat();
         match self.output {
-            OutputFormat::Text => print!("{}", table(&results)),
-            OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&results)?),
+            OutputFormat::Text => write!(Stdout, "{}", table(&results))?,
+            OutputFormat::Json => writeln!(Stdout, "{}", serde_json::to_string_pretty(&results)?)?,
         }
         let has_failed = results.iter().any(|result| result.severity == Severity::Fail);
         Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use couponry_output::{CLOSED, Stderr, StdoutError};
 use couponry_runtime::telemetry::TelemetryArgs;
 
 /// The result is inconclusive.
 pub(super) const INCONCLUSIVE: u8 = 2;
 
-/// Runs a command. If it fails, prints the error and returns [`INCONCLUSIVE`].
+/// Runs a command. If it fails, prints the error and returns [`INCONCLUSIVE`], or [`CLOSED`] without a message.
 pub(crate) async fn exit_code(
     telemetry: &TelemetryArgs,
     command: impl Future<Output = anyhow::Result<ExitCode>>,
@@ -20,7 +21,10 @@ pub(crate) async fn exit_code(
         command.await
     };
     run.await.unwrap_or_else(|error| {
-        eprintln!("Error: {error:#}");
+        if matches!(error.downcast_ref(), Some(StdoutError::Closed)) {
+            return ExitCode::from(CLOSED);
+        }
+        writeln!(Stderr, "Error: {error:#}");
         ExitCode::from(INCONCLUSIVE)
     })
 }

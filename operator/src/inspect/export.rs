@@ -8,6 +8,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use couponry_domain::{IssuedCoupon, Uuid};
+use couponry_output::StdoutError;
 use couponry_postgres::{CouponWithHolder, Database, Issuance};
 use couponry_runtime::telemetry::TelemetryArgs;
 use couponry_settings::PostgresSettings;
@@ -50,10 +51,9 @@ impl Export {
         anyhow::ensure!(database.event(uid).await?.is_some(), "the event {uid} does not exist in Postgres");
         match self.write(&database, uid, io::stdout().lock()).await {
             // The reader has closed the pipe, for example `export … | head`.
-            Err(error) if is_broken_pipe(&error) => {}
-            result => result?,
+            Err(error) if is_broken_pipe(&error) => Err(StdoutError::Closed.into()),
+            result => result.map(|()| ExitCode::SUCCESS),
         }
-        Ok(ExitCode::SUCCESS)
     }
 
     /// Writes CSV as specified by RFC 4180.

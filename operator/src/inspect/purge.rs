@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use couponry_crds::stored_identity;
 use couponry_domain::Uuid;
+use couponry_output::Stdout;
 use couponry_postgres::{Database, RetainedEvent};
 use kube::api::ListParams;
 
@@ -46,9 +47,9 @@ impl Purge {
             }
             let days = deleted_for.as_secs() / DAY;
             let (n_coupons, n_issuances) = (group_digits(coupons), group_digits(issuances));
-            println!("  {name}  {uid}  {days} days  {n_coupons} coupons  {n_issuances} issuances");
+            writeln!(Stdout, "  {name}  {uid}  {days} days  {n_coupons} coupons  {n_issuances} issuances")?;
             if redis_store.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
-                println!("    kept: Redis still has this event");
+                writeln!(Stdout, "    kept: Redis still has this event")?;
                 continue;
             }
             if self.yes {
@@ -59,9 +60,9 @@ impl Purge {
         }
         let count = format!("{} events with {} rows", group_digits(events), group_digits(rows));
         match (events, self.yes) {
-            (0, _) => println!("nothing to delete"),
-            (_, true) => println!("deleted {count}"),
-            (_, false) => println!("{count}: nothing was deleted; repeat with --yes to delete them"),
+            (0, _) => writeln!(Stdout, "nothing to delete")?,
+            (_, true) => writeln!(Stdout, "deleted {count}")?,
+            (_, false) => writeln!(Stdout, "{count}: nothing was deleted; repeat with --yes to delete them")?,
         }
         Ok(ExitCode::SUCCESS)
     }

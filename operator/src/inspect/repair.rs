@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use clap::Args;
 use couponry_audit::{Repair as Remedy, Report, Stores};
 use couponry_domain::Uuid;
+use couponry_output::{Stderr, Stdout, StdoutError};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{FencedWrite, RedisEvent};
 use couponry_runtime::telemetry::TelemetryArgs;
@@ -64,10 +65,10 @@ impl Repair {
         let stores = self.stores.stores()?;
         let uid = self.event.uid(&stores.database).await?;
         let before = self.audit(&stores, uid).await?;
-        print!("{}", describe(&before));
+        write!(Stdout, "{}", describe(&before))?;
         let is_due = losses(&before) > 0 || self.restore_redis;
         if is_due && !self.yes {
-            println!("nothing was changed; repeat with --yes to carry out the repair");
+            writeln!(Stdout, "nothing was changed; repeat with --yes to carry out the repair")?;
             return Ok(ExitCode::FAILURE);
         }
         let after = if is_due {
@@ -76,7 +77,7 @@ impl Repair {
         } else {
             before
         };
-        Ok(verdict(&after))
+        Ok(verdict(&after)?)
     }
 
     async fn audit(&self, stores: &Stores, uid: Uuid) -> anyhow::Result<Report> {
@@ -93,7 +94,7 @@ impl Repair {
         if due(Remedy::RecordFromRedis) || due(Remedy::RecordFromTopic) {
             let repaired =
                 record_stranded(&event, database, redis_store, Delivery::Direct).await?.context(RECOVERING)?;
-            print_recorded(repaired, "Redis");
+            print_recorded(repaired, "Redis")?;
         }
         if !due(Remedy::RecordFromTopic) && !due(Remedy::RestoreRedis) && !self.restore_redis {
             return Ok(());
@@ -105,7 +106,7 @@ impl Repair {
             // It issues nothing, at least until the operator has set another record cutoff.
             in_redis => {
                 let repaired = record_topic(&event, database, &stores.kafka).await?.context(RECOVERING)?;
-                print_recorded(repaired, "the topic");
+                print_recorded(repaired, "the topic")?;
                 if in_redis.is_some_and(|in_redis| in_redis.retired.is_none()) {
                     self.wait_verified(&event, stores).await?;
                 }
@@ -118,12 +119,12 @@ impl Repair {
     async fn restore(&self, event: &StoredEvent, in_redis: &RedisEvent, stores: &Stores) -> anyhow::Result<()> {
         let requested = stores.redis_store.request_restore(&event.name, in_redis).await?;
         anyhow::ensure!(requested == FencedWrite::Applied(()), "Redis has changed meanwhile: repeat the command");
-        println!("issuing is suspended until the operator has restored Redis from Postgres and the topic");
+        writeln!(Stdout, "issuing is suspended until the operator has restored Redis from Postgres and the topic")?;
         if let Err(error) = self.event.wake_operator().await {
-            eprintln!("cannot notify the operator, which may begin up to five minutes later: {error:#}");
+            writeln!(Stderr, "cannot notify the operator, which may begin up to five minutes later: {error:#}");
         }
         self.wait_verified(event, stores).await?;
-        println!("restored Redis");
+        writeln!(Stdout, "restored Redis")?;
         Ok(())
     }
 
@@ -172,31 +173,36 @@ fn describe(report: &Report) -> String {
         .collect()
 }
 
-fn print_recorded(StrandedOutcome { resent: _, recorded, conflicting, undecodable }: StrandedOutcome, source: &str) {
-    println!("recorded {} issuances from {source}", group_digits(recorded));
+fn print_recorded(
+    StrandedOutcome { resent: _, recorded, conflicting, undecodable }: StrandedOutcome,
+    source: &str,
+) -> Result<(), StdoutError> {
+    writeln!(Stdout, "recorded {} issuances from {source}", group_digits(recorded))?;
     if conflicting > 0 {
-        println!(
+        writeln!(
+            Stdout,
             "{} issuances of {source} were not recorded: Postgres has another coupon for the user, or another user for \
              the coupon",
             group_digits(conflicting)
-        );
+        )?;
     }
     if undecodable > 0 {
-        println!("{} entries of {source} cannot be decoded, and were not recorded", group_digits(undecodable));
+        writeln!(Stdout, "{} entries of {source} cannot be decoded, and were not recorded", group_digits(undecodable))?;
     }
+    Ok(())
 }
 
-fn verdict(report: &Report) -> ExitCode {
+fn verdict(report: &Report) -> Result<ExitCode, StdoutError> {
     let conflicts = report.discrepancies.requiring(Remedy::Conflict);
     let left = losses(report) + conflicts;
     if report.unchecked > 0 {
-        println!("UNCERTAIN: {} coupons were in flight; repeat the command", group_digits(report.unchecked));
-        ExitCode::from(INCONCLUSIVE)
+        writeln!(Stdout, "UNCERTAIN: {} coupons were in flight; repeat the command", group_digits(report.unchecked))?;
+        Ok(ExitCode::from(INCONCLUSIVE))
     } else if left > 0 {
-        println!("REMAINING: {} discrepancies, {conflicts} of them conflicts", group_digits(left));
-        ExitCode::FAILURE
+        writeln!(Stdout, "REMAINING: {} discrepancies, {conflicts} of them conflicts", group_digits(left))?;
+        Ok(ExitCode::FAILURE)
     } else {
-        println!("OK: nothing is left to repair");
-        ExitCode::SUCCESS
+        writeln!(Stdout, "OK: nothing is left to repair")?;
+        Ok(ExitCode::SUCCESS)
     }
 }

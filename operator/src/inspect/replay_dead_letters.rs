@@ -19,6 +19,7 @@ use clap::Args;
 use couponry_audit::Stores;
 use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, UserId, Uuid};
 use couponry_kafka::{DeadLetters, Delivery, KafkaError, KafkaSettings, Message, Producer, TopicReader};
+use couponry_output::{Stdout, StdoutError};
 use couponry_runtime::telemetry::TelemetryArgs;
 
 use crate::inspect::{args::StoreArgs, format::group_digits};
@@ -101,7 +102,7 @@ impl ReplayDeadLetters {
                 break;
             }
         }
-        Ok(self.print(&topic, &counts))
+        Ok(self.print(&topic, &counts)?)
     }
 
     fn is_selected(&self, letter: &Message) -> bool {
@@ -111,22 +112,30 @@ impl ReplayDeadLetters {
         is_of_event && self.reason.as_ref().is_none_or(|selected| *selected == reason(letter))
     }
 
-    fn print(&self, topic: &str, counts: &BTreeMap<(String, String), Counts>) -> ExitCode {
+    fn print(&self, topic: &str, counts: &BTreeMap<(String, String), Counts>) -> Result<ExitCode, StdoutError> {
         let number = group_digits;
         let (mut all, mut unrecorded) = (0, 0);
         for ((event, reason), count) in counts {
             let (found, not_recorded) = (number(count.all), number(count.unrecorded));
-            println!("  {event}  {reason}  {found} dead letters, {not_recorded} records of them are not recorded");
+            writeln!(
+                Stdout,
+                "  {event}  {reason}  {found} dead letters, {not_recorded} records of them are not recorded"
+            )?;
             all += count.all;
             unrecorded += count.unrecorded;
         }
-        println!("{topic}: {} dead letters, {} records of them are not recorded", number(all), number(unrecorded));
+        writeln!(
+            Stdout,
+            "{topic}: {} dead letters, {} records of them are not recorded",
+            number(all),
+            number(unrecorded)
+        )?;
         match (unrecorded, self.yes) {
-            (0, _) => println!("OK: nothing to send"),
-            (_, true) => println!("OK: {} records were sent again", number(unrecorded)),
-            (_, false) => println!("nothing was changed; repeat with --yes to send these records again"),
+            (0, _) => writeln!(Stdout, "OK: nothing to send")?,
+            (_, true) => writeln!(Stdout, "OK: {} records were sent again", number(unrecorded))?,
+            (_, false) => writeln!(Stdout, "nothing was changed; repeat with --yes to send these records again")?,
         }
-        if unrecorded == 0 || self.yes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        Ok(if unrecorded == 0 || self.yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 

@@ -13,6 +13,7 @@ use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, Report};
 use couponry_loadgen::history;
 use couponry_loadgen::outcome::OutcomeKind;
 use couponry_loadgen::readers::{EventCounts, Stores};
+use couponry_output::Stdout;
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -82,7 +83,7 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
         postgres: stores.postgres(uid).await?,
     };
     let report = checker::check(&input);
-    print!("{report}");
+    write!(Stdout, "{report}")?;
     if let Some(path) = &args.json {
         fs::write(path, counts(&input, &report, recorded_after).to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -122,7 +123,7 @@ async fn wait_recorded(stores: &Stores, event: &EventName, timeout: Duration) ->
     let counts = stores.wait_recorded(event, timeout, display).await?;
     bar.finish_and_clear();
     let state = if counts.is_recorded() { "all issuances are recorded" } else { "NOT all issuances are recorded" };
-    println!("{state}: {} issued, {} recorded", HumanCount(counts.issued), HumanCount(counts.recorded));
+    writeln!(Stdout, "{state}: {} issued, {} recorded", HumanCount(counts.issued), HumanCount(counts.recorded))?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The program `loadgen`.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod check;
 mod control;
 mod measure;
@@ -10,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use couponry_output::{CLOSED, Stderr, StdoutError};
 use tokio::runtime::Builder;
 
 /// Load generator and consistency checker.
@@ -36,7 +39,10 @@ enum Command {
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
-        eprintln!("loadgen: {error:#}");
+        if matches!(error.downcast_ref(), Some(StdoutError::Closed)) {
+            return ExitCode::from(CLOSED);
+        }
+        writeln!(Stderr, "loadgen: {error:#}");
         ExitCode::from(2)
     })
 }

@@ -15,6 +15,7 @@ use couponry_domain::EventName;
 use couponry_loadgen::connection::{Connection, RequestTemplate, Response, Target};
 use couponry_loadgen::latencies::Latencies;
 use couponry_loadgen::pacer::Pacer;
+use couponry_output::Stdout;
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
@@ -93,7 +94,7 @@ pub(crate) async fn measure(args: Args) -> Result<ExitCode> {
     let workers = Rc::into_inner(workers).context("a task is still running")?;
     let due = workers.pacer.map_or(0, Pacer::stop);
     let unsent = due.saturating_sub(workers.next.into_inner());
-    println!("{}", workers.counts.into_inner().to_json(duration, unsent));
+    writeln!(Stdout, "{}", workers.counts.into_inner().to_json(duration, unsent))?;
     Ok(ExitCode::SUCCESS)
 }
 

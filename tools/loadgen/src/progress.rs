@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use couponry_output::Stderr;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::outcome::{Outcome, OutcomeKind};
@@ -99,6 +100,6 @@ async fn display_lines(progress: &Progress) {
         let rate = (finished - last.1) as f64 / last.0.elapsed().as_secs_f64();
         last = (Instant::now(), finished);
         let (finished, requests) = (HumanCount(finished), HumanCount(progress.requests()));
-        eprintln!("  {finished} of {requests} requests, {rate:.0}/s: {}", progress.counts());
+        writeln!(Stderr, "  {finished} of {requests} requests, {rate:.0}/s: {}", progress.counts());
     }
 }

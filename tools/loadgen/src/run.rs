@@ -15,6 +15,7 @@ use couponry_loadgen::history::{self, Entry, Pairing};
 use couponry_loadgen::progress::{self, Progress};
 use couponry_loadgen::summary::Summary;
 use couponry_loadgen::workload::Workload;
+use couponry_output::{Stderr, Stdout};
 use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +89,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let max_retry_delay = Duration::from_secs(max_retry_delay_seconds);
     let load = Load { connections, rate, max_attempts, max_retry_delay, ..Load::new(targets, event, workload) };
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    println!("event {}, {} users, {connections} connections, seed {seed}", load.event, HumanCount(users.into()));
+    writeln!(
+        Stdout,
+        "event {}, {} users, {connections} connections, seed {seed}",
+        load.event,
+        HumanCount(users.into())
+    )?;
 
     let stop = CancellationToken::new();
     let progress: Arc<Progress> = Arc::default();
@@ -108,11 +114,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         () = stop_early(max_seconds, &stop) => {}
     }
     let (_, summary) = &*written.lock().unwrap_or_else(PoisonError::into_inner);
-    print!("\n{summary}");
-    println!("\n{}; history in {}", result_line(&progress), path.display());
+    write!(Stdout, "\n{summary}")?;
+    writeln!(Stdout, "\n{}; history in {}", result_line(&progress), path.display())?;
     let unanswered = summary.attempts() - summary.answered();
     if strict && unanswered > 0 {
-        eprintln!("{} attempts were not answered, and --strict is set", HumanCount(unanswered));
+        writeln!(Stderr, "{} attempts were not answered, and --strict is set", HumanCount(unanswered));
         return Ok(ExitCode::FAILURE);
     }
     Ok(if summary.answered() == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -127,8 +133,8 @@ async fn stop_early(max_seconds: Option<u64>, stop: &CancellationToken) {
         }
     };
     tokio::select! {
-        () = max_duration => eprintln!("stopping after the maximum duration"),
-        _ = tokio::signal::ctrl_c() => eprintln!("interrupted; waiting for the requests in progress"),
+        () = max_duration => writeln!(Stderr, "stopping after the maximum duration"),
+        _ = tokio::signal::ctrl_c() => writeln!(Stderr, "interrupted; waiting for the requests in progress"),
     }
     stop.cancel();
     if tokio::signal::ctrl_c().await.is_ok() {

@@ -41,7 +41,7 @@ fn check_export_to_closed_output(environment: &Environment) -> Result<()> {
     let export =
         format!("{} --namespace {NAMESPACE} export large coupons", environment.program("kubectl-couponry").display());
     for (script, expected) in
-        [(format!("set -o pipefail; {export} | head -3"), Some(0)), (format!("{export} > /dev/full"), Some(2))]
+        [(format!("set -o pipefail; {export} | head -3"), Some(141)), (format!("{export} > /dev/full"), Some(2))]
     {
         let script = ["-c", &script];
         let ran = Command::new("timeout")
