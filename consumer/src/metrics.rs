@@ -16,6 +16,21 @@ struct Reason {
     reason: &'static str,
 }
 
+/// The reasons of dead letters. Each has a counter from the start: the increase of a counter does not include the value
+/// with which it appears, so the first dead letter would be missed.
+const DEAD_LETTER_REASONS: [&str; 10] = [
+    "undecodable",
+    "unknown_version",
+    "unknown_event",
+    "unknown_coupon",
+    "discount_mismatch",
+    "coupon_held_by_another",
+    "user_holds_another",
+    "issued_at_out_of_range",
+    "before_record_cutoff",
+    "unrecordable",
+];
+
 /// All metrics of the consumer. Clones share the values.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -54,6 +69,9 @@ impl Metrics {
             batch_processing_duration,
             lag,
         } = metrics.clone();
+        for reason in DEAD_LETTER_REASONS {
+            drop(dead_letters.get_or_create(&Reason { reason }));
+        }
         registry.register("recorded", "Issuances recorded in Postgres", recorded);
         registry.register("already_recorded", "Records that were already recorded (redelivered)", already_recorded);
         registry.register("dead_letters", "Messages sent to the dead-letter topic, by reason", dead_letters);
@@ -84,6 +102,7 @@ impl Metrics {
     }
 
     pub(crate) fn count_dead_letter(&self, reason: &'static str) {
+        debug_assert!(DEAD_LETTER_REASONS.contains(&reason), "{reason} is not in DEAD_LETTER_REASONS");
         self.dead_letters.get_or_create(&Reason { reason }).inc();
     }
 }

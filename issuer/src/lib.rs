@@ -203,13 +203,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop: stop_accepting.clone(),
     };
     let endpoint = tokio::spawn(server.run(listener, routes::router(app)));
-    let probe = tokio::spawn(watch_servers(
-        redis_store.clone(),
-        producer.clone(),
-        health.clone(),
-        metrics.clone(),
-        stop_accepting.clone(),
-    ));
+    let probe =
+        tokio::spawn(watch_servers(redis_store.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {
         id: Uuid::new_v4(),
         redis_store,
@@ -256,13 +251,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// 503 with `Retry-After` itself; otherwise the proxy would have no issuer left and return an error of its own. Kafka
 /// may be unavailable, also at startup, because the outbox bridges its outages. An issuer that Kafka rejects is not
 /// ready until it was accepted once, so that a rollout with wrong settings stops.
-async fn watch_servers(
-    redis_store: RedisStore,
-    producer: Producer,
-    health: Health,
-    metrics: Metrics,
-    shutdown: CancellationToken,
-) {
+async fn watch_servers(redis_store: RedisStore, producer: Producer, health: Health, shutdown: CancellationToken) {
     let pause = async |time| {
         tokio::select! {
             () = time::sleep(time) => {}
@@ -274,7 +263,6 @@ async fn watch_servers(
         while !shutdown.is_cancelled() {
             // Each call also updates the number of partitions.
             let result = producer.ping(KAFKA_TIMEOUT).await;
-            metrics.set_dependency(KAFKA, result.is_ok());
             was_reached |= result.is_ok();
             match result {
                 Err(error) if was_reached || error.is_outage() => health.degrade(KAFKA, error),
@@ -287,7 +275,6 @@ async fn watch_servers(
         let mut was_reached = false;
         while !shutdown.is_cancelled() {
             let result = redis_store.ping().await;
-            metrics.set_dependency(REDIS, result.is_ok());
             was_reached |= result.is_ok();
             match result {
                 Err(error) if was_reached => health.degrade(REDIS, error),

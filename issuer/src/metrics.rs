@@ -23,11 +23,6 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DependencyLabels {
-    dependency: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
     state: &'static str,
 }
@@ -37,14 +32,23 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: u16,
+}
+
+/// Present from the start: the rate of a counter does not include the value with which it appears.
+const INITIAL_CODES: [u16; 2] = [200, 503];
+
 /// All metrics of the issuer. Clones share the values.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Family<OutcomeLabels, Counter>,
+    issue_responses: Family<CodeLabels, Counter>,
     authentication_failures: Family<ReasonLabels, Counter>,
     jwks_keys: Family<StateLabels, Gauge>,
-    dependency_available: Family<DependencyLabels, Gauge>,
     connections: Gauge,
+    connection_limit: Gauge,
     connections_evicted: Counter,
     connections_rejected: Counter,
     rate_limited: Family<LimitLabels, Counter>,
@@ -62,10 +66,11 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
+            issue_responses: Family::default(),
             authentication_failures: Family::default(),
             jwks_keys: Family::default(),
-            dependency_available: Family::default(),
             connections: Gauge::default(),
+            connection_limit: Gauge::default(),
             connections_evicted: Counter::default(),
             connections_rejected: Counter::default(),
             rate_limited: Family::default(),
@@ -80,10 +85,11 @@ impl Metrics {
         };
         let Self {
             requests,
+            issue_responses,
             authentication_failures,
             jwks_keys,
-            dependency_available,
             connections,
+            connection_limit,
             connections_evicted,
             connections_rejected,
             rate_limited,
@@ -96,19 +102,19 @@ impl Metrics {
             undecodable_records,
             outbox_in_flight,
         } = metrics.clone();
+        for code in INITIAL_CODES {
+            drop(issue_responses.get_or_create(&CodeLabels { code }));
+        }
         registry.register("requests", "Completed issue requests, by outcome", requests);
+        registry.register("issue_responses", "Responses to issue requests, by HTTP status code", issue_responses);
         registry.register(
             "authentication_failures",
             "Requests whose user could not be authenticated, by reason",
             authentication_failures,
         );
         registry.register("jwks_keys", "Keys of the JWKS, by state: usable or ignored", jwks_keys);
-        registry.register(
-            "dependency_available",
-            "1 if the server or the keys were available at the last check, otherwise 0, by dependency",
-            dependency_available,
-        );
         registry.register("connections", "Open client connections", connections);
+        registry.register("connection_limit", "Maximum number of open client connections", connection_limit);
         registry.register(
             "connections_evicted",
             "Idle connections closed because the limit of connections was reached",
@@ -156,15 +162,11 @@ impl Metrics {
         }
     }
 
-    /// Sets whether a dependency is available.
-    pub(crate) fn set_dependency(&self, dependency: &'static str, is_available: bool) {
-        self.dependency_available.get_or_create(&DependencyLabels { dependency }).set(is_available.into());
-    }
-
     /// The metrics of the connections.
     pub(crate) fn connections(&self) -> ConnectionMetrics {
         ConnectionMetrics {
             open: self.connections.clone(),
+            limit: self.connection_limit.clone(),
             evicted: self.connections_evicted.clone(),
             rejected: self.connections_rejected.clone(),
         }
@@ -174,6 +176,11 @@ impl Metrics {
     pub(crate) fn rate_limit(&self, by: &'static str) -> (Counter, Gauge) {
         let labels = LimitLabels { by };
         (self.rate_limited.get_or_create_owned(&labels), self.rate_limit_keys.get_or_create_owned(&labels))
+    }
+
+    /// Counts the response to an issue request.
+    pub(crate) fn count_issue_response(&self, code: u16) {
+        self.issue_responses.get_or_create(&CodeLabels { code }).inc();
     }
 
     /// Counts a completed issue request.

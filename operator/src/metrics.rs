@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use couponry_crds::{BalanceStatus, CouponEventStatus};
+use couponry_crds::{BalanceStatus, CouponEventSpec, CouponEventStatus, status::condition};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -30,6 +30,8 @@ pub(crate) enum ReconcileResult {
 }
 
 impl ReconcileResult {
+    const ALL: [Self; 5] = [Self::Done, Self::Progressing, Self::Waiting, Self::Blocked, Self::Error];
+
     const fn label(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -56,6 +58,24 @@ struct CouponLabels {
 struct EventLabels {
     event: String,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabels {
+    event: String,
+    condition: &'static str,
+}
+
+/// The exported conditions.
+const CONDITIONS: [&str; 8] = [
+    condition::READY,
+    condition::PRELOADED,
+    condition::OPEN,
+    condition::RECORDED,
+    condition::STALLED,
+    condition::BALANCED,
+    condition::DURABLE,
+    condition::SCALED,
+];
 
 type EventGauge = Family<EventLabels, Gauge<u64, AtomicU64>>;
 
@@ -93,6 +113,8 @@ impl BalanceMetrics {
 #[derive(Clone)]
 pub(crate) struct Metrics {
     coupons: Family<CouponLabels, Gauge<u64, AtomicU64>>,
+    conditions: Family<ConditionLabels, Gauge>,
+    start_time: EventGauge,
     balance: BalanceMetrics,
     reconciliations: Family<ResultLabels, Counter>,
     reconcile_duration: Histogram,
@@ -111,6 +133,8 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             coupons: Family::default(),
+            conditions: Family::default(),
+            start_time: Family::default(),
             balance: BalanceMetrics::default(),
             reconciliations: Family::default(),
             // 1 ms to 16 s: a long step ends after 2 s, but a store may take its full timeout.
@@ -126,6 +150,20 @@ impl Metrics {
             is_leader: Gauge::default(),
         };
         registry.register("coupons", "Coupons by event and state, from the event's status", metrics.coupons.clone());
+        registry.register(
+            "condition",
+            "1 if the condition of the event's status is True, otherwise 0, by event and condition",
+            metrics.conditions.clone(),
+        );
+        registry.register_with_unit(
+            "event_start_time",
+            "Start time of an event that has not opened yet, in Unix time, by event",
+            Unit::Seconds,
+            metrics.start_time.clone(),
+        );
+        for result in ReconcileResult::ALL {
+            drop(metrics.reconciliations.get_or_create(&ResultLabels { result: result.label() }));
+        }
         for (name, help, family) in metrics.balance.all() {
             registry.register(name, help, family.clone());
         }
@@ -188,6 +226,8 @@ impl Metrics {
             self.issuer_min_replicas.set(0);
             self.issuers_ready.set(0);
             self.coupons.clear();
+            self.conditions.clear();
+            self.start_time.clear();
             self.oldest_unrecorded.clear();
             for (_, _, family) in self.balance.all() {
                 family.clear();
@@ -214,6 +254,25 @@ impl Metrics {
         }
     }
 
+    /// Sets the conditions of the status, and the start time until the event has opened or ended.
+    pub(crate) fn set_status(&self, event: &str, spec: &CouponEventSpec, status: &CouponEventStatus) {
+        for condition in CONDITIONS {
+            let labels = ConditionLabels { event: event.to_owned(), condition };
+            if let Some(condition) = status.condition(condition) {
+                self.conditions.get_or_create(&labels).set((condition.status == "True").into());
+            } else {
+                self.conditions.remove(&labels);
+            }
+        }
+        let labels = EventLabels { event: event.to_owned() };
+        let start = spec.start_time.as_ref().filter(|_| status.opened_at.is_none() && status.finished_at.is_none());
+        if let Some(start) = start.and_then(|start| u64::try_from(start.0.as_second()).ok()) {
+            self.start_time.get_or_create(&labels).set(start);
+        } else {
+            self.start_time.remove(&labels);
+        }
+    }
+
     /// `age`: how long at least the oldest unrecorded issuance has been unrecorded.
     pub(crate) fn set_oldest_unrecorded(&self, event: &str, age: Duration) {
         self.oldest_unrecorded.get_or_create(&EventLabels { event: event.to_owned() }).set(age.as_secs());
@@ -222,6 +281,10 @@ impl Metrics {
     /// Removes all series of a deleted event.
     pub(crate) fn remove_event(&self, event: &str) {
         self.oldest_unrecorded.remove(&EventLabels { event: event.to_owned() });
+        self.start_time.remove(&EventLabels { event: event.to_owned() });
+        for condition in CONDITIONS {
+            self.conditions.remove(&ConditionLabels { event: event.to_owned(), condition });
+        }
         for (state, _) in counts_by_state(&CouponEventStatus::default()) {
             self.coupons.remove(&CouponLabels { event: event.to_owned(), state });
         }

@@ -86,6 +86,9 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
         let count = expected.iter().filter(|r| **r == reason).count() as u64;
         assert_eq!(consumer.metric(&metric), count, "{metric}");
     }
+    let (_, metrics) = consumer.page("/metrics").unwrap();
+    let unused = "couponry_consumer_dead_letters_total{reason=\"unrecordable\"} 0";
+    assert!(metrics.contains(unused), "the alert would miss the first dead letter: {metrics}");
     assert_eq!(consumer.metric("couponry_consumer_recorded_total"), 10);
     assert_eq!(consumer.metric("couponry_consumer_already_recorded_total"), 15);
     assert!(consumer.running.log().contains("dead-lettered a message"));

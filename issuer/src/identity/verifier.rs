@@ -211,7 +211,6 @@ impl Fetcher {
         let mut retry_delay = INITIAL_RETRY_DELAY;
         loop {
             let fetched = self.fetch().await;
-            self.metrics.set_dependency(JWKS, fetched.is_ok());
             let delay = match fetched {
                 Ok(keys) => {
                     self.health.set(JWKS, Ok::<_, String>(()));
@@ -221,7 +220,9 @@ impl Fetcher {
                 }
                 Err(error) => {
                     tracing::warn!(error, source = %self.source, "cannot refresh the JWKS");
-                    if self.state.borrow().keys.is_none() {
+                    if self.state.borrow().keys.is_some() {
+                        self.health.degrade(JWKS, error);
+                    } else {
                         self.health.set(JWKS, Err(error));
                     }
                     self.publish(None);

@@ -121,6 +121,12 @@ pub(super) async fn issue(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Uncached<IssueResponse>, Problem> {
+    let response = respond(&app, request).await;
+    app.metrics.count_issue_response(response.as_ref().err().map_or(200, Problem::status));
+    response
+}
+
+async fn respond(app: &App, request: Request<Body>) -> Result<Uncached<IssueResponse>, Problem> {
     let (parts, body) = request.into_parts();
     let IssueRequest { user_id, event_id: event } = body::json(&parts.headers, body, app.body_timeout).await?;
     let user = app.authenticator.authenticate(&parts.headers, user_id).await?;

@@ -232,6 +232,13 @@ async fn invalid_token_returns_401_with_the_reason() {
     }
 }
 
+async fn responses_503(issuer: &Issuer) -> u64 {
+    let metrics = issuer.metrics().await;
+    let value =
+        metrics.lines().find_map(|line| line.strip_prefix("couponry_issuer_issue_responses_total{code=\"503\"} "));
+    value.unwrap().parse().unwrap()
+}
+
 #[tokio::test]
 async fn key_rotation_is_applied_without_a_restart() {
     let world = World::shared().await.open(10).await;
@@ -267,10 +274,15 @@ async fn key_rotation_is_applied_without_a_restart() {
     // During an outage, and with an unusable JWKS, the known keys stay in use.
     server.stop().await;
     until("the outage is logged", async || issuer.running.log().matches("cannot refresh the JWKS").count() > 2).await;
-    assert_eq!(issuer.readiness().await.0, 200);
+    let (status, text) = issuer.readiness().await;
+    assert!(status == 200 && text.starts_with("ok\njwks: cannot fetch the JWKS"), "{status} {text}");
+    let metrics = issuer.metrics().await;
+    assert!(metrics.contains("couponry_issuer_dependency_available{dependency=\"jwks\"} 0"), "{metrics}");
     assert_eq!(issue(&issuer, &new.token("RS256", "u2")).await.reason(), "DUPLICATE");
+    let before = responses_503(&issuer).await;
     let unknown = issue(&issuer, &old.token("ES256", "u1")).await;
     assert_eq!(unknown.status, StatusCode::SERVICE_UNAVAILABLE, "the key may be new: {}", unknown.json);
+    assert_eq!(responses_503(&issuer).await, before + 1, "the alert CouponryHighErrorRate counts it");
     server.serve(&[]);
     server.start().await;
     until("the unusable JWKS is logged", async || issuer.running.log().contains("no supported key")).await;

@@ -1,4 +1,5 @@
-//! Readiness of a process: the state of the dependencies that it needs.
+//! Readiness of a process: the state of the dependencies that it needs. `/readyz` reports it with the reasons, and
+//! `/metrics` as gauges, for the alerts.
 
 use std::{
     collections::BTreeMap,
@@ -6,11 +7,26 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
 use crate::error_chain::error_chain;
 
 /// The state of each dependency of a process. Clones share the state.
 #[derive(Clone, Debug)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, State>>>);
+pub struct Health {
+    states: Arc<Mutex<BTreeMap<&'static str, State>>>,
+    ready: Gauge,
+    dependency_available: Family<DependencyLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DependencyLabels {
+    dependency: &'static str,
+}
 
 #[derive(Clone, Debug)]
 enum State {
@@ -26,7 +42,26 @@ impl Health {
     #[must_use]
     pub fn new(dependencies: &[&'static str]) -> Self {
         let pending = dependencies.iter().map(|dependency| (*dependency, State::Missing("not reached yet".to_owned())));
-        Self(Arc::new(Mutex::new(pending.collect())))
+        let health = Self {
+            states: Arc::new(Mutex::new(pending.collect())),
+            ready: Gauge::default(),
+            dependency_available: Family::default(),
+        };
+        for dependency in dependencies {
+            health.dependency_available.get_or_create(&DependencyLabels { dependency }).set(0);
+        }
+        health
+    }
+
+    /// Adds the metrics.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let Self { ready, dependency_available, .. } = self;
+        registry.register("ready", "1 while /readyz reports that the process is ready, otherwise 0", ready.clone());
+        registry.register(
+            "dependency_available",
+            "1 if the dependency, as listed by /readyz, was available at the last check, otherwise 0",
+            dependency_available.clone(),
+        );
     }
 
     /// Sets the state of a dependency without which the process is not ready, and logs a change.
@@ -43,9 +78,9 @@ impl Health {
     }
 
     fn update(&self, dependency: &'static str, state: State) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.insert(dependency, state.clone());
-        drop(all);
+        let is_available = matches!(state, State::Available);
+        self.dependency_available.get_or_create(&DependencyLabels { dependency }).set(is_available.into());
+        let before = self.insert(dependency, state.clone());
         match (before, state) {
             (Some(State::Available), State::Available)
             | (Some(State::Degraded(_)), State::Degraded(_))
@@ -59,8 +94,14 @@ impl Health {
 
     /// Makes the process permanently unready, for this reason.
     pub fn end(&self, reason: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert("this process", State::Missing(reason.to_owned()));
+        self.insert("this process", State::Missing(reason.to_owned()));
+    }
+
+    fn insert(&self, dependency: &'static str, state: State) -> Option<State> {
+        let mut all = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.insert(dependency, state);
+        self.ready.set((!all.values().any(|state| matches!(state, State::Missing(_)))).into());
+        before
     }
 
     /// The dependencies that the process needs and that are not available, each with the reason. Empty when the process
@@ -77,7 +118,7 @@ impl Health {
     }
 
     fn reasons(&self, reason: impl Fn(&State) -> Option<&String>) -> Vec<(&'static str, String)> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter_map(|(dependency, state)| Some((*dependency, reason(state)?.clone()))).collect()
     }
 }
@@ -100,5 +141,28 @@ mod tests {
         assert_eq!(health.degraded(), [("kafka", "refused".to_owned())]);
         health.end("shutting down");
         assert_eq!(health.missing(), [("this process", "shutting down".to_owned())]);
+    }
+
+    #[test]
+    fn metrics_report_readiness_and_each_dependency() {
+        let mut registry = Registry::with_prefix("couponry");
+        let health = Health::new(&["redis", "kafka"]);
+        health.register(&mut registry);
+        let metrics = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
+            ["ready", r#"dependency_available{dependency="redis"}"#, r#"dependency_available{dependency="kafka"}"#]
+                .map(|name| value(&format!("couponry_{name}")).unwrap())
+        };
+        assert_eq!(metrics(), [0, 0, 0], "before the first check");
+        health.set("redis", Ok::<_, String>(()));
+        assert_eq!(metrics(), [0, 1, 0]);
+        health.set("kafka", Ok::<_, String>(()));
+        assert_eq!(metrics(), [1, 1, 1]);
+        health.degrade("kafka", "refused");
+        assert_eq!(metrics(), [1, 1, 0], "ready without it");
+        health.end("shutting down");
+        assert_eq!(metrics(), [0, 1, 0]);
     }
 }

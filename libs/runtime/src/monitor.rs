@@ -28,9 +28,10 @@ impl MonitorArgs {
     pub async fn start(
         &self,
         health: Health,
-        registry: Registry,
+        mut registry: Registry,
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, http::ServeError> {
+        health.register(&mut registry);
         let listener = http::bind("--monitor-listen", self.monitor_listen).await?;
         Ok(tokio::spawn(serve(listener, health, registry, shutdown)))
     }

@@ -160,6 +160,8 @@ impl<'a> StatusWriter<'a> {
 
     async fn write(&mut self, old: &CouponEventStatus, new: CouponEventStatus) -> Result<(), ReconcileError> {
         let uid = self.event.uid().unwrap_or_default();
+        // Before the write, which may fail: the metrics then report what the status cannot.
+        self.context.metrics.set_status(&self.event.name_any(), &self.event.spec, &new);
         if *old == new {
             return Ok(());
         }

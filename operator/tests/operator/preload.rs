@@ -1,6 +1,7 @@
 //! From an applied event to available coupons, and the status in the meantime.
 
 use anyhow::{Result, ensure};
+use couponry_testbed::{http, ports};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::support::{World, is_true, reason};
@@ -55,7 +56,11 @@ async fn status_counts_follow_issuing_and_recording() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn event_with_window_opens_at_start_and_ends_at_end() -> Result<()> {
     let world = World::shared().await?;
-    let _operator = world.start_operator()?;
+    let monitor = ports::free()?;
+    let _operator = world.operator_program(monitor).start()?;
+    let metrics = || http::get(monitor, "/metrics").unwrap_or_default().1;
+    let start_metric = |value| format!("couponry_operator_event_start_time_seconds{{event=\"event\"}} {value}");
+    let ready_metric = "couponry_operator_condition{event=\"event\",condition=\"Ready\"} 1";
     let spec = |window: &str| {
         format!("{{policyName: p, totalCount: 10, discounts: [{{type: Amount, value: 1, count: 10}}], {window}}}")
     };
@@ -64,6 +69,9 @@ async fn event_with_window_opens_at_start_and_ends_at_end() -> Result<()> {
     let scheduled = world.wait_ready("event").await?;
     assert_eq!((reason(&scheduled, "Open"), &scheduled.opened_at), ("Scheduled", &None));
     assert_eq!(world.issue("event", 0..1).await?, 0);
+    for line in [&*start_metric("4102444800"), ready_metric] {
+        ensure!(metrics().contains(line), "{line} is not in\n{}", metrics());
+    }
 
     let start = soon();
     world.apply("event", &spec(&format!("startTime: '{start}'")))?;
@@ -71,6 +79,7 @@ async fn event_with_window_opens_at_start_and_ends_at_end() -> Result<()> {
     ensure!(Timestamp::now() >= start, "the event opened before its start");
     ensure!(open.opened_at.as_ref().is_some_and(|at| at.0.as_second() >= start.as_second()), "{:?}", open.opened_at);
     assert_eq!(world.issue("event", 0..1).await?, 1);
+    ensure!(!metrics().contains(&start_metric("")) && metrics().contains(ready_metric), "{}", metrics());
 
     let end = soon();
     world.apply("event", &spec(&format!("startTime: '{start}', endTime: '{end}'")))?;

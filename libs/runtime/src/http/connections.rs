@@ -41,6 +41,8 @@ pub struct ConnectionLimits {
 pub struct ConnectionMetrics {
     /// Open connections.
     pub open: Gauge,
+    /// The total limit.
+    pub limit: Gauge,
     /// Idle connections that were closed because of the total limit.
     pub evicted: Counter,
     /// Connections that were closed at once because of the limit per address.
@@ -78,6 +80,7 @@ pub(super) struct Slot {
 
 impl Connections {
     pub(super) fn new(limits: ConnectionLimits, metrics: ConnectionMetrics) -> Self {
+        metrics.limit.set(i64::try_from(limits.total).unwrap_or(i64::MAX));
         Self {
             limits,
             metrics,

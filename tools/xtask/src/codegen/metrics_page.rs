@@ -5,25 +5,26 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
 
-/// The programs and the files in which they register metrics.
-const SOURCES: [(&str, &str); 3] = [
-    ("operator", "operator/src/metrics.rs"),
-    ("issuer", "issuer/src/metrics.rs"),
-    ("consumer", "consumer/src/metrics.rs"),
-];
+/// The programs. Each registers its own metrics in `src/metrics.rs`.
+const PROGRAMS: [&str; 3] = ["operator", "issuer", "consumer"];
+/// Metrics of every program.
+const SHARED: &str = "libs/runtime/src/health.rs";
 
 /// Reads the registrations from the source code: programs cannot start without servers, and a registry omits metrics
 /// without values.
 pub(super) fn generate(read: impl Fn(&str) -> Result<String>) -> Result<String> {
     let mut page = String::from("Metrics of `/metrics` on the monitor port of each program.\n");
-    for (program, file) in SOURCES {
-        let source = read(file)?;
-        let metrics = metrics(program, &source).with_context(|| format!("cannot read the metrics of {file}"))?;
-        ensure!(!metrics.is_empty(), "no metrics found in {file}");
+    for program in PROGRAMS {
         let _ = write!(page, "\n## {program}\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n");
-        for Metric { name, kind, labels, help } in metrics {
-            let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
-            let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {help} |");
+        for file in [&format!("{program}/src/metrics.rs"), SHARED] {
+            let source = read(file)?;
+            let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+            let metrics = metrics(program, source).with_context(|| format!("cannot read the metrics of {file}"))?;
+            ensure!(!metrics.is_empty(), "no metrics found in {file}");
+            for Metric { name, kind, labels, help } in metrics {
+                let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+                let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {help} |");
+            }
         }
     }
     Ok(page)
@@ -45,7 +46,8 @@ fn metrics(program: &str, source: &str) -> Result<Vec<Metric>> {
     for quotes in literals.chunks_exact(2).collect::<Vec<_>>().windows(2) {
         let ([(start, _), (end, _)], [(help_start, _), (help_end, _)]) = (quotes[0], quotes[1]) else { continue };
         let (name, help) = (&source[start + 1..*end], &source[help_start + 1..*help_end]);
-        if source[end + 1..*help_start].trim() != "," {
+        // Adjacent labels are not a registration: a help text is a sentence.
+        if source[end + 1..*help_start].trim() != "," || !help.contains(' ') {
             continue;
         }
         let rest = source[help_end + 1..].split([')', ';']).next().unwrap_or_default();
@@ -111,6 +113,7 @@ struct Labels {
     event: String,
 }
 type EventGauge = Family<Labels, Gauge>;
+const REASONS: [&str; 2] = ["unknown", "late"];
 struct Metrics {
     pub(crate) sent: Counter,
     balance: EventGauge,

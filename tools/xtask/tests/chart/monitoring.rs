@@ -33,7 +33,8 @@ fn alerts_and_dashboard_reference_only_exported_metrics() {
 fn exported() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for program in ["operator", "issuer", "consumer"] {
-        let source = fs::read_to_string(root().join(program).join("src/metrics.rs")).unwrap();
+        let sources = [&format!("{program}/src/metrics.rs"), "libs/runtime/src/health.rs"];
+        let source = sources.map(|source| fs::read_to_string(root().join(source)).unwrap()).concat();
         for name in source.split('"').skip(1).step_by(2).filter(|literal| literal.chars().all(is_name)) {
             names.extend(["", "_seconds"].map(|unit| format!("couponry_{program}_{name}{unit}")));
         }
