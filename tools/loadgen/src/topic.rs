@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Subcommand;
+use couponry_domain::record::INSTALLATION_HEADER;
 use couponry_kafka::administration::{delete_topic, set_offset_commits, set_partitions};
-use couponry_kafka::{TopicSettings, topics};
+use couponry_kafka::{Message, Producer, TopicSettings, topics};
 use couponry_settings::KafkaSettings;
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +35,12 @@ enum Change {
     RejectCommits,
     /// Make the brokers accept offset commits again.
     AcceptCommits,
+    /// Send a message that is not a record.
+    SendGarbage {
+        /// The installation that its header names. Default: no header.
+        #[arg(long)]
+        installation: Option<String>,
+    },
 }
 
 pub(crate) async fn change(Args { change, kafka }: Args) -> Result<ExitCode> {
@@ -44,8 +51,15 @@ pub(crate) async fn change(Args { change, kafka }: Args) -> Result<ExitCode> {
         Change::SetPartitions { partitions } => set_partitions(&kafka, partitions).await?,
         Change::RejectCommits => set_offset_commits(&kafka, false).await?,
         Change::AcceptCommits => set_offset_commits(&kafka, true).await?,
+        Change::SendGarbage { installation } => send_garbage(&kafka, installation).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn send_garbage(kafka: &KafkaSettings, installation: Option<String>) -> Result<()> {
+    let headers = installation.map(|id| (INSTALLATION_HEADER.to_owned(), Some(id.into_bytes()))).into_iter().collect();
+    let message = Message { partition: 0, offset: 0, key: None, payload: b"garbage".to_vec(), headers };
+    Ok(Producer::new(kafka)?.send_message(&message)?.await?)
 }
 
 /// Retries while a previous topic of this name is being deleted.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use couponry_testbed::Kubernetes;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::coupon_event::{condition, get, manifest};
@@ -52,7 +53,7 @@ impl Events {
     /// Applies an event that starts in the distant future.
     pub(super) fn schedule(&mut self, kubernetes: &Kubernetes, total: u64) -> Result<()> {
         let name = format!("{}-scheduled", self.main.name);
-        let event = Event { is_scheduled: true, ..Event::new(name, total, self.main.acknowledge) };
+        let event = Event::new(name, total, self.main.acknowledge).starting_at("2100-01-01T00:00:00Z".parse()?);
         self.scheduled.insert(event).apply(kubernetes)
     }
 }
@@ -64,19 +65,23 @@ pub(super) struct Event {
     pub(super) total: u64,
     acknowledge: &'static str,
     is_paused: bool,
-    is_scheduled: bool,
+    start_time: Option<Timestamp>,
 }
 
 impl Event {
     pub(super) fn new(name: String, total: u64, acknowledge: &'static str) -> Self {
-        Self { name, total, acknowledge, is_paused: false, is_scheduled: false }
+        Self { name, total, acknowledge, is_paused: false, start_time: None }
+    }
+
+    pub(super) fn starting_at(self, start_time: Timestamp) -> Self {
+        Self { start_time: Some(start_time), ..self }
     }
 
     fn manifest(&self) -> Value {
         let mut manifest = manifest(&self.name, "Chaos", self.total, self.acknowledge);
         manifest["spec"]["issuance"] = json!(if self.is_paused { "Paused" } else { "Auto" });
-        if self.is_scheduled {
-            manifest["spec"]["startTime"] = json!("2100-01-01T00:00:00Z");
+        if let Some(start_time) = self.start_time {
+            manifest["spec"]["startTime"] = json!(format!("{start_time:.0}"));
         }
         manifest
     }
@@ -129,7 +134,7 @@ impl Event {
         let is_open = condition(&event, "Open").is_some_and(|c| c["status"] == "True");
         let sold_out = event.pointer("/status/soldOutAt").is_some();
         let is_loaded = is_current && event.pointer("/status/loaded") == Some(&json!(self.total));
-        Ok(is_loaded && (self.is_scheduled || is_open || sold_out))
+        Ok(is_loaded && (self.start_time.is_some() || is_open || sold_out))
     }
 
     pub(super) fn delete(self, kubernetes: &Kubernetes) -> Result<()> {

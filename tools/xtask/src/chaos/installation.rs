@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,13 @@ use couponry_testbed::{Process, Redis, programs, redis};
 
 use super::event::Event;
 use super::links::Links;
+use super::recorder::{Target, Targets};
 use crate::programs::{CONSUMER, ISSUER, Node, OPERATOR};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 
-const ISSUERS: usize = 3;
-const OPERATORS: usize = 2;
+pub(super) const ISSUERS: usize = 3;
+pub(super) const OPERATORS: usize = 2;
 pub(super) const CONSUMERS: usize = 3;
 /// The number of partitions with which the operator creates a topic.
 pub(super) const PARTITIONS: u32 = 12;
@@ -37,6 +39,8 @@ pub(super) struct Installation {
     pub(super) transaction: Option<OpenTransaction>,
     /// The replica of a fault, until it is removed.
     pub(super) replica: Option<Redis>,
+    /// The running programs, for a recorder of their metrics.
+    pub(super) targets: Targets,
     /// Number of partitions of the topic.
     pub(super) partitions: u32,
     /// Directory of histories, logs, and the clock files of issuers.
@@ -75,6 +79,7 @@ impl Installation {
             servers,
             transaction: None,
             replica: None,
+            targets: Targets::default(),
             partitions: PARTITIONS,
             dir: dir.to_owned(),
             bin: cargo::built("debug")?,
@@ -85,7 +90,7 @@ impl Installation {
             installation.operators.push(operator);
         }
         for number in 1..=ISSUERS {
-            let issuer = installation.issuer(number)?;
+            let issuer = installation.issuer(number, &[])?;
             installation.issuers.push(issuer);
         }
         for number in 1..=CONSUMERS {
@@ -118,7 +123,7 @@ impl Installation {
     }
 
     /// An issuer whose wall clock can be set.
-    fn issuer(&self, number: usize) -> Result<Instance> {
+    pub(super) fn issuer(&self, number: usize, args: &[&str]) -> Result<Instance> {
         let library = programs::faketime().context("libfaketime is not installed: run `cargo xtask setup`")?;
         let clock = self.clock(number - 1);
         fs::write(&clock, "+0").with_context(|| format!("cannot write {}", clock.display()))?;
@@ -128,7 +133,8 @@ impl Installation {
             ("FAKETIME_CACHE_DURATION", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
-        self.instance(&format!("issuer {number}"), ISSUER, &["--outbox-takeover-seconds", "3"], &env)
+        let args = [&["--outbox-takeover-seconds", "3"], args].concat();
+        self.instance(&format!("issuer {number}"), ISSUER, &args, &env)
     }
 
     /// Sets the wall clock of an issuer ahead of the real time.
@@ -149,9 +155,16 @@ impl Installation {
         self.operators.iter_mut().chain(&mut self.issuers).chain(&mut self.consumers)
     }
 
+    /// Each program is a pod; one that is stopped for a while is a pod whose container restarts.
+    fn targets(&self) -> Vec<Target> {
+        let target = |Instance { node, .. }: &Instance| Target { pod: node.name.replace(' ', "-"), port: node.monitor };
+        self.instances().map(target).collect()
+    }
+
     /// Restarts programs that have exited. Returns their number.
     pub(super) fn restart_exited(&mut self) -> Result<u64> {
         signals::wait_for_shutdown();
+        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = self.targets();
         let mut restarted = 0;
         for instance in self.instances_mut().filter(|instance| !instance.is_stopped) {
             if instance.node.process.process().exited()?.is_some() {

@@ -7,7 +7,7 @@
 //!
 //! [`inject`] injects and removes faults, [`installation`] starts and restarts programs, [`links`] has the proxies,
 //! [`load`] sends requests and checks their answers, [`outage`] computes how long no request was answered, and
-//! [`statistics`] sums up all rounds.
+//! [`statistics`] sums up all rounds. [`recorder`] records the metrics of [`recorded_cases`].
 
 mod event;
 mod fault;
@@ -16,6 +16,8 @@ mod installation;
 mod links;
 mod load;
 mod outage;
+mod recorded_cases;
+mod recorder;
 mod rng;
 mod round;
 mod statistics;
@@ -62,6 +64,10 @@ pub(crate) struct Options {
     #[arg(long)]
     once: bool,
 
+    /// Record the metrics of these cases, or of all, for the tests of the alerts, instead of random faults.
+    #[arg(long, value_name = "CASE", num_args = 0..)]
+    record: Option<Vec<String>>,
+
     /// List the kinds of faults and exit.
     #[arg(long)]
     list: bool,
@@ -86,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// whether all checks passed.
 pub(crate) fn once() -> Result<bool> {
     run_with_seed(
-        &Options { seed: None, minutes: 0, rate: 200, faults: Vec::new(), once: true, list: false },
+        &Options { seed: None, minutes: 0, rate: 200, faults: Vec::new(), once: true, record: None, list: false },
         TEST_SEED,
     )
 }
@@ -121,6 +127,9 @@ fn run_rounds(
     installation: &mut Installation,
     statistics: &mut Statistics,
 ) -> Result<bool> {
+    if let Some(cases) = &options.record {
+        return recorded_cases::record(installation, cases).map(|()| true);
+    }
     let mut rng = Rng::new(seed);
     let kinds =
         if options.faults.is_empty() { KINDS.iter().map(|(_, kind)| *kind).collect() } else { options.faults.clone() };
