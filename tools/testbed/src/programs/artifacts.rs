@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::go::{CONTOUR, COREDNS, GATEWAY_API, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR, TOXIPROXY};
+use super::go::{CONTOUR, COREDNS, GATEWAY_API, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR, PROMTOOL, TOXIPROXY};
 use super::{envoy, kafka, kubernetes, pause, schemathesis};
 
 /// A program or a set of files in the cache.
@@ -21,13 +21,14 @@ const fn from_go(is_present: fn() -> bool, create: fn() -> Result<()>) -> Artifa
 }
 
 /// Required by tests and the demo.
-pub(super) const ARTIFACTS: [Artifact; 7] = [
+pub(super) const ARTIFACTS: [Artifact; 8] = [
     artifact(|| kafka::jars().is_some(), kafka::download),
     artifact(|| schemathesis::find().is_some(), schemathesis::download),
     from_go(|| kubernetes::find().is_some(), kubernetes::build),
     from_go(|| HELM.find().is_some(), || HELM.build()),
     from_go(|| PROMETHEUS_OPERATOR.find().is_some(), || PROMETHEUS_OPERATOR.download()),
     from_go(|| GATEWAY_API.find().is_some(), || GATEWAY_API.download()),
+    from_go(|| PROMTOOL.find().is_some(), || PROMTOOL.build()),
     from_go(|| TOXIPROXY.find().is_some(), || TOXIPROXY.build()),
 ];
 

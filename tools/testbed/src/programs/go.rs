@@ -84,6 +84,16 @@ pub static TOXIPROXY: GoProgram = GoProgram {
     files: &[],
 };
 
+/// Checks and evaluates the rules of Prometheus.
+pub static PROMTOOL: GoProgram = GoProgram {
+    name: "promtool",
+    module: "github.com/prometheus/prometheus",
+    package: "/cmd/promtool",
+    version: "0.316.0",
+    stamps: &[],
+    files: &[],
+};
+
 impl GoProgram {
     /// The built program.
     #[must_use]

@@ -21,7 +21,9 @@ mod schemathesis;
 
 pub use crate::path::on_path;
 pub use cache::cache;
-pub use go::{CONTOUR, COREDNS, GATEWAY_API, GoFiles, GoProgram, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR, TOXIPROXY};
+pub use go::{
+    CONTOUR, COREDNS, GATEWAY_API, GoFiles, GoProgram, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR, PROMTOOL, TOXIPROXY,
+};
 pub use install::{install, install_cluster, install_images};
 pub use kafka::VERSION as KAFKA_VERSION;
 pub use kubernetes::{VERSION as KUBERNETES_VERSION, find as kubernetes};

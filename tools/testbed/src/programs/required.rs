@@ -39,7 +39,7 @@ pub(super) const TESTS: [RequiredProgram; 11] = [
     required("etcd", "stores the objects of the Kubernetes API", Some("etcd-server"), || etcd().is_some()),
     required("java (17 or newer)", "runs Kafka", Some("default-jdk-headless"), || java().is_some()),
     required("mvn", "downloads Kafka", Some("maven"), || kafka::jars().is_some() || on_path("mvn").is_some()),
-    required("go (1.26 or newer)", "builds kube-apiserver, kubectl, Helm and Toxiproxy", None, || {
+    required("go (1.26 or newer)", "builds kube-apiserver, kubectl, Helm, Toxiproxy and promtool", None, || {
         on_path("go").is_some() || go_is_done(&ARTIFACTS)
     }),
     required("cc", "compiles librdkafka", Some("build-essential"), || on_path("cc").is_some()),

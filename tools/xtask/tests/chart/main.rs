@@ -1,5 +1,6 @@
 //! The Helm chart: validation of values, rendered objects, and acceptance by a real API server.
 
+mod alerts;
 mod cluster;
 mod helm;
 mod monitoring;

@@ -1,0 +1,141 @@
+//! The alerts, evaluated by Prometheus on metrics that were recorded in real faults: each fires in its fault, and none
+//! in a normal sale.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use couponry_testbed::programs::PROMTOOL;
+use couponry_testbed::scratch::Scratch;
+use serde_json::{Value, json};
+
+use crate::helm::{find, root, with};
+
+/// The recordings, and the alerts that must fire in each. Others may fire as well: a consumer without Postgres is not
+/// ready, and a busy machine is slow. In the normal sale, none may fire.
+///
+/// `cargo xtask chaos --record` makes them again, or `--record NAME` one of them. `issuers-missing` is written
+/// manually: its fault needs the controllers of a cluster.
+const RECORDINGS: [(&str, &[&str]); 21] = [
+    ("normal-sale", &[]),
+    ("commits-refused", &["CouponryDependencyUnavailable"]),
+    ("connections-exhausted", &["CouponryConnectionLimit"]),
+    ("consumers-gone", &["CouponryNoConsumers", "CouponryRecordingStalled"]),
+    ("coupon-lost", &["CouponryInventoryMismatch", "CouponryEventStalled"]),
+    ("event-not-ready", &["CouponryNotReadyForStart", "CouponryEventStalled"]),
+    ("foreign-record", &["CouponryForeignRecords"]),
+    ("garbage-record", &["CouponryDeadLetters"]),
+    ("issuer-down", &["CouponryTargetDown"]),
+    ("issuers-gone", &["CouponryNoIssuers"]),
+    ("issuers-missing", &["CouponryIssuersMissing"]),
+    ("jwks-down", &["CouponryDependencyUnavailable"]),
+    (
+        "kafka-down",
+        &[
+            "CouponryDependencyUnavailable",
+            "CouponryHighErrorRate",
+            "CouponryKafkaDeliveryFailing",
+            "CouponryNoConsumers",
+        ],
+    ),
+    ("operators-gone", &["CouponryNoLeader"]),
+    ("postgres-down", &["CouponryConsumerLag", "CouponryDependencyUnavailable", "CouponryNoConsumers"]),
+    ("redis-down", &["CouponryDependencyUnavailable", "CouponryHighErrorRate", "CouponryEventStalled"]),
+    ("redis-out-of-memory", &["CouponryHighErrorRate"]),
+    ("redis-slow", &["CouponryHighLatency"]),
+    ("redis-unverified", &["CouponryHighErrorRate", "CouponryEventStalled"]),
+    ("status-rejected", &["CouponryReconcileErrors"]),
+    ("stock-missing", &["CouponryDeferredRecords", "CouponryNoConsumers"]),
+];
+
+/// The load of the recordings is light.
+const LAG_MESSAGES: &str = "metrics.prometheusRule.lagMessages=500";
+/// How often the last scrape of a recording is repeated: the fault then lasts longer than any alert waits. Rates need
+/// the recorded time alone.
+const HELD_SCRAPES: usize = 40;
+const SCRAPE_SECONDS: usize = 15;
+
+/// The rules of the chart, as a file for promtool.
+fn rules(directory: &Path) -> Value {
+    let objects = with(&["metrics.prometheusRule.enabled=true", LAG_MESSAGES]);
+    let spec = find(&objects, "PrometheusRule", "couponry")["spec"].clone();
+    fs::write(directory.join("rules.yaml"), spec.to_string()).unwrap();
+    spec
+}
+
+fn recordings() -> PathBuf {
+    root().join("tools/xtask/tests/recordings")
+}
+
+fn promtool(directory: &Path, args: &[&str]) {
+    let program = PROMTOOL.find().expect("promtool is not installed: run `cargo xtask setup`");
+    let output = Command::new(program).args(args).current_dir(directory).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+}
+
+/// The test group of a recording: `fires` have fired until its end or, if it is empty, no alert has.
+fn test_group(name: &str, fires: &[&str]) -> Value {
+    let file = recordings().join(format!("{name}.yaml"));
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut group: Value = serde_yaml::from_str(&text).unwrap();
+    assert_eq!(group["interval"], format!("{SCRAPE_SECONDS}s"), "{name}");
+    let mut scrapes = 0;
+    for series in group["input_series"].as_array_mut().unwrap() {
+        let values = series["values"].as_str().unwrap();
+        scrapes = scrapes.max(values.split(' ').map(count).sum());
+        series["values"] = json!(hold(values));
+    }
+    let sample = |alert: &&str| json!({"labels": format!("{{alertname=\"{alert}\"}}"), "value": 1});
+    let alerts = if fires.is_empty() { ".+".to_owned() } else { fires.join("|") };
+    group["name"] = json!(name);
+    group["promql_expr_test"] = json!([{
+        "expr": format!(
+            "group by (alertname) (max_over_time(ALERTS{{alertstate=\"firing\",alertname=~\"{alerts}\"}}[1d]))"
+        ),
+        "eval_time": format!("{}s", SCRAPE_SECONDS * (scrapes + HELD_SCRAPES - 1)),
+        "exp_samples": fires.iter().map(sample).collect::<Vec<_>>(),
+    }]);
+    group
+}
+
+/// The number of scrapes of a word in promtool's notation: `1x3` is four times 1, and `_x3` three missing samples.
+fn count(word: &str) -> usize {
+    match word.split_once('x') {
+        Some(("_", times)) => times.parse().unwrap(),
+        Some((_, times)) => times.parse::<usize>().unwrap() + 1,
+        None => 1,
+    }
+}
+
+/// Repeats the last sample, unless the series has ended.
+fn hold(values: &str) -> String {
+    let last = values.rsplit(' ').next().unwrap();
+    match last.split('x').next() {
+        Some(value) if value.parse::<f64>().is_ok() => format!("{values} {value}x{}", HELD_SCRAPES - 1),
+        _ => values.to_owned(),
+    }
+}
+
+#[test]
+fn each_alert_fires_in_its_fault_and_none_in_a_normal_sale() {
+    let scratch = Scratch::new("alerts").unwrap();
+    let rules = rules(scratch.path());
+    promtool(scratch.path(), &["check", "rules", "rules.yaml"]);
+
+    let defined: BTreeSet<&str> =
+        rules["groups"][0]["rules"].as_array().unwrap().iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
+    let fired: BTreeSet<&str> = RECORDINGS.iter().flat_map(|(_, fires)| *fires).copied().collect();
+    assert_eq!(fired, defined, "each alert needs a recording in which it fires");
+    let files: BTreeSet<String> = fs::read_dir(recordings())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().to_string_lossy().trim_end_matches(".yaml").to_owned())
+        .collect();
+    assert_eq!(files, RECORDINGS.iter().map(|(name, _)| (*name).to_owned()).collect());
+
+    let groups: Vec<Value> = RECORDINGS.iter().map(|(name, fires)| test_group(name, fires)).collect();
+    let tests = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": groups});
+    fs::write(scratch.path().join("tests.yaml"), tests.to_string()).unwrap();
+    promtool(scratch.path(), &["test", "rules", "tests.yaml"]);
+}
