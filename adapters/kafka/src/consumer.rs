@@ -87,8 +87,9 @@ impl Consumer {
             .set("fetch.wait.max.ms", "50")
             // Bounds the memory for records that are fetched ahead of the database.
             .set("queued.max.messages.kbytes", "16384")
-            // Reports a topic that was created again: see `GroupMember`.
-            .set("debug", "topic")
+            // Reports a topic that was created again: see `GroupMember`. The context `topic` would report it as well,
+            // but librdkafka also writes such messages while it holds the lock of the queue that they are added to.
+            .set("debug", "metadata")
             .set_log_level(RDKafkaLogLevel::Debug);
         let topic = settings.topic.clone();
         Ok(Self {

@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 
 use crate::client_log::ClientLog;
 
-/// After this many commits in a row that timed out, about a minute, the client is replaced if the brokers respond. After
-/// an outage of Kafka, a client may regard all brokers as unavailable for ever.
+/// After this many commits in a row that timed out, about a minute, the client is replaced if the brokers respond. A
+/// client that hangs may regard all brokers as unavailable for ever.
 const MAX_COMMIT_TIMEOUTS: u32 = 4;
 
 /// For each assigned partition the offset of the next message; None if none was received since the assignment.
