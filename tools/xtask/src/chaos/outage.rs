@@ -11,7 +11,10 @@ use serde_json::Value;
 /// Time of an injection in microseconds since the Unix epoch, and the kind of fault.
 pub(super) type Injection = (i64, &'static str);
 
-/// The longest outage after each injection, until the next one. The injections are in order.
+/// An outage that begins at most this long before an injection is its effect: no answer arrives at that very moment.
+const SIMULTANEOUS: i64 = 500_000;
+
+/// The longest outage of each injection: one that begins after it and before the next one. The injections are in order.
 pub(super) fn after_each(history: &Path, injections: &[Injection]) -> Result<Vec<Duration>> {
     let failed = || format!("cannot read {}", history.display());
     let mut answers = Vec::new();
@@ -28,10 +31,9 @@ pub(super) fn after_each(history: &Path, injections: &[Injection]) -> Result<Vec
 fn longest(answers: &[i64], injections: &[Injection]) -> Vec<Duration> {
     let mut longest = vec![Duration::ZERO; injections.len()];
     for (from, until) in answers.iter().zip(&answers[1.min(answers.len())..]) {
-        // An outage belongs to the first injection within it.
         let next = injections.partition_point(|(at, _)| at <= from);
-        let is_within = injections.get(next).is_some_and(|(at, _)| at <= until);
-        if let Some(index) = if is_within { Some(next) } else { next.checked_sub(1) } {
+        let is_effect_of_next = injections.get(next).is_some_and(|(at, _)| at <= until && at - from <= SIMULTANEOUS);
+        if let Some(index) = if is_effect_of_next { Some(next) } else { next.checked_sub(1) } {
             longest[index] = longest[index].max(Duration::from_micros(until.abs_diff(*from)));
         }
     }
@@ -43,16 +45,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outage_belongs_to_first_injection_within_it() {
-        let injections = [(100, "a"), (200, "b"), (300, "c")];
-        let micros = |all: &[u64]| all.iter().copied().map(Duration::from_micros).collect::<Vec<_>>();
-        assert_eq!(longest(&[10, 90, 110, 150, 250, 260, 310], &injections), micros(&[40, 100, 50]));
-        assert_eq!(
-            longest(&[90, 350, 360], &injections),
-            micros(&[260, 0, 10]),
-            "longer than the time to the next injection"
-        );
-        assert_eq!(longest(&[10], &injections), micros(&[0, 0, 0]));
-        assert_eq!(longest(&[], &[]), micros(&[]));
+    fn outage_belongs_to_the_injection_before_it() {
+        let injections = [(10, "a"), (20, "b"), (30, "c")].map(|(seconds, name)| (1_000_000 * seconds, name));
+        let outages = |tenths: &[i64]| {
+            let answers: Vec<i64> = tenths.iter().map(|tenths| 100_000 * tenths).collect();
+            longest(&answers, &injections).iter().map(Duration::as_secs).collect::<Vec<_>>()
+        };
+        assert_eq!(outages(&[10, 99, 129, 150, 270, 280, 330]), [12, 5, 0], "it may last beyond the next injection");
+        assert_eq!(outages(&[99, 350, 360]), [25, 0, 1], "or beyond two of them");
+        assert_eq!(outages(&[99, 199, 260, 360]), [10, 10, 0]);
+        assert_eq!(outages(&[10]), [0, 0, 0]);
+        assert_eq!(longest(&[], &[]), Vec::<Duration>::new());
     }
 }
