@@ -109,8 +109,8 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// All coupons that were generated in Postgres are loaded into Redis.
     pub const PRELOADED: &str = "Preloaded";
-    /// Coupons can be issued now. Its reason is the event's state, or that of `Stalled` while issuing is suspended. It is
-    /// Unknown while the operator cannot reach a server that issuers need.
+    /// Coupons can be issued now. Its reason is the event's state, or that of `Stalled` while issuing is suspended. It
+    /// is Unknown while the operator cannot reach a server that issuers need.
     pub const OPEN: &str = "Open";
     /// Every issued coupon is recorded in Postgres.
     pub const RECORDED: &str = "Recorded";

@@ -55,8 +55,8 @@ type RawReply =
     (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>, Option<String>, Option<String>);
 
 impl RedisStore {
-    /// Checks that Redis would accept the writes of [`RedisStore::issue`] for the event: its memory, its disk, its role,
-    /// its replicas and the permissions of this user.
+    /// Checks that Redis would accept the writes of [`RedisStore::issue`] for the event: its memory, its disk, its
+    /// role, its replicas and the permissions of this user.
     pub async fn check_issuing(&self, event: &EventName) -> Result<(), RedisStoreError> {
         let keys = self.keys(event);
         let check = self.scripts.check_issuing.key(keys.meta).key(keys.queue).key(keys.issued).key(keys.outbox);

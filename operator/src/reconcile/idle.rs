@@ -16,9 +16,9 @@ use std::{
 use couponry_domain::Uuid;
 use couponry_redis::RedisEvent;
 
-/// How old a complete observation may be. Longer than the interval at which idle events are reconciled (30 s), otherwise
-/// each of their reconciliations would be complete; shorter than a minute, so that a change of Postgres alone is
-/// reported within about one.
+/// How old a complete observation may be. Longer than the interval at which idle events are reconciled (30 s),
+/// otherwise each of their reconciliations would be complete; shorter than a minute, so that a change of Postgres alone
+/// is reported within about one.
 const MAX_AGE: Duration = Duration::from_secs(50);
 
 /// Keyed by the uid of the event.
