@@ -85,6 +85,18 @@ async fn api_server_sets_defaults() -> Result<()> {
     Ok(())
 }
 
+/// The API server adds the default of a field to an empty object, which then belongs to no field manager.
+#[tokio::test]
+async fn manifest_with_empty_code_can_be_applied_again() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    for total in [1, 1, 2] {
+        let spec = ONE_COUPON.replace("totalCount: 1", &format!("totalCount: {total}, code: {{}}"));
+        let stored = cluster.apply(&event("empty-code", &spec)?).await?.map_err(anyhow::Error::msg)?;
+        assert_eq!((&stored["spec"]["totalCount"], &stored["spec"]["code"]), (&json!(total), &json!({"length": 12})));
+    }
+    Ok(())
+}
+
 #[test]
 fn every_rule_has_a_violating_manifest() {
     let mut rules = BTreeSet::new();

@@ -205,8 +205,8 @@ impl<'a> StatusWriter<'a> {
             {"op": "add", "path": "/status", "value": new},
         ]);
         let replace = serde_json::from_value(replace).expect("the patch is a valid JSON patch");
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let replaced = self.context.guarded_events().patch_status(name, &params, &Patch::Json::<()>(replace)).await;
+        let events = self.context.guarded_events();
+        let replaced = events.patch_status(name, &PatchParams::default(), &Patch::Json::<()>(replace)).await;
         replaced.map_err(|error| match error {
             // A failed test operation: another client has written meanwhile.
             kube::Error::Api(status) if status.code == 422 => {

@@ -264,3 +264,22 @@ async fn event_of_older_crd_is_reconciled() -> Result<()> {
     .await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_name_the_operator_as_their_field_manager() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.operator_program(ports::free()?).args(["--leader-elect", "--identity", "operator"]);
+    let _operator = operator.start()?;
+    world.apply("event", &format!("{{{SPEC}}}"))?;
+    world.wait_ready("event").await?;
+    world.wait_kube_events("event", &["Opened", "PreloadCompleted", "PreloadStarted"]).await?;
+    for (kind, others) in [("couponevents", "kubectl-client-side-apply"), ("leases", ""), ("events.events.k8s.io", "")]
+    {
+        let list = ["get", kind, "--namespace", world.namespace(), "-o"];
+        let path = "jsonpath={.items[*].metadata.managedFields[*].manager}";
+        let managers = shared::kubectl(&[&list[..], &[path]].concat())?;
+        let ours = managers.split_whitespace().filter(|manager| *manager != others);
+        ensure!(ours.clone().count() > 0 && ours.clone().all(|name| name == "couponry-operator"), "{kind}: {managers}");
+    }
+    Ok(())
+}

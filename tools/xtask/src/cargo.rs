@@ -114,6 +114,20 @@ mod tests {
         }
     }
 
+    /// `cargo test` sets the same variables for this test as `cargo run` for xtask, and a newer Cargo may set more.
+    #[test]
+    fn nested_cargo_inherits_only_variables_of_users() {
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "not started by Cargo");
+        let names = ["CARGO_HOME", "CARGO_INCREMENTAL", "CARGO_LOG", "CARGO_ENCODED_RUSTFLAGS"];
+        let prefixes = ["BUILD_", "HTTP_", "NET_", "PROFILE_", "REGISTRIES_", "REGISTRY_", "TARGET_", "TERM_"];
+        let is_of_user = |key: &str| {
+            names.contains(&key) || prefixes.iter().any(|prefix| key.trim_start_matches("CARGO_").starts_with(prefix))
+        };
+        let inherited = std::env::vars_os().map(|(key, _)| key).filter(|key| !is_set_by_cargo_run(key));
+        let inherited = inherited.filter_map(|key| key.into_string().ok()).filter(|key| key.starts_with("CARGO_"));
+        assert_eq!(inherited.filter(|key| !is_of_user(key)).collect::<Vec<_>>(), Vec::<String>::new());
+    }
+
     #[test]
     fn variables_set_by_users_are_kept() {
         for key in [
