@@ -73,7 +73,11 @@ impl Watcher {
     }
 
     async fn check_postgres(&self) -> Result<(), String> {
-        let state = match tokio::time::timeout(POSTGRES_TIMEOUT, self.database.is_migrated()).await {
+        let is_migrated = async {
+            self.database.ping().await?;
+            self.database.is_migrated().await
+        };
+        let state = match tokio::time::timeout(POSTGRES_TIMEOUT, is_migrated).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err("the database schema is outdated: the operator applies the migrations".to_owned()),
             Ok(Err(error)) => Err(error_chain(error)),

@@ -98,7 +98,7 @@ impl Database {
     }
 
     pub(crate) async fn applied_migrations(&self) -> Result<Vec<i64>, DatabaseError> {
-        self.with_connection(Operation::Ping, async |connection| {
+        self.with_connection(Operation::ReadSchema, async |connection| {
             let table: Option<String> =
                 sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text").fetch_one(&mut *connection).await?;
             if table.is_none() {

@@ -38,7 +38,7 @@ impl Database {
 
     /// The events whose deletion has started and is not complete.
     pub async fn deleted_events(&self) -> Result<Vec<Uuid>, DatabaseError> {
-        self.with_connection(OPERATION, async |connection| {
+        self.with_connection(Operation::ListDeletions, async |connection| {
             sqlx::query_scalar("SELECT uid FROM coupon_event WHERE is_deleted ORDER BY uid").fetch_all(connection).await
         })
         .await

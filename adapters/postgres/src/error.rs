@@ -9,6 +9,10 @@ use couponry_domain::Uuid;
 pub enum Operation {
     /// [`Database::ping`](crate::Database::ping).
     Ping,
+    /// Reading the settings of the server.
+    ReadSettings,
+    /// Reading the applied migrations.
+    ReadSchema,
     /// [`Database::migrate`](crate::Database::migrate).
     Migrate,
     /// Reading or claiming the installation.
@@ -37,12 +41,18 @@ pub enum Operation {
     ReadIssuances,
     /// [`Database::delete_event`](crate::Database::delete_event).
     DeleteEvent,
+    /// [`Database::mark_event_deleted`](crate::Database::mark_event_deleted).
+    MarkDeletion,
+    /// [`Database::deleted_events`](crate::Database::deleted_events).
+    ListDeletions,
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ping => "cannot reach Postgres",
+            Self::ReadSettings => "cannot read the settings of Postgres",
+            Self::ReadSchema => "cannot read the schema version from Postgres",
             Self::Migrate => "cannot migrate the database",
             Self::ReadInstallation => "cannot read the installation from Postgres",
             Self::TakeOver => "cannot take over the installation in Postgres",
@@ -57,6 +67,8 @@ impl fmt::Display for Operation {
             Self::Record => "cannot record issuances in Postgres",
             Self::ReadIssuances => "cannot read the issuances from Postgres",
             Self::DeleteEvent => "cannot delete the event from Postgres",
+            Self::MarkDeletion => "cannot mark the event as deleted in Postgres",
+            Self::ListDeletions => "cannot list the pending deletions in Postgres",
         })
     }
 }

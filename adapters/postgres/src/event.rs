@@ -136,10 +136,10 @@ impl Database {
         .await
     }
 
-    /// Notes that the `CouponEvent` was deleted, so that another one can have its name. No-op if an event with this uid
+    /// Marks that the `CouponEvent` was deleted, so that another one can have its name. No-op if an event with this uid
     /// and name does not exist.
     pub async fn mark_event_deleted(&self, uid: Uuid, name: &EventName) -> Result<(), DatabaseError> {
-        self.with_connection(Operation::DeleteEvent, async |connection| {
+        self.with_connection(Operation::MarkDeletion, async |connection| {
             sqlx::query(
                 "UPDATE coupon_event SET deleted_at = now() WHERE uid = $1 AND name = $2 AND deleted_at IS NULL",
             )
@@ -152,7 +152,7 @@ impl Database {
         .map(drop)
     }
 
-    /// The stored events with this name whose deletion was not noted, with their generations.
+    /// The stored events with this name whose deletion was not marked, with their generations.
     pub async fn events_not_deleted(&self, name: &EventName) -> Result<Vec<(Uuid, i64)>, DatabaseError> {
         self.with_connection(Operation::ReadEvent, async |connection| {
             sqlx::query_as(

@@ -29,7 +29,7 @@ pub struct RetainedEvent {
 }
 
 impl Database {
-    /// The events whose deletion was noted at least this long ago ([`Database::mark_event_deleted`]), the earliest
+    /// The events whose deletion was marked at least this long ago ([`Database::mark_event_deleted`]), the earliest
     /// first. Counts all their issuances.
     pub async fn retained_events(&self, deleted_for: Duration) -> Result<Vec<RetainedEvent>, DatabaseError> {
         let mut session = self.long_session(OPERATION).await?;

@@ -49,7 +49,7 @@ impl Database {
 
     /// The settings of the server.
     pub async fn server_settings(&self) -> Result<ServerSettings, DatabaseError> {
-        self.with_connection(Operation::Ping, async |connection| {
+        self.with_connection(Operation::ReadSettings, async |connection| {
             let row = sqlx::query(
                 "SELECT current_setting('server_encoding') AS encoding,
                         current_setting('server_version') AS version,
@@ -77,7 +77,7 @@ impl Database {
     /// Fails if the encoding of the database is not UTF8.
     pub async fn require_utf8(&self) -> Result<(), DatabaseError> {
         let encoding: String = self
-            .with_connection(Operation::Ping, async |connection| {
+            .with_connection(Operation::ReadSettings, async |connection| {
                 sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(connection).await
             })
             .await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use couponry_audit::Stores;
 use couponry_kafka::{KafkaError, KafkaSettings, Lag, TopicSettings};
-use couponry_postgres::ServerSettings;
+use couponry_postgres::{SchemaVersion, ServerSettings};
 use couponry_runtime::error_chain;
 
 use crate::{
@@ -24,21 +24,20 @@ const LAG_INTERVAL: Duration = Duration::from_secs(3);
 pub(super) async fn check_postgres(stores: &Stores) -> Vec<CheckResult> {
     const POSTGRES: &str = "Postgres";
     const SCHEMA: &str = "schema";
-    let version = match stores.database.schema_version().await {
-        Ok(version) => version,
-        Err(error) => {
-            let advice = "check --postgres-url with its password and certificate, and that Postgres is running";
-            return vec![CheckResult::fail(POSTGRES, error_chain(&error), advice)];
+    if let Err(error) = stores.database.ping().await {
+        let advice = "check --postgres-url with its password and certificate, and that Postgres is running";
+        return vec![CheckResult::fail(POSTGRES, error_chain(&error), advice)];
+    }
+    let schema = match stores.database.schema_version().await {
+        Ok(SchemaVersion { applied, known, missing: 1.. }) => {
+            let found = format!("version {applied}, but this operator requires {known}");
+            CheckResult::fail(SCHEMA, found, "restart the operator, or run `couponry-operator migrate`")
         }
-    };
-    let couponry_postgres::SchemaVersion { applied, known, missing } = version;
-    let schema = if missing > 0 {
-        let found = format!("version {applied}, but this operator requires {known}");
-        CheckResult::fail(SCHEMA, found, "restart the operator, or run `couponry-operator migrate`")
-    } else if applied > known {
-        CheckResult::ok(SCHEMA, format!("version {applied}, newer than this operator ({known}) and compatible"))
-    } else {
-        CheckResult::ok(SCHEMA, format!("version {applied}, up to date"))
+        Ok(SchemaVersion { applied, known, .. }) if applied > known => {
+            CheckResult::ok(SCHEMA, format!("version {applied}, newer than this operator ({known}) and compatible"))
+        }
+        Ok(SchemaVersion { applied, .. }) => CheckResult::ok(SCHEMA, format!("version {applied}, up to date")),
+        Err(error) => CheckResult::fail(SCHEMA, error_chain(&error), ""),
     };
     let settings = match stores.database.server_settings().await {
         Ok(settings) => check_postgres_settings(&settings),

@@ -102,7 +102,8 @@ pub(crate) async fn cleanup(
         }
         if let Err(error) = context.database.mark_event_deleted(uid, &name).await {
             let error = error_chain(error);
-            tracing::warn!(error, "cannot note the deletion in Postgres: another event cannot have the name at once");
+            // Until its rows are deleted, a new event of this name has a NameConflict.
+            tracing::warn!(error, "cannot mark the deletion in Postgres, which blocks a new event of this name");
         }
         event = report_deleting(event, context, "The event is being deleted: its data is being removed.".to_owned())
             .await?;
@@ -216,7 +217,7 @@ async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, err
             Err(_) => context.database.deleted_events().await.is_ok_and(|deleted| deleted.contains(&uid)),
         };
     if is_scheduled {
-        format!("; the operator deletes the rows of the event {uid} when it is possible")
+        format!("; the operator deletes the rows of the event {uid} as soon as it can")
     } else {
         format!("; rows of the event {uid} may remain in Postgres")
     }

@@ -156,7 +156,7 @@ async fn rows_that_are_locked_for_long_are_deleted_later() -> Result<()> {
         world.record_all(name).await?;
     }
     let uids = [world.uid("event").await?, world.uid("marked").await?];
-    // The deletion of the first cannot even be noted in Postgres.
+    // The deletion of the first cannot even be marked in Postgres.
     let event = format!("SELECT FROM coupon_event WHERE uid = '{}' FOR UPDATE", uids[0]);
     let locks = [world.test_database.hold(&event)?, world.test_database.hold("SELECT FROM issuance FOR UPDATE")?];
     for name in ["event", "marked"] {
