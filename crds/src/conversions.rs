@@ -60,7 +60,8 @@ impl CouponEventSpec {
 }
 
 /// Annotation of an event that continues a stored one, which had another uid or a later generation before Kubernetes
-/// was restored: `UID/GENERATION`, the uid in the stores, and the number that precedes the generations of this object.
+/// was restored: `UID/GENERATION`, the uid in the stores, and the stored generation, to which the generations of this
+/// object are added.
 pub const CONTINUES: &str = "couponry.dev/continues";
 
 /// Annotation of an event that replaces a stored one of the same name, whose deletion the operator has not seen: its

@@ -47,7 +47,7 @@ const REDIS: &str = "redis";
 const KAFKA: &str = "kafka";
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
-/// New partitions are used after this time.
+/// Pause between pings of Kafka once it was reached. Each ping also reads the number of partitions.
 const KAFKA_INTERVAL: Duration = Duration::from_secs(10);
 /// Timeout of flushing records after the last response.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,7 +108,7 @@ pub struct Config {
     )]
     keep_alive_seconds: u32,
     /// Maximum number of connections. Beyond it, each new connection closes the one that has been idle for longest; if
-    /// none is idle, it waits for a response. Each buffers up to 64 KiB.
+    /// none is idle, the new connection waits until another one becomes idle. Each buffers up to 64 KiB.
     #[arg(
         long,
         env,
@@ -245,7 +245,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Updates the readiness: whether this issuer answers requests better than no issuer.
+/// Updates the readiness. An issuer is ready if its response is more useful than that of a proxy without any issuer.
 ///
 /// An issuer that has reached Redis once stays ready: during an outage of Redis, which concerns all issuers, it returns
 /// 503 with `Retry-After` itself; otherwise the proxy would have no issuer left and return an error of its own. Kafka

@@ -45,7 +45,8 @@ pub(crate) struct Context {
     /// Progress of the drains that precede a recovery of Redis.
     pub(crate) drains: DrainTracker,
     pub(crate) recording: RecordingTracker,
-    /// Deviations of the Kafka topics from the configuration, appended to the message of every Ready condition.
+    /// Deviations of the Kafka topics from the configuration, appended to the message of `Ready` if its reason is
+    /// `StockComplete`.
     pub(crate) topic_mismatches: Vec<String>,
     pub(crate) scaling: Scaler,
     /// How long the deletion of an event waits for issued coupons to be recorded.

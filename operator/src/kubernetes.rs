@@ -17,7 +17,7 @@ const USER_AGENT_OF_OPERATOR: &str = concat!("couponry-operator/", env!("CARGO_P
 /// read timeout, because that would also end idle watches.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connects as the kubeconfig or the service account of the pod says. Returns the client and the namespace:
+/// Connects with the kubeconfig, or in a pod with its service account. Returns the client and the namespace:
 /// `namespace`, or the default of the configuration.
 pub(crate) async fn connect(namespace: Option<&str>) -> anyhow::Result<(Client, String)> {
     let mut config = kube::Config::infer().await.context(

@@ -7,8 +7,8 @@
 //!
 //! # Guarantees
 //! A leader that has not renewed the lease for ten seconds, counted from before its last successful request, stops
-//! reconciling. No other replica acquires the lease before fifteen seconds. At shutdown the reconciliation stops
-//! first, then the lease is released.
+//! reconciling. No other replica acquires the lease within fifteen seconds after the last renewal. At shutdown the
+//! reconciliation stops first, then the lease is released.
 //!
 //! # Caveats
 //! A process that was suspended detects the loss of its leadership when it resumes, but requests that it had sent

@@ -197,7 +197,7 @@ impl Metrics {
         );
         registry.register(
             "issuances_recorded_again",
-            "Issuances recorded again because Postgres had lost them",
+            "Issuances that the operator recorded in Postgres instead of the consumers",
             metrics.issuances_recorded_again.clone(),
         );
         registry.register(

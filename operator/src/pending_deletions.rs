@@ -4,7 +4,7 @@
 //! unavailable. The finalizer does not wait for ever; it leaves the deletion to this task.
 //!
 //! # Guarantees
-//! The task of a deletion survives restarts: an event whose deletion has started is marked in Postgres, others are
+//! A pending deletion survives restarts: an event whose deletion has started is marked in Postgres, others are
 //! listed in Redis.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -16,7 +16,7 @@ use crate::{context::Context, reconcile::error::ReconcileError};
 
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Deletes the rows of such events, until it is dropped.
+/// Deletes the rows of these events. Runs until the future is dropped.
 pub(crate) async fn run(context: &Context) {
     loop {
         match pending(context).await {

@@ -101,7 +101,7 @@ pub enum KafkaError {
     #[error("the Kafka topic {0:?} was deleted and created again, it is consumed from its beginning")]
     TopicRecreated(String),
     /// The client received nothing, although the partitions have messages.
-    #[error("no messages of the partitions {0:?} are received although they have some, the Kafka client was replaced")]
+    #[error("received no messages from the partitions {0:?} although they have unread ones; replaced the Kafka client")]
     Stalled(Vec<i32>),
     /// The replication factor is higher than the number of brokers.
     #[error(

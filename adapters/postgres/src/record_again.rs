@@ -1,4 +1,4 @@
-//! Recording issuances again that Postgres has lost.
+//! Recording issuances that Redis or the topic has and Postgres has not.
 
 use std::collections::HashSet;
 
@@ -15,10 +15,10 @@ use crate::{
 const OPERATION: Operation = Operation::Record;
 
 impl Database {
-    /// Records issuances that Redis holds, also those from before the record cutoff, if their users and coupons are
-    /// free. Returns the users whose issuances are recorded now, or were before.
+    /// Records issuances that Redis or the topic has, also those from before the record cutoff, if their users and
+    /// coupons are free. Returns the users whose issuances are recorded now, or were before.
     ///
-    /// `stored` is the event as the caller has read it before it has read the issuances from Redis. None: a recovery
+    /// `stored` is the event as the caller has read it before it has read the issuances. None: a recovery
     /// has started since then, or the event was deleted; nothing was recorded. A recovery sets another record cutoff
     /// before it changes the holders, so either the state of Redis under this cutoff is recorded, or nothing is.
     pub async fn record_again(
@@ -50,7 +50,7 @@ impl Database {
             }
             let users: Vec<&str> = issued.iter().map(|one| one.user_id.as_str()).collect();
             let codes: Vec<&str> = issued.iter().map(|one| one.coupon.as_str()).collect();
-            // In the order of the users, as all transactions that record issuances.
+            // In the order of the users, like all transactions that record issuances: otherwise they could deadlock.
             sqlx::query(AssertSqlSafe(format!(
                 "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
                  SELECT $1, record.user_id, coupon.code, coupon.type, coupon.value,

@@ -136,8 +136,8 @@ impl RedisStore {
         Ok(page)
     }
 
-    /// Acquires or renews the sweeper lease of the event: its holder sends the entries that other issuers have not
-    /// confirmed. Returns whether `issuer` holds the lease.
+    /// Acquires or renews the sweeper lease of the event: its holder sends the entries of other issuers that Kafka has
+    /// not confirmed. Returns whether `issuer` holds the lease.
     pub async fn acquire_sweeper_lease(
         &self,
         event: &EventName,

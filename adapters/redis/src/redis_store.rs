@@ -110,7 +110,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Adds the event to the set of events whose outbox is swept. The set is in another hash slot than the keys of the
+    /// Adds the event to `couponEvents`, the set of all events. The set is in another hash slot than the keys of the
     /// event, so no script can write both. Instead, this precedes every call after which a coupon could be issued.
     pub(crate) async fn add_to_event_set(
         &self,

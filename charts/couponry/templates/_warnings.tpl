@@ -83,7 +83,7 @@
 {{- $lines = append $lines "issuer.autoscaling.enabled is false: spec.scaling of an event has no effect. Set it to true if the cluster has a metrics server." }}
 {{- end }}
 {{- if eq (dig "requests" "cpu" "" $issuer.resources | toString) "250m" }}
-{{- $lines = append $lines "issuer.resources.requests.cpu is 250m: too little for peak load. Set it after docs/operate/sizing.md." }}
+{{- $lines = append $lines "issuer.resources.requests.cpu is 250m: too little for peak load. Set it as docs/operate/sizing.md describes." }}
 {{- end }}
 {{- if le (int $issuer.drainSeconds) 10 }}
 {{- $lines = append $lines (printf "issuer.drainSeconds is %d: a load balancer that deregisters more slowly sends requests to closed pods. Set it above the deregistration delay." (int $issuer.drainSeconds)) }}

@@ -9,7 +9,8 @@ use std::{
 
 use couponry_domain::{IssuedCoupon, IssuedRecord, Uuid};
 
-/// The number of records in each bucket (a set that is dropped as one): a few megabytes at most.
+/// The number of records in each of two sets, the older of which is dropped when the younger is full: a few megabytes
+/// at most.
 const BUCKET_SIZE: usize = 100_000;
 
 /// A bounded set of the latest confirmed records. The relay sends an evicted record once more, which is harmless.

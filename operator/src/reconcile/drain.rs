@@ -1,10 +1,11 @@
-//! Waits until every coupon that was issued before a change of Redis is recorded in Postgres.
+//! Waits until every coupon that was issued before a restart or failover of Redis is recorded in Postgres.
 //!
 //! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the
 //! topic. An issuer returns a coupon at most `--response-timeout-seconds` after the request. The grace period must be
-//! at least that long. When it has passed since the change, no more such coupons are returned, and the records of all
-//! returned ones lie before the current end of the topic, or in the outbox if Redis has kept it. When the consumer
-//! group has passed that end, the former are recorded; the recovery sends the latter.
+//! at least that long. When it has passed since the restart or failover, no more such coupons are returned, and the
+//! records of all returned ones lie before the current end of the topic, or in the outbox if Redis has kept it. When the
+//! consumer group has passed that end, the issuances in the topic are recorded; those in the outbox are sent by the
+//! recovery.
 
 use std::{
     collections::HashMap,

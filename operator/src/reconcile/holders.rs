@@ -52,7 +52,7 @@ impl StrandedOutcome {
             parts.push(format!("{resent} were sent to Kafka again"));
         }
         if recorded > 0 {
-            parts.push(format!("{recorded} were recorded again in Postgres"));
+            parts.push(format!("{recorded} were recorded directly in Postgres"));
         }
         if conflicting > 0 {
             parts.push(format!(

@@ -89,7 +89,7 @@ pub(super) async fn recover(
         };
         Recovered { recovery, issued_at_min, total }
     };
-    // The gate is set first: a verified event with a closed gate would return NOT_STARTED although it is open.
+    // The gate is set first: a verified event whose gate is still LOADING would return NOT_STARTED although it is open.
     // An opening that is not final may have to be withdrawn because the manifest has changed.
     if in_redis.gate == Gate::Loading && (stored.is_opening_final || recorded > 0) {
         let settings = due_gate_settings(desired, &stored, in_redis, recorded > 0);

@@ -44,7 +44,8 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
     }
 }
 
-/// The gate that the manifest specifies. None: the gate may stay open, or the status shows that it is not.
+/// The gate that the manifest specifies. None: the gate may stay open, or the status
+/// already shows that the gate is not open.
 fn restriction(event: &CouponEvent) -> Option<Gate> {
     let gate = match event.spec.issuance {
         _ if event.metadata.deletion_timestamp.is_some() => Gate::Closed,

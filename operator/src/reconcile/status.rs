@@ -60,7 +60,7 @@ pub(super) fn report(
     }
     let balance = Balance::of(desired, observed);
     let in_redis = observed.redis_event(desired);
-    // Redis compares its clock with this time, plus the TTL, before it removes the coupons.
+    // `finishedAt`, plus the TTL, is compared with the clock of Redis before the coupons are removed.
     let redis_clock = in_redis.and_then(|in_redis| Timestamp::from_millisecond(in_redis.now).ok()).unwrap_or(now);
     let state = state(in_redis);
     let issued = in_redis.map_or(old.issued.unwrap_or_default(), |in_redis| in_redis.issued);

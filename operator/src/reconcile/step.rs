@@ -21,7 +21,7 @@ pub(super) enum Step {
     /// Copy the coupons with these ordinals (`to` is exclusive) from Postgres to Redis.
     Load { from: u64, to: u64 },
     /// Store in Postgres the earliest time at which coupons may be issued (milliseconds since the Unix epoch).
-    /// `is_final`: at once, or they have been issued already.
+    /// `is_final`: coupons can be issued at once, or have been issued, so the opening cannot be withdrawn.
     ScheduleOpening { at: i64, is_final: bool },
     /// Reset the gate, if Redis confirms that it has not opened, and withdraw the opening in Postgres.
     WithdrawOpening,

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Notes that an event has, or may soon have, outbox entries. Idempotent.
+-- Marks an event as active: it has, or may soon have, outbox entries. Idempotent.
 --
 -- KEYS  1 couponActiveEvents
 -- ARGV  1 the eventId

@@ -3,12 +3,13 @@
 -- has this coupon, and a coupon is put back into the queue only in the call that also changes the entry of its user.
 --
 -- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that is not put back into the
--- queue is voided. REPLACE writes the coupon that is recorded for the user into the entry. If the previous coupon is
--- put back, voided
---   is unchanged if the recorded coupon is in the queue, whose issuance Redis has lost: it is removed from the queue;
---   decreases by one if the recorded coupon is voided;
---   decreases by one if the recorded coupon is issued to another user, whose entry is cancelled later.
--- If the previous coupon is not put back, voided is higher by one in each case.
+-- queue is voided. REPLACE writes the coupon that is recorded for the user into the entry, and removes it from the
+-- queue. So voided changes by:
+--                                                       previous coupon put back   not put back
+--   CANCEL                                                           0                  +1
+--   REPLACE, the recorded coupon is in the queue                     0                  +1
+--   REPLACE, the recorded coupon is voided                          -1                   0
+--   REPLACE, another user has it, whose entry is cancelled later    -1                   0
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   then five values for each settlement, of which at most 1,500 are accepted:
