@@ -101,11 +101,22 @@ impl Redis {
 
     /// Starts a replica of it, and waits until the replica has its data.
     pub fn start_replica(&self) -> Result<Self> {
-        let replica = Self::start_with(&["--replicaof", "127.0.0.1", &self.port.to_string()])?;
-        let is_connected =
-            || command(&replica.url(), &["INFO", "replication"]).is_ok_and(|i| i.contains("link_status:up"));
-        replica.process.wait_ready(is_connected)?;
+        let replica = Self::start()?;
+        replica.follow(self)?;
         Ok(replica)
+    }
+
+    /// Makes it a replica of another one, and waits until it has its data.
+    pub fn follow(&self, master: &Self) -> Result<()> {
+        command(&self.url(), &["REPLICAOF", "127.0.0.1", &master.port.to_string()])?;
+        let is_connected =
+            || command(&self.url(), &["INFO", "replication"]).is_ok_and(|i| i.contains("link_status:up"));
+        self.process.wait_ready(is_connected)
+    }
+
+    /// Makes it a master.
+    pub fn promote(&self) -> Result<()> {
+        command(&self.url(), &["REPLICAOF", "NO", "ONE"]).map(drop)
     }
 
     fn wait(&self) -> Result<()> {

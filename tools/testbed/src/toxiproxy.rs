@@ -62,6 +62,11 @@ impl Toxiproxy {
         self.post("/proxies", &proxy)
     }
 
+    /// Forwards future connections to this loopback port, and closes the existing ones.
+    pub fn redirect(&self, name: &str, upstream: u16) -> Result<()> {
+        self.post(&format!("/proxies/{name}"), &json!({"upstream": format!("127.0.0.1:{upstream}")}))
+    }
+
     /// Injects a fault into the existing and the future connections of a proxy.
     pub fn inject(&self, name: &str, toxic: Toxic) -> Result<()> {
         let add = |kind: &str, stream: &str, attributes: Value| {

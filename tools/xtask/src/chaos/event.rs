@@ -144,7 +144,7 @@ impl Event {
 }
 
 /// Repeats an idempotent command: on a busy machine, etcd may take longer than its timeout.
-fn retry<T>(command: impl Fn() -> Result<T>) -> Result<T> {
+pub(super) fn retry<T>(command: impl Fn() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + RETRY_TIMEOUT;
     loop {
         match command() {

@@ -67,6 +67,12 @@ pub(super) enum Kind {
     RedisBackup,
     /// A replica of Redis is attached, and removed after the fault.
     Replica,
+    /// The address of Redis leads to a promoted replica, and back after the fault, as with Sentinel.
+    RedisSwitched,
+    /// A key of the event is replaced by one of another type.
+    WrongType,
+    /// The keys of the event have values that cannot be decoded.
+    Undecodable,
     /// Kafka rejects offset commits.
     CommitsRefused,
     /// The topic is deleted, and created again after the fault.
@@ -86,7 +92,7 @@ pub(super) enum Kind {
 }
 
 /// All kinds, with their names on the command line.
-pub(super) const KINDS: [(&str, Kind); 49] = [
+pub(super) const KINDS: [(&str, Kind); 52] = [
     ("kill-issuer", Kind::Kill(Component::Issuer)),
     ("kill-consumer", Kind::Kill(Component::Consumer)),
     ("kill-operator", Kind::Kill(Component::Operator)),
@@ -128,6 +134,9 @@ pub(super) const KINDS: [(&str, Kind); 49] = [
     ("redis-acl", Kind::AclChange),
     ("redis-backup", Kind::RedisBackup),
     ("redis-replica", Kind::Replica),
+    ("redis-switched", Kind::RedisSwitched),
+    ("redis-wrong-type", Kind::WrongType),
+    ("redis-undecodable", Kind::Undecodable),
     ("commits-refused", Kind::CommitsRefused),
     ("topic-recreated", Kind::TopicRecreated),
     ("partitions-added", Kind::PartitionsAdded),
@@ -145,7 +154,7 @@ impl Kind {
 
     /// Whether Redis loses answered issuances. The event must then have `acknowledge: Kafka`.
     pub(super) fn is_loss_of_redis(self) -> bool {
-        matches!(self, Self::Flush | Self::RollBack | Self::RedisClockAndFlush(_))
+        matches!(self, Self::Flush | Self::RollBack | Self::RedisClockAndFlush(_) | Self::RedisSwitched)
     }
 
     /// Whether Kafka or Postgres lose what they have confirmed. The operator restores it from Redis when issuing slows

@@ -12,6 +12,7 @@ use super::event::{Event, Events, SECOND_NAMESPACE};
 use super::fault::{Component, Fault, Kind};
 use super::installation::{CONSUMERS, Installation, Instance, PARTITIONS};
 use super::load::{Load, Workload, change_topic};
+use super::redis_keys;
 
 /// Directory of the Redis backup which a rollback restores.
 const BACKUP: &str = "backup";
@@ -109,6 +110,16 @@ impl Fault {
                 installation.replica = Some(servers.redis.start_replica()?);
                 Ok(())
             }
+            Kind::RedisSwitched => {
+                set(&servers.redis, "repl-diskless-sync-delay", "0")?;
+                let replica = servers.redis.start_replica()?;
+                replica.promote()?;
+                installation.links.switch_redis(replica.port())?;
+                installation.replica = Some(replica);
+                Ok(())
+            }
+            Kind::WrongType => redis_keys::replace(&servers.redis.url(), &events.main, redis_keys::kind(self.which)),
+            Kind::Undecodable => redis_keys::add_undecodable(&servers.redis.url(), &events.main),
             Kind::CommitsRefused => change_topic(installation, &["reject-commits"]),
             Kind::TopicRecreated => {
                 installation.wait_verified(&events.main)?;
@@ -185,6 +196,14 @@ impl Fault {
                 installation.replica = None;
                 Ok(())
             }
+            Kind::RedisSwitched => {
+                let replica = installation.replica.take().context("no replica was promoted")?;
+                servers.redis.follow(&replica)?;
+                servers.redis.promote()?;
+                installation.links.switch_redis(servers.redis.port())
+            }
+            Kind::WrongType => redis_keys::restore(&servers.redis.url(), &events.main, redis_keys::kind(self.which)),
+            Kind::Undecodable => redis_keys::remove_undecodable(&servers.redis.url(), &events.main),
             Kind::CommitsRefused => change_topic(installation, &["accept-commits"]),
             Kind::TopicRecreated => {
                 installation.partitions = PARTITIONS;
@@ -211,7 +230,7 @@ impl Fault {
     }
 
     /// Changes between five and two consumers, stopped gracefully or by SIGKILL, and restores the original number.
-    fn rescale(&self, installation: &mut Installation) -> Result<u64> {
+    pub(super) fn rescale(&self, installation: &mut Installation) -> Result<u64> {
         let start = Instant::now();
         let mut restarts = 0;
         for change in 0.. {

@@ -147,7 +147,7 @@ impl Installation {
         self.dir.join(format!("clock-of-issuer-{}", issuer + 1))
     }
 
-    fn instances(&self) -> impl Iterator<Item = &Instance> {
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.operators.iter().chain(&self.issuers).chain(&self.consumers)
     }
 

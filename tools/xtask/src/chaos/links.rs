@@ -93,6 +93,12 @@ impl Links {
         self.proxy.inject(&name(link), toxic)
     }
 
+    /// Lets the address of Redis lead to another port, and closes all connections.
+    pub(super) fn switch_redis(&self, port: u16) -> Result<()> {
+        let to_redis = LINKS.iter().filter(|(_, server)| *server == REDIS);
+        to_redis.into_iter().try_for_each(|link| self.proxy.redirect(&name(*link), port))
+    }
+
     /// Removes all faults.
     pub(super) fn reset(&self) -> Result<()> {
         // The proxy needs a moment to close half-open connections.

@@ -8,9 +8,14 @@
 //! [`inject`] injects and removes faults, [`installation`] starts and restarts programs, [`links`] has the proxies,
 //! [`load`] sends requests and checks their answers, [`outage`] computes how long no request was answered, and
 //! [`statistics`] sums up all rounds. [`recorder`] records the metrics of [`recorded_cases`].
+//!
+//! With `--indicators`, [`indicators`] injects each kind of fault once and writes what is reported about it:
+//! [`indications`] reads conditions, probes and metrics, and [`users`] notes whether users receive coupons.
 
 mod event;
 mod fault;
+mod indications;
+mod indicators;
 mod inject;
 mod installation;
 mod links;
@@ -18,9 +23,11 @@ mod load;
 mod outage;
 mod recorded_cases;
 mod recorder;
+mod redis_keys;
 mod rng;
 mod round;
 mod statistics;
+mod users;
 
 use std::fs;
 use std::process::ExitCode;
@@ -68,6 +75,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CASE", num_args = 0..)]
     record: Option<Vec<String>>,
 
+    /// Inject each kind of fault once, and write which indicators report it to docs/operate/fault-indicators.md.
+    #[arg(long, conflicts_with = "once")]
+    indicators: bool,
+
     /// List the kinds of faults and exit.
     #[arg(long)]
     list: bool,
@@ -92,7 +103,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// whether all checks passed.
 pub(crate) fn once() -> Result<bool> {
     run_with_seed(
-        &Options { seed: None, minutes: 0, rate: 200, faults: Vec::new(), once: true, record: None, list: false },
+        &Options {
+            seed: None,
+            minutes: 0,
+            rate: 200,
+            faults: Vec::new(),
+            once: true,
+            record: None,
+            indicators: false,
+            list: false,
+        },
         TEST_SEED,
     )
 }
@@ -129,6 +149,9 @@ fn run_rounds(
 ) -> Result<bool> {
     if let Some(cases) = &options.record {
         return recorded_cases::record(installation, cases).map(|()| true);
+    }
+    if options.indicators {
+        return indicators::run(installation, &options.faults);
     }
     let mut rng = Rng::new(seed);
     let kinds =
