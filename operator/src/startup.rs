@@ -91,7 +91,7 @@ pub(crate) async fn wait_for_installation(
 }
 
 async fn prepare_postgres(database: &Database) -> Result<(), Box<dyn Error + Send + Sync>> {
-    // Its errors say that Postgres cannot be reached, those of the later operations name the operation.
+    // Its errors report that Postgres cannot be reached, those of the later operations name the operation.
     database.ping().await?;
     server_requirements::require_postgres(database).await?;
     Ok(database.migrate().await?)
@@ -174,7 +174,7 @@ pub(crate) async fn keep_topics(
     }
 }
 
-/// The distinct mismatches of the topics, which the condition `Ready` of preloaded events reports.
+/// The distinct mismatches of the topics, which the condition `Ready` of loaded events reports.
 pub(crate) fn topic_mismatches(mismatches: &[TopicMismatch]) -> Vec<String> {
     let warnings: BTreeSet<String> = mismatches.iter().map(ToString::to_string).collect();
     for warning in &warnings {

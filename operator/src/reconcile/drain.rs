@@ -3,8 +3,8 @@
 //! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the
 //! topic. An issuer returns a coupon at most `--response-timeout-seconds` after the request. The grace period must be
 //! at least that long. When it has passed since the restart or failover, no more such coupons are returned, and the
-//! records of all returned ones lie before the current end of the topic, or in the outbox if Redis has kept it. When the
-//! consumer group has passed that end, the issuances in the topic are recorded; those in the outbox are sent by the
+//! records of all returned ones lie before the current end of the topic, or in the outbox if Redis has kept it. When
+//! the consumer group has passed that end, the issuances in the topic are recorded; those in the outbox are sent by the
 //! recovery.
 
 use std::{

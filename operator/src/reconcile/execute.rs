@@ -1,5 +1,5 @@
-//! Applies a step. Only this module, [`recover`], [`crate::reconcile::holders`], [`crate::reconcile::topic_records`] and
-//! [`crate::reconcile::restrict_gate`] change an event in the stores during a reconciliation;
+//! Applies a step. Only this module, [`recover`], [`crate::reconcile::holders`], [`crate::reconcile::topic_records`]
+//! and [`crate::reconcile::restrict_gate`] change an event in the stores during a reconciliation;
 //! [`crate::reconcile::observe`] lists and marks it in Redis, [`crate::reconcile::finalizer`] removes it.
 //!
 //! # Guarantees
