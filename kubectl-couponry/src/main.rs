@@ -2,12 +2,13 @@
 //!
 //! [`status`] shows events, using [`view`], [`events_table`] and [`json`], and [`watch`] their changes; [`change`]
 //! changes them; [`exec`] runs commands of the operator in its pod. [`cluster`] connects to Kubernetes and translates
-//! its errors.
+//! its errors. [`completion`] completes command lines in a shell.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod change;
 mod cluster;
+mod completion;
 mod events_table;
 mod exec;
 mod json;
@@ -19,7 +20,7 @@ mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use couponry_output::{CLOSED, Stderr, StdoutError};
 
 use crate::{
@@ -152,6 +153,12 @@ enum Rows {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if completion::is_requested(words.next().as_deref()) {
+        let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        let printed = completion::run(&Cli::command(), &words).await;
+        return printed.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let cli = Cli::parse();
     let runs_in_pod = cli.command.runs_in_pod();
     run(cli).await.unwrap_or_else(|error| {
@@ -246,8 +253,6 @@ impl DeletedEvent {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, Output, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -54,10 +55,14 @@ fn manifest(namespace: &str, name: &str, spec: &str) -> String {
 
 /// A namespace on the shared API server, with the CRD and without an operator.
 fn namespace() -> String {
+    static CRD: OnceLock<()> = OnceLock::new();
+    // Once: concurrent first applications of an object fail.
+    CRD.get_or_init(|| {
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        shared::kubectl_with(&apply, &couponry_crds::crd_yaml()).unwrap();
+        wait_established(&shared::kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
+    });
     let namespace = unique_name("plugin");
-    shared::kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &couponry_crds::crd_yaml())
-        .unwrap();
-    wait_established(&shared::kubeconfig(), &["crd/couponevents.couponry.dev"]).unwrap();
     shared::kubectl(&["create", "namespace", &namespace]).unwrap();
     namespace
 }
@@ -372,4 +377,21 @@ fn missing_kubeconfig_is_reported_once() {
     let error = failure(&plugin(Path::new("/nonexistent"), &["status"]).output().unwrap());
     assert!(error.starts_with("Error: cannot read the kubeconfig: "), "{error}");
     assert_eq!((error.matches("nonexistent").count(), error.matches("No such file").count()), (1, 1), "{error}");
+}
+
+#[test]
+fn completion_for_kubectl_lists_commands_and_events() {
+    let installation = WithoutOperator::new();
+    let scratch = couponry_testbed::scratch::Scratch::new("completion").unwrap();
+    let link = scratch.path().join("kubectl_complete-couponry");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-couponry"), &link).unwrap();
+    let complete = |words: &[&str]| {
+        let mut command = Command::new(&link);
+        command.args(["-n", &installation.namespace]).args(words).env("KUBECONFIG", shared::kubeconfig());
+        stdout(&command.output().unwrap())
+    };
+    assert_eq!(complete(&["pa"]), "pause\tSuspends issuing until the event is resumed\n:4\n");
+    assert_eq!(complete(&["pause", ""]), "summer\n:4\n");
+    assert_eq!(complete(&["pause", "x"]), ":4\n");
+    assert_eq!(complete(&["pause", "--kubeconfig", "/nonexistent", ""]), ":4\n");
 }
