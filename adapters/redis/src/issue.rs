@@ -52,7 +52,7 @@ pub struct IssueReply {
 }
 
 type RawReply =
-    (String, String, i64, String, Vec<Option<String>>, Vec<String>, Option<String>, Option<String>, Option<String>);
+    (String, String, i64, String, Vec<Option<Vec<u8>>>, Vec<Vec<u8>>, Option<String>, Option<String>, Option<String>);
 
 impl RedisStore {
     /// Checks that Redis would accept the writes of [`RedisStore::issue`] for the event: its memory, its disk, its
@@ -126,8 +126,7 @@ impl RedisStore {
         let mut outcomes = Vec::with_capacity(distinct.len());
         for (&user, entry) in distinct.iter().zip(&entries) {
             outcomes.push(if let Some(entry) = entry {
-                IssuedEntry::parse(OPERATION, user.clone(), entry)
-                    .map_or(IssueOutcome::Undecodable, IssueOutcome::Duplicate)
+                IssuedEntry::from_bytes(user.clone(), entry).map_or(IssueOutcome::Undecodable, IssueOutcome::Duplicate)
             } else if let Some(item) = items.next() {
                 parse_item(item).map_or(IssueOutcome::Undecodable, |(coupon, discount)| {
                     let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };

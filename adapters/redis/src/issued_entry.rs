@@ -53,10 +53,14 @@ impl IssuedEntry {
     }
 
     /// None: this version does not write such a value.
-    pub(crate) fn from_value(user_id: UserId, value: &str) -> Option<Self> {
+    pub(crate) fn from_bytes(user_id: UserId, value: &[u8]) -> Option<Self> {
+        Self::from_value(user_id, str::from_utf8(value).ok()?)
+    }
+
+    fn from_value(user_id: UserId, value: &str) -> Option<Self> {
         let (rest, status) = value.rsplit_once(':')?;
         let (item, issued_at) = rest.rsplit_once(':')?;
-        let (coupon, discount) = parse_item(item)?;
+        let (coupon, discount) = parse_item(item.as_bytes())?;
         let issued = IssuedCoupon { user_id, coupon, discount, issued_at: issued_at.parse().ok()? };
         Some(Self { issued, status: Status::from_name(status)? })
     }
@@ -70,10 +74,10 @@ pub(crate) fn to_records(entries: &[IssuedEntry]) -> String {
 }
 
 /// Parses the records of an outbox entry. Returns also how many of them cannot be decoded.
-pub(crate) fn parse_records(records: &str) -> (Vec<IssuedCoupon>, usize) {
-    let lines: Vec<&str> = records.split('\n').collect();
-    let decode = |record: &[&str]| match *record {
-        [user, value] => IssuedEntry::from_value(user.parse().ok()?, value),
+pub(crate) fn parse_records(records: &[u8]) -> (Vec<IssuedCoupon>, usize) {
+    let lines: Vec<&[u8]> = records.split(|byte| *byte == b'\n').collect();
+    let decode = |record: &[&[u8]]| match *record {
+        [user, value] => IssuedEntry::from_bytes(parse_user(user)?, value),
         _ => None,
     };
     let decoded: Vec<_> = lines.chunks(2).filter_map(decode).map(|entry| entry.issued).collect();
@@ -81,9 +85,13 @@ pub(crate) fn parse_records(records: &str) -> (Vec<IssuedCoupon>, usize) {
     (decoded, undecodable)
 }
 
+pub(crate) fn parse_user(user: &[u8]) -> Option<UserId> {
+    str::from_utf8(user).ok()?.parse().ok()
+}
+
 /// Parses an item of the queue, `couponKey:TYPE:value`.
-pub(crate) fn parse_item(item: &str) -> Option<(CouponCode, Discount)> {
-    let mut parts = item.split(':');
+pub(crate) fn parse_item(item: &[u8]) -> Option<(CouponCode, Discount)> {
+    let mut parts = str::from_utf8(item).ok()?.split(':');
     let coupon = parts.next()?.parse().ok()?;
     let kind = parts.next()?.parse().ok()?;
     let value = parts.next()?.parse().ok()?;
@@ -109,14 +117,14 @@ pub fn parse_stored_value(text: &str) {
     if let Some(entry) = IssuedEntry::from_value(user.clone(), text) {
         assert_eq!(IssuedEntry::from_value(user, &entry.to_value()), Some(entry));
     }
-    let (records, _) = parse_records(text);
+    let (records, _) = parse_records(text.as_bytes());
     if !records.is_empty() {
         let entries: Vec<_> =
             records.iter().map(|issued| IssuedEntry { issued: issued.clone(), status: Status::Pending }).collect();
-        assert_eq!(parse_records(&to_records(&entries)), (records, 0));
+        assert_eq!(parse_records(to_records(&entries).as_bytes()), (records, 0));
     }
-    if let Some((coupon, discount)) = parse_item(text) {
-        assert_eq!(parse_item(&format!("{coupon}:{discount}")), Some((coupon, discount)));
+    if let Some((coupon, discount)) = parse_item(text.as_bytes()) {
+        assert_eq!(parse_item(format!("{coupon}:{discount}").as_bytes()), Some((coupon, discount)));
     }
     if let Ok(uid) = parse_uid("fuzz", text) {
         assert_eq!(parse_uid("fuzz", &uid.to_string()).expect("a valid uid"), uid);
@@ -133,7 +141,7 @@ mod tests {
 
     #[test]
     fn entry_has_the_format_that_the_scripts_expect() {
-        let (coupon, discount) = parse_item("SUMMER-7GK2M9QXW4TB:PERCENT:10").unwrap();
+        let (coupon, discount) = parse_item(b"SUMMER-7GK2M9QXW4TB:PERCENT:10").unwrap();
         let issued = IssuedCoupon { user_id: "u1".parse().unwrap(), coupon, discount, issued_at: 5 };
         let entry = IssuedEntry { issued, status: Status::Pending };
         assert_eq!(entry.to_value(), "SUMMER-7GK2M9QXW4TB:PERCENT:10:5:PENDING");
@@ -143,7 +151,7 @@ mod tests {
     #[test]
     fn invalid_value_is_rejected_and_named() {
         for item in ["", "A", "A:PERCENT", "A:HALF:10", "A:PERCENT:x", "A:PERCENT:10:", "a:PERCENT:10"] {
-            assert!(parse_item(item).is_none(), "{item}");
+            assert!(parse_item(item.as_bytes()).is_none(), "{item}");
         }
         for value in [
             "",
@@ -155,14 +163,16 @@ mod tests {
         ] {
             assert!(parse(value).is_err(), "{value}");
         }
-        for (records, decoded) in [
-            ("", 0),
-            ("u1", 0),
-            ("u1\n", 0),
-            ("\nA:PERCENT:10:5:PENDING", 0),
-            ("u1\nA:PERCENT:10:5:PENDING\n", 1),
-            ("u1\nwhat\nu2\nB:PERCENT:10:5:PENDING", 1),
-        ] {
+        let cases: [(&[u8], _); 7] = [
+            (b"", 0),
+            (b"u1", 0),
+            (b"u1\n", 0),
+            (b"\nA:PERCENT:10:5:PENDING", 0),
+            (b"u1\nA:PERCENT:10:5:PENDING\n", 1),
+            (b"u1\nwhat\nu2\nB:PERCENT:10:5:PENDING", 1),
+            (b"u1\n\xff\xfe\nu2\nB:PERCENT:10:5:PENDING", 1),
+        ];
+        for (records, decoded) in cases {
             let (issued, undecodable) = parse_records(records);
             assert_eq!((issued.len(), undecodable), (decoded, 1), "{records:?}");
         }

@@ -171,7 +171,7 @@ fn parse_entry(
     installation: Option<Uuid>,
 ) -> Result<OutboxEntry, RedisStoreError> {
     let uid: Option<String> = entry.get("uid");
-    let records: Option<String> = entry.get("records");
+    let records: Option<Vec<u8>> = entry.get("records");
     let (Some(uid), Some(records)) = (uid, records) else {
         return Err(invalid_value(operation, &format!("outbox entry {}", entry.id)));
     };

@@ -9,7 +9,7 @@ use couponry_domain::{Discount, EventName, UserId, code::CouponCode};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{IssuedEntry, parse_item},
+    issued_entry::{IssuedEntry, parse_item, parse_user},
     redis_store::RedisStore,
 };
 
@@ -26,6 +26,12 @@ pub struct UndecodableValue {
 }
 
 impl UndecodableValue {
+    fn new(user: Option<&[u8]>, value: &[u8]) -> Self {
+        // For display: bytes that are not UTF-8 are replaced.
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Self { user: user.map(text), value: text(value) }
+    }
+
     fn into_error(self, operation: &'static str) -> RedisStoreError {
         invalid_value(operation, &self.value)
     }
@@ -41,6 +47,9 @@ pub struct IssuedPage {
     /// The cursor of the next page; None: this was the last one.
     pub next: Option<u64>,
 }
+
+/// The response to `HSCAN`: the next cursor, and fields with their values.
+type RawPage = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 
 /// How many entries are read at a time: Redis needs about a millisecond for a page, in which it serves no other client.
 const PAGE: isize = 2000;
@@ -65,7 +74,7 @@ impl RedisStore {
     /// Returns some entries of `couponIssued`, about 2000. The first cursor is 0. Over all pages, an entry may be
     /// returned twice; see [`RedisStore::each_issued`].
     pub async fn issued_page(&self, event: &EventName, cursor: u64) -> Result<IssuedPage, RedisStoreError> {
-        let (next, page): (u64, Vec<(String, String)>) = redis::cmd("HSCAN")
+        let (next, page): RawPage = redis::cmd("HSCAN")
             .arg(self.keys(event).issued)
             .arg(cursor)
             .arg("COUNT")
@@ -76,9 +85,9 @@ impl RedisStore {
         let mut decoded =
             IssuedPage { entries: Vec::new(), undecodable: Vec::new(), next: (next != 0).then_some(next) };
         for (user, value) in page {
-            match user.parse().ok().and_then(|user_id| IssuedEntry::from_value(user_id, &value)) {
+            match parse_user(&user).and_then(|user_id| IssuedEntry::from_bytes(user_id, &value)) {
                 Some(entry) => decoded.entries.push(entry),
-                None => decoded.undecodable.push(UndecodableValue { user: Some(user), value }),
+                None => decoded.undecodable.push(UndecodableValue::new(Some(&user), &value)),
             }
         }
         Ok(decoded)
@@ -136,14 +145,14 @@ impl RedisStore {
         from: isize,
         to: isize,
     ) -> Result<Vec<Result<(CouponCode, Discount), UndecodableValue>>, RedisStoreError> {
-        let page: Vec<String> = redis::cmd("LRANGE")
+        let page: Vec<Vec<u8>> = redis::cmd("LRANGE")
             .arg(self.keys(event).queue)
             .arg(from)
             .arg(to)
             .query_async(&mut self.connection())
             .await
             .map_err(self.failed(SCAN_QUEUE))?;
-        let decode = |value: String| parse_item(&value).ok_or(UndecodableValue { user: None, value });
+        let decode = |value: Vec<u8>| parse_item(&value).ok_or_else(|| UndecodableValue::new(None, &value));
         Ok(page.into_iter().map(decode).collect())
     }
 
@@ -162,12 +171,12 @@ impl RedisStore {
             for user in page {
                 command.arg(user.as_str());
             }
-            let entries: Vec<Option<String>> =
+            let entries: Vec<Option<Vec<u8>>> =
                 command.query_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
             for (user, entry) in page.iter().zip(entries) {
-                let decode = |value: String| {
-                    IssuedEntry::from_value(user.clone(), &value)
-                        .ok_or_else(|| UndecodableValue { user: Some(user.to_string()), value })
+                let decode = |value: Vec<u8>| {
+                    IssuedEntry::from_bytes(user.clone(), &value)
+                        .ok_or_else(|| UndecodableValue::new(Some(user.as_str().as_bytes()), &value))
                 };
                 all.push(entry.map(decode));
             }

@@ -1,6 +1,6 @@
 //! Issuing.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
 use couponry_domain::{Gate, IssuedCoupon, UserId, Window};
@@ -198,21 +198,38 @@ async fn issue_on_full_redis_fails_without_losing_coupons() {
 
 #[tokio::test]
 async fn undecodable_value_affects_its_user_only() {
-    let event = Event::open(4).await;
-    let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
-    let key = |kind: &str| format!("test-{}-coupon{kind}:{{{}}}", event.uid, event.id);
-    redis::cmd("HSET").arg(key("Issued")).arg("user-1").arg("what").exec(&mut admin).unwrap();
-    redis::cmd("LINSERT")
-        .arg(key("Queue"))
-        .arg("AFTER")
-        .arg(redis::cmd("LINDEX").arg(key("Queue")).arg(0).query::<String>(&mut admin).unwrap())
-        .arg("what")
-        .exec(&mut admin)
-        .unwrap();
-    let reply = event.redis_store.issue(&event.id, &users(0..5)).await.unwrap().unwrap();
-    let undecodable: Vec<_> =
-        reply.outcomes.iter().map(|outcome| matches!(outcome, IssueOutcome::Undecodable)).collect();
-    // The entry of the second user, and the coupon of the third.
-    assert_eq!(undecodable, [false, true, true, false, false], "{:?}", reply.outcomes);
-    assert_eq!(reply.outbox.unwrap().records.len(), 3);
+    // The second one is not UTF-8.
+    for garbage in [&b"what"[..], b"\xff\xfe"] {
+        let event = Event::open(4).await;
+        let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+        let key = |kind: &str| format!("test-{}-coupon{kind}:{{{}}}", event.uid, event.id);
+        redis::cmd("HSET").arg(key("Issued")).arg("user-1").arg(garbage).exec(&mut admin).unwrap();
+        redis::cmd("LINSERT")
+            .arg(key("Queue"))
+            .arg("AFTER")
+            .arg(redis::cmd("LINDEX").arg(key("Queue")).arg(0).query::<String>(&mut admin).unwrap())
+            .arg(garbage)
+            .exec(&mut admin)
+            .unwrap();
+        let users = users(0..5);
+        let reply = event.redis_store.issue(&event.id, &users).await.unwrap().unwrap();
+        let undecodable: Vec<_> =
+            reply.outcomes.iter().map(|outcome| matches!(outcome, IssueOutcome::Undecodable)).collect();
+        // The entry of the second user, and the coupon of the third.
+        assert_eq!(undecodable, [false, true, true, false, false], "{:?}", reply.outcomes);
+        assert_eq!(reply.outbox.unwrap().records.len(), 3);
+
+        // As another issuer, the operator and the audit read them.
+        let left = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
+        assert_eq!((left.entries[0].records.len(), left.entries[0].undecodable), (3, 1));
+        redis::cmd("HSET").arg(key("Issued")).arg(garbage).arg(garbage).exec(&mut admin).unwrap();
+        let page = event.redis_store.issued_page(&event.id, 0).await.unwrap();
+        assert_eq!((page.entries.len(), page.undecodable.len()), (3, 3));
+        let found = event.redis_store.issued_to(&event.id, &users).await.unwrap();
+        assert_eq!(found.iter().flatten().filter(|entry| entry.is_err()).count(), 2);
+        redis::cmd("RPUSH").arg(key("Queue")).arg(garbage).exec(&mut admin).unwrap();
+        let mut available = Vec::new();
+        event.redis_store.each_available(&event.id, |item| available.push(item.is_ok())).await.unwrap();
+        assert_eq!(available, [false, true]);
+    }
 }
