@@ -87,14 +87,26 @@ impl Watcher {
     }
 
     async fn check_redis(&self) -> Result<(), String> {
-        self.report(REDIS, self.redis_store.ping().await)
+        match self.redis_store.ping().await {
+            // Events on the other nodes of the cluster are recorded and settled.
+            Err(error) if error.is_partial_outage() => {
+                self.health.degrade(REDIS, error);
+                Ok(())
+            }
+            state => self.report(REDIS, state),
+        }
     }
 
-    /// A Redis without an id was emptied: the operator claims it again.
+    /// A Redis without an id was emptied: the operator claims it again. The id does not have to be readable while a node
+    /// of a cluster is unavailable: settling compares the uid of each event.
     async fn check_installation(&self) -> Result<Uuid, String> {
         let compared = async {
             let postgres = self.database.installation().await.map_err(error_chain)?.id;
-            match self.redis_store.installation().await.map_err(error_chain)? {
+            let redis = match self.redis_store.installation().await {
+                Err(_) if self.redis_store.ping().await.is_err_and(|error| error.is_partial_outage()) => None,
+                found => found.map_err(error_chain)?,
+            };
+            match redis {
                 Some(redis) if redis != postgres => Err(format!(
                     "Redis belongs to the installation {redis}, but the database to the installation {postgres}: set a \
                      different --redis-key-prefix for each installation"

@@ -177,7 +177,7 @@ impl Batcher {
                 Some(true)
             }
             Ok(None) => {
-                let may_exist = self.recent_events.may_exist(event);
+                let may_exist = self.recent_events.may_exist(event, &self.redis_store).await;
                 send_all(answers, || {
                     if may_exist { IssueResult::Decided(IssueOutcome::Unverified) } else { IssueResult::UnknownEvent }
                 });

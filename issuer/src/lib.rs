@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use couponry_domain::Uuid;
 use couponry_kafka::Producer;
-use couponry_redis::RedisStore;
+use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{
     CancellationToken, Health, error_chain,
     http::{self, ConnectionLimits, HttpServer},
@@ -247,7 +247,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Updates the readiness. An issuer is ready if its response is more useful than that of a proxy without any issuer.
 ///
-/// An issuer that has reached Redis once stays ready: during an outage of Redis, which concerns all issuers, it returns
+/// An issuer that has reached Redis, or one node of a cluster, once stays ready: during an outage of Redis, which concerns all issuers, it returns
 /// 503 with `Retry-After` itself; otherwise the proxy would have no issuer left and return an error of its own. Kafka
 /// may be unavailable, also at startup, because the outbox bridges its outages. An issuer that Kafka rejects is not
 /// ready until it was accepted once, so that a rollout with wrong settings stops.
@@ -275,7 +275,7 @@ async fn watch_servers(redis_store: RedisStore, producer: Producer, health: Heal
         let mut was_reached = false;
         while !shutdown.is_cancelled() {
             let result = redis_store.ping().await;
-            was_reached |= result.is_ok();
+            was_reached |= result.as_ref().map_or_else(RedisStoreError::is_partial_outage, |()| true);
             match result {
                 Err(error) if was_reached => health.degrade(REDIS, error),
                 result => health.set(REDIS, result),

@@ -3,14 +3,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use couponry_domain::EventName;
+use couponry_redis::RedisStore;
+use couponry_runtime::error_chain;
 
 /// How long an event counts as recent.
 const MAX_AGE: Duration = Duration::from_mins(1);
@@ -18,11 +17,7 @@ const MAX_AGE: Duration = Duration::from_mins(1);
 /// When each event was last known to exist: the [`crate::sweeper`] notes all events every few seconds, and
 /// each issue request its own. Only existing events are noted, so clients cannot exhaust memory with made-up names.
 #[derive(Default)]
-pub(crate) struct RecentEvents {
-    last_known: Mutex<HashMap<EventName, Instant>>,
-    /// Whether Redis had any event when they were last listed. A Redis without events may have lost all of them.
-    has_events: AtomicBool,
-}
+pub(crate) struct RecentEvents(Mutex<HashMap<EventName, Instant>>);
 
 impl RecentEvents {
     /// Records that the event exists.
@@ -51,17 +46,23 @@ impl RecentEvents {
         is_recent
     }
 
-    /// Sets whether Redis had any event when they were listed.
-    pub(crate) fn set_has_events(&self, has_events: bool) {
-        self.has_events.store(has_events, Ordering::Relaxed);
+    /// Keeps all events for longer: those that exist cannot be listed at present.
+    pub(crate) fn keep_all(&self) {
+        for last in self.lock().values_mut() {
+            *last = Instant::now();
+        }
     }
 
-    /// Whether an event may exist that Redis does not have.
-    pub(crate) fn may_exist(&self, event: &EventName) -> bool {
-        !self.has_events.load(Ordering::Relaxed) || self.contains(event)
+    /// Whether an event may exist that Redis does not have: it existed recently, or Redis may have lost it.
+    pub(crate) async fn may_exist(&self, event: &EventName, redis_store: &RedisStore) -> bool {
+        self.contains(event)
+            || redis_store.may_exist(event).await.unwrap_or_else(|error| {
+                tracing::warn!(error = error_chain(error), %event, "cannot read whether an event exists");
+                true
+            })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<EventName, Instant>> {
-        self.last_known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,7 @@ use couponry_domain::{Acknowledge, EventName, IssuedRecord, Uuid};
 use couponry_kafka::{Delivery, KafkaError, Producer};
 use couponry_redis::{IssuedEntry, OutboxEntry, OutboxId, RedisStore, Status};
 use couponry_runtime::error_chain;
+use futures::future::join_all;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{mpsc, watch},
@@ -218,15 +219,15 @@ async fn delete_confirmed(
         for (event, id) in &confirmed {
             by_event.entry(event).or_default().push(id.clone());
         }
-        let mut failed = HashSet::new();
-        for (event, ids) in by_event {
+        // Concurrently, so that an event on a node that does not respond does not delay the others.
+        let deletions = by_event.into_iter().map(async |(event, ids)| {
             couponry_failpoint::crash("issuer.before-outbox-deletion");
-            if let Err(error) = redis_store.delete_confirmed(event, &ids).await {
-                let error = error_chain(error);
-                tracing::warn!(error, %event, count = ids.len(), "cannot delete confirmed outbox entries, retrying");
-                failed.insert(event.clone());
-            }
-        }
+            let error = redis_store.delete_confirmed(event, &ids).await.err()?;
+            let error = error_chain(error);
+            tracing::warn!(error, %event, count = ids.len(), "cannot delete confirmed outbox entries, retrying");
+            Some(event.clone())
+        });
+        let failed: HashSet<EventName> = join_all(deletions).await.into_iter().flatten().collect();
         let (retained, deleted): (Vec<_>, Vec<_>) = confirmed.drain(..).partition(|(event, _)| failed.contains(event));
         if !retained.is_empty() {
             retry_at = Instant::now() + DELETION_RETRY_INTERVAL;

@@ -23,7 +23,7 @@ use std::{
 use couponry_domain::{EventName, Uuid};
 use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{CancellationToken, error_chain};
-use futures::future;
+use futures::{StreamExt as _, future, stream};
 use tokio::time;
 
 use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
@@ -35,6 +35,8 @@ const LEASE: Duration = Duration::from_secs(5);
 const PAGE_SIZE: usize = 50;
 /// How often all events are listed. Shorter than the time for which [`RecentEvents`] remembers them.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// How many events are read or swept at the same time.
+const MAX_CONCURRENT: usize = 16;
 /// How many rounds a walk through all events takes.
 const WALK_ROUNDS: usize = 300;
 
@@ -81,11 +83,8 @@ impl Sweeper {
         let mut walk = Walk::default();
         while !shutdown.is_cancelled() {
             if !couponry_failpoint::is_on("issuer.no-sweep") {
-                for result in [self.walk(&mut walk, &shutdown).await, self.sweep_active(&shutdown).await] {
-                    if let Err(error) = result {
-                        tracing::warn!(error = error_chain(error), "cannot sweep the outboxes");
-                    }
-                }
+                self.walk(&mut walk, &shutdown).await;
+                self.sweep_active(&shutdown).await;
             }
             tokio::select! {
                 () = time::sleep(INTERVAL) => {}
@@ -95,48 +94,82 @@ impl Sweeper {
     }
 
     /// Lists all events, and marks those of the next ones whose outbox is not empty as active.
-    async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
+    async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) {
         if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
-            let listed: HashSet<EventName> = self.redis_store.events().await?.into_iter().collect();
-            self.recent_events.set_has_events(!listed.is_empty());
-            for event in &listed {
-                self.recent_events.note(event);
-            }
-            // Includes events that are missing in the list because Redis has lost it.
-            walk.events = self.recent_events.names();
-            walk.events.sort();
-            for event in walk.events.iter().filter(|event| !listed.contains(event)) {
-                if self.redis_store.exists(event).await? && self.redis_store.ensure_listed(event).await? {
-                    tracing::warn!(%event, "the event was missing in the set of events, added it again");
-                }
-            }
-            walk.listed_at = Some(Instant::now());
+            self.list(walk).await;
         }
-        if !self.redis_store.acquire_sweep_all_lease(self.id, LEASE).await? {
-            walk.is_lease_holder = false;
-            return Ok(());
+        match self.redis_store.acquire_sweep_all_lease(self.id, LEASE).await {
+            Ok(true) => {}
+            Ok(false) => {
+                walk.is_lease_holder = false;
+                return;
+            }
+            // In a cluster, the lease may be on a node that is unavailable. It only saves work.
+            Err(error) => tracing::warn!(error = error_chain(error), "cannot acquire the lease for all outboxes"),
         }
-        for event in walk.next_events() {
+        let next = stream::iter(walk.next_events());
+        // Events on a node that does not respond do not delay the others.
+        next.for_each_concurrent(MAX_CONCURRENT, async |event| {
             if shutdown.is_cancelled() {
-                break;
+                return;
             }
             match self.redis_store.outbox_len(&event).await {
                 Ok(0) => {}
-                Ok(_) => self.redis_store.mark_active(&event).await?,
+                Ok(_) => self.redis_store.mark_active(&event).await,
                 Err(error) => tracing::warn!(error = error_chain(error), %event, "cannot read an outbox"),
             }
-        }
-        Ok(())
+        })
+        .await;
     }
 
-    async fn sweep_active(&self, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
-        for event in self.redis_store.active_events().await? {
-            self.recent_events.note(&event);
-            if let Err(error) = self.sweep(&event, shutdown).await {
-                tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
+    /// Lists all events. Adds those that are missing in the list because Redis has lost it.
+    async fn list(&self, walk: &mut Walk) {
+        let listed: HashSet<EventName> = match self.redis_store.events().await {
+            Ok(listed) => listed.into_iter().collect(),
+            Err(error) => {
+                tracing::warn!(error = error_chain(error), "cannot list the events, using those that are known");
+                self.recent_events.keep_all();
+                walk.events = self.recent_events.names();
+                return;
             }
+        };
+        for event in &listed {
+            self.recent_events.note(event);
         }
-        Ok(())
+        walk.events = self.recent_events.names();
+        walk.events.sort();
+        let missing: Vec<EventName> = walk.events.iter().filter(|event| !listed.contains(event)).cloned().collect();
+        stream::iter(missing)
+            .for_each_concurrent(MAX_CONCURRENT, async |event| {
+                let added = async {
+                    Ok::<_, RedisStoreError>(
+                        self.redis_store.exists(&event).await? && self.redis_store.ensure_listed(&event).await?,
+                    )
+                };
+                match added.await {
+                    Ok(true) => tracing::warn!(%event, "the event was missing in the set of events, added it again"),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(error = error_chain(error), %event, "cannot list the event"),
+                }
+            })
+            .await;
+        walk.listed_at = Some(Instant::now());
+    }
+
+    async fn sweep_active(&self, shutdown: &CancellationToken) {
+        let active = self.redis_store.active_events().await.unwrap_or_else(|error| {
+            // In a cluster, the marks may be on a node that is unavailable.
+            tracing::warn!(error = error_chain(error), "cannot list the active events, sweeping all known ones");
+            self.recent_events.names()
+        });
+        stream::iter(active)
+            .for_each_concurrent(MAX_CONCURRENT, async |event| {
+                self.recent_events.note(&event);
+                if let Err(error) = self.sweep(&event, shutdown).await {
+                    tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
+                }
+            })
+            .await;
     }
 
     async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
@@ -147,7 +180,7 @@ impl Sweeper {
             if page.last.is_none() {
                 break;
             }
-            self.redis_store.mark_active(event).await?;
+            self.redis_store.mark_active(event).await;
             last = page.last;
             if !page.undecodable.is_empty() {
                 let entries = page.undecodable;

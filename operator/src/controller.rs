@@ -10,6 +10,7 @@ use std::{
 
 use couponry_crds::CouponEvent;
 use couponry_domain::EventName;
+use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{CancellationToken, error_chain};
 use futures::{Stream, StreamExt as _, stream};
 use kube::{
@@ -86,19 +87,29 @@ struct RedisState {
 }
 
 /// An item for each restart or failover of Redis, after which every event is unverified, and for each loss of events,
-/// as by FLUSHALL.
+/// as by FLUSHALL. Also verifies the list of events, from which the issuers know which events may have been lost.
 fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEvent>>) -> impl Stream<Item = ()> {
     stream::unfold((context, store, None), async |(context, store, mut known)| {
         loop {
             tokio::time::sleep(REDIS_INTERVAL).await;
             // An outage is noticed by the reconciliations, and changes nothing about finished events.
-            let (Ok(masters), Ok(listed)) = (context.redis_store.masters().await, context.redis_store.events().await)
-            else {
+            let (Ok(()), Ok(masters)) = (store.wait_until_ready().await, context.redis_store.masters().await) else {
                 continue;
             };
             let mut replication_ids: Vec<String> = masters.into_iter().map(|master| master.replication_id).collect();
             replication_ids.sort();
-            let current = RedisState { replication_ids, lost: lost_events(&store, &listed) };
+            let loaded = loaded_events(&store);
+            let lost = match context.redis_store.events().await {
+                Ok(listed) => {
+                    let listed: HashSet<&str> = listed.iter().map(EventName::as_str).collect();
+                    loaded.iter().filter(|name| !listed.contains(name.as_str())).cloned().collect()
+                }
+                Err(_) => known.as_ref().map_or_else(BTreeSet::new, |known: &RedisState| known.lost.clone()),
+            };
+            if let Err(error) = verify_event_list(&context.redis_store, &loaded).await {
+                tracing::debug!(error = error_chain(error), "cannot verify the list of events");
+            }
+            let current = RedisState { replication_ids, lost };
             let is_changed = known.as_ref().is_some_and(|known: &RedisState| {
                 known.replication_ids != current.replication_ids || !current.lost.is_subset(&known.lost)
             });
@@ -110,15 +121,26 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
     })
 }
 
-fn lost_events(store: &Store<DeserializeGuard<CouponEvent>>, listed: &[EventName]) -> BTreeSet<String> {
-    let listed: HashSet<&str> = listed.iter().map(EventName::as_str).collect();
-    let lost = store.state().into_iter().filter_map(|guard| {
-        let event = guard.0.as_ref().ok()?;
-        let is_loaded = event.status.as_ref().is_some_and(|status| status.loaded.is_some_and(|count| count > 0));
-        let name = event.metadata.name.as_ref().filter(|name| !listed.contains(name.as_str()))?;
-        (is_loaded && event.metadata.deletion_timestamp.is_none()).then(|| name.clone())
+/// Lists all loaded events in Redis before the first of them is restored, unless Redis has lost nothing.
+async fn verify_event_list(redis_store: &RedisStore, loaded: &BTreeSet<String>) -> Result<(), RedisStoreError> {
+    if redis_store.is_event_list_verified().await? {
+        return Ok(());
+    }
+    redis_store.verify_event_list(loaded).await?;
+    tracing::info!(events = loaded.len(), "verified the list of events in Redis");
+    Ok(())
+}
+
+/// The events of which coupons were loaded into Redis, and those that cannot be parsed.
+fn loaded_events(store: &Store<DeserializeGuard<CouponEvent>>) -> BTreeSet<String> {
+    let loaded = store.state().into_iter().filter_map(|guard| {
+        let is_loaded = guard.0.as_ref().map_or(true, |event| {
+            event.status.as_ref().is_some_and(|status| status.loaded.is_some_and(|count| count > 0))
+        });
+        let meta = guard.meta();
+        (is_loaded && meta.deletion_timestamp.is_none()).then(|| meta.name.clone()).flatten()
     });
-    lost.collect()
+    loaded.collect()
 }
 
 /// Reconciles one object and returns when to do it again.

@@ -9,6 +9,7 @@ use std::error::Error;
 use couponry_domain::Uuid;
 use couponry_postgres::{Database, DatabaseError, Installation, Owner};
 use couponry_redis::{RedisStore, RedisStoreError};
+use couponry_runtime::error_chain;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 
@@ -64,7 +65,15 @@ async fn require_own(installation: &Installation, redis_store: &RedisStore, owne
         return Ok(installation.id);
     }
     require_owner(installation, owner)?;
-    require_redis(installation, redis_store.claim_installation(installation.id).await?)?;
+    match redis_store.claim_installation(installation.id).await {
+        Ok(redis) => require_redis(installation, redis)?,
+        // Its id is on a node of the cluster that is unavailable. The events of the others must not wait; steps compare
+        // the uid of each event, so those of another installation remain unchanged until the id can be read.
+        Err(error) if redis_store.ping().await.is_err_and(|error| error.is_partial_outage()) => {
+            tracing::warn!(error = error_chain(error), "cannot check the installation of Redis, retrying");
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(installation.id)
 }
 

@@ -19,22 +19,22 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// Deletes the rows of these events. Runs until the future is dropped.
 pub(crate) async fn run(context: &Context) {
     loop {
-        match pending(context).await {
-            Ok(pending) => {
-                for uid in pending {
-                    delete(context, uid).await;
-                }
-            }
-            Err(error) => tracing::debug!(error = error_chain(&error), "cannot read the pending deletions"),
+        for uid in pending(context).await {
+            delete(context, uid).await;
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-async fn pending(context: &Context) -> Result<BTreeSet<Uuid>, ReconcileError> {
-    let mut pending: BTreeSet<Uuid> = context.database.deleted_events().await?.into_iter().collect();
-    pending.extend(context.redis_store.pending_deletions().await?);
-    Ok(pending)
+/// Those that can be read: each store has some.
+async fn pending(context: &Context) -> BTreeSet<Uuid> {
+    let report = |error| {
+        tracing::debug!(error, "cannot read the pending deletions");
+        Vec::new()
+    };
+    let marked = context.database.deleted_events().await.map_err(error_chain).unwrap_or_else(report);
+    let listed = context.redis_store.pending_deletions().await.map_err(error_chain).unwrap_or_else(report);
+    marked.into_iter().chain(listed).collect()
 }
 
 async fn delete(context: &Context, uid: Uuid) {

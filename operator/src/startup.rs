@@ -8,7 +8,7 @@ use couponry_domain::Uuid;
 use couponry_kafka::{KafkaError, KafkaSettings, TopicMismatch, TopicSettings};
 use couponry_postgres::{Database, DatabaseError, Owner};
 use couponry_redis::RedisStore;
-use couponry_runtime::{CancellationToken, Health, retry_until_ok};
+use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use kube::{Api, Client, api::ListParams};
 
 use crate::{
@@ -99,7 +99,11 @@ async fn prepare_postgres(database: &Database) -> Result<(), Box<dyn Error + Sen
 
 async fn prepare_redis(redis_store: &RedisStore) -> Result<(), Box<dyn Error + Send + Sync>> {
     // Its errors contain advice about the address and the user.
-    redis_store.ping().await?;
+    match redis_store.ping().await {
+        // The events on the other nodes of the cluster must not wait.
+        Err(error) if error.is_partial_outage() => tracing::warn!(error = error_chain(error), "starting"),
+        state => state?,
+    }
     server_requirements::require_redis(redis_store).await
 }
 
@@ -143,7 +147,10 @@ pub(crate) async fn watch_stores(
             () = shutdown.cancelled() => break,
         }
         health.set(POSTGRES, database.ping().await);
-        health.set(REDIS, redis_store.ping().await);
+        match redis_store.ping().await {
+            Err(error) if error.is_partial_outage() => health.degrade(REDIS, error),
+            state => health.set(REDIS, state),
+        }
         if let Err(ClaimError::Foreign(foreign)) = installation::check(&database, &redis_store, &owner).await {
             health.set(INSTALLATION, Err(foreign.to_string()));
             shutdown.cancel();

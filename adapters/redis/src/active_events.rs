@@ -16,20 +16,20 @@ use crate::{error::RedisStoreError, key, redis_store::RedisStore};
 /// For how long a mark lasts.
 const ACTIVE: Duration = Duration::from_mins(1);
 impl RedisStore {
-    /// Marks an event as active, unless this process has done so in the last seconds.
-    pub async fn mark_active(&self, event: &EventName) -> Result<(), RedisStoreError> {
+    /// Marks an event as active, unless this process has done so in the last seconds. Best effort: in a cluster, the
+    /// marks may be on a node that is unavailable, while that of the event is available.
+    pub async fn mark_active(&self, event: &EventName) {
         if !self.marks.is_due(event) {
-            return Ok(());
+            return;
         }
         let marked: Result<u8, _> = (self.scripts.mark_active)
             .key(key::active_events(self.prefix()))
             .arg(event.as_str())
             .invoke_async(&mut self.connection())
             .await;
-        marked.map(drop).map_err(|error| {
+        if marked.is_err() {
             self.marks.remove(event);
-            self.failed("cannot mark the event as active in Redis")(error)
-        })
+        }
     }
 
     /// The active events.

@@ -32,13 +32,28 @@ pub enum RedisStoreError {
         #[source]
         cause: DriverError,
     },
+    /// Some masters of a Redis Cluster are unavailable, and with them the keys on them. The others are available.
+    #[error("{unavailable} of {masters} masters of the Redis Cluster at {address} are unavailable")]
+    PartialOutage {
+        /// How many masters are unavailable.
+        unavailable: usize,
+        /// How many masters there are.
+        masters: usize,
+        /// The hosts and ports of Redis.
+        address: Arc<str>,
+        /// The error of one of them.
+        #[source]
+        cause: DriverError,
+    },
     /// Redis returned an error, or the connection failed. After a timeout or a lost connection the outcome is unknown.
-    #[error("{operation} at {address}{}", advice(&cause.0))]
+    #[error("{operation} at {address}{advice}")]
     Redis {
         /// The failed operation.
         operation: &'static str,
         /// The hosts and ports of Redis.
         address: Arc<str>,
+        /// A possible fix, where the cause does not name one.
+        advice: &'static str,
         /// The error of Redis or of the connection.
         #[source]
         cause: DriverError,
@@ -58,9 +73,17 @@ impl RedisStoreError {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Unreachable { cause, .. } | Self::Redis { cause, .. } => cause.0.code(),
+            Self::Unreachable { cause, .. } | Self::PartialOutage { cause, .. } | Self::Redis { cause, .. } => {
+                cause.0.code()
+            }
             Self::Url(_) | Self::Settings(_) | Self::InvalidValue { .. } => None,
         }
+    }
+
+    /// Whether Redis is available for events on other nodes of the cluster.
+    #[must_use]
+    pub const fn is_partial_outage(&self) -> bool {
+        matches!(self, Self::PartialOutage { .. })
     }
 
     pub(crate) fn url(cause: RedisError) -> Self {
@@ -73,8 +96,9 @@ pub(crate) fn invalid_value(operation: &'static str, value: &str) -> RedisStoreE
 }
 
 /// A possible fix for an error whose own text does not name one.
-pub(crate) fn advice(error: &RedisError) -> &'static str {
+pub(crate) fn advice(error: &RedisError, is_cluster: bool) -> &'static str {
     match error.kind() {
+        ErrorKind::Server(ServerErrorKind::Moved) if is_cluster => " (the node that has the key is unavailable)",
         ErrorKind::AuthenticationFailed => " (check --redis-username and --redis-password)",
         ErrorKind::Server(ServerErrorKind::Moved) => " (this is a node of a Redis Cluster: set --redis-cluster)",
         _ => {
@@ -90,4 +114,16 @@ pub(crate) fn advice(error: &RedisError) -> &'static str {
             }
         }
     }
+}
+
+/// Whether the error of a Redis Cluster may concern only the node that has the key.
+pub(crate) fn is_about_one_node(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, BusyLoading, MasterDown, Moved, TryAgain};
+
+    matches!(
+        error.kind(),
+        ErrorKind::Io
+            | ErrorKind::ClusterConnectionNotFound
+            | ErrorKind::Server(Ask | BusyLoading | MasterDown | Moved | TryAgain)
+    )
 }

@@ -40,9 +40,8 @@ impl RedisStore {
         const OPERATION: &str = "cannot set the gate in Redis";
         let GateSettings { gate, window: Window { start, end }, acknowledge, generation, stock_epoch, total } =
             settings;
-        // Closing must not depend on other keys.
         if *gate == Gate::Open {
-            self.add_to_event_set(OPERATION, event).await?;
+            self.list_event(event).await;
         }
         let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
         let keys = self.keys(event);

@@ -7,7 +7,7 @@
 //! | `couponIssued:{eventId}` | HASH | userId to [`IssuedEntry`], as `couponKey:TYPE:value:issuedAt:STATUS` |
 //! | `couponOutbox:{eventId}` | STREAM | records that Kafka has not confirmed |
 //! | `couponSweeper:{eventId}` | STRING | the issuer that holds the sweeper lease |
-//! | `couponEvents` | SET | the eventIds that have a `couponMeta` |
+//! | `couponEvents` | SET | the eventIds that have a `couponMeta`, and whether it is verified |
 //! | `couponActiveEvents` | ZSET | the eventIds whose outbox is swept each second, and when they were marked |
 //! | `couponSweepAll` | STRING | the issuer that reads the outboxes of all events |
 //! | `couponInstallation` | STRING | the id of the installation that the keys belong to |
@@ -23,7 +23,9 @@
 
 mod active_events;
 mod active_marks;
+mod availability;
 mod error;
+mod event_list;
 mod fenced_write;
 mod gate;
 mod installation;

@@ -23,7 +23,7 @@ impl RedisStore {
         stock_epoch: u32,
     ) -> Result<FencedWrite<()>, RedisStoreError> {
         const OPERATION: &str = "cannot prepare the event in Redis";
-        self.add_to_event_set(OPERATION, event).await?;
+        self.list_event(event).await;
         let keys = self.keys(event);
         let (found_uid, found_epoch): (String, String) = (self.scripts.prepare)
             .key(keys.meta)

@@ -55,9 +55,16 @@ impl RedisStore {
         Ok(infos.iter().map(|info| MasterInfo { settings: settings.next(), ..MasterInfo::parse(info) }).collect())
     }
 
+    /// Sends a command to each master, and returns the responses of those that are available.
     pub(crate) async fn query_masters<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>, RedisError> {
-        let responses = self.connection().query_masters(command).await?;
-        responses.into_iter().map(|response| Ok(redis::from_redis_value(Value::extract_error(response)?)?)).collect()
+        let responses = self.connection().query_masters(command).await;
+        let decode =
+            |response: Result<Value, RedisError>| Ok(redis::from_redis_value(Value::extract_error(response?)?)?);
+        let (found, failed): (Vec<_>, Vec<_>) = responses.into_iter().map(decode).partition(Result::is_ok);
+        match failed.into_iter().next() {
+            Some(Err(error)) if found.is_empty() => Err(error),
+            _ => found.into_iter().collect(),
+        }
     }
 }
 

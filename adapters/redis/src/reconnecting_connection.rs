@@ -10,22 +10,24 @@
 //! New connections to the address lead to the master. In a cluster, the nodes themselves fence a replaced master.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use couponry_settings::{ExposeSecret as _, RedisSettings, SettingsError};
+use futures::future::join_all;
 use redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture,
     RedisResult, ServerErrorKind, TlsCertificates, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::{ClusterClient, ClusterConfig},
     cluster_async::ClusterConnection,
-    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
+    cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo, SingleNodeRoutingInfo},
 };
 
-use crate::error::RedisStoreError;
+use crate::error::{RedisStoreError, is_about_one_node};
 
 /// The age of a connection after which it is renewed in the background.
 const RENEWAL_AGE: Duration = Duration::from_secs(1);
@@ -129,18 +131,28 @@ impl ReconnectingConnection {
         client.get_async_connection().await.err()
     }
 
-    /// Sends a command to the Redis, or to each master of the cluster, and returns the response of each.
-    pub(crate) async fn query_masters(&self, command: &Cmd) -> RedisResult<Vec<Value>> {
-        match self.current().connection {
-            Connection::SingleNode(_) => Ok(vec![self.clone().req_packed_command(command).await?]),
-            Connection::Cluster(mut cluster) => {
-                let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-                match cluster.route_command(command.clone(), masters).await? {
-                    Value::Map(responses) => Ok(responses.into_iter().map(|(_, response)| response).collect()),
-                    other => Ok(vec![other]),
-                }
+    /// Sends a command to the Redis, or to each master of the cluster, and returns the response of each. A node that does
+    /// not respond does not hide the others.
+    pub(crate) async fn query_masters(&self, command: &Cmd) -> Vec<RedisResult<Value>> {
+        let cluster = match self.current().connection {
+            Connection::SingleNode(_) => return vec![self.clone().req_packed_command(command).await],
+            Connection::Cluster(cluster) => cluster,
+        };
+        // From the first that responds.
+        let any = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::OneSucceeded)));
+        let slots = cluster.clone().route_command(redis::cmd("CLUSTER").arg("SLOTS").clone(), any).await;
+        let masters = match slots.and_then(Value::extract_error) {
+            Ok(slots) => masters(&slots),
+            Err(error) => return vec![Err(error)],
+        };
+        let responses = masters.into_iter().map(|(host, port)| {
+            let (mut cluster, address) = (cluster.clone(), SingleNodeRoutingInfo::ByAddress { host, port });
+            async move {
+                let response = cluster.route_command(command.clone(), RoutingInfo::SingleNode(address)).await;
+                response.and_then(Value::extract_error)
             }
-        }
+        });
+        join_all(responses).await
     }
 
     fn current(&self) -> Current {
@@ -205,11 +217,16 @@ impl ReconnectingConnection {
     fn handle_error(&self, generation: u64, error: &RedisError) {
         use ServerErrorKind::{NoPerm, NoScript, ResponseError};
 
+        let is_cluster = matches!(self.0.mode, ConnectMode::Cluster(_));
         let must_reconnect = match error.kind() {
+            // A new connection would first connect to all nodes, also to those that do not respond, and delay the calls
+            // to the others. The driver follows the changes of a cluster itself.
+            _ if is_cluster && is_about_one_node(error) => false,
             // The driver replaces a lost connection, but not one that only stopped responding.
             ErrorKind::Io => error.is_timeout(),
             // Errors of the command, not of the connection: a new connection would return the same.
             ErrorKind::ClusterConnectionNotFound | ErrorKind::Server(NoScript | NoPerm | ResponseError) => false,
+            ErrorKind::Extension if error.code() == Some("WRONGTYPE") => false,
             // READONLY: the peer is not a master any more. A failed AUTH: the driver would return the same error for
             // ever. Others may come from the handshake, whose error the driver keeps as well.
             _ => true,
@@ -274,6 +291,19 @@ impl ConnectionLike for ReconnectingConnection {
     fn get_db(&self) -> i64 {
         0
     }
+}
+
+/// The distinct masters in the response to `CLUSTER SLOTS`: ranges of slots, each with its nodes, the master first.
+fn masters(slots: &Value) -> BTreeSet<(String, u16)> {
+    let Value::Array(ranges) = slots else { return BTreeSet::new() };
+    let master = |range: &Value| {
+        let Value::Array(range) = range else { return None };
+        let Value::Array(master) = range.get(2)? else { return None };
+        let (host, port): (String, u16) =
+            (redis::from_redis_value_ref(master.first()?).ok()?, redis::from_redis_value_ref(master.get(1)?).ok()?);
+        (!host.is_empty()).then_some((host, port))
+    };
+    ranges.iter().filter_map(master).collect()
 }
 
 fn single_node(

@@ -56,7 +56,7 @@ impl RedisStore {
         recovered: Option<&Recovered>,
     ) -> Result<FencedWrite<()>, RedisStoreError> {
         const OPERATION: &str = "cannot store the verification in Redis";
-        self.add_to_event_set(OPERATION, event).await?;
+        self.list_event(event).await;
         let keys = self.keys(event);
         let (recovery_id, issued_at_min, total) = match recovered {
             Some(Recovered { recovery, issued_at_min, total }) => {
@@ -142,7 +142,7 @@ impl RedisStore {
 
     /// Adds the records of issued coupons to the outbox again; the issuers then send them to Kafka.
     pub async fn resend(&self, event: &EventName, uid: Uuid, issued: &[IssuedEntry]) -> Result<(), RedisStoreError> {
-        self.mark_active(event).await?;
+        self.mark_active(event).await;
         for chunk in issued.chunks(RECORDS_PER_ENTRY) {
             let keys = self.keys(event);
             (self.scripts.resend)

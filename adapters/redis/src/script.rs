@@ -8,6 +8,7 @@ pub(crate) struct Scripts {
     pub(crate) begin_recovery: Script,
     pub(crate) check_issuing: Script,
     pub(crate) confirm: Script,
+    pub(crate) event_list_state: Script,
     pub(crate) gate: Script,
     pub(crate) issue: Script,
     pub(crate) add_to_event_set: Script,
@@ -24,6 +25,7 @@ pub(crate) struct Scripts {
     pub(crate) reset_gate: Script,
     pub(crate) retire: Script,
     pub(crate) settle: Script,
+    pub(crate) verify_event_list: Script,
     pub(crate) acquire_lease: Script,
 }
 
@@ -34,6 +36,7 @@ impl Scripts {
             begin_recovery: Script::new(include_str!("lua/begin_recovery.lua")),
             check_issuing: Script::new(include_str!("lua/check_issuing.lua")),
             confirm: Script::new(include_str!("lua/confirm.lua")),
+            event_list_state: Script::new(include_str!("lua/event_list_state.lua")),
             gate: Script::new(include_str!("lua/gate.lua")),
             issue: Script::new(include_str!("lua/issue.lua")),
             add_to_event_set: Script::new(include_str!("lua/add_to_event_set.lua")),
@@ -50,6 +53,7 @@ impl Scripts {
             reset_gate: Script::new(include_str!("lua/reset_gate.lua")),
             retire: Script::new(include_str!("lua/retire.lua")),
             settle: Script::new(include_str!("lua/settle.lua")),
+            verify_event_list: Script::new(include_str!("lua/verify_event_list.lua")),
             acquire_lease: Script::new(include_str!("lua/acquire_lease.lua")),
         }
     }

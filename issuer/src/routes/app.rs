@@ -35,7 +35,7 @@ pub(crate) struct App {
 
 impl App {
     /// Returns the value if Redis is verified, otherwise the [`Problem`] to respond with.
-    pub(super) fn verified<T>(
+    pub(super) async fn verified<T>(
         &self,
         event: &EventName,
         value: Option<T>,
@@ -44,7 +44,7 @@ impl App {
         match value {
             Some(value) if is_verified(&value) => Ok(value),
             Some(_) => Err(unverified()),
-            None if self.recent_events.may_exist(event) => Err(unverified()),
+            None if self.recent_events.may_exist(event, &self.redis_store).await => Err(unverified()),
             None => Err(unknown_event(event)),
         }
     }

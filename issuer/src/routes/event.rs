@@ -101,7 +101,7 @@ pub(super) async fn event_named_issue(State(app): State<Arc<App>>) -> Result<Jso
 async fn view(app: &App, event: String) -> Result<Json<EventView>, Problem> {
     let event = parse_event(event)?;
     let found = app.redis_store.observe(&event).await.map_err(read_failed)?;
-    let observed = app.verified(&event, found, |observed| observed.is_verified)?;
+    let observed = app.verified(&event, found, |observed| observed.is_verified).await?;
     Ok(Json(EventView {
         event_id: event.into(),
         state: EventState::of(&observed),

@@ -68,7 +68,7 @@ pub(super) async fn user(
     app.limits.check_user(&user)?;
     let found = app.redis_store.lookup(&event, &user).await.map_err(read_failed)?;
     let Lookup { uid, installation, acknowledge, is_retired, is_verified: _, entry } =
-        app.verified(&event, found, |lookup| lookup.is_verified)?;
+        app.verified(&event, found, |lookup| lookup.is_verified).await?;
     if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {
         let (event_id, issued) = (event.clone(), entry.issued.clone());
         let confirmed = app.relay.resend(&[IssuedRecord { event_id, event_uid: uid, issued }], installation);

@@ -1,6 +1,7 @@
 //! Tests of the issuer program through its HTTP API, with real servers.
 
 mod attacks;
+mod cluster;
 mod connections;
 mod invalid_requests;
 mod issuing;

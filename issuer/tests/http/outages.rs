@@ -6,6 +6,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use couponry_domain::Uuid;
 use couponry_kafka::{administration::set_partitions, read_all};
 use couponry_testbed::{CertificateAuthority, Kafka, Redis};
 use tokio::sync::Notify;
@@ -236,6 +237,24 @@ async fn event_missing_in_wiped_redis_returns_503_instead_of_404() {
     })
     .await;
     let new = world.ready_issuer(&[]).await;
+    for path in ["/coupons/summer", "/coupons/autumn", "/coupons/summer/users/user-0"] {
+        assert_unknown(&new.get(path).await);
+    }
+    assert_unknown(&new.issue("user-0").await);
+
+    // Another event is restored first. An issuer that has listed the events by then does not know of those that are
+    // still missing.
+    drop(new);
+    issuer.running.kill9().unwrap();
+    let spring = "spring".parse().unwrap();
+    world.redis_store.prepare(&spring, Uuid::new_v4(), 0).await.unwrap();
+    world.redis_store.mark_active(&spring).await;
+    let new = world.ready_issuer(&[]).await;
+    let sweeper = format!("{}couponSweeper:{{spring}}", world.prefix);
+    until("the new issuer has listed the events", async || {
+        couponry_testbed::redis::command(&redis.url(), &["EXISTS", &sweeper]).unwrap().contains(":1")
+    })
+    .await;
     for path in ["/coupons/summer", "/coupons/autumn", "/coupons/summer/users/user-0"] {
         assert_unknown(&new.get(path).await);
     }

@@ -13,7 +13,7 @@ use couponry_domain::{
     Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, Seed, Uuid, Window,
 };
 use couponry_kafka::{KafkaSettings, TopicSettings, topics};
-use couponry_redis::{FencedWrite, GateSettings, RedisStore};
+use couponry_redis::{FencedWrite, GateSettings, RedisSettings, RedisStore};
 use couponry_testbed::{ports, program::Running};
 use futures::future;
 use http_body_util::BodyExt;
@@ -38,12 +38,15 @@ impl World {
 
     pub(crate) async fn on(redis: String, brokers: String) -> Self {
         let uid = Uuid::new_v4();
-        let prefix = format!("test-{uid}-");
+        // Without a prefix, the key names determine the nodes.
+        let (cluster, prefix) = (redis.contains(','), format!("test-{uid}-"));
+        let prefix = if cluster { String::new() } else { prefix };
         let kafka = KafkaSettings::at(brokers, format!("test-{uid}"));
         let wanted = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
         topics::ensure(&kafka, &wanted).await.unwrap();
         // The id of the installation is that of the event.
-        let redis_store = RedisStore::connect(&redis, &prefix).unwrap().of_installation(uid);
+        let settings = RedisSettings { cluster, ..RedisSettings::at(&redis, &prefix) };
+        let redis_store = RedisStore::open(&settings).unwrap().of_installation(uid);
         Self { redis, prefix, kafka, redis_store, event: "summer".parse().unwrap(), uid }
     }
 
@@ -59,6 +62,8 @@ impl World {
             self.redis_store.load(&self.event, self.uid, 0, chunk).await.unwrap();
         }
         self.gate(Gate::Open, Window::default(), Acknowledge::Redis).await;
+        // As the operator does.
+        self.redis_store.verify_event_list([self.event.as_str()]).await.unwrap();
         self
     }
 
@@ -87,6 +92,7 @@ impl World {
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
             .args(["--kafka-brokers", &self.kafka.brokers, "--kafka-topic", &self.kafka.topic])
             .args(["--listen", &format!("127.0.0.1:{listen}"), "--monitor-listen", &format!("127.0.0.1:{monitor}")])
+            .args(self.redis.contains(',').then_some("--redis-cluster"))
             // Only the tests of draining set it.
             .env("DRAIN_SECONDS", "0")
             .args(flags.iter().copied())

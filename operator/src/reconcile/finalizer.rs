@@ -165,7 +165,7 @@ async fn close_and_read_backlog(
         return Ok(EventBacklog::default());
     };
     if in_redis.outbox > 0 {
-        redis_store.mark_active(name).await?;
+        redis_store.mark_active(name).await;
     }
     let recorded = database.recorded_count(uid).await?;
     let backlog = EventBacklog { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) };

@@ -5,6 +5,7 @@ use couponry_crds::{status::reason, stored_identity};
 use couponry_domain::{Gate, Uuid};
 use couponry_postgres::StoredEvent;
 use couponry_redis::RedisEvent;
+use couponry_runtime::error_chain;
 
 use crate::{
     blocker::Blocker,
@@ -92,8 +93,13 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let recorded = database.recorded_count(desired.uid).await?;
     let mut redis = redis_store.observe(&desired.name).await?;
     let stored = database.event(desired.uid).await?;
-    if redis.is_some() && redis_store.ensure_listed(&desired.name).await? {
-        tracing::warn!("the event was missing in the set of events in Redis, added it again");
+    if redis.is_some() {
+        match redis_store.ensure_listed(&desired.name).await {
+            Ok(true) => tracing::warn!("the event was missing in the set of events in Redis, added it again"),
+            Ok(false) => {}
+            // The set may be on another node of a cluster, whose outage must not stop this event.
+            Err(error) => tracing::warn!(error = error_chain(error), "cannot list the event, retrying later"),
+        }
     }
     let has_opening = stored.as_ref().is_some_and(|stored| stored.opens_at.is_some());
     if redis.is_none() && has_opening {
@@ -108,7 +114,7 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     };
     if redis.as_ref().is_some_and(|redis| redis.outbox > 0) {
         // The mark of the issuer may be lost, and the outboxes of unmarked events are read rarely.
-        redis_store.mark_active(&desired.name).await?;
+        redis_store.mark_active(&desired.name).await;
     }
     let unverified = redis.as_ref().filter(|redis| redis.uid == desired.uid && !redis.is_verified);
     let has_issued = recorded > 0 || unverified.is_some_and(|in_redis| in_redis.issued > 0);

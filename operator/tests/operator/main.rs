@@ -10,6 +10,7 @@ mod inspect;
 mod install_test;
 mod installation;
 mod invalid_objects;
+mod isolation;
 mod kafka_acls;
 mod leader_election;
 mod lifecycle;

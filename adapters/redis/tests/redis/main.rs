@@ -1,6 +1,7 @@
 //! The adapter on a real Redis.
 
 mod cluster;
+mod event_list;
 mod failover;
 mod half_done;
 mod issue;

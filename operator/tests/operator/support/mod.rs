@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Result, ensure};
 use couponry_crds::CouponEvent;
 use couponry_postgres::Database;
-use couponry_redis::RedisStore;
+use couponry_redis::{RedisSettings, RedisStore};
 use couponry_testbed::{
     Database as TestDatabase, Running, database::unique_name, http, ports, program::Program, shared,
 };
@@ -66,10 +66,12 @@ impl World {
         shared::kubectl(&["create", "namespace", &namespace])?;
         let client = client(&shared::kubeconfig()).await?;
         let postgres_url = test_database.url();
-        let prefix = format!("{namespace}-");
+        // Without a prefix, the key names determine the nodes of a cluster.
+        let cluster = redis_url.contains(',');
+        let prefix = if cluster { String::new() } else { format!("{namespace}-") };
         Ok(Self {
             database: Database::connect(&postgres_url)?,
-            redis_store: RedisStore::connect(redis_url, &prefix)?,
+            redis_store: RedisStore::open(&RedisSettings { cluster, ..RedisSettings::at(redis_url, &prefix) })?,
             events: Api::namespaced(client.clone(), &namespace),
             kube_events: Api::namespaced(client, &namespace),
             test_database,
@@ -149,6 +151,7 @@ impl World {
             .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1", "--kafka-group", &self.topic])
             .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--admin-listen", admin])
             .args(["--drain-timeout-seconds", &self.drain_timeout_seconds.to_string()])
+            .args(self.redis_url.contains(',').then_some("--redis-cluster"))
             .env("KUBECONFIG", kubeconfig.into())
     }
 
