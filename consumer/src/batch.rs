@@ -70,11 +70,20 @@ pub(crate) enum RecordResult {
     Unrecordable(String),
 }
 
+/// Changes of status in Redis for one event.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct EventSettlements {
+    /// The changes.
+    pub(crate) settlements: Vec<Settlement>,
+    /// For each of them, the index of its message in the batch.
+    pub(crate) indexes: Vec<usize>,
+}
+
 /// What remains to be done for a recorded batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FollowUps {
     /// Changes of status in Redis, per event.
-    pub(crate) settlements: BTreeMap<(EventName, Uuid), Vec<Settlement>>,
+    pub(crate) settlements: BTreeMap<(EventName, Uuid), EventSettlements>,
     /// Messages for the dead-letter topic, in the order of the batch.
     pub(crate) dead_letters: Vec<DeadLetter>,
     /// Number of new records.
@@ -108,7 +117,9 @@ impl Decoded {
             }
             if let Some(outcome) = settlement_outcome(result) {
                 let settlement = Settlement { user, coupon, outcome };
-                follow_ups.settlements.entry((event_id, event_uid)).or_default().push(settlement);
+                let of_event = follow_ups.settlements.entry((event_id, event_uid)).or_default();
+                of_event.settlements.push(settlement);
+                of_event.indexes.push(index);
             }
         }
         follow_ups.dead_letters.sort_by_key(|letter| letter.index);
@@ -228,9 +239,13 @@ mod tests {
         let users: Vec<_> = follow_ups
             .settlements
             .iter()
-            .map(|((event, _), all)| (event.as_str(), all.iter().map(|s| s.user.as_str()).collect::<Vec<_>>()))
+            .map(|((event, _), EventSettlements { settlements, indexes })| {
+                let users: Vec<_> = settlements.iter().map(|s| s.user.as_str()).collect();
+                (event.as_str(), users, indexes.as_slice())
+            })
             .collect();
-        assert_eq!(users, [("event-1", vec!["u1", "u2"]), ("event-2", vec!["u1"])]);
+        let expected: [(_, _, &[usize]); 2] = [("event-1", vec!["u1", "u2"], &[0, 2]), ("event-2", vec!["u1"], &[1])];
+        assert_eq!(users, expected);
         assert_eq!((follow_ups.recorded, follow_ups.already_recorded), (0, 3));
     }
 
@@ -264,7 +279,7 @@ mod tests {
         ];
         for (result, expected) in cases {
             let follow_ups = decoded(&[record(1, "u1", "A")]).follow_ups(vec![result.clone()]);
-            let settlements: Vec<_> = follow_ups.settlements.into_values().collect();
+            let settlements: Vec<_> = follow_ups.settlements.into_values().map(|all| all.settlements).collect();
             let expected: Vec<_> = expected
                 .into_iter()
                 .map(|outcome| vec![Settlement { user: "u1".parse().unwrap(), coupon: "A".parse().unwrap(), outcome }])

@@ -1,8 +1,10 @@
 //! Records that are deferred, and the batches whose offsets wait for them.
 //!
 //! Postgres defers a record while it proves neither that it can be recorded nor that it never can be (see
-//! [`couponry_postgres::Deferral`]). The other records of its batch, and all later batches, are recorded and settled
-//! meanwhile. Only the commits wait, so that deferred records are consumed again after a restart.
+//! [`couponry_postgres::Deferral`]). A recorded one is deferred while Redis cannot settle the coupons of its event,
+//! although it is available for others: a node of a cluster is down, or a key has the wrong type. The other records of
+//! its batch, and all later batches, are recorded and settled meanwhile. Only the commits wait, so that deferred records
+//! are consumed again after a restart.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,6 +24,8 @@ pub(crate) struct DeferredMessage {
     pub(crate) event: Uuid,
     /// Why it is deferred.
     pub(crate) cause: String,
+    /// Whether it is recorded, and only to be settled.
+    pub(crate) is_recorded: bool,
     /// The message.
     pub(crate) message: Message,
 }
@@ -66,6 +70,12 @@ impl<C> Deferrals<C> {
     /// The events with deferred records.
     pub(crate) fn events(&self) -> Vec<Uuid> {
         self.records.keys().copied().collect()
+    }
+
+    /// Why recorded coupons of this event cannot be settled. None: no such record is deferred.
+    pub(crate) fn unsettled(&self, event: Uuid) -> Option<&str> {
+        let mut records = self.records.get(&event)?.iter();
+        records.find(|(_, deferred)| deferred.is_recorded).map(|(_, deferred)| deferred.cause.as_str())
     }
 
     /// The first deferred messages of this event.
@@ -131,7 +141,8 @@ mod tests {
     }
 
     fn deferred(event: u128, offset: i64) -> DeferredMessage {
-        DeferredMessage { event: Uuid::from_u128(event), cause: "why".into(), message: message(offset) }
+        let event = Uuid::from_u128(event);
+        DeferredMessage { event, cause: "why".into(), is_recorded: false, message: message(offset) }
     }
 
     fn committable(deferrals: &mut Deferrals<&'static str>) -> Vec<&'static str> {

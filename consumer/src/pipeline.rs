@@ -1,11 +1,10 @@
 //! Records batches from Kafka in Postgres.
 //!
-//! A batch goes through four steps in this order: its records are recorded in Postgres, messages that can never be
-//! recorded are sent to the dead-letter topic, the issued coupons are settled in Redis, and the offsets are
-//! committed.
+//! A batch goes through four steps in this order: its records are recorded in Postgres, the issued coupons are settled
+//! in Redis, messages that can never be recorded are sent to the dead-letter topic, and the offsets are committed.
 //!
-//! A record that Postgres can neither record nor reject yet is deferred: it is retried, and the commits from its batch
-//! on wait for it, while everything else is processed ([`crate::deferred`]).
+//! A record that Postgres can neither record nor reject yet, or whose event Redis cannot settle, is deferred: it is
+//! retried, and the commits from its batch on wait for it, while everything else is processed ([`crate::deferred`]).
 //!
 //! Up to [`MAX_IN_FLIGHT_BATCHES`] batches are in flight, each recorded in a transaction of its own. The steps after
 //! the recording run for one batch after the other, in the order in which they were consumed, so offsets are
@@ -17,17 +16,17 @@
 
 use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
 
-use couponry_domain::{IssuedRecord, Uuid};
+use couponry_domain::{EventName, IssuedRecord, Uuid};
 use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message, PendingCommit};
 use couponry_postgres::{Database, DatabaseError, RecordOutcome};
-use couponry_redis::{FencedWrite, RedisStore};
+use couponry_redis::{FencedWrite, RedisStore, Settlement};
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
-use futures::future::join_all;
+use futures::{FutureExt as _, StreamExt as _, future::join_all, stream};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    batch::{self, DeadLetter, Decoded, FollowUps, RecordResult},
+    batch::{self, DeadLetter, Decoded, EventSettlements, FollowUps, RecordResult},
     commits,
     deferred::{Deferrals, DeferredMessage},
     metrics::Metrics,
@@ -36,7 +35,7 @@ use crate::{
 /// The dependency that `/readyz` reports while a step fails.
 pub(crate) const PIPELINE: &str = "pipeline";
 
-/// The dependency that `/readyz` reports while records are deferred.
+/// The part of `/readyz` that describes the deferred records.
 pub(crate) const DEFERRED: &str = "deferred records";
 
 /// Time between two attempts to record the deferred records.
@@ -44,6 +43,9 @@ const DEFERRED_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The most deferred records of an event that are recorded in one transaction.
 const MAX_RETRIED: usize = 1000;
+
+/// Of how many events deferred records are retried at the same time. Each occupies one Postgres backend process.
+const MAX_RETRIED_EVENTS: usize = 4;
 
 /// How long leaving the consumer group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,6 +87,14 @@ struct Recorded {
     follow_ups: FollowUps,
     begin: Instant,
     span: Span,
+}
+
+/// The result of a retry of deferred records of one event.
+struct Retried {
+    event: Uuid,
+    count: usize,
+    /// Those that are still deferred.
+    still: Vec<DeferredMessage>,
 }
 
 /// A batch that is being recorded.
@@ -188,6 +198,8 @@ impl Pipeline {
         let mut processed = Ok(());
         let mut deferrals = Deferrals::new();
         let mut retry_at = Instant::now();
+        // Polled besides the batches, which must not wait for an event that is not available.
+        let mut retrying = None;
         loop {
             // After an interruption, the batches are awaited but not processed: each holds a `Committer` and thus the
             // consumer, which can only leave the group when all are dropped. Their offsets must not be committed before
@@ -205,12 +217,32 @@ impl Pipeline {
                         _ => Err(Interrupted),
                     };
                 }
-                () = tokio::time::sleep_until(retry_at), if is_active && !deferrals.is_empty() => {
-                    processed = self.retry_deferred(&mut deferrals, &commits).await;
+                () = tokio::time::sleep_until(retry_at), if is_active && retrying.is_none() && !deferrals.is_empty() => {
+                    let first = |event| (event, deferrals.first(event, MAX_RETRIED));
+                    let first = deferrals.events().into_iter().map(first).collect();
+                    retrying = Some(self.retry_deferred(first).boxed());
+                }
+                Some(retried) = async { Some(retrying.as_mut()?.await) }, if retrying.is_some() => {
+                    retrying = None;
                     retry_at = Instant::now() + DEFERRED_INTERVAL;
+                    match retried {
+                        Ok(all) => for Retried { event, count, still } in all {
+                            if still.is_empty() {
+                                // There may be more of this event.
+                                retry_at = Instant::now();
+                            }
+                            deferrals.replace_first(event, count, still);
+                        },
+                        Err(Interrupted) => processed = Err(Interrupted),
+                    }
+                    self.commit(&mut deferrals, &commits);
                 }
                 () = self.shutdown.cancelled(), if is_active => {}
             }
+        }
+        if let Some(retrying) = retrying {
+            // A statement of Postgres must not be cancelled.
+            let _ = retrying.await;
         }
         if deferrals.is_empty() { processed } else { Err(Interrupted) }
     }
@@ -223,13 +255,15 @@ impl Pipeline {
     ) -> Result<(), Interrupted> {
         let Recorded { batch, committer, follow_ups, begin, span: _ } = recorded;
         let (recorded, already_recorded) = (follow_ups.recorded, follow_ups.already_recorded);
-        let deferred = self.follow_up(&batch.messages, follow_ups).await?;
+        self.metrics.recorded.inc_by(recorded);
+        self.metrics.already_recorded.inc_by(already_recorded);
+        let deferred = self.follow_up(&batch.messages, follow_ups, deferrals).await?;
         couponry_failpoint::crash("consumer.before-offsets");
         let is_first = deferrals.is_empty();
         deferrals.push(committer.pending_commit(&batch), deferred);
         if is_first && !deferrals.is_empty() {
             let records = deferrals.describe();
-            tracing::warn!(records, "deferred records that can be neither recorded nor rejected");
+            tracing::warn!(records, "deferred records whose event is not available");
         }
         self.commit(deferrals, commits);
         self.metrics.batch_processing_duration.observe(begin.elapsed().as_secs_f64());
@@ -237,29 +271,67 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Executes the follow-ups of these messages, and returns those that are deferred.
-    async fn follow_up(
+    /// Executes the follow-ups of these messages, and returns those that are deferred. Coupons of an event are not
+    /// settled before earlier ones, which are in `deferrals`.
+    async fn follow_up<C>(
         &self,
         messages: &[Message],
         follow_ups: FollowUps,
+        deferrals: &Deferrals<C>,
     ) -> Result<Vec<DeferredMessage>, Interrupted> {
-        let FollowUps { settlements, dead_letters, recorded, already_recorded, deferred } = follow_ups;
-        self.metrics.recorded.inc_by(recorded);
-        self.metrics.already_recorded.inc_by(already_recorded);
-        self.send_to_dlq(messages, dead_letters).await?;
-        for ((event, uid), settlements) in settlements {
-            let settled =
-                self.retry_step("settling in Redis", || self.redis_store.settle(&event, uid, &settlements)).await?;
-            if let FencedWrite::Applied(settled) = settled {
-                self.metrics.coupons_requeued.inc_by(settled.requeued);
-            }
-        }
-        let deferred = deferred.into_iter().map(|(index, event, cause)| DeferredMessage {
+        let FollowUps { settlements, mut dead_letters, recorded: _, already_recorded: _, deferred } = follow_ups;
+        let deferred_message = |index: usize, event, cause, is_recorded| DeferredMessage {
             event,
-            cause: cause.to_string(),
+            cause,
+            is_recorded,
             message: messages[index].clone(),
+        };
+        let deferred = deferred.into_iter();
+        let mut deferred: Vec<DeferredMessage> =
+            deferred.map(|(index, event, cause)| deferred_message(index, event, cause.to_string(), false)).collect();
+        let settled = settlements.into_iter().map(async |((event, uid), EventSettlements { settlements, indexes })| {
+            let cause = match deferrals.unsettled(uid) {
+                Some(cause) => Some(cause.to_owned()),
+                None => self.settle(&event, uid, &settlements).await?,
+            };
+            Ok(cause.map(|cause| (uid, indexes, cause)))
         });
-        Ok(deferred.collect())
+        for unsettled in join_all(settled).await {
+            let Some((uid, indexes, cause)) = unsettled? else { continue };
+            // Otherwise each retry would send the dead letter again.
+            dead_letters.retain(|letter| !indexes.contains(&letter.index));
+            deferred.extend(indexes.into_iter().map(|index| deferred_message(index, uid, cause.clone(), true)));
+        }
+        self.send_to_dlq(messages, dead_letters).await?;
+        Ok(deferred)
+    }
+
+    /// Settles coupons of one event. Returns the cause if Redis cannot settle them although it is available for other
+    /// events.
+    async fn settle(
+        &self,
+        event: &EventName,
+        uid: Uuid,
+        settlements: &[Settlement],
+    ) -> Result<Option<String>, Interrupted> {
+        let settled = self.retry_step("settling in Redis", async || {
+            let error = match self.redis_store.settle(event, uid, settlements).await {
+                Ok(settled) => return Ok(Ok(settled)),
+                Err(error) => error,
+            };
+            match self.redis_store.ping().await {
+                Err(outage) if !outage.is_partial_outage() => Err(error),
+                _ => Ok(Err(error)),
+            }
+        });
+        Ok(match settled.await? {
+            Ok(FencedWrite::Applied(settled)) => {
+                self.metrics.coupons_requeued.inc_by(settled.requeued);
+                None
+            }
+            Ok(FencedWrite::Stale) => None,
+            Err(error) => Some(error_chain(error)),
+        })
     }
 
     /// Commits the batches before the first deferred record, and publishes how many records are deferred.
@@ -270,33 +342,24 @@ impl Pipeline {
         }
         let count = deferrals.len();
         self.metrics.deferred_records.set(i64::try_from(count).unwrap_or(i64::MAX));
-        self.health.set(DEFERRED, if count == 0 { Ok(()) } else { Err(deferrals.describe()) });
+        match count {
+            0 => self.health.set(DEFERRED, Ok::<_, String>(())),
+            // The process is ready: other events are recorded.
+            _ => self.health.degrade(DEFERRED, deferrals.describe()),
+        }
     }
 
-    /// Records the deferred records, or decides that they never can be.
-    async fn retry_deferred(
-        &self,
-        deferrals: &mut Deferrals<PendingCommit>,
-        commits: &mpsc::UnboundedSender<PendingCommit>,
-    ) -> Result<(), Interrupted> {
-        for event in deferrals.events() {
-            loop {
-                let messages = deferrals.first(event, MAX_RETRIED);
-                if messages.is_empty() {
-                    break;
-                }
-                let decoded = batch::decode(&messages, self.installation);
-                let results = self.record(&decoded.records).await?;
-                let still = self.follow_up(&messages, decoded.follow_ups(results)).await?;
-                let is_decided = still.is_empty();
-                deferrals.replace_first(event, messages.len(), still);
-                self.commit(deferrals, commits);
-                if !is_decided {
-                    break;
-                }
-            }
-        }
-        Ok(())
+    /// Records and settles deferred records of each event, or decides that they never can be.
+    async fn retry_deferred(&self, deferred: Vec<(Uuid, Vec<Message>)>) -> Result<Vec<Retried>, Interrupted> {
+        let retries = deferred.into_iter().map(async |(event, messages)| {
+            let decoded = batch::decode(&messages, self.installation);
+            let results = self.record(&decoded.records).await?;
+            let follow_ups = decoded.follow_ups(results);
+            self.metrics.recorded.inc_by(follow_ups.recorded);
+            let still = self.follow_up(&messages, follow_ups, &Deferrals::<()>::new()).await?;
+            Ok(Retried { event, count: messages.len(), still })
+        });
+        stream::iter(retries).buffer_unordered(MAX_RETRIED_EVENTS).collect::<Vec<_>>().await.into_iter().collect()
     }
 
     /// Records everything that can be recorded. If Postgres rejects the data of a batch, it is bisected until the

@@ -1,8 +1,8 @@
-//! Records that Postgres can neither record nor reject yet.
+//! Records whose event Postgres or Redis cannot process yet. Other events do not wait.
 
 use couponry_postgres::Database;
-use couponry_redis::{RedisStore, Status};
-use couponry_testbed::{Database as TestDatabase, shared};
+use couponry_redis::Status;
+use couponry_testbed::{Database as TestDatabase, RedisCluster, redis::command, shared};
 
 use crate::support::{World, until, user};
 
@@ -10,11 +10,11 @@ const EVENT_RECORDS: usize = 50;
 
 /// Another event on the same servers, topic and group.
 async fn another_event(world: &World, name: &str) -> World {
-    let mut other = World::at(&shared::kafka(), &world.postgres, &shared::redis());
+    let mut other = World::at(&world.kafka.brokers, &world.postgres, &world.redis);
     other.kafka = world.kafka.clone();
     other.group.clone_from(&world.group);
     other.prefix.clone_from(&world.prefix);
-    other.redis_store = RedisStore::connect(&other.redis, &other.prefix).unwrap();
+    other.redis_store = world.redis_store.clone();
     other.event = name.parse().unwrap();
     other.create_event(EVENT_RECORDS as u64).await;
     other
@@ -47,10 +47,10 @@ async fn records_of_an_incomplete_stock_wait_and_other_events_are_recorded() {
     let deferred = EVENT_RECORDS as u64 + 1;
     until("the records are deferred", async || consumer.metric("couponry_consumer_deferred_records") == deferred).await;
     let reason = format!("event {}: 50 records, the table with the coupons of the event does not exist", world.uid);
-    consumer.wait_until_not_ready(&reason).await;
+    consumer.wait_until_degraded(&reason).await;
     let reason =
         format!("event {}: 1 records, the event has no such coupon, but its stock is not complete", broken.uid);
-    consumer.wait_until_not_ready(&reason).await;
+    consumer.wait_until_degraded(&reason).await;
     assert_eq!(world.recorded().await, 0);
     assert_eq!(world.entry(&user(3)).await.status, Status::Pending);
     assert_eq!(open.entry(&user(3)).await.status, Status::Completed);
@@ -71,6 +71,92 @@ async fn records_of_an_incomplete_stock_wait_and_other_events_are_recorded() {
     assert_eq!(consumer.metric("couponry_consumer_deferred_records"), 0);
     for (world, records) in [(&world, &first), (&broken, &second), (&open, &third)] {
         world.assert_exactly_once(records).await;
+    }
+}
+
+/// Waits until all coupons of the event are marked as recorded in Redis.
+async fn wait_until_settled(world: &World) {
+    until("the coupons are settled", async || {
+        let observed = world.redis_store.observe(&world.event).await.unwrap().unwrap();
+        observed.marked_recorded == EVENT_RECORDS as u64
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_of_wrong_type_defers_only_its_own_event() {
+    let world = World::open(EVENT_RECORDS as u64).await;
+    let open = another_event(&world, "open").await;
+    let first = world.issue(0..EVENT_RECORDS).await;
+    let second = open.issue(0..EVENT_RECORDS).await;
+    let issued = format!("{}couponIssued:{{summer}}", world.prefix);
+    let kept = format!("{issued}-kept");
+    command(&world.redis, &["RENAME", &issued, &kept]).unwrap();
+    command(&world.redis, &["SET", &issued, "wrong"]).unwrap();
+
+    let consumer = world.consumer(&["--batch-size", "20"]);
+    for (first, second) in first.chunks(5).zip(second.chunks(5)) {
+        world.publish(&[first, second].concat()).await;
+    }
+    wait_until_settled(&open).await;
+    world.wait_until_recorded(EVENT_RECORDS).await;
+    until("the records are deferred", async || consumer.metric("couponry_consumer_deferred_records") == 50).await;
+    consumer.wait_until_degraded(&format!("event {}: 50 records, cannot settle issued coupons", world.uid)).await;
+    assert!(consumer.page("/readyz").unwrap().1.contains("WRONGTYPE"));
+
+    // Nothing was committed, so another consumer receives the records again.
+    drop(consumer);
+    let consumer = world.consumer(&["--batch-size", "20"]);
+    consumer.wait_until_degraded("cannot settle issued coupons").await;
+    command(&world.redis, &["DEL", &issued]).unwrap();
+    command(&world.redis, &["RENAME", &kept, &issued]).unwrap();
+    world.wait_until_committed().await;
+    for (world, records) in [(&world, &first), (&open, &second)] {
+        world.assert_exactly_once(records).await;
+    }
+}
+
+/// Also with a consumer that is started while the node is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn unavailable_cluster_node_defers_only_its_own_events() {
+    // The names of events on these nodes: the first has `couponEvents`, the second `couponInstallation`.
+    for (node, lost) in [(1, "summer"), (2, "open")] {
+        let cluster = RedisCluster::start(3, &["--cluster-require-full-coverage", "no"]).unwrap();
+        let database = TestDatabase::create().unwrap();
+        let mut world = World::at(&shared::kafka(), &database.url(), &cluster.url());
+        world.event = lost.parse().unwrap();
+        world.create_topics().await;
+        world.database.migrate().await.unwrap();
+        world.create_event(EVENT_RECORDS as u64).await;
+        let other = another_event(&world, "broken").await;
+        let first = world.issue(0..EVENT_RECORDS).await;
+        let second = other.issue(0..EVENT_RECORDS).await;
+        let is_frozen = node == 2;
+        if is_frozen {
+            cluster.nodes()[node].pause().unwrap();
+        } else {
+            cluster.nodes()[node].kill9().unwrap();
+        }
+
+        let consumer = world.consumer(&["--batch-size", "20"]);
+        consumer.wait_until_ready().await;
+        for (first, second) in first.chunks(5).zip(second.chunks(5)) {
+            world.publish(&[first, second].concat()).await;
+        }
+        wait_until_settled(&other).await;
+        world.wait_until_recorded(EVENT_RECORDS).await;
+        consumer.wait_until_degraded("redis: 1 of 3 masters of the Redis Cluster at").await;
+        if is_frozen {
+            cluster.nodes()[node].resume().unwrap();
+        } else {
+            cluster.nodes()[node].restart().unwrap();
+        }
+        cluster.wait().unwrap();
+        world.wait_until_committed().await;
+        until("the node is available", async || world.redis_store.ping().await.is_ok()).await;
+        for (world, records) in [(&world, &first), (&other, &second)] {
+            world.assert_exactly_once(records).await;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use couponry_kafka::{
     KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, consumer_group, read_all, topics,
 };
 use couponry_postgres::{Database, NewEvent};
-use couponry_redis::{GateSettings, IssuedEntry, RedisStore};
+use couponry_redis::{GateSettings, IssuedEntry, RedisSettings, RedisStore};
 use couponry_testbed::{Database as TestDatabase, http, ports, program::Running, shared, unique_name};
 use futures::{TryStreamExt as _, future::try_join_all};
 use tokio::sync::OnceCell;
@@ -55,14 +55,16 @@ impl World {
     /// Unique names on these servers. Nothing is created yet.
     pub(crate) fn at(brokers: &str, postgres: &str, redis: &str) -> Self {
         let name = unique_name("consumer");
-        let prefix = format!("{name}:");
+        // Without a prefix, the key names determine the nodes of a cluster.
+        let cluster = redis.contains(',');
+        let prefix = if cluster { String::new() } else { format!("{name}:") };
         Self {
             kafka: KafkaSettings::at(brokers, name.clone()),
             group: name,
             postgres: postgres.to_owned(),
             redis: redis.to_owned(),
             database: Database::connect(postgres).unwrap(),
-            redis_store: RedisStore::connect(redis, &prefix).unwrap(),
+            redis_store: RedisStore::open(&RedisSettings { cluster, ..RedisSettings::at(redis, &prefix) }).unwrap(),
             prefix,
             event: "summer".parse().unwrap(),
             uid: Uuid::new_v4(),
@@ -164,6 +166,7 @@ impl World {
             .args(["--kafka-group", &self.group, "--postgres-url", &self.postgres])
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
             .args(["--monitor-listen", &format!("127.0.0.1:{monitor}")])
+            .args(self.redis.contains(',').then_some("--redis-cluster"))
             .args(flags.iter().copied())
             .start()
             .unwrap();
@@ -256,6 +259,12 @@ impl Consumer {
     pub(crate) async fn wait_until_ready(&self) {
         let ready = async || matches!(self.page("/readyz"), Some((200, _)));
         until(&format!("the consumer is ready; its log:\n{}", self.running.log()), ready).await;
+    }
+
+    /// Waits until the consumer reports this outage, while it is ready.
+    pub(crate) async fn wait_until_degraded(&self, reason: &str) {
+        let degraded = async || matches!(self.page("/readyz"), Some((200, body)) if body.contains(reason));
+        until(&format!("the consumer reports: {reason}"), degraded).await;
     }
 
     /// Waits until the consumer is not ready for this reason.
