@@ -4,15 +4,16 @@
 //! large preload is in progress. Neither must delay an administrator who stops an event, so this uses only Redis.
 //!
 //! # Guarantees
-//! It never opens a gate, and never extends a window. A gate that follows a newer generation stays as it is.
+//! It never opens a gate, and never extends a window. A gate that follows a newer generation stays as it is, unless the
+//! manifest is the current one: then the API server was restored from an older snapshot.
 
-use couponry_crds::{CouponEvent, IssuingMode};
+use couponry_crds::{CouponEvent, IssuingMode, stored_identity};
 use couponry_domain::{Gate, Window};
 use couponry_redis::{FencedWrite, GateSettings};
 use couponry_runtime::error_chain;
 use kube::ResourceExt as _;
 
-use crate::context::Context;
+use crate::{context::Context, reconcile::error::ReconcileError};
 
 /// Pauses or closes the gate if it is open and the manifest requires it. After a failure, the reconciliation that
 /// follows does it.
@@ -22,7 +23,10 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
     let generation = event.stored_generation();
     let restricted = async {
         let Some(in_redis) = context.redis_store.observe(&name).await? else { return Ok(false) };
-        if in_redis.uid != uid || in_redis.gate != Gate::Open || in_redis.generation > generation {
+        if in_redis.uid != uid || in_redis.gate != Gate::Open {
+            return Ok(false);
+        }
+        if in_redis.generation > generation && !is_current(event, context).await? {
             return Ok(false);
         }
         let end = [in_redis.window.end, event.spec.window().end].into_iter().flatten().min();
@@ -31,11 +35,13 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
             gate,
             window,
             acknowledge: event.spec.acknowledge,
-            generation,
+            generation: generation.max(in_redis.generation),
             stock_epoch: in_redis.stock_epoch,
             total: in_redis.loaded,
         };
-        context.redis_store.set_gate(&name, uid, &settings).await.map(|set| set == FencedWrite::Applied(gate))
+        Ok::<_, ReconcileError>(
+            context.redis_store.set_gate(&name, uid, &settings).await? == FencedWrite::Applied(gate),
+        )
     };
     match restricted.await {
         Ok(true) => tracing::info!(event = event.name_any(), gate = gate.as_str(), "gate set"),
@@ -44,8 +50,14 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
     }
 }
 
-/// The gate that the manifest specifies. None: the gate may stay open, or the status
-/// already shows that the gate is not open.
+/// Whether the API server has this generation of the manifest, not a newer one.
+async fn is_current(event: &CouponEvent, context: &Context) -> Result<bool, ReconcileError> {
+    let found = context.events.get_metadata_opt(&event.name_any()).await;
+    let found = found.map_err(|error| ReconcileError::kubernetes("read the current generation", error))?;
+    Ok(found.is_some_and(|found| stored_identity(&found.metadata) == stored_identity(&event.metadata)))
+}
+
+/// The gate that the manifest specifies. None: the gate may stay open, or the status shows that it is not.
 fn restriction(event: &CouponEvent) -> Option<Gate> {
     let gate = match event.spec.issuance {
         _ if event.metadata.deletion_timestamp.is_some() => Gate::Closed,

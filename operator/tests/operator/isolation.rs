@@ -71,6 +71,25 @@ async fn pause_takes_effect_in_a_full_redis() -> Result<()> {
     wait_gate(&world, "event", Gate::Closed).await
 }
 
+/// As after a restore of the API server from a snapshot that is older than the last changes of the manifest.
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_takes_effect_with_an_older_generation_than_in_the_stores() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    for (name, issuance, gate) in [("paused", "Paused", Gate::Paused), ("closed", "Closed", Gate::Closed)] {
+        world.apply(name, SPEC)?;
+        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        let uid = world.uid(name).await?;
+        world.test_database.sql(&format!("UPDATE coupon_event SET generation = 9 WHERE uid = '{uid}'"))?;
+        world.redis(&["HSET", &world.key("couponMeta", name), "generation", "9"])?;
+        world.apply(name, &with_issuance(issuance))?;
+        wait_gate(&world, name, gate).await?;
+        let restricted = world.redis_store.observe(&name.parse()?).await?.context("the event is not in Redis")?;
+        assert_eq!(restricted.generation, 9, "a delayed call for an older manifest stays without effect");
+    }
+    Ok(())
+}
+
 /// While only some of the lost events are restored, the others are not unknown to the issuers.
 #[tokio::test(flavor = "multi_thread")]
 async fn list_of_a_wiped_redis_is_verified_with_all_events() -> Result<()> {
