@@ -231,6 +231,7 @@ fn colored(line: &[u8]) -> Vec<u8> {
         ("DELAYED", Color::Yellow),
         ("FAIL", Color::Red),
         ("DIFFERS", Color::Red),
+        ("REMAINING", Color::Red),
         ("  ✗", Color::Red),
     ];
     for (word, color) in colors {
@@ -300,7 +301,7 @@ mod tests {
 
     #[test]
     fn colored_line_keeps_its_text() {
-        for line in ["OK    Postgres  answers\n", "FAIL  x\n", "  ✗ coupon\n", "other\n"] {
+        for line in ["OK    Postgres  answers\n", "FAIL  x\n", "REMAINING: 1\n", "  ✗ coupon\n", "other\n"] {
             let text = String::from_utf8(colored(line.as_bytes())).unwrap();
             assert_eq!(console::strip_ansi_codes(&text), line);
         }

@@ -41,7 +41,8 @@ pub(crate) enum Command {
     /// check could not run.
     Check(Box<Check>),
     /// Record again what Postgres has lost of an event, and restore what Redis has lost. Without --yes, print what has
-    /// to be repaired. Exit code 0: nothing is left; 1: something remains; 2: the repair failed.
+    /// to be repaired. Exit code 0: nothing is left; 1: something remains; 2: the repair failed
+    /// or is inconclusive.
     Repair(Box<Repair>),
     /// Send dead letters that are not recorded to the topic again. Without --yes, print their number. Exit code 0:
     /// sent, or there are none; 1: some can be sent; 2: the command failed.

@@ -145,6 +145,8 @@ pub enum Repair {
     RecordFromRedis,
     /// Postgres has lost an issuance that only the topic has.
     RecordFromTopic,
+    /// Postgres has an issuance that is not marked as recorded in Redis.
+    MarkRecorded,
     /// Redis is restored from Postgres.
     RestoreRedis,
     /// Two users have one coupon, or one user has two, the stock differs, or a value cannot be decoded. Nothing is
@@ -159,7 +161,8 @@ impl Discrepancy {
     #[must_use]
     pub const fn repair(&self) -> Repair {
         match self {
-            Self::NotRecorded { .. } | Self::StillPending(_) => Repair::RecordFromRedis,
+            Self::NotRecorded { .. } => Repair::RecordFromRedis,
+            Self::StillPending(_) => Repair::MarkRecorded,
             Self::OnlyInKafka { is_in_redis: true, .. } => Repair::Unnecessary,
             Self::OnlyInKafka { postgres: None, .. } => Repair::RecordFromTopic,
             Self::EventMismatch { redis: None }

@@ -91,7 +91,7 @@ impl Repair {
         let event = database.event(uid).await?.context("the event was deleted from Postgres")?;
         let due = |remedy| found.discrepancies.requiring(remedy) > 0;
         let in_redis = redis_store.observe(&event.name).await?.filter(|in_redis| in_redis.uid == uid);
-        if due(Remedy::RecordFromRedis) || due(Remedy::RecordFromTopic) {
+        if due(Remedy::RecordFromRedis) || due(Remedy::MarkRecorded) || due(Remedy::RecordFromTopic) {
             let repaired =
                 record_stranded(&event, database, redis_store, Delivery::Direct).await?.context(RECOVERING)?;
             print_recorded(repaired, "Redis")?;
@@ -150,7 +150,7 @@ impl Repair {
 
 /// How many discrepancies the repair removes.
 fn losses(report: &Report) -> u64 {
-    [Remedy::RecordFromRedis, Remedy::RecordFromTopic, Remedy::RestoreRedis]
+    [Remedy::RecordFromRedis, Remedy::RecordFromTopic, Remedy::MarkRecorded, Remedy::RestoreRedis]
         .map(|remedy| report.discrepancies.requiring(remedy))
         .iter()
         .sum()
@@ -162,6 +162,7 @@ fn describe(report: &Report) -> String {
     let counts = [
         ("record again from Redis", discrepancies.requiring(Remedy::RecordFromRedis)),
         ("record again from the topic", discrepancies.requiring(Remedy::RecordFromTopic)),
+        ("mark as recorded in Redis", discrepancies.requiring(Remedy::MarkRecorded)),
         ("restore in Redis", discrepancies.requiring(Remedy::RestoreRedis)),
         ("conflicts", conflicts),
         ("in flight", in_flight.coupons),
