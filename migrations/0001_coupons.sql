@@ -137,7 +137,7 @@ SELECT
     stock.code COLLATE "C" AS code,
     stock.type COLLATE "C" AS type,
     stock.value,
-    issuance.code IS NOT NULL AS issued,
+    issuance.code IS NOT NULL AS recorded,
     issuance.user_id,
     issuance.issued_at
 FROM coupon_event

@@ -30,10 +30,10 @@ async fn recorded_issuance_is_returned_by_every_query() {
     assert_eq!(fixture.database.stream_issuances(event.uid).try_collect::<Vec<_>>().await.unwrap(), [found]);
 
     let status =
-        fixture.sql("SELECT event, issued, count(*), count(user_id) FROM coupon_status GROUP BY 1, 2 ORDER BY 2");
+        fixture.sql("SELECT event, recorded, count(*), count(user_id) FROM coupon_status GROUP BY 1, 2 ORDER BY 2");
     assert_eq!(status, "event-1|f|9|0\nevent-1|t|1|1");
     let row = fixture.sql(
-        "SELECT ordinal, code, type, value, user_id, extract(epoch FROM issued_at) FROM coupon_status WHERE issued",
+        "SELECT ordinal, code, type, value, user_id, extract(epoch FROM issued_at) FROM coupon_status WHERE recorded",
     );
     let Coupon { ordinal, code, discount: Discount { kind, value } } = &coupons[3];
     assert_eq!(row, format!("{ordinal}|{code}|{kind}|{value}|{}|1796083200.123000", issued.issued.user_id));

@@ -62,15 +62,15 @@ impl Export {
             csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).buffer_capacity(BUFFER).from_writer(to);
         match self.rows {
             Rows::Coupons => {
-                csv.write_record(["couponKey", "discountType", "discountAmount", "issued", "userId", "issuedAt"])?;
+                csv.write_record(["couponKey", "discountType", "discountAmount", "recorded", "userId", "issuedAt"])?;
                 let mut coupons = database.stream_coupons_with_holders(uid);
                 while let Some(coupon) = coupons.try_next().await? {
                     let CouponWithHolder { ordinal: _, code, discount, holder } = coupon;
                     let amount = discount.value.to_string();
-                    let issued = if holder.is_some() { "true" } else { "false" };
+                    let recorded = if holder.is_some() { "true" } else { "false" };
                     let at = holder.as_ref().map_or_else(String::new, |(_, at)| rfc3339(*at));
                     let user = holder.as_ref().map_or(Cow::Borrowed(""), |(user, _)| self.cell(user.as_str()));
-                    csv.write_record([code.as_str(), discount.kind.as_str(), &amount, issued, &user, &at])?;
+                    csv.write_record([code.as_str(), discount.kind.as_str(), &amount, recorded, &user, &at])?;
                 }
             }
             Rows::Issuances => {
@@ -81,9 +81,9 @@ impl Export {
                     let Issuance { issued, recorded_at } = issuance;
                     let IssuedCoupon { user_id, coupon, discount, issued_at } = issued;
                     let amount = discount.value.to_string();
-                    let (issued, recorded) = (rfc3339(issued_at), rfc3339(recorded_at));
+                    let (issued_at, recorded_at) = (rfc3339(issued_at), rfc3339(recorded_at));
                     let user = self.cell(user_id.as_str());
-                    let row = [&user, coupon.as_str(), discount.kind.as_str(), &amount, &issued, &recorded];
+                    let row = [&user, coupon.as_str(), discount.kind.as_str(), &amount, &issued_at, &recorded_at];
                     csv.write_record(row)?;
                 }
             }

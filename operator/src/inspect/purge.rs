@@ -58,11 +58,12 @@ impl Purge {
             events += 1;
             rows += coupons + issuances;
         }
-        let count = format!("{} events with {} rows", group_digits(events), group_digits(rows));
+        let (noun, pronoun) = if events == 1 { ("event", "it") } else { ("events", "them") };
+        let count = format!("{} {noun} with {} rows", group_digits(events), group_digits(rows));
         match (events, self.yes) {
             (0, _) => writeln!(Stdout, "nothing to delete")?,
             (_, true) => writeln!(Stdout, "deleted {count}")?,
-            (_, false) => writeln!(Stdout, "{count}: nothing was deleted; repeat with --yes to delete them")?,
+            (_, false) => writeln!(Stdout, "{count}: nothing was deleted; repeat with --yes to delete {pronoun}")?,
         }
         Ok(ExitCode::SUCCESS)
     }

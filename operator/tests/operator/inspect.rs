@@ -87,7 +87,7 @@ async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
     assert!(coupons.status.success(), "{}", stderr(&coupons));
     let coupons = stdout(&coupons);
     let rows: Vec<&str> = coupons.split("\r\n").collect();
-    assert_eq!(rows[0], "couponKey,discountType,discountAmount,issued,userId,issuedAt");
+    assert_eq!(rows[0], "couponKey,discountType,discountAmount,recorded,userId,issuedAt");
     assert_eq!((rows.len(), rows[11]), (12, ""));
     // In the order in which coupons are issued.
     for (row, user) in rows[1..4].iter().zip(["u1", r#""a ""b"", c""#, "=1+1"]) {
@@ -129,12 +129,12 @@ async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
     let list = world.run_command(&["purge", "--older-than", "90d"], &[])?;
     assert_eq!(list.status.code(), Some(0), "{}{}", stdout(&list), stderr(&list));
     let line = format!("  deleted  {deleted}  100 days  10 coupons  1 issuances\n");
-    let expected = format!("{line}1 events with 11 rows: nothing was deleted; repeat with --yes to delete them\n");
+    let expected = format!("{line}1 event with 11 rows: nothing was deleted; repeat with --yes to delete it\n");
     assert_eq!(stdout(&list), expected);
     assert_eq!(world.database.recorded_count(deleted).await?, 1);
 
     let purged = world.run_command(&["purge", "--older-than", "90d", "--yes"], &[])?;
-    assert_eq!(stdout(&purged), format!("{line}deleted 1 events with 11 rows\n"), "{}", stderr(&purged));
+    assert_eq!(stdout(&purged), format!("{line}deleted 1 event with 11 rows\n"), "{}", stderr(&purged));
     assert_eq!(world.database.event(deleted).await?, None);
     assert_eq!(world.database.recorded_count(deleted).await?, 0);
     for uid in [recent, existing] {
