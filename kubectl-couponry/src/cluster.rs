@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use couponry_crds::CouponEvent;
+use couponry_domain::EventName;
 use http::{HeaderValue, Uri, header::USER_AGENT};
 use jiff::SignedDuration;
 use kube::{
@@ -178,8 +179,8 @@ pub(crate) fn parsed(DeserializeGuard(event): &DeserializeGuard<CouponEvent>) ->
 
 /// Validates the name of an event. Other characters could change the path of the request.
 pub(crate) fn event_name(name: &str) -> Result<String, String> {
-    let rule = "lower-case letters, digits, '-' and '.', at most 253, with a letter or digit at both ends";
-    if name.len() <= 253 && name.split('.').all(is_label) { Ok(name.to_owned()) } else { Err(format!("use {rule}")) }
+    let rule = "lower-case letters, digits, '-' and '.', at most 63, with a letter or digit at both ends";
+    name.parse::<EventName>().map(Into::into).map_err(|_| format!("use {rule}"))
 }
 
 /// Validates the name of a namespace.
@@ -250,12 +251,12 @@ mod tests {
 
     #[test]
     fn names_with_invalid_characters_or_length_are_rejected() {
-        let long = "x".repeat(254);
+        let long = "x".repeat(64);
         for name in ["", " ", "a b", "p3/status", "..", "a..b", "-a", "a-", "A", "여름", "a?watch=true", "a%2f", &long]
         {
             assert!(event_name(name).is_err() && namespace_name(name).is_err(), "{name}");
         }
         assert!(event_name("summer-2026.kr").is_ok() && namespace_name("summer-2026.kr").is_err());
-        assert!(event_name(&"x".repeat(253)).is_ok() && namespace_name(&"x".repeat(63)).is_ok());
+        assert!(event_name(&"x".repeat(63)).is_ok() && namespace_name(&"x".repeat(63)).is_ok());
     }
 }
