@@ -35,7 +35,8 @@ Exit codes: 0 success; 1 the command failed, or `check`, `audit`, `repair` or `r
 do; 2 invalid usage, or a command in the operator's pod could not run, or the \
 result of `audit` or `repair` is UNCERTAIN, or that of `audit` is DELAYED; 141 the reader of the output has ended.";
 
-/// Exit code of the commands in the operator's pod if they could not run, as of an audit or a repair whose result is uncertain.
+/// Exit code of the commands in the operator's pod if they could not run, as of an audit or a repair whose result is
+/// uncertain.
 const INCONCLUSIVE: u8 = 2;
 
 /// Shows, changes and inspects coupon events.

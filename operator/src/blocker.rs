@@ -7,7 +7,7 @@ use couponry_crds::status::reason;
 pub(crate) struct Blocker {
     /// One of [`reason`].
     pub(crate) reason: &'static str,
-    /// What is wrong and what an administrator can do about it.
+    /// What is wrong and what an administrator can do about it: complete sentences.
     pub(crate) message: String,
     pub(crate) issuing: Issuing,
 }

@@ -151,7 +151,9 @@ pub(crate) async fn watch_stores(
             Err(error) if error.is_partial_outage() => health.degrade(REDIS, error),
             state => health.set(REDIS, state),
         }
-        if let Err(ClaimError::Foreign(foreign)) = installation::check(&database, &redis_store, &owner).await {
+        if let Err(ClaimError::Foreign(foreign)) =
+            installation::check_and_claim_redis(&database, &redis_store, &owner).await
+        {
             health.set(INSTALLATION, Err(foreign.to_string()));
             shutdown.cancel();
             return Err(foreign);

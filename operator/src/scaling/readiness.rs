@@ -22,7 +22,7 @@ pub(super) enum Issuers {
     Failed(String),
     Observed {
         ready: u32,
-        /// Why others are not ready. The message is a clause.
+        /// Why others are not ready.
         blocker: Option<Blocker>,
     },
 }
@@ -56,11 +56,11 @@ fn blocker(deployment: &Deployment, pods: &[Pod]) -> Option<Blocker> {
     let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_ref());
     let failure = conditions.into_iter().flatten().find(|one| one.type_ == "ReplicaFailure" && one.status == "True");
     if let Some(failure) = failure {
-        let cause = failure.message.as_deref().unwrap_or_default();
+        let cause = without_full_stop(failure.message.as_deref().unwrap_or_default());
         return Some(if cause.contains("exceeded quota") {
-            Blocker::new(reason::QUOTA_EXCEEDED, format!("the quota of the namespace is exceeded: {cause}"))
+            Blocker::new(reason::QUOTA_EXCEEDED, format!("The quota of the namespace is exceeded: {cause}."))
         } else {
-            Blocker::new(reason::POD_CREATION_FAILED, format!("the creation of pods fails: {cause}"))
+            Blocker::new(reason::POD_CREATION_FAILED, format!("The creation of pods fails: {cause}."))
         });
     }
     let unready: Vec<_> = pods.iter().filter_map(|pod| Some((pod, unready(pod)?))).collect();
@@ -68,16 +68,20 @@ fn blocker(deployment: &Deployment, pods: &[Pod]) -> Option<Blocker> {
     let mut unschedulable = with_cause(UnreadyCause::Unschedulable);
     if let Some((_, Unready { message, .. })) = unschedulable.next() {
         let count = unschedulable.count() + 1;
-        let cause = message.as_deref().unwrap_or("the scheduler reports no cause");
+        let cause = without_full_stop(message.as_deref().unwrap_or("the scheduler reports no cause"));
         return Some(Blocker::new(
             reason::PODS_UNSCHEDULABLE,
-            format!("{count} cannot be scheduled to a node: {cause}"),
+            format!("{count} {} cannot be scheduled to a node: {cause}.", if count == 1 { "pod" } else { "pods" }),
         ));
     }
     let (pod, Unready { reason, message, .. }) = with_cause(UnreadyCause::ContainerFailing).next()?;
     let causes: Vec<_> = [reason, message].into_iter().flatten().map(String::as_str).collect();
-    let message = format!("the pod {} fails to start: {}", pod.name_any(), causes.join(": "));
+    let message = format!("The pod {} fails to start: {}.", pod.name_any(), without_full_stop(&causes.join(": ")));
     Some(Blocker::new(reason::PODS_FAILING, message))
+}
+
+fn without_full_stop(message: &str) -> &str {
+    message.trim_end_matches('.')
 }
 
 /// The report of an event with this demand.
@@ -112,12 +116,12 @@ pub(super) fn report(demand: &Demand, limits: Limits, issuers: &Issuers, now: i6
             known(true, reason::ISSUERS_READY, format!("All {required} required issuers are ready."))
         }
         Issuers::Observed { ready, blocker: Some(Blocker { reason, message, .. }) } => {
-            known(false, reason, format!("{ready} of {required} required issuers are ready; {message}"))
+            known(false, reason, format!("{ready} of {required} required issuers are ready. {message}"))
         }
         Issuers::Observed { ready, blocker: None } => known(
             false,
             reason::ISSUERS_STARTING,
-            format!("{ready} of {required} required issuers are ready; the others are starting."),
+            format!("{ready} of {required} required issuers are ready. The others are starting."),
         ),
     }
 }
@@ -169,33 +173,33 @@ mod tests {
                 issuers(5, &none, &[placed, waiting("ContainerCreating")]),
                 false,
                 "IssuersStarting",
-                "5 of 8 required issuers are ready; the others are starting.",
+                "5 of 8 required issuers are ready. The others are starting.",
             ),
             (
                 issuers(2, &failure("pods \"x\" is forbidden: exceeded quota: small, used: pods=2"), &[]),
                 false,
                 "QuotaExceeded",
-                "2 of 8 required issuers are ready; the quota of the namespace is exceeded: pods \"x\" is forbidden: \
-                 exceeded quota: small, used: pods=2",
+                "2 of 8 required issuers are ready. The quota of the namespace is exceeded: pods \"x\" is forbidden: \
+                 exceeded quota: small, used: pods=2.",
             ),
             (
                 issuers(2, &failure("violates PodSecurity"), &[]),
                 false,
                 "PodCreationFailed",
-                "2 of 8 required issuers are ready; the creation of pods fails: violates PodSecurity",
+                "2 of 8 required issuers are ready. The creation of pods fails: violates PodSecurity.",
             ),
             (
                 issuers(6, &none, &[pending.clone(), pending.clone()]),
                 false,
                 "PodsUnschedulable",
-                "6 of 8 required issuers are ready; 2 cannot be scheduled to a node: 0/1 nodes are available: 1 \
+                "6 of 8 required issuers are ready. 2 pods cannot be scheduled to a node: 0/1 nodes are available: 1 \
                  Insufficient cpu.",
             ),
             (
                 issuers(7, &none, &[waiting("ImagePullBackOff")]),
                 false,
                 "PodsFailing",
-                "7 of 8 required issuers are ready; the pod issuer-1 fails to start: ImagePullBackOff: no such image",
+                "7 of 8 required issuers are ready. The pod issuer-1 fails to start: ImagePullBackOff: no such image.",
             ),
             (
                 Issuers::Failed("why".to_owned()),

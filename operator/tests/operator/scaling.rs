@@ -111,7 +111,7 @@ async fn min_replicas_follow_events_and_blockers_are_reported() -> Result<()> {
 
     let none = json!([]);
     let starting = world.wait("large", "starting", |status| reason(status, "Scaled") == "IssuersStarting").await?;
-    assert_eq!(message(&starting, "Scaled"), "0 of 8 required issuers are ready; the others are starting.");
+    assert_eq!(message(&starting, "Scaled"), "0 of 8 required issuers are ready. The others are starting.");
     let quota =
         "pods \"issuer-1\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3";
     world.set_deployment_status(
@@ -119,7 +119,7 @@ async fn min_replicas_follow_events_and_blockers_are_reported() -> Result<()> {
         &json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": quota}]),
     )?;
     let refused = world.wait("large", "refused", |status| reason(status, "Scaled") == "QuotaExceeded").await?;
-    let words = format!("3 of 8 required issuers are ready; the quota of the namespace is exceeded: {quota}");
+    let words = format!("3 of 8 required issuers are ready. The quota of the namespace is exceeded: {quota}.");
     assert_eq!(message(&refused, "Scaled"), words);
 
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: issuer-1, labels: {app: issuer}}, \
@@ -132,7 +132,7 @@ async fn min_replicas_follow_events_and_blockers_are_reported() -> Result<()> {
     let pending = world.wait("large", "pending", |status| reason(status, "Scaled") == "PodsUnschedulable").await?;
     assert_eq!(
         message(&pending, "Scaled"),
-        format!("7 of 8 required issuers are ready; 1 cannot be scheduled to a node: {nodes}")
+        format!("7 of 8 required issuers are ready. 1 pod cannot be scheduled to a node: {nodes}")
     );
     let placed = json!([{"type": "PodScheduled", "status": "True"}]);
     world.patch(&["--subresource=status", "pod", "issuer-1"], &json!({"status": {"conditions": placed}}))?;

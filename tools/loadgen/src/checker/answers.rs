@@ -223,7 +223,7 @@ pub(super) fn unknown_outcomes(input: &CheckInput, users: &AnswersByUser<'_>) ->
         Category::UnknownOutcome,
         "attempts of unknown outcome may have issued a coupon",
         format!(
-            "{} unknown: {} users received their coupon later, {} did not",
+            "{} unknown: {} users received their coupon later, {} received none although one is recorded for them",
             HumanCount(attempts),
             count(retried.len()),
             count(recorded)

@@ -1,8 +1,8 @@
 //! Compares the answers which users received with the data in Redis, Kafka and Postgres.
 //!
 //! Some categories are those of Jepsen's set test: *lost* (answered, but not recorded), *duplicated*, *unexpected*
-//! (recorded or answered, but not expected) and *unknown outcome* (unknown to the client, but recorded: not a
-//! violation).
+//! (recorded or answered, but not expected) and *unknown outcome* (no response, or a 5xx response: the coupon may be
+//! issued or not, which is never a violation).
 //! *Cancelled* is separate from *lost*: answered, but then rejected as a dead letter or cancelled in Redis, so the
 //! system has decided against the user. The others are the exact *stock*, the *consistency* of the stores, and the
 //! *window*.

@@ -10,21 +10,21 @@ const MAX_EXAMPLES: usize = 5;
 /// The category of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Category {
-    /// Coupons in answers are recorded.
+    /// Violations of: coupons in responses are recorded.
     Lost,
-    /// Coupons in answers are not rejected or cancelled afterwards.
+    /// Violations of: coupons in responses are not rejected or cancelled afterwards.
     Cancelled,
-    /// Nothing exists twice.
+    /// Violations of: nothing exists twice.
     Duplicated,
-    /// Nothing exists that should not.
+    /// Violations of: nothing exists that should not.
     Unexpected,
-    /// Recorded, but unknown to the client. Not a violation.
+    /// Requests without a response, or with a 5xx response: their coupon may be issued or not. Not a violation.
     UnknownOutcome,
-    /// The stock is exact.
+    /// Violations of: the stock is exact.
     Stock,
-    /// The stores agree.
+    /// Violations of: the stores agree.
     Consistency,
-    /// Coupons are issued only in the window.
+    /// Violations of: coupons are issued only in the window.
     Window,
 }
 
