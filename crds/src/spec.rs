@@ -137,9 +137,9 @@ pub struct CouponEventSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Seconds from the end of the event until its coupons are deleted from Redis, permanently. Every issued coupon
-    /// must be recorded first. The event ends at endTime, with issuance Closed, or, without endTime, when it is sold
-    /// out. Default: the coupons stay in Redis until the event is deleted.
+    /// Seconds from status.finishedAt, or from endTime if that is later, until the coupons are deleted from Redis,
+    /// permanently. The event ends at endTime, with issuance Closed (endTime is ignored then), or, without endTime,
+    /// when it is sold out. Default: the coupons stay in Redis until the event is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 0, max = 315_360_000))]
     pub ttl_seconds_after_finished: Option<u32>,
