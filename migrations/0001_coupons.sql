@@ -53,12 +53,12 @@ CREATE TABLE coupon_event (
     -- if Redis is restored from the recorded issuances, it may issue the coupons of unrecorded ones to other users.
     -- couponMeta in Redis has the same time as issuedAtMin: no later issuance receives an earlier time.
     record_cutoff timestamptz,
-    -- The event is being deleted: nothing is recorded for it any more.
-    is_deleted  boolean NOT NULL DEFAULT false,
-    -- When the operator has seen the deletion of the CouponEvent. Until then no event with another uid and the same
-    -- name is registered: a CouponEvent that is missing, for example after a restore of Kubernetes, is not proof that
-    -- its coupons are obsolete.
-    deleted_at  timestamptz,
+    -- The rows of the event are being deleted: nothing is recorded for it any more.
+    is_purging  boolean NOT NULL DEFAULT false,
+    -- When the operator marked the event as deleted, because its CouponEvent was deleted. Until then no event with
+    -- another uid and the same name is registered: a CouponEvent that is missing, for example after a restore of
+    -- Kubernetes, is not proof that its coupons are obsolete.
+    resource_deleted_at timestamptz,
     -- When the operator registered the event. Informational.
     created_at  timestamptz NOT NULL DEFAULT now()
 );

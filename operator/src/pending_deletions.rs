@@ -32,7 +32,7 @@ async fn pending(context: &Context) -> BTreeSet<Uuid> {
         tracing::debug!(error, "cannot read the pending deletions");
         Vec::new()
     };
-    let marked = context.database.deleted_events().await.map_err(error_chain).unwrap_or_else(report);
+    let marked = context.database.purging_events().await.map_err(error_chain).unwrap_or_else(report);
     let listed = context.redis_store.pending_deletions().await.map_err(error_chain).unwrap_or_else(report);
     marked.into_iter().chain(listed).collect()
 }

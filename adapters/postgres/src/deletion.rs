@@ -21,7 +21,7 @@ impl Database {
     /// when the call is repeated.
     pub async fn delete_event(&self, uid: Uuid) -> Result<(), DatabaseError> {
         let mut session = self.long_session(OPERATION).await?;
-        mark_deleted(&mut session, uid).await?;
+        start_purge(&mut session, uid).await?;
         StockTable(uid).drop(session.connection()).await.map_err(DatabaseError::at(OPERATION))?;
         let mut last = Some(String::new());
         while let Some(user) = last {
@@ -36,21 +36,21 @@ impl Database {
         Ok(())
     }
 
-    /// The events whose deletion has started and is not complete.
-    pub async fn deleted_events(&self) -> Result<Vec<Uuid>, DatabaseError> {
+    /// The events whose rows are being deleted.
+    pub async fn purging_events(&self) -> Result<Vec<Uuid>, DatabaseError> {
         self.with_connection(Operation::ListDeletions, async |connection| {
-            sqlx::query_scalar("SELECT uid FROM coupon_event WHERE is_deleted ORDER BY uid").fetch_all(connection).await
+            sqlx::query_scalar("SELECT uid FROM coupon_event WHERE is_purging ORDER BY uid").fetch_all(connection).await
         })
         .await
     }
 }
 
 /// Ends the recording for the event: waits for the transactions that record its issuances, and prevents others.
-async fn mark_deleted(session: &mut Session, uid: Uuid) -> Result<(), DatabaseError> {
+async fn start_purge(session: &mut Session, uid: Uuid) -> Result<(), DatabaseError> {
     let mut tx = session.begin().await?;
     for statement in [
         "SELECT FROM coupon_event WHERE uid = $1 FOR UPDATE",
-        "UPDATE coupon_event SET is_deleted = true WHERE uid = $1 AND NOT is_deleted",
+        "UPDATE coupon_event SET is_purging = true WHERE uid = $1 AND NOT is_purging",
     ] {
         sqlx::query(statement).bind(uid).execute(&mut *tx).await.map_err(DatabaseError::at(OPERATION))?;
     }

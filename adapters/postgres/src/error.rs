@@ -41,9 +41,9 @@ pub enum Operation {
     ReadIssuances,
     /// [`Database::delete_event`](crate::Database::delete_event).
     DeleteEvent,
-    /// [`Database::mark_event_deleted`](crate::Database::mark_event_deleted).
+    /// [`Database::mark_resource_deleted`](crate::Database::mark_resource_deleted).
     MarkDeletion,
-    /// [`Database::deleted_events`](crate::Database::deleted_events).
+    /// [`Database::purging_events`](crate::Database::purging_events).
     ListDeletions,
 }
 

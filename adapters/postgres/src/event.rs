@@ -108,7 +108,8 @@ impl Database {
         sqlx::query(
             "UPDATE coupon_event SET policy_name = $2, code_prefix = $3, code_length = $4, generation = $5,
                                      -- A deleted event can be continued by another object.
-                                     deleted_at = CASE WHEN generation < $5 THEN NULL ELSE deleted_at END
+                                     resource_deleted_at =
+                                         CASE WHEN generation < $5 THEN NULL ELSE resource_deleted_at END
              WHERE uid = $1
                AND (policy_name, code_prefix, code_length, generation) IS DISTINCT FROM ($2, $3, $4, $5)",
         )
@@ -136,12 +137,13 @@ impl Database {
         .await
     }
 
-    /// Marks that the `CouponEvent` was deleted, so that another one can have its name. No-op if an event with this uid
-    /// and name does not exist.
-    pub async fn mark_event_deleted(&self, uid: Uuid, name: &EventName) -> Result<(), DatabaseError> {
+    /// Marks the event as deleted because its `CouponEvent` was: another one can have its name. No-op if an event with
+    /// this uid and name does not exist.
+    pub async fn mark_resource_deleted(&self, uid: Uuid, name: &EventName) -> Result<(), DatabaseError> {
         self.with_connection(Operation::MarkDeletion, async |connection| {
             sqlx::query(
-                "UPDATE coupon_event SET deleted_at = now() WHERE uid = $1 AND name = $2 AND deleted_at IS NULL",
+                "UPDATE coupon_event SET resource_deleted_at = now()
+                 WHERE uid = $1 AND name = $2 AND resource_deleted_at IS NULL",
             )
             .bind(uid)
             .bind(name.as_str())
@@ -152,12 +154,12 @@ impl Database {
         .map(drop)
     }
 
-    /// The stored events with this name whose deletion was not marked, with their generations.
+    /// The stored events with this name that are not marked as deleted, with their generations.
     pub async fn events_not_deleted(&self, name: &EventName) -> Result<Vec<(Uuid, i64)>, DatabaseError> {
         self.with_connection(Operation::ReadEvent, async |connection| {
             sqlx::query_as(
                 "SELECT uid, generation FROM coupon_event
-                 WHERE name = $1 AND deleted_at IS NULL AND NOT is_deleted ORDER BY created_at, uid",
+                 WHERE name = $1 AND resource_deleted_at IS NULL AND NOT is_purging ORDER BY created_at, uid",
             )
             .bind(name.as_str())
             .fetch_all(connection)

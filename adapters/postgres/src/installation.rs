@@ -53,7 +53,7 @@ impl Database {
                 "UPDATE installation SET namespace = $1, namespace_uid = $2
                  WHERE namespace_uid IS NULL
                     OR namespace = $1 AND namespace_uid <> $2
-                       AND NOT EXISTS (SELECT FROM coupon_event WHERE deleted_at IS NULL AND NOT is_deleted)",
+                       AND NOT EXISTS (SELECT FROM coupon_event WHERE resource_deleted_at IS NULL AND NOT is_purging)",
             )
             .bind(&owner.namespace)
             .bind(&owner.uid)

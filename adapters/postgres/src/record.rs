@@ -153,7 +153,7 @@ fn insertion(stock: StockTable, expected: Expected) -> String {
     format!(
         "WITH event AS MATERIALIZED (
              SELECT record_cutoff FROM coupon_event
-             WHERE uid = $1 AND name = $2 AND NOT is_deleted FOR KEY SHARE
+             WHERE uid = $1 AND name = $2 AND NOT is_purging FOR KEY SHARE
          )
          INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
          SELECT $1, record.user_id, coupon.code, coupon.type, coupon.value,
@@ -188,7 +188,7 @@ fn classification(stock: Option<StockTable>) -> String {
                 (extract(epoch FROM own.issued_at) * 1000)::bigint AS issued_at
          FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
               AS record (user_id, code, type, value, issued_at, position)
-         LEFT JOIN coupon_event event ON event.uid = $1 AND event.name = $2 AND NOT event.is_deleted
+         LEFT JOIN coupon_event event ON event.uid = $1 AND event.name = $2 AND NOT event.is_purging
          LEFT JOIN {stock} AS coupon ON coupon.code = record.code
          LEFT JOIN issuance holder ON holder.event_uid = $1 AND holder.code = record.code
          LEFT JOIN issuance own ON own.event_uid = $1 AND own.user_id = record.user_id"

@@ -33,7 +33,7 @@ impl Database {
             // Prevents that the record cutoff changes before the commit.
             let locked = sqlx::query(
                 "SELECT FROM coupon_event
-                 WHERE uid = $1 AND stock_epoch = $2 AND NOT is_deleted
+                 WHERE uid = $1 AND stock_epoch = $2 AND NOT is_purging
                    AND (extract(epoch FROM record_cutoff) * 1000)::bigint IS NOT DISTINCT FROM $3
                  FOR KEY SHARE",
             )

@@ -29,17 +29,18 @@ pub struct RetainedEvent {
 }
 
 impl Database {
-    /// The events whose deletion was marked at least this long ago ([`Database::mark_event_deleted`]), the earliest
+    /// The events that were marked as deleted at least this long ago ([`Database::mark_resource_deleted`]), the earliest
     /// first. Counts all their issuances.
     pub async fn retained_events(&self, deleted_for: Duration) -> Result<Vec<RetainedEvent>, DatabaseError> {
         let mut session = self.long_session(OPERATION).await?;
         let rows = sqlx::query(
-            "SELECT event.uid, event.name, extract(epoch FROM now() - event.deleted_at)::bigint AS deleted_seconds,
+            "SELECT event.uid, event.name,
+                    extract(epoch FROM now() - event.resource_deleted_at)::bigint AS deleted_seconds,
                     (SELECT coalesce(sum(count), 0)::bigint FROM discount_policy WHERE event_uid = event.uid) AS coupons,
                     (SELECT count(*) FROM issuance WHERE event_uid = event.uid) AS issuances
              FROM coupon_event AS event
-             WHERE NOT event.is_deleted AND event.deleted_at <= now() - $1 * interval '1 second'
-             ORDER BY event.deleted_at, event.uid",
+             WHERE NOT event.is_purging AND event.resource_deleted_at <= now() - $1 * interval '1 second'
+             ORDER BY event.resource_deleted_at, event.uid",
         )
         .bind(i64::try_from(deleted_for.as_secs()).unwrap_or(i64::MAX))
         .fetch_all(session.connection())

@@ -1,7 +1,7 @@
 //! `couponry-operator purge --older-than AGE`: deletes the rows of events whose resource was deleted long ago.
 //!
 //! # Guarantees
-//! Without `--yes` nothing is deleted. Only events whose deletion the operator has marked are deleted. Those that exist
+//! Without `--yes` nothing is deleted. Only events that the operator has marked as deleted are purged. Those that exist
 //! in the cluster, or whose keys are in Redis, are kept.
 
 use std::{collections::HashSet, process::ExitCode, time::Duration};

@@ -52,7 +52,7 @@ pub(super) async fn execute(
         Step::Register => {
             let DesiredState { uid, name, policy_name, format, generation, .. } = desired.clone();
             if let Some(replaced) = desired.replaces {
-                database.mark_event_deleted(replaced, &name).await?;
+                database.mark_resource_deleted(replaced, &name).await?;
             }
             database.register(&NewEvent { uid, name, policy_name, format, generation }).await?;
         }

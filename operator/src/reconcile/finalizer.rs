@@ -100,10 +100,12 @@ pub(crate) async fn cleanup(
             Ok(backlog) => publish_incomplete(&event, context, &describe(backlog)).await,
             Err(error) => publish_incomplete(&event, context, &error_chain(&error)).await,
         }
-        if let Err(error) = context.database.mark_event_deleted(uid, &name).await {
+        if let Err(error) = context.database.mark_resource_deleted(uid, &name).await {
             let error = error_chain(error);
-            // Until its rows are deleted, a new event of this name has a NameConflict.
-            tracing::warn!(error, "cannot mark the deletion in Postgres, which blocks a new event of this name");
+            tracing::warn!(
+                error,
+                "cannot mark the event as deleted in Postgres: a new event with this name is blocked (NameConflict)"
+            );
         }
         event = report_deleting(event, context, "The event is being deleted: its data is being removed.".to_owned())
             .await?;
@@ -210,11 +212,11 @@ async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, err
     }
     // Otherwise the keys are still in Redis, and their coupons may still be recorded.
     let is_removed_from_redis = matches!(error, ReconcileError::RowsRemain(_));
-    // Postgres has a mark of it if its deletion has started.
+    // Postgres has a mark of it if its purge has started.
     let is_scheduled = is_removed_from_redis
         && match context.redis_store.add_pending_deletion(uid).await {
             Ok(()) => true,
-            Err(_) => context.database.deleted_events().await.is_ok_and(|deleted| deleted.contains(&uid)),
+            Err(_) => context.database.purging_events().await.is_ok_and(|purging| purging.contains(&uid)),
         };
     if is_scheduled {
         format!("; the operator deletes the rows of the event {uid} as soon as it can")

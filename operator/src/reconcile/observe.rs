@@ -40,7 +40,7 @@ pub(super) struct ObservedState {
 /// Relation of this event to another one that uses the name in the stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NameConflict {
-    /// The operator has seen its deletion, or the manifest declares that it is replaced; this event has the name now.
+    /// It is marked as deleted, or the manifest declares that it is replaced; this event has the name now.
     Predecessor,
     /// Nothing proves that it was deleted: its object may be missing because Kubernetes was restored, or may be in
     /// another cluster.

@@ -123,7 +123,7 @@ async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
         world.wait_gone(name).await?;
     }
     // The second one exists in the cluster.
-    let age = "UPDATE coupon_event SET deleted_at = now() - interval '100 days' WHERE uid IN";
+    let age = "UPDATE coupon_event SET resource_deleted_at = now() - interval '100 days' WHERE uid IN";
     world.test_database.sql(&format!("{age} ('{deleted}', '{existing}')"))?;
 
     let list = world.run_command(&["purge", "--older-than", "90d"], &[])?;

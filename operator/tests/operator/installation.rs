@@ -188,7 +188,7 @@ async fn namespace_that_was_created_again_claims_stores_without_events() -> Resu
     let _operator = world.operator_program(monitor).start()?;
     wait_refused(monitor, "couponry-operator take-over").await?;
 
-    world.test_database.sql("UPDATE coupon_event SET deleted_at = now()")?;
+    world.test_database.sql("UPDATE coupon_event SET resource_deleted_at = now()")?;
     wait_operator_ready(monitor).await?;
     let owner = world.database.installation().await?.owner.context("no owner")?;
     assert_ne!(owner.uid, "an earlier uid");

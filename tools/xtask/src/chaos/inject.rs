@@ -302,7 +302,7 @@ fn hold(installation: &mut Installation, statements: &str) -> Result<()> {
 
 fn lose_rows(installation: &Installation, event: &Event) -> Result<()> {
     let sql = format!(
-        "WITH event AS (SELECT uid FROM coupon_event WHERE name = '{}' AND NOT is_deleted)
+        "WITH event AS (SELECT uid FROM coupon_event WHERE name = '{}' AND NOT is_purging)
          DELETE FROM issuance WHERE (event_uid, user_id) IN (
              SELECT event_uid, user_id FROM issuance JOIN event ON event_uid = uid
              ORDER BY recorded_at DESC LIMIT {LOST_ROWS}

@@ -328,7 +328,7 @@ fn serve_once(port: &str) -> Result<()> {
 /// Renames the table with the stock of the event.
 fn rename_stock(installation: &Installation, event: &str, (from, to): (&str, &str)) -> Result<()> {
     let url = installation.servers.postgres.url();
-    let sql = format!("SELECT replace(uid::text, '-', '') FROM coupon_event WHERE name = '{event}' AND NOT is_deleted");
+    let sql = format!("SELECT replace(uid::text, '-', '') FROM coupon_event WHERE name = '{event}' AND NOT is_purging");
     let uid = psql(&url, &sql)?;
     let uid = uid.trim();
     psql(&url, &format!("ALTER TABLE {from}{uid} RENAME TO {to}{uid}")).map(drop)
