@@ -115,8 +115,8 @@ fn reject_identity(desired: &DesiredState, observed: &ObservedState) -> Option<P
         (_, Some(NameConflict::NotDeleted { uid, generation })) => Some(Plan::blocked(
             reason::NAME_CONFLICT,
             format!(
-                "Another event with the name {name} (uid {uid}) exists in the stores, and the operator has not seen its \
-                 deletion. Its coupons belong to users, so nothing is changed. If Kubernetes was restored, continue that \
+                "Another event with the name {name} (uid {uid}) exists in the stores, and is not marked as \
+                 deleted. Its coupons belong to users, so nothing is changed. If Kubernetes was restored, continue that \
                  event with `couponry-operator take-over`, or with the annotation {CONTINUES}: {uid}/{generation}. If it \
                  is obsolete, discard it with the annotation {REPLACES}: {uid}."
             ),
@@ -337,7 +337,7 @@ fn load(in_redis: &RedisEvent, len: u64) -> Option<Plan> {
 /// Closes the event, or leaves a closed one as it is. None: it is neither closed nor to be closed.
 fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&RedisEvent>) -> Option<Plan> {
     match in_redis {
-        Some(in_redis) if in_redis.retired.is_some() && is_continuation(desired, stored, in_redis) => {
+        Some(in_redis) if in_redis.retired.is_some() && extends_retired_event(desired, stored, in_redis) => {
             Some(Plan::blocked(
                 reason::CHANGE_NOT_POSSIBLE,
                 "The event is over and its coupons were removed from Redis, so it cannot continue. Create another event, \
@@ -354,8 +354,8 @@ fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&RedisEv
     }
 }
 
-/// Whether the manifest extends an event that is over.
-fn is_continuation(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent) -> bool {
+/// Whether the manifest extends an event that is over and retired.
+fn extends_retired_event(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent) -> bool {
     let is_extended = desired.total > stored.generated() || desired.window.end != in_redis.window.end;
     is_extended && desired.issuance != IssuingMode::Closed
 }
