@@ -29,7 +29,7 @@ use crate::{
         format::group_digits,
     },
     reconcile::{
-        holders::{Delivery, StrandedOutcome, record_stranded},
+        stranded_issuances::{Delivery, StrandedOutcome, record_stranded_issuances},
         topic_records::record_topic,
     },
 };
@@ -92,8 +92,9 @@ impl Repair {
         let due = |remedy| found.discrepancies.requiring(remedy) > 0;
         let in_redis = redis_store.observe(&event.name).await?.filter(|in_redis| in_redis.uid == uid);
         if due(Remedy::RecordFromRedis) || due(Remedy::MarkRecorded) || due(Remedy::RecordFromTopic) {
-            let repaired =
-                record_stranded(&event, database, redis_store, Delivery::Direct).await?.context(RECOVERING)?;
+            let repaired = record_stranded_issuances(&event, database, redis_store, Delivery::Direct)
+                .await?
+                .context(RECOVERING)?;
             print_recorded(repaired, "Redis")?;
         }
         if !due(Remedy::RecordFromTopic) && !due(Remedy::RestoreRedis) && !self.restore_redis {

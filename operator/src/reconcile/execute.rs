@@ -1,6 +1,6 @@
-//! Applies a step. Only this module, [`recover`], [`crate::reconcile::holders`], [`crate::reconcile::topic_records`]
-//! and [`crate::reconcile::restrict_gate`] change an event in the stores during a reconciliation;
-//! [`crate::reconcile::observe`] lists and marks it in Redis, [`crate::reconcile::finalizer`] removes it.
+//! Applies a step. Only this module, [`recover`], [`crate::reconcile::stranded_issuances`],
+//! [`crate::reconcile::topic_records`] and [`crate::reconcile::restrict_gate`] change an event in the stores during a
+//! reconciliation; [`crate::reconcile::observe`] lists and marks it in Redis, [`crate::reconcile::finalizer`] removes it.
 //!
 //! # Guarantees
 //! Every step is idempotent and may be interrupted anywhere. A step that another operator has already applied is not
@@ -71,7 +71,7 @@ pub(super) async fn execute(
             ignore_stale(database.schedule_opening(observed.stored()?, at, is_final).await)?;
         }
         Step::WithdrawOpening => withdraw_opening(desired, observed, context).await?,
-        Step::RecordStranded => recover::record_stranded_issuances(desired, observed, context, writer).await?,
+        Step::RecordStranded => recover::record_and_report_stranded(desired, observed, context, writer).await?,
         Step::SetGate(settings) => {
             // A closed gate stays closed, and an older generation has no effect.
             if redis_store.set_gate(name, *uid, &settings).await? == FencedWrite::Applied(settings.gate) {

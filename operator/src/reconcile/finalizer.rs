@@ -37,8 +37,8 @@ use crate::{
     metrics::ReconcileResult,
     reconcile::{
         error::ReconcileError,
-        holders::{Delivery, StrandedOutcome, record_stranded},
         status_writer::StatusWriter,
+        stranded_issuances::{Delivery, StrandedOutcome, record_stranded_issuances},
         timing::DRAIN_INTERVAL,
     },
 };
@@ -177,7 +177,7 @@ async fn close_and_read_backlog(
     }
     context.recording.note_attempt(uid);
     let Some(stored) = database.event(uid).await? else { return Ok(backlog) };
-    let recording = record_stranded(&stored, database, redis_store, Delivery::Direct);
+    let recording = record_stranded_issuances(&stored, database, redis_store, Delivery::Direct);
     let Ok(outcome) = tokio::time::timeout(STRANDED_TIMEOUT, recording).await else { return Ok(backlog) };
     let Some(outcome) = outcome? else { return Ok(backlog) };
     let StrandedOutcome { resent: _, recorded, conflicting, undecodable } = outcome;

@@ -8,7 +8,7 @@
 //! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
 //! 4. [`plan`]: decides on the next [`step`], without I/O. Uses [`balance`], [`state`] and [`gate`].
 //! 5. [`execute`]: applies the step, for a preload after [`event`] has acquired a permit from [`preload_queue`]. Uses
-//!    [`recover`], [`holders`] and [`topic_records`].
+//!    [`recover`], [`stranded_issuances`] and [`topic_records`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
 //! Steps 3 to 5 repeat until no step is left; [`idle`] skips them while nothing changes. [`manifest_change`] ends a
@@ -25,7 +25,6 @@ pub(crate) mod event;
 mod execute;
 pub(crate) mod finalizer;
 mod gate;
-pub(crate) mod holders;
 pub(crate) mod idle;
 pub(crate) mod invalid_object;
 mod manifest_change;
@@ -41,5 +40,6 @@ mod state;
 mod status;
 mod status_writer;
 mod step;
+pub(crate) mod stranded_issuances;
 pub(crate) mod timing;
 pub(crate) mod topic_records;

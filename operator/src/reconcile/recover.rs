@@ -34,10 +34,10 @@ use crate::{
         desired_state::DesiredState,
         error::ReconcileError,
         gate::due_gate_settings,
-        holders::{Delivery, MAX_RESENT, StrandedOutcome, record_stranded},
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         status_writer::StatusWriter,
+        stranded_issuances::{Delivery, MAX_RESENT, StrandedOutcome, record_stranded_issuances},
         topic_records::record_topic,
     },
 };
@@ -59,8 +59,8 @@ pub(super) async fn recover(
         let max_rounds = in_redis.issued.div_ceil(MAX_RESENT);
         let delivery =
             if context.drains.resend_rounds(in_redis.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
-        let holders = record_stranded(&stored, &context.database, &context.redis_store, delivery).await?;
-        let Some(outcome) = holders else { return Ok(()) };
+        let recording = record_stranded_issuances(&stored, &context.database, &context.redis_store, delivery).await?;
+        let Some(outcome) = recording else { return Ok(()) };
         report_stranded(outcome, context, writer).await;
         if outcome.resent > 0 {
             context.drains.count_resend(in_redis.uid);
@@ -104,7 +104,7 @@ pub(super) async fn recover(
 }
 
 /// Records stranded issuances of a verified Redis.
-pub(super) async fn record_stranded_issuances(
+pub(super) async fn record_and_report_stranded(
     desired: &DesiredState,
     observed: &ObservedState,
     context: &Context,
@@ -112,7 +112,7 @@ pub(super) async fn record_stranded_issuances(
 ) -> Result<(), ReconcileError> {
     let delivery = if context.recording.note_attempt(desired.uid) == 0 { Delivery::Kafka } else { Delivery::Direct };
     if let Some(outcome) =
-        record_stranded(observed.stored()?, &context.database, &context.redis_store, delivery).await?
+        record_stranded_issuances(observed.stored()?, &context.database, &context.redis_store, delivery).await?
     {
         report_stranded(outcome, context, writer).await;
     }

@@ -6,7 +6,7 @@
 //!
 //! # Assumptions
 //! Redis issues no coupon of the event meanwhile, and all holders in Redis are recorded
-//! ([`crate::reconcile::holders`]): otherwise a coupon that is free in Postgres may belong to another user.
+//! ([`crate::reconcile::stranded_issuances`]): otherwise a coupon that is free in Postgres may belong to another user.
 //!
 //! # Caveats
 //! Dead letters are left out, because Postgres has rejected them. `couponry-operator replay-dead-letters` sends them
@@ -18,7 +18,7 @@ use couponry_domain::{IssuedCoupon, IssuedRecord, UserId, Uuid, code::CouponCode
 use couponry_kafka::{KafkaError, KafkaSettings, TopicReader};
 use couponry_postgres::{Database, StoredEvent};
 
-use crate::reconcile::{error::ReconcileError, holders::StrandedOutcome};
+use crate::reconcile::{error::ReconcileError, stranded_issuances::StrandedOutcome};
 
 /// How many records are compared with Postgres at a time.
 const CHUNK: usize = 1000;

@@ -75,7 +75,7 @@ impl StrandedOutcome {
 
 /// Compares the holders in Redis with Postgres in pages, with constant memory, up to [`MAX_RESENT`]. `stored` was read
 /// before. None: a recovery has started meanwhile.
-pub(crate) async fn record_stranded(
+pub(crate) async fn record_stranded_issuances(
     stored: &StoredEvent,
     database: &Database,
     redis_store: &RedisStore,
