@@ -28,7 +28,7 @@ mod gate;
 pub(crate) mod idle;
 pub(crate) mod invalid_object;
 mod manifest_change;
-mod new_condition;
+mod merge_conditions;
 mod observe;
 mod plan;
 pub(crate) mod preload_queue;

@@ -16,7 +16,7 @@ use crate::{
     reconcile::{
         balance::{Balance, Imbalance},
         desired_state::DesiredState,
-        new_condition::{NewCondition, merge, truncate_to_seconds},
+        merge_conditions::{NewCondition, merge, truncate_to_seconds},
         observe::ObservedState,
         progress::Progress,
         recording::{self, RecordingState},

@@ -1,4 +1,4 @@
-//! Conditions of a status.
+//! Merges new conditions into those of the previous status.
 
 use couponry_crds::status::condition;
 use k8s_openapi::{
