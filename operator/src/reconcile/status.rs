@@ -25,9 +25,9 @@ use crate::{
     scaling::readiness::{ScaledCondition, ScalingReport},
 };
 
-/// Inputs of the report other than the observed state.
+/// Inputs of the status other than the observed state.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ReportInputs<'a> {
+pub(super) struct StatusInputs<'a> {
     /// Deviations of the Kafka topics from the settings.
     pub(super) topic_mismatches: &'a [String],
     pub(super) imbalance: Option<&'a Imbalance>,
@@ -37,15 +37,15 @@ pub(super) struct ReportInputs<'a> {
     pub(super) kafka_outage: Option<&'a Blocker>,
 }
 
-pub(super) fn report(
+pub(super) fn compute_status(
     old: &CouponEventStatus,
     desired: &DesiredState,
     observed: &ObservedState,
     progress: &Progress,
-    inputs: ReportInputs<'_>,
+    inputs: StatusInputs<'_>,
     now: Timestamp,
 ) -> CouponEventStatus {
-    let ReportInputs { topic_mismatches, imbalance, scaling, durability, kafka_outage } = inputs;
+    let StatusInputs { topic_mismatches, imbalance, scaling, durability, kafka_outage } = inputs;
     let generation = desired.manifest_generation;
     let durability = durability.map(|DurabilityReport { status, reason, message }| {
         NewCondition::with_status(condition::DURABLE, status, reason, message)
@@ -54,7 +54,7 @@ pub(super) fn report(
         && blocker.reason == reason::REDIS_UNVERIFIED
     {
         // The counts in an unverified Redis may be outdated.
-        let previous = blocked(old, generation, blocker, now);
+        let previous = blocked_status(old, generation, blocker, now);
         let conditions = merge(&previous.conditions, durability, |_| true, generation, now);
         return CouponEventStatus { observed_generation: Some(generation), conditions, ..previous };
     }
@@ -101,7 +101,7 @@ pub(super) fn report(
 }
 
 /// The status when the stores are unavailable or Redis is unverified: the previous one, plus the blocker.
-pub(super) fn blocked(
+pub(super) fn blocked_status(
     old: &CouponEventStatus,
     generation: i64,
     blocker: &Blocker,
@@ -132,7 +132,7 @@ pub(super) fn is_transition(old: &CouponEventStatus, new: &CouponEventStatus) ->
         || (opened_at, sold_out_at, finished_at) != (&old.opened_at, &old.sold_out_at, &old.finished_at)
 }
 
-/// `kafka_outage`: see [`ReportInputs`].
+/// `kafka_outage`: see [`StatusInputs`].
 fn open_condition(state: &'static str, progress: &Progress, kafka_outage: Option<&Blocker>) -> NewCondition {
     let blocker = if let Progress::Blocked(blocker) = progress { Some(blocker) } else { None };
     let mut blockers = blocker.into_iter().chain(kafka_outage).filter(|_| state == reason::OPEN);

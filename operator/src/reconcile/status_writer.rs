@@ -27,7 +27,7 @@ use crate::{
         error::ReconcileError,
         observe::ObservedState,
         progress::Progress,
-        status::{self, ReportInputs},
+        status::{self, StatusInputs},
     },
 };
 
@@ -99,14 +99,14 @@ impl<'a> StatusWriter<'a> {
     ) -> Result<(), ReconcileError> {
         let old = self.event.status.clone().unwrap_or_default();
         let kafka_outage = self.context.kafka_outage(desired.acknowledge);
-        let inputs = ReportInputs {
+        let inputs = StatusInputs {
             topic_mismatches: &self.context.topic_mismatches,
             imbalance: self.confirmed_imbalance.as_ref(),
             scaling: &self.context.scaling.report(&self.event),
             kafka_outage: kafka_outage.as_ref(),
             durability: Some(&self.context.durability.current(&self.context.redis_store).await),
         };
-        let new = status::report(&old, desired, observed, progress, inputs, Timestamp::now());
+        let new = status::compute_status(&old, desired, observed, progress, inputs, Timestamp::now());
         let difference = self.confirmed_imbalance.as_ref().map_or(0, |imbalance| imbalance.coupons);
         self.context.metrics.set_counts(desired.name.as_str(), &new, difference);
         self.write(&old, new).await
@@ -138,7 +138,7 @@ impl<'a> StatusWriter<'a> {
     #[tracing::instrument(name = "status", level = "debug", skip_all)]
     pub(super) async fn report_blocked(&mut self, generation: i64, blocker: &Blocker) -> Result<(), ReconcileError> {
         let old = self.event.status.clone().unwrap_or_default();
-        let new = status::blocked(&old, generation, blocker, Timestamp::now());
+        let new = status::blocked_status(&old, generation, blocker, Timestamp::now());
         self.write(&old, new).await
     }
 

@@ -82,7 +82,7 @@ fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap()
 }
 
-const NO_INPUTS: ReportInputs<'_> = ReportInputs {
+const NO_INPUTS: StatusInputs<'_> = StatusInputs {
     topic_mismatches: &[],
     imbalance: None,
     scaling: &ScalingReport::NotRequested,
@@ -92,21 +92,21 @@ const NO_INPUTS: ReportInputs<'_> = ReportInputs {
 
 const ALWAYS: Window = Window { start: None, end: None };
 
-fn report_at(old: &CouponEventStatus, observed: &ObservedState, progress: &Progress, now: i64) -> CouponEventStatus {
-    report(old, &desired(), observed, progress, NO_INPUTS, at(now))
+fn status_at(old: &CouponEventStatus, observed: &ObservedState, progress: &Progress, now: i64) -> CouponEventStatus {
+    compute_status(old, &desired(), observed, progress, NO_INPUTS, at(now))
 }
 
-fn report_done(old: &CouponEventStatus, observed: &ObservedState) -> CouponEventStatus {
-    report_at(old, observed, &Progress::Done, NOW)
+fn status_done(old: &CouponEventStatus, observed: &ObservedState) -> CouponEventStatus {
+    status_at(old, observed, &Progress::Done, NOW)
 }
 
-/// The first report on an event.
-fn first_report(observed: &ObservedState) -> CouponEventStatus {
-    report_done(&CouponEventStatus::default(), observed)
+/// The first status of an event.
+fn first_status(observed: &ObservedState) -> CouponEventStatus {
+    status_done(&CouponEventStatus::default(), observed)
 }
 
 fn open_status() -> CouponEventStatus {
-    first_report(&observed(Gate::Open, ALWAYS, 10, 4, 4))
+    first_status(&observed(Gate::Open, ALWAYS, 10, 4, 4))
 }
 
 fn reason_of<'a>(status: &'a CouponEventStatus, type_: &str) -> &'a str {
@@ -121,43 +121,43 @@ fn status_of_open_event() {
         reason: reason::ISSUERS_READY,
         message: "All 8 required issuers are ready.".into(),
     });
-    let inputs = ReportInputs {
+    let inputs = StatusInputs {
         topic_mismatches: &["topic coupon-issued: partitions is 1, expected 12".to_owned()],
         scaling: &scaling,
         durability: Some(&durable),
         ..NO_INPUTS
     };
     let observed = observed(Gate::Open, ALWAYS, 10, 4, 3);
-    let status = report(&CouponEventStatus::default(), &desired(), &observed, &Progress::Done, inputs, at(NOW));
+    let status = compute_status(&CouponEventStatus::default(), &desired(), &observed, &Progress::Done, inputs, at(NOW));
     assert_yaml_snapshot!(status);
 }
 
 #[test]
 fn status_of_event_during_preload() {
     let observed = ObservedState { redis: None, ..observed(Gate::Loading, ALWAYS, 0, 0, 0) };
-    assert_yaml_snapshot!(report_at(&CouponEventStatus::default(), &observed, &Progress::generated(3, 10), NOW));
+    assert_yaml_snapshot!(status_at(&CouponEventStatus::default(), &observed, &Progress::generated(3, 10), NOW));
 }
 
 #[test]
 fn status_of_event_during_top_up() {
     let observed = observed(Gate::Open, ALWAYS, 5, 5, 5);
-    assert_yaml_snapshot!(report_at(&CouponEventStatus::default(), &observed, &Progress::loaded(5, 10), NOW));
+    assert_yaml_snapshot!(status_at(&CouponEventStatus::default(), &observed, &Progress::loaded(5, 10), NOW));
 }
 
 #[test]
 fn status_of_event_blocked_by_impossible_change() {
     let blocker = Blocker::new(reason::CHANGE_NOT_POSSIBLE, "Raise totalCount to at least 10.");
     let observed = observed(Gate::Open, ALWAYS, 10, 4, 4);
-    assert_yaml_snapshot!(report_at(&CouponEventStatus::default(), &observed, &Progress::Blocked(blocker), NOW));
+    assert_yaml_snapshot!(status_at(&CouponEventStatus::default(), &observed, &Progress::Blocked(blocker), NOW));
 }
 
 #[test]
 fn status_during_outage_keeps_the_last_counts() {
     let outage = Blocker::new(reason::BACKEND_UNAVAILABLE, "Connection refused.");
-    assert_yaml_snapshot!(blocked(&open_status(), 4, &outage, at(NOW)));
+    assert_yaml_snapshot!(blocked_status(&open_status(), 4, &outage, at(NOW)));
     assert_yaml_snapshot!(
         "status_during_outage_of_new_event",
-        blocked(&CouponEventStatus::default(), 1, &outage, at(NOW))
+        blocked_status(&CouponEventStatus::default(), 1, &outage, at(NOW))
     );
 }
 
@@ -168,14 +168,14 @@ fn status_while_redis_is_unverified_keeps_the_last_counts() {
     let blocked = Progress::Blocked(Blocker::redis_unverified("waiting"));
     let durable =
         DurabilityReport { status: "Unknown", reason: reason::SETTINGS_UNAVAILABLE, message: "Unknown.".into() };
-    let inputs = ReportInputs { durability: Some(&durable), ..NO_INPUTS };
-    let unverified = report(&open_status(), &desired(), &wiped, &blocked, inputs, at(NOW));
+    let inputs = StatusInputs { durability: Some(&durable), ..NO_INPUTS };
+    let unverified = compute_status(&open_status(), &desired(), &wiped, &blocked, inputs, at(NOW));
     assert_yaml_snapshot!(unverified);
 
-    let verified = report_done(&unverified, &observed(Gate::Open, ALWAYS, 10, 4, 4));
+    let verified = status_done(&unverified, &observed(Gate::Open, ALWAYS, 10, 4, 4));
     assert_eq!(reason_of(&verified, condition::OPEN), reason::OPEN);
-    let paused = first_report(&observed(Gate::Paused, ALWAYS, 10, 4, 4));
-    let unverified = report_at(&paused, &wiped, &blocked, NOW);
+    let paused = first_status(&observed(Gate::Paused, ALWAYS, 10, 4, 4));
+    let unverified = status_at(&paused, &wiped, &blocked, NOW);
     assert_eq!(reason_of(&unverified, condition::OPEN), reason::PAUSED);
 }
 
@@ -183,11 +183,11 @@ fn status_while_redis_is_unverified_keeps_the_last_counts() {
 fn status_with_imbalance_keeps_it_while_the_balance_is_unknown() {
     let observed = observed(Gate::Open, ALWAYS, 10, 4, 3);
     let imbalance = Imbalance { coupons: 1, message: "1 coupon is missing.".into() };
-    let inputs = ReportInputs { imbalance: Some(&imbalance), ..NO_INPUTS };
-    let imbalanced = report(&open_status(), &desired(), &observed, &Progress::Done, inputs, at(NOW));
+    let inputs = StatusInputs { imbalance: Some(&imbalance), ..NO_INPUTS };
+    let imbalanced = compute_status(&open_status(), &desired(), &observed, &Progress::Done, inputs, at(NOW));
     assert_yaml_snapshot!(imbalanced);
 
-    let unknown = report_done(&imbalanced, &ObservedState { redis: None, ..observed });
+    let unknown = status_done(&imbalanced, &ObservedState { redis: None, ..observed });
     assert_eq!(reason_of(&unknown, condition::BALANCED), reason::DRIFT_FOUND);
     assert_eq!(unknown.balance, imbalanced.balance);
 }
@@ -195,7 +195,7 @@ fn status_with_imbalance_keeps_it_while_the_balance_is_unknown() {
 #[test]
 fn status_of_event_closed_before_its_preload() {
     let observed = ObservedState { stored: None, ..observed(Gate::Closed, ALWAYS, 0, 0, 0) };
-    assert_yaml_snapshot!(first_report(&observed));
+    assert_yaml_snapshot!(first_status(&observed));
 }
 
 #[test]
@@ -208,8 +208,8 @@ fn status_of_retired_event_keeps_its_counts_and_state() {
     ] {
         let before = observed(gate, window, 10, issued, issued);
         let redis = RedisEvent { gate: Gate::Closed, retired: Some(gate), ..before.redis.clone().unwrap() };
-        let old = first_report(&before);
-        let new = report_done(&old, &ObservedState { redis: Some(redis), ..before });
+        let old = first_status(&before);
+        let new = status_done(&old, &ObservedState { redis: Some(redis), ..before });
         let reasons = [condition::READY, condition::PRELOADED, condition::OPEN].map(|type_| reason_of(&new, type_));
         assert_eq!(reasons, [reason::RETIRED, reason::RETIRED, state]);
         let counts = |status: &CouponEventStatus| (status.issued, status.recorded, status.available, status.balance);
@@ -249,25 +249,25 @@ fn state_of_event_follows_gate_window_and_stock() {
 #[test]
 fn opened_at_is_set_when_coupons_can_be_issued() {
     let before = Window { start: Some(NOW + 1), end: None };
-    let scheduled = first_report(&observed(Gate::Open, before, 10, 0, 0));
+    let scheduled = first_status(&observed(Gate::Open, before, 10, 0, 0));
     assert_eq!(scheduled.opened_at, None);
-    assert_eq!(first_report(&observed(Gate::Paused, ALWAYS, 10, 0, 0)).opened_at, None);
-    let opened = report_done(&scheduled, &observed(Gate::Open, ALWAYS, 10, 0, 0));
-    assert_eq!(opened.opened_at, Some(Time(at(NOW - 5000))), "the time of the opening, not of the report");
-    let paused = report_done(&opened, &observed(Gate::Paused, ALWAYS, 10, 0, 0));
+    assert_eq!(first_status(&observed(Gate::Paused, ALWAYS, 10, 0, 0)).opened_at, None);
+    let opened = status_done(&scheduled, &observed(Gate::Open, ALWAYS, 10, 0, 0));
+    assert_eq!(opened.opened_at, Some(Time(at(NOW - 5000))), "the time of the opening, not of the observation");
+    let paused = status_done(&opened, &observed(Gate::Paused, ALWAYS, 10, 0, 0));
     assert_eq!(paused.opened_at, opened.opened_at);
 }
 
 #[test]
 fn event_is_finished_when_it_is_over_and_recorded() {
-    let sold_out = first_report(&observed(Gate::Open, ALWAYS, 10, 10, 9));
+    let sold_out = first_status(&observed(Gate::Open, ALWAYS, 10, 10, 9));
     assert!(sold_out.sold_out_at.is_some() && sold_out.finished_at.is_none());
-    let finished = report_done(&sold_out, &observed(Gate::Open, ALWAYS, 10, 10, 10));
+    let finished = status_done(&sold_out, &observed(Gate::Open, ALWAYS, 10, 10, 10));
     assert!(finished.finished_at.is_some());
     assert_eq!(finished.sold_out_at, sold_out.sold_out_at);
-    let later = report_at(&sold_out, &observed(Gate::Open, ALWAYS, 10, 10, 10), &Progress::Done, NOW + 3_600_000);
+    let later = status_at(&sold_out, &observed(Gate::Open, ALWAYS, 10, 10, 10), &Progress::Done, NOW + 3_600_000);
     assert_eq!(later.finished_at, Some(Time(at(NOW))), "the clock of Redis, not that of the operator");
-    let topped_up = report_done(&finished, &observed(Gate::Open, ALWAYS, 20, 10, 10));
+    let topped_up = status_done(&finished, &observed(Gate::Open, ALWAYS, 20, 10, 10));
     assert!(topped_up.sold_out_at.is_none() && topped_up.finished_at.is_none());
 }
 
@@ -275,12 +275,12 @@ fn event_is_finished_when_it_is_over_and_recorded() {
 fn unchanged_conditions_keep_their_transition_time() {
     let first = open_status();
     let later = NOW + 60_000;
-    let unchanged = report_at(&first, &observed(Gate::Open, ALWAYS, 10, 4, 4), &Progress::Done, later);
+    let unchanged = status_at(&first, &observed(Gate::Open, ALWAYS, 10, 4, 4), &Progress::Done, later);
     assert_eq!(unchanged, first);
-    let counted = report_at(&first, &observed(Gate::Open, ALWAYS, 10, 5, 5), &Progress::Done, later);
+    let counted = status_at(&first, &observed(Gate::Open, ALWAYS, 10, 5, 5), &Progress::Done, later);
     assert_ne!(counted, first);
     assert!(!is_transition(&first, &counted));
-    let paused = report_at(&first, &observed(Gate::Paused, ALWAYS, 10, 4, 4), &Progress::Done, later);
+    let paused = status_at(&first, &observed(Gate::Paused, ALWAYS, 10, 4, 4), &Progress::Done, later);
     assert!(is_transition(&first, &paused));
     let since = |status: &CouponEventStatus, type_: &str| status.condition(type_).unwrap().last_transition_time.clone();
     assert_eq!(since(&paused, condition::OPEN), Time(at(later)));
@@ -295,11 +295,11 @@ fn scaled_condition_depends_on_the_scaling_report() {
         message: "All 8 required issuers are ready.".into(),
     });
     let observed = observed(Gate::Open, ALWAYS, 10, 4, 4);
-    let report_with = |old: &CouponEventStatus, scaling: &ScalingReport| {
-        report(old, &desired(), &observed, &Progress::Done, ReportInputs { scaling, ..NO_INPUTS }, at(NOW))
+    let status_with = |old: &CouponEventStatus, scaling: &ScalingReport| {
+        compute_status(old, &desired(), &observed, &Progress::Done, StatusInputs { scaling, ..NO_INPUTS }, at(NOW))
     };
-    let status = report_with(&CouponEventStatus::default(), &ready);
+    let status = status_with(&CouponEventStatus::default(), &ready);
     assert_eq!(reason_of(&status, condition::SCALED), reason::ISSUERS_READY);
-    assert_eq!(report_with(&status, &ScalingReport::Unknown), status, "the previous condition is kept");
-    assert!(report_with(&status, &ScalingReport::NotRequested).condition(condition::SCALED).is_none());
+    assert_eq!(status_with(&status, &ScalingReport::Unknown), status, "the previous condition is kept");
+    assert!(status_with(&status, &ScalingReport::NotRequested).condition(condition::SCALED).is_none());
 }
