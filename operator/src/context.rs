@@ -17,7 +17,7 @@ use kube::{
 
 use crate::{
     blocker::{Blocker, Issuing},
-    durable_condition::DurabilityWatch,
+    durable_condition::DurabilityCache,
     limiter::Limiter,
     metrics::Metrics,
     reconcile::{drain::DrainTracker, idle::IdleEvents, preload_queue::PreloadQueue, recording::RecordingTracker},
@@ -41,7 +41,7 @@ pub(crate) struct Context {
     pub(crate) preloads: PreloadQueue,
     pub(crate) idle_events: IdleEvents,
     pub(crate) transient: TransientState,
-    pub(crate) durability: DurabilityWatch,
+    pub(crate) durability: DurabilityCache,
     /// Progress of the drains that precede a recovery of Redis.
     pub(crate) drains: DrainTracker,
     pub(crate) recording: RecordingTracker,

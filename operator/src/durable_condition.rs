@@ -16,7 +16,7 @@ const CACHE_TTL: Duration = Duration::from_secs(10);
 
 /// The cached [`DurabilityReport`].
 #[derive(Default)]
-pub(crate) struct DurabilityWatch(Mutex<Option<(Instant, DurabilityReport)>>);
+pub(crate) struct DurabilityCache(Mutex<Option<(Instant, DurabilityReport)>>);
 
 /// Whether issued coupons survive a crash of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) struct DurabilityReport {
     pub(crate) message: String,
 }
 
-impl DurabilityWatch {
+impl DurabilityCache {
     /// The report, at most [`CACHE_TTL`] old while Redis is available.
     pub(crate) async fn current(&self, redis_store: &RedisStore) -> DurabilityReport {
         let mut cached = self.0.lock().await;
