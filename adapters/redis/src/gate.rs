@@ -45,7 +45,7 @@ impl RedisStore {
         }
         let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
         let keys = self.keys(event);
-        let gate: Option<String> = (self.scripts.gate)
+        let gate: Option<String> = (self.scripts.set_gate)
             .key(keys.meta)
             .key(keys.queue)
             .key(keys.issued)

@@ -67,7 +67,7 @@ impl RedisStore {
         for (incarnation, ids) in by_incarnation {
             for ids in ids.chunks(MAX_CONFIRMED) {
                 let keys = self.keys(event);
-                (self.scripts.confirm)
+                (self.scripts.delete_confirmed)
                     .key(keys.meta)
                     .key(keys.outbox)
                     .arg(incarnation)
