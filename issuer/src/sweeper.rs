@@ -98,7 +98,7 @@ impl Sweeper {
         if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
             self.list(walk).await;
         }
-        match self.redis_store.acquire_sweep_all_lease(self.id, LEASE).await {
+        match self.redis_store.acquire_walk_lease(self.id, LEASE).await {
             Ok(true) => {}
             Ok(false) => {
                 walk.is_lease_holder = false;

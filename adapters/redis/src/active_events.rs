@@ -44,9 +44,9 @@ impl RedisStore {
     }
 
     /// Acquires or renews the lease for reading the outboxes of all events. Returns whether `issuer` holds it.
-    pub async fn acquire_sweep_all_lease(&self, issuer: Uuid, duration: Duration) -> Result<bool, RedisStoreError> {
+    pub async fn acquire_walk_lease(&self, issuer: Uuid, duration: Duration) -> Result<bool, RedisStoreError> {
         (self.scripts.acquire_lease)
-            .key(key::sweep_all(self.prefix()))
+            .key(key::outbox_walk(self.prefix()))
             .arg(issuer.to_string())
             .arg(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
             .invoke_async(&mut self.connection())

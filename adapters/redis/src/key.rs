@@ -13,8 +13,8 @@ pub(crate) fn active_events(prefix: &str) -> String {
 }
 
 /// The lease for reading the outboxes of all events.
-pub(crate) fn sweep_all(prefix: &str) -> String {
-    format!("{prefix}couponSweepAll")
+pub(crate) fn outbox_walk(prefix: &str) -> String {
+    format!("{prefix}couponOutboxWalk")
 }
 
 /// The id of the installation that the keys belong to.

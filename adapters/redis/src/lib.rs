@@ -9,7 +9,7 @@
 //! | `couponSweeper:{eventId}` | STRING | the issuer that holds the sweeper lease |
 //! | `couponEvents` | SET | the eventIds that have a `couponMeta`, and whether it is verified |
 //! | `couponActiveEvents` | ZSET | the eventIds whose outbox is swept each second, and when they were marked |
-//! | `couponSweepAll` | STRING | the issuer that reads the outboxes of all events |
+//! | `couponOutboxWalk` | STRING | the issuer that reads the outboxes of all events |
 //! | `couponInstallation` | STRING | the id of the installation that the keys belong to |
 //! | `couponPendingDeletions` | SET | the uids of events whose rows in Postgres are still to be deleted |
 //!

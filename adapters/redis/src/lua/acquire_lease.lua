@@ -2,7 +2,7 @@
 -- Acquires or renews a lease of an issuer: the sweeper lease of an event, whose holder sends the outbox entries of
 -- other issuers, or the one for reading all outboxes.
 --
--- KEYS  1 couponSweeper or couponSweepAll
+-- KEYS  1 couponSweeper or couponOutboxWalk
 -- ARGV  1 the id of the issuer   2 the duration of the lease in milliseconds
 -- returns 1 if the issuer holds the lease, otherwise 0
 --
