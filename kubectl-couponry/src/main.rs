@@ -37,7 +37,7 @@ result of `audit` or `repair` is UNCERTAIN, or that of `audit` is DELAYED; 141 t
 
 /// Exit code of the commands in the operator's pod if they could not run, as of an audit or a repair whose result is
 /// uncertain.
-const INCONCLUSIVE: u8 = 2;
+const FAILED_OR_INCONCLUSIVE: u8 = 2;
 
 /// Shows, changes and inspects coupon events.
 #[derive(Debug, Parser)]
@@ -171,7 +171,7 @@ async fn main() -> ExitCode {
             Err(error) => error,
         };
         writeln!(Stderr, "{} {}", console::style("Error:").red().bold().for_stderr(), chain(&error));
-        if runs_in_pod { ExitCode::from(INCONCLUSIVE) } else { ExitCode::FAILURE }
+        if runs_in_pod { ExitCode::from(FAILED_OR_INCONCLUSIVE) } else { ExitCode::FAILURE }
     })
 }
 

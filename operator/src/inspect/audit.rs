@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::inspect::{
     args::{EventArgs, OutputFormat, StoreArgs},
-    exit_code::INCONCLUSIVE,
+    exit_code::FAILED_OR_INCONCLUSIVE,
     format::{elapsed, group_digits},
 };
 
@@ -42,7 +42,7 @@ impl Audit {
         Ok(match report.verdict {
             Verdict::Ok => ExitCode::SUCCESS,
             Verdict::Differs => ExitCode::FAILURE,
-            Verdict::Uncertain | Verdict::Delayed => ExitCode::from(INCONCLUSIVE),
+            Verdict::Uncertain | Verdict::Delayed => ExitCode::from(FAILED_OR_INCONCLUSIVE),
         })
     }
 }

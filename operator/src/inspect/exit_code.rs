@@ -6,9 +6,9 @@ use couponry_output::{CLOSED, Stderr, StdoutError};
 use couponry_runtime::telemetry::TelemetryArgs;
 
 /// The result is inconclusive.
-pub(super) const INCONCLUSIVE: u8 = 2;
+pub(super) const FAILED_OR_INCONCLUSIVE: u8 = 2;
 
-/// Runs a command. If it fails, prints the error and returns [`INCONCLUSIVE`], or [`CLOSED`] without a message.
+/// Runs a command. If it fails, prints the error and returns [`FAILED_OR_INCONCLUSIVE`], or [`CLOSED`] without a message.
 pub(crate) async fn exit_code(
     telemetry: &TelemetryArgs,
     command: impl Future<Output = anyhow::Result<ExitCode>>,
@@ -25,6 +25,6 @@ pub(crate) async fn exit_code(
             return ExitCode::from(CLOSED);
         }
         writeln!(Stderr, "Error: {error:#}");
-        ExitCode::from(INCONCLUSIVE)
+        ExitCode::from(FAILED_OR_INCONCLUSIVE)
     })
 }

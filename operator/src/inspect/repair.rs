@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     inspect::{
         args::{EventArgs, StoreArgs},
-        exit_code::INCONCLUSIVE,
+        exit_code::FAILED_OR_INCONCLUSIVE,
         format::group_digits,
     },
     reconcile::{
@@ -199,7 +199,7 @@ fn verdict(report: &Report) -> Result<ExitCode, StdoutError> {
     let left = losses(report) + conflicts;
     if report.unchecked > 0 {
         writeln!(Stdout, "UNCERTAIN: {} coupons were in flight; repeat the command", group_digits(report.unchecked))?;
-        Ok(ExitCode::from(INCONCLUSIVE))
+        Ok(ExitCode::from(FAILED_OR_INCONCLUSIVE))
     } else if left > 0 {
         writeln!(Stdout, "REMAINING: {} discrepancies, {conflicts} of them conflicts", group_digits(left))?;
         Ok(ExitCode::FAILURE)
