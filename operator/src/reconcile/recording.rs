@@ -37,8 +37,9 @@ pub(super) const STALLED_AFTER: Duration = Duration::from_secs(30);
 pub(super) const STALLED_MESSAGE: &str = "Issued coupons have not been recorded in Postgres for more than 30 seconds. \
      Check the consumers, Kafka and Postgres. If no record of an issuance is in flight, the operator sends or \
      records it again.";
-/// From this age on, stranded issuances are looked for. Until then nothing is requested from Kafka.
-const CONFIRMATION: Duration = Duration::from_secs(5);
+/// From this age on, stranded issuances are looked for; until then nothing is requested from Kafka. After an attempt to
+/// record them, the delay before the next one starts with this value.
+const FIRST_PROBE_AFTER: Duration = Duration::from_secs(5);
 /// The longest delay before stranded issuances are looked for again, if recording them has failed.
 const MAX_DELAY: Duration = Duration::from_mins(5);
 /// The observations that are kept of an event. If there are more, every second one is dropped.
@@ -103,7 +104,7 @@ impl RecordingTracker {
         recording.add_sample(now, in_redis.issued, recorded);
         let oldest = recording.samples.front().map_or(Duration::ZERO, |(at, _)| now - *at);
         let stranded = recording.stranded(in_redis, recorded);
-        if stranded == 0 && oldest >= CONFIRMATION {
+        if stranded == 0 && oldest >= FIRST_PROBE_AFTER {
             self.advance(&mut recording, in_redis, now).await;
         }
         self.lock().insert(in_redis.uid, recording);
@@ -133,7 +134,7 @@ impl RecordingTracker {
         let mut all = self.lock();
         let recording = all.entry(uid).or_default();
         recording.probe = None;
-        let delay = CONFIRMATION.saturating_mul(1 << recording.attempts.min(10)).min(MAX_DELAY);
+        let delay = FIRST_PROBE_AFTER.saturating_mul(1 << recording.attempts.min(10)).min(MAX_DELAY);
         recording.next_probe = Some(Instant::now() + delay);
         recording.attempts += 1;
         recording.attempts - 1
