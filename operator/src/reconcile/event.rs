@@ -164,7 +164,7 @@ async fn check_idle(desired: &DesiredState, context: &Context) -> Result<Option<
 /// Remembers that the stores match the manifest and nothing is left to record.
 fn remember_idle(desired: &DesiredState, observed: &ObservedState, retire_at: Option<i64>, context: &Context) {
     let Some(in_redis) = observed.redis_event(desired) else { return };
-    if timing::is_recorded(in_redis, observed.recorded) {
+    if timing::is_recorded_and_marked(in_redis, observed.recorded) {
         let interval = timing::interval(in_redis, observed.recorded);
         context.idle_events.insert(desired.generation, in_redis, interval, timing::changes_at(in_redis, retire_at));
     }

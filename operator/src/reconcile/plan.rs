@@ -34,6 +34,7 @@ use crate::{
         observe::{NameConflict, ObservedState},
         state::state,
         step::{Plan, Step},
+        timing::is_recorded_and_marked,
     },
 };
 
@@ -55,10 +56,8 @@ fn is_retirement_due(desired: &DesiredState, observed: &ObservedState) -> bool {
         reason::SOLD_OUT => in_redis.window.end.is_none(),
         _ => false,
     };
-    let is_recorded =
-        in_redis.outbox == 0 && in_redis.marked_recorded >= in_redis.issued && observed.recorded >= in_redis.issued;
     is_over
-        && is_recorded
+        && is_recorded_and_marked(in_redis, observed.recorded)
         && in_redis.retired.is_none()
         && stored.generation == desired.generation
         && desired.retire_at.is_some_and(|at| at <= in_redis.now)

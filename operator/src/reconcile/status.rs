@@ -64,7 +64,7 @@ pub(super) fn compute_status(
     let redis_clock = in_redis.and_then(|in_redis| Timestamp::from_millisecond(in_redis.now).ok()).unwrap_or(now);
     let state = state(in_redis);
     let issued = in_redis.map_or(old.issued.unwrap_or_default(), |in_redis| in_redis.issued);
-    let is_recorded = observed.recorded >= issued && in_redis.is_none_or(|in_redis| in_redis.outbox == 0);
+    let is_all_recorded = observed.recorded >= issued && in_redis.is_none_or(|in_redis| in_redis.outbox == 0);
     let is_over = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
     let is_gate_open = in_redis.is_some_and(|in_redis| in_redis.gate == Gate::Open);
     let stored = observed.stored.as_ref();
@@ -73,7 +73,7 @@ pub(super) fn compute_status(
         ready_condition(desired, observed, progress, state, topic_mismatches),
         preload_condition(desired, observed, progress),
         open_condition(state, progress, kafka_outage),
-        recorded_condition(issued, is_recorded, observed.recording),
+        recorded_condition(issued, is_all_recorded, observed.recording),
         stalled_condition(progress),
     ];
     conditions.extend(balance.map(|_| balanced_condition(imbalance)));
@@ -96,7 +96,7 @@ pub(super) fn compute_status(
         available: Some(in_redis.map_or(0, |in_redis| in_redis.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(to_time)),
         sold_out_at: since(old.sold_out_at.as_ref(), in_redis.is_some_and(is_sold_out), now),
-        finished_at: since(old.finished_at.as_ref(), is_over && is_recorded, redis_clock),
+        finished_at: since(old.finished_at.as_ref(), is_over && is_all_recorded, redis_clock),
     }
 }
 
@@ -208,14 +208,14 @@ fn preload_reason(observed: &ObservedState) -> &'static str {
     if is_opening_final && was_complete { reason::TOPPING_UP } else { reason::PRELOADING }
 }
 
-fn recorded_condition(issued: u64, is_recorded: bool, recording: RecordingState) -> NewCondition {
-    let (reason, message) = match (issued, is_recorded) {
+fn recorded_condition(issued: u64, is_all_recorded: bool, recording: RecordingState) -> NewCondition {
+    let (reason, message) = match (issued, is_all_recorded) {
         (0, true) => (reason::NOTHING_ISSUED, "No coupons have been issued yet."),
         (_, true) => (reason::ALL_RECORDED, "All issued coupons are recorded in Postgres."),
         (_, false) if recording.is_stalled() => (reason::RECORDING_STALLED, recording::STALLED_MESSAGE),
         (_, false) => (reason::RECORDING, "Issued coupons are being recorded in Postgres."),
     };
-    NewCondition::new(condition::RECORDED, is_recorded, reason, message)
+    NewCondition::new(condition::RECORDED, is_all_recorded, reason, message)
 }
 
 fn balanced_condition(imbalance: Option<&Imbalance>) -> NewCondition {

@@ -33,9 +33,9 @@ pub(super) const MIN_DELAY_PER_OBSERVATION: u32 = 20;
 
 /// How often to reconcile an event whose stores match its manifest.
 pub(super) fn interval(in_redis: &RedisEvent, recorded: u64) -> Duration {
-    let is_recorded = is_recorded(in_redis, recorded);
+    let is_recorded_and_marked = is_recorded_and_marked(in_redis, recorded);
     match state(Some(in_redis)) {
-        _ if !is_recorded => ACTIVE_INTERVAL,
+        _ if !is_recorded_and_marked => ACTIVE_INTERVAL,
         reason::OPEN => ACTIVE_INTERVAL,
         reason::ENDED | reason::CLOSED => DORMANT_INTERVAL,
         reason::SOLD_OUT if in_redis.window.end.is_none() => DORMANT_INTERVAL,
@@ -51,7 +51,7 @@ fn before_start(until_start: i64) -> Duration {
 }
 
 /// Whether everything that was issued is recorded, and marked `COMPLETED` in Redis.
-pub(super) fn is_recorded(in_redis: &RedisEvent, recorded: u64) -> bool {
+pub(super) fn is_recorded_and_marked(in_redis: &RedisEvent, recorded: u64) -> bool {
     in_redis.outbox == 0 && in_redis.marked_recorded >= in_redis.issued && recorded >= in_redis.issued
 }
 
