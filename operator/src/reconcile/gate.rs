@@ -18,13 +18,13 @@ pub(super) fn gate_settings(
     GateSettings { gate, window, acknowledge: desired.acknowledge, generation: desired.generation, stock_epoch, total }
 }
 
-/// The settings for an event whose opening is scheduled in Postgres and due. `is_issued`: whether coupons have been
+/// The settings for an event whose opening is scheduled in Postgres and due. `has_issuances`: whether coupons have been
 /// issued; if so, the start is kept; otherwise the start of the manifest applies.
-pub(super) fn due_gate_settings(
+pub(super) fn final_gate_settings(
     desired: &DesiredState,
     stored: &StoredEvent,
     in_redis: &RedisEvent,
-    is_issued: bool,
+    has_issuances: bool,
 ) -> GateSettings {
     let gate = match desired.issuance {
         IssuingMode::Auto => Gate::Open,
@@ -33,7 +33,7 @@ pub(super) fn due_gate_settings(
     };
     let start = match in_redis.gate {
         Gate::Open => in_redis.window.start,
-        _ if !is_issued => desired.window.start,
+        _ if !has_issuances => desired.window.start,
         // Redis has lost the start, but the opening is stored in Postgres.
         Gate::Loading => desired.window.start.min(stored.opens_at.or(desired.window.start)),
         Gate::Paused | Gate::Closed => in_redis.window.start,

@@ -117,9 +117,9 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         redis_store.mark_active(&desired.name).await;
     }
     let unverified = redis.as_ref().filter(|redis| redis.uid == desired.uid && !redis.is_verified);
-    let has_issued = recorded > 0 || unverified.is_some_and(|in_redis| in_redis.issued > 0);
+    let has_issuances = recorded > 0 || unverified.is_some_and(|in_redis| in_redis.issued > 0);
     let drain = match unverified {
-        Some(in_redis) if has_opening || has_issued => Some(context.drains.poll(in_redis).await),
+        Some(in_redis) if has_opening || has_issuances => Some(context.drains.poll(in_redis).await),
         _ => {
             context.drains.reset(desired.uid);
             None

@@ -30,7 +30,7 @@ use crate::{
         balance::Balance,
         desired_state::DesiredState,
         drain::DrainState,
-        gate::{due_gate_settings, gate_settings, opens_at},
+        gate::{final_gate_settings, gate_settings, opens_at},
         observe::{NameConflict, ObservedState},
         state::state,
         step::{Plan, Step},
@@ -82,7 +82,7 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
     match &observed.redis {
         Some(other) if other.uid != desired.uid => resolve_name_conflict(desired, other, observed.name_conflict),
         Some(in_redis) if in_redis.stock_epoch != stored.stock_epoch => resolve_stock_epoch(stored, in_redis),
-        Some(in_redis) if !stored.is_opening_final && is_issued(in_redis, observed) => {
+        Some(in_redis) if !stored.is_opening_final && has_issuances(in_redis, observed) => {
             confirm_opening(stored, in_redis)
         }
         Some(in_redis) if !in_redis.is_verified => verify(stored, in_redis, observed),
@@ -126,7 +126,7 @@ fn reject_identity(desired: &DesiredState, observed: &ObservedState) -> Option<P
 }
 
 /// Whether coupons were issued, which proves that the event has opened.
-fn is_issued(in_redis: &RedisEvent, observed: &ObservedState) -> bool {
+fn has_issuances(in_redis: &RedisEvent, observed: &ObservedState) -> bool {
     in_redis.issued > 0 || in_redis.cancelled > 0 || observed.recorded > 0
 }
 
@@ -303,7 +303,7 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEve
     {
         return plan;
     }
-    let settings = due_gate_settings(desired, stored, in_redis, in_redis.issued > 0 || observed.recorded > 0);
+    let settings = final_gate_settings(desired, stored, in_redis, in_redis.issued > 0 || observed.recorded > 0);
     let start = settings.window.start;
     if let Some(plan) = set_gate(in_redis, settings) {
         return plan;

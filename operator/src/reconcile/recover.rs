@@ -33,7 +33,7 @@ use crate::{
     reconcile::{
         desired_state::DesiredState,
         error::ReconcileError,
-        gate::due_gate_settings,
+        gate::final_gate_settings,
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         status_writer::StatusWriter,
@@ -92,7 +92,7 @@ pub(super) async fn recover(
     // The gate is set first: a verified event whose gate is still LOADING would return NOT_STARTED although it is open.
     // An opening that is not final may have to be withdrawn because the manifest has changed.
     if in_redis.gate == Gate::Loading && (stored.is_opening_final || recorded > 0) {
-        let settings = due_gate_settings(desired, &stored, in_redis, recorded > 0);
+        let settings = final_gate_settings(desired, &stored, in_redis, recorded > 0);
         context.redis_store.set_gate(&desired.name, in_redis.uid, &settings).await?;
     }
     let verified = context.redis_store.mark_verified(&desired.name, in_redis, Some(&recovered)).await?;
