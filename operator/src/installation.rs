@@ -15,7 +15,7 @@ use kube::{Api, Client};
 
 /// The stores belong to another installation.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Foreign {
+pub(crate) enum ForeignInstallation {
     #[error(
         "the database belongs to the installation {id} of {owner}, but this operator runs in {own}. Use another \
          database (and another --redis-key-prefix); or, if that installation no longer runs, take it over with \
@@ -34,7 +34,7 @@ pub(crate) enum Foreign {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClaimError {
     #[error(transparent)]
-    Foreign(#[from] Foreign),
+    ForeignInstallation(#[from] ForeignInstallation),
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error(transparent)]
@@ -82,14 +82,16 @@ async fn require_own(installation: &Installation, redis_store: &RedisStore, owne
 }
 
 /// Fails if another owner has claimed the installation.
-pub(crate) fn require_owner(Installation { id, owner }: &Installation, own: &Owner) -> Result<(), Foreign> {
+pub(crate) fn require_owner(Installation { id, owner }: &Installation, own: &Owner) -> Result<(), ForeignInstallation> {
     match owner {
-        Some(owner) if owner.uid != own.uid => Err(Foreign::Owner { id: *id, owner: owner.clone(), own: own.clone() }),
+        Some(owner) if owner.uid != own.uid => {
+            Err(ForeignInstallation::Owner { id: *id, owner: owner.clone(), own: own.clone() })
+        }
         _ => Ok(()),
     }
 }
 
 /// Fails if Redis belongs to another installation.
-pub(crate) fn require_redis(Installation { id, .. }: &Installation, redis: Uuid) -> Result<(), Foreign> {
-    if redis == *id { Ok(()) } else { Err(Foreign::Redis { redis, postgres: *id }) }
+pub(crate) fn require_redis(Installation { id, .. }: &Installation, redis: Uuid) -> Result<(), ForeignInstallation> {
+    if redis == *id { Ok(()) } else { Err(ForeignInstallation::Redis { redis, postgres: *id }) }
 }

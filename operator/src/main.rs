@@ -47,12 +47,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Audit(audit) => return Ok(exit_code(&audit.telemetry, Box::pin(audit.run())).await),
         Command::Export(export) => return Ok(exit_code(&export.telemetry, Box::pin(export.run())).await),
         Command::TakeOver(take_over) => {
-            return Ok(exit_code(&take_over.namespace.telemetry, Box::pin(take_over.run())).await);
+            return Ok(exit_code(&take_over.installation.telemetry, Box::pin(take_over.run())).await);
         }
         Command::InstallTest(install_test) => install_test.run().await?,
         Command::Repair(repair) => return Ok(exit_code(&repair.telemetry, Box::pin(repair.run())).await),
         Command::ReplayDeadLetters(replay) => return Ok(exit_code(&replay.telemetry, Box::pin(replay.run())).await),
-        Command::Purge(purge) => return Ok(exit_code(&purge.namespace.telemetry, Box::pin(purge.run())).await),
+        Command::Purge(purge) => return Ok(exit_code(&purge.installation.telemetry, Box::pin(purge.run())).await),
         Command::Check(check) => return Ok(exit_code(&check.telemetry, Box::pin(check.run())).await),
     }
     Ok(ExitCode::SUCCESS)

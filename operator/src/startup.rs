@@ -12,7 +12,7 @@ use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use kube::{Api, Client, api::ListParams};
 
 use crate::{
-    installation::{self, ClaimError, Foreign},
+    installation::{self, ClaimError, ForeignInstallation},
     server_requirements,
 };
 
@@ -140,7 +140,7 @@ pub(crate) async fn watch_stores(
     owner: Owner,
     health: Health,
     shutdown: CancellationToken,
-) -> Result<(), Foreign> {
+) -> Result<(), ForeignInstallation> {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = tokio::time::sleep(PING_INTERVAL) => {}
@@ -151,7 +151,7 @@ pub(crate) async fn watch_stores(
             Err(error) if error.is_partial_outage() => health.degrade(REDIS, error),
             state => health.set(REDIS, state),
         }
-        if let Err(ClaimError::Foreign(foreign)) =
+        if let Err(ClaimError::ForeignInstallation(foreign)) =
             installation::check_and_claim_redis(&database, &redis_store, &owner).await
         {
             health.set(INSTALLATION, Err(foreign.to_string()));

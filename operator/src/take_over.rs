@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{inspect::args::NamespaceArgs, installation};
+use crate::{inspect::args::InstallationArgs, installation};
 
 #[derive(Debug, Args)]
 pub(crate) struct TakeOver {
@@ -26,7 +26,7 @@ pub(crate) struct TakeOver {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    pub(crate) namespace: NamespaceArgs,
+    pub(crate) installation: InstallationArgs,
 }
 
 /// The state in the stores of an event of the namespace.
@@ -42,8 +42,8 @@ enum Continuation {
 
 impl TakeOver {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let (database, redis_store) = self.namespace.stores()?;
-        let (events, own) = self.namespace.events().await?;
+        let (database, redis_store) = self.installation.stores()?;
+        let (events, own) = self.installation.events().await?;
         let installation = database.installation().await?;
         if let Some(id) = redis_store.installation().await? {
             installation::require_redis(&installation, id)?;

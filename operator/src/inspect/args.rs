@@ -44,9 +44,9 @@ pub(super) struct StoreArgs {
     kafka: KafkaSettings,
 }
 
-/// For commands about a namespace as a whole.
+/// For commands about an installation as a whole.
 #[derive(Debug, Args)]
-pub(crate) struct NamespaceArgs {
+pub(crate) struct InstallationArgs {
     /// Namespace of the installation. Default: the namespace of the service account or of the kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
@@ -108,7 +108,7 @@ impl EventArgs {
     }
 }
 
-impl NamespaceArgs {
+impl InstallationArgs {
     /// Opens the stores, which connect with the first call.
     pub(crate) fn stores(&self) -> anyhow::Result<(Database, RedisStore)> {
         Ok((Database::open(&self.postgres)?, RedisStore::open(&self.redis)?))

@@ -15,7 +15,7 @@ use couponry_postgres::{Database, RetainedEvent};
 use kube::api::ListParams;
 
 use crate::{
-    inspect::{args::NamespaceArgs, format::group_digits},
+    inspect::{args::InstallationArgs, format::group_digits},
     installation,
 };
 
@@ -32,12 +32,12 @@ pub(crate) struct Purge {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    pub(crate) namespace: NamespaceArgs,
+    pub(crate) installation: InstallationArgs,
 }
 
 impl Purge {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let (database, redis_store) = self.namespace.stores()?;
+        let (database, redis_store) = self.installation.stores()?;
         let retained = database.retained_events(self.older_than).await?;
         let existing = self.existing_events(&database).await?;
         let (mut events, mut rows) = (0, 0);
@@ -70,7 +70,7 @@ impl Purge {
 
     /// The events of the namespace, which must own the database.
     async fn existing_events(&self, database: &Database) -> anyhow::Result<HashSet<Uuid>> {
-        let (events, owner) = self.namespace.events().await?;
+        let (events, owner) = self.installation.events().await?;
         installation::require_owner(&database.installation().await?, &owner)?;
         let events = events.list_metadata(&ListParams::default()).await.context("cannot list the CouponEvents")?;
         // An event that continues another one has the uid of that one in the stores.
