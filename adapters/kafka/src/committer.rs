@@ -62,9 +62,9 @@ impl Committer {
             if couponry_failpoint::is_on("kafka.hung-commit") {
                 std::future::pending::<()>().await;
             }
-            let turn = commits.turn.clone().lock_owned().await;
+            let lock = commits.commit_lock.clone().lock_owned().await;
             blocking(move || {
-                let _turn = turn;
+                let _lock = lock;
                 let Some(client) = client.upgrade() else { return Ok(()) };
                 let mut list = TopicPartitionList::new();
                 for (partition, offset) in offsets {

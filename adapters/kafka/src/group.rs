@@ -30,7 +30,7 @@ pub(crate) type Positions = BTreeMap<i32, Option<i64>>;
 #[derive(Default)]
 pub(crate) struct Commits {
     /// Held during a commit.
-    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) commit_lock: Arc<tokio::sync::Mutex<()>>,
     /// How many in a row have timed out.
     timeouts: AtomicU32,
 }

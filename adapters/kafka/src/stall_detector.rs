@@ -28,8 +28,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const STALLED_CHECKS: u32 = 6;
 /// The same for a consumer without partitions: other members of the group may be responsible for them.
 const STALLED_CHECKS_UNASSIGNED: u32 = 24;
-/// The limits double after each replacement of the client up to this factor, because a new client causes a rebalance.
-const MAX_PATIENCE: u32 = 32;
+/// The factor of both limits doubles after each replacement of the client, up to this one, because a new client causes a
+/// rebalance.
+const MAX_LIMIT_FACTOR: u32 = 32;
 
 /// For each partition with messages that were not received, the offset of the first one.
 type Behind = BTreeMap<i32, i64>;
@@ -58,7 +59,7 @@ pub(crate) struct StallDetector {
 
 impl StallDetector {
     pub(crate) fn new(probe: BaseConsumer<ClientLog>, topic: String) -> Self {
-        let checks = Checks { behind: BTreeMap::new(), patience: 1 };
+        let checks = Checks { behind: BTreeMap::new(), limit_factor: 1 };
         let next = Instant::now() + CHECK_INTERVAL;
         Self { probe: Arc::new(probe), topic, next, running: None, is_assigned: false, checks }
     }
@@ -92,7 +93,7 @@ impl StallDetector {
         self.running = None;
         self.next = Instant::now() + CHECK_INTERVAL;
         if let Ok(Ok(behind)) = result {
-            self.checks.judge(behind, self.is_assigned)
+            self.checks.evaluate(behind, self.is_assigned)
         } else {
             // Unavailable brokers are reported by other checks.
             self.checks.behind.clear();
@@ -106,27 +107,27 @@ struct Checks {
     /// The partitions with messages that were not received, their positions, and the number of checks since these
     /// changed.
     behind: BTreeMap<i32, (i64, u32)>,
-    patience: u32,
+    limit_factor: u32,
 }
 
 impl Checks {
-    fn judge(&mut self, behind: Behind, is_assigned: bool) -> Progress {
+    fn evaluate(&mut self, behind: Behind, is_assigned: bool) -> Progress {
         let count = |(partition, position)| match self.behind.get(&partition) {
             Some((before, checks)) if *before == position => (partition, (position, checks + 1)),
             Some(_) => (partition, (position, 0)),
             None => (partition, (position, 1)),
         };
         self.behind = behind.into_iter().map(count).collect();
-        let limit = self.patience * if is_assigned { STALLED_CHECKS } else { STALLED_CHECKS_UNASSIGNED };
+        let limit = self.limit_factor * if is_assigned { STALLED_CHECKS } else { STALLED_CHECKS_UNASSIGNED };
         let stalled: Vec<_> =
             self.behind.iter().filter(|(_, (_, checks))| *checks >= limit).map(|(partition, _)| *partition).collect();
         if !stalled.is_empty() {
-            self.patience = (self.patience * 2).min(MAX_PATIENCE);
+            self.limit_factor = (self.limit_factor * 2).min(MAX_LIMIT_FACTOR);
             self.behind.clear();
             return Progress::Stalled(stalled);
         }
         if self.behind.values().all(|(_, checks)| *checks == 0) {
-            self.patience = 1;
+            self.limit_factor = 1;
             return Progress::Ok;
         }
         Progress::Unknown
@@ -186,21 +187,21 @@ mod tests {
 
     #[test]
     fn partition_without_progress_is_stalled_after_the_limit() {
-        let mut checks = Checks { behind: BTreeMap::new(), patience: 1 };
-        let mut judge = |positions: &[(i32, i64)]| checks.judge(positions.iter().copied().collect(), true);
-        assert_eq!(judge(&[]), Progress::Ok);
+        let mut checks = Checks { behind: BTreeMap::new(), limit_factor: 1 };
+        let mut evaluate = |positions: &[(i32, i64)]| checks.evaluate(positions.iter().copied().collect(), true);
+        assert_eq!(evaluate(&[]), Progress::Ok);
         for _ in 1..STALLED_CHECKS {
-            assert_eq!(judge(&[(0, 5), (1, 7)]), Progress::Unknown);
+            assert_eq!(evaluate(&[(0, 5), (1, 7)]), Progress::Unknown);
         }
         // Progress in one partition is not progress in the other one.
-        assert_eq!(judge(&[(0, 6), (1, 7)]), Progress::Stalled(vec![1]));
+        assert_eq!(evaluate(&[(0, 6), (1, 7)]), Progress::Stalled(vec![1]));
         // The next client has twice as long, until there is progress.
         for _ in 1..2 * STALLED_CHECKS {
-            assert_eq!(judge(&[(1, 7)]), Progress::Unknown);
+            assert_eq!(evaluate(&[(1, 7)]), Progress::Unknown);
         }
-        assert_eq!(judge(&[(1, 7)]), Progress::Stalled(vec![1]));
-        assert_eq!(judge(&[(1, 7)]), Progress::Unknown);
-        assert_eq!(judge(&[(1, 8)]), Progress::Ok);
-        assert_eq!(judge(&[]), Progress::Ok);
+        assert_eq!(evaluate(&[(1, 7)]), Progress::Stalled(vec![1]));
+        assert_eq!(evaluate(&[(1, 7)]), Progress::Unknown);
+        assert_eq!(evaluate(&[(1, 8)]), Progress::Ok);
+        assert_eq!(evaluate(&[]), Progress::Ok);
     }
 }
