@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use couponry_kafka::{Consumer, DeadLetters, Lag};
+use couponry_kafka::{Consumer, DeadLetterProducer, LagClient};
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
 use couponry_runtime::{Health, monitor::MonitorArgs, telemetry::TelemetryArgs};
@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     let kafka = config.kafka;
     let database = Database::open(&config.postgres)?;
     let redis_store = RedisStore::open(&config.redis)?;
-    let dead_letters = DeadLetters::new(&kafka)?;
+    let dead_letters = DeadLetterProducer::new(&kafka)?;
     let mut registry = Registry::with_prefix("couponry_consumer");
     let metrics = Metrics::register(&mut registry);
     let health = Health::new(&[KAFKA, POSTGRES, REDIS, INSTALLATION, CONSUMER, PIPELINE, DEFERRED, COMMITS]);
@@ -95,7 +95,7 @@ async fn main() -> anyhow::Result<()> {
         let group = couponry_kafka::consumer_group(&config.kafka_group, installation);
         tracing::info!(%installation, group, "joining the consumer group");
         let consumer = Consumer::new(&kafka, &group)?;
-        let watcher = tokio::spawn(watcher.run(Lag::new(&kafka, &group)?, consumer.state()));
+        let watcher = tokio::spawn(watcher.run(LagClient::new(&kafka, &group)?, consumer.state()));
         for dependency in [CONSUMER, PIPELINE, DEFERRED, COMMITS] {
             health.set(dependency, Ok::<_, String>(()));
         }

@@ -17,7 +17,7 @@
 use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
 
 use couponry_domain::{EventName, IssuedRecord, Uuid};
-use couponry_kafka::{Batch, Committer, Consumer, DeadLetters, Message, PendingCommit};
+use couponry_kafka::{Batch, Committer, Consumer, DeadLetterProducer, Message, PendingCommit};
 use couponry_postgres::{Database, DatabaseError, RecordOutcome};
 use couponry_redis::{FencedWrite, RedisStore, Settlement};
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
@@ -65,7 +65,7 @@ const MAX_LOGGED_DETAIL: usize = 200;
 
 /// Records batches with these servers.
 pub(crate) struct Pipeline {
-    pub(crate) dead_letters: DeadLetters,
+    pub(crate) dead_letters: DeadLetterProducer,
     pub(crate) database: Database,
     pub(crate) redis_store: RedisStore,
     /// Records of other installations are skipped.

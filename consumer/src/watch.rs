@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use couponry_domain::Uuid;
-use couponry_kafka::{ConsumerState, DeadLetters, Lag};
+use couponry_kafka::{ConsumerState, DeadLetterProducer, LagClient};
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
@@ -25,7 +25,7 @@ const POSTGRES_TIMEOUT: Duration = Duration::from_secs(10);
 /// Checks each server.
 #[derive(Clone)]
 pub(crate) struct Watcher {
-    pub(crate) dead_letters: DeadLetters,
+    pub(crate) dead_letters: DeadLetterProducer,
     pub(crate) database: Database,
     pub(crate) redis_store: RedisStore,
     pub(crate) metrics: Metrics,
@@ -47,7 +47,7 @@ impl Watcher {
     }
 
     /// Updates the readiness and the lag until the shutdown.
-    pub(crate) async fn run(self, lag: Lag, mut consumer: ConsumerState) {
+    pub(crate) async fn run(self, lag: LagClient, mut consumer: ConsumerState) {
         while !self.shutdown.is_cancelled() {
             let state = consumer.borrow_and_update().clone();
             let _ = self.report(CONSUMER, state);

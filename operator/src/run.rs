@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use couponry_kafka::Lag;
+use couponry_kafka::LagClient;
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
 use couponry_runtime::{CancellationToken, Health, monitor::MonitorArgs, telemetry::TelemetryArgs};
@@ -124,7 +124,7 @@ impl Run {
                 startup::wait_for_installation(&database, &redis_store, (&client, &namespace), &health, &shutdown).await
         {
             let redis_store = redis_store.of_installation(installation);
-            let lag = Lag::new(&self.kafka, &couponry_kafka::consumer_group(&self.kafka_group, installation))?;
+            let lag = LagClient::new(&self.kafka, &couponry_kafka::consumer_group(&self.kafka_group, installation))?;
             let watch =
                 startup::watch_stores(database.clone(), redis_store.clone(), owner, health.clone(), shutdown.clone());
             let watch = tokio::spawn(watch);

@@ -37,13 +37,13 @@ const QUEUE_FULL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Writes to the dead-letter topic.
 #[derive(Clone)]
-pub struct DeadLetters {
+pub struct DeadLetterProducer {
     inner: Arc<RecreatingProducer>,
     source: String,
     topic: String,
 }
 
-impl DeadLetters {
+impl DeadLetterProducer {
     /// Connects in the background. Fails only if the settings are invalid.
     pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let inner = Arc::new(RecreatingProducer::new(settings)?);
@@ -72,7 +72,7 @@ impl DeadLetters {
         .map_err(KafkaError::at(Operation::DeadLetter))
     }
 
-    /// The message as it was before [`DeadLetters::send`], to be sent again. None: it was truncated.
+    /// The message as it was before [`DeadLetterProducer::send`], to be sent again. None: it was truncated.
     #[must_use]
     pub fn original(letter: &Message) -> Option<Message> {
         let mut original = letter.clone();
@@ -164,8 +164,8 @@ fn ellipsized(text: &str, length: usize) -> Cow<'_, str> {
     format!("{}…", &text[..text.floor_char_boundary(length)]).into()
 }
 
-impl std::fmt::Debug for DeadLetters {
+impl std::fmt::Debug for DeadLetterProducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeadLetters").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("DeadLetterProducer").field("topic", &self.topic).finish_non_exhaustive()
     }
 }

@@ -34,12 +34,12 @@ pub fn consumer_group(prefix: &str, installation: Uuid) -> String {
 
 /// Measures the lag of a consumer group without joining it, so a group without members has a lag, too.
 #[derive(Clone)]
-pub struct Lag {
+pub struct LagClient {
     consumer: Arc<BaseConsumer<ClientLog>>,
     topic: String,
 }
 
-impl Lag {
+impl LagClient {
     /// Connects in the background. Fails only if the settings are invalid.
     pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, KafkaError> {
         let mut config = settings::client(settings)?;
@@ -146,8 +146,8 @@ fn committed_offsets(
     }
 }
 
-impl std::fmt::Debug for Lag {
+impl std::fmt::Debug for LagClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lag").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("LagClient").field("topic", &self.topic).finish_non_exhaustive()
     }
 }

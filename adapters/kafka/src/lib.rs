@@ -1,9 +1,10 @@
 //! Issued records in Kafka.
 //!
 //! - [`topics::ensure`] creates missing topics and reports settings of existing ones that differ.
-//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetters`] takes those that can never be
-//!   recorded.
-//! - [`Lag`] measures the lag of a consumer group; [`TopicReader`] reads a topic from its first to its last message.
+//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetterProducer`] writes those that can never
+//!   be recorded to the dead-letter topic.
+//! - [`LagClient`] measures the lag of a consumer group; [`TopicReader`] reads a topic from its first to its last
+//!   message.
 //!
 //! # Guarantees
 //! A record is delivered at least once. No call blocks its thread: blocking calls of librdkafka run on threads of their
@@ -33,9 +34,9 @@ pub use batch::Batch;
 pub use committer::{Committer, PendingCommit};
 pub use consumer::{Consumer, ConsumerState};
 pub use couponry_settings::KafkaSettings;
-pub use dead_letters::DeadLetters;
+pub use dead_letters::DeadLetterProducer;
 pub use error::{ClientError, ConnectionFailure, KafkaError, Operation};
-pub use lag::{Lag, TopicEnd, consumer_group};
+pub use lag::{LagClient, TopicEnd, consumer_group};
 pub use message::Message;
 pub use producer::{Delivery, Producer, ProducerFull};
 pub use topic_reader::{TopicReader, read_all};

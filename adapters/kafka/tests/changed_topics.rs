@@ -6,7 +6,7 @@ use std::{collections::HashSet, time::Duration};
 
 use couponry_domain::{IssuedRecord, UserId};
 use couponry_kafka::{
-    Batch, Consumer, KafkaError, KafkaSettings, Lag, Producer, TopicSettings,
+    Batch, Consumer, KafkaError, KafkaSettings, LagClient, Producer, TopicSettings,
     administration::{delete_topic, set_partitions},
     topics,
 };
@@ -89,7 +89,7 @@ async fn consumer_of_recreated_topic_with_lower_leader_epoch_receives_its_messag
         }
     };
     timeout(Duration::from_mins(2), recovered).await.unwrap();
-    assert_eq!(Lag::new(&settings, "group").unwrap().measure(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(LagClient::new(&settings, "group").unwrap().measure(TIMEOUT).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn consumer_of_recreated_topic_receives_messages_before_its_old_position()
 async fn commit_that_arrives_after_the_recreation_of_the_topic_skips_no_message() {
     let settings = KafkaSettings::at(shared::kafka(), unique_name("topic"));
     let group = unique_name("group");
-    let lag = Lag::new(&settings, &group).unwrap();
+    let lag = LagClient::new(&settings, &group).unwrap();
     create(&settings, 1).await;
     write(&settings, 0..50).await;
     let mut consumer = Consumer::new(&settings, &group).unwrap();

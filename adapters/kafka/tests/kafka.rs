@@ -6,7 +6,8 @@ use std::{collections::HashSet, time::Duration};
 
 use couponry_domain::IssuedRecord;
 use couponry_kafka::{
-    Batch, Consumer, DeadLetters, KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, read_all, topics,
+    Batch, Consumer, DeadLetterProducer, KafkaError, KafkaSettings, LagClient, Message, Producer, TopicSettings,
+    read_all, topics,
 };
 use couponry_testbed::{shared, unique_name};
 use futures::future::join_all;
@@ -162,7 +163,7 @@ async fn next_batch_dropped_while_waiting_loses_no_message() {
 async fn lag_counts_uncommitted_messages() {
     let settings = topic(2).await;
     let group = unique_name("group");
-    let lag = Lag::new(&settings, &group).unwrap();
+    let lag = LagClient::new(&settings, &group).unwrap();
     let measure = || async { lag.measure(Duration::from_secs(20)).await.unwrap() };
     assert_eq!(measure().await, 0);
     write(&settings, 0..100).await;
@@ -181,7 +182,7 @@ async fn lag_counts_uncommitted_messages() {
 async fn commit_of_batch_from_before_rebalance_is_ignored() {
     let settings = topic(1).await;
     let group = unique_name("group");
-    let lag = Lag::new(&settings, &group).unwrap();
+    let lag = LagClient::new(&settings, &group).unwrap();
     write(&settings, 0..10).await;
     let mut first = Consumer::new(&settings, &group).unwrap();
     let old = take(&mut first, 10).await;
@@ -236,7 +237,7 @@ async fn consumers_of_one_group_share_partitions() {
 #[tokio::test]
 async fn dead_letter_contains_message_and_reason() {
     let settings = topic(2).await;
-    let letters = DeadLetters::new(&settings).unwrap();
+    let letters = DeadLetterProducer::new(&settings).unwrap();
     letters.ping(Duration::from_secs(20)).await.unwrap();
     let undecodable = Message {
         partition: 1,
@@ -265,7 +266,7 @@ async fn dead_letter_contains_message_and_reason() {
 #[tokio::test]
 async fn dead_letter_with_oversized_message_is_truncated() {
     let settings = topic(1).await;
-    let letters = DeadLetters::new(&settings).unwrap();
+    let letters = DeadLetterProducer::new(&settings).unwrap();
     let small = Message { partition: 0, offset: 1, key: None, payload: b"garbage".to_vec(), headers: Vec::new() };
     // The limit is in the middle of a character.
     letters.send(&small, "undecodable", &format!("x{}", "é".repeat(1_000_000))).await.unwrap();
@@ -306,7 +307,7 @@ async fn unreachable_broker_and_missing_topic_return_errors() {
     assert!(matches!(producer.ping(Duration::from_secs(20)).await, Err(KafkaError::TopicNotFound(_))));
     let consumer = Consumer::new(&missing, &unique_name("group")).unwrap();
     assert!(matches!(consumer.ping(Duration::from_secs(20)).await, Err(KafkaError::TopicNotFound(_))));
-    let letters = DeadLetters::new(&missing).unwrap();
+    let letters = DeadLetterProducer::new(&missing).unwrap();
     assert!(matches!(letters.ping(Duration::from_secs(20)).await, Err(KafkaError::TopicNotFound(_))));
     assert!(matches!(read_all(&missing).await, Err(KafkaError::TopicNotFound(_))));
 }

@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use couponry_domain::{Discount, DiscountType, IssuedCoupon, IssuedRecord, Uuid};
-use couponry_kafka::{Consumer, DeadLetters, KafkaError, Lag, Producer, TopicSettings, topics};
+use couponry_kafka::{Consumer, DeadLetterProducer, KafkaError, LagClient, Producer, TopicSettings, topics};
 use couponry_settings::{CaCertificates, KafkaSettings, SaslMechanism, SecurityProtocol};
 use couponry_testbed::{CertificateAuthority, Kafka};
 
@@ -54,12 +54,12 @@ async fn clients_without_valid_tls_or_credentials_receive_error_with_cause() {
         },
     };
     producer.send(&record).unwrap().await.unwrap();
-    DeadLetters::new(&good).unwrap().ping(TIMEOUT).await.unwrap();
+    DeadLetterProducer::new(&good).unwrap().ping(TIMEOUT).await.unwrap();
     let mut consumer = Consumer::new(&good, "group").unwrap();
     let batch = consumer.next_batch(1, Duration::ZERO).await.unwrap();
     assert_eq!(batch.messages.len(), 1);
     consumer.commit(&batch).await.unwrap();
-    assert_eq!(Lag::new(&good, "group").unwrap().measure(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(LagClient::new(&good, "group").unwrap().measure(TIMEOUT).await.unwrap(), 0);
 
     let plain = KafkaSettings { mechanism: Some(SaslMechanism::Plain), ..good.clone() };
     Producer::new(&plain).unwrap().ping(TIMEOUT).await.unwrap();
@@ -67,7 +67,7 @@ async fn clients_without_valid_tls_or_credentials_receive_error_with_cause() {
         let wrong = KafkaSettings { mechanism: Some(mechanism), password: Some("s3cret2".into()), ..good.clone() };
         let error = ping_error(wrong.clone()).await;
         assert!(error.contains("SASL authentication error"), "{error}");
-        let lag = Lag::new(&wrong, "group").unwrap().measure(FAILURE_TIMEOUT).await;
+        let lag = LagClient::new(&wrong, "group").unwrap().measure(FAILURE_TIMEOUT).await;
         for error in [topics::ensure(&wrong, &expected).await.unwrap_err(), lag.unwrap_err()] {
             assert!(chain(&error).contains("SASL authentication error"), "{error}");
         }

@@ -11,7 +11,7 @@ use couponry_domain::{
     UserId, Uuid, Window,
 };
 use couponry_kafka::{
-    KafkaError, KafkaSettings, Lag, Message, Producer, TopicSettings, consumer_group, read_all, topics,
+    KafkaError, KafkaSettings, LagClient, Message, Producer, TopicSettings, consumer_group, read_all, topics,
 };
 use couponry_postgres::{Database, NewEvent};
 use couponry_redis::{GateSettings, IssuedEntry, RedisSettings, RedisStore};
@@ -181,9 +181,9 @@ impl World {
         until(&format!("{count} issuances are recorded"), async || self.recorded().await >= count).await;
     }
 
-    pub(crate) async fn lag(&self) -> Lag {
+    pub(crate) async fn lag(&self) -> LagClient {
         let installation = self.installation().await;
-        Lag::new(&self.kafka, &consumer_group(&self.group, installation)).unwrap()
+        LagClient::new(&self.kafka, &consumer_group(&self.group, installation)).unwrap()
     }
 
     /// Waits until the group has committed all messages.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use couponry_domain::{
     Coupon, EventName, IssuedCoupon, IssuedRecord, Uuid, code::CouponCode, record::RecordDecodeError,
 };
-use couponry_kafka::{KafkaError, KafkaSettings, Lag, Message, TopicReader};
+use couponry_kafka::{KafkaError, KafkaSettings, LagClient, Message, TopicReader};
 use couponry_postgres::{Database, DatabaseError, Operation, StoredEvent};
 use couponry_redis::{IssuedEntry, RedisEvent, RedisStore};
 use futures::TryStreamExt as _;
@@ -151,7 +151,7 @@ impl Stores {
 
     /// How many messages the consumers have not recorded yet.
     pub(crate) async fn lag(&self) -> Result<u64, AuditError> {
-        match Lag::new(&self.kafka, &self.consumer_group().await?)?.measure(KAFKA_TIMEOUT).await {
+        match LagClient::new(&self.kafka, &self.consumer_group().await?)?.measure(KAFKA_TIMEOUT).await {
             Err(KafkaError::TopicNotFound(_)) => Ok(0),
             measured => Ok(measured?),
         }

@@ -8,7 +8,7 @@ use couponry_domain::{
     DiscountType::{Amount, Percent},
     EventName, Gate, IssuedRecord, UserId, Uuid, Window,
 };
-use couponry_kafka::{Consumer, DeadLetters, KafkaSettings, Producer, TopicSettings, topics};
+use couponry_kafka::{Consumer, DeadLetterProducer, KafkaSettings, Producer, TopicSettings, topics};
 use couponry_postgres::{Database, NewEvent};
 use couponry_redis::{GateSettings, RedisStore, Settlement, SettlementOutcome};
 use couponry_testbed::{Database as TestDatabase, shared, unique_name};
@@ -106,7 +106,7 @@ impl Fixture {
     async fn consume(&self) {
         let (kafka, group) = (&self.stores.kafka, &self.stores.consumer_group().await.unwrap());
         let mut consumer = Consumer::new(kafka, group).unwrap();
-        let lag = couponry_kafka::Lag::new(kafka, group).unwrap();
+        let lag = couponry_kafka::LagClient::new(kafka, group).unwrap();
         while lag.measure(Duration::from_secs(30)).await.unwrap() > 0 {
             let batch = consumer.next_batch(1000, Duration::from_millis(50)).await.unwrap();
             consumer.commit(&batch).await.unwrap();
@@ -293,7 +293,7 @@ async fn audit_of_rejected_record_is_ok_with_note() {
         IssuedRecord::decode(message.version(), &message.payload).is_ok_and(|record| record == *rejected)
     };
     let message = messages.iter().find(is_rejected).unwrap();
-    let letters = DeadLetters::new(&fixture.stores.kafka).unwrap();
+    let letters = DeadLetterProducer::new(&fixture.stores.kafka).unwrap();
     letters.send(message, "unknown_coupon", "for the test").await.unwrap();
     fixture.consume().await;
     let report = fixture.audit().await;

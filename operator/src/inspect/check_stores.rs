@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couponry_audit::Stores;
-use couponry_kafka::{KafkaError, KafkaSettings, Lag, TopicSettings};
+use couponry_kafka::{KafkaError, KafkaSettings, LagClient, TopicSettings};
 use couponry_postgres::{SchemaVersion, ServerSettings};
 use couponry_runtime::error_chain;
 
@@ -129,7 +129,7 @@ pub(super) async fn check_kafka(stores: &Stores, settings: &TopicSettings) -> Ve
 
 async fn check_consumers(stores: &Stores, group: &str) -> Result<CheckResult, KafkaError> {
     const CONSUMERS: &str = "consumers";
-    let lag = Lag::new(&stores.kafka, group)?;
+    let lag = LagClient::new(&stores.kafka, group)?;
     let before = lag.measure(KAFKA_TIMEOUT).await?;
     if before == 0 {
         return Ok(CheckResult::ok(
@@ -156,7 +156,7 @@ async fn check_dead_letters(stores: &Stores) -> Result<CheckResult, KafkaError> 
     let topic = stores.kafka.dead_letter_topic();
     let settings = KafkaSettings { topic: topic.clone(), ..stores.kafka.clone() };
     // This group has no members and no offsets, so its lag is the number of dead letters. Requires Describe.
-    Ok(match Lag::new(&settings, "couponry-check")?.measure(KAFKA_TIMEOUT).await? {
+    Ok(match LagClient::new(&settings, "couponry-check")?.measure(KAFKA_TIMEOUT).await? {
         0 => CheckResult::ok(DEAD_LETTERS, "none"),
         count => {
             let advice = "some issued coupons could not be recorded; `couponry-operator audit EVENT` lists them";

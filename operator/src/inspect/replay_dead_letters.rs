@@ -18,7 +18,7 @@ use std::{
 use clap::Args;
 use couponry_audit::Stores;
 use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, UserId, Uuid};
-use couponry_kafka::{DeadLetters, Delivery, KafkaError, KafkaSettings, Message, Producer, TopicReader};
+use couponry_kafka::{DeadLetterProducer, Delivery, KafkaError, KafkaSettings, Message, Producer, TopicReader};
 use couponry_output::{Stdout, StdoutError};
 use couponry_runtime::telemetry::TelemetryArgs;
 
@@ -82,7 +82,7 @@ impl ReplayDeadLetters {
                 let record = IssuedRecord::decode(letter.version(), &letter.payload);
                 let event = record.as_ref().map_or_else(|_| "-".to_owned(), |record| record.event_id.to_string());
                 counts.entry((event, reason.clone())).or_default().all += 1;
-                if let (Ok(record), Some(message)) = (record, DeadLetters::original(&letter))
+                if let (Ok(record), Some(message)) = (record, DeadLetterProducer::original(&letter))
                     && known.insert((record.event_uid, record.issued.clone()))
                 {
                     chunk.push(Replay { record, reason, message });

@@ -14,7 +14,7 @@ use std::{
 };
 
 use couponry_domain::Uuid;
-use couponry_kafka::{Lag, TopicEnd};
+use couponry_kafka::{LagClient, TopicEnd};
 use couponry_redis::RedisEvent;
 use couponry_runtime::error_chain;
 
@@ -30,7 +30,7 @@ pub(crate) enum DrainState {
 
 /// The drains of all events whose Redis is unverified. After a restart of the operator each drain starts anew.
 pub(crate) struct DrainTracker {
-    lag: Lag,
+    lag: LagClient,
     grace_period: Duration,
     drains: Mutex<HashMap<Uuid, Drain>>,
 }
@@ -50,7 +50,7 @@ struct Drain {
 
 impl DrainTracker {
     /// `grace_period`: for how long issuers may still send records that Redis has lost.
-    pub(crate) fn new(lag: Lag, grace_period: Duration) -> Self {
+    pub(crate) fn new(lag: LagClient, grace_period: Duration) -> Self {
         Self { lag, grace_period, drains: Mutex::default() }
     }
 

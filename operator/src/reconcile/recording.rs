@@ -26,7 +26,7 @@ use std::{
 };
 
 use couponry_domain::Uuid;
-use couponry_kafka::{Lag, TopicEnd};
+use couponry_kafka::{LagClient, TopicEnd};
 use couponry_redis::RedisEvent;
 
 /// Timeout of each Kafka request.
@@ -62,7 +62,7 @@ impl RecordingState {
 
 /// The events with unrecorded issuances.
 pub(crate) struct RecordingTracker {
-    lag: Lag,
+    lag: LagClient,
     events: Mutex<HashMap<Uuid, Recording>>,
 }
 
@@ -89,7 +89,7 @@ struct Probe {
 }
 
 impl RecordingTracker {
-    pub(crate) fn new(lag: Lag) -> Self {
+    pub(crate) fn new(lag: LagClient) -> Self {
         Self { lag, events: Mutex::default() }
     }
 

@@ -9,7 +9,7 @@ use couponry_domain::DiscountType::{Amount, Percent};
 use couponry_domain::{
     Acknowledge, CodeFormat, CouponBatch, Discount, EventName, Gate, IssuedRecord, UserId, Uuid, Window,
 };
-use couponry_kafka::{DeadLetters, KafkaSettings, Message, Producer, TopicSettings, topics};
+use couponry_kafka::{DeadLetterProducer, KafkaSettings, Message, Producer, TopicSettings, topics};
 use couponry_loadgen::history::{self, Completion, Entry, Invocation};
 use couponry_loadgen::outcome::{Answer, Failure, Outcome};
 use couponry_postgres::{Database, NewEvent, RecordOutcome};
@@ -86,7 +86,7 @@ impl Fixture {
         redis_store.settle(&self.event, self.uid, &settlements).await.unwrap();
         if flaw == Flaw::DeadLetter {
             let messages: Vec<Message> = couponry_kafka::read_all(&self.kafka).await.unwrap();
-            let dead_letters = DeadLetters::new(&self.kafka).unwrap();
+            let dead_letters = DeadLetterProducer::new(&self.kafka).unwrap();
             dead_letters.send(&messages[0], "unknown_coupon", "test").await.unwrap();
         }
     }
