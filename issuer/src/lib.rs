@@ -216,7 +216,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let sweeper = tokio::spawn(sweeper.run(stop_accepting.clone()));
 
     shutdown.cancelled().await;
-    health.end("shutting down");
+    health.set_shutting_down();
     let drain = Duration::from_secs(config.drain_seconds.into());
     tracing::info!(?drain, "draining connections before shutdown");
     time::sleep(drain).await;

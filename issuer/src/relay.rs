@@ -14,7 +14,7 @@ use std::{
 
 use couponry_domain::{Acknowledge, EventName, IssuedRecord, Uuid};
 use couponry_kafka::{Delivery, KafkaError, Producer};
-use couponry_redis::{IssuedEntry, OutboxEntry, OutboxId, RedisStore, Status};
+use couponry_redis::{IssuedEntry, IssuedStatus, OutboxEntry, OutboxId, RedisStore};
 use couponry_runtime::error_chain;
 use futures::future::join_all;
 use prometheus_client::metrics::gauge::Gauge;
@@ -135,7 +135,7 @@ impl Relay {
     /// after Kafka, and this issuer does not know of a confirmation.
     pub(crate) fn must_resend(&self, acknowledge: Acknowledge, event: Uuid, entry: &IssuedEntry) -> bool {
         acknowledge == Acknowledge::Kafka
-            && entry.status == Status::Pending
+            && entry.status == IssuedStatus::Pending
             && !self.confirmed_records.contains(self.confirmed_records.issuance_fingerprint(event, &entry.issued))
     }
 

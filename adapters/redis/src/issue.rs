@@ -6,7 +6,7 @@ use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{IssuedEntry, Status, parse_installation, parse_item, parse_uid},
+    issued_entry::{IssuedEntry, IssuedStatus, parse_installation, parse_item, parse_uid},
     outbox::{OutboxEntry, OutboxId},
     redis_store::RedisStore,
 };
@@ -145,7 +145,7 @@ impl RedisStore {
                 let position = positions[user];
                 match &outcomes[position] {
                     IssueOutcome::Issued(issued) if std::mem::replace(&mut is_repeated[position], true) => {
-                        IssueOutcome::Duplicate(IssuedEntry { issued: issued.clone(), status: Status::Pending })
+                        IssueOutcome::Duplicate(IssuedEntry { issued: issued.clone(), status: IssuedStatus::Pending })
                     }
                     outcome => outcome.clone(),
                 }

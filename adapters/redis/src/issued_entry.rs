@@ -6,7 +6,7 @@ use crate::error::{RedisStoreError, invalid_value};
 
 /// Whether an issued coupon is recorded in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum IssuedStatus {
     /// Not yet known to be recorded: `PENDING`.
     Pending,
     /// Recorded: `COMPLETED`.
@@ -15,7 +15,7 @@ pub enum Status {
     Cancelled,
 }
 
-impl Status {
+impl IssuedStatus {
     const ALL: [Self; 3] = [Self::Pending, Self::Completed, Self::Cancelled];
 
     const fn as_str(self) -> &'static str {
@@ -37,7 +37,7 @@ pub struct IssuedEntry {
     /// The issued coupon.
     pub issued: IssuedCoupon,
     /// Whether it is recorded.
-    pub status: Status,
+    pub status: IssuedStatus,
 }
 
 impl IssuedEntry {
@@ -62,7 +62,7 @@ impl IssuedEntry {
         let (item, issued_at) = rest.rsplit_once(':')?;
         let (coupon, discount) = parse_item(item.as_bytes())?;
         let issued = IssuedCoupon { user_id, coupon, discount, issued_at: issued_at.parse().ok()? };
-        Some(Self { issued, status: Status::from_name(status)? })
+        Some(Self { issued, status: IssuedStatus::from_name(status)? })
     }
 }
 
@@ -119,8 +119,10 @@ pub fn parse_stored_value(text: &str) {
     }
     let (records, _) = parse_records(text.as_bytes());
     if !records.is_empty() {
-        let entries: Vec<_> =
-            records.iter().map(|issued| IssuedEntry { issued: issued.clone(), status: Status::Pending }).collect();
+        let entries: Vec<_> = records
+            .iter()
+            .map(|issued| IssuedEntry { issued: issued.clone(), status: IssuedStatus::Pending })
+            .collect();
         assert_eq!(parse_records(to_records(&entries).as_bytes()), (records, 0));
     }
     if let Some((coupon, discount)) = parse_item(text.as_bytes()) {
@@ -143,7 +145,7 @@ mod tests {
     fn entry_has_the_format_that_the_scripts_expect() {
         let (coupon, discount) = parse_item(b"SUMMER-7GK2M9QXW4TB:PERCENT:10").unwrap();
         let issued = IssuedCoupon { user_id: "u1".parse().unwrap(), coupon, discount, issued_at: 5 };
-        let entry = IssuedEntry { issued, status: Status::Pending };
+        let entry = IssuedEntry { issued, status: IssuedStatus::Pending };
         assert_eq!(entry.to_value(), "SUMMER-7GK2M9QXW4TB:PERCENT:10:5:PENDING");
         assert_eq!(parse(&entry.to_value()).unwrap(), entry);
     }

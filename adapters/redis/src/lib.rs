@@ -53,7 +53,7 @@ pub use gate::GateSettings;
 pub use issue::{IssueOutcome, IssueReply, MAX_BATCH};
 #[cfg(any(test, fuzzing))]
 pub use issued_entry::parse_stored_value;
-pub use issued_entry::{IssuedEntry, Status};
+pub use issued_entry::{IssuedEntry, IssuedStatus};
 pub use masters::{DurabilitySettings, MasterInfo};
 pub use observe::{Lookup, RedisEvent};
 pub use outbox::{OutboxEntry, OutboxId, UnconfirmedEntries};

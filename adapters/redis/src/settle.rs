@@ -5,7 +5,7 @@ use couponry_domain::{EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
 use crate::{
     error::RedisStoreError,
     fenced_write::FencedWrite,
-    issued_entry::{IssuedEntry, Status},
+    issued_entry::{IssuedEntry, IssuedStatus},
     redis_store::RedisStore,
 };
 
@@ -71,7 +71,7 @@ impl RedisStore {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
                     SettlementOutcome::Cancelled { requeue } => ("CANCEL", *requeue, String::new()),
                     SettlementOutcome::Replaced { by, requeue } => {
-                        let entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
+                        let entry = IssuedEntry { issued: by.clone(), status: IssuedStatus::Completed };
                         ("REPLACE", *requeue, entry.to_value())
                     }
                 };

@@ -2,7 +2,7 @@
 
 use couponry_domain::{Coupon, Discount, IssuedCoupon, IssuedRecord, Uuid, record::VERSION_HEADER};
 use couponry_kafka::{Message, Producer};
-use couponry_redis::Status;
+use couponry_redis::IssuedStatus;
 
 use crate::support::{TEN_PERCENT, World, user};
 
@@ -95,13 +95,19 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
 
     // Redis has the outcome for every user.
     for record in &valid {
-        assert_eq!(world.entry(&record.issued.user_id).await.status, Status::Completed);
+        assert_eq!(world.entry(&record.issued.user_id).await.status, IssuedStatus::Completed);
     }
-    assert_eq!(world.entry(&user(10)).await.status, Status::Cancelled);
+    assert_eq!(world.entry(&user(10)).await.status, IssuedStatus::Cancelled);
     let replaced = world.entry(&user(11)).await;
-    assert_eq!((replaced.status, replaced.issued.coupon.as_str()), (Status::Completed, spare[0].code.as_str()));
+    assert_eq!((replaced.status, replaced.issued.coupon.as_str()), (IssuedStatus::Completed, spare[0].code.as_str()));
     // Records with another coupon or event do not change the entries of their users; the last two are cancelled.
-    let statuses = [Status::Pending, Status::Pending, Status::Pending, Status::Cancelled, Status::Cancelled];
+    let statuses = [
+        IssuedStatus::Pending,
+        IssuedStatus::Pending,
+        IssuedStatus::Pending,
+        IssuedStatus::Cancelled,
+        IssuedStatus::Cancelled,
+    ];
     for (n, status) in (12..17).zip(statuses) {
         assert_eq!(world.entry(&user(n)).await.status, status, "user {n}");
     }
@@ -151,7 +157,7 @@ async fn record_rejected_by_postgres_is_found_by_bisection() {
     assert_eq!(first.0, "unrecordable");
     assert!(first.1.contains("violates check constraint"), "{}", first.1);
     assert_eq!(consumer.metric("couponry_consumer_recorded_total"), 998);
-    assert_eq!(world.entry(&user(3)).await.status, Status::Cancelled);
+    assert_eq!(world.entry(&user(3)).await.status, IssuedStatus::Cancelled);
 }
 
 /// A dead letter has more headers than its message, and must fit even if the message has the maximum size.

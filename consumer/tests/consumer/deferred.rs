@@ -1,7 +1,7 @@
 //! Records whose event Postgres or Redis cannot process yet. Other events do not wait.
 
 use couponry_postgres::Database;
-use couponry_redis::Status;
+use couponry_redis::IssuedStatus;
 use couponry_testbed::{Database as TestDatabase, RedisCluster, redis::command, shared};
 
 use crate::support::{World, until, user};
@@ -52,8 +52,8 @@ async fn records_of_an_incomplete_stock_wait_and_other_events_are_recorded() {
         format!("event {}: 1 records, the event has no such coupon, but its stock is not complete", broken.uid);
     consumer.wait_until_degraded(&reason).await;
     assert_eq!(world.recorded().await, 0);
-    assert_eq!(world.entry(&user(3)).await.status, Status::Pending);
-    assert_eq!(open.entry(&user(3)).await.status, Status::Completed);
+    assert_eq!(world.entry(&user(3)).await.status, IssuedStatus::Pending);
+    assert_eq!(open.entry(&user(3)).await.status, IssuedStatus::Completed);
     assert_eq!(world.dead_letters().await, []);
 
     // Nothing was committed, so another consumer receives the deferred records.

@@ -169,7 +169,7 @@ pub async fn read_issue_request(
 
 #[cfg(test)]
 mod tests {
-    use couponry_redis::{IssuedEntry, Status};
+    use couponry_redis::{IssuedEntry, IssuedStatus};
 
     use super::*;
 
@@ -189,7 +189,7 @@ mod tests {
                 r#""discountType":"PERCENT","discountAmount":10}"#
             )
         );
-        let duplicate = json(IssueOutcome::Duplicate(IssuedEntry { issued, status: Status::Pending }));
+        let duplicate = json(IssueOutcome::Duplicate(IssuedEntry { issued, status: IssuedStatus::Pending }));
         assert!(duplicate.contains(r#""success":false,"reason":"DUPLICATE","couponKey":"SUMMER-"#));
         assert!(json(IssueOutcome::SoldOut).contains(r#""reason":"SOLD_OUT","couponKey":null"#));
         let problem = IssueResponse::try_from(IssueOutcome::Unverified).err().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::HeaderMap};
 use couponry_domain::{IssuedCoupon, IssuedRecord};
-use couponry_redis::{IssuedEntry, Lookup, Status};
+use couponry_redis::{IssuedEntry, IssuedStatus, Lookup};
 use couponry_runtime::problem::Problem;
 use serde::Serialize;
 use tokio::time;
@@ -77,7 +77,7 @@ pub(super) async fn user(
         }
     }
     match entry {
-        Some(IssuedEntry { issued, status: status @ (Status::Pending | Status::Completed) }) => {
+        Some(IssuedEntry { issued, status: status @ (IssuedStatus::Pending | IssuedStatus::Completed) }) => {
             let IssuedCoupon { user_id: _, coupon, discount, issued_at } = issued;
             Ok(uncached(UserCoupon {
                 event_id: event.into(),
@@ -86,13 +86,13 @@ pub(super) async fn user(
                 discount_type: discount.kind.into(),
                 discount_amount: discount.value,
                 issued_at: timestamp(issued_at),
-                recorded: status == Status::Completed,
+                recorded: status == IssuedStatus::Completed,
             }))
         }
         None if is_retired => {
             Err(Problem::gone(format!("the event {event} has ended, and its coupons were removed from Redis")))
         }
-        Some(IssuedEntry { status: Status::Cancelled, .. }) | None => {
+        Some(IssuedEntry { status: IssuedStatus::Cancelled, .. }) | None => {
             Err(Problem::not_found(format!("the user has no coupon of the event {event}")))
         }
     }

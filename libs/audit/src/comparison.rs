@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use couponry_domain::{Discount, IssuedCoupon, UserId, code::CouponCode};
-use couponry_redis::{Status, UndecodableValue};
+use couponry_redis::{IssuedStatus, UndecodableValue};
 
 use crate::{
     discrepancy::{Discrepancy, Place},
@@ -43,7 +43,7 @@ pub(crate) struct Comparison {
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     /// Issued in Redis, but was not recorded.
-    pub(crate) unrecorded: HashMap<UserId, (IssuedCoupon, Status)>,
+    pub(crate) unrecorded: HashMap<UserId, (IssuedCoupon, IssuedStatus)>,
     /// Recorded, but was PENDING in Redis.
     pub(crate) pending: HashMap<UserId, IssuedCoupon>,
     /// In Kafka, but was not recorded.
@@ -122,9 +122,9 @@ impl Comparison {
     }
 
     /// Adds an entry of `couponIssued` in Redis.
-    pub(crate) fn add_issued(&mut self, issued: IssuedCoupon, status: Status) {
+    pub(crate) fn add_issued(&mut self, issued: IssuedCoupon, status: IssuedStatus) {
         let IssuedCoupon { user_id: _, coupon, discount, issued_at: _ } = &issued;
-        if status == Status::Cancelled {
+        if status == IssuedStatus::Cancelled {
             self.generated.mark(&(coupon, *discount), CANCELLED);
             if self.recorded.mark(&issued, IN_REDIS).is_some() {
                 self.discrepancies.add(Discrepancy::CancelledButRecorded(issued));
@@ -163,7 +163,7 @@ impl Comparison {
                     suspects.unrecorded.insert(issued.user_id.clone(), (issued, status));
                 });
             }
-            Some(_) if status == Status::Pending => {
+            Some(_) if status == IssuedStatus::Pending => {
                 let size = suspects.pending.len();
                 suspects.keep(size, |suspects| {
                     suspects.pending.insert(issued.user_id.clone(), issued);

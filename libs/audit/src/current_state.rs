@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use couponry_domain::{EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
-use couponry_redis::{IssuedEntry, Status};
+use couponry_redis::{IssuedEntry, IssuedStatus};
 
 use crate::{discrepancy::Discrepancy, error::AuditError, stores::Stores};
 
@@ -52,10 +52,10 @@ impl CurrentState {
         let Some(IssuedEntry { issued: redis, status }) = self.entries.get(&issued.user_id) else { return Check::Ok };
         let (redis, status) = (redis.clone(), *status);
         let in_flight_if_pending = |discrepancy| match status {
-            Status::Pending => Check::InFlight(discrepancy),
-            Status::Completed | Status::Cancelled => Check::Discrepancy(discrepancy),
+            IssuedStatus::Pending => Check::InFlight(discrepancy),
+            IssuedStatus::Completed | IssuedStatus::Cancelled => Check::Discrepancy(discrepancy),
         };
-        if status == Status::Cancelled {
+        if status == IssuedStatus::Cancelled {
             return Check::Ok;
         }
         if let Some(postgres) = self.by_user.get(&redis.user_id).cloned() {
@@ -80,7 +80,7 @@ impl CurrentState {
     /// Checks an issuance that was recorded, but PENDING in Redis.
     pub(crate) fn check_pending(&self, issued: &IssuedCoupon) -> Check {
         match self.entries.get(&issued.user_id) {
-            Some(entry) if entry.status == Status::Pending => {
+            Some(entry) if entry.status == IssuedStatus::Pending => {
                 Check::InFlight(Discrepancy::StillPending(issued.clone()))
             }
             _ => Check::Ok,
@@ -93,7 +93,7 @@ impl CurrentState {
             return Check::Ok;
         }
         let postgres = self.by_coupon.get(&issued.coupon).or_else(|| self.by_user.get(&issued.user_id)).cloned();
-        let entry = self.entries.get(&issued.user_id).filter(|entry| entry.status != Status::Cancelled);
+        let entry = self.entries.get(&issued.user_id).filter(|entry| entry.status != IssuedStatus::Cancelled);
         let is_in_redis = entry.is_some_and(|entry| entry.issued == *issued);
         Check::InFlight(Discrepancy::OnlyInKafka { issued: issued.clone(), postgres, is_in_redis })
     }

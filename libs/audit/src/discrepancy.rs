@@ -3,7 +3,7 @@
 use std::fmt;
 
 use couponry_domain::{Discount, IssuedCoupon, UserId, Uuid, code::CouponCode};
-use couponry_redis::{Status, UndecodableValue};
+use couponry_redis::{IssuedStatus, UndecodableValue};
 use serde::{Serialize, Serializer};
 
 /// Where a coupon was found.
@@ -82,7 +82,7 @@ pub enum Discrepancy {
         /// The issued coupon in Redis.
         issued: IssuedCoupon,
         /// Its status in Redis.
-        status: Status,
+        status: IssuedStatus,
     },
     /// An issuance is recorded, but Redis does not have it.
     NotInRedis(IssuedCoupon),
@@ -250,7 +250,7 @@ impl fmt::Display for Discrepancy {
             }
             Self::NotRecorded { issued: coupon, status } => {
                 issued(f, coupon, "Redis")?;
-                if *status == Status::Completed {
+                if *status == IssuedStatus::Completed {
                     f.write_str(" and marked as recorded")?;
                 }
                 f.write_str(", but it is neither recorded in Postgres nor in flight")

@@ -6,7 +6,7 @@ use std::{
 };
 
 use couponry_domain::{Coupon, Discount, EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
-use couponry_redis::{IssuedEntry, RedisEvent, Status};
+use couponry_redis::{IssuedEntry, IssuedStatus, RedisEvent};
 use futures::TryStreamExt as _;
 use tokio::time::{Instant, sleep};
 
@@ -192,7 +192,7 @@ impl Recheck<'_> {
         }
         let visit = |entry| {
             let Ok(IssuedEntry { issued, status }) = entry else { return };
-            if status != Status::Cancelled && coupons.contains(&issued.coupon) {
+            if status != IssuedStatus::Cancelled && coupons.contains(&issued.coupon) {
                 holders.entry(issued.coupon).or_default().insert(issued.user_id);
             }
         };

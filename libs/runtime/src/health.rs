@@ -92,9 +92,9 @@ impl Health {
         }
     }
 
-    /// Makes the process permanently unready, for this reason.
-    pub fn end(&self, reason: &str) {
-        self.insert("this process", State::Missing(reason.to_owned()));
+    /// Makes the process permanently unready, because it shuts down.
+    pub fn set_shutting_down(&self) {
+        self.insert("this process", State::Missing("shutting down".to_owned()));
     }
 
     fn insert(&self, dependency: &'static str, state: State) -> Option<State> {
@@ -139,7 +139,7 @@ mod tests {
         health.degrade("kafka", "refused");
         assert!(health.missing().is_empty());
         assert_eq!(health.degraded(), [("kafka", "refused".to_owned())]);
-        health.end("shutting down");
+        health.set_shutting_down();
         assert_eq!(health.missing(), [("this process", "shutting down".to_owned())]);
     }
 
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(metrics(), [1, 1, 1]);
         health.degrade("kafka", "refused");
         assert_eq!(metrics(), [1, 1, 0], "ready without it");
-        health.end("shutting down");
+        health.set_shutting_down();
         assert_eq!(metrics(), [0, 1, 0]);
     }
 }

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use couponry_domain::{Coupon, Gate, IssuedCoupon};
 use couponry_postgres::{CouponWithHolder, DatabaseError, StoredEvent};
-use couponry_redis::{FencedWrite, IssuedEntry, MAX_RESTORED, Recovered, Recovery, RedisEvent, Status};
+use couponry_redis::{FencedWrite, IssuedEntry, IssuedStatus, MAX_RESTORED, Recovered, Recovery, RedisEvent};
 use futures::TryStreamExt as _;
 
 use crate::{
@@ -195,7 +195,7 @@ async fn restore(
             match holder {
                 Some((user_id, issued_at)) => issued.push(IssuedEntry {
                     issued: IssuedCoupon { user_id, coupon, discount, issued_at },
-                    status: Status::Completed,
+                    status: IssuedStatus::Completed,
                 }),
                 None => available.push(Coupon { ordinal, code: coupon.to_string(), discount }),
             }

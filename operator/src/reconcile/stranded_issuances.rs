@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use couponry_domain::{IssuedCoupon, UserId, code::CouponCode};
 use couponry_postgres::{Database, Issuance, StoredEvent};
-use couponry_redis::{IssuedEntry, IssuedPage, RedisStore, Settlement, SettlementOutcome, Status};
+use couponry_redis::{IssuedEntry, IssuedPage, IssuedStatus, RedisStore, Settlement, SettlementOutcome};
 
 use crate::{metrics::Metrics, reconcile::error::ReconcileError};
 
@@ -87,7 +87,7 @@ pub(crate) async fn record_stranded_issuances(
     while let Some(at) = cursor.filter(|_| outcome.resent < MAX_RESENT) {
         let IssuedPage { mut entries, undecodable, next } = redis_store.issued_page(name, at).await?;
         outcome.undecodable += undecodable.len() as u64;
-        entries.retain(|entry| entry.status != Status::Cancelled);
+        entries.retain(|entry| entry.status != IssuedStatus::Cancelled);
         let users: Vec<UserId> = entries.iter().map(|entry| entry.issued.user_id.clone()).collect();
         let recorded = database.find_issuances(*uid, &users, &[]).await?;
         let recorded: HashMap<UserId, CouponCode> =
@@ -96,9 +96,9 @@ pub(crate) async fn record_stranded_issuances(
         for entry in entries {
             let is_recorded = recorded.get(&entry.issued.user_id) == Some(&entry.issued.coupon);
             match entry.status {
-                Status::Completed if is_recorded => {}
+                IssuedStatus::Completed if is_recorded => {}
                 _ if is_recorded => to_settle.push(entry.issued),
-                Status::Pending if delivery == Delivery::Kafka && is_after_cutoff(&entry, stored) => {
+                IssuedStatus::Pending if delivery == Delivery::Kafka && is_after_cutoff(&entry, stored) => {
                     to_send.push(entry);
                 }
                 _ => to_record.push(entry.issued),

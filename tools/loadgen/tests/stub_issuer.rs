@@ -17,7 +17,7 @@ use couponry_loadgen::driver::{Load, collect_history};
 use couponry_loadgen::history::Attempt;
 use couponry_loadgen::outcome::Outcome;
 use couponry_loadgen::workload::Workload;
-use couponry_redis::{IssuedEntry, Status};
+use couponry_redis::{IssuedEntry, IssuedStatus};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -139,7 +139,7 @@ fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
             queue: coupons[event.issued.len()..].to_vec(),
             issued: issuances
                 .iter()
-                .map(|issued| IssuedEntry { issued: issued.clone(), status: Status::Completed })
+                .map(|issued| IssuedEntry { issued: issued.clone(), status: IssuedStatus::Completed })
                 .collect(),
             outbox: 0,
             window: Window::default(),

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use couponry_domain::{Gate, IssuedCoupon, UserId, Uuid, Window};
 use couponry_redis::{
-    FencedWrite, GateSettings, IssuedEntry, Recovered, RedisStore, RedisStoreError, Settlement, SettlementOutcome,
-    Status,
+    FencedWrite, GateSettings, IssuedEntry, IssuedStatus, Recovered, RedisStore, RedisStoreError, Settlement,
+    SettlementOutcome,
 };
 use couponry_testbed::{Redis, redis::command};
 
@@ -137,7 +137,7 @@ impl World {
             Call::Load => redis_store.load(id, *uid, 0, &coupons(10, 5)).await.map(drop),
             Call::Restore => {
                 let Prepared::Recovery(observed, recovery) = after else { panic!() };
-                let issued = IssuedEntry { issued: pending[0].clone(), status: Status::Completed };
+                let issued = IssuedEntry { issued: pending[0].clone(), status: IssuedStatus::Completed };
                 redis_store.restore(id, observed, recovery, 0..10, &coupons(0, 9), &[issued]).await.map(drop)
             }
             Call::Open => {
@@ -166,7 +166,7 @@ impl World {
                 redis_store.settle(id, *uid, &settlements).await.map(drop)
             }
             Call::Resend => {
-                let entry = IssuedEntry { issued: pending[0].clone(), status: Status::Pending };
+                let entry = IssuedEntry { issued: pending[0].clone(), status: IssuedStatus::Pending };
                 redis_store.resend(id, *uid, &[entry]).await
             }
             Call::Confirm => {
@@ -327,7 +327,7 @@ async fn script_with_too_many_arguments_writes_nothing() {
         .into_iter()
         .map(|user_id| {
             let issued = IssuedCoupon { user_id, ..event.pending[0].clone() };
-            IssuedEntry { issued, status: Status::Completed }
+            IssuedEntry { issued, status: IssuedStatus::Completed }
         })
         .collect();
     let restored = world.admin.restore(&event.id, &observed, &recovery, 0..4510, &coupons(0, 10), &issued).await;

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
 use couponry_domain::{Gate, IssuedCoupon, UserId, Window};
-use couponry_redis::{IssueOutcome, IssuedEntry, RedisStore, Status};
+use couponry_redis::{IssueOutcome, IssuedEntry, IssuedStatus, RedisStore};
 use futures::future;
 use redis::Commands;
 
@@ -17,7 +17,7 @@ fn issued(outcome: &IssueOutcome) -> &IssuedCoupon {
 
 /// The entry of a coupon that was just issued.
 fn pending(outcome: &IssueOutcome) -> IssuedEntry {
-    IssuedEntry { issued: issued(outcome).clone(), status: Status::Pending }
+    IssuedEntry { issued: issued(outcome).clone(), status: IssuedStatus::Pending }
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn user_ids_with_special_characters_are_stored_unchanged() {
     let left =
         event.redis_store.list_unconfirmed(&event.id, std::time::Duration::ZERO, None, 10).await.unwrap().entries;
     assert_eq!(left, [first.outbox.unwrap()], "the outbox has the same records");
-    assert!(users.iter().all(|user| scanned[user].status == Status::Pending));
+    assert!(users.iter().all(|user| scanned[user].status == IssuedStatus::Pending));
 }
 
 /// Redis rejects writes: the script must not have removed a coupon from the queue before.

@@ -9,7 +9,7 @@ use std::{
 use crate::support::{Event, TEN_PERCENT, coupons, mark_verified};
 use couponry_domain::{Coupon, Discount, Gate, IssuedCoupon, UserId, Window, WindowState, code::CouponCode};
 use couponry_redis::{
-    FencedWrite, IssueOutcome, IssuedEntry, Recovered, Settled, Settlement, SettlementOutcome, Status,
+    FencedWrite, IssueOutcome, IssuedEntry, IssuedStatus, Recovered, Settled, Settlement, SettlementOutcome,
 };
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ impl Model {
         let mut wrote = false;
         let answers = users
             .iter()
-            .map(|user| match self.issued.get(user).filter(|entry| entry.status != Status::Cancelled) {
+            .map(|user| match self.issued.get(user).filter(|entry| entry.status != IssuedStatus::Cancelled) {
                 Some(entry) => ("duplicate", Some(entry.issued.coupon.clone())),
                 None => match self.state {
                     Some(WindowState::Open) => match self.queue.pop_front() {
@@ -78,7 +78,7 @@ impl Model {
                             wrote = true;
                             let (user_id, coupon_of) = (user.clone(), coupon.clone());
                             let issued = IssuedCoupon { user_id, coupon: coupon_of, discount, issued_at: 0 };
-                            self.issued.insert(user.clone(), IssuedEntry { issued, status: Status::Pending });
+                            self.issued.insert(user.clone(), IssuedEntry { issued, status: IssuedStatus::Pending });
                             ("issued", Some(coupon))
                         }
                         None => ("sold out", None),
@@ -98,17 +98,17 @@ impl Model {
         let mut taken = HashSet::new();
         for Settlement { user, coupon, outcome } in settlements {
             let Some(entry) = self.issued.get_mut(user) else { continue };
-            if entry.issued.coupon != *coupon || entry.status != Status::Pending {
+            if entry.issued.coupon != *coupon || entry.status != IssuedStatus::Pending {
                 continue;
             }
             let returns = match outcome {
                 SettlementOutcome::Completed => {
-                    entry.status = Status::Completed;
+                    entry.status = IssuedStatus::Completed;
                     counts.marked_recorded += 1;
                     false
                 }
                 SettlementOutcome::Cancelled { requeue } => {
-                    entry.status = Status::Cancelled;
+                    entry.status = IssuedStatus::Cancelled;
                     counts.cancelled += 1;
                     *requeue
                 }
@@ -118,7 +118,7 @@ impl Model {
                         counts.requeued += 1;
                     }
                     taken.insert((by.coupon.clone(), by.discount));
-                    *entry = IssuedEntry { issued: by.clone(), status: Status::Completed };
+                    *entry = IssuedEntry { issued: by.clone(), status: IssuedStatus::Completed };
                     counts.marked_recorded += 1;
                     false
                 }
@@ -167,7 +167,7 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
     let left: Vec<_> = left.into_iter().map(|entry| entry.id).collect();
     event.redis_store.delete_confirmed(&event.id, &left).await.unwrap();
     model.outbox = 0;
-    model.issued.retain(|_, entry| entry.status != Status::Cancelled);
+    model.issued.retain(|_, entry| entry.status != IssuedStatus::Cancelled);
     let mut issued = HashSet::new();
     // The database records one user per coupon, and only generated coupons.
     let all = coupons(0, model.loaded);
@@ -175,7 +175,7 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
     model
         .issued
         .retain(|_, entry| codes.contains(entry.issued.coupon.as_str()) && issued.insert(entry.issued.coupon.clone()));
-    model.issued.values_mut().for_each(|entry| entry.status = Status::Completed);
+    model.issued.values_mut().for_each(|entry| entry.status = IssuedStatus::Completed);
     model.queue = all
         .iter()
         .map(|coupon| (coupon.code.parse::<CouponCode>().unwrap(), coupon.discount))
@@ -268,9 +268,9 @@ async fn compare(first: u64, steps: Vec<Step>) {
     let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     let with = |status| model.issued.values().filter(|entry| entry.status == status).count() as u64;
     assert_eq!(observed.available, model.queue.len() as u64);
-    assert_eq!(observed.issued, with(Status::Pending) + with(Status::Completed));
-    assert_eq!(observed.marked_recorded, with(Status::Completed));
-    assert_eq!(observed.cancelled, with(Status::Cancelled));
+    assert_eq!(observed.issued, with(IssuedStatus::Pending) + with(IssuedStatus::Completed));
+    assert_eq!(observed.marked_recorded, with(IssuedStatus::Completed));
+    assert_eq!(observed.cancelled, with(IssuedStatus::Cancelled));
     assert_eq!(observed.outbox, model.outbox);
     let counted = i128::from(observed.available) + i128::from(observed.issued) + i128::from(observed.voided);
     assert_eq!(counted, i128::from(observed.loaded), "the counts do not match: {observed:?}");
@@ -280,8 +280,11 @@ async fn compare(first: u64, steps: Vec<Step>) {
     for (user, entry) in &model.issued {
         assert_eq!((&scanned[user].issued.coupon, scanned[user].status), (&entry.issued.coupon, entry.status));
     }
-    let holders: HashSet<_> =
-        scanned.values().filter(|h| h.status != Status::Cancelled).map(|entry| entry.issued.coupon.clone()).collect();
+    let holders: HashSet<_> = scanned
+        .values()
+        .filter(|h| h.status != IssuedStatus::Cancelled)
+        .map(|entry| entry.issued.coupon.clone())
+        .collect();
     assert_eq!(holders.len() as u64, observed.issued, "a coupon has two holders");
     assert!(event.redis_store.remove(&event.id, event.uid).await.unwrap());
 }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use couponry_domain::{Coupon, EventName, Gate, IssuedCoupon, UserId, Uuid, Window};
-use couponry_redis::{FencedWrite, IssueOutcome, IssuedEntry, Recovered, Recovery, RedisEvent, RedisStore, Status};
+use couponry_redis::{
+    FencedWrite, IssueOutcome, IssuedEntry, IssuedStatus, Recovered, Recovery, RedisEvent, RedisStore,
+};
 use couponry_testbed::{Redis, redis::command};
 
 use crate::support::{chain, coupons, gate_settings, mark_verified, record_all, users};
@@ -72,7 +74,7 @@ impl Event {
 fn recorded(user: &UserId, Coupon { ordinal: _, code, discount }: &Coupon) -> IssuedEntry {
     let issued =
         IssuedCoupon { user_id: user.clone(), coupon: code.parse().unwrap(), discount: *discount, issued_at: 7 };
-    IssuedEntry { issued, status: Status::Completed }
+    IssuedEntry { issued, status: IssuedStatus::Completed }
 }
 
 fn is_issued(outcomes: &[IssueOutcome]) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use couponry_domain::code::CouponCode;
 use couponry_domain::{Discount, IssuedCoupon, UserId};
-use couponry_redis::Status;
+use couponry_redis::IssuedStatus;
 use indicatif::HumanCount;
 
 use super::input::{CheckInput, DeadLetter};
@@ -67,7 +67,7 @@ fn by_user(issuances: &[IssuedCoupon]) -> BTreeMap<&UserId, &IssuedCoupon> {
 
 /// What was rejected or cancelled: the dead letters, and what Redis has marked as cancelled.
 fn cancelled(input: &CheckInput) -> BTreeMap<(&UserId, &CouponCode), String> {
-    let in_redis = input.redis.issued.iter().filter(|entry| entry.status == Status::Cancelled);
+    let in_redis = input.redis.issued.iter().filter(|entry| entry.status == IssuedStatus::Cancelled);
     let in_redis = in_redis.map(|entry| (&entry.issued, "cancelled in Redis".to_owned()));
     let dead_letters = input.kafka.dead_letters.iter();
     let dead_letters =

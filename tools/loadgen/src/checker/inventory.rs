@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use couponry_domain::code::CouponCode;
 use couponry_domain::{Discount, IssuedCoupon, UserId};
-use couponry_redis::Status;
+use couponry_redis::IssuedStatus;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 
@@ -154,7 +154,7 @@ pub(super) fn postgres_has_planned_coupons(input: &CheckInput) -> CheckResult {
 pub(super) fn redis_has_same_coupons(input: &CheckInput) -> CheckResult {
     let available = input.redis.queue.iter().map(|(coupon, _)| coupon);
     // The coupon of a cancelled issuance is available again, or voided.
-    let issued = input.redis.issued.iter().filter(|entry| entry.status != Status::Cancelled);
+    let issued = input.redis.issued.iter().filter(|entry| entry.status != IssuedStatus::Cancelled);
     let issued = issued.map(|entry| &entry.issued.coupon);
     let in_redis: BTreeSet<_> = available.clone().chain(issued.clone()).collect();
     let generated: BTreeSet<_> = input.postgres.coupons.iter().map(|(coupon, _)| coupon).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use couponry_domain::DiscountType::{Amount, Percent};
 use couponry_domain::code::CouponCode;
 use couponry_domain::{Discount, IssuedCoupon, UserId, Window};
-use couponry_redis::{IssuedEntry, Status};
+use couponry_redis::{IssuedEntry, IssuedStatus};
 
 use super::*;
 use crate::history::Attempt;
@@ -121,7 +121,7 @@ fn consistent_input() -> CheckInput {
             queue: coupons[6..].to_vec(),
             issued: issuances
                 .iter()
-                .map(|issued| IssuedEntry { issued: issued.clone(), status: Status::Completed })
+                .map(|issued| IssuedEntry { issued: issued.clone(), status: IssuedStatus::Completed })
                 .collect(),
             outbox: 0,
             window: Window { start: Some(1000), end: Some(2000) },
@@ -314,9 +314,9 @@ fn different_issue_time_is_inconsistent() {
 
 #[test]
 fn status_other_than_completed_is_inconsistent() {
-    assert_eq!(failed_checks(|input| input.redis.issued[0].status = Status::Pending), [MARKED_RECORDED]);
+    assert_eq!(failed_checks(|input| input.redis.issued[0].status = IssuedStatus::Pending), [MARKED_RECORDED]);
     assert_eq!(
-        failed_checks(|input| input.redis.issued[0].status = Status::Cancelled),
+        failed_checks(|input| input.redis.issued[0].status = IssuedStatus::Cancelled),
         [SAME_COUPONS, MARKED_RECORDED]
     );
 }
@@ -334,7 +334,7 @@ fn pending_or_dead_lettered_record_is_inconsistent() {
 #[test]
 fn answered_coupon_that_is_cancelled_in_redis_is_not_lost_but_cancelled() {
     let failed = failed_checks(|input| {
-        input.redis.issued[1].status = Status::Cancelled;
+        input.redis.issued[1].status = IssuedStatus::Cancelled;
         input.postgres.issuances.remove(1);
     });
     assert_eq!(failed, [NOT_CANCELLED, SAME_COUPONS, REDIS_AGREES, KAFKA_AGREES, MARKED_RECORDED]);
