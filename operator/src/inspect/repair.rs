@@ -30,7 +30,7 @@ use crate::{
     },
     reconcile::{
         stranded_issuances::{Delivery, StrandedOutcome, record_stranded_issuances},
-        topic_records::record_topic,
+        topic_records::record_issuances_from_topic,
     },
 };
 
@@ -106,7 +106,8 @@ impl Repair {
             }
             // It issues nothing, at least until the operator has set another record cutoff.
             in_redis => {
-                let repaired = record_topic(&event, database, &stores.kafka).await?.context(RECOVERING)?;
+                let repaired =
+                    record_issuances_from_topic(&event, database, &stores.kafka).await?.context(RECOVERING)?;
                 print_recorded(repaired, "the topic")?;
                 if in_redis.is_some_and(|in_redis| in_redis.retired.is_none()) {
                     self.wait_verified(&event, stores).await?;

@@ -38,7 +38,7 @@ use crate::{
         progress::{Progress, REPORT_INTERVAL},
         status_writer::StatusWriter,
         stranded_issuances::{Delivery, MAX_RESENT, StrandedOutcome, record_stranded_issuances},
-        topic_records::record_topic,
+        topic_records::record_issuances_from_topic,
     },
 };
 
@@ -69,7 +69,9 @@ pub(super) async fn recover(
         conflicting = outcome.conflicting + outcome.undecodable;
     }
     if is_requested {
-        let Some(outcome) = record_topic(&stored, &context.database, &context.kafka).await? else { return Ok(()) };
+        let Some(outcome) = record_issuances_from_topic(&stored, &context.database, &context.kafka).await? else {
+            return Ok(());
+        };
         report_stranded(outcome, context, writer).await;
     }
 

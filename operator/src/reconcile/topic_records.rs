@@ -24,7 +24,7 @@ use crate::reconcile::{error::ReconcileError, stranded_issuances::StrandedOutcom
 const CHUNK: usize = 1000;
 
 /// Reads the complete topic. None: a recovery of Redis has started meanwhile.
-pub(crate) async fn record_topic(
+pub(crate) async fn record_issuances_from_topic(
     stored: &StoredEvent,
     database: &Database,
     kafka: &KafkaSettings,
