@@ -140,7 +140,7 @@ pub enum Discrepancy {
 
 /// How `couponry-operator repair` treats a discrepancy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Repair {
+pub enum Remedy {
     /// Postgres has lost an issuance that Redis has.
     RecordFromRedis,
     /// Postgres has lost an issuance that only the topic has.
@@ -157,14 +157,14 @@ pub enum Repair {
 }
 
 impl Discrepancy {
-    /// How to repair it.
+    /// The remedy for it.
     #[must_use]
-    pub const fn repair(&self) -> Repair {
+    pub const fn remedy(&self) -> Remedy {
         match self {
-            Self::NotRecorded { .. } => Repair::RecordFromRedis,
-            Self::StillPending(_) => Repair::MarkRecorded,
-            Self::OnlyInKafka { is_in_redis: true, .. } => Repair::Unnecessary,
-            Self::OnlyInKafka { postgres: None, .. } => Repair::RecordFromTopic,
+            Self::NotRecorded { .. } => Remedy::RecordFromRedis,
+            Self::StillPending(_) => Remedy::MarkRecorded,
+            Self::OnlyInKafka { is_in_redis: true, .. } => Remedy::Unnecessary,
+            Self::OnlyInKafka { postgres: None, .. } => Remedy::RecordFromTopic,
             Self::EventMismatch { redis: None }
             | Self::NotInRedis(_)
             | Self::CancelledButRecorded(_)
@@ -172,7 +172,7 @@ impl Discrepancy {
             | Self::AvailableTwice { .. }
             | Self::Missing { .. }
             | Self::NotGenerated { place: Place::Queue, .. }
-            | Self::WrongDiscount { place: Place::Queue, .. } => Repair::RestoreRedis,
+            | Self::WrongDiscount { place: Place::Queue, .. } => Remedy::RestoreRedis,
             Self::EventMismatch { redis: Some(_) }
             | Self::StockSize { .. }
             | Self::TwoHolders { .. }
@@ -182,7 +182,7 @@ impl Discrepancy {
             | Self::OnlyInKafka { postgres: Some(_), .. }
             | Self::NotGenerated { .. }
             | Self::WrongDiscount { .. }
-            | Self::Undecodable(_) => Repair::Conflict,
+            | Self::Undecodable(_) => Remedy::Conflict,
         }
     }
 

@@ -22,7 +22,7 @@ mod recheck;
 mod report;
 mod stores;
 
-pub use discrepancy::{Discrepancy, Place, Repair};
+pub use discrepancy::{Discrepancy, Place, Remedy};
 pub use error::AuditError;
 pub use report::{Counts, Discrepancies, InFlight, Report, Verdict};
 pub use stores::Stores;

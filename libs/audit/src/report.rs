@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use couponry_domain::{EventName, Uuid};
 use serde::Serialize;
 
-use crate::discrepancy::{Discrepancy, Repair};
+use crate::discrepancy::{Discrepancy, Remedy};
 
 /// How many discrepancies of each kind are kept in full.
 const MAX_EXAMPLES: u64 = 20;
@@ -68,25 +68,25 @@ pub struct Discrepancies {
     pub counts: BTreeMap<&'static str, u64>,
     /// The first ones of each kind.
     pub examples: Vec<Discrepancy>,
-    /// The number of each kind of repair.
+    /// The number of discrepancies by remedy.
     #[serde(skip)]
-    repairs: BTreeMap<Repair, u64>,
+    remedies: BTreeMap<Remedy, u64>,
 }
 
 impl Discrepancies {
     pub(crate) fn add(&mut self, discrepancy: Discrepancy) {
         let count = self.counts.entry(discrepancy.kind()).or_default();
         *count += 1;
-        *self.repairs.entry(discrepancy.repair()).or_default() += 1;
+        *self.remedies.entry(discrepancy.remedy()).or_default() += 1;
         if *count <= MAX_EXAMPLES {
             self.examples.push(discrepancy);
         }
     }
 
-    /// The number of discrepancies that require this repair.
+    /// The number of discrepancies that require this remedy.
     #[must_use]
-    pub fn requiring(&self, repair: Repair) -> u64 {
-        self.repairs.get(&repair).copied().unwrap_or(0)
+    pub fn requiring(&self, remedy: Remedy) -> u64 {
+        self.remedies.get(&remedy).copied().unwrap_or(0)
     }
 
     /// The number of discrepancies.

@@ -14,7 +14,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use couponry_audit::{Repair as Remedy, Report, Stores};
+use couponry_audit::{Remedy, Report, Stores};
 use couponry_domain::Uuid;
 use couponry_output::{Stderr, Stdout, StdoutError};
 use couponry_postgres::StoredEvent;
@@ -169,7 +169,7 @@ fn describe(report: &Report) -> String {
         ("conflicts", conflicts),
         ("in flight", in_flight.coupons),
     ];
-    let examples = discrepancies.examples.iter().filter(|found| found.repair() == Remedy::Conflict);
+    let examples = discrepancies.examples.iter().filter(|found| found.remedy() == Remedy::Conflict);
     std::iter::once(format!("{event} ({uid})\n"))
         .chain(counts.map(|(name, count)| format!("  {name:<28} {}\n", group_digits(count))))
         .chain(examples.map(|example| format!("  ✗ {example}\n")))
