@@ -57,15 +57,15 @@ pub(super) fn uncached<T>(body: T) -> Uncached<T> {
     ([(CACHE_CONTROL, "no-store")], Json(body))
 }
 
-/// The type of a discount.
+/// [`DiscountType`] as spelled in HTTP.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum DiscountKind {
+pub(super) enum DiscountTypeName {
     Percent,
     Amount,
 }
 
-impl From<DiscountType> for DiscountKind {
+impl From<DiscountType> for DiscountTypeName {
     fn from(kind: DiscountType) -> Self {
         match kind {
             DiscountType::Percent => Self::Percent,

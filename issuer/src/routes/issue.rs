@@ -13,7 +13,7 @@ use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
 use super::app::{
-    App, DiscountKind, Uncached, parse_event, uncached, undecodable, unknown_event, unknown_outcome, unverified,
+    App, DiscountTypeName, Uncached, parse_event, uncached, undecodable, unknown_event, unknown_outcome, unverified,
 };
 use crate::batcher::IssueResult;
 
@@ -44,7 +44,7 @@ pub(super) struct IssueResponse {
     /// The outcome in words.
     message: &'static str,
     /// The type of the discount.
-    discount_type: Option<DiscountKind>,
+    discount_type: Option<DiscountTypeName>,
     /// The discount in percent or in units of currency.
     #[schema(example = 10)]
     discount_amount: Option<u32>,

@@ -10,7 +10,9 @@ use serde::Serialize;
 use tokio::time;
 use utoipa::ToSchema;
 
-use super::app::{App, DiscountKind, Params, Uncached, parse_event, read_failed, timestamp, uncached, unknown_outcome};
+use super::app::{
+    App, DiscountTypeName, Params, Uncached, parse_event, read_failed, timestamp, uncached, unknown_outcome,
+};
 
 /// The coupon of a user.
 #[derive(Serialize, ToSchema)]
@@ -23,7 +25,7 @@ pub(super) struct UserCoupon {
     #[schema(example = "SUMMER-7GK2M9QXW4TB")]
     coupon_key: String,
     /// The type of the discount.
-    discount_type: DiscountKind,
+    discount_type: DiscountTypeName,
     /// Percent, or units of currency.
     #[schema(example = 10)]
     discount_amount: u32,

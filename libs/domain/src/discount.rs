@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of a discount. Upper case in Redis, Kafka, HTTP and Postgres; capitalized in the manifest.
+/// The type of a discount. Upper case in Redis, Kafka, HTTP and Postgres; capitalized in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DiscountType {
@@ -51,7 +51,7 @@ pub struct UnknownDiscountType(String);
 /// The discount of a coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Discount {
-    /// The kind.
+    /// The type.
     pub kind: DiscountType,
     /// Percent, or units of currency.
     pub value: u32,
