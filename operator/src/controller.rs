@@ -164,10 +164,10 @@ async fn reconcile(guard: Arc<DeserializeGuard<CouponEvent>>, context: Arc<Conte
             }
             (result, action)
         }
-        Err(ReconcileError::Outdated) if guard.0.is_ok() => {
+        Err(ReconcileError::Conflict) if guard.0.is_ok() => {
             (ReconcileResult::Progressing, Action::requeue(timing::CONFLICT_RETRY))
         }
-        // For an invalid object, Outdated may also mean that the API server rejects the write because of the invalid
+        // For an invalid object, Conflict may also mean that the API server rejects the write because of the invalid
         // field.
         Err(error) => {
             let delay = context.transient.note_failure(&uid, error.max_retry_delay());

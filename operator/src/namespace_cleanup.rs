@@ -63,7 +63,7 @@ async fn clean_up_all(context: &Context) -> Result<usize, ReconcileError> {
         let span = tracing::info_span!("namespace_cleanup", event = event.name_any(), uid = event.uid());
         async {
             match finalizer::cleanup(event, context, DRAIN_TIMEOUT).await {
-                Ok(_) | Err(ReconcileError::Outdated) => {}
+                Ok(_) | Err(ReconcileError::Conflict) => {}
                 Err(error) => tracing::warn!(error = error_chain(&error), "cannot clean up the event, retrying"),
             }
         }

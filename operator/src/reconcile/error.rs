@@ -32,7 +32,7 @@ pub(crate) enum ReconcileError {
     },
     /// Another client changed or deleted the object since it was read.
     #[error("the event was changed or deleted by another client")]
-    Outdated,
+    Conflict,
     #[error("cannot remove the data of the event: a store did not respond in time")]
     RemovalTimedOut,
     /// The event is removed from Redis, but not from Postgres.
@@ -44,10 +44,10 @@ pub(crate) enum ReconcileError {
 }
 
 impl ReconcileError {
-    /// A conflict or a missing object is [`Self::Outdated`].
+    /// The statuses 409 and 404 are [`Self::Conflict`].
     pub(crate) fn kubernetes(operation: &'static str, error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) if matches!(status.code, 404 | 409) => Self::Outdated,
+            kube::Error::Api(status) if matches!(status.code, 404 | 409) => Self::Conflict,
             other => Self::Kubernetes { operation, source: Box::new(other) },
         }
     }
@@ -76,7 +76,7 @@ impl ReconcileError {
             Self::MissingCoupon(_) => reason::DRIFT_FOUND,
             Self::RowsRemain(error) => return error.blocker(),
             Self::Kafka(_) | Self::RemovalTimedOut => reason::BACKEND_UNAVAILABLE,
-            Self::Kubernetes { .. } | Self::Outdated => return None,
+            Self::Kubernetes { .. } | Self::Conflict => return None,
         };
         let advice = match reason {
             reason::BACKEND_UNAVAILABLE => "The operator retries; if this persists, check that server",

@@ -278,7 +278,7 @@ async fn patch(
     let patched = context.events.patch_metadata(&name, &PatchParams::default(), &Patch::Json::<()>(changes)).await;
     patched.map(|object| object.metadata).map_err(|error| match error {
         // A failed test operation.
-        kube::Error::Api(status) if status.code == 422 => ReconcileError::Outdated,
+        kube::Error::Api(status) if status.code == 422 => ReconcileError::Conflict,
         other => ReconcileError::kubernetes("change the finalizers", other),
     })
 }

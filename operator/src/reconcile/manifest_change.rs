@@ -18,7 +18,7 @@ use crate::{
 pub(super) async fn is_changed(desired: &DesiredState, context: &Context, writer: &mut StatusWriter<'_>) -> bool {
     match writer.refresh().await {
         Ok(()) => {}
-        Err(ReconcileError::Outdated) => return true,
+        Err(ReconcileError::Conflict) => return true,
         Err(error) => {
             tracing::warn!(error = error_chain(&error), "cannot read whether the manifest has changed");
             return false;

@@ -59,7 +59,7 @@ pub(super) enum NameConflict {
 impl ObservedState {
     /// The event in Postgres, for steps that require it.
     pub(super) fn stored(&self) -> Result<&StoredEvent, ReconcileError> {
-        self.stored.as_ref().ok_or(ReconcileError::Outdated)
+        self.stored.as_ref().ok_or(ReconcileError::Conflict)
     }
 
     /// This event in Redis.

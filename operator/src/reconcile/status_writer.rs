@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! A status replaces exactly the one that it was computed from. If another operator has written one meanwhile, the
-//! write fails with [`ReconcileError::Outdated`]. Each transition is therefore written and published once.
+//! write fails with [`ReconcileError::Conflict`]. Each transition is therefore written and published once.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ impl<'a> StatusWriter<'a> {
     ) {
         tracing::info!(progress = progress.message(), "step in progress");
         let reported = match self.report(desired, observed, &progress).await {
-            Err(ReconcileError::Outdated) => self.refresh().await,
+            Err(ReconcileError::Conflict) => self.refresh().await,
             other => other,
         };
         if let Err(error) = reported {
