@@ -51,7 +51,7 @@ pub struct StoredEvent {
     pub opens_at: Option<i64>,
     /// Whether coupons may have been issued. Otherwise the event waits for its start, and the opening can be withdrawn.
     pub is_opening_final: bool,
-    /// How many openings were recorded. All but the last one were withdrawn.
+    /// How many openings were stored. All but the last one were withdrawn.
     pub openings: u32,
     /// Issuances before this time (milliseconds since the Unix epoch) that are not recorded yet are rejected: see
     /// [`Database::set_record_cutoff`].

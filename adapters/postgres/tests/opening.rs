@@ -12,7 +12,7 @@ const FUTURE: i64 = 32_503_680_000_456;
 async fn withdraw_opening_removes_one_that_is_not_final() {
     let fixture = Fixture::new().await;
     let (event, _) = fixture.event_with_coupons(1, 7, 3).await;
-    assert!(!fixture.database.withdraw_opening(&event).await.unwrap(), "none is recorded");
+    assert!(!fixture.database.withdraw_opening(&event).await.unwrap(), "none is stored");
     // The clock of Postgres does not matter: not whether this time has passed, and not whether it is in the future.
     for at in [PAST, FUTURE] {
         let known = fixture.database.event(event.uid).await.unwrap().unwrap();
@@ -41,7 +41,7 @@ async fn withdraw_final_opening_changes_nothing() {
     assert!(!fixture.database.withdraw_opening(&known).await.unwrap());
 }
 
-/// A delayed withdrawal must not remove an opening that was recorded since.
+/// A delayed withdrawal must not remove an opening that was stored since.
 #[tokio::test]
 async fn withdraw_of_earlier_opening_or_generation_changes_nothing() {
     let fixture = Fixture::new().await;

@@ -135,7 +135,7 @@ fn is_open_now(in_redis: &RedisEvent) -> bool {
     in_redis.gate == Gate::Open && in_redis.window.start.is_none_or(|start| start <= in_redis.now)
 }
 
-/// Records that the opening is final.
+/// Stores that the opening is final.
 fn confirm_opening(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
     if stored.discount_counts.is_empty() {
         return Plan::blocked(
@@ -224,7 +224,7 @@ fn before_opening(
     observed: &ObservedState,
 ) -> Plan {
     if let Some(in_redis) = in_redis.filter(|in_redis| in_redis.gate == Gate::Open) {
-        // Steps of two operators have interleaved. Record the opening at once, as if it had come first.
+        // Steps of two operators have interleaved. Store the opening at once, as if it had come first.
         return schedule_opening(in_redis.window, in_redis);
     }
     if let Some(plan) = close(desired, stored, in_redis) {
@@ -262,7 +262,7 @@ fn before_opening(
     schedule_opening(desired.window, in_redis)
 }
 
-/// Records the opening of a gate with this window. It is final unless the window begins in the future, by the clock of
+/// Stores the opening of a gate with this window. It is final unless the window begins in the future, by the clock of
 /// Redis as of the moment at which the gate was read.
 fn schedule_opening(window: Window, in_redis: &RedisEvent) -> Plan {
     let at = opens_at(window, in_redis.now);

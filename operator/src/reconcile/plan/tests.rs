@@ -271,7 +271,7 @@ fn event_created_paused_or_closed_never_opens() {
 
 /// Neither a start in the future nor any clock proves that the gate did not open before Redis lost the event.
 #[test]
-fn lost_redis_is_recovered_once_an_opening_is_recorded() {
+fn lost_redis_is_recovered_once_an_opening_is_stored() {
     let lost = |opens_at| observed(Some(stored(counts(7, 3), opens_at)), None);
     for opens_at in [None, Some(0), Some(NOW), Some(LATER), Some(i64::MAX)] {
         assert_eq!(plan(&desired(10), &lost(opens_at)), Plan::Apply(Step::Prepare), "{opens_at:?}");
