@@ -226,8 +226,8 @@ impl Recheck<'_> {
         Ok(counts)
     }
 
-    /// Counts coupons that are not loaded yet, and returns loaded coupons that Redis does not have. They may have
-    /// returned to the queue after it was read.
+    /// Counts coupons that are not loaded yet, and returns loaded coupons that Redis does not have. They may have been
+    /// put back into the queue after it was read.
     async fn missing(&mut self) -> Result<Vec<(CouponCode, Discount)>, AuditError> {
         let Some(RedisEvent { loaded, .. }) = self.observed else {
             let counts = &mut self.comparison.counts;

@@ -62,7 +62,7 @@ pub struct Tally {
     pub data_losses: usize,
     /// Started recoveries.
     pub recoveries: usize,
-    /// Coupons returned to the queue.
+    /// Coupons put back into the queue.
     pub returned: usize,
     /// Answers `SOLD_OUT`.
     pub sold_out: usize,
