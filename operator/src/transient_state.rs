@@ -19,7 +19,7 @@ struct EventState {
     consecutive_failures: u32,
     status_written_at: Option<Instant>,
     deletion_started_at: Option<Instant>,
-    imbalanced_since: Option<Instant>,
+    mismatch_since: Option<Instant>,
 }
 
 impl TransientState {
@@ -65,11 +65,11 @@ impl TransientState {
         let mut all = self.lock();
         if is_balanced {
             if let Some(state) = all.get_mut(uid) {
-                state.imbalanced_since = None;
+                state.mismatch_since = None;
             }
             return Duration::ZERO;
         }
-        all.entry(uid.to_owned()).or_default().imbalanced_since.get_or_insert_with(Instant::now).elapsed()
+        all.entry(uid.to_owned()).or_default().mismatch_since.get_or_insert_with(Instant::now).elapsed()
     }
 
     pub(crate) fn forget(&self, uid: &str) {

@@ -101,15 +101,15 @@ fn stall_is_published_once_with_its_message() {
 #[test]
 fn count_mismatch_is_published_once() {
     let fine = status(&[("Balanced", true, "CountsMatch"), ("Stalled", false, "NotStalled")]);
-    let imbalanced = status(&[("Balanced", false, "DriftFound"), ("Stalled", true, "DriftFound")]);
-    let other_drift = status(&[("Stalled", true, "DriftFound")]);
-    assert_eq!(transitions(&fine, &imbalanced, None), [KubeEvent::warning("DriftFound", "Balanced DriftFound")]);
-    assert_eq!(reasons(&imbalanced, &imbalanced), Vec::<String>::new());
-    assert_eq!(reasons(&imbalanced, &fine), ["Balanced"]);
+    let mismatched = status(&[("Balanced", false, "DriftFound"), ("Stalled", true, "DriftFound")]);
+    let other_cause = status(&[("Stalled", true, "DriftFound")]);
+    assert_eq!(transitions(&fine, &mismatched, None), [KubeEvent::warning("DriftFound", "Balanced DriftFound")]);
+    assert_eq!(reasons(&mismatched, &mismatched), Vec::<String>::new());
+    assert_eq!(reasons(&mismatched, &fine), ["Balanced"]);
     assert_eq!(
-        reasons(&fine, &other_drift),
+        reasons(&fine, &other_cause),
         ["DriftFound"],
-        "drift without a count mismatch is published from Stalled"
+        "DriftFound without a count mismatch is published from Stalled"
     );
 }
 

@@ -35,14 +35,14 @@ pub(super) struct Balance {
 
 /// Counts that violate an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Imbalance {
+pub(super) struct CountMismatch {
     /// How many coupons are missing or surplus.
     pub(super) coupons: u64,
     /// Which counts contradict each other, and what to do.
     pub(super) message: String,
 }
 
-impl Imbalance {
+impl CountMismatch {
     pub(super) fn blocker(&self) -> Blocker {
         Blocker::new(reason::DRIFT_FOUND, self.message.clone())
     }
@@ -88,7 +88,7 @@ impl Balance {
     }
 
     /// None: the counts match.
-    pub(super) fn imbalance(&self) -> Option<Imbalance> {
+    pub(super) fn count_mismatch(&self) -> Option<CountMismatch> {
         let Self { generated, loaded, available, issued, recorded, marked_recorded, voided, duplicated } = *self;
         let missing = self.missing();
         let mut findings = Vec::new();
@@ -137,7 +137,7 @@ impl Balance {
             + loaded.saturating_sub(generated)
             + recorded.saturating_sub(issued)
             + marked_recorded.saturating_sub(recorded);
-        Some(Imbalance { coupons, message: findings.join(" ") })
+        Some(CountMismatch { coupons, message: findings.join(" ") })
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
     };
 
     #[test]
-    fn balance_while_coupons_move_has_no_imbalance() {
+    fn balance_while_coupons_move_has_no_mismatch() {
         for (case, balance) in [
             ("nothing issued", Balance { available: 100, issued: 0, recorded: 0, marked_recorded: 0, ..BALANCED }),
             ("partly recorded", BALANCED),
@@ -175,7 +175,7 @@ mod tests {
             ("voided", Balance { issued: 38, voided: 2, ..BALANCED }),
             ("partly loaded", Balance { loaded: 50, available: 10, ..BALANCED }),
         ] {
-            assert_eq!(balance.imbalance(), None, "{case}");
+            assert_eq!(balance.count_mismatch(), None, "{case}");
             assert!(!balance.has_surplus(), "{case}");
         }
         let status = Balance { issued: 38, voided: 2, ..BALANCED }.status();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn imbalance_names_the_contradicting_counts() {
+    fn mismatch_names_the_contradicting_counts() {
         let large = Balance { generated: 100_000, loaded: 100_000, available: 4000, issued: 95_990, ..BALANCED };
         for (balance, coupons, has_surplus, message) in [
             (
@@ -238,13 +238,13 @@ mod tests {
                 "20 coupons are marked as recorded in Redis, but only 19 of them are recorded in Postgres.",
             ),
         ] {
-            let imbalance = balance.imbalance().unwrap();
-            assert_eq!(imbalance.coupons, coupons, "{message}");
+            let count_mismatch = balance.count_mismatch().unwrap();
+            assert_eq!(count_mismatch.coupons, coupons, "{message}");
             assert_eq!(balance.has_surplus(), has_surplus, "{message}");
             let expected = format!("{message} Set issuance to Paused");
-            assert!(imbalance.message.starts_with(&expected), "{}", imbalance.message);
+            assert!(count_mismatch.message.starts_with(&expected), "{}", count_mismatch.message);
         }
-        let both = Balance { available: 59, recorded: 19, ..BALANCED }.imbalance().unwrap();
+        let both = Balance { available: 59, recorded: 19, ..BALANCED }.count_mismatch().unwrap();
         assert!(both.coupons == 2 && both.message.contains("missing. 20 coupons are marked"), "{both:?}");
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     metrics::ReconcileResult,
     reconcile::{
-        balance::Imbalance,
+        balance::CountMismatch,
         desired_state::{DesiredState, retire_at},
         error::ReconcileError,
         execute, finalizer,
@@ -83,7 +83,7 @@ async fn run_steps(
         let step = match planned {
             Plan::Apply(step) => step,
             Plan::Done => {
-                let blocker = writer.confirmed_imbalance().map(Imbalance::blocker);
+                let blocker = writer.confirmed_mismatch().map(CountMismatch::blocker);
                 let result = if blocker.is_some() { ReconcileResult::Blocked } else { ReconcileResult::Done };
                 let progress = blocker.map_or(Progress::Done, Progress::Blocked);
                 writer.report(desired, &observed, &progress).await?;
@@ -102,7 +102,7 @@ async fn run_steps(
             }
             Plan::Blocked(blocker) => {
                 if blocker.reason == reason::DRIFT_FOUND {
-                    writer.confirm_imbalance();
+                    writer.confirm_mismatch();
                 }
                 let interval = match blocker.reason {
                     reason::REDIS_UNVERIFIED => UNVERIFIED_INTERVAL,

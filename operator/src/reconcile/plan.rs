@@ -61,7 +61,7 @@ fn is_retirement_due(desired: &DesiredState, observed: &ObservedState) -> bool {
         && in_redis.retired.is_none()
         && stored.generation == desired.generation
         && desired.retire_at.is_some_and(|at| at <= in_redis.now)
-        && Balance::of(desired, observed).is_some_and(|balance| balance.imbalance().is_none())
+        && Balance::of(desired, observed).is_some_and(|balance| balance.count_mismatch().is_none())
 }
 
 fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
@@ -247,12 +247,12 @@ fn before_opening(
     let len = stored.generated();
     if len == 0 {
         let generate = Plan::Apply(Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: target }));
-        return imbalance(desired, observed).unwrap_or(generate);
+        return count_mismatch(desired, observed).unwrap_or(generate);
     }
     if let Some(load) = load(in_redis, len) {
         return load;
     }
-    if let Some(plan) = imbalance(desired, observed) {
+    if let Some(plan) = count_mismatch(desired, observed) {
         return plan;
     }
     if desired.issuance == IssuingMode::Paused {
@@ -296,10 +296,10 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEve
     // Redis may be older than Postgres. Opening the gate would issue the same coupons again.
     let would_open = in_redis.gate != Gate::Open && desired.issuance == IssuingMode::Auto;
     if would_open && Balance::of(desired, observed).is_some_and(|balance| balance.has_surplus()) {
-        return imbalance(desired, observed).unwrap_or(Plan::Done);
+        return count_mismatch(desired, observed).unwrap_or(Plan::Done);
     }
     if in_redis.gate == Gate::Loading
-        && let Some(plan) = imbalance(desired, observed).or_else(|| load(in_redis, len))
+        && let Some(plan) = count_mismatch(desired, observed).or_else(|| load(in_redis, len))
     {
         return plan;
     }
@@ -317,7 +317,7 @@ fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEve
     }
     // If `loaded` in Redis is too low, the same coupons would be loaded twice.
     if let Some(load) = load(in_redis, len) {
-        return imbalance(desired, observed).unwrap_or(load);
+        return count_mismatch(desired, observed).unwrap_or(load);
     }
     if start != desired.window.start {
         return Plan::blocked(
@@ -360,9 +360,9 @@ fn extends_retired_event(desired: &DesiredState, stored: &StoredEvent, in_redis:
 }
 
 /// Blocks when the counts of the stores do not match, because some steps would make it worse.
-fn imbalance(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
-    let imbalance = Balance::of(desired, observed)?.imbalance()?;
-    Some(Plan::Blocked(imbalance.blocker()))
+fn count_mismatch(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
+    let count_mismatch = Balance::of(desired, observed)?.count_mismatch()?;
+    Some(Plan::Blocked(count_mismatch.blocker()))
 }
 
 /// None: the settings are in force already.

@@ -14,7 +14,7 @@ use crate::{
     blocker::{Blocker, Issuing},
     durable_condition::DurabilityReport,
     reconcile::{
-        balance::{Balance, Imbalance},
+        balance::{Balance, CountMismatch},
         desired_state::DesiredState,
         merge_conditions::{NewCondition, merge, truncate_to_seconds},
         observe::ObservedState,
@@ -30,7 +30,7 @@ use crate::{
 pub(super) struct StatusInputs<'a> {
     /// Deviations of the Kafka topics from the settings.
     pub(super) topic_mismatches: &'a [String],
-    pub(super) imbalance: Option<&'a Imbalance>,
+    pub(super) count_mismatch: Option<&'a CountMismatch>,
     pub(super) scaling: &'a ScalingReport,
     pub(super) durability: Option<&'a DurabilityReport>,
     /// Set while Kafka is unavailable, if issuers need it to return the coupons of this event.
@@ -45,7 +45,7 @@ pub(super) fn compute_status(
     inputs: StatusInputs<'_>,
     now: Timestamp,
 ) -> CouponEventStatus {
-    let StatusInputs { topic_mismatches, imbalance, scaling, durability, kafka_outage } = inputs;
+    let StatusInputs { topic_mismatches, count_mismatch, scaling, durability, kafka_outage } = inputs;
     let generation = desired.manifest_generation;
     let durability = durability.map(|DurabilityReport { status, reason, message }| {
         NewCondition::with_status(condition::DURABLE, status, reason, message)
@@ -76,7 +76,7 @@ pub(super) fn compute_status(
         recorded_condition(issued, is_all_recorded, observed.recording),
         stalled_condition(progress),
     ];
-    conditions.extend(balance.map(|_| balanced_condition(imbalance)));
+    conditions.extend(balance.map(|_| balanced_condition(count_mismatch)));
     if let ScalingReport::Known(ScaledCondition { is_scaled, reason, message }) = scaling {
         conditions.push(NewCondition::new(condition::SCALED, *is_scaled, reason, message));
     }
@@ -218,10 +218,12 @@ fn recorded_condition(issued: u64, is_all_recorded: bool, recording: RecordingSt
     NewCondition::new(condition::RECORDED, is_all_recorded, reason, message)
 }
 
-fn balanced_condition(imbalance: Option<&Imbalance>) -> NewCondition {
-    match imbalance {
+fn balanced_condition(count_mismatch: Option<&CountMismatch>) -> NewCondition {
+    match count_mismatch {
         None => NewCondition::new(condition::BALANCED, true, reason::COUNTS_MATCH, "All coupons are accounted for."),
-        Some(Imbalance { message, .. }) => NewCondition::new(condition::BALANCED, false, reason::DRIFT_FOUND, message),
+        Some(CountMismatch { message, .. }) => {
+            NewCondition::new(condition::BALANCED, false, reason::DRIFT_FOUND, message)
+        }
     }
 }
 

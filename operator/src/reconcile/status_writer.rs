@@ -22,7 +22,7 @@ use crate::{
     kube_events::{self, KubeEvent},
     kubernetes::FIELD_MANAGER,
     reconcile::{
-        balance::{Balance, Imbalance},
+        balance::{Balance, CountMismatch},
         desired_state::DesiredState,
         error::ReconcileError,
         observe::ObservedState,
@@ -34,8 +34,8 @@ use crate::{
 /// Changes of counts and messages are written at most once per interval.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An imbalance is confirmed when every observation has shown one for this long.
-const IMBALANCE_CONFIRMATION: Duration = Duration::from_secs(3);
+/// A mismatch is confirmed when every observation has shown one for this long.
+const MISMATCH_CONFIRMATION: Duration = Duration::from_secs(3);
 
 /// Writes the status of one event during one reconciliation.
 pub(super) struct StatusWriter<'a> {
@@ -43,14 +43,14 @@ pub(super) struct StatusWriter<'a> {
     event: CouponEvent,
     /// Whether the last write was skipped, so that newer counts than the written ones exist.
     pub(super) is_behind: bool,
-    /// The imbalance of the last observation.
-    observed_imbalance: Option<Imbalance>,
-    confirmed_imbalance: Option<Imbalance>,
+    /// The mismatch of the last observation.
+    observed_mismatch: Option<CountMismatch>,
+    confirmed_mismatch: Option<CountMismatch>,
 }
 
 impl<'a> StatusWriter<'a> {
     pub(super) fn new(context: &'a Context, event: CouponEvent) -> Self {
-        Self { context, event, is_behind: false, observed_imbalance: None, confirmed_imbalance: None }
+        Self { context, event, is_behind: false, observed_mismatch: None, confirmed_mismatch: None }
     }
 
     /// The event, as it was last read or written.
@@ -69,24 +69,24 @@ impl<'a> StatusWriter<'a> {
 
     /// Checks the balance of an observation. Returns whether the counts match.
     pub(super) fn check_balance(&mut self, desired: &DesiredState, observed: &ObservedState) -> bool {
-        self.observed_imbalance = Balance::of(desired, observed).and_then(|balance| balance.imbalance());
-        let is_balanced = self.observed_imbalance.is_none();
+        self.observed_mismatch = Balance::of(desired, observed).and_then(|balance| balance.count_mismatch());
+        let is_balanced = self.observed_mismatch.is_none();
         let duration = self.context.transient.note_balance(&desired.uid.to_string(), is_balanced);
         let old = self.event.status.as_ref().and_then(|status| status.condition(condition::BALANCED));
-        // A reported imbalance stays reported until it is resolved, even if another operator reported it.
+        // A reported mismatch stays reported until it is resolved, even if another operator reported it.
         let is_reported = old.is_some_and(|old| old.status == "False");
-        let is_confirmed = is_reported || duration >= IMBALANCE_CONFIRMATION;
-        self.confirmed_imbalance = self.observed_imbalance.clone().filter(|_| is_confirmed);
+        let is_confirmed = is_reported || duration >= MISMATCH_CONFIRMATION;
+        self.confirmed_mismatch = self.observed_mismatch.clone().filter(|_| is_confirmed);
         is_balanced
     }
 
-    /// Confirms the observed imbalance at once, because it blocks the plan.
-    pub(super) fn confirm_imbalance(&mut self) {
-        self.confirmed_imbalance.clone_from(&self.observed_imbalance);
+    /// Confirms the observed mismatch at once, because it blocks the plan.
+    pub(super) fn confirm_mismatch(&mut self) {
+        self.confirmed_mismatch.clone_from(&self.observed_mismatch);
     }
 
-    pub(super) const fn confirmed_imbalance(&self) -> Option<&Imbalance> {
-        self.confirmed_imbalance.as_ref()
+    pub(super) const fn confirmed_mismatch(&self) -> Option<&CountMismatch> {
+        self.confirmed_mismatch.as_ref()
     }
 
     /// Reports an observation.
@@ -101,13 +101,13 @@ impl<'a> StatusWriter<'a> {
         let kafka_outage = self.context.kafka_outage(desired.acknowledge);
         let inputs = StatusInputs {
             topic_mismatches: &self.context.topic_mismatches,
-            imbalance: self.confirmed_imbalance.as_ref(),
+            count_mismatch: self.confirmed_mismatch.as_ref(),
             scaling: &self.context.scaling.report(&self.event),
             kafka_outage: kafka_outage.as_ref(),
             durability: Some(&self.context.durability.current(&self.context.redis_store).await),
         };
         let new = status::compute_status(&old, desired, observed, progress, inputs, Timestamp::now());
-        let difference = self.confirmed_imbalance.as_ref().map_or(0, |imbalance| imbalance.coupons);
+        let difference = self.confirmed_mismatch.as_ref().map_or(0, |count_mismatch| count_mismatch.coupons);
         self.context.metrics.set_counts(desired.name.as_str(), &new, difference);
         self.write(&old, new).await
     }

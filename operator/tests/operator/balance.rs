@@ -38,15 +38,15 @@ async fn lost_data_sets_drift_found_until_restored() -> Result<()> {
 
     for (name, words, coupons) in cases {
         let status = world.wait(name, "unbalanced", |status| reason(status, "Balanced") == "DriftFound").await?;
-        let drift = message(&status, "Balanced");
-        assert!(drift.starts_with(words), "{name}: {drift}");
+        let mismatch = message(&status, "Balanced");
+        assert!(mismatch.starts_with(words), "{name}: {mismatch}");
         assert_eq!([reason(&status, "Stalled"), reason(&status, "Ready")], ["DriftFound"; 2]);
-        assert_eq!(message(&status, "Stalled"), drift);
-        assert!(is_true(&status, "Open"), "{name}: drift does not stop issuing");
+        assert_eq!(message(&status, "Stalled"), mismatch);
+        assert!(is_true(&status, "Open"), "{name}: a mismatch does not stop issuing");
         world.wait_kube_events(name, &["DriftFound", "Opened", "PreloadCompleted", "PreloadStarted"]).await?;
         let events = world.kube_events(name).await?;
         let warning = events.iter().find(|event| event.type_.as_deref() == Some("Warning")).context("no warning")?;
-        assert_eq!(warning.note.as_deref(), Some(drift));
+        assert_eq!(warning.note.as_deref(), Some(mismatch));
         let gauge = format!("couponry_operator_balance_difference{{event=\"{name}\"}} {coupons}\n");
         wait_until("the metrics report the difference", async || Ok(metrics(port)?.contains(&gauge))).await?;
     }

@@ -185,10 +185,11 @@ async fn missing_coupon_sets_drift_found_and_warns() -> Result<()> {
     let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
     assert_eq!([reason(&stalled, "Stalled"), reason(&stalled, "Ready")], ["DriftFound", "DriftFound"]);
     assert!(is_true(&stalled, "Open") && !is_true(&stalled, "Ready"));
-    let drift = message(&stalled, "Stalled");
+    let mismatch = message(&stalled, "Stalled");
     assert!(
-        drift.starts_with("Of 100 coupons in Postgres, 99 are available and 0 issued in Redis: 1 coupon is missing."),
-        "{drift}"
+        mismatch
+            .starts_with("Of 100 coupons in Postgres, 99 are available and 0 issued in Redis: 1 coupon is missing."),
+        "{mismatch}"
     );
     assert_eq!(world.issue("event", 0..10).await?, 10, "issuing continues");
 
@@ -201,7 +202,7 @@ async fn missing_coupon_sets_drift_found_and_warns() -> Result<()> {
         with("PreloadCompleted")?.note.as_deref(),
         Some("100 coupons are generated in Postgres and loaded into Redis.")
     );
-    assert_eq!(with("DriftFound")?.note.as_deref(), Some(drift));
+    assert_eq!(with("DriftFound")?.note.as_deref(), Some(mismatch));
     let warnings: Vec<_> = events.iter().filter(|event| event.type_.as_deref() == Some("Warning")).collect();
     assert_eq!(warnings, [with("DriftFound")?]);
     Ok(())

@@ -84,7 +84,7 @@ fn at(milliseconds: i64) -> Timestamp {
 
 const NO_INPUTS: StatusInputs<'_> = StatusInputs {
     topic_mismatches: &[],
-    imbalance: None,
+    count_mismatch: None,
     scaling: &ScalingReport::NotRequested,
     durability: None,
     kafka_outage: None,
@@ -180,16 +180,16 @@ fn status_while_redis_is_unverified_keeps_the_last_counts() {
 }
 
 #[test]
-fn status_with_imbalance_keeps_it_while_the_balance_is_unknown() {
+fn status_with_mismatch_keeps_it_while_the_balance_is_unknown() {
     let observed = observed(Gate::Open, ALWAYS, 10, 4, 3);
-    let imbalance = Imbalance { coupons: 1, message: "1 coupon is missing.".into() };
-    let inputs = StatusInputs { imbalance: Some(&imbalance), ..NO_INPUTS };
-    let imbalanced = compute_status(&open_status(), &desired(), &observed, &Progress::Done, inputs, at(NOW));
-    assert_yaml_snapshot!(imbalanced);
+    let count_mismatch = CountMismatch { coupons: 1, message: "1 coupon is missing.".into() };
+    let inputs = StatusInputs { count_mismatch: Some(&count_mismatch), ..NO_INPUTS };
+    let mismatched = compute_status(&open_status(), &desired(), &observed, &Progress::Done, inputs, at(NOW));
+    assert_yaml_snapshot!(mismatched);
 
-    let unknown = status_done(&imbalanced, &ObservedState { redis: None, ..observed });
+    let unknown = status_done(&mismatched, &ObservedState { redis: None, ..observed });
     assert_eq!(reason_of(&unknown, condition::BALANCED), reason::DRIFT_FOUND);
-    assert_eq!(unknown.balance, imbalanced.balance);
+    assert_eq!(unknown.balance, mismatched.balance);
 }
 
 #[test]
