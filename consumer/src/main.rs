@@ -43,7 +43,7 @@ struct Config {
         value_name = "MESSAGES",
         value_parser = clap::value_parser!(u16).range(1..=10_000)
     )]
-    batch_size: u16,
+    max_batch: u16,
     /// How long an incomplete batch waits for more messages, at most 10 seconds.
     #[arg(long, env, default_value = "0.05", value_name = "SECONDS", value_parser = parse_linger)]
     batch_linger_seconds: Duration,
@@ -107,7 +107,7 @@ async fn main() -> anyhow::Result<()> {
             metrics,
             health,
             shutdown,
-            max_messages: config.batch_size.into(),
+            max_messages: config.max_batch.into(),
             linger: config.batch_linger_seconds,
         };
         pipeline.run(consumer).await;

@@ -10,7 +10,7 @@ async fn killed_consumer_records_each_issuance_exactly_once() {
     world.publish(&records).await;
 
     // Small batches, so that the consumer is killed between two of them.
-    let consumer = world.consumer(&["--batch-size", "25"]);
+    let consumer = world.consumer(&["--max-batch", "25"]);
     for part in [COUNT / 8, COUNT / 2] {
         world.wait_until_recorded(part).await;
         consumer.running.kill9().unwrap();
@@ -31,7 +31,7 @@ async fn graceful_shutdown_commits_the_batch_and_leaves_the_group() {
     let world = World::open(COUNT as u64).await;
     let records = world.issue(0..COUNT).await;
     world.publish(&records).await;
-    let first = world.consumer(&["--batch-size", "200"]);
+    let first = world.consumer(&["--max-batch", "200"]);
     world.wait_until_recorded(COUNT / 6).await;
     first.running.stop().unwrap();
     let log = first.running.log();
@@ -69,7 +69,7 @@ async fn panic_ends_the_process_and_loses_no_record() {
 async fn consumer_group_shares_partitions_and_survives_a_kill() {
     const PART: usize = 3_000;
     let world = World::open(5 * PART as u64).await;
-    let consumers = [world.consumer(&["--batch-size", "100"]), world.consumer(&["--batch-size", "100"])];
+    let consumers = [world.consumer(&["--max-batch", "100"]), world.consumer(&["--max-batch", "100"])];
     for consumer in &consumers {
         consumer.wait_until_ready().await;
     }

@@ -38,7 +38,7 @@ async fn records_of_an_incomplete_stock_wait_and_other_events_are_recorded() {
     let first = world.issue(0..EVENT_RECORDS).await;
     let second = broken.issue(0..EVENT_RECORDS).await;
     let third = open.issue(0..EVENT_RECORDS).await;
-    let consumer = world.consumer(&["--batch-size", "20"]);
+    let consumer = world.consumer(&["--max-batch", "20"]);
     for ((first, second), third) in first.chunks(5).zip(second.chunks(5)).zip(third.chunks(5)) {
         world.publish(&[first, second, third].concat()).await;
     }
@@ -58,7 +58,7 @@ async fn records_of_an_incomplete_stock_wait_and_other_events_are_recorded() {
 
     // Nothing was committed, so another consumer receives the deferred records.
     drop(consumer);
-    let consumer = world.consumer(&["--batch-size", "20"]);
+    let consumer = world.consumer(&["--max-batch", "20"]);
     until("the records are deferred again", async || {
         consumer.page("/metrics").is_some() && consumer.metric("couponry_consumer_deferred_records") == deferred
     })
@@ -94,7 +94,7 @@ async fn key_of_wrong_type_defers_only_its_own_event() {
     command(&world.redis, &["RENAME", &issued, &kept]).unwrap();
     command(&world.redis, &["SET", &issued, "wrong"]).unwrap();
 
-    let consumer = world.consumer(&["--batch-size", "20"]);
+    let consumer = world.consumer(&["--max-batch", "20"]);
     for (first, second) in first.chunks(5).zip(second.chunks(5)) {
         world.publish(&[first, second].concat()).await;
     }
@@ -106,7 +106,7 @@ async fn key_of_wrong_type_defers_only_its_own_event() {
 
     // Nothing was committed, so another consumer receives the records again.
     drop(consumer);
-    let consumer = world.consumer(&["--batch-size", "20"]);
+    let consumer = world.consumer(&["--max-batch", "20"]);
     consumer.wait_until_degraded("cannot settle issued coupons").await;
     command(&world.redis, &["DEL", &issued]).unwrap();
     command(&world.redis, &["RENAME", &kept, &issued]).unwrap();
@@ -138,7 +138,7 @@ async fn unavailable_cluster_node_defers_only_its_own_events() {
             cluster.nodes()[node].kill9().unwrap();
         }
 
-        let consumer = world.consumer(&["--batch-size", "20"]);
+        let consumer = world.consumer(&["--max-batch", "20"]);
         consumer.wait_until_ready().await;
         for (first, second) in first.chunks(5).zip(second.chunks(5)) {
             world.publish(&[first, second].concat()).await;

@@ -49,7 +49,7 @@ async fn backlog_of_a_postgres_outage_is_recorded_afterwards() {
     world.create_topics().await;
     world.database.migrate().await.unwrap();
     world.create_event(3 * PART as u64).await;
-    let consumer = world.consumer(&["--batch-size", "100"]);
+    let consumer = world.consumer(&["--max-batch", "100"]);
 
     let mut records = world.issue(0..PART).await;
     world.publish(&records).await;
@@ -88,7 +88,7 @@ async fn redis_outage_blocks_the_commit_of_offsets() {
     world.database.migrate().await.unwrap();
     world.create_event(COUNT as u64).await;
     let records = world.issue(0..COUNT).await;
-    let consumer = world.consumer(&["--batch-size", "100"]);
+    let consumer = world.consumer(&["--max-batch", "100"]);
     consumer.wait_until_ready().await;
     redis.kill9().unwrap();
     world.publish(&records).await;
