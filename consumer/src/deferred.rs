@@ -3,8 +3,8 @@
 //! Postgres defers a record while it proves neither that it can be recorded nor that it never can be (see
 //! [`couponry_postgres::Deferral`]). A recorded one is deferred while Redis cannot settle the coupons of its event,
 //! although it is available for others: a node of a cluster is down, or a key has the wrong type. The other records of
-//! its batch, and all later batches, are recorded and settled meanwhile. Only the commits wait, so that deferred records
-//! are consumed again after a restart.
+//! its batch, and all later batches, are recorded and settled meanwhile. Only the commits wait, so that deferred
+//! records are consumed again after a restart.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -97,8 +97,8 @@ impl Watcher {
         }
     }
 
-    /// A Redis without an id was emptied: the operator claims it again. The id does not have to be readable while a node
-    /// of a cluster is unavailable: settling compares the uid of each event.
+    /// A Redis without an id was emptied: the operator claims it again. The id does not have to be readable while a
+    /// node of a cluster is unavailable: settling compares the uid of each event.
     async fn check_installation(&self) -> Result<Uuid, String> {
         let compared = async {
             let postgres = self.database.installation().await.map_err(error_chain)?.id;

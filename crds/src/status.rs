@@ -82,7 +82,7 @@ pub struct BalanceStatus {
     #[schemars(with = "i64")]
     pub recorded: u64,
 
-    /// Coupons whose issuance was cancelled because it could not be recorded, and that were not put back into the queue.
+    /// Coupons whose issuance was cancelled because it could not be recorded, and that are not back in the queue.
     #[schemars(with = "i64")]
     pub voided: u64,
 }

@@ -247,10 +247,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Updates the readiness. An issuer is ready if its response is more useful than that of a proxy without any issuer.
 ///
-/// An issuer that has reached Redis, or one node of a cluster, once stays ready: during an outage of Redis, which concerns all issuers, it returns
-/// 503 with `Retry-After` itself; otherwise the proxy would have no issuer left and return an error of its own. Kafka
-/// may be unavailable, also at startup, because the outbox bridges its outages. An issuer that Kafka rejects is not
-/// ready until it was accepted once, so that a rollout with wrong settings stops.
+/// An issuer that has reached Redis, or one node of a cluster, once stays ready: during an outage of Redis, which
+/// concerns all issuers, it returns 503 with `Retry-After` itself; otherwise the proxy would have no issuer left and
+/// return an error of its own. Kafka may be unavailable, also at startup, because the outbox bridges its outages. An
+/// issuer that Kafka rejects is not ready until it was accepted once, so that a rollout with wrong settings stops.
 async fn watch_servers(redis_store: RedisStore, producer: Producer, health: Health, shutdown: CancellationToken) {
     let pause = async |time| {
         tokio::select! {

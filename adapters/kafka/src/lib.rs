@@ -1,8 +1,8 @@
 //! Issued records in Kafka.
 //!
 //! - [`topics::ensure`] creates missing topics and reports settings of existing ones that differ.
-//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetterProducer`] writes those that can never
-//!   be recorded to the dead-letter topic.
+//! - [`Producer`] writes records, [`Consumer`] reads them in batches, [`DeadLetterProducer`] writes those that can
+//!   never be recorded to the dead-letter topic.
 //! - [`LagClient`] measures the lag of a consumer group; [`TopicReader`] reads a topic from its first to its last
 //!   message.
 //!

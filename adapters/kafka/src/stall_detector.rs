@@ -28,8 +28,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const STALLED_CHECKS: u32 = 6;
 /// The same for a consumer without partitions: other members of the group may be responsible for them.
 const STALLED_CHECKS_UNASSIGNED: u32 = 24;
-/// The factor of both limits doubles after each replacement of the client, up to this one, because a new client causes a
-/// rebalance.
+/// The factor of both limits doubles after each replacement of the client, up to this one, because a new client causes
+/// a rebalance.
 const MAX_LIMIT_FACTOR: u32 = 32;
 
 /// For each partition with messages that were not received, the offset of the first one.

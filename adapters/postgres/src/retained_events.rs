@@ -29,8 +29,8 @@ pub struct RetainedEvent {
 }
 
 impl Database {
-    /// The events that were marked as deleted at least this long ago ([`Database::mark_resource_deleted`]), the earliest
-    /// first. Counts all their issuances.
+    /// The events that were marked as deleted at least this long ago ([`Database::mark_resource_deleted`]), the
+    /// earliest first. Counts all their issuances.
     pub async fn retained_events(&self, deleted_for: Duration) -> Result<Vec<RetainedEvent>, DatabaseError> {
         let mut session = self.long_session(OPERATION).await?;
         let rows = sqlx::query(

@@ -70,8 +70,8 @@ impl RedisStore {
     }
 
     /// Adds the event to [`RedisStore::events`]. This precedes every call after which a coupon could be issued. Best
-    /// effort, because an unavailable list must not stop an event: [`RedisStore::ensure_listed`] repeats it, and reports
-    /// the failure.
+    /// effort, because an unavailable list must not stop an event: [`RedisStore::ensure_listed`] repeats it, and
+    /// reports the failure.
     pub(crate) async fn list_event(&self, event: &EventName) {
         let _ = self.add_to_event_set("cannot list the event in Redis", event).await;
     }

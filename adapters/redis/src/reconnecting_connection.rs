@@ -131,8 +131,8 @@ impl ReconnectingConnection {
         client.get_async_connection().await.err()
     }
 
-    /// Sends a command to the Redis, or to each master of the cluster, and returns the response of each. A node that does
-    /// not respond does not hide the others.
+    /// Sends a command to the Redis, or to each master of the cluster, and returns the response of each. A node that
+    /// does not respond does not hide the others.
     pub(crate) async fn query_masters(&self, command: &Cmd) -> Vec<RedisResult<Value>> {
         let cluster = match self.current().connection {
             Connection::SingleNode(_) => return vec![self.clone().req_packed_command(command).await],

@@ -8,7 +8,8 @@ use couponry_runtime::telemetry::TelemetryArgs;
 /// The result is inconclusive.
 pub(super) const FAILED_OR_INCONCLUSIVE: u8 = 2;
 
-/// Runs a command. If it fails, prints the error and returns [`FAILED_OR_INCONCLUSIVE`], or [`CLOSED`] without a message.
+/// Runs a command. If it fails, prints the error and returns [`FAILED_OR_INCONCLUSIVE`], or [`CLOSED`] without a
+/// message.
 pub(crate) async fn exit_code(
     telemetry: &TelemetryArgs,
     command: impl Future<Output = anyhow::Result<ExitCode>>,
