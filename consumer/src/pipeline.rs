@@ -217,7 +217,9 @@ impl Pipeline {
                         _ => Err(Interrupted),
                     };
                 }
-                () = tokio::time::sleep_until(retry_at), if is_active && retrying.is_none() && !deferrals.is_empty() => {
+                () = tokio::time::sleep_until(retry_at),
+                    if is_active && retrying.is_none() && !deferrals.is_empty() =>
+                {
                     let first = |event| (event, deferrals.first(event, MAX_RETRIED));
                     let first = deferrals.events().into_iter().map(first).collect();
                     retrying = Some(self.retry_deferred(first).boxed());

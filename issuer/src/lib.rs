@@ -247,7 +247,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Updates the readiness. An issuer is ready if its response is more useful than that of a proxy without any issuer.
 ///
-/// An issuer that has reached Redis, or one node of a cluster, once stays ready: during an outage of Redis, which
+/// An issuer that has reached Redis once, or one node of a cluster, stays ready: during an outage of Redis, which
 /// concerns all issuers, it returns 503 with `Retry-After` itself; otherwise the proxy would have no issuer left and
 /// return an error of its own. Kafka may be unavailable, also at startup, because the outbox bridges its outages. An
 /// issuer that Kafka rejects is not ready until it was accepted once, so that a rollout with wrong settings stops.
