@@ -57,8 +57,9 @@ pub(super) fn uncached<T>(body: T) -> Uncached<T> {
     ([(CACHE_CONTROL, "no-store")], Json(body))
 }
 
-/// [`DiscountType`] as spelled in HTTP.
+/// The type of a discount.
 #[derive(Serialize, ToSchema)]
+#[schema(as = DiscountType)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum DiscountTypeName {
     Percent,

@@ -177,7 +177,8 @@ fn null_at_any_level_is_rejected_unless_the_value_is_derived() {
         let output = render(&values).expect_err("null was accepted");
         for path in paths {
             let (parent, key) = path.rsplit_once('/').unwrap();
-            let line = output.lines().find(|line| line.contains(&format!("at '{parent}': missing propert")));
+            let missing = format!("at '{parent}': missing ");
+            let line = output.lines().find(|line| line.contains(&missing));
             if !line.is_some_and(|line| line.contains(&format!("'{key}'"))) {
                 nullable.push(path);
             }
