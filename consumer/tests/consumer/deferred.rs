@@ -116,7 +116,7 @@ async fn key_of_wrong_type_defers_only_its_own_event() {
     }
 }
 
-/// Also with a consumer that is started while the node is down.
+/// A node that hangs, and one that is down when the consumer starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn unavailable_cluster_node_defers_only_its_own_events() {
     // The names of events on these nodes: the first has `couponEvents`, the second `couponInstallation`.
@@ -132,14 +132,19 @@ async fn unavailable_cluster_node_defers_only_its_own_events() {
         let first = world.issue(0..EVENT_RECORDS).await;
         let second = other.issue(0..EVENT_RECORDS).await;
         let is_frozen = node == 2;
-        if is_frozen {
+        let start = async || {
+            let consumer = world.consumer(&["--max-batch", "20"]);
+            consumer.wait_until_ready().await;
+            consumer
+        };
+        let consumer = if is_frozen {
+            let consumer = start().await;
             cluster.nodes()[node].pause().unwrap();
+            consumer
         } else {
             cluster.nodes()[node].kill9().unwrap();
-        }
-
-        let consumer = world.consumer(&["--max-batch", "20"]);
-        consumer.wait_until_ready().await;
+            start().await
+        };
         for (first, second) in first.chunks(5).zip(second.chunks(5)) {
             world.publish(&[first, second].concat()).await;
         }

@@ -88,7 +88,7 @@ async fn client_that_receives_nothing_is_replaced() {
     let records = world.issue(0..10).await;
     world.publish(&records).await;
     consumer.wait_until_ready().await;
-    consumer.wait_until_not_ready("consumer: no messages of the partitions").await;
+    consumer.wait_until_not_ready("consumer: received no messages from the partitions").await;
     world.wait_until_committed().await;
     consumer.wait_until_ready().await;
     world.assert_exactly_once(&records).await;

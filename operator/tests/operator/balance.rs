@@ -55,7 +55,7 @@ async fn lost_data_sets_drift_found_until_restored() -> Result<()> {
     let uid = world.uid("queue").await?;
     let first = world.test_database.sql(&format!(
         "SELECT code || ':' || type || ':' || value FROM coupon_status
-         WHERE event_uid = '{uid}' AND NOT issued ORDER BY ordinal LIMIT 1"
+         WHERE event_uid = '{uid}' AND NOT recorded ORDER BY ordinal LIMIT 1"
     ))?;
     world.redis(&["LPUSH", &world.key("couponQueue", "queue"), first.trim()])?;
     let status = world.wait("queue", "balanced", |status| is_true(status, "Balanced")).await?;
