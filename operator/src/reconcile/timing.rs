@@ -11,12 +11,8 @@ use crate::reconcile::{observe::ObservedState, state::state};
 pub(super) const ACTIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// While nothing is expected to change.
 pub(super) const IDLE_INTERVAL: Duration = Duration::from_secs(30);
-/// After the end of an event, and long before its start. A restart of Redis and a loss of events in Redis are noticed
-/// earlier.
-pub(super) const DORMANT_INTERVAL: Duration = Duration::from_mins(5);
-/// Within this time before its start, an event is reconciled every [`IDLE_INTERVAL`], so that whatever was lost
-/// meanwhile is restored in time.
-const PREPARATION: Duration = Duration::from_mins(15);
+/// After the end of an event. A restart of Redis and a loss of events in Redis are noticed earlier.
+pub(super) const FINISHED_INTERVAL: Duration = Duration::from_mins(5);
 /// While issuing is suspended because Redis is unverified.
 pub(super) const UNVERIFIED_INTERVAL: Duration = Duration::from_millis(500);
 /// While the deletion of an event waits for issued coupons to be recorded.
@@ -37,17 +33,10 @@ pub(super) fn interval(in_redis: &RedisEvent, recorded: u64) -> Duration {
     match state(Some(in_redis)) {
         _ if !is_recorded_and_marked => ACTIVE_INTERVAL,
         reason::OPEN => ACTIVE_INTERVAL,
-        reason::ENDED | reason::CLOSED => DORMANT_INTERVAL,
-        reason::SOLD_OUT if in_redis.window.end.is_none() => DORMANT_INTERVAL,
-        reason::SCHEDULED => before_start(in_redis.window.start.map_or(0, |start| start - in_redis.now)),
+        reason::ENDED | reason::CLOSED => FINISHED_INTERVAL,
+        reason::SOLD_OUT if in_redis.window.end.is_none() => FINISHED_INTERVAL,
         _ => IDLE_INTERVAL,
     }
-}
-
-/// How often to reconcile an event that starts in this many milliseconds.
-fn before_start(until_start: i64) -> Duration {
-    let until_start = Duration::from_millis(until_start.try_into().unwrap_or(0));
-    until_start.saturating_sub(PREPARATION).clamp(IDLE_INTERVAL, DORMANT_INTERVAL)
 }
 
 /// Whether everything that was issued is recorded, and marked `COMPLETED` in Redis.
@@ -69,18 +58,4 @@ pub(super) fn next_check(in_redis: Option<&RedisEvent>, observed: &ObservedState
     let wait = changes_at(in_redis, retire_at).and_then(|at| u64::try_from(at - in_redis.now).ok());
     let interval = interval(in_redis, observed.recorded);
     wait.map_or(interval, |wait| interval.min(Duration::from_millis(wait)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn event_is_checked_more_often_shortly_before_its_start() {
-        let minutes = |number: i64| before_start(60_000 * number);
-        assert_eq!(minutes(60), DORMANT_INTERVAL);
-        assert_eq!(minutes(17), Duration::from_mins(2), "the next check is 15 minutes before the start");
-        assert_eq!(minutes(15), IDLE_INTERVAL);
-        assert_eq!(minutes(0), IDLE_INTERVAL);
-    }
 }
