@@ -5,10 +5,10 @@ use std::time::Duration;
 use couponry_kafka::administration::{delete_topic, set_offset_commits};
 use couponry_testbed::{Database, Kafka, shared};
 
-use crate::support::{World, until};
+use crate::support::{Consumer, World, until};
 
 /// An event on a Kafka of its own, with a consumer that has recorded some records.
-async fn recorded_on(kafka: &Kafka, database: &Database, count: usize) -> (World, crate::support::Consumer) {
+async fn recorded_on(kafka: &Kafka, database: &Database, count: usize) -> (World, Consumer) {
     let mut world = World::at(&kafka.brokers(), &database.url(), &shared::redis());
     world.create_topics().await;
     world.database.migrate().await.unwrap();
@@ -17,6 +17,14 @@ async fn recorded_on(kafka: &Kafka, database: &Database, count: usize) -> (World
     world.publish(&world.issue(0..count).await).await;
     world.wait_until_committed().await;
     (world, consumer)
+}
+
+/// A consumer with these failpoints.
+fn consumer_with(world: &World, failpoints: &str) -> Consumer {
+    let consumer = world.consumer(&[]);
+    consumer.running.stop().unwrap();
+    consumer.running.restart_with(&[("FAILPOINTS".to_owned(), failpoints.to_owned())]).unwrap();
+    consumer
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,10 +71,7 @@ async fn consumer_of_recreated_topic_is_not_ready_and_recovers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn client_whose_commits_hang_is_replaced() {
     let world = World::open(10).await;
-    let consumer = world.consumer(&[]);
-    consumer.running.stop().unwrap();
-    let failpoints = ("FAILPOINTS".to_owned(), "kafka.hung-commit=6*return".to_owned());
-    consumer.running.restart_with(&[failpoints]).unwrap();
+    let consumer = consumer_with(&world, "kafka.hung-commit=6*return");
     let records = world.issue(0..10).await;
     world.publish(&records).await;
     consumer.wait_until_not_ready("offset commits: cannot commit offsets: timed out").await;
@@ -80,11 +85,8 @@ async fn client_whose_commits_hang_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_receives_nothing_is_replaced() {
     let world = World::open(10).await;
-    let consumer = world.consumer(&[]);
-    consumer.running.stop().unwrap();
     // The partitions of the first client are paused.
-    let failpoints = ("FAILPOINTS".to_owned(), "kafka.paused-consumer=1*return".to_owned());
-    consumer.running.restart_with(&[failpoints]).unwrap();
+    let consumer = consumer_with(&world, "kafka.paused-consumer=1*return");
     let records = world.issue(0..10).await;
     world.publish(&records).await;
     consumer.wait_until_ready().await;

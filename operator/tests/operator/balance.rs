@@ -23,8 +23,7 @@ async fn lost_data_sets_drift_found_until_restored() -> Result<()> {
                  10 issuances are recorded in Postgres, but only 9 coupons are issued in Redis. Set issuance";
     let cases = [("queue", queue, 1), ("entry", entry, 2)];
     for (name, ..) in cases {
-        world.apply(name, SPEC)?;
-        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.apply_open(name, SPEC).await?;
         assert_eq!(world.issue(name, 0..10).await?, 10);
         world.record_all(name).await?;
         let status = world.wait(name, "recorded", |status| status.recorded == Some(10)).await?;
@@ -78,8 +77,7 @@ fn metrics(port: u16) -> Result<String> {
 async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
     let event: EventName = "event".parse()?;
     let issued = world.redis_store.scan_issued(&event).await?;
@@ -110,8 +108,7 @@ async fn balance_of_busy_event_stays_true() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     let spec = "{policyName: p, totalCount: 200000, discounts: [{type: Amount, value: 1, count: 200000}]}";
-    world.apply("event", spec)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", spec).await?;
     let event: EventName = "event".parse()?;
     let uid = world.uid("event").await?;
     let started = Instant::now();

@@ -102,8 +102,7 @@ async fn deletion_without_redis_completes_and_late_issuances_are_recorded() -> R
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
     let _operator = world.start_operator()?;
-    world.apply("event", &spec(", deletionPolicy: Delete"))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", &spec(", deletionPolicy: Delete")).await?;
     let uid = world.uid("event").await?;
     redis.pause()?;
     world.delete("event")?;
@@ -150,8 +149,7 @@ async fn rows_that_are_locked_for_long_are_deleted_later() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     for name in ["event", "marked"] {
-        world.apply(name, &spec(", deletionPolicy: Delete"))?;
-        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.apply_open(name, &spec(", deletionPolicy: Delete")).await?;
         assert_eq!(world.issue(name, 0..10).await?, 10);
         world.record_all(name).await?;
     }

@@ -23,8 +23,7 @@ fn stderr(output: &Output) -> String {
 async fn audit_with_differences_exits_with_1() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     let good = world.run_command(&["audit", "event"], &[])?;
     assert_eq!(good.status.code(), Some(0), "{}{}", stdout(&good), stderr(&good));
     assert!(stdout(&good).contains("10 coupons, 0 of them recorded"), "{}", stdout(&good));
@@ -77,8 +76,7 @@ async fn audit_with_differences_exits_with_1() -> Result<()> {
 async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     let users = ["u1".parse()?, r#"a "b", c"#.parse()?, "=1+1".parse()?];
     world.redis_store.issue(&"event".parse()?, &users).await?;
     world.record_all("event").await?;
@@ -111,8 +109,7 @@ async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     for name in ["deleted", "recent", "existing"] {
-        world.apply(name, SPEC)?;
-        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.apply_open(name, SPEC).await?;
         world.redis_store.issue(&name.parse()?, &["u1".parse()?]).await?;
         world.record_all(name).await?;
     }
@@ -158,8 +155,7 @@ async fn check_with_failures_reports_causes_and_advice() -> Result<()> {
     }
 
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     let good = world.run_command(&["check"], &[])?;
     assert_eq!(good.status.code(), Some(0), "{}{}", stdout(&good), stderr(&good));
     for part in [

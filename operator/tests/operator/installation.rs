@@ -205,8 +205,7 @@ async fn second_operator_without_checks_replaces_the_event() -> Result<()> {
     let second = world.in_another_namespace().await?;
     let program = second.operator_program(ports::free()?).env("FAILPOINTS", "operator.ignore-installation=return");
     let _second = program.start()?;
-    second.apply("event", &spec("first", "Auto"))?;
-    second.wait("event", "open", |status| is_true(status, "Open")).await?;
+    second.apply_open("event", &spec("first", "Auto")).await?;
     assert_ne!(observe(&world.redis_store).await?.uid, before.uid);
     assert_eq!(second.issue("event", 0..10).await?, 10, "the users receive a second coupon");
     Ok(())

@@ -28,8 +28,7 @@ async fn events_on_other_nodes_continue_while_a_cluster_node_is_down() -> Result
         let world = World::with_redis(&cluster.url()).await?;
         let operator = world.start_operator()?;
         for name in [lost, "broken"] {
-            world.apply(name, SPEC)?;
-            world.wait(name, "open", |status| is_true(status, "Open")).await?;
+            world.apply_open(name, SPEC).await?;
         }
         cluster.nodes()[node].kill9()?;
         world.apply("broken", &with_issuance("Paused"))?;
@@ -40,11 +39,9 @@ async fn events_on_other_nodes_continue_while_a_cluster_node_is_down() -> Result
         let monitor = ports::free()?;
         let _operator = world.operator_program(monitor).start()?;
         wait_operator_ready(monitor).await?;
-        world.apply("broken", SPEC)?;
-        world.wait("broken", "open", |status| is_true(status, "Open")).await?;
+        world.apply_open("broken", SPEC).await?;
         // Another name on the first node.
-        world.apply("b", SPEC)?;
-        world.wait("b", "open", |status| is_true(status, "Open")).await?;
+        world.apply_open("b", SPEC).await?;
         world.apply("b", &with_issuance("Closed"))?;
         wait_gate(&world, "b", Gate::Closed).await?;
 
@@ -61,8 +58,7 @@ async fn pause_takes_effect_in_a_full_redis() -> Result<()> {
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     command(&redis.url(), &["CONFIG", "SET", "maxmemory", "1"])?;
     world.apply("event", &with_issuance("Paused"))?;
     wait_gate(&world, "event", Gate::Paused).await?;
@@ -77,8 +73,7 @@ async fn pause_takes_effect_with_an_older_generation_than_in_the_stores() -> Res
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     for (name, issuance, gate) in [("paused", "Paused", Gate::Paused), ("closed", "Closed", Gate::Closed)] {
-        world.apply(name, SPEC)?;
-        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.apply_open(name, SPEC).await?;
         let uid = world.uid(name).await?;
         world.test_database.sql(&format!("UPDATE coupon_event SET generation = 9 WHERE uid = '{uid}'"))?;
         world.redis(&["HSET", &world.key("couponMeta", name), "generation", "9"])?;
@@ -100,8 +95,7 @@ async fn list_of_a_wiped_redis_is_verified_with_all_events() -> Result<()> {
     let is_verified = async || Ok(world.redis_store.is_event_list_verified().await?);
     wait_until("the list without events is verified", is_verified).await?;
     for name in EVENTS {
-        world.apply(name, SPEC)?;
-        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.apply_open(name, SPEC).await?;
     }
     command(&redis.url(), &["FLUSHALL"])?;
     wait_until("the list is verified again", async || {

@@ -70,8 +70,7 @@ async fn documented_kafka_acls_are_sufficient_for_every_program() -> Result<()> 
     kafka_acls::create(&kafka.plaintext(), &acls)?;
 
     let _operator = log_in(world.operator_program(ports::free()?), "operator").start()?;
-    world.apply("event", &spec(10, "Kafka"))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", &spec(10, "Kafka")).await?;
     let port = ports::free()?;
     let issuer = world.program("couponry-issuer")?.args(["--listen", &format!("127.0.0.1:{port}")]);
     let _issuer = log_in(issuer, "issuer").start()?;

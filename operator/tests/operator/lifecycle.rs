@@ -212,8 +212,7 @@ async fn events_are_deleted_with_their_namespace() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     for name in ["one", "other"] {
-        world.apply(name, &format!("{{{SPEC}}}"))?;
-        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.apply_open(name, &format!("{{{SPEC}}}")).await?;
     }
     assert_eq!(world.issue("other", 0..3).await?, 3);
     shared::kubectl(&["delete", "namespace", world.namespace(), "--wait=false"])?;

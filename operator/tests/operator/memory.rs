@@ -10,7 +10,7 @@ use couponry_testbed::{Redis, Running, ports};
 
 use crate::{
     redis_installation::spec,
-    support::{World, is_true, wait_until},
+    support::{World, wait_until},
 };
 
 fn peak_memory(operator: &Running) -> Result<u64> {
@@ -50,8 +50,7 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
     let operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
-    world.apply("event", &spec(HOLDERS, "Redis"))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", &spec(HOLDERS, "Redis")).await?;
     operator.kill9()?;
     let (event, uid): (EventName, _) = ("event".parse()?, world.uid("event").await?);
     for from in (0..HOLDERS).step_by(CHUNK as usize) {

@@ -126,8 +126,7 @@ async fn redis_outage_is_reported_once() -> Result<()> {
     let world = World::with_redis(&redis.url()).await?;
     let port = ports::free()?;
     let _operator = world.operator_program(port).start()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
     world.record_all("event").await?;
     redis.kill9()?;
@@ -153,8 +152,7 @@ async fn postgres_outage_does_not_stop_issuing() -> Result<()> {
     let postgres = Postgres::start()?;
     let world = World::on(Database::create_on(&postgres.url())?, &shared::redis()).await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     postgres.kill9()?;
     let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
     assert_eq!((reason(&stalled, "Stalled"), is_true(&stalled, "Ready")), ("BackendUnavailable", false));

@@ -38,8 +38,9 @@ async fn applied_event_opens_with_exact_stock() -> Result<()> {
 async fn status_counts_follow_issuing_and_recording() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", "{policyName: p, totalCount: 5, discounts: [{type: Amount, value: 1, count: 5}]}")?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world
+        .apply_open("event", "{policyName: p, totalCount: 5, discounts: [{type: Amount, value: 1, count: 5}]}")
+        .await?;
     assert_eq!(world.issue("event", 0..3).await?, 3);
     let issued = world.wait("event", "issuing", |status| status.issued == Some(3)).await?;
     assert_eq!((issued.available, issued.recorded), (Some(2), Some(0)));

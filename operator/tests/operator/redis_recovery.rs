@@ -196,8 +196,7 @@ async fn operator_killed_during_recovery_completes_it_after_restart() -> Result<
     let start_operator =
         || world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start();
     let operator = start_operator()?;
-    world.apply("event", &spec(TOTAL, "Redis"))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", &spec(TOTAL, "Redis")).await?;
     assert_eq!(world.issue("event", 0..2000).await?, 2000);
     world.record_all("event").await?;
     let event: EventName = "event".parse()?;

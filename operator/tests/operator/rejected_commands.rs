@@ -17,8 +17,7 @@ async fn redis_that_rejects_writes_is_reported_by_conditions_and_check() -> Resu
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     let check = || -> Result<String> { Ok(String::from_utf8(world.run_command(&["check"], &[])?.stdout)?) };
     assert!(check()?.contains("OK    writes        accepted\n"), "{}", check()?);
 
@@ -54,8 +53,7 @@ async fn event_is_paused_while_redis_is_full() -> Result<()> {
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     command(&redis.url(), &["CONFIG", "SET", "maxmemory", "1"])?;
     world.wait("event", "rejected", |status| reason(status, "Open") == "RedisRejectsCommands").await?;
     world.apply("event", &SPEC.replacen('{', "{issuance: Paused, ", 1))?;
@@ -69,8 +67,7 @@ async fn keys_of_wrong_type_and_orphaned_keys_have_their_own_reasons() -> Result
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SPEC)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SPEC).await?;
     let key = |kind: &str| format!("{}-coupon{kind}:{{event}}", world.namespace());
     command(&redis.url(), &["SET", &key("Queue"), "what"])?;
     let wrong = world.wait("event", "wrong type", |status| reason(status, "Stalled") == "WrongKeyType").await?;

@@ -94,8 +94,7 @@ async fn ttl_is_measured_by_the_clock_of_redis() -> Result<()> {
     let world = World::with_redis(&redis.url()).await?;
     let _operator = world.start_operator()?;
     let sell_out = async |name: &str, fields: &str| {
-        world.apply(name, &spec(2, fields))?;
-        world.wait(name, "open", |status| is_true(status, "Open")).await?;
+        world.apply_open(name, &spec(2, fields)).await?;
         assert_eq!(world.issue(name, 0..2).await?, 2);
         world.record_all(name).await?;
         let finished = world.wait(name, "finished", |status| status.finished_at.is_some()).await?.finished_at;

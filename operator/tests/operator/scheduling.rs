@@ -28,8 +28,7 @@ async fn gate(world: &World, name: &str) -> Result<Gate> {
 async fn pause_takes_effect_while_large_preloads_are_in_progress() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("open", SMALL)?;
-    world.wait("open", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("open", SMALL).await?;
     let large: Vec<String> = (0..5).map(|n| format!("large-{n}")).collect();
     for name in &large {
         world.apply(name, &spec(2_000_000, ""))?;
@@ -52,8 +51,7 @@ async fn pause_takes_effect_while_large_preloads_are_in_progress() -> Result<()>
 async fn pause_takes_effect_while_the_same_event_is_topped_up() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", &spec(10, ""))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", &spec(10, "")).await?;
     let uid = world.uid("event").await?;
     world.apply("event", &spec(2_000_000, ""))?;
     world.wait("event", "being topped up", |status| reason(status, "Preloaded") == "ToppingUp").await?;
@@ -68,8 +66,7 @@ async fn pause_takes_effect_while_the_same_event_is_topped_up() -> Result<()> {
 async fn pause_takes_effect_while_postgres_is_locked() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", SMALL)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", SMALL).await?;
     let lock = world.test_database.hold("LOCK TABLE issuance")?;
     world.apply("event", &SMALL.replacen('{', "{issuance: Paused, ", 1))?;
     wait_until("the event is paused", async || Ok(gate(&world, "event").await? == Gate::Paused)).await?;
@@ -83,8 +80,7 @@ async fn recovery_of_open_event_ends_while_large_preloads_are_in_progress() -> R
     let redis = Redis::start()?;
     let world = World::with_redis(&redis.url()).await?;
     let _operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
-    world.apply("open", SMALL)?;
-    world.wait("open", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("open", SMALL).await?;
     assert_eq!(world.issue("open", 0..4).await?, 4);
     world.record_all("open").await?;
     let large: Vec<String> = (0..4).map(|n| format!("large-{n}")).collect();

@@ -15,8 +15,7 @@ fn with(spec: &str, fields: &str) -> String {
 async fn issuance_change_pauses_resumes_and_closes_event() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", BY_SHARES)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", BY_SHARES).await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
 
     world.apply("event", &with(BY_SHARES, "issuance: Paused"))?;
@@ -39,8 +38,7 @@ async fn issuance_change_pauses_resumes_and_closes_event() -> Result<()> {
 async fn top_up_of_sold_out_event_reopens_it() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", BY_SHARES)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", BY_SHARES).await?;
     assert_eq!(world.issue("event", 0..150).await?, 100);
     world.wait("event", "sold out", |status| reason(status, "Open") == "SoldOut").await?;
 
@@ -67,8 +65,7 @@ async fn top_up_by_counts_adds_difference_of_counts() -> Result<()> {
     };
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
-    world.apply("event", &counts(7, 3))?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", &counts(7, 3)).await?;
     world.apply("event", &counts(7, 13))?;
     world.wait_ready("event").await?;
     world.check_stores_agree("event", &[("PERCENT:10", 7), ("AMOUNT:10", 13)]).await
@@ -103,8 +100,7 @@ async fn scheduled_event_accepts_changes_of_stock_and_start() -> Result<()> {
 async fn total_below_opened_stock_stalls_event() -> Result<()> {
     let world = World::shared().await?;
     let operator = world.start_operator()?;
-    world.apply("event", BY_SHARES)?;
-    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.apply_open("event", BY_SHARES).await?;
     operator.kill9()?;
     // The status is that of an operator which was killed before it wrote openedAt. Otherwise the API server would
     // reject the change.

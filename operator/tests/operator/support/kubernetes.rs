@@ -41,6 +41,12 @@ impl World {
         shared::kubectl_with(&["apply", "--namespace", self.namespace(), "-f", "-"], &manifest).map(drop)
     }
 
+    /// Applies the event, and waits until it is open.
+    pub(crate) async fn apply_open(&self, name: &str, spec: &str) -> Result<()> {
+        self.apply(name, spec)?;
+        self.wait(name, "open", |status| is_true(status, "Open")).await.map(drop)
+    }
+
     /// Requests the deletion of an event.
     pub(crate) fn delete(&self, name: &str) -> Result<()> {
         shared::kubectl(&["delete", "ce", name, "--namespace", self.namespace(), "--wait=false"]).map(drop)

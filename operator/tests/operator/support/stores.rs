@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use couponry_domain::{Coupon, CouponBatch, EventName, IssuedRecord, Uuid, code::InvalidCouponCode};
 use couponry_redis::{IssueOutcome, IssuedEntry, Settlement, SettlementOutcome};
 
-use super::{World, is_true};
+use super::World;
 
 impl World {
     /// All coupons in Postgres, in their order.
@@ -82,8 +82,7 @@ impl World {
 
     /// Applies the event `event`, and issues ten of its coupons once it is open. Returns its uid.
     pub(crate) async fn open_event(&self, spec: &str) -> Result<Uuid> {
-        self.apply("event", spec)?;
-        self.wait("event", "open", |status| is_true(status, "Open")).await?;
+        self.apply_open("event", spec).await?;
         ensure!(self.issue("event", 0..10).await? == 10, "ten users receive a coupon");
         self.uid("event").await
     }
