@@ -33,7 +33,7 @@
 {{- $lines = append $lines "embeddedPasswordSeed is empty: the passwords of the embedded servers can be derived from the names of namespace and release. Set it to a random value, and never change it." }}
 {{- end }}
 {{- if $values.rbac.aggregate }}
-{{- $lines = append $lines "rbac.aggregate is true: everyone who may edit the namespace can create events, including discounts of 100 %. Set it to false, and bind a Role of your own." }}
+{{- $lines = append $lines "rbac.aggregate is true: each user with edit permission for the namespace can create events, including discounts of 100 %. Set it to false, and bind a Role of your own." }}
 {{- end }}
 {{- with $values.redis }}
 {{- if eq .mode "external" }}

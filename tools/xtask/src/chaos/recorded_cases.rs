@@ -63,7 +63,7 @@ enum Case {
     Gone(&'static str),
     /// Redis restarts while Postgres is down, so it cannot be verified.
     RedisUnverified,
-    /// The JWKS of an issuer is no longer served.
+    /// The server of the JWKS is down.
     JwksDown,
     /// All connections of an issuer are in use.
     ConnectionsExhausted,
