@@ -54,7 +54,7 @@ impl IssueResult {
 
 struct Request {
     user: UserId,
-    answer: oneshot::Sender<IssueResult>,
+    response: oneshot::Sender<IssueResult>,
 }
 
 /// One queue of requests per event.
@@ -91,8 +91,8 @@ impl Batchers {
 
     /// Issues a coupon to `user`.
     pub(crate) async fn issue(&self, event: &EventName, user: UserId) -> IssueResult {
-        let (answer, receiver) = oneshot::channel();
-        let mut request = Request { user, answer };
+        let (response, receiver) = oneshot::channel();
+        let mut request = Request { user, response };
         loop {
             match self.queue(event).try_send(request) {
                 Ok(()) => break,
@@ -147,16 +147,17 @@ async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Re
 }
 
 impl Batcher {
-    /// Answers the requests of `batch` and drains it. Returns whether the event exists, or `exists` if that is
+    /// Responds to the requests of `batch` and drains it. Returns whether the event exists, or `exists` if that is
     /// unknown.
     async fn process(&self, event: &EventName, batch: &mut Vec<Request>, exists: bool) -> bool {
         // The request of a client that has disconnected is dropped; the client can retry.
-        batch.retain(|request| !request.answer.is_closed());
+        batch.retain(|request| !request.response.is_closed());
         if batch.is_empty() {
             return exists;
         }
-        let (users, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|request| (request.user, request.answer)).unzip();
-        self.issue_batch(event, &users, answers).await.unwrap_or(exists)
+        let (users, responses): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|request| (request.user, request.response)).unzip();
+        self.issue_batch(event, &users, responses).await.unwrap_or(exists)
     }
 
     /// Returns whether the event exists, or None if the outcome is unknown.
@@ -165,7 +166,7 @@ impl Batcher {
         &self,
         event: &EventName,
         users: &[UserId],
-        answers: Vec<oneshot::Sender<IssueResult>>,
+        responses: Vec<oneshot::Sender<IssueResult>>,
     ) -> Option<bool> {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         self.metrics.batch_users.observe(users.len() as f64);
@@ -173,12 +174,12 @@ impl Batcher {
             Ok(Some(reply)) => {
                 couponry_failpoint::crash("issuer.after-lua");
                 self.recent_events.note(event);
-                self.answer(event, answers, reply);
+                self.respond(event, responses, reply);
                 Some(true)
             }
             Ok(None) => {
                 let may_exist = self.recent_events.may_exist(event, &self.redis_store).await;
-                send_all(answers, || {
+                send_all(responses, || {
                     if may_exist { IssueResult::Decided(IssueOutcome::Unverified) } else { IssueResult::UnknownEvent }
                 });
                 Some(self.recent_events.contains(event))
@@ -186,21 +187,21 @@ impl Batcher {
             Err(error) => {
                 let error = error_chain(error);
                 tracing::warn!(error, %event, count = users.len(), "outcome of a batch is unknown");
-                send_all(answers, || IssueResult::UnknownOutcome);
+                send_all(responses, || IssueResult::UnknownOutcome);
                 None
             }
         }
     }
 
-    fn answer(&self, event: &EventName, answers: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
+    fn respond(&self, event: &EventName, responses: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
         let IssueReply { event_uid, installation, acknowledge, outcomes, outbox } = reply;
         let undecodable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
         if undecodable > 0 {
             tracing::error!(%event, count = undecodable, "cannot decode values of couponIssued or couponQueue");
         }
         if acknowledge == Acknowledge::Redis {
-            for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                let _ = answer.send(IssueResult::Decided(outcome));
+            for (response, outcome) in responses.into_iter().zip(outcomes) {
+                let _ = response.send(IssueResult::Decided(outcome));
             }
             if let Some(entry) = outbox {
                 drop(self.relay.send_entry(event, entry));
@@ -233,13 +234,14 @@ impl Batcher {
                 None => Ok(()),
             };
             let resent = resent.await;
-            for ((answer, outcome), confirmation) in answers.into_iter().zip(outcomes).zip(confirmations) {
+            for ((response, outcome), confirmation) in responses.into_iter().zip(outcomes).zip(confirmations) {
                 let confirmed = match confirmation {
                     Confirmation::NotRequired => Ok(()),
                     Confirmation::Batch => sent,
                     Confirmation::Resent => resent,
                 };
-                let _ = answer.send(confirmed.map_or(IssueResult::UnknownOutcome, |()| IssueResult::Decided(outcome)));
+                let _ =
+                    response.send(confirmed.map_or(IssueResult::UnknownOutcome, |()| IssueResult::Decided(outcome)));
             }
         });
     }
@@ -255,9 +257,9 @@ enum Confirmation {
     Resent,
 }
 
-fn send_all(answers: Vec<oneshot::Sender<IssueResult>>, value: impl Fn() -> IssueResult) {
-    for answer in answers {
-        let _ = answer.send(value());
+fn send_all(responses: Vec<oneshot::Sender<IssueResult>>, value: impl Fn() -> IssueResult) {
+    for response in responses {
+        let _ = response.send(value());
     }
 }
 
@@ -271,7 +273,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn queue_of_unknown_event_is_removed_after_the_answer() {
+    async fn queue_of_unknown_event_is_removed_after_the_response() {
         let redis_store = RedisStore::connect("redis://127.0.0.1:1", "").unwrap();
         let unreachable = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
         let metrics = Metrics::register(&mut Registry::default());
@@ -283,8 +285,8 @@ mod tests {
             time::sleep(Duration::from_millis(i * 20)).await;
             batchers.issue(&event, format!("user-{i}").parse().unwrap()).await
         });
-        for answer in future::join_all(requests).await {
-            assert!(matches!(answer, IssueResult::UnknownOutcome), "{answer:?}");
+        for response in future::join_all(requests).await {
+            assert!(matches!(response, IssueResult::UnknownOutcome), "{response:?}");
         }
         let answered = Instant::now();
         while !batchers.queues.lock().unwrap().is_empty() {

@@ -3,11 +3,11 @@
 //! [`routes`] parses and authenticates a request, [`batcher`] issues coupons to many users in one call to Redis,
 //! [`relay`] sends the issued records to Kafka, [`sweeper`] sends the records of a crashed issuer.
 
+mod authentication;
 mod batcher;
 mod client_ip;
-mod identity;
-mod limits;
 mod metrics;
+mod rate_limits;
 mod recent_events;
 mod relay;
 mod routes;
@@ -33,10 +33,10 @@ use tokio::time;
 #[cfg(any(test, fuzzing))]
 pub use crate::routes::read_issue_request;
 use crate::{
+    authentication::{Authenticator, flags::AuthenticationArgs, verifier::JWKS},
     batcher::Batchers,
-    identity::{Authenticator, flags::IdentityArgs, verifier::JWKS},
-    limits::{Limits, flags::LimitArgs},
     metrics::Metrics,
+    rate_limits::{RateLimits, flags::RateLimitArgs},
     recent_events::RecentEvents,
     relay::Relay,
     routes::app::App,
@@ -133,9 +133,9 @@ pub struct Config {
     #[arg(long, env, default_value_t = 0, value_name = "PROXIES", value_parser = clap::value_parser!(u8).range(0..=16))]
     trusted_proxies: u8,
     #[command(flatten)]
-    identity: IdentityArgs,
+    identity: AuthenticationArgs,
     #[command(flatten)]
-    limits: LimitArgs,
+    limits: RateLimitArgs,
     #[command(flatten)]
     redis: RedisSettings,
     #[command(flatten)]
@@ -172,7 +172,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         dependencies.push(JWKS);
     }
     let health = Health::new(&dependencies);
-    let limits = Limits::start(&config.limits, &metrics, &stop_accepting);
+    let limits = RateLimits::start(&config.limits, &metrics, &stop_accepting);
     let needs_peer_address = limits.limits_addresses();
     let app = Arc::new(App {
         batchers,

@@ -34,7 +34,7 @@ struct Waiting {
     no_wait: bool,
     /// How long to wait for the operator.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    timeout: u64,
+    timeout_seconds: u64,
 }
 
 #[derive(Debug, Args)]
@@ -215,7 +215,7 @@ impl Waiting {
             writeln!(Stdout, "the manifest of {name} is stored; it takes effect when the operator has applied it")?;
             return Ok(ExitCode::SUCCESS);
         }
-        let until = Instant::now() + Duration::from_secs(self.timeout);
+        let until = Instant::now() + Duration::from_secs(self.timeout_seconds);
         loop {
             let event = cluster.event(&name).await?;
             let status = event.status.clone().unwrap_or_default();
@@ -226,7 +226,7 @@ impl Waiting {
                 return Ok(ExitCode::SUCCESS);
             }
             if Instant::now() >= until {
-                let timeout = self.timeout;
+                let timeout = self.timeout_seconds;
                 if !is_observed {
                     bail!(
                         "the change of {name} is stored, but no operator has observed it within {timeout} s: verify \

@@ -78,7 +78,7 @@ enum Command {
         output: OutputFormat,
         /// How long to wait for records in flight from Redis to Postgres.
         #[arg(long, default_value_t = 30, value_name = "SECONDS")]
-        wait: u64,
+        wait_seconds: u64,
         #[command(flatten)]
         event: DeletedEvent,
     },
@@ -193,9 +193,9 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Close(close) => close.run(&cluster).await,
         Command::Topup(topup) => topup.run(&cluster).await,
         Command::Check { output } => exec::run(&cluster, &["check", "--output", output.name()], None).await,
-        Command::Audit { name, output, wait, event } => {
-            let wait = wait.to_string();
-            let mut args = vec!["audit", &name, "--output", output.name(), "--wait", &wait];
+        Command::Audit { name, output, wait_seconds, event } => {
+            let wait = wait_seconds.to_string();
+            let mut args = vec!["audit", &name, "--output", output.name(), "--wait-seconds", &wait];
             args.extend(event.args());
             exec::run(&cluster, &args, None).await
         }

@@ -235,7 +235,7 @@ fn missing_or_forbidden_resources_are_reported() {
     );
     let shown = stdout(&run(&["status", "summer"]));
     assert!(shown.contains("no operator has observed this event yet"), "{shown}");
-    let timed_out = failure(&run(&["pause", "summer", "--timeout", "1"]));
+    let timed_out = failure(&run(&["pause", "summer", "--timeout-seconds", "1"]));
     assert!(timed_out.contains("no operator has observed it within 1 s"), "{timed_out}");
     assert!(stdout(&run(&["resume", "summer", "--no-wait"])).contains("when the operator has applied it"));
     for args in [

@@ -5,13 +5,11 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    inspect::{
-        audit::Audit, check::Check, export::Export, purge::Purge, repair::Repair,
-        replay_dead_letters::ReplayDeadLetters,
+    commands::{
+        audit::Audit, check::Check, export::Export, install_test::InstallTest, purge::Purge, repair::Repair,
+        replay_dead_letters::ReplayDeadLetters, take_over::TakeOver,
     },
-    install_test::InstallTest,
     run::{Migrate, Run},
-    take_over::TakeOver,
 };
 
 const AFTER_HELP: &str = "For the flags of `run` see `couponry-operator run --help`. The cluster is that of the \

@@ -50,7 +50,7 @@ pub(crate) struct Context {
     pub(crate) topic_mismatches: Vec<String>,
     pub(crate) scaling: Scaler,
     /// How long the deletion of an event waits for issued coupons to be recorded.
-    pub(crate) drain_timeout: Duration,
+    pub(crate) deletion_timeout: Duration,
 }
 
 impl Context {

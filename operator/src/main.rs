@@ -2,19 +2,17 @@
 //!
 //! [`run`] starts it: [`startup`] waits for the backends, [`leader`] elects one active replica, [`controller`] watches
 //! the events and [`reconcile`] brings the stores to the state that a manifest specifies. [`scaling`] scales the
-//! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`inspect`] (comparing and
-//! repairing the stores) and [`install_test`] (an end-to-end test).
+//! issuers ahead of an event, [`admin`] serves the HTTP API. The other commands are in [`commands`].
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;
 mod blocker;
+mod commands;
 mod config;
 mod context;
 mod controller;
 mod durable_condition;
-mod inspect;
-mod install_test;
 mod installation;
 mod kafka_topics;
 mod kube_events;
@@ -30,14 +28,13 @@ mod run;
 mod scaling;
 mod server_requirements;
 mod startup;
-mod take_over;
 mod transient_state;
 
 use std::process::ExitCode;
 
 use config::Command;
 
-use crate::inspect::exit_code::exit_code;
+use crate::commands::exit_code::exit_code;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {

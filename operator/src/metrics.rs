@@ -87,24 +87,20 @@ struct BalanceMetrics {
     unrecorded: EventGauge,
     recorded: EventGauge,
     voided: EventGauge,
-    difference: EventGauge,
+    mismatch: EventGauge,
 }
 
 impl BalanceMetrics {
     /// Name, help text and gauge of each.
     fn all(&self) -> [(&'static str, &'static str, &EventGauge); 6] {
-        let Self { generated, available, unrecorded, recorded, voided, difference } = self;
+        let Self { generated, available, unrecorded, recorded, voided, mismatch } = self;
         [
             ("balance_generated", "Coupons that exist in Postgres, by event", generated),
             ("balance_available", "Coupons in the Redis queue, by event", available),
             ("balance_unrecorded", "Issued coupons that are not recorded in Postgres yet, by event", unrecorded),
             ("balance_recorded", "Issued coupons that are recorded in Postgres, by event", recorded),
             ("balance_voided", "Coupons that were cancelled and not put back into the queue, by event", voided),
-            (
-                "balance_difference",
-                "Coupons missing or surplus in a confirmed inventory mismatch, by event",
-                difference,
-            ),
+            ("balance_mismatch", "Coupons missing or surplus in a confirmed inventory mismatch, by event", mismatch),
         ]
     }
 }
@@ -240,14 +236,14 @@ impl Metrics {
         self.reconcile_duration.observe(duration.as_secs_f64());
     }
 
-    /// `difference`: the coupons missing or surplus in a confirmed mismatch.
-    pub(crate) fn set_counts(&self, event: &str, status: &CouponEventStatus, difference: u64) {
+    /// `mismatch`: the coupons missing or surplus in a confirmed mismatch.
+    pub(crate) fn set_counts(&self, event: &str, status: &CouponEventStatus, mismatch: u64) {
         for (state, count) in counts_by_state(status) {
             let labels = CouponLabels { event: event.to_owned(), state };
             self.coupons.get_or_create(&labels).set(count.unwrap_or_default());
         }
         if let Some(BalanceStatus { generated, available, unrecorded, recorded, voided }) = status.balance {
-            let counts = [generated, available, unrecorded, recorded, voided, difference];
+            let counts = [generated, available, unrecorded, recorded, voided, mismatch];
             for ((_, _, family), count) in self.balance.all().into_iter().zip(counts) {
                 family.get_or_create(&EventLabels { event: event.to_owned() }).set(count);
             }

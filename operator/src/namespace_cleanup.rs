@@ -21,7 +21,7 @@ use crate::{
 /// Slightly less than the pod's terminationGracePeriodSeconds.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(45);
 /// Issuers and consumers shut down at the same time, so what is not recorded by then will not be.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+const DELETION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Cleans up every event if the namespace is being deleted.
 pub(crate) async fn clean_up_terminating_namespace(client: Client, namespace: &str, context: &Context) {
@@ -62,7 +62,7 @@ async fn clean_up_all(context: &Context) -> Result<usize, ReconcileError> {
     for event in pending {
         let span = tracing::info_span!("namespace_cleanup", event = event.name_any(), uid = event.uid());
         async {
-            match finalizer::cleanup(event, context, DRAIN_TIMEOUT).await {
+            match finalizer::cleanup(event, context, DELETION_TIMEOUT).await {
                 Ok(_) | Err(ReconcileError::Conflict) => {}
                 Err(error) => tracing::warn!(error = error_chain(&error), "cannot clean up the event, retrying"),
             }

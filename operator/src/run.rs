@@ -40,7 +40,7 @@ pub(crate) struct Run {
     namespace: Option<String>,
     /// How long the deletion of an event waits until its issued coupons are recorded in Postgres.
     #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
-    drain_timeout_seconds: u64,
+    deletion_timeout_seconds: u64,
     /// How long to wait, after Redis has restarted or failed over, for issuance records that issuers still hold in
     /// memory. Issuing is suspended meanwhile. Must not be shorter than --response-timeout-seconds of the issuers, nor
     /// than 4: for that long, a program may still use a connection to a replaced Redis.
@@ -145,7 +145,7 @@ impl Run {
                 recording: RecordingTracker::new(lag.clone()),
                 drains: DrainTracker::new(lag, Duration::from_secs(self.redis_recovery_grace_seconds)),
                 topic_mismatches: startup::topic_mismatches(&mismatches),
-                drain_timeout: Duration::from_secs(self.drain_timeout_seconds),
+                deletion_timeout: Duration::from_secs(self.deletion_timeout_seconds),
                 scaling: self.scaling.scaler(&client, &namespace),
             });
             tracing::info!("operator ready");

@@ -10,7 +10,6 @@
 //! A record is delivered at least once. No call blocks its thread: blocking calls of librdkafka run on threads of their
 //! own.
 
-pub mod administration;
 mod batch;
 mod blocking;
 mod client_log;
@@ -27,6 +26,7 @@ mod recreating_producer;
 mod settings;
 mod stall_detector;
 mod sticky_partitioner;
+pub mod test_support;
 mod topic_reader;
 pub mod topics;
 

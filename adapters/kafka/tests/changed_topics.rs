@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use couponry_domain::{IssuedRecord, UserId};
 use couponry_kafka::{
     Batch, Consumer, KafkaError, KafkaSettings, LagClient, Producer, TopicSettings,
-    administration::{delete_topic, set_partitions},
+    test_support::{delete_topic, set_partitions},
     topics,
 };
 use couponry_testbed::{Kafka, Toxiproxy, kafka::ProxiedListener, ports, shared, toxiproxy::Toxic, unique_name};

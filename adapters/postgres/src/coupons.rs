@@ -116,7 +116,7 @@ impl Database {
 }
 
 fn coupon(row: &PgRow) -> Result<Coupon, InvalidRow> {
-    Ok(Coupon { ordinal: row::count(row, "ordinal")?, code: row.try_get("code")?, discount: row::discount(row)? })
+    Ok(Coupon { ordinal: row::count(row, "ordinal")?, code: row::parsed(row, "code")?, discount: row::discount(row)? })
 }
 
 fn coupon_with_holder(row: &PgRow) -> Result<CouponWithHolder, InvalidRow> {

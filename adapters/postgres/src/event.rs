@@ -73,8 +73,8 @@ impl Database {
     /// seed never changes. A manifest of an older generation changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
         let sample = CodeGenerator::new(Seed::from([0; 32]), event.format.clone()).code(0);
-        if sample.parse::<CouponCode>().is_err() {
-            return Err(DatabaseError::InvalidCodeFormat(sample));
+        if sample.as_str().parse::<CouponCode>().is_err() {
+            return Err(DatabaseError::InvalidCodeFormat(sample.to_string()));
         }
         with_timeout(Operation::Register, self.insert_or_update(event)).await
     }

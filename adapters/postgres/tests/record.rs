@@ -48,7 +48,7 @@ async fn record_returns_outcome_of_each_kind_of_record() {
     let before = [record(&event, "holder", &c[0])];
     assert_eq!(fixture.database.record(&before).await.unwrap(), [RecordOutcome::Recorded]);
 
-    let unknown = Coupon { code: "SUMMER-AAAAAAAAAAAA".into(), ..c[1].clone() };
+    let unknown = Coupon { code: "SUMMER-AAAAAAAAAAAA".parse().unwrap(), ..c[1].clone() };
     let worth_more = Coupon { discount: Discount { kind: DiscountType::Percent, value: 100 }, ..c[3].clone() };
     let as_amount = Coupon { discount: Discount { kind: DiscountType::Amount, value: 10 }, ..c[3].clone() };
     let good = record(&event, "u1", &c[1]);

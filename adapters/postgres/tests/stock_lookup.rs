@@ -12,7 +12,7 @@ fn table(event: &StoredEvent) -> String {
 }
 
 fn unknown_coupon(event: &StoredEvent, coupon: &Coupon) -> IssuedRecord {
-    record(event, "stranger", &Coupon { code: "SUMMER-AAAAAAAAAAAA".into(), ..coupon.clone() })
+    record(event, "stranger", &Coupon { code: "SUMMER-AAAAAAAAAAAA".parse().unwrap(), ..coupon.clone() })
 }
 
 /// A session can plan a query of a partitioned table without a partition that was attached in the meantime. The lookup

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use couponry_kafka::administration::{delete_topic, set_offset_commits};
+use couponry_kafka::test_support::{delete_topic, set_offset_commits};
 use couponry_testbed::{Database, Kafka, shared};
 
 use crate::support::{Consumer, World, until};

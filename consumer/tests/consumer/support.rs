@@ -136,7 +136,7 @@ impl World {
             event_uid: self.uid,
             issued: IssuedCoupon {
                 user_id: name.parse().unwrap(),
-                coupon: coupon.code.parse().unwrap(),
+                coupon: coupon.code.clone(),
                 discount: coupon.discount,
                 issued_at: 1_796_083_200_000,
             },

@@ -14,8 +14,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use crate::{
-    batcher::Batchers, identity::Authenticator, limits::Limits, metrics::Metrics, recent_events::RecentEvents,
-    relay::Relay,
+    authentication::Authenticator, batcher::Batchers, metrics::Metrics, rate_limits::RateLimits,
+    recent_events::RecentEvents, relay::Relay,
 };
 
 /// The state that the routes share.
@@ -25,7 +25,7 @@ pub(crate) struct App {
     pub(crate) redis_store: RedisStore,
     pub(crate) recent_events: Arc<RecentEvents>,
     pub(crate) authenticator: Authenticator,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
     pub(crate) body_timeout: Duration,
     pub(crate) response_timeout: Duration,

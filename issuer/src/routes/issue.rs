@@ -134,12 +134,12 @@ async fn respond(app: &App, request: Request<Body>) -> Result<Uncached<IssueResp
     let event = parse_event(event)?;
 
     let start = Instant::now();
-    let answer = time::timeout(app.response_timeout, app.batchers.issue(&event, user))
+    let result = time::timeout(app.response_timeout, app.batchers.issue(&event, user))
         .await
         .unwrap_or(IssueResult::UnknownOutcome);
     app.metrics.issue_request_duration.observe(start.elapsed().as_secs_f64());
-    app.metrics.count_request(answer.label());
-    match answer {
+    app.metrics.count_request(result.label());
+    match result {
         IssueResult::Decided(outcome) => outcome.try_into().map(uncached),
         IssueResult::UnknownEvent => Err(unknown_event(&event)),
         IssueResult::UnknownOutcome => Err(unknown_outcome()),

@@ -22,7 +22,7 @@ use axum::{
 use couponry_runtime::problem::Problem;
 
 use self::app::App;
-use crate::limits;
+use crate::rate_limits;
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -39,7 +39,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("see /openapi.json") })
         .with_state(app);
     let router = if limits.limits_addresses() {
-        router.layer(middleware::from_fn_with_state((limits, trusted_proxies), limits::limit_address))
+        router.layer(middleware::from_fn_with_state((limits, trusted_proxies), rate_limits::limit_address))
     } else {
         router
     };

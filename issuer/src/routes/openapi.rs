@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{event, issue, user};
-use crate::identity::auth_scheme::AuthScheme;
+use crate::authentication::auth_scheme::AuthScheme;
 
 /// The parts that are not derived from the routes.
 #[derive(OpenApi)]

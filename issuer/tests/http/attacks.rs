@@ -21,9 +21,9 @@ async fn raw(port: u16, bytes: &[u8]) -> String {
     // The issuer may close the connection before it has received everything.
     let _ = connection.write_all(bytes).await;
     let _ = connection.shutdown().await;
-    let mut answer = Vec::new();
-    let _ = time::timeout(Duration::from_mins(1), connection.read_to_end(&mut answer)).await;
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    let _ = time::timeout(Duration::from_mins(1), connection.read_to_end(&mut response)).await;
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -76,31 +76,31 @@ async fn coupon_of_another_user_is_neither_shown_nor_issued() {
     let own = issue("u1", json!({"eventId": "summer"})).await;
     assert!(own.succeeded());
     // The responses must not reveal whether another user has a coupon.
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for other in ["u1", "nobody"] {
         let request = Request::get("/").header("X-User-Id", "u2");
         let lookup = issuer.send(request, &format!("/coupons/summer/users/{other}"), Body::empty()).await;
         let other_issue = issue("u2", json!({"eventId": "summer", "userId": other})).await;
-        for answer in [lookup, other_issue] {
-            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.json);
-            assert!(!answer.json.to_string().contains(own.coupon()));
-            answers.push(answer.json);
+        for response in [lookup, other_issue] {
+            assert_eq!(response.status, StatusCode::BAD_REQUEST, "{}", response.json);
+            assert!(!response.json.to_string().contains(own.coupon()));
+            responses.push(response.json);
         }
     }
-    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert!(responses.iter().all(|response| *response == responses[0]), "{responses:?}");
     assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().issued, 1, "only u1 has a coupon");
     // No route accepts a coupon code.
     for path in ["/coupons/{}", "/coupons/summer/{}", "/coupons/summer/coupons/{}"] {
         let request = Request::get("/").header("X-User-Id", "u2");
-        let answer = issuer.send(request, &path.replace("{}", own.coupon()), Body::empty()).await;
-        assert!(matches!(answer.status.as_u16(), 400 | 404), "{path}: {}", answer.json);
+        let response = issuer.send(request, &path.replace("{}", own.coupon()), Body::empty()).await;
+        assert!(matches!(response.status.as_u16(), 400 | 404), "{path}: {}", response.json);
     }
     // A similar header name, which a proxy might not strip, is not trusted.
     for name in ["X_User_Id", "X-User-Id2", "X-Original-User-Id"] {
         let request = Request::get("/").header(name, "u1");
-        let answer = issuer.send(request, "/coupons/summer/users/u1", Body::empty()).await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{name}");
-        assert!(answer.headers.contains_key("www-authenticate"), "{name}");
+        let response = issuer.send(request, "/coupons/summer/users/u1", Body::empty()).await;
+        assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{name}");
+        assert!(response.headers.contains_key("www-authenticate"), "{name}");
     }
     // A proxy may have joined the header of the client and its own.
     let joined = issue("u1, u2", json!({"eventId": "summer"})).await;
@@ -138,17 +138,17 @@ async fn ambiguous_http_request_issues_no_coupon() {
         ("half a body", format!("{start}{length}\r\n{}", &body[..body.len() - 1])),
         ("a tunnel", "CONNECT 127.0.0.1:6379 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
     ] {
-        let answer = raw(issuer.listen, request.as_bytes()).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{case}: {answer}");
-        assert!(!answer.contains(r#""success""#), "{case}: {answer}");
+        let response = raw(issuer.listen, request.as_bytes()).await;
+        assert!(response.is_empty() || response.starts_with("HTTP/1.1 4"), "{case}: {response}");
+        assert!(!response.contains(r#""success""#), "{case}: {response}");
     }
     assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 
     // Content-Length together with Transfer-Encoding: the bytes after the body must not be parsed as a request.
     let hidden = format!("{start}{length}\r\n{body}");
     let both = format!("{start}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}");
-    let answer = raw(issuer.listen, both.as_bytes()).await;
-    assert!(!answer.contains(r#""success""#), "{answer}");
+    let response = raw(issuer.listen, both.as_bytes()).await;
+    assert!(!response.contains(r#""success""#), "{response}");
     assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10, "no coupon was issued");
 }
 
@@ -162,8 +162,8 @@ async fn heads_and_bodies_are_limited() {
         ("many headers", format!("{start}{}\r\n", "X: y\r\n".repeat(5000))),
         ("a long path", format!("GET /coupons/{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(70_000))),
     ] {
-        let answer = raw(issuer.listen, request.as_bytes()).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{case}: {answer}");
+        let response = raw(issuer.listen, request.as_bytes()).await;
+        assert!(response.is_empty() || response.starts_with("HTTP/1.1 4"), "{case}: {response}");
     }
     // Nesting as deep as the size limit allows.
     for deep in ["[", "{\"a\":", "[{\"a\":"] {

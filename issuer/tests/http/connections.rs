@@ -38,9 +38,9 @@ impl Client {
 
     /// A response, which arrives as a whole, or nothing if the connection is closed.
     async fn read(&mut self) -> String {
-        let mut answer = vec![0; 4096];
-        let length = self.0.read(&mut answer).await.unwrap_or_default();
-        String::from_utf8(answer[..length].to_vec()).unwrap()
+        let mut response = vec![0; 4096];
+        let length = self.0.read(&mut response).await.unwrap_or_default();
+        String::from_utf8(response[..length].to_vec()).unwrap()
     }
 }
 

@@ -11,14 +11,18 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 
-use crate::support::{Answer, World};
+use crate::support::{Response, World};
 
-fn assert_problem(answer: &Answer, status: u16, detail: &str) {
-    assert_eq!(answer.status, status, "{}", answer.json);
-    assert_eq!(answer.headers["content-type"], "application/problem+json");
-    assert_eq!(answer.json["status"], status);
-    assert!(answer.json["type"].as_str().unwrap().starts_with("urn:couponry:problem:"));
-    assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{} does not contain {detail:?}", answer.json);
+fn assert_problem(response: &Response, status: u16, detail: &str) {
+    assert_eq!(response.status, status, "{}", response.json);
+    assert_eq!(response.headers["content-type"], "application/problem+json");
+    assert_eq!(response.json["status"], status);
+    assert!(response.json["type"].as_str().unwrap().starts_with("urn:couponry:problem:"));
+    assert!(
+        response.json["detail"].as_str().unwrap().contains(detail),
+        "{} does not contain {detail:?}",
+        response.json
+    );
 }
 
 #[tokio::test]
@@ -122,13 +126,13 @@ async fn slow_body_returns_408_while_others_are_served() {
         connection.write_all(head.as_bytes()).unwrap();
         slow.push(connection);
     }
-    assert!(issuer.issue_all(0..100).await.iter().all(Answer::succeeded));
+    assert!(issuer.issue_all(0..100).await.iter().all(Response::succeeded));
     for mut connection in slow {
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-        assert!(answer.contains("was not received within"), "{answer}");
-        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        let mut response = String::new();
+        connection.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+        assert!(response.contains("was not received within"), "{response}");
+        assert!(response.contains("\r\nconnection: close\r\n"), "{response}");
     }
 }
 
@@ -143,6 +147,6 @@ async fn incomplete_heads_do_not_delay_other_clients() {
             connection
         })
         .collect();
-    assert!(issuer.issue_all(0..100).await.iter().all(Answer::succeeded));
+    assert!(issuer.issue_all(0..100).await.iter().all(Response::succeeded));
     drop(incomplete);
 }

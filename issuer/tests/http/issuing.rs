@@ -57,8 +57,8 @@ async fn retired_event_returns_410_and_ended() {
     for user in ["u1", "u2"] {
         let lookup = issuer.get(&format!("/coupons/summer/users/{user}")).await;
         assert_eq!((lookup.status, &lookup.json["type"]), (StatusCode::GONE, &json!("urn:couponry:problem:gone")));
-        let answer = issuer.issue(user).await;
-        assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, "ENDED"));
+        let response = issuer.issue(user).await;
+        assert_eq!((response.status, response.succeeded(), response.reason()), (StatusCode::OK, false, "ENDED"));
     }
     assert_eq!(issuer.get("/coupons/summer").await.json["state"], "ENDED");
 }
@@ -76,14 +76,14 @@ async fn outcomes_without_a_coupon_return_200_with_their_reason() {
         (Gate::Paused, Window::default(), "PAUSED"),
     ] {
         world.gate(gate, window, Acknowledge::Redis).await;
-        let answer = issuer.issue("u1").await;
-        assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, reason));
+        let response = issuer.issue("u1").await;
+        assert_eq!((response.status, response.succeeded(), response.reason()), (StatusCode::OK, false, reason));
         assert_eq!(issuer.get("/coupons/summer").await.json["state"], reason);
     }
     world.gate(Gate::Open, Window::default(), Acknowledge::Redis).await;
     assert!(issuer.issue("u1").await.succeeded());
-    let answer = issuer.issue("u2").await;
-    assert_eq!((answer.status, answer.succeeded(), answer.reason()), (StatusCode::OK, false, "SOLD_OUT"));
+    let response = issuer.issue("u2").await;
+    assert_eq!((response.status, response.succeeded(), response.reason()), (StatusCode::OK, false, "SOLD_OUT"));
     assert_eq!(issuer.get("/coupons/summer").await.json["state"], "SOLD_OUT");
     world.gate(Gate::Paused, Window::default(), Acknowledge::Redis).await;
     assert_eq!(issuer.issue("u2").await.reason(), "PAUSED", "coupons may be returned or added");
@@ -98,13 +98,13 @@ async fn outcomes_without_a_coupon_return_200_with_their_reason() {
 async fn two_issuers_issue_one_coupon_per_user_and_send_all_records() {
     let world = World::shared().await.open(300).await;
     let (one, two) = (world.ready_issuer(&[]).await, world.ready_issuer(&[]).await);
-    let (mut answers, others) = tokio::join!(one.issue_all(0..200), two.issue_all(100..400));
-    answers.extend(others);
-    let coupons: Vec<_> = answers.iter().filter(|a| a.succeeded()).map(|a| a.coupon().to_owned()).collect();
+    let (mut responses, others) = tokio::join!(one.issue_all(0..200), two.issue_all(100..400));
+    responses.extend(others);
+    let coupons: Vec<_> = responses.iter().filter(|r| r.succeeded()).map(|a| a.coupon().to_owned()).collect();
     assert_eq!(coupons.len(), 300, "all coupons are issued");
     assert_eq!(coupons.iter().collect::<HashSet<_>>().len(), 300, "each to one user");
-    assert_eq!(answers.iter().filter(|a| a.reason() == "SOLD_OUT").count() + 300, {
-        answers.iter().filter(|a| a.reason() != "DUPLICATE").count()
+    assert_eq!(responses.iter().filter(|r| r.reason() == "SOLD_OUT").count() + 300, {
+        responses.iter().filter(|r| r.reason() != "DUPLICATE").count()
     });
     let issued = world.redis_store.scan_issued(&world.event).await.unwrap();
     let in_kafka = world.users_in_kafka(300).await;

@@ -7,16 +7,16 @@ use std::{
 
 use axum::http::StatusCode;
 use couponry_domain::Uuid;
-use couponry_kafka::{administration::set_partitions, read_all};
+use couponry_kafka::{read_all, test_support::set_partitions};
 use couponry_testbed::{CertificateAuthority, Kafka, Redis};
 use tokio::sync::Notify;
 
-use crate::support::{Answer, World, until};
+use crate::support::{Response, World, until};
 
-fn assert_unknown(answer: &Answer) {
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.json);
-    assert_eq!(answer.headers["retry-after"], "1");
-    assert_eq!(answer.headers["content-type"], "application/problem+json");
+fn assert_unknown(response: &Response) {
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{}", response.json);
+    assert_eq!(response.headers["retry-after"], "1");
+    assert_eq!(response.headers["content-type"], "application/problem+json");
 }
 
 #[tokio::test]
@@ -119,18 +119,18 @@ async fn redis_crash_under_load_loses_no_coupon() {
     // New users send requests until Redis has crashed, a request has failed, and Redis is available again.
     let (failed, recovered) = (Notify::new(), AtomicBool::new(false));
     let load = async {
-        let mut answers = Vec::new();
-        while answers.len() < 20 || !recovered.load(Ordering::Relaxed) {
-            let first = u32::try_from(answers.len()).unwrap() * 40;
+        let mut responses = Vec::new();
+        while responses.len() < 20 || !recovered.load(Ordering::Relaxed) {
+            let first = u32::try_from(responses.len()).unwrap() * 40;
             let round = issuer.issue_all(first..first + 40).await;
-            if round.iter().any(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE) {
+            if round.iter().any(|response| response.status == StatusCode::SERVICE_UNAVAILABLE) {
                 failed.notify_one();
             }
-            answers.push(round);
+            responses.push(round);
         }
-        answers
+        responses
     };
-    let (answers, ()) = tokio::join!(load, async {
+    let (responses, ()) = tokio::join!(load, async {
         until("some coupons are issued", async || {
             world.redis_store.observe(&world.event).await.is_ok_and(|o| o.is_some_and(|o| o.issued > 100))
         })
@@ -141,13 +141,13 @@ async fn redis_crash_under_load_loses_no_coupon() {
         world.mark_verified().await;
         recovered.store(true, Ordering::Relaxed);
     });
-    let answers: Vec<(usize, Answer)> = answers.into_iter().flatten().enumerate().collect();
-    let unknown = answers.iter().filter(|(_, a)| a.status == StatusCode::SERVICE_UNAVAILABLE).count();
-    assert!(answers.iter().all(|(_, a)| a.status == StatusCode::OK || a.status == StatusCode::SERVICE_UNAVAILABLE));
+    let responses: Vec<(usize, Response)> = responses.into_iter().flatten().enumerate().collect();
+    let unknown = responses.iter().filter(|(_, r)| r.status == StatusCode::SERVICE_UNAVAILABLE).count();
+    assert!(responses.iter().all(|(_, r)| r.status == StatusCode::OK || r.status == StatusCode::SERVICE_UNAVAILABLE));
 
     // Every user retries: a coupon that was returned once is returned again.
     let mut coupons = HashSet::new();
-    for (user, first) in &answers {
+    for (user, first) in &responses {
         let again = issuer.issue(&format!("user-{user}")).await;
         assert_eq!(again.status, StatusCode::OK);
         if first.succeeded() {
@@ -157,7 +157,7 @@ async fn redis_crash_under_load_loses_no_coupon() {
             assert!(coupons.insert(again.coupon().to_owned()), "a coupon was issued twice");
         }
     }
-    println!("{} requests, {unknown} unknown outcomes at first, {} coupons issued", answers.len(), coupons.len());
+    println!("{} requests, {unknown} unknown outcomes at first, {} coupons issued", responses.len(), coupons.len());
     assert_eq!(coupons.len(), 600);
     world.users_in_kafka(600).await;
     world.wait_until_outbox_is_empty().await;
@@ -169,13 +169,13 @@ async fn paused_redis_returns_503_and_the_retry_returns_the_outcome() {
     let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(20).await;
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
     redis.pause().unwrap();
-    let answers = issuer.issue_all(0..10).await;
-    answers.iter().for_each(assert_unknown);
+    let responses = issuer.issue_all(0..10).await;
+    responses.iter().for_each(assert_unknown);
     redis.resume().unwrap();
     until("the issuer responds again", async || issuer.issue("user-0").await.status == StatusCode::OK).await;
     for i in 0..10 {
-        let answer = issuer.issue(&format!("user-{i}")).await;
-        assert!(answer.succeeded() || answer.reason() == "DUPLICATE", "{}", answer.json);
+        let response = issuer.issue(&format!("user-{i}")).await;
+        assert!(response.succeeded() || response.reason() == "DUPLICATE", "{}", response.json);
     }
     // Including the coupons of the call whose reply was lost.
     assert_eq!(world.users_in_kafka(10).await.len(), 10);
@@ -189,26 +189,26 @@ async fn issue_after_redis_restart_returns_503_until_verified() {
     let redis = Redis::start().unwrap();
     let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(20).await;
     let issuer = world.ready_issuer(&[]).await;
-    assert!(issuer.issue_all(0..5).await.iter().all(Answer::succeeded));
+    assert!(issuer.issue_all(0..5).await.iter().all(Response::succeeded));
     world.wait_until_outbox_is_empty().await;
     redis.kill9().unwrap();
     redis.restart().unwrap();
     until("the issuer has noticed the restart", async || {
-        let answer = issuer.issue("user-0").await;
-        assert_unknown(&answer);
-        answer.json["detail"].as_str().unwrap().contains("while Redis is verified")
+        let response = issuer.issue("user-0").await;
+        assert_unknown(&response);
+        response.json["detail"].as_str().unwrap().contains("while Redis is verified")
     })
     .await;
-    for answer in issuer.issue_all(0..10).await {
-        assert_unknown(&answer);
+    for response in issuer.issue_all(0..10).await {
+        assert_unknown(&response);
     }
     assert_unknown(&issuer.get("/coupons/summer").await);
     assert_unknown(&issuer.get("/coupons/summer/users/user-0").await);
     assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"unverified\"}"));
     world.mark_verified().await;
     let again = issuer.issue_all(0..10).await;
-    assert_eq!(again.iter().filter(|answer| answer.reason() == "DUPLICATE").count(), 5);
-    assert_eq!(again.iter().filter(|answer| answer.succeeded()).count(), 5);
+    assert_eq!(again.iter().filter(|response| response.reason() == "DUPLICATE").count(), 5);
+    assert_eq!(again.iter().filter(|response| response.succeeded()).count(), 5);
     assert_eq!(issuer.get("/coupons/summer/users/user-0").await.status, StatusCode::OK);
 }
 

@@ -11,7 +11,7 @@ use couponry_domain::{Acknowledge, Gate, Window};
 use couponry_redis::{IssueOutcome, IssuedEntry, IssuedStatus};
 use couponry_testbed::{Kafka, Redis, redis::command};
 
-use crate::support::{Answer, World, until};
+use crate::support::{Response, World, until};
 
 /// Kafka is paused, so that the records are only in the outbox when the issuer is killed.
 #[tokio::test]
@@ -19,10 +19,10 @@ async fn outbox_of_killed_issuer_is_sent_by_another() {
     let kafka = Kafka::start().unwrap();
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(500).await;
     let victim = world.ready_issuer(&[]).await;
-    assert!(victim.issue_all(0..100).await.iter().all(Answer::succeeded));
+    assert!(victim.issue_all(0..100).await.iter().all(Response::succeeded));
     world.wait_until_outbox_is_empty().await;
     kafka.pause().unwrap();
-    assert!(victim.issue_all(100..300).await.iter().all(Answer::succeeded), "Kafka is not needed to issue");
+    assert!(victim.issue_all(100..300).await.iter().all(Response::succeeded), "Kafka is not needed to issue");
     let unconfirmed = world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox;
     assert!(unconfirmed > 0);
     victim.running.kill9().unwrap();
@@ -43,7 +43,7 @@ async fn outbox_of_killed_issuer_is_sent_by_another() {
 async fn graceful_shutdown_sends_all_records() {
     let world = World::shared().await.open(500).await;
     let issuer = world.ready_issuer(&[]).await;
-    assert!(issuer.issue_all(0..500).await.iter().all(Answer::succeeded));
+    assert!(issuer.issue_all(0..500).await.iter().all(Response::succeeded));
     issuer.running.stop().unwrap();
     assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox, 0);
     assert_eq!(world.users_in_kafka(500).await.len(), 500);
@@ -56,7 +56,7 @@ async fn issue_with_acknowledge_kafka_returns_503_until_confirmed() {
     let world = World::on(couponry_testbed::shared::redis(), kafka.brokers()).await.open(100).await;
     world.gate(Gate::Open, Window::default(), Acknowledge::Kafka).await;
     let issuer = world.ready_issuer(&["--response-timeout-seconds", "1"]).await;
-    // A broker that has just started may take longer than the answer timeout.
+    // A broker that has just started may take longer than the response timeout.
     until("Kafka confirms", async || issuer.issue("early").await.status == StatusCode::OK).await;
     assert_eq!(world.users_in_kafka(1).await, HashSet::from(["early".to_owned()]));
 
@@ -66,12 +66,12 @@ async fn issue_with_acknowledge_kafka_returns_503_until_confirmed() {
     kafka.resume().unwrap();
     let mut coupon = String::new();
     until("Kafka has the record", async || {
-        let answer = issuer.issue("u1").await;
-        if answer.status != StatusCode::OK {
+        let response = issuer.issue("u1").await;
+        if response.status != StatusCode::OK {
             return false;
         }
-        assert_eq!(answer.reason(), "DUPLICATE");
-        answer.coupon().clone_into(&mut coupon);
+        assert_eq!(response.reason(), "DUPLICATE");
+        response.coupon().clone_into(&mut coupon);
         true
     })
     .await;
@@ -132,7 +132,7 @@ async fn failed_deletion_of_confirmed_entry_is_retried() {
     let world = World::on(server.url(), couponry_testbed::shared::kafka()).await.open(100).await;
     let issuer = world.ready_issuer(&["--outbox-takeover-seconds", "3600"]).await;
     command(&server.url(), &["ACL", "SETUSER", "default", "-xdel"]).unwrap();
-    assert!(issuer.issue_all(0..20).await.iter().all(Answer::succeeded));
+    assert!(issuer.issue_all(0..20).await.iter().all(Response::succeeded));
     assert_eq!(world.users_in_kafka(20).await.len(), 20);
     until("a deletion fails", async || issuer.running.log().contains("cannot delete confirmed outbox entries")).await;
     assert_ne!(world.redis_store.observe(&world.event).await.unwrap().unwrap().outbox, 0);
@@ -182,8 +182,8 @@ async fn undecodable_entry_fails_only_the_request_of_its_user() {
     let world = World::shared().await.open(100).await;
     let issuer = world.ready_issuer(&[]).await;
     redis(&world, &format!("HSET {}couponIssued:{{summer}} user-3 what", world.prefix));
-    for (number, answer) in issuer.issue_all(0..10).await.iter().enumerate() {
-        assert_eq!(answer.succeeded(), number != 3, "user-{number}: {}", answer.json);
+    for (number, response) in issuer.issue_all(0..10).await.iter().enumerate() {
+        assert_eq!(response.succeeded(), number != 3, "user-{number}: {}", response.json);
     }
     let bad = issuer.issue("user-3").await;
     assert_eq!(bad.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -241,7 +241,7 @@ async fn undecodable_record_does_not_hold_back_the_others_of_its_entry() {
 fn redis(world: &World, command: &str) {
     let mut stream = TcpStream::connect(world.redis.trim_start_matches("redis://")).unwrap();
     write!(stream, "{command}\r\n").unwrap();
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).unwrap();
-    assert!(!answer.starts_with('-'), "{command}: {answer}");
+    let mut response = String::new();
+    BufReader::new(stream).read_line(&mut response).unwrap();
+    assert!(!response.starts_with('-'), "{command}: {response}");
 }

@@ -18,16 +18,16 @@ const BODY: &str = r#"{"userId":"u1","eventId":"summer"}"#;
 async fn exchange(port: u16, request: &str) -> String {
     let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    let _ = connection.read_to_string(&mut answer).await;
-    answer
+    let mut response = String::new();
+    let _ = connection.read_to_string(&mut response).await;
+    response
 }
 
 #[tokio::test]
 async fn responses_about_users_and_problems_are_not_stored_by_caches() {
     let world = World::shared().await.open(10).await;
     let issuer = world.ready_issuer(&[]).await;
-    for answer in [
+    for response in [
         issuer.issue("u1").await,
         issuer.issue("u1").await,
         issuer.get("/coupons/summer/users/u1").await,
@@ -37,7 +37,7 @@ async fn responses_about_users_and_problems_are_not_stored_by_caches() {
         issuer.post("{").await,
         issuer.send(Request::put("/"), "/coupons/issue", Body::empty()).await,
     ] {
-        assert_eq!(answer.headers["cache-control"], "no-store", "{}", answer.json);
+        assert_eq!(response.headers["cache-control"], "no-store", "{}", response.json);
     }
     for path in ["/coupons/summer", "/openapi.json"] {
         assert!(!issuer.get(path).await.headers.contains_key("cache-control"), "{path}");
@@ -50,10 +50,10 @@ async fn request_without_exactly_one_host_is_rejected() {
     let issuer = world.ready_issuer(&[]).await;
     let length = format!("Content-Length: {}\r\n", BODY.len());
     for (hosts, count) in [("", 0), ("Host: x\r\nHost: y\r\n", 2), ("Host: x\r\nHost: x\r\n", 2)] {
-        let answer = exchange(issuer.listen, &format!("{ISSUE}{hosts}{length}\r\n{BODY}")).await;
-        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"), "{answer}");
+        let response = exchange(issuer.listen, &format!("{ISSUE}{hosts}{length}\r\n{BODY}")).await;
+        assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("connection: close"), "{response}");
         let detail = format!("exactly one header `Host` is required, the request has {count}");
-        assert!(answer.contains("application/problem+json") && answer.contains(&detail), "{answer}");
+        assert!(response.contains("application/problem+json") && response.contains(&detail), "{response}");
     }
     let old = format!("{}{length}\r\n{BODY}", ISSUE.replace("HTTP/1.1", "HTTP/1.0"));
     assert!(exchange(issuer.listen, &old).await.starts_with("HTTP/1.0 200 "), "HTTP/1.0 has no Host");
@@ -70,14 +70,17 @@ async fn other_codings_than_chunked_are_rejected() {
         "Transfer-Encoding: identity, chunked\r\n",
         "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
     ] {
-        let answer = exchange(issuer.listen, &format!("{ISSUE}Host: x\r\n{codings}\r\n{chunked}")).await;
-        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"), "{codings}: {answer}");
-        assert!(answer.contains("`Transfer-Encoding: chunked`"), "{codings}: {answer}");
+        let response = exchange(issuer.listen, &format!("{ISSUE}Host: x\r\n{codings}\r\n{chunked}")).await;
+        assert!(
+            response.starts_with("HTTP/1.1 400 ") && response.contains("connection: close"),
+            "{codings}: {response}"
+        );
+        assert!(response.contains("`Transfer-Encoding: chunked`"), "{codings}: {response}");
     }
     // hyper rejects these itself, without a body.
     for codings in ["Transfer-Encoding: gzip\r\n", "Transfer-Encoding: identity\r\n"] {
-        let answer = exchange(issuer.listen, &format!("{ISSUE}Host: x\r\n{codings}\r\n{chunked}")).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{codings}: {answer}");
+        let response = exchange(issuer.listen, &format!("{ISSUE}Host: x\r\n{codings}\r\n{chunked}")).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{codings}: {response}");
     }
     let valid = format!("{ISSUE}Host: x\r\nConnection: close\r\nTransfer-Encoding: Chunked\r\n\r\n{chunked}");
     assert!(exchange(issuer.listen, &valid).await.starts_with("HTTP/1.1 200 "));
@@ -132,7 +135,7 @@ async fn actual_port_is_logged() {
     assert_ne!(port("127.0.0.1:"), Some(0));
     let mut connection = TcpStream::connect(("::1", port("[::1]:").unwrap())).await.unwrap();
     connection.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
 }

@@ -10,20 +10,20 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Answer, Issuer, World, until};
+use crate::support::{Issuer, Response, World, until};
 
 /// A rate so low that no key is replenished during a test.
 const LOW_RATE: &str = "0.001";
 
-fn assert_rate_limited(answer: &Answer) {
-    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.json);
-    assert_eq!(answer.headers["content-type"], "application/problem+json");
-    assert_eq!(answer.json["type"], "urn:couponry:problem:too-many-requests");
-    let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+fn assert_rate_limited(response: &Response) {
+    assert_eq!(response.status, StatusCode::TOO_MANY_REQUESTS, "{}", response.json);
+    assert_eq!(response.headers["content-type"], "application/problem+json");
+    assert_eq!(response.json["type"], "urn:couponry:problem:too-many-requests");
+    let wait: u64 = response.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=1000).contains(&wait), "{wait}");
 }
 
-async fn get_event(issuer: &Issuer, forwarded_for: &str) -> Answer {
+async fn get_event(issuer: &Issuer, forwarded_for: &str) -> Response {
     issuer.send(Request::get("/").header("X-Forwarded-For", forwarded_for), "/coupons/summer", Body::empty()).await
 }
 
@@ -83,7 +83,7 @@ async fn rate_limited_request_does_not_reach_redis() {
     assert_rate_limited(&issuer.issue("u1").await);
     assert_eq!(issuer.issue("u2").await.status, StatusCode::SERVICE_UNAVAILABLE, "the outcome is unknown");
     redis.resume().unwrap();
-    until("Redis answers again", async || issuer.get("/coupons/summer").await.status == StatusCode::OK).await;
+    until("Redis replies again", async || issuer.get("/coupons/summer").await.status == StatusCode::OK).await;
     let holders = world.redis_store.scan_issued(&world.event).await.unwrap();
     assert!(holders.keys().all(|user| user.as_str() != "u1"), "{holders:?}");
 }
@@ -131,9 +131,9 @@ async fn address_limit_without_trusted_proxies_ignores_forwarded_for() {
     let head =
         "POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n";
     connection.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 429 "), "{response}");
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ pub(crate) struct Issuer {
     client: Client<hyper_util::client::legacy::connect::HttpConnector, Body>,
 }
 
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) json: Value,
@@ -156,30 +156,30 @@ impl Issuer {
         request: axum::http::request::Builder,
         path: &str,
         body: impl Into<Body>,
-    ) -> Answer {
+    ) -> Response {
         let url = format!("http://127.0.0.1:{}{path}", self.listen);
         let response = self.client.request(request.uri(url).body(body.into()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes: Bytes = body.collect().await.unwrap().to_bytes();
         let json = serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("not JSON: {bytes:?}"));
-        Answer { status: parts.status, headers: parts.headers, json }
+        Response { status: parts.status, headers: parts.headers, json }
     }
 
-    pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
+    pub(crate) async fn post(&self, body: impl Into<Body>) -> Response {
         let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
         self.send(request, "/coupons/issue", body).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.send(Request::builder(), path, Body::empty()).await
     }
 
-    pub(crate) async fn issue(&self, user: &str) -> Answer {
+    pub(crate) async fn issue(&self, user: &str) -> Response {
         self.post(serde_json::json!({ "userId": user, "eventId": "summer" }).to_string()).await
     }
 
     /// Concurrent requests of all users.
-    pub(crate) async fn issue_all(&self, users: std::ops::Range<u32>) -> Vec<Answer> {
+    pub(crate) async fn issue_all(&self, users: std::ops::Range<u32>) -> Vec<Response> {
         future::join_all(users.map(|i| async move { self.issue(&format!("user-{i}")).await })).await
     }
 
@@ -198,7 +198,7 @@ impl Issuer {
     }
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn coupon(&self) -> &str {
         self.json["couponKey"].as_str().unwrap_or_else(|| panic!("no coupon: {}", self.json))
     }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    support::{Answer, Issuer, World, until},
+    support::{Issuer, Response, World, until},
     token_signer::{Signer, base64, claims, now},
 };
 
@@ -47,13 +47,13 @@ impl JwksServer {
 
     async fn start(&self) {
         let (keys, authorization) = (self.keys.clone(), self.authorization.clone());
-        let answer = move |headers: HeaderMap| async move {
+        let response = move |headers: HeaderMap| async move {
             let value = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
             *authorization.lock().unwrap() = value;
             json!({ "keys": *keys.lock().unwrap() }).to_string()
         };
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
-        let router = Router::new().route("/jwks", get(answer));
+        let router = Router::new().route("/jwks", get(response));
         *self.running.lock().unwrap() = Some(tokio::spawn(async { axum::serve(listener, router).await.unwrap() }));
     }
 
@@ -95,20 +95,20 @@ fn flags<'a>(keys: &[&'a str]) -> Vec<&'a str> {
     [&["--user-identity", "jwt"], keys, &TRUSTED].concat()
 }
 
-async fn issue(issuer: &Issuer, token: &str) -> Answer {
+async fn issue(issuer: &Issuer, token: &str) -> Response {
     issue_with_header(issuer, &format!("Bearer {token}")).await
 }
 
-async fn issue_with_header(issuer: &Issuer, authorization: &str) -> Answer {
+async fn issue_with_header(issuer: &Issuer, authorization: &str) -> Response {
     let request = Request::post("/").header("Content-Type", "application/json").header("Authorization", authorization);
     issuer.send(request, "/coupons/issue", r#"{"eventId":"summer"}"#).await
 }
 
-fn assert_rejected(answer: &Answer, case: &str, detail: &str) {
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{case}: {}", answer.json);
-    assert_eq!(answer.json["type"], "urn:couponry:problem:unauthorized", "{case}");
-    assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer "), "{case}");
-    assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{case}: {}", answer.json);
+fn assert_rejected(response: &Response, case: &str, detail: &str) {
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{case}: {}", response.json);
+    assert_eq!(response.json["type"], "urn:couponry:problem:unauthorized", "{case}");
+    assert!(response.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer "), "{case}");
+    assert!(response.json["detail"].as_str().unwrap().contains(detail), "{case}: {}", response.json);
 }
 
 #[tokio::test]
@@ -122,8 +122,8 @@ async fn tokens_of_every_algorithm_authenticate_their_user() {
         [(&rsa, "RS256"), (&rsa, "RS512"), (&rsa, "PS256"), (&es256, "ES256"), (&es384, "ES384"), (&ed, "EdDSA")]
     {
         let token = signer.token(algorithm, algorithm);
-        let answer = issue(&issuer, &token).await;
-        assert!(answer.succeeded(), "{algorithm}: {}", answer.json);
+        let response = issue(&issuer, &token).await;
+        assert!(response.succeeded(), "{algorithm}: {}", response.json);
         let own = Request::get("/").header("Authorization", format!("bearer {token}"));
         let lookup = issuer.send(own, &format!("/coupons/summer/users/{algorithm}"), "").await;
         assert_eq!((lookup.status, &lookup.json["userId"]), (StatusCode::OK, &json!(algorithm)), "{}", lookup.json);
@@ -206,13 +206,13 @@ async fn invalid_token_returns_401_with_the_reason() {
         ("garbage", "garbage".to_owned(), "not a JWT"),
         ("too long", "x".repeat(20_000), "not a JWT"),
     ] {
-        let mut answer = None;
+        let mut response = None;
         until("the keys may be fetched for an unknown key", async || {
-            let last = answer.insert(issue(&issuer, &token).await);
+            let last = response.insert(issue(&issuer, &token).await);
             last.status != StatusCode::SERVICE_UNAVAILABLE
         })
         .await;
-        assert_rejected(&answer.unwrap(), case, detail);
+        assert_rejected(&response.unwrap(), case, detail);
     }
     for (case, header) in [("another scheme", "Basic dTE6cA=="), ("nothing", ""), ("the token alone", valid.as_str())] {
         assert_rejected(&issue_with_header(&issuer, header).await, case, "Authorization: Bearer");
@@ -308,9 +308,9 @@ async fn unknown_key_shortly_after_a_fetch_returns_503_until_the_next_one() {
     let reason = r#"couponry_issuer_authentication_failures_total{reason="refresh_limited"}"#;
     assert!(issuer.metrics().await.contains(reason));
     until("the key is fetched", async || {
-        let answer = issue(&issuer, &new.token("ES256", "u1")).await;
-        assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.json);
-        answer.status == StatusCode::OK
+        let response = issue(&issuer, &new.token("ES256", "u1")).await;
+        assert_ne!(response.status, StatusCode::UNAUTHORIZED, "{}", response.json);
+        response.status == StatusCode::OK
     })
     .await;
     until("an unknown key is rejected by a fetch of its own", async || {

@@ -16,7 +16,7 @@ use crate::{
     discrepancy::Discrepancy,
     error::AuditError,
     report::InFlight,
-    stores::{Stores, parse_code},
+    stores::Stores,
 };
 
 /// A coupon that has been in flight for longer is reported as delayed, in milliseconds.
@@ -240,8 +240,7 @@ impl Recheck<'_> {
         }
         let stores = self.stores;
         let mut coupons = stores.database.stream_coupons(self.uid);
-        while let Some(Coupon { ordinal, code, discount }) = coupons.try_next().await? {
-            let coupon = parse_code(&code)?;
+        while let Some(Coupon { ordinal, code: coupon, discount }) = coupons.try_next().await? {
             if self.comparison.is_in_redis(&coupon, discount) != Some(false) {
                 continue;
             }

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use couponry_domain::{
-    Coupon, EventName, IssuedCoupon, IssuedRecord, Uuid, code::CouponCode, record::RecordDecodeError,
-};
+use couponry_domain::{Coupon, EventName, IssuedCoupon, IssuedRecord, Uuid, record::RecordDecodeError};
 use couponry_kafka::{KafkaError, KafkaSettings, LagClient, Message, TopicReader};
-use couponry_postgres::{Database, DatabaseError, Operation, StoredEvent};
+use couponry_postgres::{Database, DatabaseError, StoredEvent};
 use couponry_redis::{IssuedEntry, RedisEvent, RedisStore};
 use futures::TryStreamExt as _;
 
@@ -44,7 +42,7 @@ impl Stores {
     ) -> Result<(), AuditError> {
         let mut coupons = self.database.stream_coupons(event.uid);
         while let Some(Coupon { ordinal: _, code, discount }) = coupons.try_next().await? {
-            comparison.add_generated(&parse_code(&code)?, discount);
+            comparison.add_generated(&code, discount);
         }
         comparison.finish_generated();
         let mut issuances = self.database.stream_issuances(event.uid);
@@ -156,11 +154,6 @@ impl Stores {
             measured => Ok(measured?),
         }
     }
-}
-
-pub(crate) fn parse_code(code: &str) -> Result<CouponCode, DatabaseError> {
-    code.parse()
-        .map_err(|error| DatabaseError::Corrupt { operation: Operation::ReadCoupons, detail: format!("code: {error}") })
 }
 
 fn decode(message: &Message) -> Result<IssuedRecord, RecordDecodeError> {

@@ -94,7 +94,7 @@ impl CodeGenerator {
     /// # Panics
     /// If the ordinal is not below 32^length.
     #[must_use]
-    pub fn code(&self, ordinal: u64) -> String {
+    pub fn code(&self, ordinal: u64) -> CouponCode {
         let mut number = self.permutation.apply(ordinal);
         let mut code = String::with_capacity(32);
         if let Some(prefix) = &self.format.prefix {
@@ -105,7 +105,7 @@ impl CodeGenerator {
             code.push(char::from(ALPHABET[(number & 31) as usize]));
             number >>= 5;
         }
-        code
+        CouponCode(code)
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
 
     fn codes(seed: Seed, length: u8, ordinals: Range<u64>) -> Vec<String> {
         let generator = CodeGenerator::new(seed, format(length));
-        ordinals.map(|ordinal| generator.code(ordinal)).collect()
+        ordinals.map(|ordinal| generator.code(ordinal).to_string()).collect()
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         const COUNT: u32 = 2_000_000;
         let generator = CodeGenerator::new(Seed::generate(), format(12));
         let started = Instant::now();
-        let len: usize = (0..u64::from(COUNT)).map(|ordinal| generator.code(ordinal).len()).sum();
+        let len: usize = (0..u64::from(COUNT)).map(|ordinal| generator.code(ordinal).as_str().len()).sum();
         println!("{:?} per code ({len} characters)", started.elapsed() / COUNT);
     }
 

@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 
 use crate::{
-    code::{CodeFormat, CodeGenerator, Seed},
+    code::{CodeFormat, CodeGenerator, CouponCode, Seed},
     discount::Discount,
 };
 
@@ -13,7 +13,7 @@ pub struct Coupon {
     /// Its place in the shuffled order of the event, from 0: coupons are issued in this order.
     pub ordinal: u64,
     /// The code.
-    pub code: String,
+    pub code: CouponCode,
     /// The discount.
     pub discount: Discount,
 }

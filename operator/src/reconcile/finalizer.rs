@@ -8,8 +8,8 @@
 //! `Deleting`.
 //!
 //! # Guarantees
-//! - A deletion always completes: it continues after `--drain-timeout-seconds`, and a Kubernetes Event of type Warning
-//!   reports what remains.
+//! - A deletion always completes: it continues after `--deletion-timeout-seconds`, and a Kubernetes Event of type
+//!   Warning reports what remains.
 //! - Rows in Postgres are deleted only after the keys in Redis were removed.
 //! - Rows that cannot be deleted within the timeout, for example because another session locks them, are deleted later
 //!   by [`crate::pending_deletions`].
@@ -39,7 +39,7 @@ use crate::{
         error::ReconcileError,
         status_writer::StatusWriter,
         stranded_issuances::{Delivery, StrandedOutcome, record_stranded_issuances},
-        timing::DRAIN_INTERVAL,
+        timing::DELETION_INTERVAL,
     },
 };
 
@@ -69,12 +69,13 @@ pub(crate) fn is_present(event: &CouponEvent) -> bool {
     event.finalizers().iter().any(|name| name == NAME)
 }
 
-/// Removes the data of a deleted event, then the finalizer. Waits up to `drain_timeout` for issuances to be recorded.
+/// Removes the data of a deleted event, then the finalizer. Waits for issuances to be recorded, up to
+/// `deletion_timeout`.
 #[tracing::instrument(skip_all)]
 pub(crate) async fn cleanup(
     event: CouponEvent,
     context: &Context,
-    drain_timeout: Duration,
+    deletion_timeout: Duration,
 ) -> Result<(ReconcileResult, Action), ReconcileError> {
     if !is_present(&event) {
         return Ok((ReconcileResult::Done, Action::await_change()));
@@ -84,18 +85,18 @@ pub(crate) async fn cleanup(
     if let (Some(uid), Some(name)) = (event.event_uid(), event.event_name()) {
         context.preloads.leave(uid);
         context.idle_events.remove(uid);
-        let may_wait = context.transient.deletion_elapsed(&key) < drain_timeout;
+        let may_wait = context.transient.deletion_elapsed(&key) < deletion_timeout;
         match close_and_read_backlog(&event, context, uid, &name, may_wait).await {
             Ok(backlog) if backlog.is_empty() => {}
             Ok(backlog) if may_wait => {
                 report_waiting(event, context, &describe(backlog)).await?;
-                return Ok((ReconcileResult::Progressing, Action::requeue(DRAIN_INTERVAL)));
+                return Ok((ReconcileResult::Progressing, Action::requeue(DELETION_INTERVAL)));
             }
             Err(error) if may_wait => {
                 let error = error_chain(&error);
                 tracing::warn!(error, "cannot read the backlog of the deleted event, retrying");
                 report_waiting(event, context, &error).await?;
-                return Ok((ReconcileResult::Error, Action::requeue(DRAIN_INTERVAL * 2)));
+                return Ok((ReconcileResult::Error, Action::requeue(DELETION_INTERVAL * 2)));
             }
             Ok(backlog) => publish_incomplete(&event, context, &describe(backlog)).await,
             Err(error) => publish_incomplete(&event, context, &error_chain(&error)).await,
@@ -111,7 +112,7 @@ pub(crate) async fn cleanup(
             .await?;
         match remove_data(&event, context, uid, &name).await {
             Ok(()) => {}
-            Err(error) if context.transient.deletion_elapsed(&key) >= drain_timeout => {
+            Err(error) if context.transient.deletion_elapsed(&key) >= deletion_timeout => {
                 let rows = schedule_removal(&event, context, uid, &error).await;
                 publish_incomplete(&event, context, &format!("{}{rows}", error_chain(&error))).await;
             }
@@ -236,7 +237,7 @@ fn describe(EventBacklog { outbox, unrecorded }: EventBacklog) -> String {
 /// Returns the event with the status that was written.
 async fn report_waiting(event: CouponEvent, context: &Context, cause: &str) -> Result<CouponEvent, ReconcileError> {
     let message = format!(
-        "The event is being deleted: {cause}. The deletion continues as soon as this is resolved, and after the drain \
+        "The event is being deleted: {cause}. The deletion continues as soon as this is resolved, and after the deletion \
          timeout in any case."
     );
     report_deleting(event, context, message).await

@@ -54,7 +54,7 @@ pub(crate) async fn reconcile_invalid(
     let has_status = object.data.get("status").is_some_and(|status| !status.is_null());
     let event = placeholder(object);
     if event.metadata.deletion_timestamp.is_some() {
-        return finalizer::cleanup(event, context, context.drain_timeout).await;
+        return finalizer::cleanup(event, context, context.deletion_timeout).await;
     }
     let message = format!(
         "The object is invalid: {}. Its changes are ignored, and an open event stays open. Correct it with `kubectl \

@@ -199,7 +199,7 @@ async fn restore(
                     issued: IssuedCoupon { user_id, coupon, discount, issued_at },
                     status: IssuedStatus::Completed,
                 }),
-                None => available.push(Coupon { ordinal, code: coupon.to_string(), discount }),
+                None => available.push(Coupon { ordinal, code: coupon, discount }),
             }
         }
         let loaded =

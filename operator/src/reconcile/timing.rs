@@ -16,7 +16,7 @@ pub(super) const FINISHED_INTERVAL: Duration = Duration::from_mins(5);
 /// While issuing is suspended because Redis is unverified.
 pub(super) const UNVERIFIED_INTERVAL: Duration = Duration::from_millis(500);
 /// While the deletion of an event waits for issued coupons to be recorded.
-pub(super) const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
+pub(super) const DELETION_INTERVAL: Duration = Duration::from_millis(500);
 /// After a conflict with another writer of the object.
 pub(crate) const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 /// A longer reconciliation ends after its current step or chunk, so that a changed manifest takes effect.

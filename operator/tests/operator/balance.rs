@@ -46,7 +46,7 @@ async fn lost_data_sets_drift_found_until_restored() -> Result<()> {
         let events = world.kube_events(name).await?;
         let warning = events.iter().find(|event| event.type_.as_deref() == Some("Warning")).context("no warning")?;
         assert_eq!(warning.note.as_deref(), Some(mismatch));
-        let gauge = format!("couponry_operator_balance_difference{{event=\"{name}\"}} {coupons}\n");
+        let gauge = format!("couponry_operator_balance_mismatch{{event=\"{name}\"}} {coupons}\n");
         wait_until("the metrics report the difference", async || Ok(metrics(port)?.contains(&gauge))).await?;
     }
 
@@ -95,7 +95,7 @@ async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
     world.record_all("event").await?;
     let expected = BalanceStatus { generated: 100, available: 87, unrecorded: 0, recorded: 10, voided: 3 };
     let status = world.wait("event", "recorded", |status| status.balance == Some(expected)).await?;
-    let report = world.run_command(&["audit", "event", "--output", "json", "--wait", "0"], &[])?;
+    let report = world.run_command(&["audit", "event", "--output", "json", "--wait-seconds", "0"], &[])?;
     let report: serde_json::Value = serde_json::from_slice(&report.stdout)?;
     assert_eq!(report["counts"]["voided"], 3, "{report:#}");
     assert!(is_true(&status, "Balanced") && is_true(&status, "Ready"), "{status:#?}");

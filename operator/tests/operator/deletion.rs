@@ -1,4 +1,4 @@
-//! Deletion of events: draining, the deletion policy, and the keys and rows that stay.
+//! Deletion of events: waiting for recorded coupons, the deletion policy, and the keys and rows that stay.
 
 use anyhow::{Context as _, Result};
 use couponry_testbed::Redis;
@@ -12,7 +12,7 @@ fn spec(fields: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_waits_for_recording_and_keeps_rows() -> Result<()> {
     let mut world = World::shared().await?;
-    world.drain_timeout_seconds = 600;
+    world.deletion_timeout_seconds = 600;
     let _operator = world.start_operator()?;
     let uid = world.open_event(&spec("")).await?;
 
@@ -52,7 +52,7 @@ async fn deletion_with_policy_delete_removes_rows() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_records_issuances_without_record_in_flight() -> Result<()> {
     let mut world = World::shared().await?;
-    world.drain_timeout_seconds = 600;
+    world.deletion_timeout_seconds = 600;
     let _operator = world.start_operator()?;
     let uid = world.open_event(&spec("")).await?;
     // As if Kafka had lost confirmed records.
@@ -124,7 +124,7 @@ async fn deletion_without_redis_completes_and_late_issuances_are_recorded() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_waits_for_locked_rows_and_says_so() -> Result<()> {
     let mut world = World::shared().await?;
-    world.drain_timeout_seconds = 600;
+    world.deletion_timeout_seconds = 600;
     let _operator = world.start_operator()?;
     let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
     world.record_all("event").await?;

@@ -229,7 +229,7 @@ async fn records_lost_by_kafka_are_recorded_from_redis() -> Result<()> {
     })
     .await?;
     let kafka = KafkaSettings::at(&world.brokers, &world.topic);
-    couponry_kafka::administration::delete_topic(&kafka).await?;
+    couponry_kafka::test_support::delete_topic(&kafka).await?;
     installation.consumer.resume()?;
     shell.run("repair", 0)?;
     check(&installation, received).await

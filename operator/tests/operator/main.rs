@@ -2,11 +2,11 @@
 
 mod admin_api;
 mod balance;
+mod commands;
 mod crashes;
 mod deletion;
 mod disaster_recovery;
 mod durability;
-mod inspect;
 mod install_test;
 mod installation;
 mod invalid_objects;

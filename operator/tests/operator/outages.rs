@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use couponry_kafka::{KafkaSettings, Producer, administration::delete_topic};
+use couponry_kafka::{KafkaSettings, Producer, test_support::delete_topic};
 use couponry_testbed::{Database, Kafka, Kubernetes, Postgres, Redis, http, ports, shared};
 
 use crate::support::{World, is_true, message, reason, wait_operator_ready, wait_until};

@@ -24,7 +24,7 @@ async fn applied_event_opens_with_exact_stock() -> Result<()> {
     assert!(is_true(&status, "Preloaded") && is_true(&status, "Recorded") && !is_true(&status, "Stalled"));
     assert!(status.opened_at.is_some());
     let uid = world.uid("event").await?;
-    let code = &world.coupons_in_postgres(uid).await?[0].code;
+    let code = &world.coupons_in_postgres(uid).await?[0].code.to_string();
     ensure!(code.starts_with("TEST-") && code.len() == 15, "{code}");
     world.wait_kube_events("event", &["Opened", "PreloadCompleted", "PreloadStarted"]).await?;
     let kubectl_get = world.kubectl_get()?;

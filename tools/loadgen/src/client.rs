@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
 use crate::connection::{Connection, ExchangeError, Response};
-use crate::outcome::{Answer, Failure, Outcome};
+use crate::outcome::{Failure, IssueResponse, Outcome};
 
 /// The result of one attempt.
 #[derive(Debug)]
@@ -53,9 +53,9 @@ pub async fn issue(connection: &mut Connection, request: &[u8], timeout: Duratio
 fn interpret(Response { status, body, .. }: &Response<'_>) -> Outcome {
     let failure = |message| Failure { message, status: Some(*status) };
     if *status == 200 {
-        return match serde_json::from_slice::<Answer>(body) {
-            Ok(answer) => Outcome::Answered(answer),
-            Err(error) => Outcome::Unknown(failure(format!("invalid answer: {error}"))),
+        return match serde_json::from_slice::<IssueResponse>(body) {
+            Ok(response) => Outcome::Answered(response),
+            Err(error) => Outcome::Unknown(failure(format!("invalid response: {error}"))),
         };
     }
     let text: String = String::from_utf8_lossy(body).chars().take(300).collect();

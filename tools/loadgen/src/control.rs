@@ -11,8 +11,8 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-/// Has the length of an answer with a coupon.
-const ANSWER: &str = concat!(
+/// Has the length of a response with a coupon.
+const RESPONSE: &str = concat!(
     r#"{"success":true,"reason":null,"couponKey":"BENCH-7GK2M9QXW4TB","message":"The coupon is yours.","#,
     r#""discountType":"PERCENT","discountAmount":10}"#
 );
@@ -32,14 +32,14 @@ struct IssueRequest {
 }
 
 pub(crate) async fn serve(Args { listen }: Args) -> Result<ExitCode> {
-    let router = Router::new().route("/coupons/issue", post(answer)).route("/readyz", get(|| async {}));
+    let router = Router::new().route("/coupons/issue", post(response)).route("/readyz", get(|| async {}));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     axum::serve(listener, router).await.context("cannot serve requests")?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn answer(Json(IssueRequest { user_id, event_id }): Json<IssueRequest>) -> impl IntoResponse {
+async fn response(Json(IssueRequest { user_id, event_id }): Json<IssueRequest>) -> impl IntoResponse {
     // Keeps the compiler from removing the parsing.
     std::hint::black_box((user_id, event_id));
-    ([(CONTENT_TYPE, "application/json")], ANSWER)
+    ([(CONTENT_TYPE, "application/json")], RESPONSE)
 }

@@ -1,5 +1,5 @@
 //! Sends a workload over a fixed number of connections. Each connection sends its next request when the previous one is
-//! finished and, with a rate, the next one is due. Attempts without an answer are retried.
+//! finished and, with a rate, the next one is due. Attempts without a response are retried.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

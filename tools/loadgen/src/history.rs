@@ -14,7 +14,7 @@ use couponry_domain::code::CouponCode;
 use couponry_domain::{Discount, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Answer, Failure, Outcome};
+use crate::outcome::{Failure, IssueResponse, Outcome};
 
 /// An HTTP request that is about to be sent. Times are in microseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,19 +81,19 @@ impl Attempt {
         Self { invoked, finished, user, request, attempt, target, outcome }
     }
 
-    /// The answer, if there is one.
+    /// The response, if there is one.
     #[must_use]
-    pub fn answer(&self) -> Option<&Answer> {
+    pub fn response(&self) -> Option<&IssueResponse> {
         match &self.outcome {
-            Outcome::Answered(answer) => Some(answer),
+            Outcome::Answered(response) => Some(response),
             Outcome::Rejected(_) | Outcome::Unknown(_) => None,
         }
     }
 
-    /// The user's coupon according to the answer.
+    /// The user's coupon according to the response.
     #[must_use]
     pub fn coupon(&self) -> Option<(CouponCode, Discount)> {
-        self.answer().and_then(|answer| answer.coupon().ok().flatten())
+        self.response().and_then(|response| response.coupon().ok().flatten())
     }
 }
 

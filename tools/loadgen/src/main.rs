@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send issue requests of many users, retry those without an answer, and write every attempt to a history.
+    /// Send issue requests of many users, retry those without a response, and write every attempt to a history.
     Run(Box<run::Args>),
     /// Compare histories with the data in Redis, Kafka and Postgres. Exits with 1 if a property is violated.
     Check(Box<check::Args>),

@@ -1,6 +1,6 @@
 //! The command `loadgen measure`.
 //!
-//! In a closed loop, each connection sends its next request when it has the answer to the previous one. In an open
+//! In a closed loop, each connection sends its next request when it has the response to the previous one. In an open
 //! loop, a request is due at its time whatever became of the previous ones, and its latency counts from then. So a
 //! server that stalls is charged for all requests that were due meanwhile ("coordinated omission").
 

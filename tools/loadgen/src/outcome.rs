@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// The issuer answered; the answer is final.
-    Answered(Answer),
+    /// The issuer answered; the response is final.
+    Answered(IssueResponse),
     /// No coupon was issued: the request was not sent, or the issuer rejected it.
     Rejected(Failure),
     /// A coupon may have been issued or not.
@@ -29,7 +29,7 @@ pub struct Failure {
 /// The body of a response with status 200 to `POST /coupons/issue`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub struct IssueResponse {
     /// Whether this request issued a coupon.
     pub success: bool,
     /// Why no coupon was issued.
@@ -65,8 +65,8 @@ pub enum Reason {
     Paused,
 }
 
-impl Answer {
-    /// The user's coupon according to the answer. The error describes a contradiction in the answer.
+impl IssueResponse {
+    /// The user's coupon according to the response. The error describes a contradiction in the response.
     pub fn coupon(&self) -> Result<Option<(CouponCode, Discount)>, &'static str> {
         let coupon = match (&self.coupon_key, self.discount_type, self.discount_amount) {
             (None, None, None) => None,
@@ -136,7 +136,7 @@ impl OutcomeKind {
 impl From<&Outcome> for OutcomeKind {
     fn from(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Answered(answer) => match answer.reason {
+            Outcome::Answered(response) => match response.reason {
                 None => Self::Issued,
                 Some(Reason::Duplicate) => Self::Duplicate,
                 Some(Reason::SoldOut) => Self::SoldOut,
@@ -155,18 +155,18 @@ impl From<&Outcome> for OutcomeKind {
 mod tests {
     use super::*;
 
-    fn answer(json: &str) -> Answer {
+    fn response(json: &str) -> IssueResponse {
         serde_json::from_str(json).unwrap()
     }
 
     #[test]
-    fn contradictory_answer_is_an_error() {
-        let problem = |json: &str| answer(json).coupon().unwrap_err();
+    fn contradictory_response_is_an_error() {
+        let problem = |json: &str| response(json).coupon().unwrap_err();
         let coupon = r#""couponKey":"A-1","discountType":"AMOUNT","discountAmount":5,"message":"x""#;
         let none = r#""couponKey":null,"discountType":null,"discountAmount":null,"message":"x""#;
-        assert!(answer(&format!(r#"{{"success":true,"reason":null,{coupon}}}"#)).coupon().unwrap().is_some());
-        assert!(answer(&format!(r#"{{"success":false,"reason":"DUPLICATE",{coupon}}}"#)).coupon().unwrap().is_some());
-        assert_eq!(answer(&format!(r#"{{"success":false,"reason":"SOLD_OUT",{none}}}"#)).coupon(), Ok(None));
+        assert!(response(&format!(r#"{{"success":true,"reason":null,{coupon}}}"#)).coupon().unwrap().is_some());
+        assert!(response(&format!(r#"{{"success":false,"reason":"DUPLICATE",{coupon}}}"#)).coupon().unwrap().is_some());
+        assert_eq!(response(&format!(r#"{{"success":false,"reason":"SOLD_OUT",{none}}}"#)).coupon(), Ok(None));
         for (success, reason, coupon, expected) in [
             (true, "null", none, "success is true, but the coupon is missing"),
             (true, "\"ENDED\"", coupon, "success is true, but there is a reason"),
@@ -180,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn message_of_answer_is_not_serialized() {
-        let answer = answer(r#"{"success":false,"reason":"SOLD_OUT","couponKey":null,"message":"sorry"}"#);
-        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"success":false,"reason":"SOLD_OUT"}"#);
+    fn message_of_response_is_not_serialized() {
+        let response = response(r#"{"success":false,"reason":"SOLD_OUT","couponKey":null,"message":"sorry"}"#);
+        assert_eq!(serde_json::to_string(&response).unwrap(), r#"{"success":false,"reason":"SOLD_OUT"}"#);
     }
 
     #[test]

@@ -139,10 +139,7 @@ impl Stores {
             }
             coupons.extend(page);
         }
-        let parse = |Coupon { code, discount, .. }: Coupon| {
-            Ok((code.parse().with_context(|| "Postgres has an invalid coupon code")?, discount))
-        };
-        let coupons = coupons.into_iter().map(parse).collect::<Result<_>>()?;
+        let coupons = coupons.into_iter().map(|Coupon { code, discount, .. }| (code, discount)).collect();
         let issuances = self.database.stream_issuances(uid).map_ok(|issuance| issuance.issued);
         Ok(PostgresData { coupons, issuances: issuances.try_collect().await? })
     }

@@ -44,7 +44,7 @@ impl Summary {
         *self.attempts.entry(OutcomeKind::from(&attempt.outcome)).or_default() += 1;
         self.first = self.first.min(attempt.invoked);
         self.last = self.last.max(attempt.finished);
-        if attempt.answer().is_some() {
+        if attempt.response().is_some() {
             self.answered += 1;
             self.latencies.record(micros(attempt.finished - attempt.invoked));
             if let Some((_, discount)) = attempt.coupon() {
@@ -86,7 +86,7 @@ impl fmt::Display for Summary {
         }
         let seconds = micros(self.last.saturating_sub(self.first)).as_secs_f64();
         let throughput = float(self.answered) / seconds.max(1e-6);
-        writeln!(f, "\nThroughput     {throughput:.0} answers/s over {seconds:.1} s")?;
+        writeln!(f, "\nThroughput     {throughput:.0} responses/s over {seconds:.1} s")?;
         if self.answered == 0 {
             return Ok(());
         }
@@ -132,7 +132,7 @@ mod tests {
     use couponry_domain::DiscountType::{self, Amount, Percent};
 
     use super::*;
-    use crate::outcome::{Answer, Failure, Outcome, Reason};
+    use crate::outcome::{Failure, IssueResponse, Outcome, Reason};
 
     fn attempt(user: &str, invoked: i64, finished: i64, outcome: Outcome) -> Attempt {
         let user = user.parse().unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn coupon(reason: Option<Reason>, kind: DiscountType, value: u32) -> Outcome {
-        Outcome::Answered(Answer {
+        Outcome::Answered(IssueResponse {
             success: reason.is_none(),
             reason,
             coupon_key: Some("A-1".into()),
@@ -169,7 +169,7 @@ mod tests {
             "  issued                 3   50.0 %",
             "  duplicate              2   33.3 %",
             "  unknown                1   16.7 %",
-            "Throughput     3 answers/s over 1.5 s",
+            "Throughput     3 responses/s over 1.5 s",
             "p50 2.00 ms",
             "max 1500 ms",
             "4 users received a coupon",

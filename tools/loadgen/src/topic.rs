@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Subcommand;
 use couponry_domain::record::INSTALLATION_HEADER;
-use couponry_kafka::administration::{delete_topic, set_offset_commits, set_partitions};
+use couponry_kafka::test_support::{delete_topic, set_offset_commits, set_partitions};
 use couponry_kafka::{Message, Producer, TopicSettings, topics};
 use couponry_settings::KafkaSettings;
 use tokio::time::{Instant, sleep};

@@ -11,7 +11,7 @@ use couponry_domain::{
 };
 use couponry_kafka::{DeadLetterProducer, KafkaSettings, Message, Producer, TopicSettings, topics};
 use couponry_loadgen::history::{self, Completion, Entry, Invocation};
-use couponry_loadgen::outcome::{Answer, Failure, Outcome};
+use couponry_loadgen::outcome::{Failure, IssueResponse, Outcome};
 use couponry_postgres::{Database, NewEvent, RecordOutcome};
 use couponry_redis::{GateSettings, RedisStore, Settlement, SettlementOutcome};
 use couponry_testbed::{shared, unique_name};
@@ -121,11 +121,11 @@ impl Fixture {
         }
     }
 
-    /// Every user received an answer, except for the last one.
+    /// Every user received a response, except for the last one.
     fn write_history(&self, records: &[IssuedRecord]) {
         let file = File::create(&self.history).unwrap();
         for (index, record) in records.iter().enumerate() {
-            let answered = Outcome::Answered(Answer {
+            let answered = Outcome::Answered(IssueResponse {
                 success: true,
                 reason: None,
                 coupon_key: Some(record.issued.coupon.to_string()),

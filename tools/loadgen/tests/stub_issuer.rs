@@ -66,7 +66,7 @@ async fn issue(State(issuer): State<Issuer>, Json(body): Json<Value>) -> Respons
     if body["eventId"] != "summer" {
         return (StatusCode::NOT_FOUND, "unknown event").into_response();
     }
-    let answer = answer_request(&mut issuer.event.lock().unwrap(), body["userId"].as_str().unwrap());
+    let response = respond(&mut issuer.event.lock().unwrap(), body["userId"].as_str().unwrap());
     match fault {
         Some(Fault::BusyAfter) => busy(),
         Some(Fault::Panic) => panic!("injected panic"),
@@ -74,11 +74,11 @@ async fn issue(State(issuer): State<Issuer>, Json(body): Json<Value>) -> Respons
             tokio::time::sleep(Duration::from_mins(1)).await;
             busy()
         }
-        Some(Fault::BusyBefore) | None => Json(answer).into_response(),
+        Some(Fault::BusyBefore) | None => Json(response).into_response(),
     }
 }
 
-fn answer_request(event: &mut Event, user: &str) -> Value {
+fn respond(event: &mut Event, user: &str) -> Value {
     event.users.insert(user.to_owned());
     let (reason, coupon) = match event.issued.get(user) {
         Some(number) => (Some("DUPLICATE"), Some(*number)),
@@ -289,7 +289,7 @@ async fn run_writes_history_and_prints_summary() {
 }
 
 #[tokio::test]
-async fn run_without_answers_exits_1() {
+async fn run_without_responses_exits_1() {
     let path = std::env::temp_dir().join(format!("loadgen-unreachable-{}.jsonl", std::process::id()));
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("--target=http://{}", closed.local_addr().unwrap());

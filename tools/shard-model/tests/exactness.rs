@@ -19,7 +19,7 @@ fn transfers_with_faults_violate_no_invariant() {
         ("shards that lost data", data_losses),
         ("recoveries", recoveries),
         ("coupons returned to a queue", returned),
-        ("answers SOLD_OUT", sold_out),
+        ("responds with SOLD_OUT", sold_out),
     ] {
         assert!(count > 100, "{count} {what}");
     }

@@ -13,7 +13,7 @@ const SCENARIO: Scenario = Scenario {
 };
 
 #[test]
-fn simulation_answers_every_request_and_issues_every_coupon() {
+fn simulation_responds_to_every_request_and_issues_every_coupon() {
     for (seed, shards) in [(1, 1), (2, 2), (3, 8), (4, 13)] {
         let result = simulate(&Scenario { shards, ..SCENARIO }, seed);
         assert_eq!((result.unissued, result.sold_out), (0, 60_000), "{shards} shards");

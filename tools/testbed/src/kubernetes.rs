@@ -106,7 +106,7 @@ impl Kubernetes {
         let ca = fs::read(&certificate).with_context(|| format!("cannot read {}", certificate.display()))?;
         write_kubeconfig(&self.kubeconfig, "testbed", &self.url(), &ca, "admin", &json!({"token": ADMIN}))?;
         self.api_server.wait_ready(|| {
-            let ready = self.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer == "ok");
+            let ready = self.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|response| response == "ok");
             if !ready {
                 // Each check starts a process, which competes with the API server for the CPU.
                 std::thread::sleep(Duration::from_millis(200));

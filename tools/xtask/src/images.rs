@@ -147,9 +147,9 @@ fn auditable(dockerfile: &Path) -> Result<PathBuf> {
 /// The current commit, or `unknown`.
 fn revision(root: &Path) -> String {
     let git = std::process::Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root).output();
-    let answer =
+    let commit =
         git.ok().filter(|git| git.status.success()).map(|git| String::from_utf8_lossy(&git.stdout).trim().to_owned());
-    answer.filter(|commit| !commit.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    commit.filter(|commit| !commit.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn size(file: &Path) -> Result<u64> {

@@ -66,7 +66,7 @@ pub fn record(event: &StoredEvent, user: &str, coupon: &Coupon) -> IssuedRecord 
         event_uid: event.uid,
         issued: IssuedCoupon {
             user_id: user.parse().unwrap(),
-            coupon: coupon.code.parse().unwrap(),
+            coupon: coupon.code.clone(),
             discount: coupon.discount,
             issued_at: 1_796_083_200_123,
         },

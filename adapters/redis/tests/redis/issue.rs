@@ -25,14 +25,14 @@ async fn issue_follows_shuffled_order_until_sold_out() {
     let event = Event::open(10).await;
     let reply = event.redis_store.issue(&event.id, &users(0..12)).await.unwrap().unwrap();
     assert_eq!(reply.event_uid, event.uid);
-    let codes: Vec<_> = reply.outcomes[..10].iter().map(|o| issued(o).coupon.to_string()).collect();
+    let codes: Vec<_> = reply.outcomes[..10].iter().map(|o| issued(o).coupon.clone()).collect();
     let generated: Vec<_> = coupons(0, 10).into_iter().map(|c| c.code).collect();
     assert_eq!(codes, generated);
     assert_eq!(reply.outcomes[10..], [IssueOutcome::SoldOut, IssueOutcome::SoldOut]);
     let records = reply.outbox.unwrap().records;
     assert_eq!(records.len(), 10);
     assert_eq!(records[3].issued.user_id.as_str(), "user-3");
-    assert_eq!(records[3].issued.coupon.as_str(), generated[3]);
+    assert_eq!(records[3].issued.coupon, generated[3]);
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn concurrent_issue_issues_each_coupon_once() {
     let holders: Vec<_> = future::join_all(callers).await.into_iter().flat_map(Result::unwrap).collect();
     assert_eq!(holders.len(), 1000);
     assert_eq!(holders.iter().map(|(user, _)| user).collect::<HashSet<_>>().len(), 1000);
-    let codes: HashSet<_> = holders.iter().map(|(_, coupon)| coupon.to_string()).collect();
+    let codes: HashSet<_> = holders.iter().map(|(_, coupon)| coupon.clone()).collect();
     assert_eq!(codes, coupons(0, 1000).into_iter().map(|c| c.code).collect::<HashSet<_>>());
 }
 

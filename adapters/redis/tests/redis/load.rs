@@ -20,7 +20,7 @@ async fn repeated_chunk_is_loaded_once() {
         load(i).await.unwrap();
     }
     let queue = event.redis_store.scan_queue(&event.id).await.unwrap();
-    let expected: Vec<_> = chunks.iter().flatten().map(|c| (c.code.parse().unwrap(), c.discount)).collect();
+    let expected: Vec<_> = chunks.iter().flatten().map(|c| (c.code.clone(), c.discount)).collect();
     assert_eq!(queue, expected);
 }
 

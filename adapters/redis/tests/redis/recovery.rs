@@ -72,8 +72,7 @@ impl Event {
 }
 
 fn recorded(user: &UserId, Coupon { ordinal: _, code, discount }: &Coupon) -> IssuedEntry {
-    let issued =
-        IssuedCoupon { user_id: user.clone(), coupon: code.parse().unwrap(), discount: *discount, issued_at: 7 };
+    let issued = IssuedCoupon { user_id: user.clone(), coupon: code.clone(), discount: *discount, issued_at: 7 };
     IssuedEntry { issued, status: IssuedStatus::Completed }
 }
 

@@ -44,8 +44,8 @@ pub(crate) struct World {
     /// The shared Kafka, unless the test replaces it.
     pub(crate) brokers: String,
     pub(crate) topic: String,
-    /// `--drain-timeout-seconds` of the operator.
-    pub(crate) drain_timeout_seconds: u32,
+    /// `--deletion-timeout-seconds` of the operator.
+    pub(crate) deletion_timeout_seconds: u32,
 }
 
 impl World {
@@ -79,7 +79,7 @@ impl World {
             postgres_url,
             brokers: shared::kafka(),
             topic: namespace.clone(),
-            drain_timeout_seconds: 5,
+            deletion_timeout_seconds: 5,
             prefix,
             namespace,
         })
@@ -116,7 +116,7 @@ impl World {
             prefix: self.prefix.clone(),
             brokers: self.brokers.clone(),
             topic: self.topic.clone(),
-            drain_timeout_seconds: self.drain_timeout_seconds,
+            deletion_timeout_seconds: self.deletion_timeout_seconds,
         })
     }
 
@@ -150,7 +150,7 @@ impl World {
             .args(["--postgres-url", &self.postgres_url, "--kafka-brokers", &self.brokers])
             .args(["--kafka-topic", &self.topic, "--kafka-partitions", "1", "--kafka-group", &self.topic])
             .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--admin-listen", admin])
-            .args(["--drain-timeout-seconds", &self.drain_timeout_seconds.to_string()])
+            .args(["--deletion-timeout-seconds", &self.deletion_timeout_seconds.to_string()])
             .args(self.redis_url.contains(',').then_some("--redis-cluster"))
             .env("KUBECONFIG", kubeconfig.into())
     }

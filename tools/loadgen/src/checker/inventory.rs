@@ -8,11 +8,11 @@ use couponry_redis::IssuedStatus;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 
-use super::answers::{AnswersByUser, answered_coupons};
 use super::input::CheckInput;
 use super::report::{Category, CheckResult, count};
+use super::responses::{ResponsesByUser, answered_coupons};
 
-/// The holders of coupons, according to answers, Redis, Kafka and Postgres.
+/// The holders of coupons, according to responses, Redis, Kafka and Postgres.
 pub(super) struct Holders<'a> {
     users: BTreeMap<&'a CouponCode, Sources<&'a UserId>>,
     coupons: BTreeMap<&'a UserId, Sources<&'a CouponCode>>,
@@ -22,11 +22,11 @@ pub(super) struct Holders<'a> {
 type Sources<T> = BTreeMap<T, BTreeSet<&'static str>>;
 
 impl<'a> Holders<'a> {
-    pub(super) fn new(input: &'a CheckInput, users: &'a AnswersByUser<'a>) -> Self {
-        let answers = answered_coupons(users).map(|(user, (coupon, _))| ("an answer", user, coupon));
+    pub(super) fn new(input: &'a CheckInput, users: &'a ResponsesByUser<'a>) -> Self {
+        let responses = answered_coupons(users).map(|(user, (coupon, _))| ("a response", user, coupon));
         let stores = issued(input).map(|(store, issued)| (store, &issued.user_id, &issued.coupon));
         let mut holders = Self { users: BTreeMap::new(), coupons: BTreeMap::new() };
-        for (source, user, coupon) in answers.chain(stores) {
+        for (source, user, coupon) in responses.chain(stores) {
             holders.users.entry(coupon).or_default().entry(user).or_default().insert(source);
             holders.coupons.entry(user).or_default().entry(coupon).or_default().insert(source);
         }
@@ -37,7 +37,7 @@ impl<'a> Holders<'a> {
         let mut result = CheckResult::new(
             Category::Duplicated,
             "each coupon has one holder",
-            format!("{} coupons in answers, Redis, Kafka, Postgres", count(self.users.len())),
+            format!("{} coupons in responses, Redis, Kafka, Postgres", count(self.users.len())),
         );
         for (coupon, users) in self.users.iter().filter(|(_, users)| users.len() > 1) {
             result.add_violation(|| format!("{coupon} belongs to {}", list(users)));
@@ -49,7 +49,7 @@ impl<'a> Holders<'a> {
         let mut result = CheckResult::new(
             Category::Duplicated,
             "each user has one coupon",
-            format!("{} users in answers, Redis, Kafka, Postgres", count(self.coupons.len())),
+            format!("{} users in responses, Redis, Kafka, Postgres", count(self.coupons.len())),
         );
         for (user, coupons) in self.coupons.iter().filter(|(_, coupons)| coupons.len() > 1) {
             result.add_violation(|| format!("{user} has {}", list(coupons)));
@@ -93,10 +93,10 @@ pub(super) fn issuances_are_recorded_once(input: &CheckInput) -> CheckResult {
     result
 }
 
-/// Every coupon in answers and stores was generated, with the same discount.
-pub(super) fn coupons_were_generated(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+/// Every coupon in responses and stores was generated, with the same discount.
+pub(super) fn coupons_were_generated(input: &CheckInput, users: &ResponsesByUser<'_>) -> CheckResult {
     let generated: BTreeMap<&CouponCode, Discount> = input.postgres.coupons.iter().map(|(c, d)| (c, *d)).collect();
-    let answers = answered_coupons(users).map(|(_, (coupon, discount))| ("an answer", coupon, *discount));
+    let responses = answered_coupons(users).map(|(_, (coupon, discount))| ("a response", coupon, *discount));
     let queue = input.redis.queue.iter().map(|(coupon, discount)| ("the queue", coupon, *discount));
     let issued = issued(input).map(|(store, issued)| (store, &issued.coupon, issued.discount));
 
@@ -105,7 +105,7 @@ pub(super) fn coupons_were_generated(input: &CheckInput, users: &AnswersByUser<'
         "every coupon was generated, with the same discount",
         format!("{} coupons generated", count(generated.len())),
     );
-    for (source, coupon, discount) in answers.chain(queue).chain(issued) {
+    for (source, coupon, discount) in responses.chain(queue).chain(issued) {
         match generated.get(coupon) {
             Some(expected) if *expected == discount => {}
             Some(expected) => {

@@ -1,4 +1,4 @@
-//! Compares the answers which users received with the data in Redis, Kafka and Postgres.
+//! Compares the responses which users received with the data in Redis, Kafka and Postgres.
 //!
 //! Some categories are those of Jepsen's set test: *lost* (answered, but not recorded), *duplicated*, *unexpected*
 //! (recorded or answered, but not expected) and *unknown outcome* (no response, or a 5xx response: the coupon may be
@@ -10,11 +10,11 @@
 //! # Assumptions
 //! The data is read after the pipeline is drained, and the history has every attempt of the event.
 
-mod answers;
 mod consistency;
 mod input;
 mod inventory;
 mod report;
+mod responses;
 #[cfg(test)]
 mod tests;
 
@@ -24,21 +24,21 @@ pub use report::{Category, CheckResult, Report};
 /// Runs all checks. The results are in the order of display.
 #[must_use]
 pub fn check(input: &CheckInput) -> Report {
-    let users = answers::answers_by_user(&input.history);
+    let users = responses::responses_by_user(&input.history);
     let holders = inventory::Holders::new(input, &users);
     Report {
         results: vec![
-            answers::answered_coupons_are_recorded(input, &users),
-            answers::answered_coupons_are_not_cancelled(input, &users),
-            answers::no_denial_after_coupon(input, &users),
+            responses::answered_coupons_are_recorded(input, &users),
+            responses::answered_coupons_are_not_cancelled(input, &users),
+            responses::no_denial_after_coupon(input, &users),
             holders.each_coupon_has_one_holder(),
             holders.each_user_has_one_coupon(),
-            answers::answers_agree(&users),
+            responses::responses_agree(&users),
             inventory::issuances_are_recorded_once(input),
             inventory::coupons_were_generated(input, &users),
-            answers::holders_sent_requests(input, &users),
-            answers::answers_are_valid(input),
-            answers::unknown_outcomes(input, &users),
+            responses::holders_sent_requests(input, &users),
+            responses::responses_are_valid(input),
+            responses::unknown_outcomes(input, &users),
             inventory::postgres_has_planned_coupons(input),
             inventory::redis_has_same_coupons(input),
             consistency::redis_agrees_with_postgres(input),
@@ -47,7 +47,7 @@ pub fn check(input: &CheckInput) -> Report {
             consistency::nothing_is_pending(input),
             consistency::redis_is_verified(input),
             inventory::issued_in_window(input),
-            answers::no_not_started_after_coupon(input),
+            responses::no_not_started_after_coupon(input),
         ],
     }
 }

@@ -9,21 +9,21 @@ use couponry_redis::{IssuedEntry, IssuedStatus};
 
 use super::*;
 use crate::history::Attempt;
-use crate::outcome::{Answer, Failure, Outcome, Reason};
+use crate::outcome::{Failure, IssueResponse, Outcome, Reason};
 
 const PERCENT_10: Discount = Discount { kind: Percent, value: 10 };
 const AMOUNT_10: Discount = Discount { kind: Amount, value: 10 };
 
-const ANSWERS_RECORDED: &str = "coupons in answers are recorded in Postgres";
-const NOT_CANCELLED: &str = "no coupon in an answer is cancelled afterwards";
+const RESPONSES_RECORDED: &str = "coupons in responses are recorded in Postgres";
+const NOT_CANCELLED: &str = "no coupon in a response is cancelled afterwards";
 const NO_DENIAL: &str = "no user is denied a coupon after receiving it";
 const ONE_HOLDER: &str = "each coupon has one holder";
 const ONE_COUPON: &str = "each user has one coupon";
-const ANSWERS_AGREE: &str = "all answers to a user agree";
+const RESPONSES_AGREE: &str = "all responses to a user agree";
 const RECORDED_ONCE: &str = "every issuance is recorded once";
 const GENERATED: &str = "every coupon was generated, with the same discount";
 const REQUESTED: &str = "every holder sent a request that was not denied";
-const VALID_ANSWERS: &str = "no answer contradicts itself";
+const VALID_RESPONSES: &str = "no response contradicts itself";
 const PLANNED: &str = "Postgres has the planned coupons";
 const SAME_COUPONS: &str = "Redis has the same coupons";
 const REDIS_AGREES: &str = "Redis and Postgres agree on every issuance";
@@ -68,7 +68,7 @@ fn attempt(number: u32, request: u8, invoked: i64, outcome: Outcome) -> Attempt 
 }
 
 fn with_coupon(reason: Option<Reason>, coupon: u32, discount: Discount) -> Outcome {
-    Outcome::Answered(Answer {
+    Outcome::Answered(IssueResponse {
         success: reason.is_none(),
         reason,
         coupon_key: Some(code(coupon).to_string()),
@@ -79,7 +79,7 @@ fn with_coupon(reason: Option<Reason>, coupon: u32, discount: Discount) -> Outco
 }
 
 fn denied(reason: Reason) -> Outcome {
-    Outcome::Answered(Answer {
+    Outcome::Answered(IssueResponse {
         success: false,
         reason: Some(reason),
         coupon_key: None,
@@ -94,7 +94,7 @@ fn unknown() -> Outcome {
 }
 
 /// Ten coupons: 0 to 5 are issued to the users with these numbers, 6 to 9 are available. Users 0 to 2 received their
-/// coupon, user 3 after a retry, user 4 received no answer, user 5 sent three requests, and user 6 was too late.
+/// coupon, user 3 after a retry, user 4 received no response, user 5 sent three requests, and user 6 was too late.
 fn consistent_input() -> CheckInput {
     let coupons: Vec<_> = (0..10).map(|number| (code(number), discount(number))).collect();
     let issuances: Vec<_> = (0..6).map(issued).collect();
@@ -174,7 +174,7 @@ fn answered_coupon_missing_in_all_stores_is_lost() {
         input.postgres.issuances.remove(1);
         input.redis.queue.push((code(1), discount(1)));
     });
-    assert_eq!(failed, [ANSWERS_RECORDED]);
+    assert_eq!(failed, [RESPONSES_RECORDED]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn issuance_missing_in_kafka_and_postgres_is_lost() {
         input.kafka.records.remove(1);
         input.postgres.issuances.remove(1);
     });
-    assert_eq!(failed, [ANSWERS_RECORDED, REDIS_AGREES]);
+    assert_eq!(failed, [RESPONSES_RECORDED, REDIS_AGREES]);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn another_recorded_coupon_than_answered_is_lost() {
         change_in_all_stores(input, 1, |issued| (issued.coupon, issued.discount) = (code(7), AMOUNT_10));
         input.redis.queue[1] = (code(1), AMOUNT_10);
     });
-    assert_eq!(failed, [ANSWERS_RECORDED, ONE_COUPON]);
+    assert_eq!(failed, [RESPONSES_RECORDED, ONE_COUPON]);
 }
 
 #[test]
@@ -207,9 +207,9 @@ fn denial_after_coupon_is_lost() {
 }
 
 #[test]
-fn coupon_in_answers_to_two_users_is_duplicated() {
+fn coupon_in_responses_to_two_users_is_duplicated() {
     let failed = failed_checks(|input| input.history.push(attempt(8, 1, 100, with_coupon(None, 1, discount(1)))));
-    assert_eq!(failed, [ANSWERS_RECORDED, ONE_HOLDER]);
+    assert_eq!(failed, [RESPONSES_RECORDED, ONE_HOLDER]);
 }
 
 #[test]
@@ -229,21 +229,21 @@ fn user_with_two_coupons_in_kafka_is_duplicated() {
 }
 
 #[test]
-fn different_answers_to_one_user_are_duplicated() {
+fn different_responses_to_one_user_are_duplicated() {
     let failed = failed_checks(|input| {
         input.history.push(attempt(1, 2, 200, with_coupon(Some(Reason::Duplicate), 7, AMOUNT_10)));
     });
-    assert_eq!(failed, [ANSWERS_RECORDED, ONE_COUPON, ANSWERS_AGREE]);
+    assert_eq!(failed, [RESPONSES_RECORDED, ONE_COUPON, RESPONSES_AGREE]);
     let failed = failed_checks(|input| {
         input.history.push(attempt(1, 2, 200, with_coupon(Some(Reason::Duplicate), 1, PERCENT_10)));
     });
-    assert_eq!(failed, [ANSWERS_RECORDED, ANSWERS_AGREE, GENERATED]);
+    assert_eq!(failed, [RESPONSES_RECORDED, RESPONSES_AGREE, GENERATED]);
 }
 
 #[test]
 fn two_successes_of_one_user_are_duplicated() {
     let failed = failed_checks(|input| input.history.push(attempt(1, 2, 200, with_coupon(None, 1, discount(1)))));
-    assert_eq!(failed, [ANSWERS_AGREE]);
+    assert_eq!(failed, [RESPONSES_AGREE]);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn coupon_that_was_not_generated_is_unexpected() {
     });
     assert_eq!(failed, [GENERATED, SAME_COUPONS]);
     let failed = failed_checks(|input| input.history.push(attempt(8, 1, 100, with_coupon(None, 99, PERCENT_10))));
-    assert_eq!(failed, [ANSWERS_RECORDED, GENERATED]);
+    assert_eq!(failed, [RESPONSES_RECORDED, GENERATED]);
 }
 
 #[test]
@@ -277,12 +277,14 @@ fn holder_without_request_is_unexpected() {
 }
 
 #[test]
-fn contradictory_answer_is_unexpected() {
+fn contradictory_response_is_unexpected() {
     let failed = failed_checks(|input| {
-        let Outcome::Answered(answer) = &mut input.history[0].outcome else { panic!("the first attempt is answered") };
-        answer.reason = Some(Reason::SoldOut);
+        let Outcome::Answered(response) = &mut input.history[0].outcome else {
+            panic!("the first attempt is answered")
+        };
+        response.reason = Some(Reason::SoldOut);
     });
-    assert_eq!(failed, [VALID_ANSWERS]);
+    assert_eq!(failed, [VALID_RESPONSES]);
 }
 
 #[test]
@@ -324,7 +326,7 @@ fn status_other_than_completed_is_inconsistent() {
 #[test]
 fn pending_or_dead_lettered_record_is_inconsistent() {
     assert_eq!(failed_checks(|input| input.redis.outbox = 1), [NOTHING_PENDING]);
-    // The user of the dead letter received no answer, or has the coupon.
+    // The user of the dead letter received no response, or has the coupon.
     for number in [4, 1] {
         assert_eq!(failed_checks(|input| input.kafka.dead_letters.push(dead_letter(number))), [NOTHING_PENDING]);
     }
@@ -376,7 +378,7 @@ fn coupon_issued_outside_window_fails() {
 
 #[test]
 fn not_started_after_first_coupon_fails() {
-    // The consistent history has such an answer to a request which was sent before the first answer with a coupon.
+    // The consistent history has such a response to a request which was sent before the first response with a coupon.
     let late = attempt(9, 1, 111, denied(Reason::NotStarted));
     assert_eq!(failed_checks(|input| input.history.push(late)), [NO_NOT_STARTED]);
 }
@@ -389,7 +391,7 @@ fn many_violations_are_counted_and_some_displayed() {
     let lost = &report.results[0];
     assert_eq!((lost.violations, lost.examples.len()), (5, 5));
     let text = report.to_string();
-    assert!(text.contains("FAILED  lost             coupons in answers are recorded in Postgres"), "{text}");
+    assert!(text.contains("FAILED  lost             coupons in responses are recorded in Postgres"), "{text}");
     assert!(text.contains("✗ u0 received S-0 PERCENT:10, but it is not recorded"), "{text}");
     assert!(text.contains("… and 1 more"), "{text}");
     assert!(text.contains("checks FAILED."), "{text}");

@@ -53,25 +53,25 @@ impl Simulation {
         }
     }
 
-    /// A user receives an answer with a coupon.
-    pub(super) fn record_answer(&mut self, user: User, coupon: usize) -> Result<(), String> {
+    /// A user receives a response with a coupon.
+    pub(super) fn record_response(&mut self, user: User, coupon: usize) -> Result<(), String> {
         // An issuance which can never be recorded is withdrawn (status CANCEL). Nothing else may be.
         let is_rejected = |coupon| self.database.rejected.contains(&(user, coupon));
         if is_rejected(coupon) {
             return Ok(());
         }
-        match self.answers.get(&user) {
+        match self.responses.get(&user) {
             Some(&earlier) if earlier != coupon && !is_rejected(earlier) => {
                 Err(format!("user {user} received coupon {earlier}, and later {coupon}"))
             }
             _ => {
-                self.answers.insert(user, coupon);
+                self.responses.insert(user, coupon);
                 Ok(())
             }
         }
     }
 
-    /// A user receives the answer `SOLD_OUT`.
+    /// A user receives the response `SOLD_OUT`.
     pub(super) fn record_sold_out(&mut self, user: User) -> Result<(), String> {
         self.tally.sold_out += 1;
         match self.last_all_empty {
@@ -80,13 +80,13 @@ impl Simulation {
         }
     }
 
-    /// At the end of a run, all coupons and all answers are recorded.
+    /// At the end of a run, all coupons and all responses are recorded.
     pub(super) fn check_end(&self) -> Result<(), String> {
         let (recorded, stock) = (self.database.holder.len(), self.database.stock);
         if recorded != stock {
             return Err(format!("{recorded} of {stock} coupons are recorded"));
         }
-        for (user, coupon) in &self.answers {
+        for (user, coupon) in &self.responses {
             let is_recorded = self.database.recorded.get(user).is_some_and(|record| record.coupon == *coupon);
             if !is_recorded && !self.database.rejected.contains(&(*user, *coupon)) {
                 return Err(format!("user {user} received coupon {coupon}, which is not recorded"));

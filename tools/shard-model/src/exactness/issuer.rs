@@ -1,4 +1,4 @@
-//! Steps of an issuer with `acknowledge: Kafka`: a batch goes to its shard, then to Kafka, then answers its users.
+//! Steps of an issuer with `acknowledge: Kafka`: a batch goes to its shard, then to Kafka, then responds to its users.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ impl Simulation {
         let batch = self.batches.swap_remove(index);
         if batch.is_awaited {
             for record in &batch.records {
-                self.record_answer(record.user, record.coupon)?;
+                self.record_response(record.user, record.coupon)?;
             }
         }
         if let Some(entry) = batch.entry {

@@ -6,7 +6,7 @@
 //! after each step:
 //!
 //! - each coupon is in exactly one place: not yet loaded, in one queue, in one transfer, or issued to one user;
-//! - no two records have the same coupon or the same user, and an answer with a coupon is never withdrawn;
+//! - no two records have the same coupon or the same user, and a response with a coupon is never withdrawn;
 //! - `SOLD_OUT` is returned only if all shards were empty at one instant, at most `SOLD_OUT_TTL` steps ago.
 //!
 //! At the end faults stop, and new users of some of the shards send requests until they receive `SOLD_OUT`. By then
@@ -64,7 +64,7 @@ pub struct Tally {
     pub recoveries: usize,
     /// Coupons put back into the queue.
     pub returned: usize,
-    /// Answers `SOLD_OUT`.
+    /// Responds with `SOLD_OUT`.
     pub sold_out: usize,
 }
 

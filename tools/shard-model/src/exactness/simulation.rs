@@ -36,7 +36,7 @@ pub(super) struct Simulation {
     pub(super) shards: Vec<Shard>,
     pub(super) database: Database,
     pub(super) batches: Vec<Batch>,
-    pub(super) answers: BTreeMap<User, usize>,
+    pub(super) responses: BTreeMap<User, usize>,
     /// The last step at which all shards were empty.
     pub(super) last_all_empty: Option<Time>,
     pub(super) tally: Tally,
@@ -72,7 +72,7 @@ impl Simulation {
             shards: (0..count).map(|id| Shard::new(id, 1 + id as u64)).collect(),
             database: Database::new(count, rng.random_range(4..25)),
             batches: Vec::new(),
-            answers: BTreeMap::new(),
+            responses: BTreeMap::new(),
             last_all_empty: None,
             tally: Tally::default(),
             offsets: (0..count).map(|_| rng.random_range(0..50)).collect(),

@@ -194,19 +194,19 @@ impl<'a> Model<'a> {
         }
         let state = &mut self.shards[shard];
         state.stock -= issued;
-        let may_answer_sold_out = started < state.sold_out_until || self.scenario.shards == 1;
-        if issued < users.len() && !may_answer_sold_out {
+        let may_return_sold_out = started < state.sold_out_until || self.scenario.shards == 1;
+        if issued < users.len() && !may_return_sold_out {
             state.has_waiting_users = true;
             self.first_empty.get_or_insert(started);
         }
-        let answer = done + NETWORK_DELAY;
+        let response = done + NETWORK_DELAY;
         let mut retried = Vec::new();
         for (i, user) in users.into_iter().enumerate() {
             if i < issued {
-                self.issued.push(answer - user.arrived);
+                self.issued.push(response - user.arrived);
                 self.measurements.issued_after_wait += usize::from(user.has_waited);
-            } else if may_answer_sold_out {
-                self.sold_out.push(answer - user.arrived);
+            } else if may_return_sold_out {
+                self.sold_out.push(response - user.arrived);
                 self.measurements.sold_out_after_wait += usize::from(user.has_waited);
             } else {
                 retried.push((user.arrived, true));
@@ -218,9 +218,9 @@ impl<'a> Model<'a> {
             self.all_issued_at = Some(started);
             self.busy = self.shards.iter().map(|shard| shard.busy).sum();
         }
-        self.schedule(answer, Event::Response { connection });
+        self.schedule(response, Event::Response { connection });
         if !retried.is_empty() {
-            self.schedule(answer + RETRY_DELAY, Event::Retry { connection, users: retried });
+            self.schedule(response + RETRY_DELAY, Event::Retry { connection, users: retried });
         }
     }
 

@@ -115,7 +115,7 @@ impl Installation {
 
     /// Waits until all issuances are recorded, and deletes the event.
     pub(super) fn close(&self, event: &str) -> Result<()> {
-        self.drain()?;
+        self.wait_until_recorded()?;
         let kubernetes = &self.servers.kubernetes;
         let found = get(kubernetes, event)?;
         ensure!(
@@ -130,16 +130,16 @@ impl Installation {
         url(&self.issuer)
     }
 
-    /// Issues all coupons of an event. Returns answers per second.
+    /// Issues all coupons of an event. Returns responses per second.
     pub(super) fn issue_all(&self, event: &str, coupons: u64, connections: u32) -> Result<f64> {
         let result = self.send_load(&Load::once_each(&self.target(), event, coupons, connections))?;
         ensure!(result.count("issued") == coupons, "{} of {coupons} coupons were issued", result.count("issued"));
-        Ok(result.answers_per_second())
+        Ok(result.responses_per_second())
     }
 
-    /// Sends as many requests to the control. Returns answers per second.
+    /// Sends as many requests to the control. Returns responses per second.
     pub(super) fn control(&self, requests: u64, connections: u32) -> Result<f64> {
-        Ok(self.control_load(requests, connections).send()?.answers_per_second())
+        Ok(self.control_load(requests, connections).send()?.responses_per_second())
     }
 
     pub(super) fn control_load(&self, requests: u64, connections: u32) -> Load {
@@ -166,7 +166,7 @@ impl Installation {
     }
 
     /// Waits until all issuances are recorded.
-    pub(super) fn drain(&self) -> Result<()> {
+    pub(super) fn wait_until_recorded(&self) -> Result<()> {
         let deadline = Instant::now() + TIMEOUT;
         while self.recorded().is_none_or(|recorded| recorded < self.expected_records.get()) {
             if Instant::now() > deadline {
@@ -183,7 +183,7 @@ impl Installation {
 
     /// Stops the consumer gracefully. Later records stay in Kafka.
     pub(super) fn stop_consumer(&self) -> Result<()> {
-        self.drain()?;
+        self.wait_until_recorded()?;
         self.consumer.process.stop()?;
         self.expected_records.set(0);
         Ok(())

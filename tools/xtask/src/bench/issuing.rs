@@ -48,7 +48,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         let (issued_per_second, spent) = cpu_of(redis, || {
             let issued_per_second = installation.issue_all(&event, coupons, connections)?;
             recorded.push(installation.share_recorded(coupons));
-            installation.drain()?;
+            installation.wait_until_recorded()?;
             Ok(issued_per_second)
         })?;
         let spent = spent / float(coupons);
@@ -58,7 +58,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         // Half of the users have a coupon.
         let mut rejects = Load::once_each(&installation.target(), &event, 2 * coupons, connections);
         (rejects.requests, rejects.mixed) = (Some(coupons), true);
-        let reject = rejects.send()?.answers_per_second();
+        let reject = rejects.send()?.responses_per_second();
         reject_ratios.push(reject / control);
         rates.reject.push(reject);
         installation.close(&event)?;
@@ -91,7 +91,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         "an axum endpoint which parses the same JSON and returns a constant",
         Goal::AtLeast(0.7),
         issue_ratios,
-        format!("{}; {:.0} % recorded at the last answer", against_control(&rates.redis), 100.0 * recorded.median()),
+        format!("{}; {:.0} % recorded at the last response", against_control(&rates.redis), 100.0 * recorded.median()),
     );
     table.add(
         "respond without a coupon: sold out, every second user has a coupon",

@@ -73,7 +73,7 @@ fn curves(installation: &Installation, options: &Options, table: &mut Table, hig
         let issued = issue_at(installation, options, rate, PART_SECONDS)?;
         let control = control_at(installation, options, rate, PART_SECONDS)?;
         for (at, result) in [issued, control].iter().enumerate() {
-            throughput[at].points.push((rate, result.answers_per_second()));
+            throughput[at].points.push((rate, result.responses_per_second()));
             latency[2 * at].points.push((rate, result.latency("p50")));
             latency[2 * at + 1].points.push((rate, result.latency("p99")));
         }

@@ -94,12 +94,12 @@ impl LoadResult {
         self.number("/seconds")
     }
 
-    /// Answers with status 200 per second.
-    pub(super) fn answers_per_second(&self) -> f64 {
+    /// Responses with status 200 per second.
+    pub(super) fn responses_per_second(&self) -> f64 {
         float(self.count("issued") + self.count("notIssued")) / self.seconds()
     }
 
-    /// Latency of these answers in milliseconds: `p50`, `p90`, `p99`, `max`.
+    /// Latency of these responses in milliseconds: `p50`, `p90`, `p99`, `max`.
     pub(super) fn latency(&self, quantile: &str) -> f64 {
         self.number(&format!("/answeredLatency/{quantile}")) / 1000.0
     }

@@ -42,7 +42,7 @@ fn row(
         let baseline =
             installation.send_load(&Load::once_each(&target, &event, options.coupons, options.connections))?;
         installation.close(&event)?;
-        let own = baseline.answers_per_second();
+        let own = baseline.responses_per_second();
 
         // More coupons than requests, so that no request is answered with `SOLD_OUT`.
         let coupons = count(SECONDS * own * 2.0)?;
@@ -51,8 +51,8 @@ fn row(
         let load = Load { rate: Some(rate), seconds: Some(SECONDS), requests: None, ..load };
         let result = installation.send_load(&load)?;
         installation.close(&event)?;
-        ratios.push(result.answers_per_second() / own);
-        answered.push(result.answers_per_second());
+        ratios.push(result.responses_per_second() / own);
+        answered.push(result.responses_per_second());
         alone.push(own);
         rejected.push(float(result.count("unavailable")) / result.seconds());
         rejected_p99.push(result.unavailable_latency("p99"));

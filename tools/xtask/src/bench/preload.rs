@@ -93,10 +93,10 @@ fn measure_large_stock(installation: &Installation, options: &Options, table: &m
         installation.close(&small)?;
         let load = Load::once_each(&installation.target(), large, ISSUED, options.connections);
         let result = installation.send_load(&Load { first_user: round * ISSUED, ..load })?;
-        installation.drain()?;
+        installation.wait_until_recorded()?;
         ensure!(result.count("issued") == ISSUED, "{} of {ISSUED} coupons were issued", result.count("issued"));
-        ratios.push(result.answers_per_second() / control);
-        rates.push(result.answers_per_second());
+        ratios.push(result.responses_per_second() / control);
+        rates.push(result.responses_per_second());
         controls.push(control);
     }
     step.done();

@@ -27,7 +27,7 @@ pub(super) fn write(table: &Table, options: &Options) -> Result<()> {
     let labels = |title, x, y| plot::Labels { title, x, y };
     plot::linear(
         &plots.join("throughput.svg"),
-        &labels("Throughput by load", load, "answers per second"),
+        &labels("Throughput by load", load, "responses per second"),
         &table.throughput,
     )?;
     plot::logarithmic(&plots.join("latency.svg"), &labels("Latency by load", load, "milliseconds"), &table.latency)?;

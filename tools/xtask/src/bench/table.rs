@@ -68,7 +68,7 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
     /// The highest throughput of an issuer, in coupons per second.
     pub(super) highest: Option<f64>,
-    /// Answers per second by requests per second.
+    /// Responses per second by requests per second.
     pub(super) throughput: Vec<Curve>,
     /// Milliseconds by requests per second.
     pub(super) latency: Vec<Curve>,

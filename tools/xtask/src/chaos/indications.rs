@@ -44,7 +44,7 @@ const METRICS: [(&str, Sign, &str); 18] = [
     ("operator_reconcile_total{result=\"error\"", Sign::Increases, "CouponryReconcileErrors"),
     ("operator_reconcile_total{result=\"blocked\"", Sign::Increases, ""),
     ("operator_oldest_unrecorded_seconds", Sign::AtLeast(10.0), "CouponryRecordingStalled"),
-    ("operator_balance_difference", Sign::AtLeast(1.0), "CouponryInventoryMismatch"),
+    ("operator_balance_mismatch", Sign::AtLeast(1.0), "CouponryInventoryMismatch"),
     ("operator_issuances_resent_total", Sign::Increases, ""),
     ("operator_issuances_recorded_again_total", Sign::Increases, ""),
 ];
@@ -174,7 +174,7 @@ pub(super) struct CommandResults {
 /// Runs `check` and `audit` at the same time, with the connections of the operators.
 pub(super) fn run_commands(installation: &mut Installation, event: &Event) -> Result<CommandResults> {
     let check = command(installation, &["check", "--namespace", "default"])?;
-    let audit = command(installation, &["audit", &event.name, "--namespace", "default", "--wait", "0"])?;
+    let audit = command(installation, &["audit", &event.name, "--namespace", "default", "--wait-seconds", "0"])?;
     installation.supervise(COMMAND_TIMEOUT, |_| Ok(check.exited()?.is_some() && audit.exited()?.is_some()))?;
     let problem = |line: &str| {
         let (severity, rest) = line.split_once(' ')?;

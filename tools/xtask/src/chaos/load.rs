@@ -1,4 +1,4 @@
-//! The load generator: requests of users to an event, and the check of their answers.
+//! The load generator: requests of users to an event, and the check of their responses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use crate::cargo;
 
 /// How long the load continues without faults.
 pub(super) const CALM_PERIOD: Duration = Duration::from_secs(5);
-/// Timeout for the last answers.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+/// Timeout for the last responses.
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(2);
 /// Timeout until all issuances are recorded. An event that had finished is reconciled every five minutes.
 const RECORD_TIMEOUT: Duration = Duration::from_mins(7);
 /// Attempts to read the stores.
@@ -49,13 +49,13 @@ impl Load {
         Process::start(run).map(Self)
     }
 
-    /// Stops the load after a while without faults, and waits for its last answers.
+    /// Stops the load after a while without faults, and waits for its last responses.
     pub(super) fn finish(&self, installation: &mut Installation) -> Result<()> {
         installation.supervise(CALM_PERIOD, |_| Ok(self.0.exited()?.is_some()))?;
         if self.0.exited()?.is_none() {
             self.0.interrupt()?;
         }
-        installation.supervise(ANSWER_TIMEOUT, |_| Ok(self.0.exited()?.is_some()))?;
+        installation.supervise(RESPONSE_TIMEOUT, |_| Ok(self.0.exited()?.is_some()))?;
         self.0.stop()?;
         let status = self.0.wait()?;
         ensure!(status.code() == Some(0), "loadgen run failed ({status}): {}", self.0.log_tail());

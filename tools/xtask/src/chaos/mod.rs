@@ -2,11 +2,11 @@
 //!
 //! An installation of two operators, three issuers and three consumers, with a proxy on each connection to Redis,
 //! Kafka and Postgres, serves one event after the other. In each [`round`], random [`fault`]s are injected one after
-//! the other while users send requests. Then all faults are removed, and `loadgen check` compares all answers with
+//! the other while users send requests. Then all faults are removed, and `loadgen check` compares all responses with
 //! the stores.
 //!
 //! [`inject`] injects and removes faults, [`installation`] starts and restarts programs, [`links`] has the proxies,
-//! [`load`] sends requests and checks their answers, [`outage`] computes how long no request was answered, and
+//! [`load`] sends requests and checks their responses, [`outage`] computes how long no request was answered, and
 //! [`statistics`] sums up all rounds. [`recorder`] records the metrics of [`recorded_cases`].
 //!
 //! With `--indicators`, [`indicators`] injects each kind of fault once and writes what is reported about it:

@@ -88,7 +88,7 @@ impl Demo {
     /// violated.
     fn sell_out(&self, users: u32) -> Result<bool> {
         let scratch = Scratch::new("history")?;
-        let history = scratch.path().join("answers");
+        let history = scratch.path().join("responses");
         let mut run = loadgen()?.args(["run", "--event", event::NAME, "--users", &users.to_string()]);
         for target in self.programs.issuers() {
             run = run.args(["--target", &target]);

@@ -27,13 +27,13 @@ impl Load {
             .clean_env()
             .args(["run", "--strict", "--event", event, "--target", &environment.ingress()])
             .args(["--users", &users.to_string(), "--rate", &rate.to_string(), "--connections", "32"])
-            .args(["--history".as_ref(), scratch.path().join("answers").as_os_str()]);
+            .args(["--history".as_ref(), scratch.path().join("responses").as_os_str()]);
         Ok(Self { process: Process::start(load)?, scratch })
     }
 
     /// The file with the responses.
     pub(super) fn history(&self) -> PathBuf {
-        self.scratch.path().join("answers")
+        self.scratch.path().join("responses")
     }
 
     /// Sends no more requests, and fails if a sent request got no response.

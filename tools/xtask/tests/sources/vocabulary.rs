@@ -108,6 +108,7 @@ const NAMES: &[Rule] = &[
         r"\b(adopt[-_]after|redis[-_]settle|max[-_]waiting|batch[-_]linger(`| |=|,|$))",
         "--outbox-takeover-seconds, --redis-recovery-grace-seconds, --max-queued-requests, unit suffix",
     ),
+    rule(r"drain[-_]timeout|drainTimeout|balance_difference", "--deletion-timeout-seconds; balance_mismatch"),
     rule(
         r"\b(AddsUp|SettingsHidden|Unreadable|NameTaken|LeftBehind)\b",
         "CountsMatch, SettingsUnavailable, InvalidObject, NameConflict, CleanupIncomplete",

@@ -32,7 +32,7 @@ use governor::{
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::time;
 
-use self::{flags::LimitArgs, table::Table};
+use self::{flags::RateLimitArgs, table::Table};
 use crate::{client_ip::client_ip, metrics::Metrics};
 
 /// Interval at which idle keys are removed.
@@ -40,7 +40,7 @@ const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The enabled limits.
 #[derive(Clone)]
-pub(crate) struct Limits {
+pub(crate) struct RateLimits {
     user: Option<Arc<Limit>>,
     address: Option<Arc<Limit>>,
 }
@@ -53,9 +53,9 @@ struct Limit<C: Clock = DefaultClock> {
     keys: Gauge,
 }
 
-impl Limits {
+impl RateLimits {
     /// Starts the eviction of each enabled limit.
-    pub(crate) fn start(args: &LimitArgs, metrics: &Metrics, stop: &CancellationToken) -> Self {
+    pub(crate) fn start(args: &RateLimitArgs, metrics: &Metrics, stop: &CancellationToken) -> Self {
         let limit = |by, quota: Option<Quota>| {
             let limit = Arc::new(Limit::new(quota?, DefaultClock::default(), metrics, by));
             tokio::spawn({
@@ -114,7 +114,7 @@ impl<C: Clock> Limit<C> {
 
 /// Rejects a request above the limit of its address, before its body is read and its user is authenticated.
 pub(crate) async fn limit_address(
-    State((limits, trusted_proxies)): State<(Limits, u8)>,
+    State((limits, trusted_proxies)): State<(RateLimits, u8)>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
@@ -167,18 +167,18 @@ mod tests {
     fn cost_of_a_limit() {
         const TURNS: u32 = 1_000_000;
         let users: Vec<UserId> = (0..TURNS).map(|i| format!("user-{i}").parse().unwrap()).collect();
-        let measure = |what: &str, limits: &Limits, users: &[UserId]| {
+        let measure = |what: &str, limits: &RateLimits, users: &[UserId]| {
             let start = Instant::now();
             for user in users.iter().cycle().take(TURNS as usize) {
                 let _ = black_box(limits.check_user(black_box(user)));
             }
             println!("{what}: {:?} per request", start.elapsed() / TURNS);
         };
-        let with = |burst| Limits {
+        let with = |burst| RateLimits {
             user: Some(Arc::new(limit(Duration::from_hours(1), burst, DefaultClock::default()))),
             address: None,
         };
-        measure("off", &Limits { user: None, address: None }, &users);
+        measure("off", &RateLimits { user: None, address: None }, &users);
         measure("on, one user", &with(1_000_000), &users[..1]);
         let many = with(2);
         measure("on, first request of each user", &many, &users);

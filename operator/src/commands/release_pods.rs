@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
 use crate::{
-    inspect::check_result::CheckResult,
+    commands::check_result::CheckResult,
     pod_status::{Unready, unready},
 };
 

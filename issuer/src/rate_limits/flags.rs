@@ -8,7 +8,7 @@ use governor::Quota;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Rate limits")]
 #[expect(clippy::struct_field_names, reason = "the fields are named after the flags")]
-pub(crate) struct LimitArgs {
+pub(crate) struct RateLimitArgs {
     /// Sustained requests per second per user; more are rejected with 429. May be a fraction: 0.1 is one request in
     /// ten seconds. 0 disables the limit. Each issuer counts separately.
     #[arg(long, env, default_value = "0", value_name = "REQUESTS")]

@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{inspect::args::InstallationArgs, installation};
+use crate::{commands::args::InstallationArgs, installation};
 
 #[derive(Debug, Args)]
 pub(crate) struct TakeOver {

@@ -1,6 +1,6 @@
 //! Commands for administrators. [`audit`], [`export`] and [`check`] read the stores; [`repair`],
-//! [`replay_dead_letters`] and [`purge`] change them only with `--yes`. They read the same environment variables as
-//! `run`, so they need no flags in the operator's pod.
+//! [`replay_dead_letters`], [`purge`] and [`take_over`] change them only with `--yes`; [`install_test`] is an
+//! end-to-end test. They read the same environment variables as `run`, so they need no flags in the operator's pod.
 
 pub(crate) mod args;
 pub(crate) mod audit;
@@ -13,7 +13,9 @@ mod crd;
 pub(crate) mod exit_code;
 pub(crate) mod export;
 mod format;
+pub(crate) mod install_test;
 pub(crate) mod purge;
 mod release_pods;
 pub(crate) mod repair;
 pub(crate) mod replay_dead_letters;
+pub(crate) mod take_over;

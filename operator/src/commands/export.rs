@@ -14,7 +14,7 @@ use couponry_runtime::telemetry::TelemetryArgs;
 use couponry_settings::PostgresSettings;
 use futures::TryStreamExt as _;
 
-use crate::inspect::{args::EventArgs, format::rfc3339};
+use crate::commands::{args::EventArgs, format::rfc3339};
 
 /// Size of the write buffer in bytes.
 const BUFFER: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use couponry_output::Stdout;
 use couponry_runtime::telemetry::TelemetryArgs;
 
 use crate::{
-    inspect::{
+    commands::{
         args::{OutputFormat, StoreArgs},
         check_installation::check_installation,
         check_kubernetes::check_kubernetes,

@@ -15,7 +15,7 @@ use couponry_runtime::{CancellationToken, Health, problem::Problem};
 use self::{
     auth_scheme::AuthScheme,
     failure::{Failure, Reason},
-    flags::{IdentityArgs, IdentityError, UserIdentity},
+    flags::{AuthenticationArgs, AuthenticationArgsError, UserIdentity},
     verifier::Verifier,
 };
 use crate::metrics::Metrics;
@@ -39,11 +39,11 @@ impl Authenticator {
     /// Starts fetching the keys that verify tokens, if required. Until they are available, `health` reports
     /// [`verifier::JWKS`] as missing.
     pub(crate) fn start(
-        args: IdentityArgs,
+        args: AuthenticationArgs,
         metrics: Metrics,
         health: &Health,
         stop: CancellationToken,
-    ) -> Result<Self, IdentityError> {
+    ) -> Result<Self, AuthenticationArgsError> {
         args.check()?;
         let source = match args.user_identity {
             UserIdentity::Body => {

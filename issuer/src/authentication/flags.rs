@@ -30,7 +30,7 @@ impl FromStr for UserIdentity {
 /// Flags of user authentication.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "User authentication")]
-pub(crate) struct IdentityArgs {
+pub(crate) struct AuthenticationArgs {
     /// Source of the userId: `body` trusts the request (for trials only), `header:NAME` trusts a header that a proxy
     /// sets, `jwt` verifies the token in `Authorization: Bearer`.
     #[arg(long, env, default_value = "body", value_name = "SOURCE")]
@@ -86,7 +86,7 @@ pub(super) struct JwtArgs {
 
 /// Flags that contradict each other.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum IdentityError {
+pub(crate) enum AuthenticationArgsError {
     /// No source of keys, or two.
     #[error("--user-identity jwt requires either --jwt-jwks-url or --jwt-jwks-file")]
     KeySource,
@@ -104,17 +104,17 @@ pub(crate) enum IdentityError {
     Certificates(#[from] rustls_pki_types::pem::Error),
 }
 
-impl IdentityArgs {
+impl AuthenticationArgs {
     /// Whether tokens are verified.
     pub(crate) fn needs_keys(&self) -> bool {
         self.user_identity == UserIdentity::Jwt
     }
 
-    pub(super) fn check(&self) -> Result<(), IdentityError> {
+    pub(super) fn check(&self) -> Result<(), AuthenticationArgsError> {
         match (self.needs_keys(), &self.jwt.jwt_jwks_url, &self.jwt.jwt_jwks_file) {
             (true, Some(_), None) | (true, None, Some(_)) | (false, None, None) => Ok(()),
-            (true, ..) => Err(IdentityError::KeySource),
-            (false, ..) => Err(IdentityError::UnusedKeySource),
+            (true, ..) => Err(AuthenticationArgsError::KeySource),
+            (false, ..) => Err(AuthenticationArgsError::UnusedKeySource),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Checks of the answers which users received.
+//! Checks of the responses which users received.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use indicatif::HumanCount;
 use super::input::{CheckInput, DeadLetter};
 use super::report::{Category, CheckResult, count};
 use crate::history::Attempt;
-use crate::outcome::{Answer, Outcome, Reason};
+use crate::outcome::{IssueResponse, Outcome, Reason};
 
-/// The answers to one user.
+/// The responses to one user.
 #[derive(Default)]
 pub(super) struct UserAnswers<'a> {
-    /// The coupons in answers, with the attempts.
+    /// The coupons in responses, with the attempts.
     coupons: Vec<((CouponCode, Discount), &'a Attempt)>,
     /// The attempts answered without a coupon: sold out, or outside of the window.
     denials: Vec<&'a Attempt>,
@@ -23,34 +23,34 @@ pub(super) struct UserAnswers<'a> {
     unknown: u64,
 }
 
-pub(super) type AnswersByUser<'a> = BTreeMap<&'a UserId, UserAnswers<'a>>;
+pub(super) type ResponsesByUser<'a> = BTreeMap<&'a UserId, UserAnswers<'a>>;
 
-pub(super) fn answers_by_user(history: &[Attempt]) -> AnswersByUser<'_> {
-    let mut users = AnswersByUser::new();
+pub(super) fn responses_by_user(history: &[Attempt]) -> ResponsesByUser<'_> {
+    let mut users = ResponsesByUser::new();
     for attempt in history {
-        let answers = users.entry(&attempt.user).or_default();
+        let responses = users.entry(&attempt.user).or_default();
         match &attempt.outcome {
-            Outcome::Answered(answer) => {
-                answers.successes += u64::from(answer.success);
-                match answer.coupon() {
-                    Ok(Some(coupon)) => answers.coupons.push((coupon, attempt)),
-                    Ok(None) => answers.denials.push(attempt),
-                    // `answers_are_valid` reports it.
-                    Err(_) => answers.unknown += 1,
+            Outcome::Answered(response) => {
+                responses.successes += u64::from(response.success);
+                match response.coupon() {
+                    Ok(Some(coupon)) => responses.coupons.push((coupon, attempt)),
+                    Ok(None) => responses.denials.push(attempt),
+                    // `responses_are_valid` reports it.
+                    Err(_) => responses.unknown += 1,
                 }
             }
             Outcome::Rejected(_) => {}
-            Outcome::Unknown(_) => answers.unknown += 1,
+            Outcome::Unknown(_) => responses.unknown += 1,
         }
     }
     users
 }
 
-/// The distinct coupons in the answers to each user.
+/// The distinct coupons in the responses to each user.
 pub(super) fn answered_coupons<'a, 'u>(
-    users: &'u AnswersByUser<'a>,
+    users: &'u ResponsesByUser<'a>,
 ) -> impl Iterator<Item = (&'a UserId, &'u (CouponCode, Discount))> {
-    users.iter().flat_map(|(user, answers)| answers.distinct().map(|coupon| (*user, coupon)))
+    users.iter().flat_map(|(user, responses)| responses.distinct().map(|coupon| (*user, coupon)))
 }
 
 impl UserAnswers<'_> {
@@ -76,14 +76,14 @@ fn cancelled(input: &CheckInput) -> BTreeMap<(&UserId, &CouponCode), String> {
 }
 
 /// Apart from [`answered_coupons_are_recorded`]: here the system has decided against the user.
-pub(super) fn answered_coupons_are_not_cancelled(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+pub(super) fn answered_coupons_are_not_cancelled(input: &CheckInput, users: &ResponsesByUser<'_>) -> CheckResult {
     let issuances = by_user(&input.postgres.issuances);
     let cancelled = cancelled(input);
     let mut result = CheckResult::new(
         Category::Cancelled,
-        "no coupon in an answer is cancelled afterwards",
+        "no coupon in a response is cancelled afterwards",
         format!(
-            "{} in answers, {} rejected or cancelled",
+            "{} in responses, {} rejected or cancelled",
             count(answered_coupons(users).count()),
             count(cancelled.len())
         ),
@@ -97,13 +97,13 @@ pub(super) fn answered_coupons_are_not_cancelled(input: &CheckInput, users: &Ans
     result
 }
 
-pub(super) fn answered_coupons_are_recorded(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+pub(super) fn answered_coupons_are_recorded(input: &CheckInput, users: &ResponsesByUser<'_>) -> CheckResult {
     let issuances = by_user(&input.postgres.issuances);
     let cancelled = cancelled(input);
     let mut result = CheckResult::new(
         Category::Lost,
-        "coupons in answers are recorded in Postgres",
-        format!("{} in answers, {} recorded", count(answered_coupons(users).count()), count(issuances.len())),
+        "coupons in responses are recorded in Postgres",
+        format!("{} in responses, {} recorded", count(answered_coupons(users).count()), count(issuances.len())),
     );
     for (user, (coupon, discount)) in answered_coupons(users) {
         match issuances.get(user) {
@@ -118,20 +118,20 @@ pub(super) fn answered_coupons_are_recorded(input: &CheckInput, users: &AnswersB
     result
 }
 
-/// After an answer with a coupon, every later request must be answered with it.
-pub(super) fn no_denial_after_coupon(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+/// After a response with a coupon, every later request must be answered with it.
+pub(super) fn no_denial_after_coupon(input: &CheckInput, users: &ResponsesByUser<'_>) -> CheckResult {
     let repeated = input.history.iter().filter(|attempt| attempt.request > 1 || attempt.attempt > 1).count();
     let mut result = CheckResult::new(
         Category::Lost,
         "no user is denied a coupon after receiving it",
         format!("{} repeated attempts", count(repeated)),
     );
-    for (user, answers) in users {
-        let Some((coupon, first)) = answers.coupons.iter().min_by_key(|(_, attempt)| attempt.finished) else {
+    for (user, responses) in users {
+        let Some((coupon, first)) = responses.coupons.iter().min_by_key(|(_, attempt)| attempt.finished) else {
             continue;
         };
-        for denial in answers.denials.iter().filter(|denial| denial.invoked > first.finished) {
-            let reason = denial.answer().and_then(|answer| answer.reason);
+        for denial in responses.denials.iter().filter(|denial| denial.invoked > first.finished) {
+            let reason = denial.response().and_then(|response| response.reason);
             result
                 .add_violation(|| format!("{user} received {}, and later {reason:?} from {}", coupon.0, denial.target));
         }
@@ -139,27 +139,27 @@ pub(super) fn no_denial_after_coupon(input: &CheckInput, users: &AnswersByUser<'
     result
 }
 
-pub(super) fn answers_agree(users: &AnswersByUser<'_>) -> CheckResult {
-    let with_coupon = users.values().filter(|answers| !answers.coupons.is_empty());
-    let answers: usize = users.values().map(|answers| answers.coupons.len()).sum();
+pub(super) fn responses_agree(users: &ResponsesByUser<'_>) -> CheckResult {
+    let with_coupon = users.values().filter(|responses| !responses.coupons.is_empty());
+    let responses: usize = users.values().map(|responses| responses.coupons.len()).sum();
     let mut result = CheckResult::new(
         Category::Duplicated,
-        "all answers to a user agree",
-        format!("{} answers to {} users", count(answers), count(with_coupon.count())),
+        "all responses to a user agree",
+        format!("{} responses to {} users", count(responses), count(with_coupon.count())),
     );
-    for (user, answers) in users {
-        let distinct: Vec<_> = answers.distinct().map(|(coupon, discount)| format!("{coupon} {discount}")).collect();
+    for (user, responses) in users {
+        let distinct: Vec<_> = responses.distinct().map(|(coupon, discount)| format!("{coupon} {discount}")).collect();
         if distinct.len() > 1 {
             result.add_violation(|| format!("{user} received {}", distinct.join(" and ")));
-        } else if answers.successes > 1 {
-            result.add_violation(|| format!("{user} received success {} times", HumanCount(answers.successes)));
+        } else if responses.successes > 1 {
+            result.add_violation(|| format!("{user} received success {} times", HumanCount(responses.successes)));
         }
     }
     result
 }
 
 /// No coupon is issued to a user who sent no request, or whose requests were all denied.
-pub(super) fn holders_sent_requests(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+pub(super) fn holders_sent_requests(input: &CheckInput, users: &ResponsesByUser<'_>) -> CheckResult {
     let mut result = CheckResult::new(
         Category::Unexpected,
         "every holder sent a request that was not denied",
@@ -168,7 +168,7 @@ pub(super) fn holders_sent_requests(input: &CheckInput, users: &AnswersByUser<'_
     for IssuedCoupon { user_id: user, coupon, .. } in &input.postgres.issuances {
         match users.get(user) {
             None => result.add_violation(|| format!("{user} sent no request, but {coupon} is recorded")),
-            Some(answers) if answers.coupons.is_empty() && answers.unknown == 0 => {
+            Some(responses) if responses.coupons.is_empty() && responses.unknown == 0 => {
                 result.add_violation(|| format!("all requests of {user} were denied, but {coupon} is recorded"));
             }
             Some(_) => {}
@@ -177,33 +177,33 @@ pub(super) fn holders_sent_requests(input: &CheckInput, users: &AnswersByUser<'_
     result
 }
 
-fn answers(input: &CheckInput) -> impl Iterator<Item = (&Attempt, &Answer)> + Clone {
-    input.history.iter().filter_map(|attempt| Some((attempt, attempt.answer()?)))
+fn responses(input: &CheckInput) -> impl Iterator<Item = (&Attempt, &IssueResponse)> + Clone {
+    input.history.iter().filter_map(|attempt| Some((attempt, attempt.response()?)))
 }
 
-pub(super) fn answers_are_valid(input: &CheckInput) -> CheckResult {
-    let answers = answers(input);
+pub(super) fn responses_are_valid(input: &CheckInput) -> CheckResult {
+    let responses = responses(input);
     let mut result = CheckResult::new(
         Category::Unexpected,
-        "no answer contradicts itself",
-        format!("{} answers", count(answers.clone().count())),
+        "no response contradicts itself",
+        format!("{} responses", count(responses.clone().count())),
     );
-    for (attempt, answer) in answers {
-        if let Err(problem) = answer.coupon() {
-            result.add_violation(|| format!("{} received {answer:?}: {problem}", attempt.user));
+    for (attempt, response) in responses {
+        if let Err(problem) = response.coupon() {
+            result.add_violation(|| format!("{} received {response:?}: {problem}", attempt.user));
         }
     }
     result
 }
 
-/// After the first answer with a coupon, no later request may be answered with `NOT_STARTED`.
+/// After the first response with a coupon, no later request may be answered with `NOT_STARTED`.
 pub(super) fn no_not_started_after_coupon(input: &CheckInput) -> CheckResult {
-    let first = answers(input).filter(|(_, answer)| answer.success).map(|(attempt, _)| attempt.finished).min();
-    let not_started = answers(input).filter(|(_, answer)| answer.reason == Some(Reason::NotStarted));
+    let first = responses(input).filter(|(_, response)| response.success).map(|(attempt, _)| attempt.finished).min();
+    let not_started = responses(input).filter(|(_, response)| response.reason == Some(Reason::NotStarted));
     let mut result = CheckResult::new(
         Category::Window,
         "no user receives NOT_STARTED after the first coupon",
-        format!("{} answers NOT_STARTED", count(not_started.clone().count())),
+        format!("{} responses NOT_STARTED", count(not_started.clone().count())),
     );
     for (attempt, _) in not_started.filter(|(attempt, _)| first.is_some_and(|first| attempt.invoked > first)) {
         let Attempt { user, target, .. } = attempt;
@@ -213,11 +213,13 @@ pub(super) fn no_not_started_after_coupon(input: &CheckInput) -> CheckResult {
 }
 
 /// Never fails: shows how many attempts of unknown outcome did issue a coupon.
-pub(super) fn unknown_outcomes(input: &CheckInput, users: &AnswersByUser<'_>) -> CheckResult {
+pub(super) fn unknown_outcomes(input: &CheckInput, users: &ResponsesByUser<'_>) -> CheckResult {
     let issuances = by_user(&input.postgres.issuances);
-    let attempts: u64 = users.values().map(|answers| answers.unknown).sum();
-    let (retried, not_answered): (Vec<_>, Vec<_>) =
-        users.iter().filter(|(_, answers)| answers.unknown > 0).partition(|(_, answers)| !answers.coupons.is_empty());
+    let attempts: u64 = users.values().map(|responses| responses.unknown).sum();
+    let (retried, not_answered): (Vec<_>, Vec<_>) = users
+        .iter()
+        .filter(|(_, responses)| responses.unknown > 0)
+        .partition(|(_, responses)| !responses.coupons.is_empty());
     let recorded = not_answered.iter().filter(|(user, _)| issuances.contains_key(**user)).count();
     CheckResult::new(
         Category::UnknownOutcome,

@@ -22,7 +22,7 @@ use couponry_kafka::{DeadLetterProducer, Delivery, KafkaError, KafkaSettings, Me
 use couponry_output::{Stdout, StdoutError};
 use couponry_runtime::telemetry::TelemetryArgs;
 
-use crate::inspect::{args::StoreArgs, format::group_digits};
+use crate::commands::{args::StoreArgs, format::group_digits};
 
 /// How many dead letters are compared with Postgres, and sent, at a time.
 const CHUNK: usize = 1000;

@@ -15,7 +15,7 @@ use couponry_postgres::{Database, RetainedEvent};
 use kube::api::ListParams;
 
 use crate::{
-    inspect::{args::InstallationArgs, format::group_digits},
+    commands::{args::InstallationArgs, format::group_digits},
     installation,
 };
 

@@ -15,7 +15,7 @@ use kube::{
 use tokio::time::timeout;
 
 use crate::{
-    inspect::{
+    commands::{
         check_result::{CheckResult, Severity},
         crd::{SchemaDifference, compare_installed},
         release_pods,

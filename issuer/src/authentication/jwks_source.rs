@@ -19,7 +19,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time;
 
-use super::flags::IdentityError;
+use super::flags::AuthenticationArgsError;
 
 /// Far larger than any JWKS.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -47,12 +47,15 @@ pub(super) enum FetchError {
 }
 
 impl JwksSource {
-    pub(super) fn url(url: &SecretString, ca_certificates: Option<&CaCertificates>) -> Result<Self, IdentityError> {
-        let url: Uri = url.expose_secret().parse().map_err(|_| IdentityError::Url)?;
+    pub(super) fn url(
+        url: &SecretString,
+        ca_certificates: Option<&CaCertificates>,
+    ) -> Result<Self, AuthenticationArgsError> {
+        let url: Uri = url.expose_secret().parse().map_err(|_| AuthenticationArgsError::Url)?;
         let is_secure = match (url.scheme_str(), url.authority()) {
             (Some("https"), Some(_)) => true,
             (Some("http"), Some(_)) => false,
-            _ => return Err(IdentityError::Url),
+            _ => return Err(AuthenticationArgsError::Url),
         };
         if !is_secure {
             tracing::warn!(

@@ -8,8 +8,8 @@ use couponry_postgres::{SchemaVersion, ServerSettings};
 use couponry_runtime::error_chain;
 
 use crate::{
+    commands::{check_result::CheckResult, format::group_digits},
     durable_condition::{DurabilityReport, assess},
-    inspect::{check_result::CheckResult, format::group_digits},
     server_requirements::{Unsuitable, postgres_problem, redis_problem},
 };
 

@@ -23,7 +23,7 @@ use couponry_runtime::telemetry::TelemetryArgs;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    inspect::{
+    commands::{
         args::{EventArgs, StoreArgs},
         exit_code::FAILED_OR_INCONCLUSIVE,
         format::group_digits,
@@ -50,10 +50,10 @@ pub(crate) struct Repair {
     restore_redis: bool,
     /// How long to wait for issued coupons that are not recorded in Postgres yet.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
-    wait: u64,
+    wait_seconds: u64,
     /// How long to wait until the operator has restored Redis.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
-    timeout: u64,
+    timeout_seconds: u64,
     #[command(flatten)]
     stores: StoreArgs,
     #[command(flatten)]
@@ -81,7 +81,7 @@ impl Repair {
     }
 
     async fn audit(&self, stores: &Stores, uid: Uuid) -> anyhow::Result<Report> {
-        Ok(stores.audit(&self.event.event, uid, Duration::from_secs(self.wait)).await?)
+        Ok(stores.audit(&self.event.event, uid, Duration::from_secs(self.wait_seconds)).await?)
     }
 
     async fn repair(&self, found: &Report, stores: &Stores, uid: Uuid) -> anyhow::Result<()> {
@@ -131,7 +131,7 @@ impl Repair {
     }
 
     async fn wait_verified(&self, event: &StoredEvent, stores: &Stores) -> anyhow::Result<()> {
-        let until = Instant::now() + Duration::from_secs(self.timeout);
+        let until = Instant::now() + Duration::from_secs(self.timeout_seconds);
         loop {
             // An outage of Redis does not end the wait: the operator continues after it as well.
             match stores.redis_store.observe(&event.name).await {
@@ -143,7 +143,7 @@ impl Repair {
                 Instant::now() < until,
                 "the operator has not restored Redis within {} s, and issuing is suspended until then: the condition \
                  Stalled of the event has the reason",
-                self.timeout
+                self.timeout_seconds
             );
             sleep(POLL_INTERVAL).await;
         }

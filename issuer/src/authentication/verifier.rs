@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     crypto,
     failure::{Failure, Reason},
-    flags::{IdentityError, JwtArgs},
+    flags::{AuthenticationArgsError, JwtArgs},
     jwks::{Key, KeyLookupError, KeySet},
     jwks_source::JwksSource,
 };
@@ -84,7 +84,7 @@ impl Verifier {
         health: &Health,
         metrics: Metrics,
         stop: CancellationToken,
-    ) -> Result<Self, IdentityError> {
+    ) -> Result<Self, AuthenticationArgsError> {
         crypto::install();
         let mut validation =
             Validation { validate_nbf: true, leeway: args.jwt_leeway_seconds.into(), ..Validation::default() };
@@ -104,7 +104,7 @@ impl Verifier {
                 (JwksSource::url(&url, args.jwt_ca_file.as_ref())?, interval, MIN_INTERVAL.min(interval / 2))
             }
             (None, Some(file)) => (JwksSource::File(file), FILE_INTERVAL, FILE_INTERVAL / 5),
-            _ => return Err(IdentityError::KeySource),
+            _ => return Err(AuthenticationArgsError::KeySource),
         };
         let wake = Arc::new(Notify::new());
         let (sender, state) = watch::channel(State::default());

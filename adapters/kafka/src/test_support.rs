@@ -1,4 +1,4 @@
-//! What an administrator does to topics. Tests and chaos runs use it; no program of Couponry changes existing topics.
+//! Changes of topics and brokers for tests and chaos runs. No program of Couponry changes an existing topic.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use couponry_output::Stdout;
 use couponry_runtime::telemetry::TelemetryArgs;
 use jiff::Timestamp;
 
-use crate::inspect::{
+use crate::commands::{
     args::{EventArgs, OutputFormat, StoreArgs},
     exit_code::FAILED_OR_INCONCLUSIVE,
     format::{elapsed, group_digits},
@@ -23,7 +23,7 @@ pub(crate) struct Audit {
     output: OutputFormat,
     /// How long to wait for issued coupons that are not recorded in Postgres yet.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
-    wait: u64,
+    wait_seconds: u64,
     #[command(flatten)]
     stores: StoreArgs,
     #[command(flatten)]
@@ -34,7 +34,7 @@ impl Audit {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let stores = self.stores.stores()?;
         let uid = self.event.uid(&stores.database).await?;
-        let report = stores.audit(&self.event.event, uid, Duration::from_secs(self.wait)).await?;
+        let report = stores.audit(&self.event.event, uid, Duration::from_secs(self.wait_seconds)).await?;
         match self.output {
             OutputFormat::Text => write!(Stdout, "{}", text(&report, Timestamp::now()))?,
             OutputFormat::Json => writeln!(Stdout, "{}", serde_json::to_string_pretty(&report)?)?,

@@ -5,7 +5,7 @@ use std::error::Error;
 use couponry_audit::Stores;
 use couponry_runtime::error_chain;
 
-use crate::{inspect::check_result::CheckResult, installation, kubernetes};
+use crate::{commands::check_result::CheckResult, installation, kubernetes};
 
 pub(super) async fn check_installation(stores: &Stores, namespace: Option<&str>) -> Vec<CheckResult> {
     const INSTALLATION: &str = "installation";
