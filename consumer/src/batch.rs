@@ -64,8 +64,8 @@ pub(crate) fn decode(messages: &[Message], installation: Uuid) -> Decoded {
 /// The result of recording one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RecordResult {
-    /// The database recorded or rejected it.
-    Decided(RecordOutcome),
+    /// The outcome from the database: recorded, rejected or deferred.
+    Outcome(RecordOutcome),
     /// Postgres cannot store the record, even in a transaction of its own.
     Unrecordable(String),
 }
@@ -101,13 +101,13 @@ impl Decoded {
         for ((record, index), result) in self.records.into_iter().zip(self.indexes).zip(results) {
             let IssuedRecord { event_id, event_uid, issued: IssuedCoupon { user_id: user, coupon, .. } } = record;
             match &result {
-                RecordResult::Decided(RecordOutcome::Recorded) => follow_ups.recorded += 1,
-                RecordResult::Decided(RecordOutcome::AlreadyRecorded) => follow_ups.already_recorded += 1,
-                RecordResult::Decided(RecordOutcome::Rejected(rejection)) => {
+                RecordResult::Outcome(RecordOutcome::Recorded) => follow_ups.recorded += 1,
+                RecordResult::Outcome(RecordOutcome::AlreadyRecorded) => follow_ups.already_recorded += 1,
+                RecordResult::Outcome(RecordOutcome::Rejected(rejection)) => {
                     let (reason, detail) = (rejection.reason(), rejection.to_string());
                     follow_ups.dead_letters.push(DeadLetter { index, reason, detail });
                 }
-                RecordResult::Decided(RecordOutcome::Deferred(cause)) => {
+                RecordResult::Outcome(RecordOutcome::Deferred(cause)) => {
                     follow_ups.deferred.push((index, event_uid, cause.clone()));
                 }
                 RecordResult::Unrecordable(error) => {
@@ -134,16 +134,16 @@ fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
         // These rejections do not prove that the entry in Redis is wrong: Postgres may have lost the event, or Redis
         // has issued the coupon again since the record cutoff, possibly to the same user. Nothing is known about a
         // deferred record.
-        RecordResult::Decided(
+        RecordResult::Outcome(
             RecordOutcome::Rejected(Rejection::UnknownEvent | Rejection::BeforeRecordCutoff)
             | RecordOutcome::Deferred(_),
         ) => return None,
-        RecordResult::Decided(RecordOutcome::Recorded | RecordOutcome::AlreadyRecorded) => SettlementOutcome::Completed,
-        RecordResult::Decided(RecordOutcome::Rejected(Rejection::UserHoldsAnother {
+        RecordResult::Outcome(RecordOutcome::Recorded | RecordOutcome::AlreadyRecorded) => SettlementOutcome::Completed,
+        RecordResult::Outcome(RecordOutcome::Rejected(Rejection::UserHoldsAnother {
             issued,
             record_coupon_is_free,
         })) => SettlementOutcome::Replaced { by: issued, requeue: record_coupon_is_free },
-        RecordResult::Decided(RecordOutcome::Rejected(
+        RecordResult::Outcome(RecordOutcome::Rejected(
             Rejection::UnknownCoupon
             | Rejection::DiscountMismatch
             | Rejection::CouponHeldByAnother
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn decode_skips_undecodable_messages() {
+    fn decode_returns_undecodable_messages_as_dead_letters() {
         let (first, last) = (record(1, "u1", "A"), record(1, "u2", "B"));
         let decoded = decode(
             &[
@@ -217,8 +217,8 @@ mod tests {
         );
         assert_eq!(decoded.records, [first, last]);
         let follow_ups = decoded.follow_ups(vec![
-            RecordResult::Decided(RecordOutcome::Rejected(Rejection::UnknownCoupon)),
-            RecordResult::Decided(RecordOutcome::Recorded),
+            RecordResult::Outcome(RecordOutcome::Rejected(Rejection::UnknownCoupon)),
+            RecordResult::Outcome(RecordOutcome::Recorded),
         ]);
         let letters: Vec<_> = follow_ups.dead_letters.iter().map(|letter| (letter.index, letter.reason)).collect();
         let expected = [
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn follow_ups_group_settlements_by_event() {
         let records = [record(1, "u1", "A"), record(2, "u1", "B"), record(1, "u2", "C")];
-        let follow_ups = decoded(&records).follow_ups(vec![RecordResult::Decided(RecordOutcome::AlreadyRecorded); 3]);
+        let follow_ups = decoded(&records).follow_ups(vec![RecordResult::Outcome(RecordOutcome::AlreadyRecorded); 3]);
         let users: Vec<_> = follow_ups
             .settlements
             .iter()
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn record_result_determines_the_settlement() {
-        let rejected = |rejection| RecordResult::Decided(RecordOutcome::Rejected(rejection));
+        let rejected = |rejection| RecordResult::Outcome(RecordOutcome::Rejected(rejection));
         let held = IssuedCoupon {
             user_id: "u1".parse().unwrap(),
             coupon: "HELD".parse().unwrap(),
@@ -264,11 +264,11 @@ mod tests {
         let cancelled = SettlementOutcome::Cancelled { requeue: false };
         let replaced = |requeue| SettlementOutcome::Replaced { by: held.clone(), requeue };
         let cases = [
-            (RecordResult::Decided(RecordOutcome::Recorded), Some(SettlementOutcome::Completed)),
-            (RecordResult::Decided(RecordOutcome::AlreadyRecorded), Some(SettlementOutcome::Completed)),
+            (RecordResult::Outcome(RecordOutcome::Recorded), Some(SettlementOutcome::Completed)),
+            (RecordResult::Outcome(RecordOutcome::AlreadyRecorded), Some(SettlementOutcome::Completed)),
             (rejected(Rejection::UnknownEvent), None),
             (rejected(Rejection::BeforeRecordCutoff), None),
-            (RecordResult::Decided(RecordOutcome::Deferred(Deferral::StockMissing)), None),
+            (RecordResult::Outcome(RecordOutcome::Deferred(Deferral::StockMissing)), None),
             (rejected(Rejection::UnknownCoupon), Some(cancelled.clone())),
             (rejected(Rejection::DiscountMismatch), Some(cancelled.clone())),
             (rejected(Rejection::CouponHeldByAnother), Some(cancelled.clone())),

@@ -84,7 +84,7 @@ impl<C> Deferrals<C> {
         messages.take(max).map(|(_, deferred)| deferred.message.clone()).collect()
     }
 
-    /// The result of a retry of the first `count` records of this event: only these are still deferred.
+    /// Applies a retry of the first `count` records of this event: keeps those in `still`, and removes the others.
     pub(crate) fn replace_first(&mut self, event: Uuid, count: usize, mut still: Vec<DeferredMessage>) {
         let Some(records) = self.records.get_mut(&event) else { return };
         // The numbers are consecutive.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_after_a_deferred_record_are_committed_in_order_once_it_is_decided() {
+    fn batches_after_a_deferred_record_are_committed_in_order_once_it_is_recorded() {
         let mut deferrals = Deferrals::new();
         deferrals.push("a", vec![]);
         assert_eq!(committable(&mut deferrals), ["a"]);

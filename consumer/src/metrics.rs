@@ -77,7 +77,7 @@ impl Metrics {
         registry.register("dead_letters", "Messages sent to the dead-letter topic, by reason", dead_letters);
         registry.register(
             "deferred_records",
-            "Deferred records: Postgres or Redis cannot process those of their event",
+            "Deferred records: Postgres or Redis cannot process the records of their event yet",
             deferred_records,
         );
         registry.register(

@@ -198,7 +198,7 @@ impl Pipeline {
         let mut processed = Ok(());
         let mut deferrals = Deferrals::new();
         let mut retry_at = Instant::now();
-        // Polled besides the batches, which must not wait for an event that is not available.
+        // Polled concurrently with the batches, which must not wait for an event that is not available.
         let mut retrying = None;
         loop {
             // After an interruption, the batches are awaited but not processed: each holds a `Committer` and thus the
@@ -273,8 +273,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Executes the follow-ups of these messages, and returns those that are deferred. Coupons of an event are not
-    /// settled before earlier ones, which are in `deferrals`.
+    /// Executes the follow-ups of these messages, and returns those that are deferred. If earlier coupons
+    /// of an event wait for their settlement in `deferrals`, these are deferred, too, so that the order is kept.
     async fn follow_up<C>(
         &self,
         messages: &[Message],
@@ -371,7 +371,7 @@ impl Pipeline {
         let mut parts: Vec<Range<usize>> = std::iter::once(0..records.len()).collect();
         while let Some(part) = parts.pop() {
             match self.record_part(&records[part.clone()]).await? {
-                Ok(outcomes) => results.extend(outcomes.into_iter().map(RecordResult::Decided)),
+                Ok(outcomes) => results.extend(outcomes.into_iter().map(RecordResult::Outcome)),
                 Err(error) if part.len() == 1 => results.push(RecordResult::Unrecordable(error_chain(error))),
                 Err(_) => {
                     let middle = part.start + part.len() / 2;

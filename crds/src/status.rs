@@ -56,7 +56,7 @@ pub struct CouponEventStatus {
     #[schemars(with = "Time")]
     pub sold_out_at: Option<Time>,
 
-    /// When the event had ended and every issued coupon was recorded, by the clock of Redis.
+    /// When the event had ended or was sold out, and every issued coupon was recorded, by the clock of Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub finished_at: Option<Time>,

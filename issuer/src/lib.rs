@@ -1,7 +1,8 @@
 //! Issues one coupon per user over HTTP.
 //!
 //! [`routes`] parses and authenticates a request, [`batcher`] issues coupons to many users in one call to Redis,
-//! [`relay`] sends the issued records to Kafka, [`sweeper`] sends the records of a crashed issuer.
+//! [`relay`] sends the issued records to Kafka, [`sweeper`] sends the entries of any issuer that were not
+//! confirmed in time.
 
 mod authentication;
 mod batcher;
@@ -77,7 +78,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     max_queued_requests: u32,
-    /// Age of an unconfirmed outbox entry after which another issuer sends it to Kafka.
+    /// Age of an unconfirmed outbox entry after which the sweeper of any issuer sends it to Kafka.
     #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     outbox_takeover_seconds: u32,
     /// Timeout for the body of a request; then the response is 408.
@@ -127,9 +128,9 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(0..=1_000_000)
     )]
     max_connections_per_address: u32,
-    /// Number of trusted proxies that append to X-Forwarded-For. The client address is the one that the outermost of
-    /// them received; --rate-limit-per-address and the log of failed requests (`--log info,requests=debug`) use it. 0:
-    /// the header is ignored.
+    /// Number of trusted proxies that append to X-Forwarded-For. The client address is the one from which the outermost
+    /// of them received the request; --rate-limit-per-address and the log of failed requests (`--log
+    /// info,requests=debug`) use it. 0: the header is ignored.
     #[arg(long, env, default_value_t = 0, value_name = "PROXIES", value_parser = clap::value_parser!(u8).range(0..=16))]
     trusted_proxies: u8,
     #[command(flatten)]

@@ -43,7 +43,7 @@ pub(crate) struct Unconfirmed;
 pub(crate) struct Relay {
     producer: Producer,
     in_flight: Arc<InFlight>,
-    confirmed: mpsc::UnboundedSender<Entry>,
+    to_delete: mpsc::UnboundedSender<Entry>,
     in_flight_count: watch::Receiver<usize>,
     confirmed_records: Arc<ConfirmedRecords>,
     metrics: Metrics,
@@ -77,9 +77,9 @@ impl Relay {
         let (count, in_flight_count) = watch::channel(0);
         let in_flight =
             Arc::new(InFlight { entries: Mutex::default(), count, gauge: metrics.outbox_in_flight.clone() });
-        let (confirmed, receiver) = mpsc::unbounded_channel();
+        let (to_delete, receiver) = mpsc::unbounded_channel();
         tokio::spawn(delete_confirmed(redis_store, receiver, in_flight.clone()));
-        Self { producer, in_flight, confirmed, in_flight_count, confirmed_records: Arc::default(), metrics }
+        Self { producer, in_flight, to_delete, in_flight_count, confirmed_records: Arc::default(), metrics }
     }
 
     /// Whether this issuer is sending the entry.
@@ -109,7 +109,7 @@ impl Relay {
             let outcome = sent.await;
             match outcome {
                 // Remains in flight until it is deleted, so that the sweeper does not send it again.
-                Ok(()) => drop(relay.confirmed.send(entry)),
+                Ok(()) => drop(relay.to_delete.send(entry)),
                 Err(Unconfirmed) => relay.in_flight.change(|entries| {
                     entries.remove(&entry);
                 }),
@@ -127,8 +127,8 @@ impl Relay {
         entry: OutboxEntry,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let records: Vec<u64> = entry.records.iter().map(|record| self.confirmed_records.fingerprint(record)).collect();
-        let (sent, confirmed) = (self.send_entry(event, entry), self.confirmed_records.clone());
-        async move { sent.await.inspect(|()| confirmed.remember(records)) }
+        let (sent, confirmed_records) = (self.send_entry(event, entry), self.confirmed_records.clone());
+        async move { sent.await.inspect(|()| confirmed_records.remember(records)) }
     }
 
     /// Whether [`Relay::resend`] is required before the coupon is returned to its holder: the event acknowledges
@@ -146,9 +146,9 @@ impl Relay {
         records: &[IssuedRecord],
         installation: Option<Uuid>,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
-        let (sent, confirmed) = (self.send_records(records, installation), self.confirmed_records.clone());
+        let (sent, confirmed_records) = (self.send_records(records, installation), self.confirmed_records.clone());
         let records: Vec<u64> = records.iter().map(|record| self.confirmed_records.fingerprint(record)).collect();
-        async move { sent.await.inspect(|()| confirmed.remember(records)) }
+        async move { sent.await.inspect(|()| confirmed_records.remember(records)) }
     }
 
     /// Sends records that are or were in the outbox.

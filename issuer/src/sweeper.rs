@@ -93,10 +93,11 @@ impl Sweeper {
         }
     }
 
-    /// Lists all events, and marks those of the next ones whose outbox is not empty as active.
+    /// Reads the outboxes of the next events, and marks each event as active whose outbox is not empty. Reads the event
+    /// list first if it is due.
     async fn walk(&self, walk: &mut Walk, shutdown: &CancellationToken) {
         if walk.listed_at.is_none_or(|at| at.elapsed() >= LIST_INTERVAL) {
-            self.list(walk).await;
+            self.read_event_list(walk).await;
         }
         match self.redis_store.acquire_walk_lease(self.id, LEASE).await {
             Ok(true) => {}
@@ -122,12 +123,15 @@ impl Sweeper {
         .await;
     }
 
-    /// Lists all events. Adds those that are missing in the list because Redis has lost it.
-    async fn list(&self, walk: &mut Walk) {
+    /// Reads the event list. Adds those events that are missing because Redis has lost the list.
+    async fn read_event_list(&self, walk: &mut Walk) {
         let listed: HashSet<EventName> = match self.redis_store.events().await {
             Ok(listed) => listed.into_iter().collect(),
             Err(error) => {
-                tracing::warn!(error = error_chain(error), "cannot list the events, using those that are known");
+                tracing::warn!(
+                    error = error_chain(error),
+                    "cannot read the event list, using the events that are known"
+                );
                 self.recent_events.keep_all();
                 walk.events = self.recent_events.names();
                 return;
@@ -147,9 +151,11 @@ impl Sweeper {
                     )
                 };
                 match added.await {
-                    Ok(true) => tracing::warn!(%event, "the event was missing in the set of events, added it again"),
+                    Ok(true) => tracing::warn!(%event, "the event was missing in the event list, added it again"),
                     Ok(false) => {}
-                    Err(error) => tracing::warn!(error = error_chain(error), %event, "cannot list the event"),
+                    Err(error) => {
+                        tracing::warn!(error = error_chain(error), %event, "cannot add the event to the event list");
+                    }
                 }
             })
             .await;

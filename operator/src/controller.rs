@@ -48,7 +48,8 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let redis_changes = redis_changes(context.clone(), controller.store());
     let reconciliations = controller
         .reconcile_all_on(redis_changes.boxed())
-        // Unlimited: the limiter of the context has an order.
+        // Unlimited here: `context.limiter` limits the concurrency, and admits events in the order in which they became
+        // due.
         .with_config(Config::default().concurrency(0))
         .run(reconcile, |_, never, _| -> Action { match *never {} }, context)
         .for_each(async |reconciled| {
@@ -87,7 +88,7 @@ struct RedisState {
 }
 
 /// An item for each restart or failover of Redis, after which every event is unverified, and for each loss of events,
-/// as by FLUSHALL. Also verifies the list of events, from which the issuers know which events may have been lost.
+/// as by FLUSHALL. Also verifies the event list, from which the issuers know which events may have been lost.
 fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEvent>>) -> impl Stream<Item = ()> {
     stream::unfold((context, store, None), async |(context, store, mut known)| {
         loop {
@@ -107,7 +108,7 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
                 Err(_) => known.as_ref().map_or_else(BTreeSet::new, |known: &RedisState| known.lost.clone()),
             };
             if let Err(error) = verify_event_list(&context.redis_store, &loaded).await {
-                tracing::debug!(error = error_chain(error), "cannot verify the list of events");
+                tracing::debug!(error = error_chain(error), "cannot verify the event list");
             }
             let current = RedisState { replication_ids, lost };
             let is_changed = known.as_ref().is_some_and(|known: &RedisState| {
@@ -121,13 +122,13 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
     })
 }
 
-/// Lists all loaded events in Redis before the first of them is restored, unless Redis has lost nothing.
+/// Adds all loaded events to the event list before the first of them is restored, unless the list is verified.
 async fn verify_event_list(redis_store: &RedisStore, loaded: &BTreeSet<String>) -> Result<(), RedisStoreError> {
     if redis_store.is_event_list_verified().await? {
         return Ok(());
     }
     redis_store.verify_event_list(loaded).await?;
-    tracing::info!(events = loaded.len(), "verified the list of events in Redis");
+    tracing::info!(events = loaded.len(), "verified the event list in Redis");
     Ok(())
 }
 

@@ -188,7 +188,7 @@ impl Metrics {
         );
         registry.register(
             "issuances_resent",
-            "Issuances sent to Kafka again because no record of them was in flight",
+            "Issuances added to the outbox again because no record of them was in flight",
             metrics.issuances_resent.clone(),
         );
         registry.register(

@@ -1,4 +1,4 @@
-//! The dead-letter queue: messages that can never be recorded.
+//! The dead-letter topic: messages that can never be recorded.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 

@@ -114,7 +114,7 @@ async fn sent_record_has_user_as_key_and_version_header() {
         assert_eq!(message.headers, [("schema-version".to_owned(), Some(b"1".to_vec()))]);
         places.insert((record.issued.user_id, message.partition));
     }
-    assert_eq!(places.len(), 100, "all records of a user are in one partition");
+    assert_eq!(places.len(), 100, "`send` selects the partition by the user");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ pub enum RecordOutcome {
     AlreadyRecorded,
     /// It can never be recorded.
     Rejected(Rejection),
-    /// Neither was it recorded, nor is there a proof that it never can be. It has to be recorded again later.
+    /// Neither was it recorded, nor is there a proof that it never can be. Recording has to be retried later.
     Deferred(Deferral),
 }
 

@@ -22,9 +22,9 @@ const OPERATION: Operation = Operation::Record;
 /// Whether conflicts with existing rows are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
-    /// Only users and coupons that are not recorded yet: any other fails the batch.
+    /// Only users and coupons that are not recorded yet: a conflict fails the attempt, which is repeated with `Any`.
     New,
-    /// Any.
+    /// Any users and coupons.
     Any,
 }
 
@@ -109,7 +109,8 @@ impl Database {
 enum Attempt {
     /// Every record has an outcome.
     Finished(Vec<RecordOutcome>),
-    /// A record was not inserted because of a conflicting row that no longer exists. The batch has to be retried.
+    /// A record was not inserted, but what prevented it has changed since: a conflicting row is gone, or a missing
+    /// coupon exists now. The batch has to be retried.
     Changed,
     /// The event has no table with coupons. The batch has to be retried without it.
     StockNotFound(Uuid),
@@ -330,7 +331,7 @@ impl EventRecords<'_> {
     }
 
     /// Rejects the records whose coupons certainly do not exist: the stock is complete and does not have them. A
-    /// statement of its own for the same reason.
+    /// separate statement, so that it sees what was committed since.
     async fn prove(
         &self,
         connection: &mut PgConnection,

@@ -108,7 +108,7 @@ async fn record_with_conflicting_records_in_batch_records_first_one() {
     let expected = [
         RecordOutcome::Recorded,
         RecordOutcome::AlreadyRecorded,
-        // The last record of a is recorded.
+        // The last record of user `a` is recorded.
         rejected(another(&batch[5], false)),
         // When it is classified, b has the coupon.
         rejected(another(&batch[0], false)),

@@ -1,11 +1,11 @@
-//! The set of all events.
+//! The event list: the names of all events.
 //!
 //! It is in another hash slot than the keys of an event: no script can write both, and a node of a cluster may be
-//! unavailable with the set while the node of an event is available.
+//! unavailable with the list while the node of an event is available.
 //!
 //! # Guarantees
-//! A *verified* set has every loaded event, also those that this Redis has lost, until the operator has restored them.
-//! The set is unverified from each restart, failover or loss of data on until the operator verifies it.
+//! A *verified* list has every loaded event, also those that this Redis has lost, until the operator has restored them.
+//! The list is unverified from each restart, failover or loss of data on until the operator verifies it.
 
 use couponry_domain::EventName;
 
@@ -18,7 +18,7 @@ impl RedisStore {
             .arg(self.events_key())
             .query_async(&mut self.connection())
             .await
-            .map_err(self.failed("cannot list the events in Redis"))?;
+            .map_err(self.failed("cannot read the event list in Redis"))?;
         Ok(names.into_iter().filter_map(|name| name.try_into().ok()).collect())
     }
 
@@ -39,7 +39,7 @@ impl RedisStore {
             .arg(event)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(self.failed("cannot read the list of events in Redis"))
+            .map_err(self.failed("cannot read the event list in Redis"))
     }
 
     /// Adds these names to [`RedisStore::events`] and marks it as verified, in one step. They must include every loaded
@@ -53,17 +53,17 @@ impl RedisStore {
             call.push(name.as_ref());
         }
         let verified: Result<u8, _> = call.invoke_async(&mut self.connection()).await;
-        verified.map(drop).map_err(self.failed("cannot verify the list of events in Redis"))
+        verified.map(drop).map_err(self.failed("cannot verify the event list in Redis"))
     }
 
     /// Adds an existing event to [`RedisStore::events`] again, and returns whether it was missing there. Idempotent.
     /// The programs call this regularly for every event that they observe: otherwise the outbox of an event whose name
     /// was lost would not be swept.
     pub async fn ensure_listed(&self, event: &EventName) -> Result<bool, RedisStoreError> {
-        let is_added = self.add_to_event_set("cannot list the event in Redis", event).await?;
+        let is_added = self.add_to_event_list("cannot add the event to the event list in Redis", event).await?;
         // The event may have been removed in the meantime.
         if is_added && !self.exists(event).await? {
-            self.unlist_event(event).await?;
+            self.remove_from_event_list(event).await?;
             return Ok(false);
         }
         Ok(is_added)
@@ -72,13 +72,13 @@ impl RedisStore {
     /// Adds the event to [`RedisStore::events`]. This precedes every call after which a coupon could be issued. Best
     /// effort, because an unavailable list must not stop an event: [`RedisStore::ensure_listed`] repeats it, and
     /// reports the failure.
-    pub(crate) async fn list_event(&self, event: &EventName) {
-        let _ = self.add_to_event_set("cannot list the event in Redis", event).await;
+    pub(crate) async fn ensure_in_event_list(&self, event: &EventName) {
+        let _ = self.add_to_event_list("cannot add the event to the event list in Redis", event).await;
     }
 
     /// Removes the name of an event that was removed.
-    pub(crate) async fn unlist_event(&self, event: &EventName) -> Result<(), RedisStoreError> {
-        const OPERATION: &str = "cannot remove the event from the set of events in Redis";
+    pub(crate) async fn remove_from_event_list(&self, event: &EventName) -> Result<(), RedisStoreError> {
+        const OPERATION: &str = "cannot remove the event from the event list in Redis";
         redis::cmd("SREM")
             .arg(self.events_key())
             .arg(event.as_str())
@@ -87,13 +87,13 @@ impl RedisStore {
             .map_err(self.failed(OPERATION))?;
         // The event may have been prepared again in the meantime.
         if self.exists(event).await? {
-            self.add_to_event_set(OPERATION, event).await?;
+            self.add_to_event_list(OPERATION, event).await?;
         }
         Ok(())
     }
 
-    async fn add_to_event_set(&self, operation: &'static str, event: &EventName) -> Result<bool, RedisStoreError> {
-        (self.scripts.add_to_event_set)
+    async fn add_to_event_list(&self, operation: &'static str, event: &EventName) -> Result<bool, RedisStoreError> {
+        (self.scripts.add_to_event_list)
             .key(self.events_key())
             .arg(event.as_str())
             .invoke_async(&mut self.connection())

@@ -41,7 +41,7 @@ impl RedisStore {
         let GateSettings { gate, window: Window { start, end }, acknowledge, generation, stock_epoch, total } =
             settings;
         if *gate == Gate::Open {
-            self.list_event(event).await;
+            self.ensure_in_event_list(event).await;
         }
         let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
         let keys = self.keys(event);

@@ -23,7 +23,7 @@ impl RedisStore {
         stock_epoch: u32,
     ) -> Result<FencedWrite<()>, RedisStoreError> {
         const OPERATION: &str = "cannot prepare the event in Redis";
-        self.list_event(event).await;
+        self.ensure_in_event_list(event).await;
         let keys = self.keys(event);
         let (found_uid, found_epoch): (String, String) = (self.scripts.prepare)
             .key(keys.meta)

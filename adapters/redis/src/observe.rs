@@ -61,7 +61,7 @@ pub struct RedisEvent {
 }
 
 impl RedisEvent {
-    /// How many coupons are voided: neither available nor issued, because they were cancelled and not returned to the
+    /// How many coupons are voided: neither available nor issued, because they were cancelled and not put back into the
     /// queue. A restore of Redis makes them available again. The status, the metrics and the audit report this number.
     #[must_use]
     pub fn voided_count(&self) -> u64 {

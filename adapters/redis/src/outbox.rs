@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! The atomic step that issues coupons writes the entry with their records. It is deleted after the brokers have
-//! confirmed all of them. If an issuer is killed in between, another one sends the entry again: delivery is
+//! confirmed all of them. If an issuer is killed in between, the sweeper of another one sends the entry: delivery is
 //! at-least-once, and no record is lost.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

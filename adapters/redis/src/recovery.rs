@@ -56,7 +56,7 @@ impl RedisStore {
         recovered: Option<&Recovered>,
     ) -> Result<FencedWrite<()>, RedisStoreError> {
         const OPERATION: &str = "cannot store the verification in Redis";
-        self.list_event(event).await;
+        self.ensure_in_event_list(event).await;
         let keys = self.keys(event);
         let (recovery_id, issued_at_min, total) = match recovered {
             Some(Recovered { recovery, issued_at_min, total }) => {
@@ -141,11 +141,16 @@ impl RedisStore {
     }
 
     /// Adds the records of issued coupons to the outbox again; the issuers then send them to Kafka.
-    pub async fn resend(&self, event: &EventName, uid: Uuid, issued: &[IssuedEntry]) -> Result<(), RedisStoreError> {
+    pub async fn add_to_outbox(
+        &self,
+        event: &EventName,
+        uid: Uuid,
+        issued: &[IssuedEntry],
+    ) -> Result<(), RedisStoreError> {
         self.mark_active(event).await;
         for chunk in issued.chunks(RECORDS_PER_ENTRY) {
             let keys = self.keys(event);
-            (self.scripts.resend)
+            (self.scripts.add_to_outbox)
                 .key(keys.meta)
                 .key(keys.outbox)
                 .arg(uid.to_string())

@@ -63,7 +63,7 @@ impl RedisStore {
             .map_err(self.failed(OPERATION))?;
         // Also if nothing was removed: the response to an earlier call may have been lost.
         if removed || !self.exists(event).await? {
-            self.unlist_event(event).await?;
+            self.remove_from_event_list(event).await?;
         }
         Ok(removed)
     }

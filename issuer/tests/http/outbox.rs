@@ -157,7 +157,7 @@ async fn outbox_of_unverified_redis_is_sent_without_takeover_delay() {
     .await;
     let IssueOutcome::Issued(coupon) = reply.outcomes[0].clone() else { panic!("{reply:?}") };
     let entry = IssuedEntry { issued: coupon, status: IssuedStatus::Pending };
-    world.redis_store.resend(&world.event, world.uid, &[entry]).await.unwrap();
+    world.redis_store.add_to_outbox(&world.event, world.uid, &[entry]).await.unwrap();
     world.wait_until_outbox_is_empty().await;
     assert_eq!(issuer.issue("u1").await.status, StatusCode::SERVICE_UNAVAILABLE, "Redis is not verified");
 }

@@ -8,7 +8,7 @@ use couponry_runtime::error_chain;
 pub(crate) struct DesiredState {
     pub(crate) uid: Uuid,
     pub(crate) name: EventName,
-    /// The generation in the stores.
+    /// The generation in the stores: for a continuation, counted on from that of the stored event.
     pub(crate) generation: i64,
     /// `metadata.generation`. Differs from `generation` if the event continues a stored one.
     pub(crate) manifest_generation: i64,

@@ -4,8 +4,8 @@
 //! topic. An issuer returns a coupon at most `--response-timeout-seconds` after the request. The grace period must be
 //! at least that long. When it has passed since the restart or failover, no more such coupons are returned, and the
 //! records of all returned ones lie before the current end of the topic, or in the outbox if Redis has kept it. When
-//! the consumer group has passed that end, the issuances in the topic are recorded; those in the outbox are sent by the
-//! recovery.
+//! the consumer group has passed that end, the issuances in the topic are recorded. Those in the outbox are sent by the
+//! sweepers of the issuers: the drain waits until the outbox is empty.
 
 use std::{
     collections::HashMap,
@@ -44,7 +44,7 @@ struct Drain {
     since: Instant,
     /// The end offsets of the topic, read after the grace period.
     end: Option<TopicEnd>,
-    /// How often issuances were sent to Kafka again.
+    /// How often issuances were added to the outbox again.
     resend_rounds: u64,
 }
 
@@ -97,7 +97,7 @@ impl DrainTracker {
         self.lock().get(&uid).map_or(0, |drain| drain.resend_rounds)
     }
 
-    /// Issuances were sent to Kafka again: waits for them, too.
+    /// Issuances were added to the outbox again: waits for them, too.
     pub(crate) fn count_resend(&self, uid: Uuid) {
         if let Some(drain) = self.lock().get_mut(&uid) {
             (drain.since, drain.end) = (Instant::now(), None);

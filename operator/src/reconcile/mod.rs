@@ -11,8 +11,8 @@
 //!    [`recover`], [`stranded_issuances`] and [`topic_records`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
-//! Steps 3 to 5 repeat until no step is left; [`idle`] skips them while nothing changes. [`manifest_change`] ends a
-//! long step early. [`invalid_object`] handles objects that do not match the schema.
+//! Items 3 to 5 repeat until [`plan`] returns no further step; [`idle`] skips them while nothing changes.
+//! [`manifest_change`] ends a long step early. [`invalid_object`] handles objects that do not match the schema.
 //!
 //! # Guarantees
 //! Reconciliation is level-triggered: each starts from the observed state, and it may be interrupted anywhere.

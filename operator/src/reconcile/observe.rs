@@ -1,4 +1,4 @@
-//! Reads the state of an event from the stores. It also adds the event to the set of events and marks it as active in
+//! Reads the state of an event from the stores. It also adds the event to the event list and marks it as active in
 //! Redis.
 
 use couponry_crds::{status::reason, stored_identity};
@@ -95,10 +95,12 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let stored = database.event(desired.uid).await?;
     if redis.is_some() {
         match redis_store.ensure_listed(&desired.name).await {
-            Ok(true) => tracing::warn!("the event was missing in the set of events in Redis, added it again"),
+            Ok(true) => tracing::warn!("the event was missing in the event list, added it again"),
             Ok(false) => {}
             // The set may be on another node of a cluster, whose outage must not stop this event.
-            Err(error) => tracing::warn!(error = error_chain(error), "cannot list the event, retrying later"),
+            Err(error) => {
+                tracing::warn!(error = error_chain(error), "cannot add the event to the event list, retrying later");
+            }
         }
     }
     let has_opening = stored.as_ref().is_some_and(|stored| stored.opens_at.is_some());

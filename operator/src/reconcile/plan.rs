@@ -87,19 +87,19 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
         }
         Some(in_redis) if !in_redis.is_verified => verify(stored, in_redis, observed),
         Some(in_redis) => match stored.opens_at {
-            None => before_opening(desired, stored, Some(in_redis), observed),
-            Some(_) if stored.is_opening_final => after_start(desired, stored, in_redis, observed),
+            None => without_opening(desired, stored, Some(in_redis), observed),
+            Some(_) if stored.is_opening_final => with_final_opening(desired, stored, in_redis, observed),
             Some(_) if is_open_now(in_redis) => confirm_opening(stored, in_redis),
-            Some(at) => before_start(desired, stored, in_redis, at),
+            Some(at) => with_provisional_opening(desired, stored, in_redis, at),
         },
         // Redis has lost the event. It may have opened, whatever the clocks say: its metadata is created, then it is
         // recovered.
         None if stored.opens_at.is_some() || observed.recorded > 0 => Plan::Apply(Step::Prepare),
-        None => before_opening(desired, stored, None, observed),
+        None => without_opening(desired, stored, None, observed),
     }
 }
 
-/// Blocks an event that must not be registered, and one that continues another event.
+/// Blocks an event that must not be registered, and a continuation whose stored event is missing or has another name.
 fn reject_identity(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
     let DesiredState { name, uid, is_continuation, .. } = desired;
     match (&observed.stored, observed.name_conflict) {
@@ -217,7 +217,7 @@ fn unknown_event(desired: &DesiredState, other: &RedisEvent) -> Plan {
 }
 
 /// No opening is stored, so no coupon can have been issued.
-fn before_opening(
+fn without_opening(
     desired: &DesiredState,
     stored: &StoredEvent,
     in_redis: Option<&RedisEvent>,
@@ -271,7 +271,7 @@ fn schedule_opening(window: Window, in_redis: &RedisEvent) -> Plan {
 
 /// The opening is scheduled at `at`, and according to a verified Redis no coupon could be issued yet: everything may
 /// still change.
-fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, at: i64) -> Plan {
+fn with_provisional_opening(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, at: i64) -> Plan {
     let len = stored.generated();
     if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;
@@ -288,7 +288,12 @@ fn before_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEv
 }
 
 /// The opening is final: coupons may belong to users.
-fn after_start(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, observed: &ObservedState) -> Plan {
+fn with_final_opening(
+    desired: &DesiredState,
+    stored: &StoredEvent,
+    in_redis: &RedisEvent,
+    observed: &ObservedState,
+) -> Plan {
     let len = stored.generated();
     if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;

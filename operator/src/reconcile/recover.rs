@@ -2,10 +2,11 @@
 //!
 //! # Expected flow
 //! The drain is complete: all messages up to the noted end of the topic are consumed. Issuances in Redis that are still
-//! unrecorded (never sent, or lost by Kafka) are sent to Kafka again, and the drain is repeated. What Postgres does not
-//! have afterwards, or has lost, is recorded directly. Then the record cutoff is set: Postgres rejects everything
-//! issued before now. Both stores are thus stable. If they match, Redis is verified; otherwise it is restored from
-//! Postgres. Then issuing resumes.
+//! unrecorded (never sent, or lost by Kafka) are added to the outbox again, from which the issuers send them, and the
+//! drain waits for them, too: one *resend round*. What Postgres still does not have afterwards, and what Redis marks as
+//! `COMPLETED` although Postgres does not have it, is recorded directly. Then the record cutoff is set: Postgres
+//! rejects everything issued before now. Both stores are thus stable. If they match, Redis is verified; otherwise it is
+//! restored from Postgres. Then issuing resumes.
 //!
 //! A recovery can also be requested ([`couponry_redis::RedisStore::request_restore`]). Then what only the topic has is
 //! recorded as well, and Redis is restored in any case.
@@ -15,9 +16,9 @@
 //! recovery id in Redis and sets the record cutoff with compare-and-set, so a stale operator changes nothing. Only the
 //! Redis that was observed at the start, by its replication id, is marked as verified.
 //!
-//! The number of rounds is bounded: at most issued / [`MAX_RESENT`] (rounded up) per drain; a restart of the operator
-//! begins a new drain. Holders whose issuance cannot be recorded, or whose entry cannot be decoded, do not delay the
-//! others: the recovery then uses what Postgres has.
+//! A drain has at most issued / [`MAX_RESENT`] resend rounds (rounded up); a restart of the operator begins a new
+//! drain. Holders whose issuance cannot be recorded, or whose entry cannot be decoded, do not delay the others: the
+//! recovery then uses what Postgres has.
 
 use std::time::Instant;
 
@@ -148,7 +149,8 @@ fn is_complete(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> bool 
 }
 
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery
-/// cannot begin, or another operator is recovering the event concurrently.
+/// cannot begin, or another operator is recovering the event concurrently. `clear` also removes the coupons from Redis
+/// before they are restored; the cutoff of the call without it is already later than the latest issuance.
 async fn begin(
     in_redis: &RedisEvent,
     desired: &DesiredState,

@@ -65,7 +65,7 @@ pub(super) fn compute_status(
     let state = state(in_redis);
     let issued = in_redis.map_or(old.issued.unwrap_or_default(), |in_redis| in_redis.issued);
     let is_all_recorded = observed.recorded >= issued && in_redis.is_none_or(|in_redis| in_redis.outbox == 0);
-    let is_over = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
+    let has_ended_or_sold_out = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
     let is_gate_open = in_redis.is_some_and(|in_redis| in_redis.gate == Gate::Open);
     let stored = observed.stored.as_ref();
     let opened_at = stored.filter(|stored| is_gate_open && stored.is_opening_final).and_then(|stored| stored.opens_at);
@@ -96,7 +96,7 @@ pub(super) fn compute_status(
         available: Some(in_redis.map_or(0, |in_redis| in_redis.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(to_time)),
         sold_out_at: since(old.sold_out_at.as_ref(), in_redis.is_some_and(is_sold_out), now),
-        finished_at: since(old.finished_at.as_ref(), is_over && is_all_recorded, redis_clock),
+        finished_at: since(old.finished_at.as_ref(), has_ended_or_sold_out && is_all_recorded, redis_clock),
     }
 }
 

@@ -17,8 +17,8 @@ use couponry_redis::{IssuedEntry, IssuedPage, IssuedStatus, RedisStore, Settleme
 
 use crate::{metrics::Metrics, reconcile::error::ReconcileError};
 
-/// How many issuances are sent to Kafka again before their recording is awaited: they need memory in Redis meanwhile,
-/// about 100 bytes each.
+/// How many issuances are added to the outbox again before their recording is awaited: they need memory in Redis
+/// meanwhile, about 100 bytes each.
 pub(super) const MAX_RESENT: u64 = 1_000_000;
 
 /// How to record issuances of which Kafka possibly has no record.
@@ -49,7 +49,7 @@ impl StrandedOutcome {
         let Self { resent, recorded, conflicting, undecodable } = self;
         let mut parts = Vec::new();
         if resent > 0 {
-            parts.push(format!("{resent} were sent to Kafka again"));
+            parts.push(format!("{resent} were added to the outbox again"));
         }
         if recorded > 0 {
             parts.push(format!("{recorded} were recorded directly in Postgres"));
@@ -114,7 +114,7 @@ pub(crate) async fn record_stranded_issuances(
         }
         let settlements: Vec<Settlement> = to_settle.into_iter().map(completed).collect();
         redis_store.settle(name, *uid, &settlements).await?;
-        redis_store.resend(name, *uid, &to_send).await?;
+        redis_store.add_to_outbox(name, *uid, &to_send).await?;
         outcome.resent += to_send.len() as u64;
         cursor = next;
     }

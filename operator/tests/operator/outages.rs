@@ -135,7 +135,7 @@ async fn redis_outage_is_reported_once() -> Result<()> {
     let open = stalled.condition("Open").context("no condition")?;
     assert_eq!((open.status.as_str(), open.reason.as_str()), ("Unknown", "BackendUnavailable"));
     let before = failures(port)?;
-    // The first of the two may have been reported already.
+    // The first of these two failures may be the one that set the condition.
     wait_until("another reconciliation has failed", async || Ok(failures(port)? >= before + 2)).await?;
     redis.restart()?;
     let back = world.wait_ready("event").await?;

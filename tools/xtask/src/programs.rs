@@ -37,7 +37,7 @@ impl From<&Servers> for Addresses {
 
 /// A running program.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct RunningProgram {
     pub(crate) name: String,
     pub(crate) process: Running,
     /// The port of `/readyz` and `/metrics`.
@@ -46,7 +46,7 @@ pub(crate) struct Node {
     pub(crate) listen: Option<u16>,
 }
 
-impl Node {
+impl RunningProgram {
     /// Starts one of [`NAMES`] from the directory `bin` without waiting for it. `args` follow the default arguments,
     /// and `env` replaces default variables.
     pub(crate) fn start(

@@ -42,7 +42,7 @@ end
 local changed, requeued, replacements = {}, {}, {}
 local completed, cancelled = 0, 0
 for i = 2, #ARGV, 5 do
-  local user, coupon, status, returns, replacement = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local user, coupon, status, requeue, replacement = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local entry = entries[user]
   if entry and string.sub(entry, 1, #coupon + 1) == coupon .. ':' and string.sub(entry, -#PENDING) == PENDING then
     local bare = string.sub(entry, 1, -#PENDING - 1)
@@ -58,7 +58,7 @@ for i = 2, #ARGV, 5 do
       cancelled = cancelled + 1
     end
     changed[user] = true
-    if returns == '1' then
+    if requeue == '1' then
       requeued[#requeued + 1] = item_of(entry)
     end
   end

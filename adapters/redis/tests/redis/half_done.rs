@@ -167,7 +167,7 @@ impl World {
             }
             Call::Resend => {
                 let entry = IssuedEntry { issued: pending[0].clone(), status: IssuedStatus::Pending };
-                redis_store.resend(id, *uid, &[entry]).await
+                redis_store.add_to_outbox(id, *uid, &[entry]).await
             }
             Call::Confirm => {
                 let Prepared::Ids(ids) = after else { panic!() };

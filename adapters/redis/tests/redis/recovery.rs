@@ -209,13 +209,13 @@ async fn promoted_replica_is_unverified_on_same_connection() {
 }
 
 #[tokio::test]
-async fn resend_adds_issued_coupons_to_outbox() {
+async fn add_to_outbox_adds_issued_coupons_of_this_event() {
     let event = Event::open().await;
     event.ask(0..3).await;
     let issued: Vec<_> = event.redis_store.scan_issued(&event.id).await.unwrap().into_values().collect();
     let first = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
     event.redis_store.delete_confirmed(&event.id, &[first[0].id.clone()]).await.unwrap();
-    event.redis_store.resend(&event.id, event.uid, &issued).await.unwrap();
+    event.redis_store.add_to_outbox(&event.id, event.uid, &issued).await.unwrap();
     let again = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap().entries;
     let users = |records: &[couponry_domain::IssuedRecord]| {
         let mut users: Vec<_> = records.iter().map(|record| record.issued.clone()).collect();
@@ -223,7 +223,7 @@ async fn resend_adds_issued_coupons_to_outbox() {
         users
     };
     assert_eq!(users(&again[0].records), users(&first[0].records));
-    event.redis_store.resend(&event.id, Uuid::new_v4(), &issued).await.unwrap();
+    event.redis_store.add_to_outbox(&event.id, Uuid::new_v4(), &issued).await.unwrap();
     assert_eq!(event.observe().await.outbox, 1, "another event is not resent");
     event.redis.kill9().unwrap();
     event.redis.restart().unwrap();

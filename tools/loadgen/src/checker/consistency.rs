@@ -63,12 +63,12 @@ pub(super) fn redis_marks_recorded(input: &CheckInput) -> CheckResult {
     result
 }
 
-pub(super) fn nothing_is_pending(input: &CheckInput) -> CheckResult {
+pub(super) fn nothing_is_unsent_or_rejected(input: &CheckInput) -> CheckResult {
     let (outbox, dead_letters, undecodable) =
         (HumanCount(input.redis.outbox), &input.kafka.dead_letters, &input.kafka.undecodable);
     let mut result = CheckResult::new(
         Category::Consistency,
-        "no record is pending, dead-lettered or undecodable",
+        "the outbox is empty, no record is dead-lettered or undecodable",
         format!(
             "{outbox} outbox entries, {} dead-lettered, {} undecodable",
             count(dead_letters.len()),

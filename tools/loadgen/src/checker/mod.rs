@@ -44,7 +44,7 @@ pub fn check(input: &CheckInput) -> Report {
             consistency::redis_agrees_with_postgres(input),
             consistency::kafka_agrees_with_postgres(input),
             consistency::redis_marks_recorded(input),
-            consistency::nothing_is_pending(input),
+            consistency::nothing_is_unsent_or_rejected(input),
             consistency::redis_is_verified(input),
             inventory::issued_in_window(input),
             responses::no_not_started_after_coupon(input),

@@ -29,7 +29,7 @@ const SAME_COUPONS: &str = "Redis has the same coupons";
 const REDIS_AGREES: &str = "Redis and Postgres agree on every issuance";
 const KAFKA_AGREES: &str = "Kafka and Postgres agree on every issuance";
 const MARKED_RECORDED: &str = "Redis has marked every issuance as recorded";
-const NOTHING_PENDING: &str = "no record is pending, dead-lettered or undecodable";
+const NOTHING_UNSENT: &str = "the outbox is empty, no record is dead-lettered or undecodable";
 const VERIFIED: &str = "Redis is verified";
 const IN_WINDOW: &str = "no coupon is issued outside of the window";
 const NO_NOT_STARTED: &str = "no user receives NOT_STARTED after the first coupon";
@@ -325,12 +325,12 @@ fn status_other_than_completed_is_inconsistent() {
 
 #[test]
 fn pending_or_dead_lettered_record_is_inconsistent() {
-    assert_eq!(failed_checks(|input| input.redis.outbox = 1), [NOTHING_PENDING]);
+    assert_eq!(failed_checks(|input| input.redis.outbox = 1), [NOTHING_UNSENT]);
     // The user of the dead letter received no response, or has the coupon.
     for number in [4, 1] {
-        assert_eq!(failed_checks(|input| input.kafka.dead_letters.push(dead_letter(number))), [NOTHING_PENDING]);
+        assert_eq!(failed_checks(|input| input.kafka.dead_letters.push(dead_letter(number))), [NOTHING_UNSENT]);
     }
-    assert_eq!(failed_checks(|input| input.kafka.undecodable.push("x".into())), [NOTHING_PENDING]);
+    assert_eq!(failed_checks(|input| input.kafka.undecodable.push("x".into())), [NOTHING_UNSENT]);
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn answered_coupon_that_is_dead_lettered_is_not_lost_but_cancelled() {
         input.postgres.issuances.remove(1);
         input.kafka.dead_letters.push(dead_letter(1));
     });
-    assert_eq!(failed, [NOT_CANCELLED, REDIS_AGREES, KAFKA_AGREES, NOTHING_PENDING]);
+    assert_eq!(failed, [NOT_CANCELLED, REDIS_AGREES, KAFKA_AGREES, NOTHING_UNSENT]);
 }
 
 #[test]

@@ -15,12 +15,12 @@ const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/couponevents.
 const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A running program.
-pub(crate) struct Node {
+pub(crate) struct RunningProgram {
     pub(crate) process: Running,
     monitor: u16,
 }
 
-impl Node {
+impl RunningProgram {
     pub(crate) fn wait_ready(&self) {
         self.process
             .wait_ready(|| http::get(self.monitor, "/readyz").is_some_and(|(status, _)| status == 200))
@@ -44,9 +44,9 @@ impl Default for Overrides {
 
 /// The fields are dropped in order, so programs stop before the connections close.
 pub(crate) struct Installation {
-    pub(crate) issuers: Vec<Node>,
-    pub(crate) consumer: Node,
-    pub(crate) operator: Node,
+    pub(crate) issuers: Vec<RunningProgram>,
+    pub(crate) consumer: RunningProgram,
+    pub(crate) operator: RunningProgram,
     pub(crate) targets: Vec<Target>,
     pub(crate) stores: Stores,
     database: Database,
@@ -78,7 +78,8 @@ impl Installation {
                 .args(["--monitor-listen", &format!("127.0.0.1:{monitor}"), "--log-format", "text"]);
             (program, monitor)
         };
-        let start = |(program, monitor): (program::Program, u16)| Node { process: program.start().unwrap(), monitor };
+        let start =
+            |(program, monitor): (program::Program, u16)| RunningProgram { process: program.start().unwrap(), monitor };
 
         let (operator, monitor) = common("couponry-operator");
         let operator = operator

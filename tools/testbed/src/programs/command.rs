@@ -1,4 +1,4 @@
-//! Long-running commands of an installation.
+//! Runs the long commands (downloads, builds) that install the programs of the tests.
 
 use std::path::{Path, PathBuf};
 

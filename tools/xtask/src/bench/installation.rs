@@ -12,7 +12,7 @@ use couponry_testbed::{Kafka, Process, Redis, http, ports, programs, redis};
 use super::load::{self, Load, LoadResult};
 use super::statistics::float;
 use crate::coupon_event::{condition, get};
-use crate::programs::{Addresses, CONSUMER, ISSUER, Node, OPERATOR};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event};
 
@@ -31,9 +31,9 @@ pub(super) enum FsyncPolicy {
 
 /// All servers and programs. The fields are dropped in order, so programs stop before the servers.
 pub(super) struct Installation {
-    pub(super) issuer: Node,
-    pub(super) consumer: Node,
-    pub(super) operator: Node,
+    pub(super) issuer: RunningProgram,
+    pub(super) consumer: RunningProgram,
+    pub(super) operator: RunningProgram,
     control: Running,
     control_address: String,
     pub(super) servers: Servers,
@@ -77,7 +77,7 @@ impl Installation {
     }
 
     /// Starts another issuer.
-    pub(super) fn start_issuer(&self, args: &[&str]) -> Result<Node> {
+    pub(super) fn start_issuer(&self, args: &[&str]) -> Result<RunningProgram> {
         let issuer = node(&self.servers, ISSUER, args)?;
         issuer.wait_ready()?;
         Ok(issuer)
@@ -200,12 +200,12 @@ impl Installation {
     }
 }
 
-fn node(servers: &Servers, program: &str, args: &[&str]) -> Result<Node> {
-    Node::start(&cargo::built("release")?, (program, program), &Addresses::from(servers), args, &[])
+fn node(servers: &Servers, program: &str, args: &[&str]) -> Result<RunningProgram> {
+    RunningProgram::start(&cargo::built("release")?, (program, program), &Addresses::from(servers), args, &[])
 }
 
 /// The URL of an issuer.
-pub(super) fn url(issuer: &Node) -> String {
+pub(super) fn url(issuer: &RunningProgram) -> String {
     format!("http://127.0.0.1:{}", issuer.listen.unwrap_or_default())
 }
 

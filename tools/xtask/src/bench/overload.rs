@@ -9,7 +9,7 @@ use super::load::Load;
 use super::options::Options;
 use super::statistics::{Samples, float, format_number};
 use super::table::{Goal, Table};
-use crate::programs::Node;
+use crate::programs::RunningProgram;
 
 const CONNECTIONS: u32 = 3000;
 const TIMES: f64 = 5.0;
@@ -30,7 +30,7 @@ fn row(
     installation: &Installation,
     options: &Options,
     table: &mut Table,
-    (issuer, variant): (&Node, &str),
+    (issuer, variant): (&RunningProgram, &str),
     rate: f64,
 ) -> Result<()> {
     let (mut ratios, mut answered, mut alone) = (Samples::default(), Samples::default(), Samples::default());

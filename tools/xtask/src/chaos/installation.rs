@@ -15,7 +15,7 @@ use couponry_testbed::{Process, Redis, programs, redis};
 use super::event::Event;
 use super::links::Links;
 use super::recorder::{Target, Targets};
-use crate::programs::{CONSUMER, ISSUER, Node, OPERATOR};
+use crate::programs::{CONSUMER, ISSUER, OPERATOR, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 
@@ -50,7 +50,7 @@ pub(super) struct Installation {
 
 /// A program which is restarted when it exits.
 pub(super) struct Instance {
-    pub(super) node: Node,
+    pub(super) node: RunningProgram,
     /// Stopped on purpose; not restarted.
     pub(super) is_stopped: bool,
     /// Additional environment variables of the next start.
@@ -104,7 +104,7 @@ impl Installation {
 
     fn instance(&self, name: &str, program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Instance> {
         let addresses = self.links.addresses(program, &self.servers);
-        let node = Node::start(&self.bin, (name, program), &addresses, args, env)?;
+        let node = RunningProgram::start(&self.bin, (name, program), &addresses, args, env)?;
         Ok(Instance { node, is_stopped: false, env: Vec::new() })
     }
 

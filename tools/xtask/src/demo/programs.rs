@@ -3,13 +3,13 @@
 use anyhow::{Result, bail};
 use couponry_testbed::progress::Step;
 
-use crate::programs::{Addresses, CONSUMER, ISSUER, Node, OPERATOR};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, signals};
 
 /// The running programs, in the order in which they are stopped.
 pub(super) struct Programs {
-    running: Vec<Node>,
+    running: Vec<RunningProgram>,
 }
 
 impl Programs {
@@ -17,7 +17,7 @@ impl Programs {
     pub(super) fn start(servers: &Servers) -> Result<Self> {
         let step = Step::start("starting the operator, two issuers and the consumer");
         let (bin, servers) = (cargo::built("release")?, Addresses::from(servers));
-        let node = |name, program| Node::start(&bin, (name, program), &servers, &[], &[]);
+        let node = |name, program| RunningProgram::start(&bin, (name, program), &servers, &[], &[]);
         let programs = Self {
             running: vec![
                 node("issuer 1", ISSUER)?,
@@ -26,14 +26,14 @@ impl Programs {
                 node("operator", OPERATOR)?,
             ],
         };
-        programs.running.iter().try_for_each(Node::wait_ready)?;
+        programs.running.iter().try_for_each(RunningProgram::wait_ready)?;
         step.done_with("the operator, two issuers and the consumer are ready");
         Ok(programs)
     }
 
     /// The addresses of the issuers.
     pub(super) fn issuers(&self) -> Vec<String> {
-        self.running.iter().filter_map(Node::url).collect()
+        self.running.iter().filter_map(RunningProgram::url).collect()
     }
 
     /// Name and monitoring URL of each program.
@@ -43,7 +43,7 @@ impl Programs {
 
     /// Fails with the end of the log if a program has ended.
     pub(super) fn check(&self) -> Result<()> {
-        for Node { name, process, .. } in &self.running {
+        for RunningProgram { name, process, .. } in &self.running {
             if let Some(status) = process.process().exited()? {
                 bail!("the {name} has ended ({status}); its log:\n{}", process.process().log_tail());
             }
@@ -53,7 +53,7 @@ impl Programs {
 
     /// Prints the end of the log of each program.
     pub(super) fn show_logs(&self) {
-        for Node { name, process, .. } in &self.running {
+        for RunningProgram { name, process, .. } in &self.running {
             eprintln!("--- end of the log of {name}:\n{}", process.process().log_tail());
         }
     }

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Adds an event to the set of all events of the installation. Idempotent.
+-- Adds an event to the event list of the installation. Idempotent.
 --
 -- KEYS  1 couponEvents
 -- ARGV  1 the eventId
