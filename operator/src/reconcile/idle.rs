@@ -21,6 +21,10 @@ use couponry_redis::RedisEvent;
 /// is reported within about one.
 const MAX_AGE: Duration = Duration::from_secs(50);
 
+/// How often to check whether Redis accepts the writes of an idle event. The check is a call for each event, because the
+/// event determines the node of a cluster and the keys.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Keyed by the uid of the event.
 #[derive(Default)]
 pub(crate) struct IdleEvents(Mutex<HashMap<Uuid, IdleEvent>>);
@@ -34,6 +38,8 @@ struct IdleEvent {
     /// When the state changes by itself, by the clock of Redis (milliseconds since the Unix epoch).
     changes_at: Option<i64>,
     observed_at: Instant,
+    /// When it was last checked that Redis accepts writes.
+    checked_at: Instant,
 }
 
 impl IdleEvents {
@@ -45,8 +51,10 @@ impl IdleEvents {
 
     /// Remembers that nothing is left to do about an event in this state.
     pub(super) fn insert(&self, generation: i64, redis: &RedisEvent, interval: Duration, changes_at: Option<i64>) {
+        let now = Instant::now();
+        let redis_event = without_clock(redis);
         let idle =
-            IdleEvent { generation, redis: without_clock(redis), interval, changes_at, observed_at: Instant::now() };
+            IdleEvent { generation, redis: redis_event, interval, changes_at, observed_at: now, checked_at: now };
         self.lock().insert(redis.uid, idle);
     }
 
@@ -61,6 +69,13 @@ impl IdleEvents {
                 Some(idle.interval.min(Duration::from_millis(wait)))
             }
         }
+    }
+
+    /// Whether it is time to check that Redis accepts writes. If so, the next check is due [`CHECK_INTERVAL`] later.
+    pub(super) fn begin_check(&self, uid: Uuid) -> bool {
+        let mut all = self.lock();
+        let idle = all.get_mut(&uid).filter(|idle| idle.checked_at.elapsed() >= CHECK_INTERVAL);
+        idle.map(|idle| idle.checked_at = Instant::now()).is_some()
     }
 
     pub(crate) fn remove(&self, uid: Uuid) {
