@@ -10,7 +10,7 @@ mod metrics;
 mod pipeline;
 mod watch;
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -106,6 +106,7 @@ async fn main() -> anyhow::Result<()> {
             installation,
             metrics,
             health,
+            locked: Mutex::default(),
             shutdown,
             max_messages: config.max_batch.into(),
             linger: config.batch_linger_seconds,

@@ -3,8 +3,9 @@
 //! A batch goes through four steps in this order: its records are recorded in Postgres, the issued coupons are settled
 //! in Redis, messages that can never be recorded are sent to the dead-letter topic, and the offsets are committed.
 //!
-//! A record that Postgres can neither record nor reject yet, or whose event Redis cannot settle, is deferred: it is
-//! retried, and the commits from its batch on wait for it, while everything else is processed ([`crate::deferred`]).
+//! A record that Postgres can neither record nor reject yet, whose event another Postgres session locks, or whose event
+//! Redis cannot settle, is deferred: it is retried, and the commits from its batch on wait for it, while everything
+//! else is processed ([`crate::deferred`]).
 //!
 //! Up to [`MAX_IN_FLIGHT_BATCHES`] batches are in flight, each recorded in a transaction of its own. The steps after
 //! the recording run for one batch after the other, in the order in which they were consumed, so offsets are
@@ -14,11 +15,19 @@
 //! Every step is idempotent and is retried until it succeeds. A batch whose offsets are not committed is consumed
 //! again after a crash, so no record is lost or counted twice. Only a dead letter may be written twice.
 
-use std::{collections::BTreeSet, error::Error, ops::Range, panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    error::Error,
+    ops::Range,
+    panic::resume_unwind,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use couponry_domain::{EventName, IssuedRecord, Uuid};
 use couponry_kafka::{Batch, Committer, Consumer, DeadLetterProducer, Message, PendingCommit};
-use couponry_postgres::{Database, DatabaseError, RecordOutcome};
+use couponry_postgres::{Database, DatabaseError, Deferral, RecordOutcome};
 use couponry_redis::{FencedWrite, RedisStore, Settlement};
 use couponry_runtime::{CancellationToken, Health, error_chain, retry_until_ok};
 use futures::{FutureExt as _, StreamExt as _, future::join_all, stream};
@@ -28,7 +37,7 @@ use tracing::{Instrument as _, Span};
 use crate::{
     batch::{self, DeadLetter, Decoded, EventSettlements, FollowUps, RecordResult},
     commits,
-    deferred::{Deferrals, DeferredMessage},
+    deferred::{Deferrals, DeferredMessage, Remaining},
     metrics::Metrics,
 };
 
@@ -72,6 +81,9 @@ pub(crate) struct Pipeline {
     pub(crate) installation: Uuid,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
+    /// The events that another session of Postgres locks. New batches defer their records at once; only the retries of
+    /// deferred records attempt them. Otherwise a complete batch would wait for the lock of one event.
+    pub(crate) locked: Mutex<HashSet<Uuid>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) max_messages: usize,
     pub(crate) linger: Duration,
@@ -174,7 +186,8 @@ impl Pipeline {
             committer.commit(&batch).await.ok();
             couponry_failpoint::crash("consumer.after-offsets-first");
         }
-        let results = self.record(&decoded.records).await?;
+        let locked = self.locked().clone();
+        let results = self.record(&decoded.records, &locked).await?;
         couponry_failpoint::crash("consumer.after-record");
         let follow_ups = decoded.follow_ups(results);
         Ok(Recorded { batch, committer, follow_ups, begin, span })
@@ -282,15 +295,17 @@ impl Pipeline {
         deferrals: &Deferrals<C>,
     ) -> Result<Vec<DeferredMessage>, Interrupted> {
         let FollowUps { settlements, mut dead_letters, recorded: _, already_recorded: _, deferred } = follow_ups;
-        let deferred_message = |index: usize, event, cause, is_recorded| DeferredMessage {
+        let deferred_message = |index: usize, event, cause, remaining| DeferredMessage {
             event,
             cause,
-            is_recorded,
+            remaining,
             message: messages[index].clone(),
         };
-        let deferred = deferred.into_iter();
-        let mut deferred: Vec<DeferredMessage> =
-            deferred.map(|(index, event, cause)| deferred_message(index, event, cause.to_string(), false)).collect();
+        let deferred = deferred.into_iter().map(|(index, event, cause)| {
+            let remaining = if cause == Deferral::Locked { Remaining::Unlock } else { Remaining::Recording };
+            deferred_message(index, event, cause.to_string(), remaining)
+        });
+        let mut deferred: Vec<DeferredMessage> = deferred.collect();
         let settled = settlements.into_iter().map(async |((event, uid), EventSettlements { settlements, indexes })| {
             let cause = match deferrals.unsettled(uid) {
                 Some(cause) => Some(cause.to_owned()),
@@ -302,7 +317,9 @@ impl Pipeline {
             let Some((uid, indexes, cause)) = unsettled? else { continue };
             // Otherwise each retry would send the dead letter again.
             dead_letters.retain(|letter| !indexes.contains(&letter.index));
-            deferred.extend(indexes.into_iter().map(|index| deferred_message(index, uid, cause.clone(), true)));
+            deferred.extend(
+                indexes.into_iter().map(|index| deferred_message(index, uid, cause.clone(), Remaining::Settlement)),
+            );
         }
         self.send_to_dlq(messages, dead_letters).await?;
         Ok(deferred)
@@ -342,6 +359,7 @@ impl Pipeline {
             // The receiver only ends before the sender if it has panicked.
             let _ = commits.send(commit);
         }
+        *self.locked() = deferrals.locked_events();
         let count = deferrals.len();
         self.metrics.deferred_records.set(i64::try_from(count).unwrap_or(i64::MAX));
         match count {
@@ -355,7 +373,7 @@ impl Pipeline {
     async fn retry_deferred(&self, deferred: Vec<(Uuid, Vec<Message>)>) -> Result<Vec<Retried>, Interrupted> {
         let retries = deferred.into_iter().map(async |(event, messages)| {
             let decoded = batch::decode(&messages, self.installation);
-            let results = self.record(&decoded.records).await?;
+            let results = self.record(&decoded.records, &HashSet::new()).await?;
             let follow_ups = decoded.follow_ups(results);
             self.metrics.recorded.inc_by(follow_ups.recorded);
             let still = self.follow_up(&messages, follow_ups, &Deferrals::<()>::new()).await?;
@@ -365,12 +383,12 @@ impl Pipeline {
     }
 
     /// Records everything that can be recorded. If Postgres rejects the data of a batch, it is bisected until the
-    /// invalid record is found. The results have the order of the records.
-    async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<RecordResult>, Interrupted> {
+    /// invalid record is found. The results have the order of the records. Those of `locked` events are deferred.
+    async fn record(&self, records: &[IssuedRecord], locked: &HashSet<Uuid>) -> Result<Vec<RecordResult>, Interrupted> {
         let mut results = Vec::with_capacity(records.len());
         let mut parts: Vec<Range<usize>> = std::iter::once(0..records.len()).collect();
         while let Some(part) = parts.pop() {
-            match self.record_part(&records[part.clone()]).await? {
+            match self.record_part(&records[part.clone()], locked).await? {
                 Ok(outcomes) => results.extend(outcomes.into_iter().map(RecordResult::Outcome)),
                 Err(error) if part.len() == 1 => results.push(RecordResult::Unrecordable(error_chain(error))),
                 Err(_) => {
@@ -387,15 +405,22 @@ impl Pipeline {
     async fn record_part(
         &self,
         records: &[IssuedRecord],
+        locked: &HashSet<Uuid>,
     ) -> Result<Result<Vec<RecordOutcome>, DatabaseError>, Interrupted> {
         if records.is_empty() {
             return Ok(Ok(Vec::new()));
         }
-        self.retry_step("recording in Postgres", async || match self.database.record(records).await {
-            Err(error) if error.is_invalid_data() => Ok(Err(error)),
-            result => result.map(Ok),
+        self.retry_step("recording in Postgres", async || {
+            match self.database.record_except(records, locked.clone()).await {
+                Err(error) if error.is_invalid_data() => Ok(Err(error)),
+                result => result.map(Ok),
+            }
         })
         .await
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send_to_dlq(&self, messages: &[Message], letters: Vec<DeadLetter>) -> Result<(), Interrupted> {

@@ -93,7 +93,8 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
     stream::unfold((context, store, None), async |(context, store, mut known)| {
         loop {
             tokio::time::sleep(REDIS_INTERVAL).await;
-            // An outage is noticed by the reconciliations, and changes nothing about finished events.
+            // No item for an outage: active events notice it in their own reconciliations, and it does not affect finished
+            // events, which are reconciled rarely.
             let (Ok(()), Ok(masters)) = (store.wait_until_ready().await, context.redis_store.masters().await) else {
                 continue;
             };

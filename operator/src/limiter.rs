@@ -35,7 +35,7 @@ impl Limiter {
     }
 }
 
-/// Whether nothing is expected to happen to the event any more.
+/// Whether the event is finished, and nothing has changed since.
 fn is_finished(DeserializeGuard(event): &DeserializeGuard<CouponEvent>) -> bool {
     event.as_ref().is_ok_and(|event| {
         let status = event.status.as_ref();

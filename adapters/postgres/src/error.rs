@@ -201,6 +201,11 @@ impl DatabaseError {
         self.sqlstate().is_some_and(|code| code == "42P01")
     }
 
+    /// Whether a statement has waited for a lock for longer than the `lock_timeout`.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "55P03")
+    }
+
     /// Whether a unique constraint was violated.
     pub(crate) fn is_unique_violation(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "23505")

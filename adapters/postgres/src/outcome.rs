@@ -24,6 +24,9 @@ pub enum Deferral {
     /// Coupons were generated, but their table does not exist.
     #[error("the table with the coupons of the event does not exist")]
     StockMissing,
+    /// Another session holds a lock on the table or on rows of the event.
+    #[error("another session locks the coupons or the issuances of the event")]
+    Locked,
     /// The event has no such coupon, but its stock does not have all coupons that were generated.
     #[error("the event has no such coupon, but its stock is not complete: {found} of {generated} coupons exist")]
     StockIncomplete {

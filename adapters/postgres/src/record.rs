@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use crate::{
     classification::{Conclusion, RecordState},
-    connection::{Database, with_timeout},
+    connection::{Database, Session, with_timeout},
     error::{DatabaseError, Operation},
     outcome::{Deferral, RecordOutcome, Rejection},
     row,
@@ -40,14 +40,28 @@ impl Database {
     /// A rejected or deferred record does not affect the others. Where two records of a batch exclude each other, the
     /// first one is recorded. Any record may have been recorded before, or be recorded concurrently.
     pub async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<RecordOutcome>, DatabaseError> {
+        self.record_except(records, HashSet::new()).await
+    }
+
+    /// Like [`Database::record`], but defers the records of the events in `locked` at once: waiting for a lock on one
+    /// event would delay the others.
+    pub async fn record_except(
+        &self,
+        records: &[IssuedRecord],
+        mut locked: HashSet<Uuid>,
+    ) -> Result<Vec<RecordOutcome>, DatabaseError> {
         // Nearly always all are new, and conflict handling would cost a third more.
         let mut expected = Expected::New;
         let mut without_stock = HashSet::new();
         for attempt in 1.. {
-            match with_timeout(OPERATION, Box::pin(self.try_record(records, expected, &without_stock))).await {
+            match with_timeout(OPERATION, Box::pin(self.try_record(records, expected, &without_stock, &locked))).await {
                 Ok(Attempt::Finished(outcomes)) => return Ok(outcomes),
                 Ok(Attempt::StockNotFound(uid)) => {
                     without_stock.insert(uid);
+                    continue;
+                }
+                Ok(Attempt::EventLocked(uid)) => {
+                    locked.insert(uid);
                     continue;
                 }
                 Err(error) if error.is_unique_violation() && expected == Expected::New => {
@@ -72,11 +86,18 @@ impl Database {
         records: &[IssuedRecord],
         expected: Expected,
         without_stock: &HashSet<Uuid>,
+        locked: &HashSet<Uuid>,
     ) -> Result<Attempt, DatabaseError> {
         let mut outcomes: Vec<Option<RecordOutcome>> = vec![None; records.len()];
         let mut session = self.session(OPERATION).await?;
         let mut tx = session.begin().await?;
         for ((uid, name), indexes) in by_event(records) {
+            if locked.contains(&uid) {
+                for i in indexes {
+                    outcomes[i] = Some(RecordOutcome::Deferred(Deferral::Locked));
+                }
+                continue;
+            }
             let (in_range, out_of_range): (Vec<_>, Vec<_>) =
                 indexes.into_iter().partition(|&i| (0..=MAX_ISSUED_AT).contains(&records[i].issued.issued_at));
             for i in out_of_range {
@@ -89,6 +110,12 @@ impl Database {
                     tx.rollback().await.map_err(DatabaseError::at(OPERATION))?;
                     session.finish();
                     return Ok(Attempt::StockNotFound(uid));
+                }
+                Err(error) if error.is_lock_timeout() => {
+                    tx.rollback().await.map_err(DatabaseError::at(OPERATION))?;
+                    let is_about_all_events = are_shared_tables_locked(&mut session).await?;
+                    session.finish();
+                    return if is_about_all_events { Err(error) } else { Ok(Attempt::EventLocked(uid)) };
                 }
                 recorded => recorded?,
             }
@@ -112,8 +139,27 @@ enum Attempt {
     /// A record was not inserted, but what prevented it has changed since: a conflicting row is gone, or a missing
     /// coupon exists now. The batch has to be retried.
     Changed,
-    /// The event has no table with coupons. The batch has to be retried without it.
+    /// The event has no table with coupons. The batch has to be retried without reading this table.
     StockNotFound(Uuid),
+    /// Another session holds a lock on the table or on rows of this event. The batch has to be retried; the records of
+    /// this event are deferred.
+    EventLocked(Uuid),
+}
+
+/// The locks on shared tables that recording needs.
+const SHARED_LOCKS: &str = "LOCK TABLE coupon_event, discount_policy IN ROW SHARE MODE NOWAIT;
+                            LOCK TABLE issuance IN ROW EXCLUSIVE MODE NOWAIT";
+
+/// Whether another session prevents the recording of every event.
+async fn are_shared_tables_locked(session: &mut Session) -> Result<bool, DatabaseError> {
+    let mut tx = session.begin().await?;
+    let locked = sqlx::raw_sql(SHARED_LOCKS).execute(&mut *tx).await.map_err(DatabaseError::at(OPERATION));
+    tx.rollback().await.map_err(DatabaseError::at(OPERATION))?;
+    match locked {
+        Ok(_) => Ok(false),
+        Err(error) if error.is_lock_timeout() => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// The indexes of the records of each event. Ordered, so that concurrent transactions lock the events in the same

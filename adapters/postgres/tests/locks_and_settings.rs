@@ -8,7 +8,7 @@ use std::{
 };
 
 use couponry_domain::{IssuedRecord, Uuid};
-use couponry_postgres::{Database, DatabaseError, RecordOutcome};
+use couponry_postgres::{Database, DatabaseError, Deferral, RecordOutcome};
 use couponry_testbed::{Database as TestDatabase, shared};
 use sqlx::{Connection as _, PgConnection};
 use support::{Fixture, batch, record};
@@ -104,6 +104,47 @@ async fn discard_behind_a_long_reader_does_not_block_other_events() {
     assert_eq!((scheduled.stock_epoch, scheduled.generated()), (0, 10));
     fixture.database.discard_stock(&scheduled).await.unwrap();
     assert_eq!(fixture.event(1).await.generated(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn record_defers_only_the_events_that_another_session_locks() {
+    let fixture = Fixture::new().await;
+    let mut events = Vec::new();
+    for number in 1..=4 {
+        events.push(fixture.event_with_coupons(number, 10, 0).await);
+    }
+    let batch = |user: &str, nth: usize| -> Vec<_> {
+        events.iter().map(|(event, coupons)| record(event, user, &coupons[nth])).collect()
+    };
+    let [table, row, user, _] = [0, 1, 2, 3].map(|n: usize| events[n].0.uid);
+    let mut sessions = Vec::new();
+    for lock in [
+        format!("LOCK TABLE coupon_{}", table.simple()),
+        format!("SELECT FROM coupon_event WHERE uid = '{row}' FOR UPDATE"),
+        format!(
+            "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+             SELECT '{user}', 'u1', code, type, value, now() FROM coupon_{} WHERE ordinal = 9",
+            user.simple()
+        ),
+    ] {
+        sessions.push(fixture.server.hold(&lock).unwrap());
+    }
+    let locked = RecordOutcome::Deferred(Deferral::Locked);
+    let expected = [locked.clone(), locked.clone(), locked, RecordOutcome::Recorded];
+    assert_eq!(fixture.database.record(&batch("u1", 0)).await.unwrap(), expected);
+
+    drop(sessions);
+    let expected = [const { RecordOutcome::Recorded }; 3].into_iter().chain([RecordOutcome::AlreadyRecorded]);
+    let expected: Vec<_> = expected.collect();
+    assert_eq!(fixture.database.record(&batch("u1", 0)).await.unwrap(), expected);
+    // Deferred without an attempt.
+    let outcomes = fixture.database.record_except(&batch("u2", 1), [table].into()).await.unwrap();
+    assert_eq!(outcomes[0], RecordOutcome::Deferred(Deferral::Locked));
+    assert_eq!(outcomes[1..], [RecordOutcome::Recorded, RecordOutcome::Recorded, RecordOutcome::Recorded]);
+
+    // A lock on all events is an error, which is retried.
+    let _all = fixture.server.hold("LOCK TABLE issuance").unwrap();
+    assert!(fixture.database.record(&batch("u3", 2)).await.unwrap_err().is_transient());
 }
 
 async fn recorded(fixture: &Fixture, number: u128, count: u64) -> (Uuid, Vec<IssuedRecord>) {

@@ -74,6 +74,34 @@ async fn records_of_an_incomplete_stock_wait_and_other_events_are_recorded() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn lock_on_one_event_defers_only_its_own_records() {
+    let world = World::open(EVENT_RECORDS as u64).await;
+    let open = another_event(&world, "open").await;
+    let database = world.test_database.as_ref().unwrap();
+    let lock = database.hold(&format!("LOCK TABLE coupon_{}", world.uid.simple())).unwrap();
+    let first = world.issue(0..EVENT_RECORDS).await;
+    let second = open.issue(0..EVENT_RECORDS).await;
+    let consumer = world.consumer(&["--max-batch", "20"]);
+    // Most batches have records of both events.
+    for (first, second) in first.chunks(5).zip(second.chunks(5)) {
+        world.publish(&[first, second].concat()).await;
+    }
+    open.wait_until_recorded(EVENT_RECORDS).await;
+    wait_until_settled(&open).await;
+    let reason =
+        format!("event {}: 50 records, another session locks the coupons or the issuances of the event", world.uid);
+    consumer.wait_until_degraded(&reason).await;
+    assert_eq!(world.recorded().await, 0);
+
+    drop(lock);
+    world.wait_until_committed().await;
+    consumer.wait_until_ready().await;
+    for (world, records) in [(&world, &first), (&open, &second)] {
+        world.assert_exactly_once(records).await;
+    }
+}
+
 /// Waits until all coupons of the event are marked as recorded in Redis.
 async fn wait_until_settled(world: &World) {
     until("the coupons are settled", async || {

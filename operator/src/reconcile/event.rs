@@ -15,7 +15,7 @@ use crate::{
         desired_state::{DesiredState, retire_at},
         error::ReconcileError,
         execute, finalizer,
-        observe::{ObservedState, find_rejection, observe},
+        observe::{ObservedState, find_redis_blocker, observe},
         plan::plan,
         progress::Progress,
         status_writer::StatusWriter,
@@ -157,7 +157,8 @@ async fn check_idle(desired: &DesiredState, context: &Context) -> Result<Option<
     let in_redis = context.redis_store.observe(&desired.name).await?;
     let Some(in_redis) = in_redis else { return Ok(None) };
     let is_blocked = context.kafka_outage(desired.acknowledge).is_some()
-        || context.idle_events.begin_check(desired.uid) && find_rejection(context, desired, &in_redis).await?.is_some();
+        || context.idle_events.begin_check(desired.uid)
+            && find_redis_blocker(context, desired, &in_redis).await?.is_some();
     Ok(if is_blocked { None } else { context.idle_events.next_check(&in_redis) })
 }
 

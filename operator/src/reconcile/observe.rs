@@ -34,7 +34,7 @@ pub(super) struct ObservedState {
     /// Whether issued coupons are being recorded.
     pub(super) recording: RecordingState,
     /// Why Redis rejects what issuing requires, although it responds.
-    pub(super) rejection: Option<Blocker>,
+    pub(super) redis_blocker: Option<Blocker>,
 }
 
 /// Relation of this event to another one that uses the name in the stores.
@@ -131,16 +131,16 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         Some(in_redis) => context.recording.poll(in_redis, recorded).await,
         None => RecordingState::default(),
     };
-    let rejection = match redis.as_ref().filter(|redis| redis.uid == desired.uid) {
-        Some(in_redis) => find_rejection(context, desired, in_redis).await?,
+    let redis_blocker = match redis.as_ref().filter(|redis| redis.uid == desired.uid) {
+        Some(in_redis) => find_redis_blocker(context, desired, in_redis).await?,
         None => None,
     };
-    Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording, rejection })
+    Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording, redis_blocker })
 }
 
 /// Why Redis rejects what issuing requires while the gate is open. A Redis that is full or cannot write to its disk
 /// still responds to everything that only reads.
-pub(super) async fn find_rejection(
+pub(super) async fn find_redis_blocker(
     context: &Context,
     desired: &DesiredState,
     in_redis: &RedisEvent,

@@ -42,7 +42,7 @@ pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
     match next_step(desired, observed) {
         Plan::Done | Plan::Blocked(_) if observed.recording.stranded > 0 => Plan::Apply(Step::RecordStranded),
         Plan::Done if is_retirement_due(desired, observed) => Plan::Apply(Step::Retire),
-        Plan::Done => observed.rejection.clone().map_or(Plan::Done, Plan::Blocked),
+        Plan::Done => observed.redis_blocker.clone().map_or(Plan::Done, Plan::Blocked),
         plan => plan,
     }
 }
@@ -68,7 +68,7 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
     if observed.name_conflict == Some(NameConflict::Successor) {
         return Plan::Done;
     }
-    if let Some(blocked) = reject_identity(desired, observed) {
+    if let Some(blocked) = block_identity(desired, observed) {
         return blocked;
     }
     let Some(stored) = &observed.stored else { return Plan::Apply(Step::Register) };
@@ -100,7 +100,7 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
 }
 
 /// Blocks an event that must not be registered, and a continuation whose stored event is missing or has another name.
-fn reject_identity(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
+fn block_identity(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
     let DesiredState { name, uid, is_continuation, .. } = desired;
     match (&observed.stored, observed.name_conflict) {
         (Some(stored), _) if stored.name != *name => Some(Plan::blocked(

@@ -134,7 +134,7 @@ async fn report_stranded(outcome: StrandedOutcome, context: &Context, writer: &S
     writer.publish_warning(STRANDED_RECORDED, note).await;
 }
 
-/// Whether Redis has every recorded issuance, and all other loaded coupons in its queue. Entries are marked `COMPLETED`
+/// Whether Redis has every recorded issuance, and every other loaded coupon is in its queue or voided. Entries are marked `COMPLETED`
 /// only after recording, so equal counts imply equal sets.
 ///
 /// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users
@@ -149,8 +149,9 @@ fn is_complete(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> bool 
 }
 
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery
-/// cannot begin, or another operator is recovering the event concurrently. `clear` also removes the coupons from Redis
-/// before they are restored; the cutoff of the call without it is already later than the latest issuance.
+/// cannot begin, or another operator is recovering the event concurrently. It is called first without `clear`, and
+/// again with `clear` if Redis must be restored: this also removes the coupons from Redis. The second call does not read
+/// the latest issuance, because the first one has already set a later cutoff.
 async fn begin(
     in_redis: &RedisEvent,
     desired: &DesiredState,

@@ -103,8 +103,8 @@ impl Scaler {
     pub(crate) fn next_report(&self, event: &CouponEvent) -> Option<Duration> {
         let demand = Demand::of(event).filter(|_| self.autoscaler.is_some())?;
         let next_phase = demand.next_phase_change(now()).map(|change| until(Some(change)));
-        // The issuers change without a change of the event. The status that was just written may end the demand: the
-        // report in it is from before.
+        // The issuers change without a change of the event. The status that was just written may end the demand,
+        // but its `Scaled` condition was computed before that.
         if demand.phase(now()) == Phase::Active || !self.is_reported(event) {
             return Some(next_phase.map_or(SCALE_UP_INTERVAL, |next_phase| next_phase.min(SCALE_UP_INTERVAL)));
         }

@@ -26,6 +26,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         .env(shared::KUBECONFIG, kubernetes.kubeconfig())
         .env(shared::BIN, cargo::built("debug")?);
     let status = cargo::in_foreground(tests)?;
-    signals::wait_for_shutdown();
+    signals::block_if_interrupted();
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(101) })
 }

@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             .args(["-print_final_stats=1"])
             .dir(cargo::root());
         let status = cargo::in_foreground(launch)?;
-        signals::wait_for_shutdown();
+        signals::block_if_interrupted();
         if !status.success() {
             bail!(
                 "fuzzing {target} failed. A failing input is in fuzz/artifacts/{target}: copy it to fuzz/seeds/{target}, so that \

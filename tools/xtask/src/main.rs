@@ -87,7 +87,7 @@ struct Setup {
 fn main() -> ExitCode {
     let result = signals::handle().and_then(|()| run(Cli::parse().command));
     // After a signal, errors are consequences of the shutdown, and the thread of the signal exits.
-    signals::wait_for_shutdown();
+    signals::block_if_interrupted();
     match result {
         Ok(code) => code,
         Err(e) => {

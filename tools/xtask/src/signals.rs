@@ -36,7 +36,7 @@ pub(crate) fn set_expected() {
 }
 
 /// Blocks forever after a signal was received; otherwise returns at once.
-pub(crate) fn wait_for_shutdown() {
+pub(crate) fn block_if_interrupted() {
     while cleanup_guard::is_shutting_down() {
         std::thread::park();
     }

@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     drop(tests);
     let tally = echo.join().ok().context("the thread which reads the output of the tests panicked")?;
     drop(servers);
-    signals::wait_for_shutdown();
+    signals::block_if_interrupted();
     tally.print();
     if options.cargo_test.is_empty() {
         println!("\nrunning every fault once, as `cargo xtask chaos --once` does");

@@ -5,7 +5,7 @@
 -- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that is not put back into the
 -- queue is voided. REPLACE writes the coupon that is recorded for the user into the entry, and removes it from the
 -- queue. So voided changes by:
---                                                       previous coupon put back   not put back
+--                                                       issued coupon put back     not put back
 --   CANCEL                                                           0                  +1
 --   REPLACE, the recorded coupon is in the queue                     0                  +1
 --   REPLACE, the recorded coupon is voided                          -1                   0

@@ -88,7 +88,7 @@ fn observed(stored: Option<StoredEvent>, redis: Option<RedisEvent>) -> ObservedS
         name_conflict: None,
         drain: None,
         recording: RecordingState::default(),
-        rejection: None,
+        redis_blocker: None,
     }
 }
 

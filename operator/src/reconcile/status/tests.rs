@@ -74,7 +74,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         name_conflict: None,
         drain: None,
         recording: RecordingState::default(),
-        rejection: None,
+        redis_blocker: None,
     }
 }
 

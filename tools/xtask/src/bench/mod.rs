@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         if !options.parts.is_empty() && !options.parts.contains(part) {
             continue;
         }
-        signals::wait_for_shutdown();
+        signals::block_if_interrupted();
         match part {
             Part::Issuing => issuing::measure(&installation, options, &mut table)?,
             Part::Latency => latency::measure(&installation, options, &mut table)?,

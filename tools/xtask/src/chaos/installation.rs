@@ -163,7 +163,7 @@ impl Installation {
 
     /// Restarts programs that have exited. Returns their number.
     pub(super) fn restart_exited(&mut self) -> Result<u64> {
-        signals::wait_for_shutdown();
+        signals::block_if_interrupted();
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = self.targets();
         let mut restarted = 0;
         for instance in self.instances_mut().filter(|instance| !instance.is_stopped) {

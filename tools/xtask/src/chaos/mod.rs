@@ -129,7 +129,7 @@ fn run_with_seed(options: &Options, seed: u64) -> Result<bool> {
     let mut statistics = Statistics::default();
     let start = Instant::now();
     let result = run_rounds(options, seed, &mut installation, &mut statistics);
-    signals::wait_for_shutdown();
+    signals::block_if_interrupted();
     println!("\nseed {seed}, {}\n{statistics}", format_duration(start.elapsed()));
     if let Ok(true) = result {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;

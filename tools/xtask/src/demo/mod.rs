@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let demo = Demo { programs, servers, event };
     let result = demo.run_event(options.users);
     if !matches!(result, Ok(true)) {
-        signals::wait_for_shutdown();
+        signals::block_if_interrupted();
         demo.programs.show_logs();
         return result.map(|_| ExitCode::FAILURE);
     }

@@ -64,7 +64,7 @@ impl Programs {
         loop {
             for node in &self.running {
                 if let Some(status) = node.process.process().exited()? {
-                    signals::wait_for_shutdown();
+                    signals::block_if_interrupted();
                     eprintln!("{} has ended ({status}): restarting it", node.name);
                     node.process.restart()?;
                 }

@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let environment = Environment::start(options.debug_images)?;
     let result = run_scenarios(&environment, &options.scenarios);
     if let Err(error) = &result {
-        signals::wait_for_shutdown();
+        signals::block_if_interrupted();
         eprintln!("error: {error:#}\n");
         environment.print_diagnostics();
     }

@@ -78,7 +78,7 @@ impl Model {
             name_conflict: None,
             drain,
             recording: RecordingState::default(),
-            rejection: None,
+            redis_blocker: None,
         }
     }
 
