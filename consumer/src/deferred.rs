@@ -1,10 +1,10 @@
 //! Records that are deferred, and the batches whose offsets wait for them.
 //!
 //! Postgres defers a record while it proves neither that it can be recorded nor that it never can be, or while another
-//! session locks its event (see [`couponry_postgres::Deferral`]). A recorded one is deferred while Redis cannot settle the coupons of its event,
-//! although it is available for others: a node of a cluster is down, or a key has the wrong type. The other records of
-//! its batch, and all later batches, are recorded and settled meanwhile. Only the commits wait, so that deferred
-//! records are consumed again after a restart.
+//! session locks its event (see [`couponry_postgres::Deferral`]). A recorded one is deferred while Redis cannot settle
+//! the coupons of its event, although it is available for others: a node of a cluster is down, or a key has the wrong
+//! type. The other records of its batch, and all later batches, are recorded and settled meanwhile. Only the commits
+//! wait, so that deferred records are consumed again after a restart.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -17,14 +17,14 @@ const MAX_RECORDS: usize = 50_000;
 /// Beyond this number of uncommitted batches, nothing more is consumed. A batch takes some tens of bytes per partition.
 const MAX_BATCHES: usize = 100_000;
 
-/// What remains to be done for a deferred record.
+/// What a deferred record waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remaining {
-    /// It is not recorded.
+pub(crate) enum WaitsFor {
+    /// To be recorded.
     Recording,
-    /// It is not recorded, because another session locks its event.
+    /// To be recorded when another session no longer locks its event.
     Unlock,
-    /// It is recorded, and its coupon is not settled.
+    /// It is recorded, and its coupon is to be settled.
     Settlement,
 }
 
@@ -35,8 +35,8 @@ pub(crate) struct DeferredMessage {
     pub(crate) event: Uuid,
     /// Why it is deferred.
     pub(crate) cause: String,
-    /// What remains to be done.
-    pub(crate) remaining: Remaining,
+    /// What it waits for.
+    pub(crate) waits_for: WaitsFor,
     /// The message.
     pub(crate) message: Message,
 }
@@ -87,14 +87,14 @@ impl<C> Deferrals<C> {
     pub(crate) fn unsettled(&self, event: Uuid) -> Option<&str> {
         let mut records = self.records.get(&event)?.iter();
         records
-            .find(|(_, deferred)| deferred.remaining == Remaining::Settlement)
+            .find(|(_, deferred)| deferred.waits_for == WaitsFor::Settlement)
             .map(|(_, deferred)| deferred.cause.as_str())
     }
 
     /// The events that another session locked when their records were deferred.
     pub(crate) fn locked_events(&self) -> HashSet<Uuid> {
         let is_locked = |records: &VecDeque<(u64, DeferredMessage)>| {
-            records.iter().any(|(_, deferred)| deferred.remaining == Remaining::Unlock)
+            records.iter().any(|(_, deferred)| deferred.waits_for == WaitsFor::Unlock)
         };
         self.records.iter().filter(|(_, records)| is_locked(records)).map(|(event, _)| *event).collect()
     }
@@ -163,7 +163,7 @@ mod tests {
 
     fn deferred(event: u128, offset: i64) -> DeferredMessage {
         let event = Uuid::from_u128(event);
-        DeferredMessage { event, cause: "why".into(), remaining: Remaining::Recording, message: message(offset) }
+        DeferredMessage { event, cause: "why".into(), waits_for: WaitsFor::Recording, message: message(offset) }
     }
 
     fn committable(deferrals: &mut Deferrals<&'static str>) -> Vec<&'static str> {

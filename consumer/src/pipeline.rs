@@ -37,7 +37,7 @@ use tracing::{Instrument as _, Span};
 use crate::{
     batch::{self, DeadLetter, Decoded, EventSettlements, FollowUps, RecordResult},
     commits,
-    deferred::{Deferrals, DeferredMessage, Remaining},
+    deferred::{Deferrals, DeferredMessage, WaitsFor},
     metrics::Metrics,
 };
 
@@ -295,15 +295,15 @@ impl Pipeline {
         deferrals: &Deferrals<C>,
     ) -> Result<Vec<DeferredMessage>, Interrupted> {
         let FollowUps { settlements, mut dead_letters, recorded: _, already_recorded: _, deferred } = follow_ups;
-        let deferred_message = |index: usize, event, cause, remaining| DeferredMessage {
+        let deferred_message = |index: usize, event, cause, waits_for| DeferredMessage {
             event,
             cause,
-            remaining,
+            waits_for,
             message: messages[index].clone(),
         };
         let deferred = deferred.into_iter().map(|(index, event, cause)| {
-            let remaining = if cause == Deferral::Locked { Remaining::Unlock } else { Remaining::Recording };
-            deferred_message(index, event, cause.to_string(), remaining)
+            let waits_for = if cause == Deferral::Locked { WaitsFor::Unlock } else { WaitsFor::Recording };
+            deferred_message(index, event, cause.to_string(), waits_for)
         });
         let mut deferred: Vec<DeferredMessage> = deferred.collect();
         let settled = settlements.into_iter().map(async |((event, uid), EventSettlements { settlements, indexes })| {
@@ -318,7 +318,7 @@ impl Pipeline {
             // Otherwise each retry would send the dead letter again.
             dead_letters.retain(|letter| !indexes.contains(&letter.index));
             deferred.extend(
-                indexes.into_iter().map(|index| deferred_message(index, uid, cause.clone(), Remaining::Settlement)),
+                indexes.into_iter().map(|index| deferred_message(index, uid, cause.clone(), WaitsFor::Settlement)),
             );
         }
         self.send_to_dlq(messages, dead_letters).await?;

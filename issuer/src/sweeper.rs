@@ -5,9 +5,9 @@
 //! events slowly, and marks those in whose outbox it finds entries. So idle events cost almost nothing.
 //!
 //! # Guarantees
-//! Every entry older than `takeover_after` is sent again until Kafka confirms it. While Redis is not verified,
-//! entries of any age are sent again, because a recovery waits for an empty outbox. A lease is held by one issuer at a time, so an entry
-//! is usually sent by at most one issuer besides the one that wrote it. An entry that cannot be decoded or
+//! Every entry older than `takeover_after` is sent again until Kafka confirms it. While Redis is not verified, entries
+//! of any age are sent again, because a recovery waits for an empty outbox. A lease is held by one issuer at a time, so
+//! an entry is usually sent by at most one issuer besides the one that wrote it. An entry that cannot be decoded or
 //! sent, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats

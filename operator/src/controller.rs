@@ -93,8 +93,8 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
     stream::unfold((context, store, None), async |(context, store, mut known)| {
         loop {
             tokio::time::sleep(REDIS_INTERVAL).await;
-            // No item for an outage: active events notice it in their own reconciliations, and it does not affect finished
-            // events, which are reconciled rarely.
+            // No item for an outage: active events notice it in their own reconciliations, and it does not affect
+            // finished events, which are reconciled rarely.
             let (Ok(()), Ok(masters)) = (store.wait_until_ready().await, context.redis_store.masters().await) else {
                 continue;
             };

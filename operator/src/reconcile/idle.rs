@@ -21,8 +21,8 @@ use couponry_redis::RedisEvent;
 /// is reported within about one.
 const MAX_AGE: Duration = Duration::from_secs(50);
 
-/// How often to check whether Redis accepts the writes of an idle event. The check is a call for each event, because the
-/// event determines the node of a cluster and the keys.
+/// How often to check whether Redis accepts the writes of an idle event. The check is a call for each event, because
+/// the event determines the node of a cluster and the keys.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Keyed by the uid of the event.

@@ -134,8 +134,8 @@ async fn report_stranded(outcome: StrandedOutcome, context: &Context, writer: &S
     writer.publish_warning(STRANDED_RECORDED, note).await;
 }
 
-/// Whether Redis has every recorded issuance, and every other loaded coupon is in its queue or voided. Entries are marked `COMPLETED`
-/// only after recording, so equal counts imply equal sets.
+/// Whether Redis has every recorded issuance, and every other loaded coupon is in its queue or voided. Entries are
+/// marked `COMPLETED` only after recording, so equal counts imply equal sets.
 ///
 /// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users
 /// would receive `NOT_STARTED` until the rest is loaded.
@@ -148,10 +148,10 @@ fn is_complete(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> bool 
         && (redis.gate != Gate::Loading || redis.loaded == stored.generated())
 }
 
-/// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery
-/// cannot begin, or another operator is recovering the event concurrently. It is called first without `clear`, and
-/// again with `clear` if Redis must be restored: this also removes the coupons from Redis. The second call does not read
-/// the latest issuance, because the first one has already set a later cutoff.
+/// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery cannot
+/// begin, or another operator is recovering the event concurrently. It is called first without `clear`, and again with
+/// `clear` if Redis must be restored: this also removes the coupons from Redis. The second call does not read the
+/// latest issuance, because the first one has already set a later cutoff.
 async fn begin(
     in_redis: &RedisEvent,
     desired: &DesiredState,

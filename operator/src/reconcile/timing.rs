@@ -11,7 +11,8 @@ use crate::reconcile::{observe::ObservedState, state::state};
 pub(super) const ACTIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// While nothing is expected to change.
 pub(super) const IDLE_INTERVAL: Duration = Duration::from_secs(30);
-/// For finished events, except sold-out ones that may be topped up until their end. A restart of Redis and a loss of events in Redis are noticed earlier.
+/// For finished events, except sold-out ones that may be topped up until their end. A restart of Redis and a loss of
+/// events in Redis are noticed earlier.
 pub(super) const FINISHED_INTERVAL: Duration = Duration::from_mins(5);
 /// While issuing is suspended because Redis is unverified.
 pub(super) const UNVERIFIED_INTERVAL: Duration = Duration::from_millis(500);
