@@ -8,7 +8,7 @@
 //! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
 //! 4. [`plan`]: decides on the next [`step`], without I/O. Uses [`balance`], [`state`] and [`gate`].
 //! 5. [`execute`]: applies the step, for a preload after [`event`] has acquired a permit from [`preload_queue`]. Uses
-//!    [`recover`], [`stranded_issuances`] and [`topic_records`].
+//!    [`recover`], [`set_comparison`], [`stranded_issuances`] and [`topic_records`].
 //! 6. [`status`] computes the status without I/O, [`status_writer`] writes it.
 //!
 //! Items 3 to 5 repeat until [`plan`] returns no further step; [`idle`] skips them while nothing changes.
@@ -36,6 +36,7 @@ mod progress;
 pub(crate) mod recording;
 mod recover;
 pub(crate) mod restrict_gate;
+mod set_comparison;
 mod state;
 mod status;
 mod status_writer;

@@ -5,8 +5,8 @@
 //! unrecorded (never sent, or lost by Kafka) are added to the outbox again, from which the issuers send them, and the
 //! drain waits for them, too: one *resend round*. What Postgres still does not have afterwards, and what Redis marks as
 //! `COMPLETED` although Postgres does not have it, is recorded directly. Then the record cutoff is set: Postgres
-//! rejects everything issued before now. Both stores are thus stable. If they match, Redis is verified; otherwise it is
-//! restored from Postgres. Then issuing resumes.
+//! rejects everything issued before now. Both stores are thus stable. If they have the same coupons with the same
+//! holders, Redis is verified; otherwise it is restored from Postgres. Then issuing resumes.
 //!
 //! A recovery can also be requested ([`couponry_redis::RedisStore::request_restore`]). Then what only the topic has is
 //! recorded as well, and Redis is restored in any case.
@@ -37,6 +37,7 @@ use crate::{
         gate::final_gate_settings,
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
+        set_comparison::has_same_coupons,
         status_writer::StatusWriter,
         stranded_issuances::{Delivery, MAX_RESENT, StrandedOutcome, record_stranded_issuances},
         topic_records::record_issuances_from_topic,
@@ -55,8 +56,9 @@ pub(super) async fn recover(
         return Ok(());
     };
     let is_requested = in_redis.is_restore_requested;
+    let is_loss_known = is_requested || !has_equal_counts(in_redis, observed.recorded, &stored);
     let mut conflicting = 0;
-    if is_requested || !is_complete(in_redis, observed.recorded, &stored) {
+    if is_loss_known {
         let max_rounds = in_redis.issued.div_ceil(MAX_RESENT);
         let delivery =
             if context.drains.resend_rounds(in_redis.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
@@ -81,9 +83,21 @@ pub(super) async fn recover(
     };
     let recorded = context.database.recorded_count(in_redis.uid).await?;
     let Some(current) = context.redis_store.observe(&desired.name).await? else { return Ok(()) };
-    let recovered = if !is_requested && conflicting == 0 && is_complete(&current, recorded, &stored) {
+    let is_complete = !is_requested
+        && conflicting == 0
+        && has_equal_counts(&current, recorded, &stored)
+        && has_same_coupons(&desired.name, in_redis.uid, current.loaded, &context.redis_store, &context.database)
+            .await?;
+    let recovered = if is_complete {
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
+        if !is_loss_known {
+            // Only the comparison has found the difference. What only Redis has was returned to users as well.
+            let recording =
+                record_stranded_issuances(&stored, &context.database, &context.redis_store, Delivery::Direct).await?;
+            let Some(outcome) = recording else { return Ok(()) };
+            report_stranded(outcome, context, writer).await;
+        }
         let Some((recovery, issued_at_min)) = begin(in_redis, desired, &mut stored, context, true).await? else {
             return Ok(());
         };
@@ -134,12 +148,13 @@ async fn report_stranded(outcome: StrandedOutcome, context: &Context, writer: &S
     writer.publish_warning(STRANDED_RECORDED, note).await;
 }
 
-/// Whether Redis has every recorded issuance, and every other loaded coupon is in its queue or voided. Entries are
-/// marked `COMPLETED` only after recording, so equal counts imply equal sets.
+/// Whether Redis has as many holders as Postgres, all of them marked `COMPLETED`, and every other loaded coupon is in
+/// its queue or voided. Necessary, not sufficient: each store may have lost as many issuances as the other one, and
+/// different ones.
 ///
 /// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users
 /// would receive `NOT_STARTED` until the rest is loaded.
-fn is_complete(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> bool {
+fn has_equal_counts(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> bool {
     let accounted = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
     redis.marked_recorded == redis.issued
         && redis.issued == recorded

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use couponry_domain::{EventName, IssuedRecord};
-use couponry_redis::{IssuedEntry, IssuedPage, Settlement, SettlementOutcome};
+use couponry_domain::{EventName, IssuedCoupon, IssuedRecord};
+use couponry_redis::{IssuedEntry, IssuedPage, OutboxEntry, Settlement, SettlementOutcome};
 use couponry_testbed::{Redis, Running, ports};
 
 use crate::{
@@ -56,20 +56,23 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
     for from in (0..HOLDERS).step_by(CHUNK as usize) {
         assert_eq!(world.issue("event", from..from + CHUNK).await?, CHUNK as usize);
     }
+    let record = async |records: Vec<IssuedRecord>| {
+        world.database.record(&records).await?;
+        let completed = |IssuedRecord { issued, .. }| {
+            let IssuedCoupon { user_id: user, coupon, .. } = issued;
+            Settlement { user, coupon, outcome: SettlementOutcome::Completed }
+        };
+        let settlements: Vec<_> = records.into_iter().map(completed).collect();
+        anyhow::Ok(world.redis_store.settle(&event, uid, &settlements).await?)
+    };
     let unrecorded = format!("user-{}", HOLDERS - 1);
     let mut cursor = Some(0);
     while let Some(at) = cursor {
         let IssuedPage { entries: mut page, next, .. } = world.redis_store.issued_page(&event, at).await?;
         cursor = next;
         page.retain(|entry| entry.issued.user_id.as_str() != unrecorded);
-        let (mut records, mut settlements) = (Vec::new(), Vec::new());
-        for IssuedEntry { issued, .. } in page {
-            let (user, coupon) = (issued.user_id.clone(), issued.coupon.clone());
-            settlements.push(Settlement { user, coupon, outcome: SettlementOutcome::Completed });
-            records.push(IssuedRecord { event_id: event.clone(), event_uid: uid, issued });
-        }
-        world.database.record(&records).await?;
-        world.redis_store.settle(&event, uid, &settlements).await?;
+        let to_record = |IssuedEntry { issued, .. }| IssuedRecord { event_id: event.clone(), event_uid: uid, issued };
+        record(page.into_iter().map(to_record).collect()).await?;
     }
     let outbox =
         async || anyhow::Ok(world.redis_store.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries);
@@ -81,8 +84,13 @@ async fn recovery_needs_no_memory_per_holder() -> Result<()> {
     let before = peak_memory(&operator)?;
     redis.kill9()?;
     redis.restart()?;
-    wait_until("the unrecorded issuance is in the outbox", async || {
-        Ok(outbox().await.is_ok_and(|entries| !entries.is_empty()))
+    wait_until("the unrecorded issuance is sent again, and Redis is verified", async || {
+        let Ok(unconfirmed) = outbox().await else { return Ok(false) };
+        for OutboxEntry { id, records, .. } in unconfirmed {
+            record(records).await?;
+            world.redis_store.delete_confirmed(&event, &[id]).await?;
+        }
+        Ok(world.redis_store.observe(&event).await?.is_some_and(|redis| redis.is_verified))
     })
     .await?;
     // For pages. A map of all holders would need 50 MiB more.

@@ -160,6 +160,78 @@ async fn redis_wiped_with_acknowledge_redis_loses_only_unsent_coupons() -> Resul
     installation.check(&safe, 1000).await
 }
 
+/// Issues a coupon to each of these users, and waits until they are recorded.
+async fn serve(installation: &Installation, users: std::ops::Range<u32>) -> Result<Received> {
+    let mut received = Received::new();
+    for user in users {
+        received.insert(user, BTreeSet::from([request_until_received(&installation.ports(), user).await?]));
+    }
+    installation.wait_recorded().await?;
+    Ok(received)
+}
+
+/// Issues a coupon to this user, after which each user must have another one, and each the same as before.
+async fn check_next(installation: &Installation, mut received: Received, user: u32) -> Result<()> {
+    received.entry(user).or_default().insert(request_until_received(&installation.ports(), user).await?);
+    let coupons: BTreeSet<_> = received.values().flatten().collect();
+    ensure!(coupons.len() == received.len(), "a coupon is in two hands: {received:?}");
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 50).await
+}
+
+/// Restarts Redis after this change. The operator cannot repair anything before it verifies Redis.
+fn restart_redis_after(installation: &Installation, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    installation.operator.pause()?;
+    change()?;
+    installation.redis.kill9()?;
+    installation.redis.restart()?;
+    installation.operator.resume()
+}
+
+/// Redis is set back, and Postgres has lost as many issuances: those that Redis still has.
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_after_equal_losses_of_both_stores_issues_no_coupon_twice() -> Result<()> {
+    let installation = Installation::start(50, "Redis", None).await?;
+    let backup = installation.redis.dir().join("backup");
+    let mut received = serve(&installation, 0..5).await?;
+    installation.redis.back_up(&backup)?;
+    received.extend(serve(&installation, 5..10).await?);
+    restart_redis_after(&installation, || {
+        installation.world.test_database.sql("DELETE FROM issuance WHERE user_id < 'user-5'")?;
+        installation.redis.roll_back(&backup)
+    })?;
+    check_next(&installation, received, 10).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_with_coupon_recorded_for_another_user_leaves_it_to_that_user() -> Result<()> {
+    let installation = Installation::start(50, "Redis", None).await?;
+    let mut received = serve(&installation, 0..10).await?;
+    restart_redis_after(&installation, || {
+        let statement = "WITH lost AS (DELETE FROM issuance WHERE user_id = 'user-0' RETURNING *)
+             INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+             SELECT event_uid, 'user-10', code, type, value, issued_at FROM lost";
+        installation.world.test_database.sql(statement).map(drop)
+    })?;
+    installation.wait_recovered().await?;
+    let coupon = received.remove(&0).context("user-0")?;
+    received.insert(10, coupon);
+    check_next(&installation, received, 0).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_with_issued_coupon_in_queue_issues_it_once() -> Result<()> {
+    let installation = Installation::start(50, "Redis", None).await?;
+    let (world, event): (_, EventName) = (&installation.world, "event".parse()?);
+    let received = serve(&installation, 0..10).await?;
+    let issued = world.redis_store.scan_issued(&event).await?.remove(&"user-0".parse()?).context("user-0")?.issued;
+    let item = format!("{}:{}", issued.coupon, issued.discount);
+    restart_redis_after(&installation, || {
+        world.redis(&["LSET", &world.key("couponQueue", "event"), "0", &item]).map(drop)
+    })?;
+    check_next(&installation, received, 10).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn recovery_with_undecodable_values_ends() -> Result<()> {
     let installation = Installation::start(50, "Redis", None).await?;
