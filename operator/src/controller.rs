@@ -34,6 +34,10 @@ use crate::{
 /// How often the replication ids and the events of Redis are read.
 const REDIS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// By how many milliseconds the clock of Redis may move against that of this process between two observations: it is
+/// adjusted gradually, and a response may be late.
+const MAX_CLOCK_DRIFT: u64 = 10_000;
+
 /// Runs until the shutdown. Running reconciliations are then dropped; the next leader continues them.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let (store, writer) = reflector::store();
@@ -85,12 +89,25 @@ struct RedisState {
     replication_ids: Vec<String>,
     /// The loaded events that Redis does not have.
     lost: BTreeSet<String>,
+    /// For each master by how many milliseconds its clock differs from that of this process, which is never set.
+    clock_offsets: Vec<i64>,
 }
 
-/// An item for each restart or failover of Redis, after which every event is unverified, and for each loss of events,
-/// as by FLUSHALL. Also verifies the event list, from which the issuers know which events may have been lost.
+impl RedisState {
+    /// Whether events have to be reconciled that are otherwise reconciled rarely.
+    fn requires_reconciliation(&self, before: &Self) -> bool {
+        let clocks = self.clock_offsets.iter().zip(&before.clock_offsets);
+        self.replication_ids != before.replication_ids
+            || !self.lost.is_subset(&before.lost)
+            || clocks.into_iter().any(|(now, before)| now.abs_diff(*before) > MAX_CLOCK_DRIFT)
+    }
+}
+
+/// An item for each restart or failover of Redis, after which every event is unverified, for each loss of events, as by
+/// FLUSHALL, and when the clock of Redis was set, which may start or end events. Also verifies the event list, from which the issuers know which events may have been lost.
 fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEvent>>) -> impl Stream<Item = ()> {
-    stream::unfold((context, store, None), async |(context, store, mut known)| {
+    let started = Instant::now();
+    stream::unfold((context, store, None), move |(context, store, mut known)| async move {
         loop {
             tokio::time::sleep(REDIS_INTERVAL).await;
             // No item for an outage: active events notice it in their own reconciliations, and it does not affect
@@ -100,6 +117,10 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
             };
             let mut replication_ids: Vec<String> = masters.into_iter().map(|master| master.replication_id).collect();
             replication_ids.sort();
+            let Ok(clocks) = context.redis_store.clocks().await else { continue };
+            let elapsed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+            let mut clock_offsets: Vec<i64> = clocks.into_iter().map(|clock| clock - elapsed).collect();
+            clock_offsets.sort_unstable();
             let loaded = loaded_events(&store);
             let lost = match context.redis_store.events().await {
                 Ok(listed) => {
@@ -111,10 +132,8 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
             if let Err(error) = verify_event_list(&context.redis_store, &loaded).await {
                 tracing::debug!(error = error_chain(error), "cannot verify the event list");
             }
-            let current = RedisState { replication_ids, lost };
-            let is_changed = known.as_ref().is_some_and(|known: &RedisState| {
-                known.replication_ids != current.replication_ids || !current.lost.is_subset(&known.lost)
-            });
+            let current = RedisState { replication_ids, lost, clock_offsets };
+            let is_changed = known.as_ref().is_some_and(|known| current.requires_reconciliation(known));
             known = Some(current);
             if is_changed {
                 return Some(((), (context, store, known)));

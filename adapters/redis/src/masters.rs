@@ -55,6 +55,13 @@ impl RedisStore {
         Ok(infos.iter().map(|info| MasterInfo { settings: settings.next(), ..MasterInfo::parse(info) }).collect())
     }
 
+    /// The clock of Redis, or of each master of a cluster in any order, in milliseconds since the Unix epoch.
+    pub async fn clocks(&self) -> Result<Vec<i64>, RedisStoreError> {
+        let times = self.query_masters::<(i64, i64)>(&redis::cmd("TIME")).await;
+        let times = times.map_err(self.failed("cannot read the clock of Redis"))?;
+        Ok(times.into_iter().map(|(seconds, micros)| seconds * 1000 + micros / 1000).collect())
+    }
+
     /// Sends a command to each master, and returns the responses of those that are available.
     pub(crate) async fn query_masters<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>, RedisError> {
         let responses = self.connection().query_masters(command).await;

@@ -14,6 +14,11 @@ pub(super) const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 /// For finished events, except sold-out ones that may be topped up until their end. A restart of Redis and a loss of
 /// events in Redis are noticed earlier.
 pub(super) const FINISHED_INTERVAL: Duration = Duration::from_mins(5);
+/// While the start of an event is more than [`DISTANT`] away. A restart of Redis, a loss of events in Redis, and a
+/// change of its clock are noticed earlier.
+pub(super) const SCHEDULED_INTERVAL: Duration = Duration::from_mins(5);
+/// How far in the future a start is distant, in milliseconds.
+const DISTANT: i64 = 10 * 60 * 1000;
 /// While issuing is suspended because Redis is unverified.
 pub(super) const UNVERIFIED_INTERVAL: Duration = Duration::from_millis(500);
 /// While the deletion of an event waits for issued coupons to be recorded.
@@ -36,6 +41,9 @@ pub(super) fn interval(in_redis: &RedisEvent, recorded: u64) -> Duration {
         reason::OPEN => ACTIVE_INTERVAL,
         reason::ENDED | reason::CLOSED => FINISHED_INTERVAL,
         reason::SOLD_OUT if in_redis.window.end.is_none() => FINISHED_INTERVAL,
+        reason::SCHEDULED if in_redis.window.start.is_some_and(|start| start - in_redis.now > DISTANT) => {
+            SCHEDULED_INTERVAL
+        }
         _ => IDLE_INTERVAL,
     }
 }

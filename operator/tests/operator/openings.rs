@@ -7,7 +7,7 @@ use couponry_testbed::{Clock, Redis, redis::command};
 
 use crate::{
     redis_installation::{Installation, Received, request_until_received},
-    support::{is_true, reason},
+    support::{World, is_true, reason},
 };
 
 const HOUR: i64 = 3_600_000;
@@ -91,4 +91,17 @@ async fn redis_wiped_before_the_start_by_its_new_clock_issues_no_coupon_twice() 
     serve(&installation, 21..50, &mut received).await?;
     installation.repeat_requests(&mut received).await?;
     installation.check(&received, 50).await
+}
+
+/// An event that starts much later is reconciled rarely.
+#[tokio::test(flavor = "multi_thread")]
+async fn distant_event_is_open_when_the_clock_of_redis_was_set() -> Result<()> {
+    let (redis, clock) = Redis::start_with_clock()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.start_operator()?;
+    world.apply("event", &SPEC.replacen('{', "{startTime: '2100-01-01T00:00:00Z', ", 1))?;
+    world.wait("event", "scheduled", |status| reason(status, "Open") == "Scheduled").await?;
+    clock.set(CENTURY)?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    Ok(())
 }
