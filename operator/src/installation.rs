@@ -51,20 +51,16 @@ pub(crate) async fn owner(client: &Client, namespace: &str) -> Result<Owner, Box
 
 /// Claims the stores for `owner`, and returns the id of their installation.
 pub(crate) async fn claim(database: &Database, redis_store: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
-    require_own(&database.claim_installation(owner).await?, redis_store, owner).await
+    claim_redis(&database.claim_installation(owner).await?, redis_store, owner).await
 }
 
-/// Fails if claimed stores belong to another installation by now. Claims a Redis without an id: it has lost its data.
-pub(crate) async fn check_and_claim_redis(
-    database: &Database,
+/// Fails if Postgres or Redis belongs to another installation. Claims a Redis without an id: it is new, or has lost its
+/// data.
+pub(crate) async fn claim_redis(
+    installation: &Installation,
     redis_store: &RedisStore,
     owner: &Owner,
-) -> Result<(), ClaimError> {
-    require_own(&database.installation().await?, redis_store, owner).await.map(drop)
-}
-
-/// Claims a Redis without an id: it is new, or has lost its data.
-async fn require_own(installation: &Installation, redis_store: &RedisStore, owner: &Owner) -> Result<Uuid, ClaimError> {
+) -> Result<Uuid, ClaimError> {
     if couponry_failpoint::is_on("operator.ignore-installation") {
         return Ok(installation.id);
     }

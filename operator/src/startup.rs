@@ -25,8 +25,8 @@ pub(crate) const INSTALLATION: &str = "installation";
 
 const MIGRATE: &str = "migrate the database schema";
 
-/// How often Postgres and Redis are pinged after the start.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the availability and the installation of Postgres and Redis are checked after the start.
+const STORES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often missing topics are created after the start, and whether Kafka is available is checked.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
@@ -143,16 +143,19 @@ pub(crate) async fn watch_stores(
 ) -> Result<(), ForeignInstallation> {
     while !shutdown.is_cancelled() {
         tokio::select! {
-            () = tokio::time::sleep(PING_INTERVAL) => {}
+            () = tokio::time::sleep(STORES_INTERVAL) => {}
             () = shutdown.cancelled() => break,
         }
-        health.set(POSTGRES, database.ping().await);
+        let installation = database.installation().await;
+        health.set(POSTGRES, installation.as_ref().map(drop));
         match redis_store.ping().await {
             Err(error) if error.is_partial_outage() => health.degrade(REDIS, error),
             state => health.set(REDIS, state),
         }
-        if let Err(ClaimError::ForeignInstallation(foreign)) =
-            installation::check_and_claim_redis(&database, &redis_store, &owner).await
+        // A Redis that has lost its data has lost the id of its installation, too.
+        if let Ok(installation) = installation
+            && let Err(ClaimError::ForeignInstallation(foreign)) =
+                installation::claim_redis(&installation, &redis_store, &owner).await
         {
             health.set(INSTALLATION, Err(foreign.to_string()));
             shutdown.cancel();

@@ -24,13 +24,15 @@ impl RedisStore {
     /// Claims the keys with this prefix for the installation, unless another one has claimed them. Returns the
     /// installation that they belong to.
     pub async fn claim_installation(&self, id: Uuid) -> Result<Uuid, RedisStoreError> {
-        redis::cmd("SET")
+        const OPERATION: &str = "cannot claim the keys in Redis";
+        let existing: Option<String> = redis::cmd("SET")
             .arg(key::installation(self.prefix()))
             .arg(id.to_string())
             .arg("NX")
-            .query_async::<Option<String>>(&mut self.connection())
+            .arg("GET")
+            .query_async(&mut self.connection())
             .await
-            .map_err(self.failed("cannot claim the keys in Redis"))?;
-        Ok(self.installation().await?.unwrap_or(id))
+            .map_err(self.failed(OPERATION))?;
+        existing.map_or(Ok(id), |existing| existing.parse().map_err(|_| invalid_value(OPERATION, &existing)))
     }
 }
