@@ -55,17 +55,9 @@ type RawReply =
     (String, String, i64, String, Vec<Option<Vec<u8>>>, Vec<Vec<u8>>, Option<String>, Option<String>, Option<String>);
 
 impl RedisStore {
-    /// Checks that Redis would accept the writes of [`RedisStore::issue`] for the event: its memory, its disk, its
-    /// role, its replicas and the permissions of this user.
-    pub async fn check_issuing(&self, event: &EventName) -> Result<(), RedisStoreError> {
-        let keys = self.keys(event);
-        let check = self.scripts.check_issuing.key(keys.meta).key(keys.queue).key(keys.issued).key(keys.outbox);
-        check.invoke_async(&mut self.connection()).await.map_err(self.failed("cannot write to Redis"))
-    }
-
     /// Checks that Redis, or each master of a cluster, accepts writes.
     pub async fn check_writes(&self) -> Result<(), RedisStoreError> {
-        let checked = self.query_masters::<bool>(&self.scripts.check_issuing.without_keys()).await;
+        let checked = self.query_masters::<()>(&self.scripts.check_issuing.without_keys()).await;
         checked.map(drop).map_err(self.failed("cannot write to Redis"))
     }
 

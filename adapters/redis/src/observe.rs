@@ -8,6 +8,7 @@ use crate::{
     error::{RedisStoreError, invalid_value},
     issued_entry::{IssuedEntry, parse_installation, parse_uid},
     redis_store::RedisStore,
+    script::Script,
 };
 
 /// The replication id in `couponMeta` after `request_restore.lua`.
@@ -98,20 +99,38 @@ type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 impl RedisStore {
     /// Reads the event, or None if Redis does not have it.
     pub async fn observe(&self, event: &EventName) -> Result<Option<RedisEvent>, RedisStoreError> {
-        const OPERATION: &str = "cannot read the event from Redis";
+        self.read_event(event, &self.scripts.observe, "cannot read the event from Redis").await
+    }
+
+    /// Reads the event as [`RedisStore::observe`] does, if Redis would accept the writes of [`RedisStore::issue`] for
+    /// it. This depends on the memory, the disk, the role and the replicas of Redis, and on the permissions of this
+    /// user.
+    ///
+    /// # Errors
+    /// If Redis rejects writes, the error has its [code](RedisStoreError::code).
+    pub async fn observe_issuing(&self, event: &EventName) -> Result<Option<RedisEvent>, RedisStoreError> {
+        self.read_event(event, &self.scripts.observe_issuing, "cannot write to Redis").await
+    }
+
+    async fn read_event(
+        &self,
+        event: &EventName,
+        script: &Script,
+        operation: &'static str,
+    ) -> Result<Option<RedisEvent>, RedisStoreError> {
         let keys = self.keys(event);
-        let observed: Option<RawObserved> = (self.scripts.observe)
+        let observed: Option<RawObserved> = script
             .key(keys.meta)
             .key(keys.queue)
             .key(keys.issued)
             .key(keys.outbox)
             .invoke_async(&mut self.connection())
             .await
-            .map_err(self.failed(OPERATION))?;
+            .map_err(self.failed(operation))?;
         let Some((meta, mut available, mut entries, outbox, now, replication_id)) = observed else { return Ok(None) };
 
         let text = |field: &str| meta.get(field).map_or("", String::as_str);
-        let invalid = |field: &str| invalid_value(OPERATION, text(field));
+        let invalid = |field: &str| invalid_value(operation, text(field));
         let number = |field: &str| text(field).parse::<u64>().map_err(|_| invalid(field));
         let cancelled = number("cancelled")?;
         let retired = match text("retired") {
@@ -122,7 +141,7 @@ impl RedisStore {
             (available, entries) = (number("available")?, number("entries")?);
         }
         Ok(Some(RedisEvent {
-            uid: parse_uid(OPERATION, text("uid"))?,
+            uid: parse_uid(operation, text("uid"))?,
             installation: parse_installation(meta.get("installation").cloned()),
             stock_epoch: text("stockEpoch").parse().map_err(|_| invalid("stockEpoch"))?,
             gate: Gate::from_name(text("gate")).ok_or_else(|| invalid("gate"))?,

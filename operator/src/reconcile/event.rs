@@ -15,7 +15,8 @@ use crate::{
         desired_state::{DesiredState, retire_at},
         error::ReconcileError,
         execute, finalizer,
-        observe::{ObservedState, find_redis_blocker, observe},
+        idle::IdleEvent,
+        observe::{ObservedState, may_issue, observe, observe_redis},
         plan::plan,
         progress::Progress,
         status_writer::StatusWriter,
@@ -44,10 +45,6 @@ pub(crate) async fn reconcile_event(
     };
     let mut writer = StatusWriter::new(context, event);
     let reconciled = run_steps(&desired, context, &mut writer).await;
-    if reconciled.is_err() {
-        // The status has to be written again when the failure is over.
-        context.idle_events.remove(desired.uid);
-    }
     // A first failure is often a connection that is about to be re-established, so only repeated failures are
     // reported.
     if let Err(error) = &reconciled
@@ -151,15 +148,16 @@ async fn report_preload(
 /// When to check the event again, if it is still in the state in which no step was left. None: a complete observation
 /// is required.
 async fn check_idle(desired: &DesiredState, context: &Context) -> Result<Option<Duration>, ReconcileError> {
-    if !context.idle_events.contains(desired.uid, desired.generation) {
+    let Some(idle) = context.idle_events.take(desired.uid, desired.generation) else { return Ok(None) };
+    if context.kafka_outage(desired.acknowledge).is_some() {
         return Ok(None);
     }
-    let in_redis = context.redis_store.observe(&desired.name).await?;
-    let Some(in_redis) = in_redis else { return Ok(None) };
-    let is_blocked = context.kafka_outage(desired.acknowledge).is_some()
-        || context.idle_events.begin_check(desired.uid)
-            && find_redis_blocker(context, desired, &in_redis).await?.is_some();
-    Ok(if is_blocked { None } else { context.idle_events.next_check(&in_redis) })
+    let (in_redis, redis_blocker) = observe_redis(context, desired, may_issue(&idle.redis)).await?;
+    let interval = in_redis.filter(|_| redis_blocker.is_none()).and_then(|in_redis| idle.next_check(&in_redis));
+    if interval.is_some() {
+        context.idle_events.insert(idle);
+    }
+    Ok(interval)
 }
 
 /// Remembers that the stores match the manifest and nothing is left to record.
@@ -167,6 +165,7 @@ fn remember_idle(desired: &DesiredState, observed: &ObservedState, retire_at: Op
     let Some(in_redis) = observed.redis_event(desired) else { return };
     if timing::is_recorded_and_marked(in_redis, observed.recorded) {
         let interval = timing::interval(in_redis, observed.recorded);
-        context.idle_events.insert(desired.generation, in_redis, interval, timing::changes_at(in_redis, retire_at));
+        let changes_at = timing::changes_at(in_redis, retire_at);
+        context.idle_events.insert(IdleEvent::new(desired.generation, in_redis.clone(), interval, changes_at));
     }
 }

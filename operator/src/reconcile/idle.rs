@@ -21,61 +21,32 @@ use couponry_redis::RedisEvent;
 /// is reported within about one.
 const MAX_AGE: Duration = Duration::from_secs(50);
 
-/// How often to check whether Redis accepts the writes of an idle event. The check is a call for each event, because
-/// the event determines the node of a cluster and the keys.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Keyed by the uid of the event.
 #[derive(Default)]
 pub(crate) struct IdleEvents(Mutex<HashMap<Uuid, IdleEvent>>);
 
-struct IdleEvent {
+/// An event about which nothing was left to do.
+pub(super) struct IdleEvent {
     generation: i64,
-    /// Its clock is set to 0, because it always differs.
-    redis: RedisEvent,
+    /// The event as it was at the complete observation.
+    pub(super) redis: RedisEvent,
     /// When to check again, without regard to `changes_at`.
     interval: Duration,
     /// When the state changes by itself, by the clock of Redis (milliseconds since the Unix epoch).
     changes_at: Option<i64>,
     observed_at: Instant,
-    /// When it was last checked that Redis accepts writes.
-    checked_at: Instant,
 }
 
 impl IdleEvents {
-    /// Whether the event was idle at its last complete observation, and that is recent enough.
-    pub(super) fn contains(&self, uid: Uuid, generation: i64) -> bool {
-        let all = self.lock();
-        all.get(&uid).is_some_and(|idle| idle.generation == generation && idle.observed_at.elapsed() < MAX_AGE)
+    /// Removes the event, and returns it if it was idle at its last complete observation, and that is recent enough. If
+    /// it still is, the caller inserts it again.
+    pub(super) fn take(&self, uid: Uuid, generation: i64) -> Option<IdleEvent> {
+        let idle = self.lock().remove(&uid)?;
+        (idle.generation == generation && idle.observed_at.elapsed() < MAX_AGE).then_some(idle)
     }
 
-    /// Remembers that nothing is left to do about an event in this state.
-    pub(super) fn insert(&self, generation: i64, redis: &RedisEvent, interval: Duration, changes_at: Option<i64>) {
-        let now = Instant::now();
-        let redis_event = without_clock(redis);
-        let idle =
-            IdleEvent { generation, redis: redis_event, interval, changes_at, observed_at: now, checked_at: now };
-        self.lock().insert(redis.uid, idle);
-    }
-
-    /// When to check again if the event is in the same state as before. None: a complete observation is required.
-    pub(super) fn next_check(&self, redis: &RedisEvent) -> Option<Duration> {
-        let all = self.lock();
-        let idle = all.get(&redis.uid).filter(|idle| idle.redis == without_clock(redis))?;
-        match idle.changes_at {
-            None => Some(idle.interval),
-            Some(at) => {
-                let wait = u64::try_from(at - redis.now).ok().filter(|wait| *wait > 0)?;
-                Some(idle.interval.min(Duration::from_millis(wait)))
-            }
-        }
-    }
-
-    /// Whether it is time to check that Redis accepts writes. If so, the next check is due [`CHECK_INTERVAL`] later.
-    pub(super) fn begin_check(&self, uid: Uuid) -> bool {
-        let mut all = self.lock();
-        let idle = all.get_mut(&uid).filter(|idle| idle.checked_at.elapsed() >= CHECK_INTERVAL);
-        idle.map(|idle| idle.checked_at = Instant::now()).is_some()
+    pub(super) fn insert(&self, idle: IdleEvent) {
+        self.lock().insert(idle.redis.uid, idle);
     }
 
     pub(crate) fn remove(&self, uid: Uuid) {
@@ -87,6 +58,24 @@ impl IdleEvents {
     }
 }
 
-fn without_clock(redis: &RedisEvent) -> RedisEvent {
-    RedisEvent { now: 0, ..redis.clone() }
+impl IdleEvent {
+    /// An event that was observed in this state now.
+    pub(super) fn new(generation: i64, redis: RedisEvent, interval: Duration, changes_at: Option<i64>) -> Self {
+        Self { generation, redis, interval, changes_at, observed_at: Instant::now() }
+    }
+
+    /// When to check again if the event is in the same state as before. None: a complete observation is required.
+    pub(super) fn next_check(&self, redis: &RedisEvent) -> Option<Duration> {
+        // The clock always differs.
+        if self.redis != (RedisEvent { now: self.redis.now, ..redis.clone() }) {
+            return None;
+        }
+        match self.changes_at {
+            None => Some(self.interval),
+            Some(at) => {
+                let wait = u64::try_from(at - redis.now).ok().filter(|wait| *wait > 0)?;
+                Some(self.interval.min(Duration::from_millis(wait)))
+            }
+        }
+    }
 }

@@ -89,9 +89,9 @@ impl ObservedState {
 pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result<ObservedState, ReconcileError> {
     let Context { database, redis_store, .. } = context;
     let first = redis_store.observe(&desired.name).await?.filter(|first| first.uid == desired.uid);
-    let marked_recorded = first.map_or(0, |first| first.marked_recorded);
+    let marked_recorded = first.as_ref().map_or(0, |first| first.marked_recorded);
     let recorded = database.recorded_count(desired.uid).await?;
-    let mut redis = redis_store.observe(&desired.name).await?;
+    let (mut redis, redis_blocker) = observe_redis(context, desired, first.as_ref().is_some_and(may_issue)).await?;
     let stored = database.event(desired.uid).await?;
     if redis.is_some() {
         match redis_store.ensure_listed(&desired.name).await {
@@ -131,27 +131,36 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         Some(in_redis) => context.recording.poll(in_redis, recorded).await,
         None => RecordingState::default(),
     };
-    let redis_blocker = match redis.as_ref().filter(|redis| redis.uid == desired.uid) {
-        Some(in_redis) => find_redis_blocker(context, desired, in_redis).await?,
-        None => None,
-    };
     Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording, redis_blocker })
 }
 
-/// Why Redis rejects what issuing requires while the gate is open. A Redis that is full or cannot write to its disk
-/// still responds to everything that only reads.
-pub(super) async fn find_redis_blocker(
+/// Whether issuing has to work, now or when the event starts.
+pub(super) fn may_issue(in_redis: &RedisEvent) -> bool {
+    in_redis.gate == Gate::Open && state(Some(in_redis)) != reason::ENDED
+}
+
+/// Reads the event from Redis, and if `is_issuing`, why Redis rejects what issuing requires. A Redis that is full or
+/// cannot write to its disk still responds to everything that only reads.
+pub(super) async fn observe_redis(
     context: &Context,
     desired: &DesiredState,
-    in_redis: &RedisEvent,
-) -> Result<Option<Blocker>, ReconcileError> {
-    if in_redis.gate != Gate::Open || state(Some(in_redis)) == reason::ENDED {
-        return Ok(None);
+    is_issuing: bool,
+) -> Result<(Option<RedisEvent>, Option<Blocker>), ReconcileError> {
+    let Context { redis_store, .. } = context;
+    if !is_issuing {
+        return Ok((redis_store.observe(&desired.name).await?, None));
     }
-    let Err(error) = context.redis_store.check_issuing(&desired.name).await else { return Ok(None) };
-    let error = ReconcileError::from(error);
+    let error = match redis_store.observe_issuing(&desired.name).await {
+        Ok(redis) => return Ok((redis, None)),
+        Err(error) => ReconcileError::from(error),
+    };
     match error.blocker() {
-        Some(blocker) if blocker.reason == reason::REDIS_REJECTS_COMMANDS => Ok(Some(blocker)),
+        Some(blocker) if blocker.reason == reason::REDIS_REJECTS_COMMANDS => {
+            let redis = redis_store.observe(&desired.name).await?;
+            // The gate may have been closed meanwhile.
+            let is_issuing_blocked = redis.as_ref().is_some_and(|redis| redis.uid == desired.uid && may_issue(redis));
+            Ok((redis, is_issuing_blocked.then_some(blocker)))
+        }
         _ => Err(error),
     }
 }

@@ -1,10 +1,10 @@
 //! Outages in which the servers still respond to the operator: what conditions and `check` report.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use couponry_crds::CouponEventStatus;
-use couponry_testbed::{Kafka, Redis, redis::command};
+use couponry_testbed::{Kafka, Redis, ports, redis::command};
 
-use crate::support::{World, is_true, message, reason};
+use crate::support::{World, is_true, message, reason, reconciliations, wait_reconciled};
 
 const SPEC: &str = "{policyName: p, totalCount: 100, discounts: [{type: Amount, value: 1, count: 100}]}";
 
@@ -44,6 +44,26 @@ async fn redis_that_rejects_writes_is_reported_by_conditions_and_check() -> Resu
         assert!(code == "NOPERM" || checked.contains("FAIL  writes"), "{checked}");
         set(&repair)?;
         world.wait("event", "open again", |status| is_true(status, "Open") && is_true(status, "Ready")).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_event_is_reported_as_rejected_and_as_open_again_by_the_next_reconciliations() -> Result<()> {
+    // Far fewer than between two complete observations. One of them may be in progress, and the status is read late.
+    const MAX_RECONCILIATIONS: u64 = 8;
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let port = ports::free()?;
+    let _operator = world.operator_program(port).start()?;
+    world.apply_open("event", SPEC).await?;
+    let mut reconciled = wait_reconciled(port, 3).await?;
+    for (limit, expected) in [("1", "RedisRejectsCommands"), ("0", "Open")] {
+        command(&redis.url(), &["CONFIG", "SET", "maxmemory", limit])?;
+        world.wait("event", expected, |status| reason(status, "Open") == expected).await?;
+        let now = reconciliations(port).context("no metrics")?;
+        let count = now - std::mem::replace(&mut reconciled, now);
+        ensure!(count <= MAX_RECONCILIATIONS, "{expected} is reported by reconciliation {count}");
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use couponry_crds::CouponEvent;
 use couponry_postgres::Database;
 use couponry_redis::{RedisSettings, RedisStore};
@@ -206,6 +206,21 @@ pub(crate) async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> R
         sleep(POLL_INTERVAL).await;
     }
     Ok(())
+}
+
+/// How many reconciliations an operator has completed. None: it does not respond.
+pub(crate) fn reconciliations(monitor: u16) -> Option<u64> {
+    let (_, metrics) = http::get(monitor, "/metrics")?;
+    let count = |line: &str| line.strip_prefix("couponry_operator_reconcile_duration_seconds_count ")?.parse().ok();
+    metrics.lines().find_map(count)
+}
+
+/// Waits until an operator has completed this many further reconciliations. Returns how many it has completed.
+pub(crate) async fn wait_reconciled(monitor: u16, further: u64) -> Result<u64> {
+    let target = reconciliations(monitor).context("no metrics")? + further;
+    let done = async || Ok(reconciliations(monitor).is_some_and(|done| done >= target));
+    wait_until("the events are reconciled", done).await?;
+    reconciliations(monitor).context("no metrics")
 }
 
 /// Waits until the readiness check of an operator succeeds.
