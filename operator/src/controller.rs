@@ -104,7 +104,8 @@ impl RedisState {
 }
 
 /// An item for each restart or failover of Redis, after which every event is unverified, for each loss of events, as by
-/// FLUSHALL, and when the clock of Redis was set, which may start or end events. Also verifies the event list, from which the issuers know which events may have been lost.
+/// FLUSHALL, and when the clock of Redis was set, which may start or end events. Also verifies the event list, from
+/// which the issuers know which events may have been lost.
 fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEvent>>) -> impl Stream<Item = ()> {
     let started = Instant::now();
     stream::unfold((context, store, None), move |(context, store, mut known)| async move {
