@@ -83,11 +83,14 @@ pub(super) async fn recover(
     };
     let recorded = context.database.recorded_count(in_redis.uid).await?;
     let Some(current) = context.redis_store.observe(&desired.name).await? else { return Ok(()) };
-    let is_complete = !is_requested
-        && conflicting == 0
-        && has_equal_counts(&current, recorded, &stored)
-        && has_same_coupons(&desired.name, in_redis.uid, current.loaded, &context.redis_store, &context.database)
-            .await?;
+    let mut is_complete = !is_requested && conflicting == 0 && has_equal_counts(&current, recorded, &stored);
+    if is_complete {
+        let progress = format!("{} coupons are compared with Postgres", current.loaded);
+        let progress = Progress::Blocked(Blocker::redis_unverified(&progress));
+        writer.report_progress(desired, observed, progress).await;
+        let Context { redis_store, database, .. } = context;
+        is_complete = has_same_coupons(&desired.name, in_redis.uid, current.loaded, redis_store, database).await?;
+    }
     let recovered = if is_complete {
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {

@@ -46,10 +46,9 @@ pub(super) async fn has_same_coupons(
     database: &Database,
 ) -> Result<bool, ReconcileError> {
     let empty = SetFingerprint::default();
-    let (in_redis, in_postgres) = futures::try_join!(
-        read_redis(event, redis_store, empty.clone()),
-        read_postgres(uid, loaded, database, empty.clone()),
-    )?;
+    // Not concurrently in one task: rows that are always ready would let the requests to Redis time out.
+    let in_redis = read_redis(event, redis_store, empty.clone()).await?;
+    let in_postgres = read_postgres(uid, loaded, database, empty).await?;
     Ok(in_redis == in_postgres)
 }
 
