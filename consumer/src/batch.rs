@@ -140,9 +140,9 @@ fn settlement_outcome(result: RecordResult) -> Option<SettlementOutcome> {
         ) => return None,
         RecordResult::Outcome(RecordOutcome::Recorded | RecordOutcome::AlreadyRecorded) => SettlementOutcome::Completed,
         RecordResult::Outcome(RecordOutcome::Rejected(Rejection::UserHoldsAnother {
-            issued,
+            recorded,
             record_coupon_is_free,
-        })) => SettlementOutcome::Replaced { by: issued, requeue: record_coupon_is_free },
+        })) => SettlementOutcome::Replaced { by: recorded, requeue: record_coupon_is_free },
         RecordResult::Outcome(RecordOutcome::Rejected(
             Rejection::UnknownCoupon
             | Rejection::DiscountMismatch
@@ -259,7 +259,7 @@ mod tests {
             issued_at: 3,
         };
         let another = |record_coupon_is_free| {
-            rejected(Rejection::UserHoldsAnother { issued: held.clone(), record_coupon_is_free })
+            rejected(Rejection::UserHoldsAnother { recorded: held.clone(), record_coupon_is_free })
         };
         let cancelled = SettlementOutcome::Cancelled { requeue: false };
         let replaced = |requeue| SettlementOutcome::Replaced { by: held.clone(), requeue };

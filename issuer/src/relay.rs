@@ -43,27 +43,27 @@ pub(crate) struct Unconfirmed;
 pub(crate) struct Relay {
     producer: Producer,
     in_flight: Arc<InFlight>,
-    to_delete: mpsc::UnboundedSender<Entry>,
+    to_delete: mpsc::UnboundedSender<EntryKey>,
     in_flight_count: watch::Receiver<usize>,
     confirmed_records: Arc<ConfirmedRecords>,
     metrics: Metrics,
 }
 
-type Entry = (EventName, OutboxId);
+type EntryKey = (EventName, OutboxId);
 
 /// The entries that this issuer is sending. The queue of the producer limits their number.
 struct InFlight {
-    entries: Mutex<HashSet<Entry>>,
+    entries: Mutex<HashSet<EntryKey>>,
     count: watch::Sender<usize>,
     gauge: Gauge,
 }
 
 impl InFlight {
-    fn lock(&self) -> MutexGuard<'_, HashSet<Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<EntryKey>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut HashSet<Entry>)) {
+    fn change(&self, change: impl FnOnce(&mut HashSet<EntryKey>)) {
         let mut entries = self.lock();
         change(&mut entries);
         self.count.send_replace(entries.len());
@@ -133,10 +133,12 @@ impl Relay {
 
     /// Whether [`Relay::resend`] is required before the coupon is returned to its holder: the event acknowledges
     /// after Kafka, and this issuer does not know of a confirmation.
-    pub(crate) fn must_resend(&self, acknowledge: Acknowledge, event: Uuid, entry: &IssuedEntry) -> bool {
+    pub(crate) fn must_resend(&self, acknowledge: Acknowledge, event: Uuid, issued_entry: &IssuedEntry) -> bool {
         acknowledge == Acknowledge::Kafka
-            && entry.status == IssuedStatus::Pending
-            && !self.confirmed_records.contains(self.confirmed_records.issuance_fingerprint(event, &entry.issued))
+            && issued_entry.status == IssuedStatus::Pending
+            && !self
+                .confirmed_records
+                .contains(self.confirmed_records.issuance_fingerprint(event, &issued_entry.issued))
     }
 
     /// Ensures that Kafka has these records by sending them again: the issuer that issued the coupons may have
@@ -202,7 +204,7 @@ async fn await_all(deliveries: Vec<Delivery>) -> Result<(), KafkaError> {
 
 async fn delete_confirmed(
     redis_store: RedisStore,
-    mut receiver: mpsc::UnboundedReceiver<Entry>,
+    mut receiver: mpsc::UnboundedReceiver<EntryKey>,
     in_flight: Arc<InFlight>,
 ) {
     let (mut confirmed, mut undeleted) = (Vec::new(), Vec::new());

@@ -6,13 +6,14 @@
 //!
 //! # Guarantees
 //! Every entry older than `takeover_after` is sent again until Kafka confirms it. While Redis is not verified, entries
-//! of any age are sent again, because a recovery waits for an empty outbox. A lease is held by one issuer at a time, so
-//! an entry is usually sent by at most one issuer besides the one that wrote it. An entry that cannot be decoded or
-//! sent, and an event that cannot be swept, do not delay others.
+//! of any age are sent again, because a recovery waits for an empty outbox. The sweeper lease of an event is held by
+//! one issuer at a time, so an entry is usually sent by at most one issuer besides the one that wrote it. An entry that
+//! cannot be decoded or sent, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats
-//! The issuer that wrote the entry may also send it, if it is only slow. While Kafka does not respond, the lease holder
-//! waits for it longer than its lease lasts, and other issuers send the same entries. Recording is idempotent.
+//! The issuer that wrote the entry may also send it, if it is only slow. While Kafka does not respond, the holder of
+//! the sweeper lease waits for it longer than the lease lasts, and other issuers send the same entries. Recording is
+//! idempotent.
 
 use std::{
     collections::HashSet,
@@ -33,7 +34,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(5);
 /// Entries per page. Each has up to a batch of records.
 const PAGE_SIZE: usize = 50;
-/// How often all events are listed. Shorter than the time for which [`RecentEvents`] remembers them.
+/// How often the event list is read. Shorter than the time for which [`RecentEvents`] remembers them.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
 /// How many events are read or swept at the same time.
 const MAX_CONCURRENT: usize = 16;
@@ -41,7 +42,7 @@ const MAX_CONCURRENT: usize = 16;
 const WALK_ROUNDS: usize = 300;
 
 pub(crate) struct Sweeper {
-    /// Identifies this issuer as the lease holder.
+    /// Identifies this issuer as the holder of the walk lease and of sweeper leases.
     pub(crate) id: Uuid,
     pub(crate) redis_store: RedisStore,
     pub(crate) relay: Relay,
@@ -58,14 +59,14 @@ struct Walk {
     /// The events before this index have been reached.
     next: usize,
     /// Whether the previous round held the lease.
-    is_lease_holder: bool,
+    holds_walk_lease: bool,
 }
 
 impl Walk {
     /// The next events to read. A holder that has just acquired the lease reads all of them, because the previous one
     /// may have crashed.
     fn next_events(&mut self) -> Vec<EventName> {
-        if !std::mem::replace(&mut self.is_lease_holder, true) {
+        if !std::mem::replace(&mut self.holds_walk_lease, true) {
             self.next = 0;
             return self.events.clone();
         }
@@ -102,7 +103,7 @@ impl Sweeper {
         match self.redis_store.acquire_walk_lease(self.id, LEASE).await {
             Ok(true) => {}
             Ok(false) => {
-                walk.is_lease_holder = false;
+                walk.holds_walk_lease = false;
                 return;
             }
             // In a cluster, the lease may be on a node that is unavailable. It only saves work.

@@ -89,7 +89,8 @@ struct RedisState {
     replication_ids: Vec<String>,
     /// The loaded events that Redis does not have.
     lost: BTreeSet<String>,
-    /// For each master by how many milliseconds its clock differs from that of this process, which is never set.
+    /// For each master its clock minus the time since this process began to observe it, in milliseconds: changes only
+    /// if the clock of Redis is set.
     clock_offsets: Vec<i64>,
 }
 

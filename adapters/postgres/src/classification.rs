@@ -64,9 +64,9 @@ impl RecordState {
             return Conclusion::Certain(RecordOutcome::Deferred(Deferral::StockNotGenerated));
         }
         // Checked before the coupon itself: the user's entry in Redis has to be replaced by this coupon.
-        if let Some(issued) = user_coupon {
+        if let Some(recorded) = user_coupon {
             let record_coupon_is_free = same_discount && holder.is_none();
-            let rejection = Rejection::UserHoldsAnother { issued, record_coupon_is_free };
+            let rejection = Rejection::UserHoldsAnother { recorded, record_coupon_is_free };
             return if coupon_exists { rejected(rejection) } else { Conclusion::IfStockIsComplete(rejection) };
         }
         match (coupon_exists, same_discount, holder) {
@@ -119,7 +119,7 @@ mod tests {
         let already_recorded = Conclusion::Certain(RecordOutcome::AlreadyRecorded);
         let deferred = Conclusion::Certain(RecordOutcome::Deferred(Deferral::StockNotGenerated));
         let another =
-            |is_free| rejected(Rejection::UserHoldsAnother { issued: other.clone(), record_coupon_is_free: is_free });
+            |is_free| rejected(Rejection::UserHoldsAnother { recorded: other.clone(), record_coupon_is_free: is_free });
         let unknown_coupon = RecordState { coupon_exists: false, same_discount: false, ..free.clone() };
         let recorded = RecordState { holder: by("u1"), ..free.clone() };
         let cases = [
@@ -138,7 +138,7 @@ mod tests {
             (RecordState { same_discount: false, user_coupon: user_coupon.clone(), ..free }, another(false)),
             (
                 RecordState { user_coupon, ..unknown_coupon },
-                if_complete(Rejection::UserHoldsAnother { issued: other.clone(), record_coupon_is_free: false }),
+                if_complete(Rejection::UserHoldsAnother { recorded: other.clone(), record_coupon_is_free: false }),
             ),
         ];
         for (state, conclusion) in cases {

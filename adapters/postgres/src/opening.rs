@@ -37,8 +37,8 @@ impl Database {
         if scheduled.rows_affected() == 0 { Err(DatabaseError::EventChanged(stored.uid)) } else { Ok(()) }
     }
 
-    /// Withdraws the opening that `stored` has. The caller ensures that the gate has not opened, and that it cannot
-    /// open before another opening is stored.
+    /// Withdraws the opening that `stored` has. The caller ensures that the event has not opened, and that it
+    /// cannot open before another opening is stored.
     ///
     /// False: the opening is final, was withdrawn already or replaced by another one, the manifest has changed, or an
     /// issuance is recorded.

@@ -55,8 +55,8 @@ pub enum Rejection {
     /// The user has another coupon of the event.
     #[error("the user has another coupon")]
     UserHoldsAnother {
-        /// The coupon that the user has.
-        issued: IssuedCoupon,
+        /// The coupon that is recorded for the user.
+        recorded: IssuedCoupon,
         /// Whether the coupon of the record exists with this discount and has no holder.
         record_coupon_is_free: bool,
     },

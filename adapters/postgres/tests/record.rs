@@ -86,7 +86,7 @@ fn rejected(rejection: Rejection) -> RecordOutcome {
 }
 
 fn another(held: &IssuedRecord, record_coupon_is_free: bool) -> Rejection {
-    Rejection::UserHoldsAnother { issued: held.issued.clone(), record_coupon_is_free }
+    Rejection::UserHoldsAnother { recorded: held.issued.clone(), record_coupon_is_free }
 }
 
 fn issued_at(issued_at: i64, record: &IssuedRecord) -> IssuedRecord {

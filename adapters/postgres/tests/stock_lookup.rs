@@ -54,7 +54,7 @@ async fn record_with_incomplete_stock_is_deferred_until_it_is_complete() {
     );
 
     fixture.sql(&format!("INSERT INTO {table} SELECT * FROM kept"));
-    let another = Rejection::UserHoldsAnother { issued: records[0].issued.clone(), record_coupon_is_free: false };
+    let another = Rejection::UserHoldsAnother { recorded: records[0].issued.clone(), record_coupon_is_free: false };
     assert_eq!(
         fixture.database.record(&records).await.unwrap(),
         [

@@ -64,8 +64,9 @@ impl RedisStore {
         Gate::from_name(&name).map(FencedWrite::Applied).ok_or_else(|| invalid_value(OPERATION, &name))
     }
 
-    /// Sets the gate back to [`Gate::Loading`] if it certainly has not opened: this Redis is verified, has issued no
-    /// coupon of the event, and by its own clock the window has not begun. Returns whether the gate is loading now.
+    /// Sets the gate back to [`Gate::Loading`] if the event certainly has not opened: this Redis is verified, has
+    /// issued no coupon of the event, and by its own clock the window has not begun. Returns whether the gate is
+    /// loading now.
     pub async fn reset_gate(
         &self,
         event: &EventName,

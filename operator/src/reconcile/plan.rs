@@ -7,9 +7,10 @@
 //!   never discarded, so every issued coupon remains valid. The stock in Redis is restored with its holders when Redis
 //!   may have lost data; issuing is suspended until then.
 //! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. An
-//!   opening that is not final can be withdrawn, after a verified Redis has confirmed that its gate has not opened. An
-//!   issued or recorded coupon proves that the event has opened. Clocks of different machines, or of one machine at
-//!   different times, are not compared ([ADR 0022](../../../docs/adr/0022-openings.md)).
+//!   opening that is not final can be withdrawn, after a verified Redis has confirmed that the event has not opened
+//!   (the gate is not `OPEN`, or its window has not begun). An issued or recorded coupon proves that the event has
+//!   opened. Clocks of different machines, or of one machine at different times, are not compared ([ADR
+//!   0022](../../../docs/adr/0022-openings.md)).
 //!
 //! # Caveats
 //! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request
@@ -338,7 +339,8 @@ fn load(in_redis: &RedisEvent, len: u64) -> Option<Plan> {
     (in_redis.loaded < len).then_some(Plan::Apply(Step::Load { from: in_redis.loaded, to: len }))
 }
 
-/// Closes the event, or leaves a closed one as it is. None: it is neither closed nor to be closed.
+/// Handles an event that is closed or to be closed; one that Redis does not have is prepared first. Blocks a manifest
+/// that would continue a retired event. None: neither applies.
 fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&RedisEvent>) -> Option<Plan> {
     match in_redis {
         Some(in_redis) if in_redis.retired.is_some() && extends_retired_event(desired, stored, in_redis) => {

@@ -17,8 +17,8 @@
 //! Redis that was observed at the start, by its replication id, is marked as verified.
 //!
 //! A drain has at most issued / [`MAX_RESENT`] resend rounds (rounded up); a restart of the operator begins a new
-//! drain. Holders whose issuance cannot be recorded, or whose entry cannot be decoded, do not delay the others: the
-//! recovery then uses what Postgres has.
+//! drain. Holders whose issuance cannot be recorded, or whose value in `couponIssued` cannot be decoded, do not delay
+//! the others: the recovery then uses what Postgres has.
 
 use std::time::Instant;
 
@@ -56,9 +56,10 @@ pub(super) async fn recover(
         return Ok(());
     };
     let is_requested = in_redis.is_restore_requested;
-    let is_loss_known = is_requested || !has_equal_counts(in_redis, observed.recorded, &stored);
+    let is_difference_known = is_requested || !has_equal_counts(in_redis, observed.recorded, &stored);
     let mut conflicting = 0;
-    if is_loss_known {
+    // Then the stranded issuances are recorded before the recovery begins.
+    if is_difference_known {
         let max_rounds = in_redis.issued.div_ceil(MAX_RESENT);
         let delivery =
             if context.drains.resend_rounds(in_redis.uid) < max_rounds { Delivery::Kafka } else { Delivery::Direct };
@@ -94,7 +95,7 @@ pub(super) async fn recover(
     let recovered = if is_complete {
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
-        if !is_loss_known {
+        if !is_difference_known {
             // Only the comparison has found the difference. What only Redis has was returned to users as well.
             let recording =
                 record_stranded_issuances(&stored, &context.database, &context.redis_store, Delivery::Direct).await?;

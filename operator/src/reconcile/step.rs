@@ -23,7 +23,7 @@ pub(super) enum Step {
     /// Store in Postgres the earliest time at which coupons may be issued (milliseconds since the Unix epoch).
     /// `is_final`: coupons can be issued at once, or have been issued, so the opening cannot be withdrawn.
     ScheduleOpening { at: i64, is_final: bool },
-    /// Reset the gate, if Redis confirms that it has not opened, and withdraw the opening in Postgres.
+    /// Reset the gate, if Redis confirms that the event has not opened, and withdraw the opening in Postgres.
     WithdrawOpening,
     /// Record issuances that Redis holds and Postgres does not have, although no record of them is in flight.
     RecordStranded,

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Sets the gate back to LOADING, if it certainly has not opened: no coupon was issued from this stock, and by the clock
--- of this Redis the window of an open gate has not begun. Idempotent.
+-- Sets the gate back to LOADING, if the event certainly has not opened: no coupon was issued from this stock, and if
+-- the gate is OPEN, its window has not begun by the clock of this Redis. Idempotent.
 --
 -- KEYS  1 couponMeta   2 couponIssued
 -- ARGV  1 uid   2 stock epoch   3 generation
--- returns 1 if the gate is LOADING now, 0 if it may have opened or is closed; nil if couponMeta does not exist, has
---   another uid or stock epoch or a newer generation, or if this Redis is not verified
+-- returns 1 if the gate is LOADING now, 0 if the event may have opened or is closed; nil if couponMeta does not exist,
+--   has another uid or stock epoch or a newer generation, or if this Redis is not verified
 
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'stockEpoch', 'generation', 'gate', 'start', 'replicationId')
 local is_verified = meta[6] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')

@@ -27,8 +27,9 @@ const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 pub(super) struct HeadTimeoutStream<S = TcpStream> {
     stream: S,
     state: ConnectionState,
-    /// The phase in which the first byte of a request was received. The first phase begins with the connection.
-    begun: Option<u32>,
+    /// The phase ([`ConnectionState::waiting`]: one number for each wait for a request) in which the timeout runs: the
+    /// one in which the first byte of a request was received, or 0, which begins with the connection.
+    timed_phase: Option<u32>,
     /// The timer of that phase. Most heads are received at once and need none.
     timer: Option<(u32, Pin<Box<Sleep>>)>,
 }
@@ -36,12 +37,14 @@ pub(super) struct HeadTimeoutStream<S = TcpStream> {
 impl<S> HeadTimeoutStream<S> {
     /// The state must be notified of the begin and end of each request.
     pub(super) fn new(stream: S, state: ConnectionState) -> Self {
-        Self { stream, state, begun: Some(0), timer: None }
+        Self { stream, state, timed_phase: Some(0), timer: None }
     }
 
     /// Whether the timeout has expired. Called while no data is available.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(phase) = self.begun.filter(|begun| self.state.waiting() == Some(*begun)) else { return Poll::Pending };
+        let Some(phase) = self.timed_phase.filter(|phase| self.state.waiting() == Some(*phase)) else {
+            return Poll::Pending;
+        };
         match &mut self.timer {
             Some((of, timer)) if *of == phase => timer.as_mut().poll(cx),
             timer => {
@@ -66,7 +69,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeoutStream<S> {
         }
         if buffer.filled().len() > before {
             // Data received while a request is processed belongs to its body.
-            self.begun = self.state.waiting();
+            self.timed_phase = self.state.waiting();
         }
         read
     }
