@@ -130,8 +130,16 @@ impl RedisStore {
         let Some((meta, mut available, mut entries, outbox, now, replication_id)) = observed else { return Ok(None) };
 
         let text = |field: &str| meta.get(field).map_or("", String::as_str);
-        let invalid = |field: &str| invalid_value(operation, text(field));
+        let invalid = |field: &str| invalid_value(operation, &format!("{field}={}", text(field)));
         let number = |field: &str| text(field).parse::<u64>().map_err(|_| invalid(field));
+        let gate = Gate::from_name(text("gate")).ok_or_else(|| invalid("gate"))?;
+        let time = |field: &str| match meta.get(field).map(String::as_str) {
+            Some("") => Ok(None),
+            Some(time) => time.parse().map(Some).map_err(|_| invalid(field)),
+            // The window is set together with the gate.
+            None if gate == Gate::Loading => Ok(None),
+            None => Err(invalid(field)),
+        };
         let cancelled = number("cancelled")?;
         let retired = match text("retired") {
             "" => None,
@@ -144,8 +152,8 @@ impl RedisStore {
             uid: parse_uid(operation, text("uid"))?,
             installation: parse_installation(meta.get("installation").cloned()),
             stock_epoch: text("stockEpoch").parse().map_err(|_| invalid("stockEpoch"))?,
-            gate: Gate::from_name(text("gate")).ok_or_else(|| invalid("gate"))?,
-            window: Window { start: text("start").parse().ok(), end: text("end").parse().ok() },
+            gate,
+            window: Window { start: time("start")?, end: time("end")? },
             acknowledge: Acknowledge::from_name(text("acknowledge")).ok_or_else(|| invalid("acknowledge"))?,
             generation: text("generation").parse().map_err(|_| invalid("generation"))?,
             loaded: number("loaded")?,

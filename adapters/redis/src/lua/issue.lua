@@ -48,6 +48,9 @@ elseif gate == 'LOADING' or (starts and now < starts) then
   state = 'NOT_STARTED'
 elseif gate == 'PAUSED' then
   state = 'PAUSED'
+elseif gate ~= 'OPEN' or not (starts or meta[3] == '') or not (ends or meta[4] == '') then
+  -- Otherwise a lost or damaged field would open the gate.
+  return redis.error_reply('ERR couponMeta has no valid gate, start or end')
 end
 
 local CANCELLED = ':CANCEL'
