@@ -31,8 +31,8 @@ use crate::{
     reconcile::{error::ReconcileError, event, finalizer, invalid_object, restrict_gate::restrict_gate, timing},
 };
 
-/// How often the replication ids and the events of Redis are read.
-const REDIS_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the replication ids and the events of Redis, and the start time of Postgres are read.
+const STORES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// By how many milliseconds the clock of Redis may move against that of this process between two observations: it is
 /// adjusted gradually, and a response may be late.
@@ -50,8 +50,9 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let (scaling_context, deletion_context) = (context.clone(), context.clone());
     let scaling = scaling_context.scaling.run(controller.store(), &scaling_context.metrics);
     let redis_changes = redis_changes(context.clone(), controller.store());
+    let store_changes = stream::select(redis_changes.boxed(), postgres_restarts(context.clone()).boxed());
     let reconciliations = controller
-        .reconcile_all_on(redis_changes.boxed())
+        .reconcile_all_on(store_changes)
         // Unlimited here: `context.limiter` limits the concurrency, and admits events in the order in which they became
         // due.
         .with_config(Config::default().concurrency(0))
@@ -111,7 +112,7 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
     let started = Instant::now();
     stream::unfold((context, store, None), move |(context, store, mut known)| async move {
         loop {
-            tokio::time::sleep(REDIS_INTERVAL).await;
+            tokio::time::sleep(STORES_INTERVAL).await;
             // No item for an outage: active events notice it in their own reconciliations, and it does not affect
             // finished events, which are reconciled rarely.
             let (Ok(()), Ok(masters)) = (store.wait_until_ready().await, context.redis_store.masters().await) else {
@@ -140,6 +141,21 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
             if is_changed {
                 return Some(((), (context, store, known)));
             }
+        }
+    })
+}
+
+/// An item for each restart or failover of Postgres: it may have lost commits, also of events that are over.
+fn postgres_restarts(context: Arc<Context>) -> impl Stream<Item = ()> {
+    stream::unfold((context, None), |(context, mut known)| async move {
+        loop {
+            if let Ok(start) = context.database.server_start().await
+                && known.replace(start).is_some_and(|before| before != start)
+            {
+                context.idle_events.invalidate();
+                return Some(((), (context, known)));
+            }
+            tokio::time::sleep(STORES_INTERVAL).await;
         }
     })
 }

@@ -74,6 +74,17 @@ impl Database {
         .await
     }
 
+    /// When the server was started, in microseconds since the Unix epoch. Another value means that Postgres was
+    /// restarted, or that another server has replaced it: both may have lost commits.
+    pub async fn server_start(&self) -> Result<i64, DatabaseError> {
+        self.with_connection(Operation::ReadSettings, async |connection| {
+            sqlx::query_scalar("SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint")
+                .fetch_one(connection)
+                .await
+        })
+        .await
+    }
+
     /// Fails if the encoding of the database is not UTF8.
     pub async fn require_utf8(&self) -> Result<(), DatabaseError> {
         let encoding: String = self

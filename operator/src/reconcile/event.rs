@@ -93,7 +93,7 @@ async fn run_steps(
                 if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
                     interval = interval.min(ACTIVE_INTERVAL);
                 } else if result == ReconcileResult::Done && next_scaling_report.is_none() {
-                    remember_idle(desired, &observed, retire_at, context);
+                    remember_idle(desired, &observed, observation_started, retire_at, context);
                 }
                 return Ok((result, Action::requeue(interval.max(min_interval))));
             }
@@ -161,11 +161,18 @@ async fn check_idle(desired: &DesiredState, context: &Context) -> Result<Option<
 }
 
 /// Remembers that the stores match the manifest and nothing is left to record.
-fn remember_idle(desired: &DesiredState, observed: &ObservedState, retire_at: Option<i64>, context: &Context) {
+fn remember_idle(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    observed_at: Instant,
+    retire_at: Option<i64>,
+    context: &Context,
+) {
     let Some(in_redis) = observed.redis_event(desired) else { return };
     if timing::is_recorded_and_marked(in_redis, observed.recorded) {
         let interval = timing::interval(in_redis, observed.recorded);
         let changes_at = timing::changes_at(in_redis, retire_at);
-        context.idle_events.insert(IdleEvent::new(desired.generation, in_redis.clone(), interval, changes_at));
+        let idle = IdleEvent::new(desired.generation, in_redis.clone(), interval, changes_at, observed_at);
+        context.idle_events.insert(idle);
     }
 }

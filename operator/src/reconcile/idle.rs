@@ -4,8 +4,8 @@
 //! nothing was left to record then, Postgres has not changed either.
 //!
 //! # Guarantees
-//! A reconciliation that begins later than [`MAX_AGE`] after the last complete observation is complete, so a change of
-//! Postgres alone is noticed, too.
+//! A reconciliation that begins later than [`MAX_AGE`] after the last complete observation, or after a restart of
+//! Postgres, is complete, so a change of Postgres alone is noticed, too.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,11 @@ const MAX_AGE: Duration = Duration::from_secs(50);
 
 /// Keyed by the uid of the event.
 #[derive(Default)]
-pub(crate) struct IdleEvents(Mutex<HashMap<Uuid, IdleEvent>>);
+pub(crate) struct IdleEvents {
+    events: Mutex<HashMap<Uuid, IdleEvent>>,
+    /// Earlier observations do not count.
+    valid_from: Mutex<Option<Instant>>,
+}
 
 /// An event about which nothing was left to do.
 pub(super) struct IdleEvent {
@@ -34,6 +38,7 @@ pub(super) struct IdleEvent {
     interval: Duration,
     /// When the state changes by itself, by the clock of Redis (milliseconds since the Unix epoch).
     changes_at: Option<i64>,
+    /// When the complete observation began.
     observed_at: Instant,
 }
 
@@ -42,11 +47,20 @@ impl IdleEvents {
     /// it still is, the caller inserts it again.
     pub(super) fn take(&self, uid: Uuid, generation: i64) -> Option<IdleEvent> {
         let idle = self.lock().remove(&uid)?;
-        (idle.generation == generation && idle.observed_at.elapsed() < MAX_AGE).then_some(idle)
+        let valid_from = *self.valid_from.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_valid = idle.generation == generation
+            && idle.observed_at.elapsed() < MAX_AGE
+            && valid_from.is_none_or(|from| idle.observed_at > from);
+        is_valid.then_some(idle)
     }
 
     pub(super) fn insert(&self, idle: IdleEvent) {
         self.lock().insert(idle.redis.uid, idle);
+    }
+
+    /// Requires a complete observation of every event, also of those that are being observed.
+    pub(crate) fn invalidate(&self) {
+        *self.valid_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     pub(crate) fn remove(&self, uid: Uuid) {
@@ -54,14 +68,20 @@ impl IdleEvents {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, IdleEvent>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl IdleEvent {
-    /// An event that was observed in this state now.
-    pub(super) fn new(generation: i64, redis: RedisEvent, interval: Duration, changes_at: Option<i64>) -> Self {
-        Self { generation, redis, interval, changes_at, observed_at: Instant::now() }
+    /// An event in the state of an observation that began at `observed_at`.
+    pub(super) fn new(
+        generation: i64,
+        redis: RedisEvent,
+        interval: Duration,
+        changes_at: Option<i64>,
+        observed_at: Instant,
+    ) -> Self {
+        Self { generation, redis, interval, changes_at, observed_at }
     }
 
     /// When to check again if the event is in the same state as before. None: a complete observation is required.

@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use couponry_domain::EventName;
-use couponry_testbed::http;
+use couponry_testbed::{Database, Postgres, http, ports, shared};
 
 use crate::{
     redis_installation::{Installation, Received, request_until_received},
-    support::{message, reason, wait_until},
+    support::{World, message, reason, wait_until},
 };
 
 async fn serve(installation: &Installation, users: std::ops::Range<u32>) -> Result<Received> {
@@ -61,6 +61,39 @@ async fn issuances_without_record_in_flight_are_recorded() -> Result<()> {
     installation.repeat_requests(&mut received).await?;
     installation.check(&received, 100).await?;
     world.wait("event", "balanced", |status| reason(status, "Balanced") == "CountsMatch").await?;
+    Ok(())
+}
+
+/// An event that is over is reconciled every five minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_finished_event_lost_in_a_restart_of_postgres_are_recorded_again() -> Result<()> {
+    let spec = "{policyName: p, totalCount: 10, discounts: [{type: Amount, value: 1, count: 10}]}";
+    let postgres = Postgres::start()?;
+    let world = World::on(Database::create_on(&postgres.url())?, &shared::redis()).await?;
+    let port = ports::free()?;
+    let _operator = world.operator_program(port).start()?;
+    let uid = world.open_event(spec).await?;
+    world.record_all("event").await?;
+    world.wait("event", "finished", |status| status.finished_at.is_some()).await?;
+    // Its status may still change, so it may be reconciled a few times more. The other event is, every two seconds.
+    world.apply_open("other", spec).await?;
+    let reconciliations = || {
+        let metrics = http::get(port, "/metrics").context("no response")?.1;
+        let count = "couponry_operator_reconcile_duration_seconds_count ";
+        let count = metrics.lines().find_map(|line| line.strip_prefix(count)).context("no metric")?;
+        anyhow::Ok(count.parse::<u64>()?)
+    };
+    let enough = reconciliations()? + 8;
+    wait_until("the finished event is idle", async || Ok(reconciliations()? >= enough)).await?;
+
+    world.test_database.sql(&format!("DELETE FROM issuance WHERE event_uid = '{uid}'"))?;
+    postgres.kill9()?;
+    postgres.restart()?;
+    wait_until("the lost rows are recorded again", async || {
+        Ok(world.database.recorded_count(uid).await.is_ok_and(|recorded| recorded == 10))
+    })
+    .await?;
+    world.wait("event", "recorded", |status| status.recorded == Some(10)).await?;
     Ok(())
 }
 
