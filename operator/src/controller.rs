@@ -136,7 +136,8 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
                 tracing::debug!(error = error_chain(error), "cannot verify the event list");
             }
             let current = RedisState { replication_ids, lost, clock_offsets };
-            let is_changed = known.as_ref().is_some_and(|known| current.requires_reconciliation(known));
+            // Events may have been reconciled before the first observation, and Redis may have changed since.
+            let is_changed = known.as_ref().is_none_or(|known| current.requires_reconciliation(known));
             known = Some(current);
             if is_changed {
                 return Some(((), (context, store, known)));
