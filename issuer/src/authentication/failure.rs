@@ -107,3 +107,16 @@ impl From<Failure> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+
+    #[test]
+    fn refresh_limited_returns_503_with_the_time_of_the_next_fetch() {
+        let response = Problem::from(Failure::refresh_limited(Duration::from_millis(6500))).into_response();
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"7".parse().unwrap()));
+    }
+}

@@ -1,13 +1,16 @@
 //! The limits of connections: idle clients do not lock out others.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
+    time,
 };
 
 use crate::support::{World, until};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// A client that keeps its connection open.
 struct Client(TcpStream);
@@ -26,20 +29,27 @@ impl Client {
 
     /// Sends a request that needs no server. Returns the response, or nothing if the connection is closed.
     async fn request(&mut self) -> String {
-        let _ = self.0.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let _ = self.0.write_all(GET).await;
         self.read().await
     }
 
-    /// Begins a request whose body does not follow.
+    /// Begins a request whose body follows with [`Client::end_request`].
     async fn begin_request(&mut self) {
         let head = "POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
         self.0.write_all(format!("{head}Content-Length: 34\r\n\r\n{{").as_bytes()).await.unwrap();
     }
 
+    /// Sends the rest of a request, and returns its response.
+    async fn end_request(&mut self) -> String {
+        self.0.write_all(br#""userId":"u1","eventId":"summer"}"#).await.unwrap();
+        self.read().await
+    }
+
     /// A response, which arrives as a whole, or nothing if the connection is closed.
     async fn read(&mut self) -> String {
         let mut response = vec![0; 4096];
-        let length = self.0.read(&mut response).await.unwrap_or_default();
+        let read = time::timeout(Duration::from_mins(2), self.0.read(&mut response)).await;
+        let length = read.expect("a response, or the end of the connection").unwrap_or_default();
         String::from_utf8(response[..length].to_vec()).unwrap()
     }
 }
@@ -81,7 +91,7 @@ async fn longest_idle_connection_is_closed_for_a_new_one() {
 #[tokio::test]
 async fn connection_with_a_request_in_progress_is_not_evicted() {
     let world = World::shared().await.open(10).await;
-    let issuer = world.ready_issuer(&["--max-connections", "4", "--body-timeout-seconds", "3"]).await;
+    let issuer = world.ready_issuer(&["--max-connections", "4", "--body-timeout-seconds", "120"]).await;
     let mut busy = Vec::new();
     for _ in 0..4 {
         let mut client = Client::served(issuer.listen).await;
@@ -90,11 +100,18 @@ async fn connection_with_a_request_in_progress_is_not_evicted() {
     }
     until("all connections are taken", async || issuer.metrics().await.contains("couponry_issuer_connections 4\n"))
         .await;
-    // It is served once a response has closed one of the others.
-    Client::served(issuer.listen).await;
+    // The new one waits until a response closes one of the others.
+    let mut new = Client::connect(issuer.listen).await;
+    new.0.write_all(GET).await.unwrap();
+    until("the new connection waits", async || issuer.running.log().contains("connection limit reached")).await;
+    let mut responses = Vec::new();
     for client in &mut busy {
-        assert!(client.read().await.starts_with("HTTP/1.1 408 "));
+        responses.push(client.end_request().await);
     }
+    assert!(responses.iter().all(|response| response.starts_with("HTTP/1.1 200 ")), "{responses:?}");
+    let closed: Vec<bool> = responses.iter().map(|response| response.contains("\r\nconnection: close\r\n")).collect();
+    assert_eq!(closed, [true, false, false, false], "{responses:?}");
+    assert!(new.read().await.starts_with("HTTP/1.1 404 "));
 }
 
 #[tokio::test]

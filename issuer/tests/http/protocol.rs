@@ -1,5 +1,7 @@
 //! Rules of HTTP: caching, hosts, codings, and paths that look like routes.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode},
@@ -7,6 +9,7 @@ use axum::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time,
 };
 
 use crate::support::{World, until};
@@ -18,8 +21,10 @@ const BODY: &str = r#"{"userId":"u1","eventId":"summer"}"#;
 async fn exchange(port: u16, request: &str) -> String {
     let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     connection.write_all(request.as_bytes()).await.unwrap();
-    let mut response = String::new();
-    let _ = connection.read_to_string(&mut response).await;
+    let mut response = Vec::new();
+    let read = time::timeout(Duration::from_mins(2), connection.read_to_end(&mut response)).await;
+    let response = String::from_utf8(response).unwrap();
+    assert!(read.is_ok(), "the connection stays open after: {response}");
     response
 }
 
