@@ -144,6 +144,31 @@ async fn key_of_wrong_type_defers_only_its_own_event() {
     }
 }
 
+/// Each retry would send it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letter_of_a_deferred_record_is_sent_after_its_settlement() {
+    let world = World::open(EVENT_RECORDS as u64).await;
+    let mut records = world.issue(0..1).await;
+    records[0].issued.coupon = "SUMMER-AAAAAAAAAAAA".parse().unwrap();
+    let issued = format!("{}couponIssued:{{summer}}", world.prefix);
+    let kept = format!("{issued}-kept");
+    command(&world.redis, &["RENAME", &issued, &kept]).unwrap();
+    command(&world.redis, &["SET", &issued, "wrong"]).unwrap();
+
+    let consumer = world.consumer(&[]);
+    world.publish(&records).await;
+    until("the record is deferred", async || {
+        consumer.page("/metrics").is_some() && consumer.metric("couponry_consumer_deferred_records") == 1
+    })
+    .await;
+    assert_eq!(world.dead_letters().await, []);
+    command(&world.redis, &["DEL", &issued]).unwrap();
+    command(&world.redis, &["RENAME", &kept, &issued]).unwrap();
+    world.wait_until_committed().await;
+    let letters = world.dead_letters().await;
+    assert!(matches!(&letters[..], [(reason, ..)] if reason == "unknown_coupon"), "{letters:?}");
+}
+
 /// Also with a consumer that is started while the node is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn unavailable_cluster_node_defers_only_its_own_events() {
