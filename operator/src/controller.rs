@@ -140,6 +140,7 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
             let is_changed = known.as_ref().is_none_or(|known| current.requires_reconciliation(known));
             known = Some(current);
             if is_changed {
+                tracing::info!("reconciling all events after the first observation of Redis or a change in it");
                 return Some(((), (context, store, known)));
             }
         }
@@ -154,6 +155,7 @@ fn postgres_restarts(context: Arc<Context>) -> impl Stream<Item = ()> {
                 && known.replace(start).is_some_and(|before| before != start)
             {
                 context.idle_events.invalidate();
+                tracing::info!("reconciling all events after a restart of Postgres");
                 return Some(((), (context, known)));
             }
             tokio::time::sleep(STORES_INTERVAL).await;

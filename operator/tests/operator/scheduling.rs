@@ -112,6 +112,9 @@ async fn failing_preload_keeps_its_delay_and_its_condition() -> Result<()> {
     let operator = world.operator_program(port).start()?;
     world.apply("first", SMALL)?;
     world.wait_ready("first").await?;
+    // It starts one attempt before its delay has passed.
+    wait_until("the first observation of Redis", async || Ok(operator.log().contains("reconciling all events")))
+        .await?;
     world.test_database.sql(
         "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'out of space'; END $$;
          CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()",
