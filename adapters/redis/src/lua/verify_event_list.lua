@@ -7,8 +7,13 @@
 -- ARGV  the eventIds
 -- returns 1
 
+-- Redis does not roll back a failed script, so no write below may fail after the first one.
+local members = redis.call('SMEMBERS', KEYS[1])
+if not redis.acl_check_cmd('SADD', KEYS[1]) or not redis.acl_check_cmd('SREM', KEYS[1]) then
+  return redis.error_reply('NOPERM no permissions to run SADD and SREM')
+end
 local replication_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-for _, member in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+for _, member in ipairs(members) do
   if string.find(member, 'verified:', 1, true) == 1 then
     redis.call('SREM', KEYS[1], member)
   end

@@ -38,6 +38,34 @@ async fn event_list_is_unverified_after_each_loss_of_data() {
     assert_eq!(members, format!(":{}\r\n", names.len() + 1), "one mark");
 }
 
+#[tokio::test]
+async fn verify_with_denied_command_writes_nothing() {
+    let redis = Redis::start().unwrap();
+    let url = redis.url();
+    let admin = RedisStore::connect(&url, "").unwrap();
+    admin.verify_event_list(["summer"]).await.unwrap();
+    // The mark of an earlier Redis, which a verification removes.
+    command(&url, &["SADD", "couponEvents", "verified:0"]).unwrap();
+    let members = || {
+        let members = command(&url, &["SMEMBERS", "couponEvents"]).unwrap();
+        let mut members: Vec<_> = members.lines().map(str::to_owned).collect();
+        members.sort();
+        members
+    };
+    command(&url, &["ACL", "SETUSER", "limited", "on", ">s3cret", "~*", "+@all"]).unwrap();
+    let limited = RedisStore::connect(&url.replace("redis://", "redis://limited:s3cret@"), "").unwrap();
+    limited.ping().await.unwrap();
+    let before = members();
+    for denied in ["sadd", "srem", "smembers"] {
+        command(&url, &["ACL", "SETUSER", "limited", "+@all", &format!("-{denied}")]).unwrap();
+        let verified = limited.verify_event_list(["summer", "winter"]).await;
+        assert!(verified.is_err() && members() == before, "without {denied}: {verified:?}");
+    }
+    command(&url, &["ACL", "SETUSER", "limited", "+@all"]).unwrap();
+    limited.verify_event_list(["summer", "winter"]).await.unwrap();
+    assert_eq!(admin.events().await.unwrap().len(), 2);
+}
+
 fn uuid() -> couponry_domain::Uuid {
     couponry_domain::Uuid::new_v4()
 }
