@@ -43,6 +43,8 @@ impl World {
         mark_verified(&redis_store, &id).await;
         redis_store.load(&id, uid, 0, &coupons(0, TOTAL)).await.unwrap();
         redis_store.set_gate(&id, uid, &gate_settings(Gate::Open, Window::default(), TOTAL)).await.unwrap();
+        let available = |redis| command(&Redis::url(redis), &["LLEN", &format!("couponQueue:{{{id}}}")]).unwrap();
+        until("the replica has the event", async || available(&replica) == available(&master)).await;
         Self { master, replica, upstream, redis_store, id }
     }
 
