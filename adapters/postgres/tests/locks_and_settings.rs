@@ -22,6 +22,11 @@ async fn until(fixture: &Fixture, query: &str) {
     }
 }
 
+/// Fails instead of waiting for ever for a lock that this test holds.
+async fn within_a_minute<F: Future>(call: F) -> F::Output {
+    tokio::time::timeout(Duration::from_mins(1), call).await.expect("the call waits for a lock without a limit")
+}
+
 async fn connect(fixture: &Fixture) -> PgConnection {
     PgConnection::connect(&fixture.server.url()).await.unwrap()
 }
@@ -96,7 +101,7 @@ async fn discard_behind_a_long_reader_does_not_block_other_events() {
     fixture.event_with_coupons(3, 10, 0).await;
     assert!(!discard.is_finished(), "the other events waited for it");
 
-    let error = discard.await.unwrap().unwrap_err();
+    let error = within_a_minute(discard).await.unwrap().unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     drop(reading);
     drop(reader);
@@ -131,7 +136,7 @@ async fn record_defers_only_the_events_that_another_session_locks() {
     }
     let locked = RecordOutcome::Deferred(Deferral::Locked);
     let expected = [locked.clone(), locked.clone(), locked, RecordOutcome::Recorded];
-    assert_eq!(fixture.database.record(&batch("u1", 0)).await.unwrap(), expected);
+    assert_eq!(within_a_minute(fixture.database.record(&batch("u1", 0))).await.unwrap(), expected);
 
     drop(sessions);
     let expected = [const { RecordOutcome::Recorded }; 3].into_iter().chain([RecordOutcome::AlreadyRecorded]);
@@ -144,7 +149,7 @@ async fn record_defers_only_the_events_that_another_session_locks() {
 
     // A lock on all events is an error, which is retried.
     let _all = fixture.server.hold("LOCK TABLE issuance").unwrap();
-    assert!(fixture.database.record(&batch("u3", 2)).await.unwrap_err().is_transient());
+    assert!(within_a_minute(fixture.database.record(&batch("u3", 2))).await.unwrap_err().is_transient());
 }
 
 async fn recorded(fixture: &Fixture, number: u128, count: u64) -> (Uuid, Vec<IssuedRecord>) {
@@ -180,7 +185,7 @@ async fn delete_behind_a_row_lock_fails_and_continues_after_it() {
     .await;
     assert_eq!(fixture.database.record(&[record(&open, "u1", &coupons[1])]).await.unwrap(), [RecordOutcome::Recorded]);
     assert!(!deletion.is_finished(), "the other event waited for it");
-    let error = deletion.await.unwrap().unwrap_err();
+    let error = within_a_minute(deletion).await.unwrap().unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     assert_eq!(fixture.database.recorded_count(uid).await.unwrap(), 5_000);
     let late = fixture.database.record(&records[..1]).await.unwrap();
