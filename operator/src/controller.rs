@@ -125,6 +125,9 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
             let mut clock_offsets: Vec<i64> = clocks.into_iter().map(|clock| clock - elapsed).collect();
             clock_offsets.sort_unstable();
             let loaded = loaded_events(&store);
+            // Before the list: a FLUSHALL after the list was read would go unnoticed, because all events are then
+            // added to the list again.
+            let is_verified = context.redis_store.is_event_list_verified().await;
             let lost = match context.redis_store.events().await {
                 Ok(listed) => {
                     let listed: HashSet<&str> = listed.iter().map(EventName::as_str).collect();
@@ -132,7 +135,12 @@ fn redis_changes(context: Arc<Context>, store: Store<DeserializeGuard<CouponEven
                 }
                 Err(_) => known.as_ref().map_or_else(BTreeSet::new, |known: &RedisState| known.lost.clone()),
             };
-            if let Err(error) = verify_event_list(&context.redis_store, &loaded).await {
+            let verified = match is_verified {
+                Ok(true) => Ok(()),
+                Ok(false) => verify_event_list(&context.redis_store, &loaded).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = verified {
                 tracing::debug!(error = error_chain(error), "cannot verify the event list");
             }
             let current = RedisState { replication_ids, lost, clock_offsets };
@@ -163,11 +171,8 @@ fn postgres_restarts(context: Arc<Context>) -> impl Stream<Item = ()> {
     })
 }
 
-/// Adds all loaded events to the event list before the first of them is restored, unless the list is verified.
+/// Adds all loaded events to the event list before the first of them is restored.
 async fn verify_event_list(redis_store: &RedisStore, loaded: &BTreeSet<String>) -> Result<(), RedisStoreError> {
-    if redis_store.is_event_list_verified().await? {
-        return Ok(());
-    }
     redis_store.verify_event_list(loaded).await?;
     tracing::info!(events = loaded.len(), "verified the event list in Redis");
     Ok(())
