@@ -10,8 +10,9 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use couponry_domain::{Discount, EventName, UserId, Uuid, code::CouponCode};
 use couponry_postgres::{CouponWithHolder, Database};
-use couponry_redis::{IssuedEntry, IssuedStatus, RedisStore};
+use couponry_redis::{IssuedEntry, IssuedStatus, RedisStore, RedisStoreError};
 use futures::TryStreamExt as _;
+use tokio::task::JoinSet;
 
 use crate::reconcile::error::ReconcileError;
 
@@ -46,26 +47,27 @@ pub(super) async fn has_same_coupons(
     database: &Database,
 ) -> Result<bool, ReconcileError> {
     let empty = SetFingerprint::default();
-    // Not concurrently in one task: rows that are always ready would let the requests to Redis time out.
-    let in_redis = read_redis(event, redis_store, empty.clone()).await?;
+    // A task of its own: in one task, rows that are always ready would let the requests to Redis time out.
+    let reading = JoinSet::from_iter([read_redis(event.clone(), redis_store.clone(), empty.clone())]);
     let in_postgres = read_postgres(uid, loaded, database, empty).await?;
-    Ok(in_redis == in_postgres)
+    let in_redis = reading.join_all().await.pop().transpose()?;
+    Ok(in_redis == Some(in_postgres))
 }
 
 async fn read_redis(
-    event: &EventName,
-    redis_store: &RedisStore,
+    event: EventName,
+    redis_store: RedisStore,
     mut set: SetFingerprint,
-) -> Result<u128, ReconcileError> {
+) -> Result<u128, RedisStoreError> {
     redis_store
-        .each_issued(event, |entry| match entry {
+        .each_issued(&event, |entry| match entry {
             Ok(IssuedEntry { status: IssuedStatus::Cancelled, .. }) => {}
             Ok(IssuedEntry { issued, .. }) => set.add_coupon(&issued.coupon, issued.discount, Some(&issued.user_id)),
             Err(undecodable) => set.add(&undecodable),
         })
         .await?;
     redis_store
-        .each_available(event, |item| match item {
+        .each_available(&event, |item| match item {
             Ok((coupon, discount)) => set.add_coupon(&coupon, discount, None),
             Err(undecodable) => set.add(&undecodable),
         })
