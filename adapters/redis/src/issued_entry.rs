@@ -99,7 +99,7 @@ pub(crate) fn parse_item(item: &[u8]) -> Option<(CouponCode, Discount)> {
 }
 
 pub(crate) fn parse_uid(operation: &'static str, uid: &str) -> Result<Uuid, RedisStoreError> {
-    uid.parse().map_err(|_| invalid_value(operation, uid))
+    uid.parse().map_err(|_| invalid_value(operation, &format!("uid={uid}")))
 }
 
 /// The id of the installation. None: it is missing or not valid.

@@ -20,6 +20,8 @@
 -- check memory, disk and role before the script runs. Reading the keys checks their types, and XADD, which is the first
 -- write, checks its own key, id and permission. The permissions of the other writes are checked before it.
 
+local UUID = '^%x+%-%x+%-%x+%-%x+%-%x+$'
+
 if #ARGV > 3000 then
   return redis.error_reply('ERR at most 3,000 users can be served at once')
 end
@@ -51,6 +53,9 @@ elseif gate == 'PAUSED' then
 elseif gate ~= 'OPEN' or not (starts or meta[3] == '') or not (ends or meta[4] == '') then
   -- Otherwise a lost or damaged field would open the gate.
   return redis.error_reply('ERR couponMeta has no valid gate, start or end')
+elseif not string.find(uid, UUID) or (meta[5] ~= 'Redis' and meta[5] ~= 'Kafka') then
+  -- Otherwise coupons would be issued whose record cannot be sent, or that cannot be returned.
+  return redis.error_reply('ERR couponMeta has no valid uid or acknowledge')
 end
 
 local CANCELLED = ':CANCEL'

@@ -235,11 +235,13 @@ async fn undecodable_value_affects_its_user_only() {
 }
 
 #[tokio::test]
-async fn invalid_gate_or_window_issues_nothing() {
+async fn invalid_fields_of_the_event_issue_nothing() {
     let event = Event::open(10).await;
     let key = format!("test-{}-couponMeta:{{{}}}", event.uid, event.id);
     let mut admin = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
-    let fields: Vec<String> = redis::cmd("HMGET").arg(&key).arg(&["gate", "start", "end"]).query(&mut admin).unwrap();
+    let names = ["gate", "start", "end", "uid", "acknowledge"];
+    let fields: Vec<String> = redis::cmd("HMGET").arg(&key).arg(&names).query(&mut admin).unwrap();
+    let before = event.redis_store.observe(&event.id).await.unwrap();
     for (field, value) in [
         ("gate", Some("paused")),
         ("gate", None),
@@ -247,18 +249,23 @@ async fn invalid_gate_or_window_issues_nothing() {
         ("start", None),
         ("end", Some("x")),
         ("end", None),
+        ("uid", Some("x")),
+        ("acknowledge", Some("redis")),
     ] {
         match value {
             Some(value) => redis::cmd("HSET").arg(&key).arg(field).arg(value).exec(&mut admin).unwrap(),
             None => redis::cmd("HDEL").arg(&key).arg(field).exec(&mut admin).unwrap(),
         }
         let error = event.redis_store.issue(&event.id, &users(0..1)).await.unwrap_err();
-        assert!(chain(&error).contains("no valid gate, start or end"), "{field}={value:?}: {error:?}");
+        let text = chain(&error);
+        assert!(text.contains("couponMeta has no valid") && text.contains(field), "{field}={value:?}: {text}");
         let error = event.redis_store.observe(&event.id).await.unwrap_err();
         assert!(error.to_string().contains(&format!("{field}={}", value.unwrap_or_default())), "{error}");
-        for (field, value) in ["gate", "start", "end"].iter().zip(&fields) {
+        for (field, value) in names.iter().zip(&fields) {
             redis::cmd("HSET").arg(&key).arg(field).arg(value).exec(&mut admin).unwrap();
         }
     }
+    let after = event.redis_store.observe(&event.id).await.unwrap();
+    assert_eq!(after.map(|after| after.available), before.map(|before| before.available));
     assert!(event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().unwrap().outbox.is_some());
 }
