@@ -219,6 +219,8 @@ pub mod reason {
     pub const WRONG_KEY_TYPE: &str = "WrongKeyType";
     /// Redis has lost couponMeta of the event, but has other keys of it.
     pub const ORPHANED_KEYS: &str = "OrphanedKeys";
+    /// A field of couponMeta of the event in Redis has a value that Couponry does not write.
+    pub const INVALID_VALUE: &str = "InvalidValue";
     /// Redis and Postgres do not contain the same coupons.
     pub const DRIFT_FOUND: &str = "DriftFound";
     /// The spec was changed in a way that cannot be applied anymore.

@@ -17,7 +17,7 @@ pub(crate) struct Blocker {
 pub(crate) enum Issuing {
     Continues,
     Suspended,
-    /// The operator cannot reach a server that issuers need, but issuers may reach it.
+    /// The operator cannot observe it: for example, it does not reach a server that issuers may reach.
     Unknown,
 }
 
@@ -29,6 +29,7 @@ impl Blocker {
             | reason::WRONG_KEY_TYPE
             | reason::ORPHANED_KEYS
             | reason::DELETING => Issuing::Suspended,
+            reason::INVALID_VALUE => Issuing::Unknown,
             _ => Issuing::Continues,
         };
         Self { reason, message: message.into(), issuing }

@@ -111,8 +111,14 @@ pub(super) fn unknown_outcome() -> Problem {
 
 /// The response to a failed read, which can be repeated.
 pub(super) fn read_failed(error: RedisStoreError) -> Problem {
+    let detail = match &error {
+        RedisStoreError::InvalidValue { .. } => {
+            "The data of this event cannot be read. Retry later, or contact the administrator."
+        }
+        _ => "Redis is unavailable. Retry later.",
+    };
     tracing::warn!(error = error_chain(error), "cannot read from Redis");
-    Problem::unavailable("Redis is unavailable. Retry later.")
+    Problem::unavailable(detail)
 }
 
 /// A point in time in RFC 3339, always with milliseconds.

@@ -101,17 +101,18 @@ impl Balance {
                 counts.push(format!("{} not loaded yet", generated - loaded));
             }
             let last = counts.pop().unwrap_or_default();
-            let difference = if missing > 0 { "missing" } else { "duplicated" };
-            findings.push(format!(
-                "Of {generated} coupons in Postgres, {} and {last} in Redis: {} {difference}.",
-                counts.join(", "),
-                coupons_are(missing.unsigned_abs()),
-            ));
+            let difference = if missing > 0 {
+                format!("{} missing", coupons_are(missing.unsigned_abs()))
+            } else {
+                surplus(missing.unsigned_abs())
+            };
+            let counts = counts.join(", ");
+            findings.push(format!("Of {generated} coupons in Postgres, {counts} and {last} in Redis: {difference}."));
         }
         if duplicated > 0 {
             findings.push(format!(
-                "Of {loaded} coupons loaded into Redis, {available} are available and {issued} issued: {} duplicated.",
-                coupons_are(duplicated)
+                "Of {loaded} coupons loaded into Redis, {available} are available and {issued} issued: {}.",
+                surplus(duplicated)
             ));
         }
         if loaded > generated {
@@ -139,6 +140,11 @@ impl Balance {
             + marked_recorded.saturating_sub(recorded);
         Some(CountMismatch { coupons, message: findings.join(" ") })
     }
+}
+
+/// The counts cannot tell a coupon that exists twice from an entry that is not a coupon.
+fn surplus(count: u64) -> String {
+    format!("{count} too many, because coupons exist twice or an entry is not a coupon")
 }
 
 fn coupons_are(count: u64) -> String {
@@ -211,13 +217,15 @@ mod tests {
                 Balance { available: 61, ..BALANCED },
                 1,
                 true,
-                "Of 100 coupons in Postgres, 61 are available and 40 issued in Redis: 1 coupon is duplicated.",
+                "Of 100 coupons in Postgres, 61 are available and 40 issued in Redis: 1 too many, because \
+                 coupons exist twice or an entry is not a coupon.",
             ),
             (
                 Balance { available: 61, duplicated: 1, ..BALANCED },
                 1,
                 true,
-                "Of 100 coupons loaded into Redis, 61 are available and 40 issued: 1 coupon is duplicated.",
+                "Of 100 coupons loaded into Redis, 61 are available and 40 issued: 1 too many, because coupons \
+                 exist twice or an entry is not a coupon.",
             ),
             (
                 Balance { generated: 90, ..BALANCED },

@@ -84,6 +84,7 @@ impl ReconcileError {
                 "Issuers return 503. If its memory is full, raise maxmemory; otherwise correct what the error names"
             }
             reason::WRONG_KEY_TYPE => "Something else has written to the keys of the event; see the runbook",
+            reason::INVALID_VALUE => "Something else has written to couponMeta of the event; see the runbook",
             reason::ORPHANED_KEYS => "When the consumers have no lag, delete the other keys; see the runbook",
             reason::DRIFT_FOUND => "Set issuance to Paused and compare the stores with `kubectl couponry audit`",
             _ => "The operator retries; if this persists, see its log",
@@ -103,7 +104,7 @@ fn redis_reason(error: &RedisStoreError) -> &'static str {
         Some("OOM" | "MISCONF" | "NOREPLICAS" | "READONLY" | "NOPERM") => reason::REDIS_REJECTS_COMMANDS,
         Some("WRONGTYPE") => reason::WRONG_KEY_TYPE,
         Some("ORPHANEDKEYS") => reason::ORPHANED_KEYS,
-        _ if matches!(error, RedisStoreError::InvalidValue { .. }) => reason::DRIFT_FOUND,
+        _ if matches!(error, RedisStoreError::InvalidValue { .. }) => reason::INVALID_VALUE,
         _ => reason::BACKEND_UNAVAILABLE,
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         observe::{ObservedState, may_issue, observe, observe_redis},
         plan::plan,
         progress::Progress,
+        state::state,
         status_writer::StatusWriter,
         step::Plan,
         timing::{self, ACTIVE_INTERVAL, MAX_DURATION, MIN_DELAY_PER_OBSERVATION, UNVERIFIED_INTERVAL, next_check},
@@ -39,7 +40,7 @@ pub(crate) async fn reconcile_event(
         Err(error) => {
             let message = format!("The event cannot be reconciled: {}. Correct the manifest.", error_chain(&error));
             let blocker = Blocker::new(reason::INVALID_OBJECT, message);
-            StatusWriter::new(context, event).report_blocked(generation, &blocker).await?;
+            StatusWriter::new(context, event).report_blocked(generation, &blocker, None).await?;
             return Ok((ReconcileResult::Blocked, Action::await_change()));
         }
     };
@@ -50,11 +51,21 @@ pub(crate) async fn reconcile_event(
     if let Err(error) = &reconciled
         && let Some(blocker) = error.blocker()
         && context.transient.has_failed(&desired.uid.to_string())
-        && let Err(error) = writer.report_blocked(generation, &blocker).await
+        && let Err(error) =
+            writer.report_blocked(generation, &blocker, observe_state(error, &desired, context).await).await
     {
         tracing::warn!(error = error_chain(&error), "cannot report the failure");
     }
     reconciled
+}
+
+/// The state of the event in Redis after a reconciliation failed with this error. None: it is not known.
+async fn observe_state(error: &ReconcileError, desired: &DesiredState, context: &Context) -> Option<&'static str> {
+    if matches!(error, ReconcileError::RedisStore(_)) {
+        return None;
+    }
+    let in_redis = context.redis_store.observe(&desired.name).await.ok().flatten();
+    in_redis.filter(|redis| redis.uid == desired.uid && redis.is_verified).map(|redis| state(Some(&redis)))
 }
 
 /// Applies steps until nothing is left to do or [`MAX_DURATION`] has passed.

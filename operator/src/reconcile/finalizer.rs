@@ -251,7 +251,7 @@ async fn report_deleting(
 ) -> Result<CouponEvent, ReconcileError> {
     let generation = event.metadata.generation.unwrap_or_default();
     let mut writer = StatusWriter::new(context, event);
-    writer.report_blocked(generation, &Blocker::new(reason::DELETING, message)).await?;
+    writer.report_blocked(generation, &Blocker::new(reason::DELETING, message), None).await?;
     Ok(writer.into_event())
 }
 

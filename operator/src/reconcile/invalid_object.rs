@@ -69,7 +69,7 @@ pub(crate) async fn reconcile_invalid(
     }
     let generation = event.metadata.generation.unwrap_or_default();
     let blocker = Blocker::new(reason::INVALID_OBJECT, message);
-    StatusWriter::new(context, event).report_blocked(generation, &blocker).await?;
+    StatusWriter::new(context, event).report_blocked(generation, &blocker, None).await?;
     Ok((ReconcileResult::Blocked, Action::requeue(IDLE_INTERVAL)))
 }
 

@@ -54,7 +54,7 @@ pub(super) fn compute_status(
         && blocker.reason == reason::REDIS_UNVERIFIED
     {
         // The counts in an unverified Redis may be outdated.
-        let previous = blocked_status(old, generation, blocker, now);
+        let previous = blocked_status(old, generation, blocker, None, now);
         let conditions = merge(&previous.conditions, durability, |_| true, generation, now);
         return CouponEventStatus { observed_generation: Some(generation), conditions, ..previous };
     }
@@ -100,11 +100,13 @@ pub(super) fn compute_status(
     }
 }
 
-/// The status when the stores are unavailable or Redis is unverified: the previous one, plus the blocker.
+/// The status when the stores are unavailable or Redis is unverified: the previous counts, and the blocker. What may
+/// have changed since it was last observed is Unknown. `state`: that of the event in Redis, if it is known.
 pub(super) fn blocked_status(
     old: &CouponEventStatus,
     generation: i64,
     blocker: &Blocker,
+    state: Option<&'static str>,
     now: Timestamp,
 ) -> CouponEventStatus {
     let Blocker { reason, message, issuing: _ } = blocker;
@@ -112,13 +114,24 @@ pub(super) fn blocked_status(
         NewCondition::new(condition::READY, false, reason, message),
         NewCondition::new(condition::STALLED, true, reason, message),
     ];
-    if old.may_be_open() {
+    if let Some(state) = state {
+        new.push(open_condition(state, &Progress::Blocked(blocker.clone()), None));
+    } else if old.may_be_open() {
         new.extend(blocked_open(blocker));
     } else if old.condition(condition::OPEN).is_none() {
         let message = state::message(reason::LOADING);
         new.push(NewCondition::new(condition::OPEN, false, reason::LOADING, message));
     }
+    // Nothing changes in an event that is over. A reported problem stays reported until it is resolved.
+    let is_unknown =
+        |type_: &&str| old.finished_at.is_none() && old.condition(type_).is_some_and(|old| !is_problem(&old.reason));
+    let unknown = [condition::RECORDED, condition::BALANCED].into_iter().filter(is_unknown);
+    new.extend(unknown.map(|type_| NewCondition::with_status(type_, "Unknown", reason, message)));
     CouponEventStatus { conditions: merge(&old.conditions, new, |_| true, generation, now), ..old.clone() }
+}
+
+fn is_problem(reason: &str) -> bool {
+    [reason::RECORDING_STALLED, reason::DRIFT_FOUND].contains(&reason)
 }
 
 /// Whether the statuses differ in more than counts and messages. Then the new one is written without delay.

@@ -134,11 +134,17 @@ impl<'a> StatusWriter<'a> {
         }
     }
 
-    /// Reports that the stores are unavailable, or that the object cannot be reconciled.
+    /// Reports that the stores are unavailable, or that the object cannot be reconciled. `state`: that of the event in
+    /// Redis, if it is known.
     #[tracing::instrument(name = "status", level = "debug", skip_all)]
-    pub(super) async fn report_blocked(&mut self, generation: i64, blocker: &Blocker) -> Result<(), ReconcileError> {
+    pub(super) async fn report_blocked(
+        &mut self,
+        generation: i64,
+        blocker: &Blocker,
+        state: Option<&'static str>,
+    ) -> Result<(), ReconcileError> {
         let old = self.event.status.clone().unwrap_or_default();
-        let new = status::blocked_status(&old, generation, blocker, Timestamp::now());
+        let new = status::blocked_status(&old, generation, blocker, state, Timestamp::now());
         self.write(&old, new).await
     }
 

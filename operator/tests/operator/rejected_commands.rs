@@ -108,6 +108,32 @@ async fn keys_of_wrong_type_and_orphaned_keys_have_their_own_reasons() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn invalid_value_of_the_event_makes_its_conditions_unknown_until_it_is_corrected() -> Result<()> {
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.start_operator()?;
+    world.apply_open("event", SPEC).await?;
+    world.issue("event", 0..3).await?;
+    world.record_all("event").await?;
+    world.wait("event", "recorded", |status| reason(status, "Recorded") == "AllRecorded").await?;
+    let meta = format!("{}-couponMeta:{{event}}", world.namespace());
+    for (field, value) in [("uid", world.uid("event").await?.to_string()), ("loaded", "100".to_owned())] {
+        command(&redis.url(), &["HSET", &meta, field, "what"])?;
+        let invalid = world.wait("event", "invalid", |status| reason(status, "Stalled") == "InvalidValue").await?;
+        for type_ in ["Open", "Recorded", "Balanced"] {
+            assert!(has_status(&invalid, type_, "Unknown", "InvalidValue"), "{field}: {invalid:#?}");
+        }
+        let text = message(&invalid, "Open");
+        assert!(text.contains(&format!("{field}=what")) && text.contains("see the runbook"), "{text}");
+        // As the runbook says.
+        command(&redis.url(), &["HSET", &meta, field, &value])?;
+        let valid = world.wait("event", "valid", |status| is_true(status, "Open") && is_true(status, "Ready")).await?;
+        assert_eq!([reason(&valid, "Recorded"), reason(&valid, "Balanced")], ["AllRecorded", "CountsMatch"]);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kafka_outage_makes_only_events_that_acknowledge_kafka_unknown() -> Result<()> {
     let kafka = Kafka::start()?;
     let mut world = World::shared().await?;

@@ -1,7 +1,7 @@
 //! Many and large events: nothing delays a pause, failures keep their delay, and idle events cost little.
 
 use anyhow::{Context as _, Result, ensure};
-use couponry_crds::CouponEvent;
+use couponry_crds::{CouponEvent, CouponEventStatus};
 use couponry_domain::Gate;
 use couponry_testbed::{Redis, http, ports, redis::command, shared};
 use futures::TryStreamExt as _;
@@ -70,8 +70,22 @@ async fn pause_takes_effect_while_postgres_is_locked() -> Result<()> {
     let lock = world.test_database.hold("LOCK TABLE issuance")?;
     world.apply("event", &SMALL.replacen('{', "{issuance: Paused, ", 1))?;
     wait_until("the event is paused", async || Ok(gate(&world, "event").await? == Gate::Paused)).await?;
+    // Reported although nothing is known about Postgres.
+    let is_reported = |status: &CouponEventStatus| {
+        let reasons = ["Open", "Stalled", "Recorded"].map(|type_| reason(status, type_));
+        let is_unknown = status.condition("Recorded").is_some_and(|recorded| recorded.status == "Unknown");
+        is_unknown && reasons == ["Paused", "BackendUnavailable", "BackendUnavailable"]
+    };
+    wait_until("the pause is reported", async || {
+        Ok(world.get("event").await?.status.is_some_and(|status| is_reported(&status)))
+    })
+    .await?;
     drop(lock);
-    world.wait("event", "paused", |status| reason(status, "Open") == "Paused").await?;
+    let paused = world.wait("event", "not stalled", |status| !is_true(status, "Stalled")).await?;
+    assert_eq!(
+        ["Open", "Recorded", "Balanced"].map(|type_| reason(&paused, type_)),
+        ["Paused", "NothingIssued", "CountsMatch"]
+    );
     Ok(())
 }
 

@@ -154,11 +154,34 @@ fn status_of_event_blocked_by_impossible_change() {
 #[test]
 fn status_during_outage_keeps_the_last_counts() {
     let outage = Blocker::new(reason::BACKEND_UNAVAILABLE, "Connection refused.");
-    assert_yaml_snapshot!(blocked_status(&open_status(), 4, &outage, at(NOW)));
+    assert_yaml_snapshot!(blocked_status(&open_status(), 4, &outage, None, at(NOW)));
     assert_yaml_snapshot!(
         "status_during_outage_of_new_event",
-        blocked_status(&CouponEventStatus::default(), 1, &outage, at(NOW))
+        blocked_status(&CouponEventStatus::default(), 1, &outage, None, at(NOW))
     );
+}
+
+#[test]
+fn status_during_outage_of_postgres_follows_the_state_in_redis() {
+    let outage = Blocker::new(reason::BACKEND_UNAVAILABLE, "Connection refused.");
+    for (old, state, expected) in [
+        (open_status(), reason::ENDED, ("False", reason::ENDED)),
+        (open_status(), reason::OPEN, ("True", reason::OPEN)),
+        (first_status(&observed(Gate::Paused, ALWAYS, 10, 4, 4)), reason::OPEN, ("True", reason::OPEN)),
+    ] {
+        let status = blocked_status(&old, 4, &outage, Some(state), at(NOW));
+        let open = status.condition(condition::OPEN).unwrap();
+        assert_eq!((&*open.status, &*open.reason), expected);
+    }
+}
+
+#[test]
+fn outage_changes_only_what_may_have_changed() {
+    let outage = Blocker::new(reason::BACKEND_UNAVAILABLE, "Connection refused.");
+    let finished = first_status(&observed(Gate::Closed, ALWAYS, 10, 4, 4));
+    let during = blocked_status(&finished, 4, &outage, None, at(NOW));
+    assert_eq!(reason_of(&during, condition::RECORDED), reason::ALL_RECORDED, "nothing is issued any more");
+    assert_eq!(reason_of(&during, condition::BALANCED), reason::COUNTS_MATCH);
 }
 
 #[test]
