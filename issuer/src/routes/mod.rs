@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    http::header::CONTENT_TYPE,
+    http::{Method, header::CONTENT_TYPE},
     middleware,
     routing::{get, post},
 };
@@ -23,6 +23,14 @@ use couponry_runtime::problem::Problem;
 
 use self::app::App;
 use crate::rate_limits;
+
+/// `OPTIONS *` asks about the server, so its method is not allowed rather than its path unknown.
+async fn no_route(method: Method) -> Problem {
+    if method == Method::OPTIONS {
+        return Problem::method_not_allowed("see /openapi.json");
+    }
+    Problem::not_found("the path does not exist; see /openapi.json")
+}
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -35,7 +43,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/coupons/{eventId}", get(event::event))
         .route("/coupons/{eventId}/users/{userId}", get(user::user))
         .route("/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], document) }))
-        .fallback(|| async { Problem::not_found("the path does not exist; see /openapi.json") })
+        .fallback(no_route)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("see /openapi.json") })
         .with_state(app);
     let router = if limits.limits_addresses() {

@@ -107,6 +107,31 @@ async fn head_above_the_limits_returns_431() {
     assert!(exchange(issuer.listen, &with("X: y\r\n".repeat(90))).await.starts_with("HTTP/1.1 200 "));
     assert!(exchange(issuer.listen, &with("X: y\r\n".repeat(110))).await.starts_with("HTTP/1.1 431 "));
     assert!(exchange(issuer.listen, &with(format!("X: {}\r\n", "y".repeat(30_000)))).await.contains(" 200 "));
+    for bytes in [33_000, 40_000, 100_000] {
+        let response = exchange(issuer.listen, &with(format!("X: {}\r\n", "y".repeat(bytes)))).await;
+        assert!(response.starts_with("HTTP/1.1 431 ") && response.contains("connection: close"), "{bytes}: {response}");
+    }
+}
+
+#[tokio::test]
+async fn unusual_targets_and_versions_are_rejected() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    for (line, status) in [
+        ("OPTIONS * HTTP/1.1", " 405 "),
+        ("OPTIONS /coupons/issue HTTP/1.1", " 405 "),
+        ("OPTIONS /nothing HTTP/1.1", " 405 "),
+        ("GET /coupons/summer/users/% HTTP/1.1", " 400 "),
+        ("GET /coupons/summer/users/%zz HTTP/1.1", " 400 "),
+        ("GET /coupons/summer/users/100%25 HTTP/1.1", " 404 "),
+        ("GET /coupons/summer/users/%E2%A0%80 HTTP/1.1", " 400 "),
+        ("GET /coupons/summer HTTP/3", " 400 "),
+    ] {
+        let response = exchange(issuer.listen, &format!("{line}\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        assert!(response.lines().next().unwrap_or_default().contains(status), "{line}: {response}");
+    }
+    assert_eq!(exchange(issuer.listen, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, "", "the preface of HTTP/2");
+    assert!(issuer.issue("u1").await.succeeded(), "the others are served");
 }
 
 #[tokio::test]

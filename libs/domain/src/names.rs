@@ -71,9 +71,9 @@ impl TryFrom<String> for UserId {
     }
 }
 
-/// Whether the text has a character that is not displayed (`Default_Ignorable_Code_Point` of Unicode) or that separates
-/// lines. Joiners and variation selectors are part of emoji and of some scripts: they are allowed after a character
-/// that is not ASCII.
+/// Whether the text has a character that is not displayed (`Default_Ignorable_Code_Point` of Unicode, the blank braille
+/// pattern), that separates lines, or that is not a character of Unicode. Joiners and variation selectors are part of
+/// emoji and of some scripts: they are allowed after a character that is not ASCII.
 fn has_invisible_character(text: &str) -> bool {
     // Most ids are ASCII.
     !text.is_ascii()
@@ -89,13 +89,16 @@ fn has_invisible_character(text: &str) -> bool {
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
             | '\u{3164}'
+            | '\u{2800}'
+            | '\u{fdd0}'..='\u{fdef}'
             | '\u{feff}'
             | '\u{ffa0}'
             | '\u{fff0}'..='\u{fffb}'
             | '\u{1bca0}'..='\u{1bca3}'
             | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e0fff}' => true,
-            _ => false,
+            // The last two code points of each plane are not characters.
+            _ => u32::from(c) & 0xfffe == 0xfffe,
         })
 }
 
@@ -197,6 +200,10 @@ mod tests {
             ("a\u{2028}b", InvalidId::UserIdInvisibleCharacter),
             ("\u{3164}", InvalidId::UserIdInvisibleCharacter),
             ("u1\u{e0041}", InvalidId::UserIdInvisibleCharacter),
+            ("u\u{2800}1", InvalidId::UserIdInvisibleCharacter),
+            ("u1\u{fffe}", InvalidId::UserIdInvisibleCharacter),
+            ("u1\u{1ffff}", InvalidId::UserIdInvisibleCharacter),
+            ("u1\u{fdd0}", InvalidId::UserIdInvisibleCharacter),
         ] {
             assert_eq!(id.parse::<UserId>(), Err(error), "{id:?}");
         }

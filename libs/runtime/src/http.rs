@@ -124,7 +124,7 @@ impl HttpServer {
                 if needs_peer_address {
                     request.extensions_mut().insert(ConnectInfo(peer));
                 }
-                let call = strict_requests::check(&request).map(|()| router.call(request));
+                let call = strict_requests::check(&request, MAX_HEAD).map(|()| router.call(request));
                 let (state, draining) = (state.clone(), draining.clone());
                 async move {
                     let (response, is_valid) = match call {

@@ -69,6 +69,8 @@ problems! {
     conflict: StatusCode::CONFLICT, "conflict", "Conflict";
     /// The request body is too large.
     too_large: StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Request body too large";
+    /// The request line and the headers are too large.
+    head_too_large: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "Request head too large";
     /// The request body is not declared as JSON.
     unsupported_media_type: StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type";
     /// The request is well-formed but violates a validation rule.
