@@ -436,16 +436,6 @@ impl Pipeline {
         join_all(deliveries).await.into_iter().collect()
     }
 
-    /// Waits for an attempt. The process is not ready while it takes too long.
-    async fn watch_step<T>(&self, step: &str, attempt: impl Future<Output = T>) -> T {
-        let mut attempt = pin!(attempt);
-        if let Ok(result) = tokio::time::timeout(STEP_TIMEOUT, &mut attempt).await {
-            return result;
-        }
-        self.health.set(PIPELINE, Err(format!("{step}: no result for {STEP_TIMEOUT:?}")));
-        attempt.await
-    }
-
     /// Retries a step until it succeeds. The process is not ready while it fails.
     async fn retry_step<T, E, F>(&self, step: &str, attempt: impl Fn() -> F) -> Result<T, Interrupted>
     where
@@ -453,7 +443,7 @@ impl Pipeline {
         F: Future<Output = Result<T, E>>,
     {
         let attempt = || async {
-            self.watch_step(step, attempt()).await.map_err(error_chain).inspect_err(|error| {
+            watch_step(&self.health, STEP_TIMEOUT, step, attempt()).await.map_err(error_chain).inspect_err(|error| {
                 self.health.set(PIPELINE, Err(format!("{step}: {error}")));
             })
         };
@@ -464,5 +454,38 @@ impl Pipeline {
         };
         self.health.set(PIPELINE, Ok::<_, String>(()));
         Ok(value)
+    }
+}
+
+/// Waits for an attempt. The process is not ready while it takes longer than `timeout`.
+async fn watch_step<T>(health: &Health, timeout: Duration, step: &str, attempt: impl Future<Output = T>) -> T {
+    let mut attempt = pin!(attempt);
+    if let Ok(result) = tokio::time::timeout(timeout, &mut attempt).await {
+        return result;
+    }
+    health.set(PIPELINE, Err(format!("{step}: no result for {timeout:?}")));
+    attempt.await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn step_without_a_result_makes_the_process_unready_and_is_still_awaited() {
+        let health = Health::new(&[PIPELINE]);
+        health.set(PIPELINE, Ok::<_, String>(()));
+        let (end, ended) = oneshot::channel();
+        let mut watched = pin!(watch_step(&health, Duration::from_millis(1), "recording", ended));
+        while health.missing().is_empty() {
+            assert!(poll!(&mut watched).is_pending());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(health.missing(), [(PIPELINE, "recording: no result for 1ms".to_owned())]);
+        end.send(7).unwrap();
+        assert_eq!(watched.await, Ok(7));
     }
 }
