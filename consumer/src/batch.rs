@@ -51,8 +51,8 @@ pub(crate) fn decode(messages: &[Message], installation: Uuid) -> Decoded {
             }
             Err(error) => {
                 let reason = match &error {
-                    RecordDecodeError::Version(_) => "unknown_version",
-                    RecordDecodeError::Json(_) => "undecodable",
+                    RecordDecodeError::Version(Some(_)) => "unknown_version",
+                    RecordDecodeError::Version(None) | RecordDecodeError::Json(_) => "undecodable",
                 };
                 decoded.undecodable.push(DeadLetter { index, reason, detail: error_chain(error) });
             }
@@ -221,13 +221,8 @@ mod tests {
             RecordResult::Outcome(RecordOutcome::Recorded),
         ]);
         let letters: Vec<_> = follow_ups.dead_letters.iter().map(|letter| (letter.index, letter.reason)).collect();
-        let expected = [
-            (0, "undecodable"),
-            (1, "unknown_coupon"),
-            (2, "unknown_version"),
-            (3, "unknown_version"),
-            (4, "undecodable"),
-        ];
+        let expected =
+            [(0, "undecodable"), (1, "unknown_coupon"), (2, "unknown_version"), (3, "undecodable"), (4, "undecodable")];
         assert_eq!(letters, expected);
         assert_eq!((follow_ups.recorded, follow_ups.already_recorded), (1, 0));
     }

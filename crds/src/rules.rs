@@ -114,9 +114,9 @@ pub const POLICY_NAME_ONE_VISIBLE_LINE: EventRule = EventRule {
               formatting characters",
 };
 
-/// RFC 3339 with at most nanoseconds and a valid offset. The format `date-time` accepts more.
+/// RFC 3339 with at most nanoseconds and a valid offset. The API server also requires the format `date-time`.
 pub const TIME_PATTERN: &str =
-    r"^\d{4}-\d{2}-\d{2}[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
+    r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
 /// The range of years that every program can parse.
 pub const YEAR_IN_RANGE: EventRule = EventRule {

@@ -69,10 +69,10 @@ async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
         "undecodable",
         "undecodable",
         "undecodable",
+        "undecodable",
         "unknown_coupon",
         "unknown_event",
         "unknown_event",
-        "unknown_version",
         "unknown_version",
         "user_holds_another",
     ];
