@@ -171,6 +171,28 @@ async fn audit_of_coupon_in_flight_for_more_than_a_minute_is_delayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn audit_waits_until_coupons_in_flight_are_recorded() {
+    let fixture = Fixture::issued().await;
+    fixture.send(&fixture.records).await;
+    fixture.empty_outbox().await;
+    let recorded_meanwhile = async {
+        // The query of the first check. The sessions of the pool are idle after it.
+        let checked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                                      AND query LIKE '%issuance%UNION%' AND pid <> pg_backend_pid())";
+        while fixture.database.sql(checked).unwrap() != "t" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        fixture.stores.database.record(&fixture.records).await.unwrap();
+        fixture.settle(&fixture.records, &SettlementOutcome::Completed).await;
+        fixture.consume().await;
+    };
+    let audited = fixture.stores.audit(&fixture.event, fixture.uid, Duration::from_mins(1));
+    let (report, ()) = tokio::join!(audited, recorded_meanwhile);
+    let report = report.unwrap();
+    assert_eq!((report.verdict, report.in_flight.coupons, report.counts.lag), (Verdict::Ok, 0, 0), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn audit_after_loss_of_topic_is_ok_with_note() {
     let fixture = Fixture::issued().await;
     fixture.empty_outbox().await;
