@@ -3,7 +3,8 @@
 use std::process::Output;
 
 use anyhow::Result;
-use couponry_testbed::{ports, shared};
+use couponry_testbed::{Database, Postgres, ports, shared};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::support::{World, is_true};
@@ -107,25 +108,37 @@ async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
     let world = World::shared().await?;
-    let _operator = world.start_operator()?;
-    for name in ["deleted", "recent", "existing"] {
+    let operator = world.start_operator()?;
+    for name in ["deleted", "recent", "existing", "in-redis"] {
         world.apply_open(name, SPEC).await?;
         world.redis_store.issue(&name.parse()?, &["u1".parse()?]).await?;
         world.record_all(name).await?;
     }
     let [deleted, recent, existing] =
         [world.uid("deleted").await?, world.uid("recent").await?, world.uid("existing").await?];
+    let in_redis = world.uid("in-redis").await?;
     for name in ["deleted", "recent"] {
         world.delete(name)?;
         world.wait_gone(name).await?;
     }
+    // Its keys are in Redis, because no operator has removed them.
+    operator.stop()?;
+    let remove = serde_json::from_value(json!([{"op": "remove", "path": "/metadata/finalizers"}]))?;
+    world.events.patch("in-redis", &PatchParams::default(), &Patch::Json::<()>(remove)).await?;
+    world.delete("in-redis")?;
+    world.wait_gone("in-redis").await?;
     // The second one exists in the cluster.
     let age = "UPDATE coupon_event SET resource_deleted_at = now() - interval '100 days' WHERE uid IN";
     world.test_database.sql(&format!("{age} ('{deleted}', '{existing}')"))?;
+    let older =
+        format!("UPDATE coupon_event SET resource_deleted_at = now() - interval '101 days' WHERE uid = '{in_redis}'");
+    world.test_database.sql(&older)?;
 
     let list = world.run_command(&["purge", "--older-than", "90d"], &[])?;
     assert_eq!(list.status.code(), Some(0), "{}{}", stdout(&list), stderr(&list));
-    let line = format!("  deleted  {deleted}  100 days  10 coupons  1 issuances\n");
+    let kept =
+        format!("  in-redis  {in_redis}  101 days  10 coupons  1 issuances\n    kept: Redis still has this event\n");
+    let line = format!("{kept}  deleted  {deleted}  100 days  10 coupons  1 issuances\n");
     let expected = format!("{line}1 event with 11 rows: nothing was deleted; repeat with --yes to delete it\n");
     assert_eq!(stdout(&list), expected);
     assert_eq!(world.database.recorded_count(deleted).await?, 1);
@@ -134,11 +147,11 @@ async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
     assert_eq!(stdout(&purged), format!("{line}deleted 1 event with 11 rows\n"), "{}", stderr(&purged));
     assert_eq!(world.database.event(deleted).await?, None);
     assert_eq!(world.database.recorded_count(deleted).await?, 0);
-    for uid in [recent, existing] {
+    for uid in [recent, existing, in_redis] {
         assert_eq!(world.database.recorded_count(uid).await?, 1);
     }
     let again = world.run_command(&["purge", "--older-than", "90d", "--yes"], &[])?;
-    assert_eq!(stdout(&again), "nothing to delete\n");
+    assert_eq!(stdout(&again), format!("{kept}nothing to delete\n"));
     let invalid = world.run_command(&["purge", "--older-than", "90"], &[])?;
     assert!(stderr(&invalid).contains("such as 90d or 12h"), "{}", stderr(&invalid));
     Ok(())
@@ -160,6 +173,7 @@ async fn check_with_failures_reports_causes_and_advice() -> Result<()> {
     assert_eq!(good.status.code(), Some(0), "{}{}", stdout(&good), stderr(&good));
     for part in [
         "OK    Postgres      reachable",
+        "OK    database      PostgreSQL ",
         "OK    CRD           CouponEvent v1alpha1 matches this operator",
         "OK    consumers     lag 0",
         "OK    dead letters  none",
@@ -186,6 +200,26 @@ async fn check_with_failures_reports_causes_and_advice() -> Result<()> {
     assert!(stdout(&bad).contains("FAIL  Kafka"), "{}", stdout(&bad));
     assert!(!stdout(&bad).contains("secret-password"), "{}", stdout(&bad));
     assert_eq!(stderr(&bad), "", "failures are reported on stdout only");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_reports_role_and_settings_of_postgres() -> Result<()> {
+    let postgres = Postgres::start_with(&["fsync=off"])?;
+    let database = Database::create_on(&postgres.url())?;
+    let world = World::shared().await?;
+    let check = |url: &str| -> Result<String> { Ok(stdout(&world.run_command(&["check"], &[("POSTGRES_URL", url)])?)) };
+    let checked = check(&database.url())?;
+    assert!(checked.contains("WARN  database") && checked.contains("fsync = off"), "{checked}");
+
+    database.sql("CREATE ROLE reader LOGIN")?;
+    let url = database.url().replacen("postgres@", "reader@", 1);
+    let checked = check(&url)?;
+    assert!(checked.contains("FAIL  database"), "{checked}");
+    assert!(checked.contains("the role reader may not create tables in its schema"), "{checked}");
+    assert!(checked.contains("GRANT CREATE ON SCHEMA public TO reader"), "{checked}");
+    database.sql("GRANT CREATE ON SCHEMA public TO reader")?;
+    assert!(!check(&url)?.contains("FAIL  database"), "{}", check(&url)?);
     Ok(())
 }
 
