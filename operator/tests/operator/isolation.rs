@@ -85,6 +85,22 @@ async fn pause_takes_effect_with_an_older_generation_than_in_the_stores() -> Res
     Ok(())
 }
 
+/// Otherwise its outbox would not be swept.
+#[tokio::test(flavor = "multi_thread")]
+async fn event_that_is_lost_from_the_event_list_is_added_again() -> Result<()> {
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.start_operator()?;
+    world.apply_open("event", SPEC).await?;
+    // The verification of the list adds all events.
+    wait_until("the list is verified", async || Ok(world.redis_store.is_event_list_verified().await?)).await?;
+    let is_listed = async || Ok(world.redis_store.events().await?.contains(&"event".parse()?));
+    assert!(is_listed().await?);
+    command(&redis.url(), &["SREM", &format!("{}-couponEvents", world.namespace()), "event"])?;
+    assert!(!is_listed().await?);
+    wait_until("the event is listed again", is_listed).await
+}
+
 /// While none or only some of the lost events are restored, the others are not unknown to the issuers.
 #[tokio::test(flavor = "multi_thread")]
 async fn list_of_a_wiped_redis_is_verified_with_all_events() -> Result<()> {

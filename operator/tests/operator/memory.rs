@@ -110,8 +110,12 @@ async fn recover(holders: u32) -> Result<(u64, u64)> {
     }
     let outbox =
         async || anyhow::Ok(world.redis_store.list_unconfirmed(&event, Duration::ZERO, None, 1000).await?.entries);
-    let ids: Vec<_> = outbox().await?.into_iter().map(|entry| entry.id).collect();
-    world.redis_store.delete_confirmed(&event, &ids).await?;
+    let sent = async || anyhow::Ok(outbox().await?.into_iter().map(|entry| entry.id).collect::<Vec<_>>());
+    let mut ids = sent().await?;
+    while !ids.is_empty() {
+        world.redis_store.delete_confirmed(&event, &ids).await?;
+        ids = sent().await?;
+    }
     // The preload, too, needs memory.
     operator.restart()?;
     until_status(&world, "event", |status| status.issued == Some(holders.into())).await?;

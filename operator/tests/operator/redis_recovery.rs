@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use couponry_domain::{EventName, Gate};
+use couponry_domain::{EventName, Gate, UserId};
+use couponry_postgres::{RecordOutcome, Rejection};
 use couponry_testbed::{Kafka, Redis, http, ports, redis::command};
 
 use crate::{
@@ -117,6 +118,34 @@ async fn finished_event_is_recovered_after_redis_was_wiped() -> Result<()> {
     command(&installation.redis.url(), &["FLUSHALL"])?;
     installation.repeat_requests(&mut received).await?;
     installation.check(&received, 20).await
+}
+
+/// A Redis whose clock was ahead is replaced by one with the right time.
+#[tokio::test(flavor = "multi_thread")]
+async fn record_cutoff_is_later_than_every_recorded_issuance() -> Result<()> {
+    const AHEAD: i64 = 3_600_000;
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
+    world.apply_open("event", &spec(10, "Redis")).await?;
+    let (event, uid) = ("event".parse()?, world.uid("event").await?);
+    let users: Vec<UserId> = ["u0", "u1"].into_iter().map(str::parse).collect::<Result<_, _>>()?;
+    let issued = world.redis_store.issue(&event, &users).await?.and_then(|reply| reply.outbox).context("no coupons")?;
+    let mut records = issued.records;
+    records[0].issued.issued_at += AHEAD;
+    records[1].issued.issued_at += AHEAD - 1;
+    let late = records.split_off(1);
+    assert_eq!(world.database.record(&records).await?, [RecordOutcome::Recorded]);
+    command(&redis.url(), &["FLUSHALL"])?;
+    wait_until("Redis is restored", async || {
+        Ok(world.redis_store.observe(&event).await?.is_some_and(|redis| redis.is_verified && redis.issued == 1))
+    })
+    .await?;
+    // The coupon may belong to another user now.
+    let rejected = RecordOutcome::Rejected(Rejection::BeforeRecordCutoff);
+    assert_eq!(world.database.record(&late).await?, [rejected]);
+    assert_eq!(world.database.recorded_count(uid).await?, 1);
+    Ok(())
 }
 
 /// `acknowledge: Redis` can lose the coupons that only Redis and a killed issuer had.
