@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use couponry_domain::{EventName, Gate, UserId};
+use couponry_domain::{EventName, Gate, UserId, Uuid};
 use couponry_postgres::{RecordOutcome, Rejection};
 use couponry_testbed::{Kafka, Redis, http, ports, redis::command};
 
@@ -259,6 +259,33 @@ async fn recovery_with_issued_coupon_in_queue_issues_it_once() -> Result<()> {
         world.redis(&["LSET", &world.key("couponQueue", "event"), "0", &item]).map(drop)
     })?;
     check_next(&installation, received, 10).await
+}
+
+/// The consumers skip the records, because they name another installation.
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_records_directly_what_sending_to_kafka_does_not_record() -> Result<()> {
+    let installation = Installation::start(50, "Redis", None).await?;
+    let (world, event): (_, EventName) = (&installation.world, "event".parse()?);
+    installation.operator.pause()?;
+    world.redis(&["HSET", &world.key("couponMeta", "event"), "installation", &Uuid::new_v4().to_string()])?;
+    let mut received = Received::new();
+    for user in 0..10 {
+        received.entry(user).or_default().insert(request_until_received(&installation.ports(), user).await?);
+    }
+    wait_until("the outbox is empty", async || {
+        Ok(world.redis_store.observe(&event).await?.context("the event is not in Redis")?.outbox == 0)
+    })
+    .await?;
+    assert_eq!(world.database.recorded_count(world.uid("event").await?).await?, 0);
+    restart_redis_after(&installation, || Ok(()))?;
+    installation.wait_recovered().await?;
+    installation.repeat_requests(&mut received).await?;
+    installation.check(&received, 50).await?;
+    let (_, metrics) = http::get(installation.operator_port, "/metrics").context("no metrics")?;
+    for metric in ["issuances_resent_total 10", "issuances_recorded_again_total 10"] {
+        ensure!(metrics.contains(&format!("couponry_operator_{metric}\n")), "{metric} is not in\n{metrics}");
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
