@@ -126,6 +126,8 @@ async fn trusted_header_authenticates_the_user() {
     assert!(post(Some("u1")).await.succeeded());
     assert_eq!(post(Some("u1")).await.reason(), "DUPLICATE");
     assert_eq!(post(None).await.status, StatusCode::UNAUTHORIZED);
+    // As from a proxy that has joined the header of the client with its own.
+    assert_eq!(post(Some("u1, u2")).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(issuer.get("/coupons/summer/users/u1").await.status, StatusCode::UNAUTHORIZED);
     let own = Request::get("/").header("X-User-Id", "u2");
     assert_eq!(issuer.send(own, "/coupons/summer/users/u1", "").await.status, StatusCode::BAD_REQUEST);
