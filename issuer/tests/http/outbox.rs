@@ -191,6 +191,20 @@ async fn undecodable_entry_fails_only_the_request_of_its_user() {
     assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"undecodable\"} 2"));
 }
 
+/// As on an unavailable node of a cluster.
+#[tokio::test]
+async fn shared_keys_that_return_errors_do_not_stop_the_sweeper() {
+    let world = World::shared().await.open(100).await;
+    world.redis_store.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
+    for key in ["couponOutboxWalk", "couponActiveEvents"] {
+        redis(&world, &format!("DEL {}{key}", world.prefix));
+        redis(&world, &format!("LPUSH {}{key} what", world.prefix));
+    }
+    let _issuer = world.ready_issuer(&["--outbox-takeover-seconds", "1"]).await;
+    assert!(world.users_in_kafka(1).await.contains("u1"));
+    world.wait_until_outbox_is_empty().await;
+}
+
 /// Foreign data under the names of our keys delays no record.
 #[tokio::test]
 async fn undecodable_outbox_entries_do_not_block_the_sweeper() {
@@ -200,6 +214,7 @@ async fn undecodable_outbox_entries_do_not_block_the_sweeper() {
         let broken = format!("broken-{i}");
         redis(&world, &format!("SADD {}couponEvents {broken}", world.prefix));
         redis(&world, &format!("SET {} what", outbox(&broken)));
+        world.redis_store.mark_active(&broken.parse().unwrap()).await;
     }
     // More than a page of undecodable entries.
     for _ in 0..120 {
