@@ -192,4 +192,15 @@ mod tests {
         assert_eq!(committable(&mut deferrals), ["d"]);
         assert_eq!((deferrals.len(), deferrals.events().len()), (0, 0));
     }
+
+    #[test]
+    fn coupons_of_an_event_wait_for_its_deferred_settlements() {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let mut deferrals = Deferrals::new();
+        let unsettled = DeferredMessage { waits_for: WaitsFor::Settlement, cause: "full".into(), ..deferred(1, 3) };
+        deferrals.push("a", vec![deferred(1, 2), unsettled, deferred(2, 4)]);
+        assert_eq!((deferrals.unsettled(one), deferrals.unsettled(two)), (Some("full"), None));
+        deferrals.replace_first(one, 2, vec![deferred(1, 2)]);
+        assert_eq!(deferrals.unsettled(one), None);
+    }
 }
