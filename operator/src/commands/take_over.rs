@@ -92,8 +92,9 @@ impl TakeOver {
             match continuation(database, &metadata).await? {
                 Continuation::NotRequired => {}
                 Continuation::Of(uid, generation) if self.yes => {
+                    // Not the resourceVersion, which the operator changes meanwhile by writing the status.
                     let annotation = json!({"metadata": {
-                        "resourceVersion": metadata.resource_version,
+                        "uid": metadata.uid,
                         "annotations": {CONTINUES: format!("{uid}/{generation}")},
                     }});
                     let patched = events.patch_metadata(name, &PatchParams::default(), &Patch::Merge(annotation)).await;
