@@ -163,13 +163,21 @@ fn run_rounds(
         return Round::draw(1, faults, options.rate, &mut rng).run(installation, statistics);
     }
     let deadline = Instant::now() + Duration::from_secs(60 * options.minutes);
-    let mut passed = true;
+    let (mut passed, mut remaining) = (true, Vec::new());
     for number in 1.. {
         if Instant::now() >= deadline {
             break;
         }
         let count = rng.between(*FAULTS.start(), *FAULTS.end());
-        let faults = (0..count).map(|_| Fault::draw(*rng.pick(&kinds), false, &mut rng)).collect();
+        let mut faults = Vec::new();
+        for _ in 0..count {
+            // Each kind occurs once before one of them is repeated.
+            if remaining.is_empty() {
+                remaining.clone_from(&kinds);
+                rng.shuffle(&mut remaining);
+            }
+            faults.extend(remaining.pop().map(|kind| Fault::draw(kind, false, &mut rng)));
+        }
         passed &= Round::draw(number, faults, options.rate, &mut rng).run(installation, statistics)?;
     }
     Ok(passed)
