@@ -89,10 +89,12 @@ pub(super) enum Kind {
     RowsLost,
     /// Several events are created at once, and users send requests to each of them.
     NewEvents,
+    /// SIGKILL of the node of a Redis Cluster that has the event; restarted after the fault.
+    ClusterNode,
 }
 
 /// All kinds, with their names on the command line.
-pub(super) const KINDS: [(&str, Kind); 52] = [
+pub(super) const KINDS: [(&str, Kind); 53] = [
     ("kill-issuer", Kind::Kill(Component::Issuer)),
     ("kill-consumer", Kind::Kill(Component::Consumer)),
     ("kill-operator", Kind::Kill(Component::Operator)),
@@ -145,11 +147,36 @@ pub(super) const KINDS: [(&str, Kind); 52] = [
     ("long-reader", Kind::LongReader),
     ("rows-lost", Kind::RowsLost),
     ("new-events", Kind::NewEvents),
+    ("cluster-node", Kind::ClusterNode),
 ];
 
 impl Kind {
     pub(super) fn name(self) -> &'static str {
         KINDS.iter().find(|(_, kind)| *kind == self).map_or("unknown", |(name, _)| name)
+    }
+
+    /// Whether it can be injected: some faults are about a Redis without a cluster, or about its proxy.
+    pub(super) fn is_possible(self, on_cluster: bool) -> bool {
+        match self {
+            Self::ClusterNode => on_cluster,
+            Self::Kill(Component::Redis)
+            | Self::Freeze(Component::Redis)
+            | Self::Network(_)
+            | Self::Misconf
+            | Self::NoReplicas
+            | Self::MaxMemory
+            | Self::Flush
+            | Self::RollBack
+            | Self::RedisClock(_)
+            | Self::RedisClockAndFlush(_)
+            | Self::AclChange
+            | Self::RedisBackup
+            | Self::Replica
+            | Self::RedisSwitched
+            | Self::WrongType
+            | Self::Undecodable => !on_cluster,
+            _ => true,
+        }
     }
 
     /// Whether Redis loses answered issuances. The event must then have `acknowledge: Kafka`.

@@ -201,11 +201,12 @@ fn command(installation: &Installation, args: &[&str]) -> Result<Process> {
     if log.exists() {
         fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
     }
-    let servers = installation.links.addresses(OPERATOR, &installation.servers);
+    let servers = installation.addresses(OPERATOR);
     let launch = Launch::new(args[0], cargo::built("debug")?.join(OPERATOR), log)
         .clean_env()
         .args(args.iter().copied())
         .args(["--redis-url", &servers.redis, "--postgres-url", &servers.postgres, "--kafka-brokers", &servers.kafka])
+        .args(installation.redis_args().iter().copied())
         .env("KUBECONFIG", &servers.kubeconfig);
     Process::start(launch)
 }

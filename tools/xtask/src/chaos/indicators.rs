@@ -5,7 +5,7 @@
 //! is a table in [`TABLE`]. The run fails if no indicator reports a fault of which users or administrators have to
 //! know, or if an indicator contradicts what happens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -40,8 +40,8 @@ const INTRODUCTION: &str = "\
 
 What conditions, probes, metrics, `check` and `audit` report within a minute of each fault, measured by injecting the
 fault into an installation of two operators, three issuers and three consumers while users request coupons from an event
-with `acknowledge: Kafka`. What to do is in the [runbook](runbook.md). On a busy machine, timeouts add reports to
-a row that the fault alone does not cause.
+with `acknowledge: Kafka`: `cluster-node` on a Redis Cluster, the others on a single Redis. What to do is in the
+[runbook](runbook.md). On a busy machine, timeouts add reports to a row that the fault alone does not cause.
 
 - *Users*: in the last seconds before `check` and `audit` ran.
 - *Conditions*: those of the event that changed. `Open` describes what the operator knows: it does not see the
@@ -170,7 +170,8 @@ impl Row {
     }
 }
 
-/// Injects all faults, or those of these kinds, and writes the table of all. Returns whether each fault is
+/// Injects all faults, or those of these kinds, and writes their rows of the table. On a Redis Cluster, all are those
+/// that require one. Returns whether each fault is
 /// reported and nothing contradicts it.
 pub(super) fn run(installation: &mut Installation, kinds: &[Kind]) -> Result<bool> {
     let mut events = Events::new(Event::new("indicators".to_owned(), COUPONS, "Kafka"));
@@ -183,9 +184,12 @@ pub(super) fn run(installation: &mut Installation, kinds: &[Kind]) -> Result<boo
     println!("without a fault: check {:?}, audit {}", normal.check, normal.audit);
     ensure!(normal.audit == "OK", "the audit without a fault is {}", normal.audit);
 
-    let (mut table, mut defects) = (INTRODUCTION.to_owned(), 0);
+    let on_cluster = installation.cluster.is_some();
+    let (mut lines, mut defects) = (BTreeMap::new(), 0);
     for (name, fault) in rows() {
-        if !kinds.is_empty() && !kinds.contains(&fault.kind) {
+        let is_selected =
+            if kinds.is_empty() { !on_cluster || fault.kind == Kind::ClusterNode } else { kinds.contains(&fault.kind) };
+        if !is_selected || !fault.kind.is_possible(on_cluster) {
             continue;
         }
         let start = Instant::now();
@@ -209,15 +213,29 @@ pub(super) fn run(installation: &mut Installation, kinds: &[Kind]) -> Result<boo
             println!("    DEFECT: {name}: {defect}");
         }
         defects += row.defects.len();
-        writeln!(table, "{line}")?;
+        lines.insert(name, line);
     }
     drop(users);
-    if kinds.is_empty() {
-        fs::write(cargo::root().join(TABLE), table).with_context(|| format!("cannot write {TABLE}"))?;
-        println!("wrote {TABLE}");
-    }
+    write_table(&mut lines)?;
     println!("{defects} defects");
     Ok(defects == 0)
+}
+
+/// Writes these rows, and keeps the rows of other faults.
+fn write_table(lines: &mut BTreeMap<String, String>) -> Result<()> {
+    let path = cargo::root().join(TABLE);
+    let before = fs::read_to_string(&path).with_context(|| format!("cannot read {TABLE}"))?;
+    let mut table = INTRODUCTION.to_owned();
+    for (name, _) in rows() {
+        let start = format!("| `{name}` |");
+        let kept = before.lines().find(|line| line.starts_with(&start)).map(str::to_owned);
+        if let Some(line) = lines.remove(&name).or(kept) {
+            writeln!(table, "{line}")?;
+        }
+    }
+    fs::write(path, table).with_context(|| format!("cannot write {TABLE}"))?;
+    println!("wrote {TABLE}");
+    Ok(())
 }
 
 fn observe(

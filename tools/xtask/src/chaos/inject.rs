@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use couponry_testbed::database::{OpenTransaction, psql};
-use couponry_testbed::{Redis, Running, redis};
+use couponry_testbed::{Redis, Running, ports, redis};
 
 use super::event::{Event, Events, SECOND_NAMESPACE};
 use super::fault::{Component, Fault, Kind};
@@ -148,6 +148,7 @@ impl Fault {
                 lose_rows(installation, &events.main)
             }
             Kind::NewEvents => events.create(&servers.kubernetes, NEW_EVENTS, NEW_EVENT_COUPONS),
+            Kind::ClusterNode => installation.redis_of(&events.main)?.kill9(),
         }
     }
 
@@ -218,6 +219,11 @@ impl Fault {
                 let scheduled = events.scheduled.take().context("no event is scheduled")?;
                 installation.wait_loaded(&scheduled)?;
                 scheduled.delete(&installation.servers.kubernetes)
+            }
+            Kind::ClusterNode => {
+                let cluster = installation.cluster.as_ref().context("Redis is not a cluster")?;
+                cluster.nodes().iter().filter(|node| !ports::accepts(node.port())).try_for_each(Redis::restart)?;
+                cluster.wait()
             }
             Kind::Flush
             | Kind::TopUp

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use couponry_testbed::database::OpenTransaction;
 use couponry_testbed::progress::Step;
-use couponry_testbed::{Process, Redis, programs, redis};
+use couponry_testbed::{Process, Redis, RedisCluster, programs, redis};
 
 use super::event::Event;
 use super::links::Links;
 use super::recorder::{Target, Targets};
-use crate::programs::{CONSUMER, ISSUER, OPERATOR, RunningProgram};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 
@@ -24,6 +24,7 @@ pub(super) const OPERATORS: usize = 2;
 pub(super) const CONSUMERS: usize = 3;
 /// The number of partitions with which the operator creates a topic.
 pub(super) const PARTITIONS: u32 = 12;
+const MASTERS: usize = 3;
 /// Timeout for the preload, with crashing operators.
 const PRELOAD_TIMEOUT: Duration = Duration::from_mins(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -35,6 +36,8 @@ pub(super) struct Installation {
     pub(super) operators: Vec<Instance>,
     pub(super) links: Links,
     pub(super) servers: Servers,
+    /// Used instead of the Redis of `servers`.
+    pub(super) cluster: Option<RedisCluster>,
     /// The transaction of a fault, until it is removed.
     pub(super) transaction: Option<OpenTransaction>,
     /// The replica of a fault, until it is removed.
@@ -68,8 +71,11 @@ impl Instance {
 
 impl Installation {
     /// Starts everything and waits until all programs are ready.
-    pub(super) fn start(dir: &Path) -> Result<Self> {
+    pub(super) fn start(dir: &Path, on_cluster: bool) -> Result<Self> {
         let (servers, links) = Links::start()?;
+        // The slots of other nodes are served while one is down.
+        let cluster =
+            on_cluster.then(|| RedisCluster::start(MASTERS, &["--cluster-require-full-coverage", "no"])).transpose()?;
         coupon_event::apply_crd(&servers.kubernetes)?;
         let mut installation = Self {
             issuers: Vec::new(),
@@ -77,6 +83,7 @@ impl Installation {
             operators: Vec::new(),
             links,
             servers,
+            cluster,
             transaction: None,
             replica: None,
             targets: Targets::default(),
@@ -102,9 +109,32 @@ impl Installation {
         Ok(installation)
     }
 
+    /// The addresses for a kind of program. Those of a cluster lead to its nodes without a proxy.
+    pub(super) fn addresses(&self, program: &str) -> Addresses {
+        let mut addresses = self.links.addresses(program, &self.servers);
+        if let Some(cluster) = &self.cluster {
+            addresses.redis = cluster.url();
+        }
+        addresses
+    }
+
+    /// The arguments about Redis other than its address.
+    pub(super) fn redis_args(&self) -> &'static [&'static str] {
+        if self.cluster.is_some() { &["--redis-cluster"] } else { &[] }
+    }
+
+    /// The node that has the keys of this event.
+    pub(super) fn redis_of(&self, event: &Event) -> Result<&Redis> {
+        let Some(cluster) = &self.cluster else { return Ok(&self.servers.redis) };
+        let key = format!("couponMeta:{{{}}}", event.name);
+        let has_key =
+            |node: &&Redis| redis::command(&node.url(), &["EXISTS", &key]).is_ok_and(|exists| exists.trim() == ":1");
+        cluster.nodes().iter().find(has_key).with_context(|| format!("no node has {key}"))
+    }
+
     fn instance(&self, name: &str, program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Instance> {
-        let addresses = self.links.addresses(program, &self.servers);
-        let node = RunningProgram::start(&self.bin, (name, program), &addresses, args, env)?;
+        let args = [self.redis_args(), args].concat();
+        let node = RunningProgram::start(&self.bin, (name, program), &self.addresses(program), &args, env)?;
         Ok(Instance { node, is_stopped: false, env: Vec::new() })
     }
 
@@ -202,7 +232,8 @@ impl Installation {
         let key = format!("couponMeta:{{{}}}", event.name);
         let mut is_verified = false;
         self.supervise(PRELOAD_TIMEOUT, |installation| {
-            let command = |words: &[&str]| redis::command(&installation.servers.redis.url(), words);
+            let Ok(node) = installation.redis_of(event) else { return Ok(false) };
+            let command = |words: &[&str]| redis::command(&node.url(), words);
             let verified = command(&["HGET", &key, "replicationId"])?;
             let replication = command(&["INFO", "replication"])?;
             is_verified =

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use couponry_testbed::Process;
 use couponry_testbed::process::Launch;
+use couponry_testbed::{Process, RedisCluster};
 use serde_json::Value;
 
 use super::event::Event;
@@ -78,7 +78,11 @@ pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_re
     let mut launch = loadgen("check", &log)?
         .args(["--event", &event.name, "--total", &event.total.to_string()])
         .args(["--wait-seconds", &RECORD_TIMEOUT.as_secs().to_string()])
-        .args(["--redis-url", &installation.servers.redis.url()])
+        .args([
+            "--redis-url",
+            &installation.cluster.as_ref().map_or(installation.servers.redis.url(), RedisCluster::url),
+        ])
+        .args(installation.redis_args().iter().copied())
         .args(["--postgres-url", &installation.servers.postgres.url()])
         .args(["--kafka-brokers", &installation.servers.kafka.brokers()])
         .args(["--history".as_ref(), history.as_os_str(), "--json".as_ref(), counts.as_os_str()]);

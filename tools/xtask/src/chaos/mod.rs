@@ -33,7 +33,7 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use couponry_testbed::progress::format_duration;
 
@@ -50,6 +50,7 @@ const TEST_SEED: u64 = 2;
 const FAULTS: std::ops::RangeInclusive<u64> = 3..=6;
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Options {
     /// Determines faults and workloads. Default: random.
     #[arg(long)]
@@ -78,6 +79,10 @@ pub(crate) struct Options {
     /// Inject each kind of fault once, and write which indicators report it to docs/operate/fault-indicators.md.
     #[arg(long, conflicts_with = "once")]
     indicators: bool,
+
+    /// Run on a Redis Cluster of three masters, with the faults that are possible there.
+    #[arg(long, conflicts_with_all = ["record", "once"])]
+    redis_cluster: bool,
 
     /// List the kinds of faults and exit.
     #[arg(long)]
@@ -111,6 +116,7 @@ pub(crate) fn once() -> Result<bool> {
             once: true,
             record: None,
             indicators: false,
+            redis_cluster: false,
             list: false,
         },
         TEST_SEED,
@@ -125,7 +131,7 @@ fn run_with_seed(options: &Options, seed: u64) -> Result<bool> {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut installation = Installation::start(&dir)?;
+    let mut installation = Installation::start(&dir, options.redis_cluster)?;
     let mut statistics = Statistics::default();
     let start = Instant::now();
     let result = run_rounds(options, seed, &mut installation, &mut statistics);
@@ -154,16 +160,17 @@ fn run_rounds(
         return indicators::run(installation, &options.faults);
     }
     let mut rng = Rng::new(seed);
-    let kinds =
+    let mut kinds =
         if options.faults.is_empty() { KINDS.iter().map(|(_, kind)| *kind).collect() } else { options.faults.clone() };
+    kinds.retain(|kind| kind.is_possible(options.redis_cluster));
+    ensure!(!kinds.is_empty(), "none of these faults is possible here; `cluster-node` requires --redis-cluster");
     if options.once {
-        let mut kinds = kinds;
         rng.shuffle(&mut kinds);
         let faults = kinds.into_iter().map(|kind| Fault::draw(kind, true, &mut rng)).collect();
         return Round::draw(1, faults, options.rate, &mut rng).run(installation, statistics);
     }
     let deadline = Instant::now() + Duration::from_secs(60 * options.minutes);
-    let (mut passed, mut remaining) = (true, Vec::new());
+    let (mut passed, mut undrawn) = (true, Vec::new());
     for number in 1.. {
         if Instant::now() >= deadline {
             break;
@@ -172,11 +179,11 @@ fn run_rounds(
         let mut faults = Vec::new();
         for _ in 0..count {
             // Each kind occurs once before one of them is repeated.
-            if remaining.is_empty() {
-                remaining.clone_from(&kinds);
-                rng.shuffle(&mut remaining);
+            if undrawn.is_empty() {
+                undrawn.clone_from(&kinds);
+                rng.shuffle(&mut undrawn);
             }
-            faults.extend(remaining.pop().map(|kind| Fault::draw(kind, false, &mut rng)));
+            faults.extend(undrawn.pop().map(|kind| Fault::draw(kind, false, &mut rng)));
         }
         passed &= Round::draw(number, faults, options.rate, &mut rng).run(installation, statistics)?;
     }
