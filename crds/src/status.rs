@@ -56,7 +56,7 @@ pub struct CouponEventStatus {
     #[schemars(with = "Time")]
     pub sold_out_at: Option<Time>,
 
-    /// When the event had ended or was sold out, and every issued coupon was recorded, by the clock of Redis.
+    /// When the event had ended, was closed or sold out, and every issued coupon was recorded, by the clock of Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub finished_at: Option<Time>,
@@ -105,19 +105,20 @@ impl CouponEventStatus {
 
 /// Types of the conditions.
 pub mod condition {
-    /// All coupons are loaded, and the event is not stalled. While `Stalled` is True, it has the same reason.
+    /// The stores match the manifest: all coupons are loaded, or the event is closed or retired. While `Stalled` is
+    /// True, it is False with the same reason.
     pub const READY: &str = "Ready";
     /// All coupons that were generated in Postgres are loaded into Redis.
     pub const PRELOADED: &str = "Preloaded";
     /// Coupons can be issued now. Its reason is the event's state, or that of `Stalled` while issuing is suspended. It
-    /// is Unknown while the operator cannot reach a server that issuers need.
+    /// is Unknown while the operator cannot observe whether issuers serve users.
     pub const OPEN: &str = "Open";
-    /// Every issued coupon is recorded in Postgres.
+    /// Every issued coupon is recorded in Postgres. Unknown while the event is stalled and not over.
     pub const RECORDED: &str = "Recorded";
     /// The operator cannot make progress; the message describes the action to take.
     pub const STALLED: &str = "Stalled";
 
-    /// The counts of Redis and Postgres match.
+    /// The counts of Redis and Postgres match. Unknown while they cannot be observed.
     pub const BALANCED: &str = "Balanced";
     /// Issued coupons survive a crash of Redis.
     pub const DURABLE: &str = "Durable";

@@ -63,7 +63,8 @@ impl RecordState {
         if generated == 0 {
             return Conclusion::Certain(RecordOutcome::Deferred(Deferral::StockNotGenerated));
         }
-        // Checked before the coupon itself: the user's entry in Redis has to be replaced by this coupon.
+        // Checked before the coupon of the record: whatever is wrong with that one, the user's entry in Redis has to be
+        // replaced by the coupon that is recorded for the user.
         if let Some(recorded) = user_coupon {
             let record_coupon_is_free = same_discount && holder.is_none();
             let rejection = Rejection::UserHoldsAnother { recorded, record_coupon_is_free };

@@ -7,7 +7,7 @@
 //! | `couponIssued:{eventId}` | HASH | userId to [`IssuedEntry`], as `couponKey:TYPE:value:issuedAt:STATUS` |
 //! | `couponOutbox:{eventId}` | STREAM | records that Kafka has not confirmed |
 //! | `couponSweeper:{eventId}` | STRING | the issuer that holds the sweeper lease |
-//! | `couponEvents` | SET | the eventIds that have a `couponMeta`, and whether it is verified |
+//! | `couponEvents` | SET | the event list: the eventIds, and `verified:<replication id>` once the list is verified |
 //! | `couponActiveEvents` | ZSET | the eventIds whose outbox is swept each second, and when they were marked |
 //! | `couponOutboxWalk` | STRING | the issuer that reads the outboxes of all events |
 //! | `couponInstallation` | STRING | the id of the installation that the keys belong to |

@@ -51,7 +51,7 @@ pub struct RedisEvent {
     pub outbox: u64,
     /// The clock of Redis, in milliseconds since the Unix epoch.
     pub now: i64,
-    /// The `master_replid` of this Redis. It changes with each restart and each failover.
+    /// The `master_replid` of this Redis. It changes with each restart and failover, and with the first replica.
     pub replication_id: String,
     /// Whether this Redis is known to have lost nothing of the event. Otherwise it issues nothing.
     pub is_verified: bool,

@@ -1,8 +1,10 @@
-//! Recovery of a Redis that may have lost data.
+//! The steps of a recovery in a Redis that may have lost data. The operator decides when to take them, and whether
+//! Redis is complete (`operator/src/reconcile/recover.rs`).
 //!
-//! Redis identifies itself by its `master_replid`, which changes with each restart and each failover. `couponMeta` has
-//! the replication id of the Redis that was verified last ([`RedisStore::mark_verified`]), and the scripts that issue,
-//! load or look up coupons compare the two: an unverified Redis issues nothing.
+//! Redis identifies itself by its `master_replid`, which changes with each restart and each failover, and when a master
+//! gets its first replica. `couponMeta` has the replication id of the Redis that was verified last
+//! ([`RedisStore::mark_verified`]), and the scripts that issue, load or look up coupons compare the two: an unverified
+//! Redis issues nothing.
 //!
 //! # Guarantees
 //! Each recovery writes its own recovery id ([`RedisStore::begin_recovery`]), which fences the steps of earlier
@@ -22,7 +24,7 @@ use crate::{
 
 /// How many coupons one call of [`RedisStore::restore`] may have.
 pub const MAX_RESTORED: usize = 3000;
-/// How many records [`RedisStore::resend`] puts into one outbox entry.
+/// How many records [`RedisStore::add_to_outbox`] puts into one outbox entry.
 const RECORDS_PER_ENTRY: usize = 500;
 
 /// A recovery in progress.

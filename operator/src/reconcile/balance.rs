@@ -2,11 +2,12 @@
 //! imply generated = available + unrecorded + recorded + voided.
 //!
 //! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are
-//! therefore never compared for equality; only invariants that hold under any interleaving are checked
+//! therefore never compared for equality; only these invariants are checked
 //! ([ADR 0010](../../../docs/adr/0010-inventory-balance.md)):
 //!
 //! - What is loaded is available, issued or voided. Redis returns these counts atomically.
-//! - No coupon exists twice, except that two users may have the same one until the second issuance is cancelled.
+//! - No coupon exists twice. This does not hold for the moment in which two users have the same one, until the second
+//!   issuance is cancelled: only a mismatch that lasts is reported (`status_writer.rs`).
 //! - What is loaded in Redis is generated in Postgres, which is read later.
 //! - What is recorded in Postgres is issued in Redis, which is read later.
 //! - Entries that are marked `COMPLETED` in Redis are recorded in Postgres, which is read later.

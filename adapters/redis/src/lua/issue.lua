@@ -31,7 +31,7 @@ local uid, gate, starts, ends, replication_id = meta[1], meta[2], tonumber(meta[
 if not uid then
   return false
 end
--- The replication id changes with each restart and each failover: earlier issuances may be missing in this Redis. A
+-- The replication id changes with each restart and failover: earlier issuances may be missing in this Redis. A
 -- master that was demoted keeps its replication id until it has found its own master, and may be writable.
 local info = redis.call('INFO', 'replication')
 if not replication_id or not string.find(info, '\nmaster_replid:' .. replication_id .. '\r\n', 1, true)
