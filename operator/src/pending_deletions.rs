@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use couponry_domain::Uuid;
+use couponry_domain::{EventName, Uuid};
 use couponry_runtime::error_chain;
 
 use crate::{context::Context, reconcile::error::ReconcileError};
@@ -19,15 +19,15 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// Deletes the rows of these events. Runs until the future is dropped.
 pub(crate) async fn run(context: &Context) {
     loop {
-        for uid in pending(context).await {
-            delete(context, uid).await;
+        for (uid, name) in pending(context).await {
+            delete(context, uid, &name).await;
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
 /// Those that can be read: each store has some.
-async fn pending(context: &Context) -> BTreeSet<Uuid> {
+async fn pending(context: &Context) -> BTreeSet<(Uuid, EventName)> {
     let report = |error| {
         tracing::debug!(error, "cannot read the pending deletions");
         Vec::new()
@@ -37,10 +37,10 @@ async fn pending(context: &Context) -> BTreeSet<Uuid> {
     marked.into_iter().chain(listed).collect()
 }
 
-async fn delete(context: &Context, uid: Uuid) {
+async fn delete(context: &Context, uid: Uuid, name: &EventName) {
     let deleted: Result<(), ReconcileError> = async {
-        context.database.delete_event(uid).await?;
-        Ok(context.redis_store.remove_pending_deletion(uid).await?)
+        context.database.delete_event(uid, name).await?;
+        Ok(context.redis_store.remove_pending_deletion(uid, name).await?)
     }
     .await;
     match deleted {

@@ -1,6 +1,6 @@
 //! Deleting an event.
 
-use couponry_domain::Uuid;
+use couponry_domain::{EventName, Uuid};
 
 use crate::{
     connection::{Database, Session},
@@ -14,14 +14,18 @@ const OPERATION: Operation = Operation::DeleteEvent;
 const BATCH: i64 = 10_000;
 
 impl Database {
-    /// Deletes the event with its coupons and issuances. No-op if the event does not exist.
+    /// Deletes the event with its coupons and issuances. No-op if an event with this uid and name does not exist: a
+    /// manifest may name the uid of another event.
     ///
     /// After it has started, nothing is recorded for the event any more. It uses many transactions, none of which locks
     /// anything of another event. Interrupted, or failed because of a lock that another session holds, it continues
     /// when the call is repeated.
-    pub async fn delete_event(&self, uid: Uuid) -> Result<(), DatabaseError> {
+    pub async fn delete_event(&self, uid: Uuid, name: &EventName) -> Result<(), DatabaseError> {
         let mut session = self.long_session(OPERATION).await?;
-        start_purge(&mut session, uid).await?;
+        if !start_purge(&mut session, uid, name).await? {
+            session.finish();
+            return Ok(());
+        }
         StockTable(uid).drop(session.connection()).await.map_err(DatabaseError::at(OPERATION))?;
         let mut last = Some(String::new());
         while let Some(user) = last {
@@ -36,25 +40,34 @@ impl Database {
         Ok(())
     }
 
-    /// The events whose rows are being deleted.
-    pub async fn purging_events(&self) -> Result<Vec<Uuid>, DatabaseError> {
-        self.with_connection(Operation::ListDeletions, async |connection| {
-            sqlx::query_scalar("SELECT uid FROM coupon_event WHERE is_purging ORDER BY uid").fetch_all(connection).await
-        })
-        .await
+    /// The events whose rows are being deleted, by uid and name.
+    pub async fn purging_events(&self) -> Result<Vec<(Uuid, EventName)>, DatabaseError> {
+        let purging: Vec<(Uuid, String)> = self
+            .with_connection(Operation::ListDeletions, async |connection| {
+                sqlx::query_as("SELECT uid, name FROM coupon_event WHERE is_purging ORDER BY uid")
+                    .fetch_all(connection)
+                    .await
+            })
+            .await?;
+        Ok(purging.into_iter().filter_map(|(uid, name)| Some((uid, name.parse().ok()?))).collect())
     }
 }
 
-/// Ends the recording for the event: waits for the transactions that record its issuances, and prevents others.
-async fn start_purge(session: &mut Session, uid: Uuid) -> Result<(), DatabaseError> {
+/// Ends the recording for the event: waits for the transactions that record its issuances, and prevents others. Returns
+/// whether the event exists.
+async fn start_purge(session: &mut Session, uid: Uuid, name: &EventName) -> Result<bool, DatabaseError> {
     let mut tx = session.begin().await?;
+    let mut exists = false;
     for statement in [
-        "SELECT FROM coupon_event WHERE uid = $1 FOR UPDATE",
-        "UPDATE coupon_event SET is_purging = true WHERE uid = $1 AND NOT is_purging",
+        "SELECT FROM coupon_event WHERE uid = $1 AND name = $2 FOR UPDATE",
+        "UPDATE coupon_event SET is_purging = true WHERE uid = $1 AND name = $2 AND NOT is_purging",
     ] {
-        sqlx::query(statement).bind(uid).execute(&mut *tx).await.map_err(DatabaseError::at(OPERATION))?;
+        let statement = sqlx::query(statement).bind(uid).bind(name.as_str());
+        let done = statement.execute(&mut *tx).await.map_err(DatabaseError::at(OPERATION))?;
+        exists |= done.rows_affected() > 0;
     }
-    tx.commit().await.map_err(DatabaseError::at(OPERATION))
+    tx.commit().await.map_err(DatabaseError::at(OPERATION))?;
+    Ok(exists)
 }
 
 /// Deletes the issuances of the next users after this one, and returns the last of them, or None if there are none.

@@ -214,13 +214,13 @@ async fn operations_for_unregistered_event_return_errors() {
     let fixture = Fixture::new().await;
     let event = fixture.event(7).await;
     let uid = event.uid;
-    fixture.database.delete_event(uid).await.unwrap();
+    fixture.database.delete_event(uid, &event.name).await.unwrap();
     let unknown = |error| matches!(error, DatabaseError::UnknownEvent { uid: u, .. } if u == uid);
     assert!(unknown(fixture.database.generate_coupons(&event, &batch(0, 1, 1), |_| {}).await.unwrap_err()));
     assert!(unknown(fixture.database.discard_stock(&event).await.unwrap_err()));
     let error = fixture.database.schedule_opening(&event, 1, true).await.unwrap_err();
     assert!(matches!(error, DatabaseError::EventChanged(u) if u == uid), "{error}");
-    fixture.database.delete_event(uid).await.unwrap();
+    fixture.database.delete_event(uid, &event.name).await.unwrap();
     assert_eq!(fixture.database.coupons(uid, 0, 10).await.unwrap(), []);
 }
 
@@ -257,7 +257,7 @@ fn futures_are_send() {
         assert_send(database.recorded_count(uid));
         assert_send(database.issuance_of(uid, user));
         assert_send(database.stream_issuances(uid));
-        assert_send(database.delete_event(uid));
+        assert_send(database.delete_event(uid, &event.name));
     }
     let _ = all;
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use couponry_domain::{IssuedRecord, Uuid};
+use couponry_domain::{EventName, IssuedRecord, Uuid};
 use couponry_postgres::{Database, DatabaseError, Deferral, RecordOutcome};
 use couponry_testbed::{Database as TestDatabase, shared};
 use sqlx::{Connection as _, PgConnection};
@@ -78,7 +78,7 @@ async fn settings_of_the_database_do_not_affect_sessions() {
         .collect();
     let outcomes = database.record(&records).await.unwrap();
     assert!(outcomes.iter().all(|outcome| *outcome == RecordOutcome::Recorded));
-    database.delete_event(event.uid).await.unwrap();
+    database.delete_event(event.uid, &event.name).await.unwrap();
 }
 
 /// Discarding the stock of an event waits for readers of its coupons. Nothing of another event waits behind it.
@@ -152,20 +152,20 @@ async fn record_defers_only_the_events_that_another_session_locks() {
     assert!(within_a_minute(fixture.database.record(&batch("u3", 2))).await.unwrap_err().is_transient());
 }
 
-async fn recorded(fixture: &Fixture, number: u128, count: u64) -> (Uuid, Vec<IssuedRecord>) {
+async fn recorded(fixture: &Fixture, number: u128, count: u64) -> (Uuid, EventName, Vec<IssuedRecord>) {
     let (event, coupons) = fixture.event_with_coupons(number, count, 0).await;
     let records: Vec<_> = coupons.iter().map(|c| record(&event, &format!("u{:06}", c.ordinal), c)).collect();
     for batch in records.chunks(5000) {
         fixture.database.record(batch).await.unwrap();
     }
-    (event.uid, records)
+    (event.uid, event.name, records)
 }
 
 /// The deletion fails because of the lock, keeps what it has done, and continues when it is repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_behind_a_row_lock_fails_and_continues_after_it() {
     let fixture = Fixture::new().await;
-    let (uid, records) = recorded(&fixture, 1, 25_000).await;
+    let (uid, name, records) = recorded(&fixture, 1, 25_000).await;
     let (open, coupons) = fixture.event_with_coupons(2, 10, 0).await;
     let mut other = connect(&fixture).await;
     let mut lock = other.begin().await.unwrap();
@@ -175,8 +175,8 @@ async fn delete_behind_a_row_lock_fails_and_continues_after_it() {
         .await
         .unwrap();
 
-    let database = fixture.database.clone();
-    let deletion = tokio::spawn(async move { database.delete_event(uid).await });
+    let (database, deleted) = (fixture.database.clone(), name.clone());
+    let deletion = tokio::spawn(async move { database.delete_event(uid, &deleted).await });
     until(
         &fixture,
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
@@ -193,7 +193,7 @@ async fn delete_behind_a_row_lock_fails_and_continues_after_it() {
 
     drop(lock);
     drop(other);
-    fixture.database.delete_event(uid).await.unwrap();
+    fixture.database.delete_event(uid, &name).await.unwrap();
     assert_eq!(fixture.sql("SELECT (SELECT count(*) FROM issuance), (SELECT count(*) FROM coupon_event)"), "1|1");
 }
 
@@ -201,19 +201,19 @@ async fn delete_behind_a_row_lock_fails_and_continues_after_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_future_cancels_its_statement() {
     let fixture = Fixture::new().await;
-    let (uid, _) = recorded(&fixture, 1, 10).await;
+    let (uid, name, _) = recorded(&fixture, 1, 10).await;
     fixture.sql(
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3600); RETURN OLD; END $$;
          CREATE TRIGGER wait BEFORE DELETE ON issuance FOR EACH ROW EXECUTE FUNCTION wait()",
     );
-    let database = Arc::new(fixture.database.clone());
-    let deletion = tokio::spawn(async move { database.delete_event(uid).await });
+    let (database, deleted) = (Arc::new(fixture.database.clone()), name.clone());
+    let deletion = tokio::spawn(async move { database.delete_event(uid, &deleted).await });
     let is_running = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
                                      AND wait_event = 'PgSleep')";
     until(&fixture, is_running).await;
     deletion.abort();
     until(&fixture, &format!("SELECT NOT ({})", is_running.trim_start_matches("SELECT "))).await;
     fixture.sql("DROP TRIGGER wait ON issuance");
-    fixture.database.delete_event(uid).await.unwrap();
+    fixture.database.delete_event(uid, &name).await.unwrap();
     assert_eq!(fixture.sql("SELECT count(*) FROM issuance"), "0");
 }

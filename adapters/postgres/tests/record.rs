@@ -246,8 +246,8 @@ async fn delete_event_removes_its_rows_only() {
     let (other, others) = fixture.event_with_coupons(2, 10, 0).await;
     fixture.database.record(&users(&event, &coupons)).await.unwrap();
     fixture.database.record(&users(&other, &others)).await.unwrap();
-    fixture.database.delete_event(event.uid).await.unwrap();
-    fixture.database.delete_event(event.uid).await.unwrap();
+    fixture.database.delete_event(event.uid, &event.name).await.unwrap();
+    fixture.database.delete_event(event.uid, &event.name).await.unwrap();
 
     assert_eq!(fixture.database.event(event.uid).await.unwrap(), None);
     let left =
@@ -283,7 +283,7 @@ async fn delete_event_while_recording_removes_all_rows() {
     while fixture.database.recorded_count(event.uid).await.unwrap() == 0 {
         tokio::task::yield_now().await;
     }
-    fixture.database.delete_event(event.uid).await.unwrap();
+    fixture.database.delete_event(event.uid, &event.name).await.unwrap();
     recording.await.unwrap();
     assert_eq!(fixture.sql("SELECT (SELECT count(*) FROM issuance), (SELECT count(*) FROM coupon_event)"), "0|0");
 }

@@ -11,7 +11,7 @@
 //! | `couponActiveEvents` | ZSET | the eventIds whose outbox is swept each second, and when they were marked |
 //! | `couponOutboxWalk` | STRING | the issuer that reads the outboxes of all events |
 //! | `couponInstallation` | STRING | the id of the installation that the keys belong to |
-//! | `couponPendingDeletions` | SET | the uids of events whose rows in Postgres are still to be deleted |
+//! | `couponPendingDeletions` | SET | the events whose rows in Postgres are still to be deleted, as `uid/eventId` |
 //!
 //! # Guarantees
 //! Every change that must be atomic is one Lua script under `src/lua`. All keys of an event share a hash slot, so the

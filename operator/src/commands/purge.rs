@@ -53,7 +53,7 @@ impl Purge {
                 continue;
             }
             if self.yes {
-                database.delete_event(uid).await?;
+                database.delete_event(uid, &name).await?;
             }
             events += 1;
             rows += coupons + issuances;

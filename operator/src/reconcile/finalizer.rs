@@ -113,7 +113,7 @@ pub(crate) async fn cleanup(
         match remove_data(&event, context, uid, &name).await {
             Ok(()) => {}
             Err(error) if context.transient.deletion_elapsed(&key) >= deletion_timeout => {
-                let rows = schedule_removal(&event, context, uid, &error).await;
+                let rows = schedule_removal(&event, context, uid, &name, &error).await;
                 publish_incomplete(&event, context, &format!("{}{rows}", error_chain(&error))).await;
             }
             Err(error) => {
@@ -198,7 +198,7 @@ async fn remove_data(
     // with the same name can identify and remove them.
     with_timeout(async { Ok(context.redis_store.remove(name, uid).await.map(drop)?) }).await?;
     match event.spec.deletion_policy {
-        DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid).await?) })
+        DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid, name).await?) })
             .await
             .map_err(|error| ReconcileError::RowsRemain(Box::new(error))),
         DeletionPolicy::Retain => Ok(()),
@@ -207,7 +207,13 @@ async fn remove_data(
 
 /// Leaves the deletion of the rows to [`crate::pending_deletions`] after `error`. Returns what remains, to follow the
 /// error.
-async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, error: &ReconcileError) -> String {
+async fn schedule_removal(
+    event: &CouponEvent,
+    context: &Context,
+    uid: Uuid,
+    name: &EventName,
+    error: &ReconcileError,
+) -> String {
     if event.spec.deletion_policy != DeletionPolicy::Delete {
         return String::new();
     }
@@ -215,9 +221,13 @@ async fn schedule_removal(event: &CouponEvent, context: &Context, uid: Uuid, err
     let is_removed_from_redis = matches!(error, ReconcileError::RowsRemain(_));
     // Postgres has a mark of it if its purge has started.
     let is_scheduled = is_removed_from_redis
-        && match context.redis_store.add_pending_deletion(uid).await {
+        && match context.redis_store.add_pending_deletion(uid, name).await {
             Ok(()) => true,
-            Err(_) => context.database.purging_events().await.is_ok_and(|purging| purging.contains(&uid)),
+            Err(_) => context
+                .database
+                .purging_events()
+                .await
+                .is_ok_and(|purging| purging.iter().any(|(purged, _)| *purged == uid)),
         };
     if is_scheduled {
         format!("; the operator deletes the rows of the event {uid} as soon as it can")

@@ -123,7 +123,10 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let drain = match unverified {
         Some(in_redis) if has_opening || has_issuances => Some(context.drains.poll(in_redis).await),
         _ => {
-            context.drains.reset(desired.uid);
+            // A manifest may name the uid of another event, which is blocked then. The drain of that one goes on.
+            if stored.as_ref().is_none_or(|stored| stored.name == desired.name) {
+                context.drains.reset(desired.uid);
+            }
             None
         }
     };

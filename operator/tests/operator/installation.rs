@@ -3,9 +3,10 @@
 use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
+use couponry_crds::CONTINUES;
 use couponry_domain::EventName;
 use couponry_redis::{RedisEvent, RedisStore};
-use couponry_testbed::{http, ports};
+use couponry_testbed::{Redis, http, ports, redis::command, shared};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -134,6 +135,45 @@ async fn take_over_continues_events_and_stops_the_previous_operator() -> Result<
     restored.wait("event", "paused", |status| reason(status, "Open") == "Paused").await?;
     let repeated = restored.run_command(&["take-over"], &[])?;
     ensure!(repeated.status.success(), "nothing is left to do: {}", text(&repeated));
+    Ok(())
+}
+
+/// The annotation of a take-over was copied with the manifest.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_copy_of_an_event_affects_neither_its_recovery_nor_its_rows() -> Result<()> {
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let _operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
+    let event = open_event(&world).await?;
+    let copy = json!({
+        "apiVersion": "couponry.dev/v1alpha1",
+        "kind": "CouponEvent",
+        "metadata": {
+            "name": "copy",
+            "namespace": world.namespace(),
+            "annotations": {CONTINUES: format!("{}/1", event.uid)},
+        },
+        "spec": {
+            "policyName": "first",
+            "totalCount": 100,
+            "discounts": [{"type": "Amount", "value": 1, "count": 100}],
+            "deletionPolicy": "Delete",
+        },
+    });
+    shared::kubectl_with(&["create", "-f", "-"], &copy.to_string())?;
+    world.wait("copy", "refused", |status| reason(status, "Stalled") == "ChangeNotPossible").await?;
+
+    command(&redis.url(), &["FLUSHALL"])?;
+    wait_until("the event is recovered", async || {
+        Ok(observe(&world.redis_store).await.is_ok_and(|event| event.is_verified && event.issued == 10))
+    })
+    .await?;
+    world.delete("copy")?;
+    world.wait_gone("copy").await?;
+    assert_eq!(world.database.recorded_count(event.uid).await?, 10);
+    assert_eq!(world.coupons_in_postgres(event.uid).await?.len(), 100);
+    let stored = world.database.events_not_deleted(&"event".parse()?).await?;
+    assert_eq!(stored.into_iter().map(|(uid, _)| uid).collect::<Vec<_>>(), [event.uid]);
     Ok(())
 }
 
