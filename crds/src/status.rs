@@ -110,8 +110,8 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// All coupons that were generated in Postgres are loaded into Redis.
     pub const PRELOADED: &str = "Preloaded";
-    /// Coupons can be issued now. Its reason is the event's state, or that of `Stalled` while issuing is suspended. It
-    /// is Unknown while the operator cannot observe whether issuers serve users.
+    /// Coupons can be issued now. Its reason is the event's state, or what prevents issuing, usually that of `Stalled`.
+    /// It is Unknown while the operator cannot observe whether issuers serve users.
     pub const OPEN: &str = "Open";
     /// Every issued coupon is recorded in Postgres. Unknown while the event is stalled and not over.
     pub const RECORDED: &str = "Recorded";

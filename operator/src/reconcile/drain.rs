@@ -1,11 +1,11 @@
-//! Waits until every coupon that was issued before a restart or failover of Redis is recorded in Postgres.
+//! Waits until the records that were in flight at a restart or failover of Redis are recorded in Postgres.
 //!
 //! After a restart or failover, Redis may have lost issuances that are still in the memory of an issuer or in the
 //! topic. An issuer returns a coupon at most `--response-timeout-seconds` after the request. The grace period must be
-//! at least that long. When it has passed since the restart or failover, no more such coupons are returned, and the
-//! records of all returned ones lie before the current end of the topic, or in the outbox if Redis has kept it. When
-//! the consumer group has passed that end, the issuances in the topic are recorded. Those in the outbox are sent by the
-//! sweepers of the issuers: the drain waits until the outbox is empty.
+//! at least that long. When it has passed since Kafka was available and the outbox empty, no more such coupons are
+//! returned, and with `acknowledge: Kafka` the records of all returned ones lie before the current end of the topic.
+//! When the consumer group has passed that end, they are recorded. Records in an outbox that Redis has kept are sent by
+//! the sweepers of the issuers: the drain waits until the outbox is empty.
 
 use std::{
     collections::HashMap,

@@ -14,7 +14,7 @@ pub(super) enum Step {
     GenerateStock(CouponBatch),
     /// Create the metadata of the event in Redis.
     Prepare,
-    /// Mark Redis as verified without a recovery, because no coupon can have been issued yet.
+    /// Mark Redis as verified without a recovery, because no coupon can have been issued yet, or none is left in Redis.
     MarkVerified,
     /// Verify that Redis has lost nothing, or restore it from Postgres.
     Recover,

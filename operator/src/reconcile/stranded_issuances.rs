@@ -1,8 +1,9 @@
 //! Records issuances that Redis holds and Postgres does not have.
 //!
-//! Those of which Kafka possibly has no record are sent there, through the outbox, and the consumers record them. The
-//! others are recorded directly, because (a) Redis marks them as recorded, so Postgres has lost them, or (b) they are
-//! older than the record cutoff, so the consumers reject them.
+//! Those of which Kafka possibly has no record are sent there, through the outbox, and the consumers record them; if
+//! that has not helped, they are recorded directly ([`Delivery`]). The others are always recorded directly, because (a)
+//! Redis marks them as recorded, so Postgres has lost them, or (b) they are older than the record cutoff, so the
+//! consumers reject them.
 //!
 //! # Guarantees
 //! An issuance is recorded only if neither its user nor its coupon has another recorded issuance. After a recovery of

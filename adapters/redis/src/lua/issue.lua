@@ -87,7 +87,8 @@ if state == 'OPEN' and #without_coupon > 0 then
       end
     end
     local cancelled = replaced > 0 and tonumber(redis.call('HGET', KEYS[1], 'cancelled')) - replaced
-    if not redis.acl_check_cmd('HSET', KEYS[3]) or not redis.acl_check_cmd('LTRIM', KEYS[2]) then
+    if not redis.acl_check_cmd('HSET', KEYS[3]) or not redis.acl_check_cmd('LTRIM', KEYS[2])
+      or (cancelled and not redis.acl_check_cmd('HSET', KEYS[1])) then
       return redis.error_reply('NOPERM no permissions to run HSET or LTRIM')
     end
 
