@@ -328,6 +328,10 @@ const DUMP: &str = "dump.rdb";
 /// Makes the next save fail: a directory has the name of the file.
 fn fail_to_save(server: &Redis) -> Result<()> {
     let directory = server.dir().join(DUMP);
+    // Left when this Redis was a replica.
+    if directory.is_file() {
+        fs::remove_file(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+    }
     fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     set(server, "save", "3600 1000000")?;
     redis::command(&server.url(), &["BGSAVE"])?;
