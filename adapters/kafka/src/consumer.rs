@@ -66,8 +66,7 @@ enum Event {
 impl Consumer {
     /// Connects in the background. Fails only if the settings are invalid.
     pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, KafkaError> {
-        let mut config = settings::client(settings)?;
-        config.set("group.id", group).set("enable.auto.commit", "false");
+        let mut config = settings::consumer(settings, group)?;
         let probe: BaseConsumer<ClientLog> = BaseConsumer::from_config_and_context(&config, ClientLog::default())
             .map_err(KafkaError::at(Operation::Configure))?;
         config

@@ -42,8 +42,7 @@ pub struct LagClient {
 impl LagClient {
     /// Connects in the background. Fails only if the settings are invalid.
     pub fn new(settings: &KafkaSettings, group: &str) -> Result<Self, KafkaError> {
-        let mut config = settings::client(settings)?;
-        config.set("group.id", group).set("enable.auto.commit", "false");
+        let config = settings::consumer(settings, group)?;
         let consumer = BaseConsumer::from_config_and_context(&config, ClientLog::default())
             .map_err(KafkaError::at(Operation::Configure))?;
         Ok(Self { consumer: Arc::new(consumer), topic: settings.topic.clone() })

@@ -11,6 +11,17 @@ use crate::error::KafkaError;
 /// How long a record waits for others of the same partition.
 pub(crate) const LINGER: Duration = Duration::from_millis(5);
 
+/// The configuration that all consumers share.
+pub(crate) fn consumer(settings: &KafkaSettings, group: &str) -> Result<ClientConfig, KafkaError> {
+    let mut config = client(settings)?;
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        // Records are not written in transactions. An open transaction of another producer would hold them back.
+        .set("isolation.level", "read_uncommitted");
+    Ok(config)
+}
+
 /// The configuration that all clients share.
 pub(crate) fn client(settings: &KafkaSettings) -> Result<ClientConfig, KafkaError> {
     settings.check()?;

@@ -70,9 +70,9 @@ impl TopicReader {
 
 fn read(settings: &KafkaSettings, messages: &mpsc::Sender<Result<Message, KafkaError>>) -> Result<(), KafkaError> {
     let at = KafkaError::at;
-    let mut config = settings::client(settings)?;
     // librdkafka requires a group for every consumer. Nothing joins it or commits to it.
-    config.set("group.id", "couponry-read-all").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+    let mut config = settings::consumer(settings, "couponry-read-all")?;
+    config.set("enable.partition.eof", "true");
     let consumer: BaseConsumer<ClientLog> =
         BaseConsumer::from_config_and_context(&config, ClientLog::default()).map_err(at(Operation::Configure))?;
     let metadata = metadata::fetch(&consumer, &settings.topic, BROKER_TIMEOUT);

@@ -11,6 +11,10 @@ use couponry_kafka::{
 };
 use couponry_testbed::{shared, unique_name};
 use futures::future::join_all;
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
 
 use crate::support::{record, write};
 
@@ -176,6 +180,30 @@ async fn lag_counts_uncommitted_messages() {
     }
     consumer.close(Duration::from_secs(20)).await;
     assert_eq!(measure().await, 20);
+}
+
+/// Other programs may write to the topic, and a transaction that stays open would hold back all records behind it.
+#[tokio::test]
+async fn open_transaction_of_another_producer_holds_back_nothing() {
+    let settings = topic(1).await;
+    let group = unique_name("group");
+    let foreign: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &settings.brokers)
+        .set("transactional.id", unique_name("foreign"))
+        .create()
+        .unwrap();
+    foreign.init_transactions(Duration::from_mins(1)).unwrap();
+    foreign.begin_transaction().unwrap();
+    foreign.send(BaseRecord::<(), _>::to(&settings.topic).payload("foreign")).unwrap();
+    foreign.flush(Duration::from_mins(1)).unwrap();
+
+    write(&settings, 0..10).await;
+    let mut consumer = Consumer::new(&settings, &group).unwrap();
+    let received = take(&mut consumer, 11).await;
+    consumer.commit(&received).await.unwrap();
+    let lag = LagClient::new(&settings, &group).unwrap();
+    assert_eq!(lag.measure(Duration::from_secs(20)).await.unwrap(), 0);
+    assert_eq!(read_all(&settings).await.unwrap().len(), 11, "the audit reads them as well");
 }
 
 #[tokio::test]
