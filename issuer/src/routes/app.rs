@@ -11,6 +11,7 @@ use couponry_domain::{DiscountType, EventName, names::InvalidId};
 use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{error_chain, problem::Problem};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
 use crate::{
@@ -89,6 +90,15 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
     }
 }
 
+/// Waits at most this long. A result that is available only afterwards is discarded, too: a process that was frozen
+/// sees it before it sees that the time is over. A recovery of Redis assumes that no coupon is returned later than
+/// `--response-timeout-seconds` after the request.
+pub(super) async fn within<T>(timeout: Duration, result: impl Future<Output = T>) -> Option<T> {
+    let start = Instant::now();
+    let result = time::timeout(timeout, result).await.ok();
+    result.filter(|_| start.elapsed() <= timeout)
+}
+
 pub(super) fn parse_event(text: String) -> Result<EventName, Problem> {
     text.try_into().map_err(|error: InvalidId| Problem::invalid(error.to_string()))
 }
@@ -129,6 +139,16 @@ pub(super) fn timestamp(millis: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn result_after_the_timeout_is_discarded() {
+        let timeout = Duration::from_millis(20);
+        assert_eq!(within(Duration::from_hours(1), async { 1 }).await, Some(1));
+        assert_eq!(within(timeout, std::future::pending::<()>()).await, None);
+        // As after a freeze of the process: the timer is polled after the result.
+        let frozen = async { std::thread::sleep(2 * timeout) };
+        assert_eq!(within(timeout, frozen).await, None);
+    }
 
     #[test]
     fn timestamp_is_in_utc_with_milliseconds() {

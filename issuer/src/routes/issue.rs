@@ -9,11 +9,12 @@ use couponry_domain::IssuedCoupon;
 use couponry_redis::IssueOutcome;
 use couponry_runtime::{body, problem::Problem};
 use serde::{Deserialize, Serialize};
-use tokio::time::{self, Instant};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::app::{
     App, DiscountTypeName, Uncached, parse_event, uncached, undecodable, unknown_event, unknown_outcome, unverified,
+    within,
 };
 use crate::batcher::IssueResult;
 
@@ -134,9 +135,8 @@ async fn respond(app: &App, request: Request<Body>) -> Result<Uncached<IssueResp
     let event = parse_event(event)?;
 
     let start = Instant::now();
-    let result = time::timeout(app.response_timeout, app.batchers.issue(&event, user))
-        .await
-        .unwrap_or(IssueResult::UnknownOutcome);
+    let result = within(app.response_timeout, app.batchers.issue(&event, user)).await;
+    let result = result.unwrap_or(IssueResult::UnknownOutcome);
     app.metrics.issue_request_duration.observe(start.elapsed().as_secs_f64());
     app.metrics.count_request(result.label());
     match result {

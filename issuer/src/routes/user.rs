@@ -7,11 +7,10 @@ use couponry_domain::{IssuedCoupon, IssuedRecord};
 use couponry_redis::{IssuedEntry, IssuedStatus, Lookup};
 use couponry_runtime::problem::Problem;
 use serde::Serialize;
-use tokio::time;
 use utoipa::ToSchema;
 
 use super::app::{
-    App, DiscountTypeName, Params, Uncached, parse_event, read_failed, timestamp, uncached, unknown_outcome,
+    App, DiscountTypeName, Params, Uncached, parse_event, read_failed, timestamp, uncached, unknown_outcome, within,
 };
 
 /// The coupon of a user.
@@ -68,16 +67,19 @@ pub(super) async fn user(
     let event = parse_event(event)?;
     let user = app.authenticator.authenticate(&headers, Some(user)).await?;
     app.limits.check_user(&user)?;
-    let found = app.redis_store.lookup(&event, &user).await.map_err(read_failed)?;
-    let Lookup { uid, installation, acknowledge, is_retired, is_verified: _, entry } =
-        app.verified(&event, found, |lookup| lookup.is_verified).await?;
-    if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {
-        let (event_id, issued) = (event.clone(), entry.issued.clone());
-        let confirmed = app.relay.resend(&[IssuedRecord { event_id, event_uid: uid, issued }], installation);
-        if !matches!(time::timeout(app.response_timeout, confirmed).await, Ok(Ok(()))) {
-            return Err(unknown_outcome());
+    let read = async {
+        let found = app.redis_store.lookup(&event, &user).await.map_err(read_failed)?;
+        let Lookup { uid, installation, acknowledge, is_retired, is_verified: _, entry } =
+            app.verified(&event, found, |lookup| lookup.is_verified).await?;
+        if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {
+            let (event_id, issued) = (event.clone(), entry.issued.clone());
+            let record = IssuedRecord { event_id, event_uid: uid, issued };
+            app.relay.resend(&[record], installation).await.map_err(|_| unknown_outcome())?;
         }
-    }
+        Ok((is_retired, entry))
+    };
+    let read = within(app.response_timeout, read).await;
+    let (is_retired, entry) = read.unwrap_or_else(|| Err(unknown_outcome()))?;
     match entry {
         Some(IssuedEntry { issued, status: status @ (IssuedStatus::Pending | IssuedStatus::Completed) }) => {
             let IssuedCoupon { user_id: _, coupon, discount, issued_at } = issued;
