@@ -9,7 +9,7 @@ use crate::{error::RedisStoreError, redis_store::RedisStore};
 /// What one Redis, or one master of a cluster, reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MasterInfo {
-    /// Its `master_replid`, which changes with each restart and failover, and with the first replica.
+    /// Its `master_replid`, the replication id.
     pub replication_id: String,
     /// Whether it is a master, not a replica.
     pub is_master: bool,

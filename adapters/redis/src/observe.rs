@@ -51,9 +51,9 @@ pub struct RedisEvent {
     pub outbox: u64,
     /// The clock of Redis, in milliseconds since the Unix epoch.
     pub now: i64,
-    /// The `master_replid` of this Redis. It changes with each restart and failover, and with the first replica.
+    /// The `master_replid` of this Redis. See [`crate::RedisStore::mark_verified`].
     pub replication_id: String,
-    /// Whether this Redis is known to have lost nothing of the event. Otherwise it issues nothing.
+    /// Whether this Redis is known to be complete for the event. Otherwise it issues nothing.
     pub is_verified: bool,
     /// Whether a restore from Postgres was requested ([`RedisStore::request_restore`]); then it is unverified.
     pub is_restore_requested: bool,

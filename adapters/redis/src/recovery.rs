@@ -1,8 +1,8 @@
 //! The steps of a recovery in a Redis that may have lost data. The operator decides when to take them, and whether
 //! Redis is complete (`operator/src/reconcile/recover.rs`).
 //!
-//! Redis identifies itself by its `master_replid`, which changes with each restart and each failover, and when a master
-//! gets its first replica. `couponMeta` has the replication id of the Redis that was verified last
+//! Redis identifies itself by its `master_replid`, the replication id. It changes with each restart and failover, and
+//! with the replicas (see the glossary). `couponMeta` has the replication id of the Redis that was verified last
 //! ([`RedisStore::mark_verified`]), and the scripts that issue, load or look up coupons compare the two: an unverified
 //! Redis issues nothing.
 //!

@@ -169,8 +169,8 @@ fn has_equal_counts(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> 
 
 /// Begins a recovery in Redis and sets the record cutoff in Postgres, which is returned. None: the recovery cannot
 /// begin, or another operator is recovering the event concurrently. It is called first without `clear`, and again with
-/// `clear` if Redis must be restored: this also removes the coupons from Redis. The second call does not read the
-/// latest issuance, because the first one has already set a later cutoff.
+/// `clear` if Redis must be restored: this also removes the coupons from Redis. Issuances may have been recorded
+/// between the two calls.
 async fn begin(
     in_redis: &RedisEvent,
     desired: &DesiredState,
@@ -183,7 +183,7 @@ async fn begin(
         return Ok(None);
     };
     // The clock of another Redis, or an earlier clock of this one, may have been ahead.
-    let latest = if clear { None } else { context.database.latest_issued_at(in_redis.uid).await? };
+    let latest = context.database.latest_issued_at(in_redis.uid).await?;
     let cutoff =
         [stored.record_cutoff, latest].into_iter().flatten().map(|at| at + 1).fold(recovery.begun_at, i64::max);
     if !context.database.set_record_cutoff(stored, cutoff).await? {

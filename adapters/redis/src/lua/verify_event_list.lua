@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Adds events to the event list, and marks it as verified: it has every event that was loaded, also those that
 -- this Redis has lost. The mark is a member of the set, so both are lost together, and has the replication id of this
--- Redis, which changes with each restart and failover, and with the first replica. An eventId has no colon.
+-- Redis, which changes with each restart and failover. An eventId has no colon.
 --
 -- KEYS  1 couponEvents
 -- ARGV  the eventIds
