@@ -102,11 +102,12 @@ pub(crate) async fn cleanup(
             Err(error) => publish_incomplete(&event, context, &error_chain(&error)).await,
         }
         if let Err(error) = context.database.mark_resource_deleted(uid, &name).await {
-            let error = error_chain(error);
-            tracing::warn!(
-                error,
-                "cannot mark the event as deleted in Postgres: a new event with this name is blocked (NameConflict)"
-            );
+            let cause = format!("cannot mark it as deleted, so its name stays in use: {}", error_chain(error));
+            if may_wait {
+                report_waiting(event, context, &cause).await?;
+                return Ok((ReconcileResult::Error, Action::requeue(DELETION_INTERVAL * 2)));
+            }
+            publish_incomplete(&event, context, &cause).await;
         }
         event = report_deleting(event, context, "The event is being deleted: its data is being removed.".to_owned())
             .await?;

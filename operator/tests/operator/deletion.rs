@@ -144,6 +144,27 @@ async fn deletion_waits_for_locked_rows_and_says_so() -> Result<()> {
     Ok(())
 }
 
+/// Otherwise a new event could not have the name.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_waits_until_the_retained_event_is_marked_as_deleted() -> Result<()> {
+    let mut world = World::shared().await?;
+    world.deletion_timeout_seconds = 600;
+    let _operator = world.start_operator()?;
+    let uid = world.open_event(&spec("")).await?;
+    world.record_all("event").await?;
+    let lock = world.test_database.hold(&format!("SELECT FROM coupon_event WHERE uid = '{uid}' FOR UPDATE"))?;
+    world.delete("event")?;
+    wait_until("the status reports the deletion", async || {
+        let status = world.get("event").await?.status.unwrap_or_default();
+        Ok(reason(&status, "Ready") == "Deleting" && message(&status, "Ready").contains("its name stays in use"))
+    })
+    .await?;
+    drop(lock);
+    world.wait_gone("event").await?;
+    assert_eq!(world.database.events_not_deleted(&"event".parse()?).await?, []);
+    world.apply_open("event", &spec("")).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_locked_for_long_are_deleted_later() -> Result<()> {
     let world = World::shared().await?;
