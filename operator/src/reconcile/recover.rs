@@ -96,7 +96,7 @@ pub(super) async fn recover(
         Recovered { recovery, issued_at_min, total: current.loaded }
     } else {
         if !is_difference_known {
-            // Only the comparison has found the difference. What only Redis has was returned to users as well.
+            // Only the comparison has found the difference. Issuances that only Redis has were returned to users, too.
             let recording =
                 record_stranded_issuances(&stored, &context.database, &context.redis_store, Delivery::Direct).await?;
             let Some(outcome) = recording else { return Ok(()) };
