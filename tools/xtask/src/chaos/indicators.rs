@@ -171,8 +171,7 @@ impl Row {
 }
 
 /// Injects all faults, or those of these kinds, and writes their rows of the table. On a Redis Cluster, all are those
-/// that require one. Returns whether each fault is
-/// reported and nothing contradicts it.
+/// that require one. Returns whether each fault is reported and nothing contradicts it.
 pub(super) fn run(installation: &mut Installation, kinds: &[Kind]) -> Result<bool> {
     let mut events = Events::new(Event::new("indicators".to_owned(), COUPONS, "Kafka"));
     events.main.apply(&installation.servers.kubernetes)?;
