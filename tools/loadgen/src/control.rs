@@ -26,9 +26,9 @@ pub(crate) struct Args {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct IssueRequest {
-    user_id: String,
-    event_id: String,
+pub(crate) struct IssueRequest {
+    pub(crate) user_id: String,
+    pub(crate) event_id: String,
 }
 
 pub(crate) async fn serve(Args { listen }: Args) -> Result<ExitCode> {

@@ -5,8 +5,8 @@
 //! - [`readers`] reads the data of an event from Redis, Kafka and Postgres.
 //! - [`checker`] compares the history with the data. It does no I/O, so tests can feed it violations.
 //!
-//! The program `loadgen` is made of `run` (the first) and `check` (the other two), and of `measure` and `control` for
-//! `cargo xtask bench`.
+//! The program `loadgen` is made of `run` (the first) and `check` (the other two), and of `measure`, `control` and
+//! `textbook` for `cargo xtask bench`.
 
 pub mod checker;
 pub mod client;

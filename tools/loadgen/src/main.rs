@@ -6,6 +6,7 @@ mod check;
 mod control;
 mod measure;
 mod run;
+mod textbook;
 mod topic;
 
 use std::process::ExitCode;
@@ -35,6 +36,9 @@ enum Command {
     Measure(Box<measure::Args>),
     /// Serve a baseline for measurements: an endpoint which parses issue requests and returns a constant.
     Control(control::Args),
+    /// Issue and record coupons in the usual way, as a baseline for measurements: one call, one record and one row for
+    /// each coupon.
+    Textbook(textbook::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     let mut runtime = match command {
-        Command::Control(_) => Builder::new_multi_thread(),
+        Command::Control(_) | Command::Textbook(_) => Builder::new_multi_thread(),
         // One thread, so that the other cores are free for the programs under test.
         Command::Run(_) | Command::Check(_) | Command::Topic(_) | Command::Measure(_) => Builder::new_current_thread(),
     };
@@ -60,5 +64,6 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Topic(args) => runtime.block_on(topic::change(args)),
         Command::Measure(args) => runtime.block_on(measure::measure(*args)),
         Command::Control(args) => runtime.block_on(control::serve(args)),
+        Command::Textbook(args) => runtime.block_on(textbook::run(args)),
     }
 }

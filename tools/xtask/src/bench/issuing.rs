@@ -11,12 +11,7 @@ use super::statistics::{Samples, float, format_number};
 use super::table::{Goal, Table};
 
 /// Control: a script for one user, which checks the holders, pops a coupon, and stores the holder.
-const SINGLE_USER_SCRIPT: &str = "\
-    if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return false end \
-    local item = redis.call('LPOP', KEYS[2]) \
-    if not item then return false end \
-    redis.call('HSET', KEYS[1], ARGV[1], item .. ':PENDING') \
-    return item";
+const SINGLE_USER_SCRIPT: &str = include_str!("../../../loadgen/src/textbook.lua");
 /// Number of calls in a round.
 const CALLS: u64 = 40_000;
 
