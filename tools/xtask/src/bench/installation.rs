@@ -91,6 +91,16 @@ impl Installation {
         redis::command(&self.servers.redis.url(), &["CONFIG", "SET", "appendfsync", value]).map(drop)
     }
 
+    /// Appends coupons to a list in Redis, for a script for one user.
+    pub(super) fn load_items(&self, list: &str, coupons: u64) -> Result<()> {
+        let items: Vec<String> = (0..coupons).map(|number| format!("BENCH-{number:012}:PERCENT:10")).collect();
+        for chunk in items.chunks(5000) {
+            let words: Vec<&str> = ["RPUSH", list].into_iter().chain(chunk.iter().map(String::as_str)).collect();
+            redis::command(&self.servers.redis.url(), &words)?;
+        }
+        Ok(())
+    }
+
     /// A number of `INFO`.
     pub(super) fn redis_info(&self, name: &str) -> Result<f64> {
         let info = redis::command(&self.servers.redis.url(), &["INFO"])?;

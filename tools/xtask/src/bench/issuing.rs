@@ -123,12 +123,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
 /// CPU seconds of Redis for one call of the script for one user.
 fn single_user_cost(installation: &Installation) -> Result<f64> {
     let url = installation.servers.redis.url();
-    let fill: Vec<String> = (0..CALLS).map(|number| format!("BENCH-{number:012}:PERCENT:10")).collect();
-    for chunk in fill.chunks(5000) {
-        let labels: Vec<&str> =
-            ["RPUSH", "one-user-queue"].into_iter().chain(chunk.iter().map(String::as_str)).collect();
-        redis::command(&url, &labels)?;
-    }
+    installation.load_items("one-user-queue", CALLS)?;
     let loaded = redis::command(&url, &["SCRIPT", "LOAD", SINGLE_USER_SCRIPT])?;
     let hash = loaded.lines().nth(1).context("SCRIPT LOAD returned no hash")?.trim().to_owned();
     let program = programs::on_path("redis-benchmark").context("redis-benchmark is not installed")?;

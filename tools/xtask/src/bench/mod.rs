@@ -3,9 +3,9 @@
 //! Machines are noisy, so every result is a ratio to a control, which is measured alternately in the same run. Each
 //! comparison is repeated; the table shows the median and the range.
 //!
-//! [`installation`] is measured under a [`load`]. [`issuing`], [`latency`], [`overload`], [`issuers`], [`preload`],
-//! [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes `docs/benchmarks.md`, with the
-//! curves of [`plot`].
+//! [`installation`] is measured under a [`load`]. [`issuing`], [`textbook`], [`latency`], [`overload`], [`issuers`],
+//! [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes
+//! `docs/benchmarks.md`, with the curves of [`plot`].
 
 mod installation;
 mod issuers;
@@ -21,6 +21,7 @@ mod recording;
 mod report;
 mod statistics;
 mod table;
+mod textbook;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -53,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         signals::block_if_interrupted();
         match part {
             Part::Issuing => issuing::measure(&installation, options, &mut table)?,
+            Part::Textbook => textbook::measure(&installation, options, &mut table)?,
             Part::Latency => latency::measure(&installation, options, &mut table)?,
             Part::Overload => overload::measure(&installation, options, &mut table)?,
             Part::Issuers => issuers::measure(&installation, options, &mut table)?,

@@ -24,6 +24,7 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Part {
     Issuing,
+    Textbook,
     Latency,
     Overload,
     Issuers,
