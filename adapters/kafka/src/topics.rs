@@ -55,6 +55,10 @@ impl fmt::Display for TopicMismatch {
     }
 }
 
+/// The brokers set the timestamps of records. Otherwise they would be those of the producers: brokers reject records of
+/// an issuer whose clock is an hour ahead of theirs, and delete those of one whose clock is behind too early.
+const TIMESTAMP_TYPE: &str = "LogAppendTime";
+
 /// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -137,6 +141,7 @@ impl Admin {
         let new = NewTopic::new(topic, expected.partitions, TopicReplication::Fixed(expected.replication))
             .set("min.insync.replicas", &min_insync)
             .set("retention.ms", &retention)
+            .set("message.timestamp.type", TIMESTAMP_TYPE)
             .set("cleanup.policy", "delete");
         let options = AdminOptions::new()
             .request_timeout(Some(REQUEST_TIMEOUT))
@@ -216,6 +221,11 @@ impl Admin {
             if retention >= 0 && (expected < 0 || retention < expected) {
                 add("retention.ms", &expected, &retention);
             }
+        }
+        if let Some(of_timestamps) = actual.get("message.timestamp.type")
+            && of_timestamps != TIMESTAMP_TYPE
+        {
+            add("message.timestamp.type", &TIMESTAMP_TYPE, of_timestamps);
         }
         // Compaction would keep only the last record of each user, over all events.
         if let Some(policy) = actual.get("cleanup.policy")
