@@ -47,9 +47,9 @@ pub struct Consumer {
     topic: String,
     /// None only while the consumer is dropped.
     inner: Option<Arc<StreamConsumer<GroupMember>>>,
-    /// Messages of the next batch.
-    pending: Vec<Message>,
-    /// The rebalance after which the pending messages were received.
+    /// The next batch.
+    pending: Batch,
+    /// The rebalance after which the next batch was received.
     rebalance: u64,
     stall_detector: StallDetector,
     state: watch::Sender<Result<(), String>>,
@@ -96,7 +96,7 @@ impl Consumer {
             stall_detector: StallDetector::new(probe, topic.clone()),
             config,
             topic,
-            pending: Vec::new(),
+            pending: Batch::default(),
             rebalance: 0,
             state: watch::Sender::new(Ok(())),
         })
@@ -113,46 +113,67 @@ impl Consumer {
     }
 
     /// Waits for the first message without a limit, and then at most `linger` for more; returns at most `max` messages.
+    /// The batch has no message if only markers of transactions were consumed, whose offsets are to be committed.
     ///
     /// After an error, call it again: librdkafka recovers by itself, and a client that cannot continue is replaced.
     /// Dropping the future loses nothing.
     pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Batch, KafkaError> {
-        let mut deadline = (!self.pending.is_empty()).then(|| Instant::now() + linger);
-        while self.pending.len() < max {
+        let mut deadline = (!self.pending.messages.is_empty()).then(|| Instant::now() + linger);
+        while self.pending.messages.len() < max {
             if self.inner().context().commits.are_hung() && self.stall_detector.is_kafka_available().await {
                 return Err(self.replace_client(KafkaError::TimedOut(Operation::Commit)));
             }
             match self.next_event(deadline).await {
                 Event::Received(Ok(message)) => {
-                    let rebalance = self.inner().context().rebalances();
-                    if self.rebalance != rebalance {
-                        // The pending messages are delivered again from the committed offset, to this member or
-                        // another.
-                        self.pending.clear();
-                        self.rebalance = rebalance;
-                    }
+                    self.follow_rebalance();
                     self.inner().context().advance(message.partition, message.offset);
-                    self.pending.push(message);
+                    self.pending.messages.push(message);
                     deadline.get_or_insert_with(|| Instant::now() + linger);
                 }
                 // The received messages can be processed; if the error persists, the next call returns it.
-                Event::Received(Err(_)) if !self.pending.is_empty() => break,
+                Event::Received(Err(_)) if !self.pending.messages.is_empty() => break,
                 Event::Received(Err(cause)) => {
                     let error = KafkaError::at(Operation::Consume)(cause);
                     return Err(if error.is_fatal() { self.replace_client(error) } else { error });
                 }
                 Event::Deadline => break,
                 Event::TopicRecreated => return Err(self.restart_topic().await),
-                Event::Checked(Progress::Ok) => {
-                    self.state.send_if_modified(|state| std::mem::replace(state, Ok(())).is_err());
-                }
-                Event::Checked(Progress::Unknown) => {}
                 Event::Checked(Progress::Stalled(partitions)) => {
                     return Err(self.replace_client(KafkaError::Stalled(partitions)));
                 }
+                Event::Checked(progress) => {
+                    if progress == Progress::Ok {
+                        self.state.send_if_modified(|state| std::mem::replace(state, Ok(())).is_err());
+                    }
+                    self.pass_markers();
+                    if self.pending.messages.is_empty() && !self.pending.passed_markers.is_empty() {
+                        break;
+                    }
+                }
             }
         }
-        Ok(Batch { messages: std::mem::take(&mut self.pending) })
+        Ok(std::mem::take(&mut self.pending))
+    }
+
+    /// Drops what was received before the latest rebalance: it is delivered again from the committed offset, to this
+    /// member or another.
+    fn follow_rebalance(&mut self) {
+        let rebalance = self.inner().context().rebalances();
+        if self.rebalance != rebalance {
+            self.pending = Batch::default();
+            self.rebalance = rebalance;
+        }
+    }
+
+    /// Adds markers that were passed to the next batch. Otherwise the lag would stay above zero, if a transaction of
+    /// another producer ended a partition, and a recovery of Redis would wait for it without end.
+    fn pass_markers(&mut self) {
+        self.follow_rebalance();
+        // It calls no broker. Without an assignment there is no position.
+        if let Ok(positions) = self.inner().position() {
+            let passed = self.inner().context().pass_markers(&positions);
+            self.pending.passed_markers.extend(passed);
+        }
     }
 
     async fn next_event(&mut self, deadline: Option<Instant>) -> Event {
@@ -182,7 +203,7 @@ impl Consumer {
     async fn restart_topic(&mut self) -> KafkaError {
         // What was consumed has offsets of the deleted topic.
         self.inner().context().fence();
-        self.pending.clear();
+        self.pending = Batch::default();
         match self.reset_offsets().await {
             Ok(()) => self.replace_client(KafkaError::TopicRecreated(self.topic.clone())),
             Err(error) => error,
@@ -215,7 +236,7 @@ impl Consumer {
                     old.context().fence();
                     leave_group(old);
                 }
-                self.pending.clear();
+                self.pending = Batch::default();
                 self.rebalance = 0;
                 self.stall_detector.restart();
                 self.state.send_modify(|state| *state = Err(error.to_string()));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
+    ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance},
     error::KafkaError as RdKafkaError,
@@ -90,6 +90,23 @@ impl GroupMember {
         if let Some(position) = self.lock().get_mut(&partition) {
             *position = Some(offset + 1);
         }
+    }
+
+    /// Moves the positions to those of librdkafka, and returns the ones that have changed. librdkafka passes the
+    /// markers that end a transaction without delivering them.
+    pub(crate) fn pass_markers(&self, of_client: &TopicPartitionList) -> BTreeMap<i32, i64> {
+        let mut positions = self.lock();
+        let mut passed = BTreeMap::new();
+        for element in of_client.elements() {
+            let (partition, Offset::Offset(offset)) = (element.partition(), element.offset()) else { continue };
+            if let Some(position) = positions.get_mut(&partition)
+                && position.is_none_or(|position| position < offset)
+            {
+                *position = Some(offset);
+                passed.insert(partition, offset);
+            }
+        }
+        passed
     }
 
     pub(crate) fn positions(&self) -> Positions {

@@ -13,12 +13,16 @@ use couponry_testbed::{shared, unique_name};
 use futures::future::join_all;
 use rdkafka::{
     ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
 
 use crate::support::{record, write};
 
 const LINGER: Duration = Duration::from_millis(50);
+
+/// Of one step, on a loaded machine.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 fn settings() -> KafkaSettings {
     KafkaSettings::at(shared::kafka(), unique_name("topic"))
@@ -90,6 +94,26 @@ async fn ensure_with_existing_topic_returns_mismatches_and_changes_nothing() {
             ]
         );
     }
+}
+
+/// Otherwise the brokers would reject records of an issuer whose clock is an hour ahead.
+#[tokio::test]
+async fn brokers_set_the_timestamps_of_records() {
+    let settings = topic(1).await;
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &settings.brokers).create().unwrap();
+    let ahead = i64::MAX / 1_000_000;
+    producer.send(BaseRecord::<(), _>::to(&settings.topic).payload("x").timestamp(ahead)).unwrap();
+    producer.flush(TIMEOUT).unwrap();
+    assert_eq!(read_all(&settings).await.unwrap().len(), 1);
+
+    let own = KafkaSettings { topic: unique_name("own"), ..settings };
+    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", &own.brokers).create().unwrap();
+    let topic = NewTopic::new(&own.topic, 1, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+    admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+    let mismatches: Vec<_> =
+        topics::ensure(&own, &expected(1)).await.unwrap().iter().map(ToString::to_string).collect();
+    let expected = format!("topic {}: message.timestamp.type is CreateTime, expected LogAppendTime", own.topic);
+    assert_eq!(mismatches, [expected]);
 }
 
 #[tokio::test]
@@ -182,20 +206,25 @@ async fn lag_counts_uncommitted_messages() {
     assert_eq!(measure().await, 20);
 }
 
+fn transactional_producer(settings: &KafkaSettings) -> BaseProducer {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &settings.brokers)
+        .set("transactional.id", unique_name("foreign"))
+        .create()
+        .unwrap();
+    producer.init_transactions(TIMEOUT).unwrap();
+    producer
+}
+
 /// Other programs may write to the topic, and a transaction that stays open would hold back all records behind it.
 #[tokio::test]
 async fn open_transaction_of_another_producer_holds_back_nothing() {
     let settings = topic(1).await;
     let group = unique_name("group");
-    let foreign: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &settings.brokers)
-        .set("transactional.id", unique_name("foreign"))
-        .create()
-        .unwrap();
-    foreign.init_transactions(Duration::from_mins(1)).unwrap();
+    let foreign = transactional_producer(&settings);
     foreign.begin_transaction().unwrap();
     foreign.send(BaseRecord::<(), _>::to(&settings.topic).payload("foreign")).unwrap();
-    foreign.flush(Duration::from_mins(1)).unwrap();
+    foreign.flush(TIMEOUT).unwrap();
 
     write(&settings, 0..10).await;
     let mut consumer = Consumer::new(&settings, &group).unwrap();
@@ -204,6 +233,42 @@ async fn open_transaction_of_another_producer_holds_back_nothing() {
     let lag = LagClient::new(&settings, &group).unwrap();
     assert_eq!(lag.measure(Duration::from_secs(20)).await.unwrap(), 0);
     assert_eq!(read_all(&settings).await.unwrap().len(), 11, "the audit reads them as well");
+}
+
+/// No consumer receives the marker, but it has an offset: the lag would stay at one.
+#[tokio::test]
+async fn marker_of_an_ended_transaction_is_committed() {
+    let settings = topic(2).await;
+    let group = unique_name("group");
+    let lag = LagClient::new(&settings, &group).unwrap();
+    let foreign = transactional_producer(&settings);
+    for (partition, is_aborted) in [(0, false), (1, true)] {
+        foreign.begin_transaction().unwrap();
+        let record = BaseRecord::<(), _>::to(&settings.topic).partition(partition).payload("foreign");
+        foreign.send(record).unwrap();
+        foreign.flush(TIMEOUT).unwrap();
+        if is_aborted { foreign.abort_transaction(TIMEOUT) } else { foreign.commit_transaction(TIMEOUT) }.unwrap();
+    }
+    let mut consumer = Consumer::new(&settings, &group).unwrap();
+    let received = take(&mut consumer, 2).await;
+    consumer.commit(&received).await.unwrap();
+    assert_eq!(lag.measure(TIMEOUT).await.unwrap(), 2, "the markers");
+
+    // Also after a restart, when nothing but the markers is left.
+    drop(consumer);
+    let mut consumer = Consumer::new(&settings, &group).unwrap();
+    let committed = async {
+        while lag.measure(TIMEOUT).await.unwrap() > 0 {
+            let batch = consumer.next_batch(100, LINGER).await.unwrap();
+            assert_eq!(batch.messages, []);
+            consumer.commit(&batch).await.unwrap();
+        }
+    };
+    tokio::time::timeout(TIMEOUT, committed).await.expect("the markers are committed");
+    write(&settings, 0..10).await;
+    let received = take(&mut consumer, 10).await;
+    consumer.commit(&received).await.unwrap();
+    assert_eq!(lag.measure(TIMEOUT).await.unwrap(), 0);
 }
 
 #[tokio::test]
