@@ -129,6 +129,7 @@ impl Run {
                 startup::watch_stores(database.clone(), redis_store.clone(), owner, health.clone(), shutdown.clone());
             let watch = tokio::spawn(watch);
             tokio::spawn(startup::keep_topics(self.kafka.clone(), topics.clone(), health.clone(), shutdown.clone()));
+            tokio::spawn(startup::watch_kubernetes(events.clone(), health.clone(), shutdown.clone()));
             let context = Arc::new(Context {
                 events,
                 database,

@@ -31,6 +31,12 @@ const STORES_INTERVAL: Duration = Duration::from_secs(5);
 /// How often missing topics are created after the start, and whether Kafka is available is checked.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
 
+/// The same while Kafka is unavailable: events that need it are blocked until a check has succeeded.
+const TOPICS_OUTAGE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the API server is checked after the start, and how long it may take to respond.
+const KUBERNETES_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Migrates the schema, retrying until Postgres is available. Fails if the database is not suitable, or if the shutdown
 /// came first.
 pub(crate) async fn migrate(database: &Database, shutdown: &CancellationToken) -> anyhow::Result<()> {
@@ -173,16 +179,29 @@ pub(crate) async fn keep_topics(
     health: Health,
     shutdown: CancellationToken,
 ) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(TOPICS_INTERVAL) => {}
-            () = shutdown.cancelled() => return,
-        }
-        match couponry_kafka::topics::ensure(&kafka, &topics).await {
-            Ok(_) => health.set(KAFKA, Ok::<_, KafkaError>(())),
+    let mut interval = TOPICS_INTERVAL;
+    while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        interval = match couponry_kafka::topics::ensure(&kafka, &topics).await {
+            Ok(_) => {
+                health.set(KAFKA, Ok::<_, KafkaError>(()));
+                TOPICS_INTERVAL
+            }
             // Open events continue to issue coupons, and everything that needs Kafka retries.
-            Err(error) => health.degrade(KAFKA, error),
+            Err(error) => {
+                health.degrade(KAFKA, error);
+                TOPICS_OUTAGE_INTERVAL
+            }
         }
+    }
+}
+
+/// Reports whether the API server responds. A watch of a server that has stopped responding remains open.
+pub(crate) async fn watch_kubernetes(events: Api<CouponEvent>, health: Health, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(KUBERNETES_INTERVAL)).await.is_some() {
+        let checked = tokio::time::timeout(KUBERNETES_INTERVAL, check_kubernetes(&events)).await;
+        let state = checked
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the API server did not respond within {KUBERNETES_INTERVAL:?}")));
+        health.set(KUBERNETES, state);
     }
 }
 

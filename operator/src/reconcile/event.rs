@@ -94,6 +94,8 @@ async fn run_steps(
                 let blocker = writer.confirmed_mismatch().map(CountMismatch::blocker);
                 let result = if blocker.is_some() { ReconcileResult::Blocked } else { ReconcileResult::Done };
                 let progress = blocker.map_or(Progress::Done, Progress::Blocked);
+                // The end of the outage changes the status, although the stores stay as they are.
+                let is_kafka_available = context.kafka_outage(desired.acknowledge).is_none();
                 writer.report(desired, &observed, &progress).await?;
                 // The status that was just written may mark the event as finished.
                 let retire_at = retire_at(writer.event());
@@ -103,7 +105,7 @@ async fn run_steps(
                 interval = next_scaling_report.map_or(interval, |next| interval.min(next));
                 if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
                     interval = interval.min(ACTIVE_INTERVAL);
-                } else if result == ReconcileResult::Done && next_scaling_report.is_none() {
+                } else if result == ReconcileResult::Done && next_scaling_report.is_none() && is_kafka_available {
                     remember_idle(desired, &observed, observation_started, retire_at, context);
                 }
                 return Ok((result, Action::requeue(interval.max(min_interval))));

@@ -146,8 +146,16 @@ async fn leader_without_api_server_stops_until_it_can_renew() -> Result<()> {
     wait_until("the operator is leader", async || Ok(is_leader(port))).await?;
     kubernetes.pause()?;
     wait_until("the operator is not leader", async || Ok(!is_leader(port))).await?;
+    wait_until("the operator is not ready", async || {
+        let is_reported = |(status, body): (u16, String)| {
+            status == 503 && body.contains("kubernetes: the API server did not respond within 5s")
+        };
+        Ok(http::get(port, "/readyz").is_some_and(is_reported))
+    })
+    .await?;
     kubernetes.resume()?;
     wait_until("the operator is leader again", async || Ok(is_leader(port))).await?;
+    wait_operator_ready(port).await?;
     ensure!(operator.process().exited()?.is_none(), "the operator exited");
 
     let lease = lease(&client(kubernetes.kubeconfig()).await?, world.namespace()).await?;
