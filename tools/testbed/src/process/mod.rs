@@ -192,7 +192,7 @@ impl Process {
         lock(&self.state).child.as_ref().map(Child::id)
     }
 
-    /// The resources which it has used since its last start, without its children.
+    /// The resources which it has used since its last start.
     pub fn usage(&self) -> Result<Usage> {
         let pid = self.pid().with_context(|| format!("{} is not running", self.name()))?;
         Usage::of(pid)

@@ -34,7 +34,7 @@ pub(super) struct Installation {
     pub(super) issuer: RunningProgram,
     pub(super) consumer: RunningProgram,
     pub(super) operator: RunningProgram,
-    control: Running,
+    pub(super) control: Running,
     control_address: String,
     pub(super) servers: Servers,
     /// Records which the consumer must have recorded since its start.

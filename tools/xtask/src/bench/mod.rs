@@ -3,10 +3,11 @@
 //! Machines are noisy, so every result is a ratio to a control, which is measured alternately in the same run. Each
 //! comparison is repeated; the table shows the median and the range.
 //!
-//! [`installation`] is measured under a [`load`]. [`issuing`], [`textbook`], [`latency`], [`overload`], [`issuers`],
-//! [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes
+//! [`installation`] is measured under a [`load`]. [`cost`], [`issuing`], [`textbook`], [`latency`], [`overload`],
+//! [`issuers`], [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes
 //! `docs/benchmarks.md`, with the curves of [`plot`].
 
+mod cost;
 mod installation;
 mod issuers;
 mod issuing;
@@ -53,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         signals::block_if_interrupted();
         match part {
+            Part::Cost => cost::measure(&installation, options, &mut table)?,
             Part::Issuing => issuing::measure(&installation, options, &mut table)?,
             Part::Textbook => textbook::measure(&installation, options, &mut table)?,
             Part::Latency => latency::measure(&installation, options, &mut table)?,
