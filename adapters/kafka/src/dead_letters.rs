@@ -18,6 +18,10 @@ use crate::{
 
 /// The first header that is added to a dead letter: a short name of the reason.
 const REASON: &str = "reason";
+/// Stands for a reason that is not a short name.
+const UNKNOWN_REASON: &str = "unknown";
+/// The limit for the name of a reason.
+const MAX_REASON_BYTES: usize = 64;
 /// The last header that is added to a truncated dead letter: the size of its value.
 const ORIGINAL_BYTES: &str = "original-bytes";
 
@@ -83,6 +87,18 @@ impl DeadLetterProducer {
             }
         }
         Some(original)
+    }
+
+    /// The short name of the reason. Another value, which another program has written, is left out: it could be
+    /// long, or contain control characters of a terminal.
+    #[must_use]
+    pub fn reason(letter: &Message) -> &str {
+        let is_name = |reason: &&[u8]| {
+            (1..=MAX_REASON_BYTES).contains(&reason.len())
+                && reason.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_')
+        };
+        let reason = letter.header(REASON).filter(is_name);
+        reason.and_then(|reason| str::from_utf8(reason).ok()).unwrap_or(UNKNOWN_REASON)
     }
 
     /// Fails if no broker responds within `timeout`, or if the topic or its dead-letter topic does not exist.
@@ -167,5 +183,26 @@ fn ellipsized(text: &str, length: usize) -> Cow<'_, str> {
 impl std::fmt::Debug for DeadLetterProducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DeadLetterProducer").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_that_is_not_a_short_name_is_left_out() {
+        let letter = |reason: Option<&[u8]>| Message {
+            partition: 0,
+            offset: 0,
+            key: None,
+            payload: Vec::new(),
+            headers: reason.map(|reason| (REASON.to_owned(), Some(reason.to_vec()))).into_iter().collect(),
+        };
+        let long = vec![b'a'; 65];
+        for other in [None, Some(b"".as_slice()), Some(b"a\x1b[31m\n"), Some(b"\xff"), Some(&long)] {
+            assert_eq!(DeadLetterProducer::reason(&letter(other)), "unknown", "{other:?}");
+        }
+        assert_eq!(DeadLetterProducer::reason(&letter(Some(b"before_record_cutoff"))), "before_record_cutoff");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couponry_domain::{Coupon, EventName, IssuedCoupon, IssuedRecord, Uuid, record::RecordDecodeError};
-use couponry_kafka::{KafkaError, KafkaSettings, LagClient, Message, TopicReader};
+use couponry_kafka::{DeadLetterProducer, KafkaError, KafkaSettings, LagClient, Message, TopicReader};
 use couponry_postgres::{Database, DatabaseError, StoredEvent};
 use couponry_redis::{IssuedEntry, RedisEvent, RedisStore};
 use futures::TryStreamExt as _;
@@ -100,7 +100,7 @@ impl Stores {
             if record.event_uid == uid {
                 let counts = &mut comparison.counts;
                 counts.dead_letters += 1;
-                let reason = message.header("reason").map_or_else(|| "no reason".into(), String::from_utf8_lossy);
+                let reason = DeadLetterProducer::reason(&message);
                 if counts.dead_letters <= MAX_DEAD_LETTER_NOTES {
                     let IssuedCoupon { user_id, coupon, .. } = &record.issued;
                     notes.push(format!("dead letter ({reason}): user {user_id}, coupon {coupon}"));

@@ -78,7 +78,7 @@ impl ReplayDeadLetters {
             };
             let is_last = next.is_none();
             if let Some(letter) = next.filter(|letter| self.is_selected(letter)) {
-                let reason = reason(&letter);
+                let reason = DeadLetterProducer::reason(&letter).to_owned();
                 let record = IssuedRecord::decode(letter.version(), &letter.payload);
                 let event = record.as_ref().map_or_else(|_| "-".to_owned(), |record| record.event_id.to_string());
                 counts.entry((event, reason.clone())).or_default().all += 1;
@@ -109,7 +109,7 @@ impl ReplayDeadLetters {
         let is_of_event = self.event.as_ref().is_none_or(|event| {
             IssuedRecord::decode(letter.version(), &letter.payload).is_ok_and(|record| record.event_id == *event)
         });
-        is_of_event && self.reason.as_ref().is_none_or(|selected| *selected == reason(letter))
+        is_of_event && self.reason.as_ref().is_none_or(|selected| selected == DeadLetterProducer::reason(letter))
     }
 
     fn print(&self, topic: &str, counts: &BTreeMap<(String, String), Counts>) -> Result<ExitCode, StdoutError> {
@@ -137,10 +137,6 @@ impl ReplayDeadLetters {
         }
         Ok(if unrecorded == 0 || self.yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-}
-
-fn reason(letter: &Message) -> String {
-    letter.header("reason").map_or_else(|| "-".into(), String::from_utf8_lossy).into_owned()
 }
 
 /// Those that are not recorded in Postgres.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
-use couponry_kafka::{KafkaError, Message};
+use couponry_kafka::{DeadLetterProducer, KafkaError, Message};
 use couponry_postgres::Database;
 use couponry_redis::{RedisEvent, RedisStore};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
@@ -154,6 +154,6 @@ fn position(message: &Message) -> String {
 }
 
 fn describe(message: &Message) -> String {
-    let reason = message.header("reason").map_or_else(|| "no reason".into(), String::from_utf8_lossy);
+    let reason = DeadLetterProducer::reason(message);
     format!("{} ({reason}): {}", position(message), String::from_utf8_lossy(&message.payload))
 }
