@@ -13,7 +13,7 @@ use std::{
 };
 
 use couponry_domain::{Acknowledge, EventName, IssuedRecord, Uuid};
-use couponry_kafka::{Delivery, KafkaError, Producer};
+use couponry_kafka::Producer;
 use couponry_redis::{IssuedEntry, IssuedStatus, OutboxEntry, OutboxId, RedisStore};
 use couponry_runtime::error_chain;
 use futures::future::join_all;
@@ -160,12 +160,12 @@ impl Relay {
         installation: Option<Uuid>,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         // Records that do not fit into the queue of the producer stay in the outbox.
-        let deliveries = self.producer.send_batch(records, installation);
+        let delivery = self.producer.send_batch(records, installation);
         let metrics = self.metrics.clone();
         let count = records.len() as u64;
         async move {
-            let outcome = match deliveries {
-                Ok(deliveries) => await_all(deliveries).await.map_err(error_chain),
+            let outcome = match delivery {
+                Ok(delivery) => delivery.await.map_err(error_chain),
                 Err(full) => Err(error_chain(full)),
             };
             match outcome {
@@ -191,15 +191,6 @@ impl Relay {
             );
         }
     }
-}
-
-/// Awaits all deliveries. They complete in about this order, so awaiting them in sequence wakes the task less often
-/// than joining.
-async fn await_all(deliveries: Vec<Delivery>) -> Result<(), KafkaError> {
-    for delivery in deliveries {
-        delivery.await?;
-    }
-    Ok(())
 }
 
 async fn delete_confirmed(

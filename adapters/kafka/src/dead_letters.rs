@@ -6,14 +6,13 @@ use couponry_settings::KafkaSettings;
 use rdkafka::{
     error::{KafkaError as RdKafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::FutureRecord,
 };
 use tokio::time::Instant;
 
 use crate::{
     error::{KafkaError, Operation},
     message::Message,
-    recreating_producer::RecreatingProducer,
+    recreating_producer::{OutgoingRecord, ProducerFull, RecreatingProducer},
 };
 
 /// The first header that is added to a dead letter: a short name of the reason.
@@ -128,26 +127,12 @@ impl DeadLetterProducer {
     async fn write(&self, key: Option<&[u8]>, payload: &[u8], headers: OwnedHeaders) -> Result<(), RdKafkaError> {
         let deadline = Instant::now() + QUEUE_FULL_TIMEOUT;
         loop {
-            let current = self.inner.current();
-            let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).payload(payload).headers(headers.clone());
-            record.key = key;
-            let cause = match current.producer.send_result(record) {
-                Ok(delivery) => match delivery.await {
-                    Ok(Ok(_)) => {
-                        self.inner.report_delivery();
-                        return Ok(());
-                    }
-                    Ok(Err((cause, _))) => cause,
-                    Err(_) => RdKafkaError::Canceled,
-                },
-                Err((RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                    continue;
-                }
-                Err((cause, _)) => cause,
-            };
-            self.inner.report_failure(current.generation, &cause);
-            return Err(cause);
+            let record = OutgoingRecord { partition: None, key, payload: payload.into(), headers: headers.clone() };
+            match self.inner.send(&self.topic, std::iter::once(record), |_| {}) {
+                Ok(delivery) => return delivery.outcome().await,
+                Err(ProducerFull) if Instant::now() < deadline => tokio::time::sleep(QUEUE_FULL_PAUSE).await,
+                Err(ProducerFull) => return Err(RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)),
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //! brokers respond.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,12 +12,14 @@ use rdkafka::{
     ClientConfig,
     config::FromClientConfigAndContext as _,
     error::{KafkaError as RdKafkaError, RDKafkaErrorCode},
-    producer::{FutureProducer, Producer as _},
+    message::OwnedHeaders,
+    producer::{BaseRecord, Producer as _, ThreadedProducer},
 };
 
 use crate::{
     blocking::blocking,
     client_log::ClientLog,
+    delivery::{Delivery, DeliveryReports, PendingRecords},
     error::{KafkaError, Operation},
     metadata::require_topic,
     settings,
@@ -40,14 +43,31 @@ struct Deliveries {
     /// Whether a record has timed out since the last request for metadata.
     has_timed_out: bool,
     rounds_with_timeouts: u32,
+    /// Why a broker has rejected a record since the last request for metadata.
+    rejected: Option<RDKafkaErrorCode>,
 }
 
 /// The producer in use.
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) generation: u64,
-    pub(crate) producer: FutureProducer<ClientLog>,
+    pub(crate) producer: Arc<ThreadedProducer<DeliveryReports>>,
 }
+
+/// A record to be queued.
+pub(crate) struct OutgoingRecord<'a> {
+    /// None: librdkafka chooses it by the key.
+    pub(crate) partition: Option<i32>,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) payload: Cow<'a, [u8]>,
+    pub(crate) headers: OwnedHeaders,
+}
+
+/// The queue of the producer is full. Some of the records may have been queued. Wait for deliveries, or leave the records
+/// in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue of the Kafka producer is full")]
+pub struct ProducerFull;
 
 impl RecreatingProducer {
     pub(crate) fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
@@ -61,6 +81,34 @@ impl RecreatingProducer {
         self.lock().clone()
     }
 
+    /// Queues records. Does not wait. A record that librdkafka does not accept fails the delivery; the error of the
+    /// first such record is also passed to `on_rejected`.
+    pub(crate) fn send<'a>(
+        self: &Arc<Self>,
+        topic: &str,
+        records: impl ExactSizeIterator<Item = OutgoingRecord<'a>>,
+        on_rejected: impl Fn(&RdKafkaError),
+    ) -> Result<Delivery, ProducerFull> {
+        let Current { generation, producer } = self.current();
+        let (pending, result) = PendingRecords::new(records.len());
+        for OutgoingRecord { partition, key, payload, headers } in records {
+            let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, pending.clone());
+            (record.partition, record.key, record.payload) = (partition, key, Some(&*payload));
+            record.headers = Some(headers);
+            let is_rejected = couponry_failpoint::is_on("kafka.rejected-records");
+            let queued = if is_rejected { Err((rejected(), record)) } else { producer.send(record) };
+            match queued {
+                Ok(()) => {}
+                Err((RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(ProducerFull),
+                Err((cause, _)) => {
+                    on_rejected(&cause);
+                    pending.finish(Some(cause));
+                }
+            }
+        }
+        Ok(Delivery { result, inner: self.clone(), generation })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +117,8 @@ impl RecreatingProducer {
         self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of partitions of the topic. Fails if no broker responds within `timeout`.
+    /// Returns the number of partitions of the topic. Fails if no broker responds within `timeout`, or if brokers have
+    /// rejected all records since the previous call.
     ///
     /// Called on a timer: it recreates a producer whose records time out although the brokers respond.
     pub(crate) async fn partition_count(&self, topic: &str, timeout: Duration) -> Result<usize, KafkaError> {
@@ -80,7 +129,10 @@ impl RecreatingProducer {
         if self.deliveries().is_stalled() {
             self.replace(generation, "its records time out although the brokers respond");
         }
-        Ok(count)
+        match self.deliveries().rejected.take() {
+            Some(code) => Err(KafkaError::at(Operation::Produce)(RdKafkaError::MessageProduction(code))),
+            None => Ok(count),
+        }
     }
 
     /// Called after a record was acknowledged.
@@ -91,8 +143,10 @@ impl RecreatingProducer {
     /// Called after a record of this `generation` was not delivered. Replaces the producer if it failed fatally and has
     /// not been replaced yet.
     pub(crate) fn report_failure(&self, generation: u64, cause: &RdKafkaError) {
-        if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) {
-            self.deliveries().has_timed_out = true;
+        match cause.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageTimedOut) => self.deliveries().has_timed_out = true,
+            Some(code) if is_rejection(code) => self.deliveries().rejected = Some(code),
+            _ => {}
         }
         if let Some((code, reason)) = self.current().producer.client().fatal_error() {
             self.replace(generation, &format!("it failed fatally ({code}): {reason}"));
@@ -131,8 +185,19 @@ impl Deliveries {
     }
 }
 
-fn create(config: &ClientConfig, log: &ClientLog) -> Result<FutureProducer<ClientLog>, KafkaError> {
-    FutureProducer::from_config_and_context(config, log.clone()).map_err(KafkaError::at(Operation::Configure))
+/// As for a record of a producer whose clock is wrong.
+const fn rejected() -> RdKafkaError {
+    RdKafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp)
+}
+
+/// Whether a broker has reported this error. librdkafka's own errors have negative codes.
+fn is_rejection(code: RDKafkaErrorCode) -> bool {
+    code as i32 > 0
+}
+
+fn create(config: &ClientConfig, log: &ClientLog) -> Result<Arc<ThreadedProducer<DeliveryReports>>, KafkaError> {
+    let producer = ThreadedProducer::from_config_and_context(config, DeliveryReports(log.clone()));
+    producer.map(Arc::new).map_err(KafkaError::at(Operation::Configure))
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use couponry_kafka::{
     topics,
 };
 use couponry_testbed::{Kafka, Toxiproxy, kafka::ProxiedListener, ports, shared, toxiproxy::Toxic, unique_name};
-use futures::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{record, write};
@@ -153,7 +152,7 @@ async fn added_partitions_are_used_by_running_producer_and_consumer() {
     while used.len() < 3 {
         assert!(Instant::now() < deadline, "only the partitions {used:?} are used");
         producer.ping(TIMEOUT).await.unwrap();
-        try_join_all(producer.send_batch(&[record(sent)], None).unwrap()).await.unwrap();
+        producer.send_batch(&[record(sent)], None).unwrap().await.unwrap();
         sent += 1;
         let wait = timeout(Duration::from_millis(100), consumer.next_batch(100, LINGER));
         if let Ok(batch) = wait.await {

@@ -16,7 +16,7 @@ use couponry_kafka::{
 use couponry_postgres::{Database, NewEvent};
 use couponry_redis::{GateSettings, IssuedEntry, RedisSettings, RedisStore};
 use couponry_testbed::{Database as TestDatabase, http, ports, program::Running, shared, unique_name};
-use futures::{TryStreamExt as _, future::try_join_all};
+use futures::TryStreamExt as _;
 use tokio::sync::OnceCell;
 
 pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
@@ -147,7 +147,7 @@ impl World {
     pub(crate) async fn publish(&self, records: &[IssuedRecord]) {
         let producer = Producer::new(&self.kafka).unwrap();
         let installation = self.installation().await;
-        try_join_all(producer.send_batch(records, Some(installation)).unwrap()).await.unwrap();
+        producer.send_batch(records, Some(installation)).unwrap().await.unwrap();
     }
 
     /// Publishes a message unchanged.

@@ -43,14 +43,14 @@ pub struct IssuedRecord {
     pub issued: IssuedCoupon,
 }
 
-/// The fields of the JSON form.
+/// The fields of the JSON form. They are borrowed for writing, because an issuer writes one for each coupon.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields<'a> {
-    event_id: EventName,
+struct Fields<Event, User, Code> {
+    event_id: Event,
     event_uid: Uuid,
-    user_id: UserId,
-    coupon_key: std::borrow::Cow<'a, str>,
+    user_id: User,
+    coupon_key: Code,
     discount_type: DiscountType,
     discount_amount: u32,
     issued_at: i64,
@@ -60,10 +60,10 @@ impl Serialize for IssuedRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let IssuedCoupon { user_id, coupon, discount, issued_at } = &self.issued;
         Fields {
-            event_id: self.event_id.clone(),
+            event_id: self.event_id.as_str(),
             event_uid: self.event_uid,
-            user_id: user_id.clone(),
-            coupon_key: coupon.as_str().into(),
+            user_id: user_id.as_str(),
+            coupon_key: coupon.as_str(),
             discount_type: discount.kind,
             discount_amount: discount.value,
             issued_at: *issued_at,
@@ -75,7 +75,7 @@ impl Serialize for IssuedRecord {
 impl<'de> Deserialize<'de> for IssuedRecord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Fields { event_id, event_uid, user_id, coupon_key, discount_type, discount_amount, issued_at } =
-            Fields::deserialize(deserializer)?;
+            Fields::<EventName, UserId, String>::deserialize(deserializer)?;
         let coupon = coupon_key.parse().map_err(D::Error::custom)?;
         let discount = Discount { kind: discount_type, value: discount_amount };
         Ok(Self { event_id, event_uid, issued: IssuedCoupon { user_id, coupon, discount, issued_at } })
