@@ -32,6 +32,9 @@ use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A few intervals, so that the lease holder keeps it; short enough for a fast takeover after a crash.
 const LEASE: Duration = Duration::from_secs(5);
+/// After Kafka has confirmed nothing of a page, the issuer does not sweep for this time: longer than the lease, so that
+/// another issuer acquires it, whose records Kafka may accept.
+const FAILED_PAUSE: Duration = Duration::from_secs(8);
 /// Entries per page. Each has up to a batch of records.
 const PAGE_SIZE: usize = 50;
 /// How often the event list is read. Shorter than the time for which [`RecentEvents`] remembers them.
@@ -49,6 +52,17 @@ pub(crate) struct Sweeper {
     pub(crate) recent_events: Arc<RecentEvents>,
     pub(crate) takeover_after: Duration,
     pub(crate) metrics: Metrics,
+}
+
+/// What Kafka has confirmed in a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sent {
+    /// No entry was due.
+    NoneDue,
+    /// Of the entries of a page, none was confirmed.
+    Nothing,
+    /// At least one entry was confirmed.
+    Some,
 }
 
 /// All events, and which of them the walk has not reached yet.
@@ -83,14 +97,14 @@ impl Sweeper {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut walk = Walk::default();
         while !shutdown.is_cancelled() {
+            let mut pause = INTERVAL;
             if !couponry_failpoint::is_on("issuer.no-sweep") {
                 self.walk(&mut walk, &shutdown).await;
-                self.sweep_active(&shutdown).await;
+                if self.sweep_active(&shutdown).await == Sent::Nothing {
+                    pause = FAILED_PAUSE;
+                }
             }
-            tokio::select! {
-                () = time::sleep(INTERVAL) => {}
-                () = shutdown.cancelled() => {}
-            }
+            shutdown.run_until_cancelled(time::sleep(pause)).await;
         }
     }
 
@@ -163,23 +177,24 @@ impl Sweeper {
         walk.listed_at = Some(Instant::now());
     }
 
-    async fn sweep_active(&self, shutdown: &CancellationToken) {
+    async fn sweep_active(&self, shutdown: &CancellationToken) -> Sent {
         let active = self.redis_store.active_events().await.unwrap_or_else(|error| {
             // In a cluster, the marks may be on a node that is unavailable.
             tracing::warn!(error = error_chain(error), "cannot list the active events, sweeping all known ones");
             self.recent_events.names()
         });
-        stream::iter(active)
-            .for_each_concurrent(MAX_CONCURRENT, async |event| {
-                self.recent_events.note(&event);
-                if let Err(error) = self.sweep(&event, shutdown).await {
-                    tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
-                }
+        let swept = stream::iter(active).map(async |event| {
+            self.recent_events.note(&event);
+            self.sweep(&event, shutdown).await.unwrap_or_else(|error| {
+                tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
+                Sent::NoneDue
             })
-            .await;
+        });
+        swept.buffer_unordered(MAX_CONCURRENT).fold(Sent::NoneDue, async |all, sent| all.max(sent)).await
     }
 
-    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<(), RedisStoreError> {
+    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<Sent, RedisStoreError> {
+        let mut outcome = Sent::NoneDue;
         let mut last = None;
         while !shutdown.is_cancelled() && self.redis_store.acquire_sweeper_lease(event, self.id, LEASE).await? {
             let page =
@@ -207,12 +222,13 @@ impl Sweeper {
             self.metrics.outbox_taken_over.inc_by(count as u64);
             tracing::info!(%event, count, records, "sending unconfirmed outbox entries");
             if future::join_all(sent).await.iter().all(Result::is_err) {
-                // Kafka is unavailable: the remaining entries are retried in the next sweep. A single failed entry does
-                // not delay others.
-                break;
+                // Kafka is unavailable, or rejects the records of this issuer: the remaining entries are retried in the
+                // next sweep. A single failed entry does not delay others.
+                return Ok(outcome.max(Sent::Nothing));
             }
+            outcome = Sent::Some;
         }
-        Ok(())
+        Ok(outcome)
     }
 }
 

@@ -39,6 +39,26 @@ async fn outbox_of_killed_issuer_is_sent_by_another() {
     }));
 }
 
+/// As the records of an issuer whose clock is wrong, or whose client certificate has expired.
+#[tokio::test]
+async fn issuer_whose_records_kafka_rejects_lets_another_send_them() {
+    let world = World::shared().await.open(100).await;
+    let takeover = ["--outbox-takeover-seconds", "1"];
+    let rejected = world.ready_issuer(&takeover).await;
+    let failpoint = ("FAILPOINTS".to_owned(), "kafka.rejected-records=return".to_owned());
+    rejected.running.stop().unwrap();
+    rejected.running.restart_with(&[failpoint]).unwrap();
+    until("the issuer runs again", async || rejected.readiness().await.0 == 200).await;
+    assert!(rejected.issue_all(0..20).await.iter().all(Response::succeeded));
+    until("it has the lease", async || rejected.running.log().contains("sending unconfirmed outbox entries")).await;
+    let unavailable = "couponry_issuer_dependency_available{dependency=\"kafka\"} 0";
+    until("it reports Kafka", async || rejected.metrics().await.contains(unavailable)).await;
+
+    let _other = world.ready_issuer(&takeover).await;
+    assert_eq!(world.users_in_kafka(20).await.len(), 20);
+    world.wait_until_outbox_is_empty().await;
+}
+
 #[tokio::test]
 async fn graceful_shutdown_sends_all_records() {
     let world = World::shared().await.open(500).await;
