@@ -22,7 +22,7 @@ use crate::{
         state::state,
         status_writer::StatusWriter,
         step::Plan,
-        timing::{self, ACTIVE_INTERVAL, MAX_DURATION, MIN_DELAY_PER_OBSERVATION, UNVERIFIED_INTERVAL, next_check},
+        timing::{self, ACTIVE_INTERVAL, MAX_DURATION, UNVERIFIED_INTERVAL, next_check},
     },
 };
 
@@ -81,7 +81,7 @@ async fn run_steps(
     for steps in 0.. {
         let observation_started = Instant::now();
         let observed = observe(context, desired).await?;
-        let min_interval = observation_started.elapsed() * MIN_DELAY_PER_OBSERVATION;
+        let min_interval = timing::delay_after_observation(observation_started.elapsed());
         context.metrics.set_oldest_unrecorded(desired.name.as_str(), observed.recording.oldest);
         let is_balanced = writer.check_balance(desired, &observed);
         let planned = plan(desired, &observed);

@@ -29,9 +29,11 @@ pub(crate) const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(2);
 /// How often a long step reads whether the manifest has changed.
 pub(super) const MANIFEST_INTERVAL: Duration = Duration::from_millis(500);
-/// Counting the recorded issuances takes time in proportion to them. The delay before the next
-/// observation is at least this many times the duration of the last one.
-pub(super) const MIN_DELAY_PER_OBSERVATION: u32 = 20;
+/// The delay before the next observation is at least this many times the duration of the last one, up to
+/// [`MAX_DELAY_AFTER_OBSERVATION`].
+const DELAY_PER_OBSERVATION: u32 = 20;
+/// A server that does not respond also makes an observation long; the status must not be old for that reason.
+const MAX_DELAY_AFTER_OBSERVATION: Duration = Duration::from_secs(20);
 
 /// How often to reconcile an event whose stores match its manifest.
 pub(super) fn interval(in_redis: &RedisEvent, recorded: u64) -> Duration {
@@ -46,6 +48,11 @@ pub(super) fn interval(in_redis: &RedisEvent, recorded: u64) -> Duration {
         }
         _ => IDLE_INTERVAL,
     }
+}
+
+/// The delay after an observation of this duration. Counting the recorded issuances takes time in proportion to them.
+pub(super) fn delay_after_observation(duration: Duration) -> Duration {
+    (duration * DELAY_PER_OBSERVATION).min(MAX_DELAY_AFTER_OBSERVATION)
 }
 
 /// Whether everything that was issued is recorded, and marked `COMPLETED` in Redis.
@@ -67,4 +74,15 @@ pub(super) fn next_check(in_redis: Option<&RedisEvent>, observed: &ObservedState
     let wait = changes_at(in_redis, retire_at).and_then(|at| u64::try_from(at - in_redis.now).ok());
     let interval = interval(in_redis, observed.recorded);
     wait.map_or(interval, |wait| interval.min(Duration::from_millis(wait)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delay_after_an_observation_is_in_proportion_and_bounded() {
+        assert_eq!(delay_after_observation(Duration::from_millis(50)), Duration::from_secs(1));
+        assert_eq!(delay_after_observation(Duration::from_secs(10)), Duration::from_secs(20));
+    }
 }
