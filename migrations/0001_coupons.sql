@@ -78,8 +78,8 @@ CREATE TABLE discount_policy (
 );
 
 CREATE TABLE issuance (
-    -- Rejects issuances of an unknown event.
-    event_uid   uuid NOT NULL REFERENCES coupon_event (uid),
+    -- References coupon_event (uid): see known_events.
+    event_uid   uuid NOT NULL,
     user_id     text COLLATE "C" NOT NULL,
     -- Not a foreign key, because each event has a table of its own. Instead, the statement that inserts issuances joins
     -- the stock of the event, so an issuance of an unknown coupon cannot be recorded.
@@ -100,6 +100,38 @@ END
 $$;
 
 CREATE TRIGGER never_updated BEFORE UPDATE ON issuance FOR EACH ROW EXECUTE FUNCTION reject_update();
+
+-- Issuances of an unknown event are rejected. A foreign key would do the same, but it searches the event for each row,
+-- which is a quarter of the cost of recording. These triggers search it once for each statement, and lock it like a
+-- foreign key until the end of the transaction.
+CREATE FUNCTION require_events() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    inserted_event uuid;
+BEGIN
+    FOR inserted_event IN SELECT DISTINCT event_uid FROM inserted LOOP
+        PERFORM FROM coupon_event WHERE uid = inserted_event FOR KEY SHARE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the event % does not exist', inserted_event USING ERRCODE = 'foreign_key_violation';
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER known_events AFTER INSERT ON issuance REFERENCING NEW TABLE AS inserted
+FOR EACH STATEMENT EXECUTE FUNCTION require_events();
+
+CREATE FUNCTION reject_deletion_with_issuances() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF EXISTS (SELECT FROM issuance WHERE event_uid = OLD.uid) THEN
+        RAISE EXCEPTION 'the event % has issuances', OLD.uid USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    RETURN OLD;
+END
+$$;
+
+CREATE TRIGGER without_issuances BEFORE DELETE ON coupon_event
+FOR EACH ROW EXECUTE FUNCTION reject_deletion_with_issuances();
 
 -- The stock of an event; no rows while it is not generated. A query of the views for one event reads only its table.
 --

@@ -22,7 +22,8 @@ const OPERATION: Operation = Operation::Record;
 /// Whether conflicts with existing rows are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
-    /// Only users and coupons that are not recorded yet: a conflict fails the attempt, which is repeated with `Any`.
+    /// Only users and coupons that are not recorded yet, and coupons that exist. Otherwise the attempt is repeated with
+    /// `Any`: returning the inserted rows would cost each batch more than that.
     New,
     /// Any users and coupons.
     Any,
@@ -62,6 +63,10 @@ impl Database {
                 }
                 Ok(Attempt::EventLocked(uid)) => {
                     locked.insert(uid);
+                    continue;
+                }
+                Ok(Attempt::NotAllNew) => {
+                    expected = Expected::Any;
                     continue;
                 }
                 Err(error) if error.is_unique_violation() && expected == Expected::New => {
@@ -117,7 +122,13 @@ impl Database {
                     session.finish();
                     return if is_about_all_events { Err(error) } else { Ok(Attempt::EventLocked(uid)) };
                 }
-                recorded => recorded?,
+                Ok(true) => {}
+                Ok(false) => {
+                    tx.rollback().await.map_err(DatabaseError::at(OPERATION))?;
+                    session.finish();
+                    return Ok(Attempt::NotAllNew);
+                }
+                Err(error) => return Err(error),
             }
         }
         let outcomes: Option<Vec<_>> = outcomes.into_iter().collect();
@@ -139,6 +150,9 @@ enum Attempt {
     /// A record was not inserted, but what prevented it has changed since: a conflicting row is gone, or a missing
     /// coupon exists now. The batch has to be retried.
     Changed,
+    /// Not all records could be inserted, although they were expected to be new. The batch has to be retried with
+    /// [`Expected::Any`].
+    NotAllNew,
     /// The event has no table with coupons. The batch has to be retried without reading this table.
     StockNotFound(Uuid),
     /// Another session holds a lock on the table or on rows of this event. The batch has to be retried; the records of
@@ -193,9 +207,9 @@ fn insertion_order(records: &[IssuedRecord], indexes: Vec<usize>) -> Vec<usize> 
 /// Inserts the records whose coupons exist. The lock prevents the record cutoff from changing before the commit, and
 /// the row is read as of the moment of the lock.
 fn insertion(stock: StockTable, expected: Expected) -> String {
-    let on_conflict = match expected {
-        Expected::New => "",
-        Expected::Any => "ON CONFLICT DO NOTHING",
+    let (on_conflict, returning) = match expected {
+        Expected::New => ("", ""),
+        Expected::Any => ("ON CONFLICT DO NOTHING", "RETURNING user_id, code, type, value"),
     };
     format!(
         "WITH event AS MATERIALIZED (
@@ -212,8 +226,7 @@ fn insertion(stock: StockTable, expected: Expected) -> String {
          JOIN {stock} AS coupon ON coupon.code = record.code
                     AND coupon.type = record.type AND coupon.value = record.value
          ORDER BY record.position
-         {on_conflict}
-         RETURNING user_id, code, type, value"
+         {on_conflict} {returning}"
     )
 }
 
@@ -266,19 +279,26 @@ impl EventRecords<'_> {
         order.iter().map(|&i| value(&self.records[i].issued)).collect()
     }
 
-    /// Records what can be recorded, and sets the outcomes. Without a stock, nothing is recorded.
+    /// Records what can be recorded, and sets the outcomes. Without a stock, nothing is recorded. False: not all
+    /// records were inserted, although they were expected to be new.
     async fn record(
         &self,
         connection: &mut PgConnection,
         stock: Option<StockTable>,
         order: Vec<usize>,
         outcomes: &mut [Option<RecordOutcome>],
-    ) -> Result<(), DatabaseError> {
+    ) -> Result<bool, DatabaseError> {
         let not_inserted = match stock {
             Some(stock) => self.insert(connection, stock, order, outcomes).await?,
             None => order,
         };
-        if not_inserted.is_empty() { Ok(()) } else { self.classify(connection, stock, &not_inserted, outcomes).await }
+        if !not_inserted.is_empty() {
+            if self.expected == Expected::New && stock.is_some() {
+                return Ok(false);
+            }
+            self.classify(connection, stock, &not_inserted, outcomes).await?;
+        }
+        Ok(true)
     }
 
     /// Inserts records in this order, sets the outcomes of the inserted ones, and returns the others.
@@ -291,18 +311,25 @@ impl EventRecords<'_> {
     ) -> Result<Vec<usize>, DatabaseError> {
         let at = DatabaseError::at(OPERATION);
         // sqlx caches the last hundred statements of a connection, so many events do not need more memory.
-        let inserted = sqlx::query(AssertSqlSafe(insertion(stock, self.expected)))
+        let insertion = sqlx::query(AssertSqlSafe(insertion(stock, self.expected)))
             .bind(self.uid)
             .bind(self.name.as_str())
             .bind(self.column(&order, |r| r.user_id.to_string()))
             .bind(self.column(&order, |r| r.coupon.to_string()))
             .bind(self.column(&order, |r| r.discount.kind.as_str()))
             .bind(self.column(&order, |r| i64::from(r.discount.value)))
-            .bind(self.column(&order, |r| r.issued_at))
-            .fetch_all(connection)
-            .await
-            .map_err(at)?;
-
+            .bind(self.column(&order, |r| r.issued_at));
+        if self.expected == Expected::New {
+            let inserted = insertion.execute(connection).await.map_err(at)?.rows_affected();
+            if inserted != order.len() as u64 {
+                return Ok(order);
+            }
+            for i in order {
+                outcomes[i] = Some(RecordOutcome::Recorded);
+            }
+            return Ok(Vec::new());
+        }
+        let inserted = insertion.fetch_all(connection).await.map_err(at)?;
         let mut new = HashSet::with_capacity(inserted.len());
         for row in &inserted {
             let value: i64 = row.try_get("value").map_err(at)?;

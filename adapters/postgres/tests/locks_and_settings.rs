@@ -10,7 +10,7 @@ use std::{
 use couponry_domain::{EventName, IssuedRecord, Uuid};
 use couponry_postgres::{Database, DatabaseError, Deferral, RecordOutcome};
 use couponry_testbed::{Database as TestDatabase, shared};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use support::{Fixture, batch, record};
 
 /// Polls until a query returns `t`.
@@ -216,4 +216,38 @@ async fn dropped_future_cancels_its_statement() {
     fixture.sql("DROP TRIGGER wait ON issuance");
     fixture.database.delete_event(uid, &name).await.unwrap();
     assert_eq!(fixture.sql("SELECT count(*) FROM issuance"), "0");
+}
+
+/// As a foreign key would reject them.
+#[tokio::test]
+async fn issuances_of_unknown_events_and_deletions_of_events_with_issuances_are_rejected() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = fixture.event_with_coupons(1, 2, 0).await;
+    let insert = |uid: Uuid, user: &str| {
+        format!(
+            "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+             VALUES ('{uid}', '{user}', '{}', 'PERCENT', 10, now())",
+            coupons[0].code
+        )
+    };
+    let rejected = |sql: &str| format!("{:#}", fixture.server.sql(sql).unwrap_err());
+    let unknown = Uuid::from_u128(404);
+    let error = rejected(&insert(unknown, "u1"));
+    assert!(error.contains(&format!("the event {unknown} does not exist")), "{error}");
+    assert_eq!(fixture.sql("SELECT count(*) FROM issuance"), "0");
+
+    let delete = format!("DELETE FROM coupon_event WHERE uid = '{}'", event.uid);
+    fixture.sql(&insert(event.uid, "u1"));
+    let error = rejected(&delete);
+    assert!(error.contains(&format!("the event {} has issuances", event.uid)), "{error}");
+
+    // A deletion waits for a transaction that has inserted an issuance.
+    fixture.sql("DELETE FROM issuance");
+    let mut other = connect(&fixture).await;
+    let mut tx = other.begin().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(insert(event.uid, "u2"))).execute(&mut *tx).await.unwrap();
+    let error = rejected(&format!("SET lock_timeout = '100ms'; {delete}"));
+    assert!(error.contains("lock timeout"), "{error}");
+    tx.commit().await.unwrap();
+    assert!(rejected(&delete).contains("has issuances"));
 }
