@@ -10,9 +10,10 @@ use rdkafka::{
 use tokio::time::Instant;
 
 use crate::{
+    delivery::{self, OutgoingRecord, ProducerFull},
     error::{KafkaError, Operation},
     message::Message,
-    recreating_producer::{OutgoingRecord, ProducerFull, RecreatingProducer},
+    recreating_producer::RecreatingProducer,
 };
 
 /// The first header that is added to a dead letter: a short name of the reason.
@@ -128,7 +129,7 @@ impl DeadLetterProducer {
         let deadline = Instant::now() + QUEUE_FULL_TIMEOUT;
         loop {
             let record = OutgoingRecord { partition: None, key, payload: payload.into(), headers: headers.clone() };
-            match self.inner.send(&self.topic, std::iter::once(record), |_| {}) {
+            match delivery::send(&self.inner, &self.topic, std::iter::once(record), |_| {}) {
                 Ok(delivery) => return delivery.outcome().await,
                 Err(ProducerFull) if Instant::now() < deadline => tokio::time::sleep(QUEUE_FULL_PAUSE).await,
                 Err(ProducerFull) => return Err(RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)),

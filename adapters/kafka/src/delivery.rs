@@ -1,33 +1,80 @@
-//! The delivery of records that were queued together: one result for all of them.
+//! Queueing records, and their delivery: one result for those that were queued together.
 
 use std::{
+    borrow::Cow,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use rdkafka::{
-    ClientContext, config::RDKafkaLogLevel, error::KafkaError as RdKafkaError, message::DeliveryResult,
-    producer::ProducerContext,
+    error::{KafkaError as RdKafkaError, RDKafkaErrorCode},
+    message::OwnedHeaders,
+    producer::BaseRecord,
 };
 use tokio::sync::oneshot;
 
 use crate::{
-    client_log::ClientLog,
     error::{KafkaError, Operation},
-    recreating_producer::RecreatingProducer,
+    pending_records::PendingRecords,
+    recreating_producer::{Current, RecreatingProducer},
 };
+
+/// A record to be queued.
+pub(crate) struct OutgoingRecord<'a> {
+    /// None: librdkafka chooses it by the key.
+    pub(crate) partition: Option<i32>,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) payload: Cow<'a, [u8]>,
+    pub(crate) headers: OwnedHeaders,
+}
+
+/// The queue of the producer is full. Some of the records may have been queued. Wait for deliveries, or leave the
+/// records in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue of the Kafka producer is full")]
+pub struct ProducerFull;
+
+/// Queues records. Does not wait. A record that librdkafka does not accept fails the delivery; the error of the
+/// first such record is also passed to `on_rejected`.
+pub(crate) fn send<'a>(
+    producer: &Arc<RecreatingProducer>,
+    topic: &str,
+    records: impl ExactSizeIterator<Item = OutgoingRecord<'a>>,
+    on_rejected: impl Fn(&RdKafkaError),
+) -> Result<Delivery, ProducerFull> {
+    let Current { generation, producer: current } = producer.current();
+    let (pending, result) = PendingRecords::new(records.len());
+    for OutgoingRecord { partition, key, payload, headers } in records {
+        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, pending.clone());
+        (record.partition, record.key, record.payload) = (partition, key, Some(&*payload));
+        record.headers = Some(headers);
+        let is_rejected = couponry_failpoint::is_on("kafka.rejected-records");
+        let queued = if is_rejected { Err((rejected(), record)) } else { current.send(record) };
+        match queued {
+            Ok(()) => {}
+            Err((RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(ProducerFull),
+            Err((cause, _)) => {
+                on_rejected(&cause);
+                pending.finish(Some(cause));
+            }
+        }
+    }
+    Ok(Delivery { result, producer: producer.clone(), generation })
+}
+
+/// As for a record of a producer whose clock is wrong.
+const fn rejected() -> RdKafkaError {
+    RdKafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp)
+}
 
 /// The pending delivery of one record or of a batch.
 #[must_use = "records are durable only after their delivery has completed"]
 pub struct Delivery {
-    pub(crate) result: oneshot::Receiver<Result<(), RdKafkaError>>,
-    pub(crate) inner: Arc<RecreatingProducer>,
-    pub(crate) generation: u64,
+    result: oneshot::Receiver<Result<(), RdKafkaError>>,
+    producer: Arc<RecreatingProducer>,
+    generation: u64,
 }
 
 impl Delivery {
@@ -35,8 +82,8 @@ impl Delivery {
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RdKafkaError>> {
         let outcome = ready!(Pin::new(&mut self.result).poll(cx)).unwrap_or(Err(RdKafkaError::Canceled));
         match &outcome {
-            Ok(()) => self.inner.report_delivery(),
-            Err(cause) => self.inner.report_failure(self.generation, cause),
+            Ok(()) => self.producer.report_delivery(),
+            Err(cause) => self.producer.report_failure(self.generation, cause),
         }
         Poll::Ready(outcome)
     }
@@ -52,91 +99,5 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_outcome(cx).map_err(KafkaError::at(Operation::Produce))
-    }
-}
-
-/// Counts the deliveries of records that were queued together. A future for each record would cost more than the rest of
-/// sending it.
-pub(crate) struct PendingRecords {
-    left: AtomicUsize,
-    outcome: Mutex<Outcome>,
-}
-
-struct Outcome {
-    /// The first failure.
-    failure: Option<RdKafkaError>,
-    /// Receives the result when no record is left.
-    result: Option<oneshot::Sender<Result<(), RdKafkaError>>>,
-}
-
-impl PendingRecords {
-    pub(crate) fn new(count: usize) -> (Arc<Self>, oneshot::Receiver<Result<(), RdKafkaError>>) {
-        let (sender, receiver) = oneshot::channel();
-        let outcome = Mutex::new(Outcome { failure: None, result: Some(sender) });
-        let pending = Arc::new(Self { left: AtomicUsize::new(count), outcome });
-        if count == 0 {
-            pending.complete();
-        }
-        (pending, receiver)
-    }
-
-    /// Notes that a record was delivered, or has failed.
-    pub(crate) fn finish(&self, failure: Option<RdKafkaError>) {
-        if let Some(failure) = failure {
-            self.outcome.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(failure);
-        }
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete();
-        }
-    }
-
-    fn complete(&self) {
-        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = outcome.failure.take().map_or(Ok(()), Err);
-        if let Some(sender) = outcome.result.take() {
-            // Nobody may wait for it.
-            let _ = sender.send(result);
-        }
-    }
-}
-
-/// Receives the delivery reports of librdkafka.
-pub(crate) struct DeliveryReports(pub(crate) ClientLog);
-
-impl ClientContext for DeliveryReports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-
-    fn error(&self, error: RdKafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-}
-
-impl ProducerContext for DeliveryReports {
-    type DeliveryOpaque = Arc<PendingRecords>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, pending: Arc<PendingRecords>) {
-        pending.finish(result.as_ref().err().map(|(cause, _)| cause.clone()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn result_is_available_after_the_last_record_and_has_the_first_failure() {
-        let (pending, mut result) = PendingRecords::new(3);
-        pending.finish(None);
-        pending.finish(Some(RdKafkaError::Canceled));
-        assert!(result.try_recv().is_err());
-        pending.finish(Some(RdKafkaError::NoMessageReceived));
-        assert_eq!(result.try_recv().unwrap(), Err(RdKafkaError::Canceled));
-
-        let (pending, mut result) = PendingRecords::new(1);
-        pending.finish(None);
-        assert_eq!(result.try_recv().unwrap(), Ok(()));
-        assert_eq!(PendingRecords::new(0).1.try_recv().unwrap(), Ok(()));
     }
 }

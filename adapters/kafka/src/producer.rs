@@ -15,10 +15,10 @@ use rdkafka::{
 
 use crate::{
     blocking::blocking,
-    delivery::Delivery,
+    delivery::{self, Delivery, OutgoingRecord, ProducerFull},
     error::{KafkaError, Operation},
     message::Message,
-    recreating_producer::{OutgoingRecord, ProducerFull, RecreatingProducer},
+    recreating_producer::RecreatingProducer,
     sticky_partitioner::StickyPartitioner,
 };
 
@@ -91,7 +91,7 @@ impl Producer {
         &self,
         records: impl ExactSizeIterator<Item = OutgoingRecord<'a>>,
     ) -> Result<Delivery, ProducerFull> {
-        self.inner.send(&self.topic, records, |cause| {
+        delivery::send(&self.inner, &self.topic, records, |cause| {
             if cause.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) {
                 // The topic was recreated with fewer partitions.
                 self.partitioner.set_partitions(0);

@@ -2,7 +2,6 @@
 //! brokers respond.
 
 use std::{
-    borrow::Cow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,16 +11,15 @@ use rdkafka::{
     ClientConfig,
     config::FromClientConfigAndContext as _,
     error::{KafkaError as RdKafkaError, RDKafkaErrorCode},
-    message::OwnedHeaders,
-    producer::{BaseRecord, Producer as _, ThreadedProducer},
+    producer::{Producer as _, ThreadedProducer},
 };
 
 use crate::{
     blocking::blocking,
     client_log::ClientLog,
-    delivery::{Delivery, DeliveryReports, PendingRecords},
     error::{KafkaError, Operation},
     metadata::require_topic,
+    pending_records::DeliveryReports,
     settings,
 };
 
@@ -54,21 +52,6 @@ pub(crate) struct Current {
     pub(crate) producer: Arc<ThreadedProducer<DeliveryReports>>,
 }
 
-/// A record to be queued.
-pub(crate) struct OutgoingRecord<'a> {
-    /// None: librdkafka chooses it by the key.
-    pub(crate) partition: Option<i32>,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) payload: Cow<'a, [u8]>,
-    pub(crate) headers: OwnedHeaders,
-}
-
-/// The queue of the producer is full. Some of the records may have been queued. Wait for deliveries, or leave the records
-/// in the outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the queue of the Kafka producer is full")]
-pub struct ProducerFull;
-
 impl RecreatingProducer {
     pub(crate) fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let config = settings::producer(settings)?;
@@ -79,34 +62,6 @@ impl RecreatingProducer {
 
     pub(crate) fn current(&self) -> Current {
         self.lock().clone()
-    }
-
-    /// Queues records. Does not wait. A record that librdkafka does not accept fails the delivery; the error of the
-    /// first such record is also passed to `on_rejected`.
-    pub(crate) fn send<'a>(
-        self: &Arc<Self>,
-        topic: &str,
-        records: impl ExactSizeIterator<Item = OutgoingRecord<'a>>,
-        on_rejected: impl Fn(&RdKafkaError),
-    ) -> Result<Delivery, ProducerFull> {
-        let Current { generation, producer } = self.current();
-        let (pending, result) = PendingRecords::new(records.len());
-        for OutgoingRecord { partition, key, payload, headers } in records {
-            let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, pending.clone());
-            (record.partition, record.key, record.payload) = (partition, key, Some(&*payload));
-            record.headers = Some(headers);
-            let is_rejected = couponry_failpoint::is_on("kafka.rejected-records");
-            let queued = if is_rejected { Err((rejected(), record)) } else { producer.send(record) };
-            match queued {
-                Ok(()) => {}
-                Err((RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(ProducerFull),
-                Err((cause, _)) => {
-                    on_rejected(&cause);
-                    pending.finish(Some(cause));
-                }
-            }
-        }
-        Ok(Delivery { result, inner: self.clone(), generation })
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
@@ -183,11 +138,6 @@ impl Deliveries {
         }
         is_stalled
     }
-}
-
-/// As for a record of a producer whose clock is wrong.
-const fn rejected() -> RdKafkaError {
-    RdKafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp)
 }
 
 /// Whether a broker has reported this error. librdkafka's own errors have negative codes.
