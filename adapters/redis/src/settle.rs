@@ -1,5 +1,7 @@
 //! Settling issued coupons: applying the decision of the database.
 
+use std::collections::HashMap;
+
 use couponry_domain::{EventName, IssuedCoupon, UserId, Uuid, code::CouponCode};
 
 use crate::{
@@ -54,6 +56,16 @@ pub struct Settled {
     pub requeued: u64,
 }
 
+/// Separates coupons that are completed, nearly all of them, from other settlements. A user who occurs more than once
+/// is among the others, which the script applies one after the other.
+fn partition(settlements: &[Settlement]) -> (Vec<&Settlement>, Vec<&Settlement>) {
+    let mut counts: HashMap<&UserId, u32> = HashMap::with_capacity(settlements.len());
+    for settlement in settlements {
+        *counts.entry(&settlement.user).or_default() += 1;
+    }
+    settlements.iter().partition(|it| it.outcome == SettlementOutcome::Completed && counts[&it.user] == 1)
+}
+
 impl RedisStore {
     /// Applies settlements. Idempotent.
     pub async fn settle(
@@ -66,7 +78,12 @@ impl RedisStore {
         for chunk in settlements.chunks(MAX_SETTLEMENTS) {
             let keys = self.keys(event);
             let mut call = (self.scripts.settle).key(keys.meta).key(keys.queue).key(keys.issued).arg(uid.to_string());
-            for Settlement { user, coupon, outcome } in chunk {
+            let (completed, others) = partition(chunk);
+            call.push(completed.len());
+            for Settlement { user, coupon, .. } in completed {
+                call.push((user.as_str(), coupon.as_str()));
+            }
+            for Settlement { user, coupon, outcome } in others {
                 let (status, requeue, entry) = match outcome {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
                     SettlementOutcome::Cancelled { requeue } => ("CANCEL", *requeue, String::new()),
