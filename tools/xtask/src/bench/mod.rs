@@ -3,8 +3,8 @@
 //! Machines are noisy, so every result is a ratio to a control, which is measured alternately in the same run. Each
 //! comparison is repeated; the table shows the median and the range.
 //!
-//! [`installation`] is measured under a [`load`]. [`cost`], [`issuing`], [`textbook`], [`latency`], [`overload`],
-//! [`issuers`], [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes
+//! [`installation`] is measured under a [`load`]. [`cost`], [`issuing`], [`textbook`], [`opening`], [`latency`],
+//! [`overload`], [`issuers`], [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes
 //! `docs/benchmarks.md`, with the curves of [`plot`].
 
 mod cost;
@@ -14,6 +14,7 @@ mod issuing;
 mod latency;
 mod load;
 mod many_events;
+mod opening;
 mod options;
 mod overload;
 mod plot;
@@ -57,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Part::Cost => cost::measure(&installation, options, &mut table)?,
             Part::Issuing => issuing::measure(&installation, options, &mut table)?,
             Part::Textbook => textbook::measure(&installation, options, &mut table)?,
+            Part::Opening => opening::measure(&installation, options, &mut table)?,
             Part::Latency => latency::measure(&installation, options, &mut table)?,
             Part::Overload => overload::measure(&installation, options, &mut table)?,
             Part::Issuers => issuers::measure(&installation, options, &mut table)?,

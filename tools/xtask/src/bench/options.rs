@@ -26,6 +26,7 @@ pub(super) enum Part {
     Cost,
     Issuing,
     Textbook,
+    Opening,
     Latency,
     Overload,
     Issuers,

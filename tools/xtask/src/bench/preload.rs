@@ -53,7 +53,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
     table.add(
         "preload 1,000,000 coupons, from `kubectl apply` to open",
         "`COPY` into a bare table, then its two indexes, then a pipelined `RPUSH`",
-        Goal::AtMost(1.4),
+        Goal::AtMost(1.15),
         ratios,
         format!("{took:.1} s, control {control_took:.1} s (last round: {parts})"),
     );
