@@ -12,13 +12,16 @@ use couponry_redis::{IssueOutcome, IssueReply, RedisStore};
 use couponry_runtime::error_chain;
 use tokio::{
     sync::{mpsc, oneshot},
-    time,
+    task, time,
 };
 
 use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
 
 /// The queue of an event is removed after this time without requests.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How often a batch lets other tasks run before it is sent.
+const YIELDS: u32 = 4;
 
 /// The result of an issue request.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Re
     loop {
         let received = time::timeout(IDLE_TIMEOUT, requests.recv_many(&mut batch, batcher.max_batch)).await;
         if received.is_ok() {
+            collect_arriving(&mut requests, &mut batch, batcher.max_batch).await;
             exists = batcher.process(&event, &mut batch, exists).await;
         }
         // A second queue may only be created once this one is empty, otherwise more requests than the limit could
@@ -142,6 +146,19 @@ async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Re
                 queues.remove(&event);
             }
             return;
+        }
+    }
+}
+
+/// Adds requests that have arrived and are not parsed yet: lets the tasks of their connections run first. Each call to
+/// Redis has a fixed cost, so a few larger batches cost less than many small ones. It waits for nothing else.
+async fn collect_arriving(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>, max_batch: usize) {
+    for _ in 0..YIELDS {
+        task::yield_now().await;
+        while batch.len() < max_batch
+            && let Ok(request) = requests.try_recv()
+        {
+            batch.push(request);
         }
     }
 }
