@@ -34,7 +34,6 @@ async fn no_route(method: Method) -> Problem {
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let with_request_id = middleware::from_fn_with_state(app.trusted_proxies, request_log::with_request_id);
     let (limits, trusted_proxies) = (app.limits.clone(), app.trusted_proxies);
     // Rendered once: it is the largest response, and any client can request it.
     let document = Bytes::from(openapi::document(&app.authenticator.auth_scheme()).to_string());
@@ -51,5 +50,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     } else {
         router
     };
-    router.layer(with_request_id)
+    // A layer costs each request two allocations.
+    if request_log::is_enabled() {
+        router.layer(middleware::from_fn_with_state(trusted_proxies, request_log::log_failure))
+    } else {
+        router
+    }
 }

@@ -9,6 +9,7 @@
 mod connection_state;
 mod connections;
 mod head_timeout;
+mod request_id;
 mod strict_requests;
 
 use std::{net::SocketAddr, time::Duration};
@@ -28,8 +29,11 @@ use hyper_util::{
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 
-pub use self::connections::{ConnectionLimits, ConnectionMetrics, address_block};
 use self::{connections::Connections, head_timeout::HeadTimeoutStream};
+pub use self::{
+    connections::{ConnectionLimits, ConnectionMetrics, address_block},
+    request_id::{REQUEST_ID, is_loggable},
+};
 
 /// Default keep-alive timeout of an idle connection: longer than that of Envoy (one hour) and of other proxies. The
 /// proxy must close an idle connection first, otherwise it may send a request over a connection that is being closed.
@@ -63,7 +67,7 @@ pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener
     Ok(listener)
 }
 
-/// An HTTP server.
+/// An HTTP server. Each response has the id of its request ([`REQUEST_ID`]).
 #[derive(Clone, Debug)]
 pub struct HttpServer {
     /// Keep-alive timeout of an idle connection.
@@ -124,7 +128,10 @@ impl HttpServer {
                 if needs_peer_address {
                     request.extensions_mut().insert(ConnectInfo(peer));
                 }
-                let call = strict_requests::check(&request, MAX_HEAD).map(|()| router.call(request));
+                let checked = strict_requests::check(&request, MAX_HEAD);
+                // Here rather than in a layer of the router, which would allocate two objects for each request.
+                let id = request_id::identify(request.headers_mut());
+                let call = checked.map(|()| router.call(request));
                 let (state, draining) = (state.clone(), draining.clone());
                 async move {
                     let (response, is_valid) = match call {
@@ -133,8 +140,10 @@ impl HttpServer {
                     };
                     let is_last = state.end_request() || draining.is_cancelled() || !is_valid;
                     response.map(|mut response| {
+                        let headers = response.headers_mut();
+                        headers.insert(REQUEST_ID, id);
                         if is_last {
-                            response.headers_mut().insert(header::CONNECTION, CLOSE);
+                            headers.insert(header::CONNECTION, CLOSE);
                         }
                         response
                     })
