@@ -11,17 +11,15 @@ use couponry_domain::{Acknowledge, EventName, IssuedRecord, UserId, code::Coupon
 use couponry_redis::{IssueOutcome, IssueReply, RedisStore};
 use couponry_runtime::error_chain;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
-    task, time,
+    time,
 };
 
 use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
 
 /// The queue of an event is removed after this time without requests.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// How often a batch lets other tasks run before it is sent.
-const YIELDS: u32 = 4;
 
 /// The result of an issue request.
 #[derive(Debug)]
@@ -63,6 +61,8 @@ struct Request {
 /// One queue of requests per event.
 pub(crate) struct Batchers {
     batcher: Batcher,
+    /// Processes the queues: not the runtime of the requests, which would delay each call to Redis by all of them.
+    runtime: Handle,
     queues: Arc<Queues>,
     max_queued_requests: usize,
 }
@@ -89,7 +89,7 @@ impl Batchers {
     ) -> Self {
         let max_queued_requests = usize::try_from(max_queued_requests).unwrap_or(usize::MAX);
         let batcher = Batcher { redis_store, relay, metrics, recent_events, max_batch };
-        Self { batcher, queues: Arc::default(), max_queued_requests }
+        Self { batcher, runtime: Handle::current(), queues: Arc::default(), max_queued_requests }
     }
 
     /// Issues a coupon to `user`.
@@ -114,7 +114,7 @@ impl Batchers {
             entry => {
                 let (queue, requests) = mpsc::channel(self.max_queued_requests);
                 entry.insert_entry(queue.clone());
-                tokio::spawn(run(self.batcher.clone(), event.clone(), requests, self.queues.clone()));
+                self.runtime.spawn(run(self.batcher.clone(), event.clone(), requests, self.queues.clone()));
                 queue
             }
         }
@@ -130,7 +130,6 @@ async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Re
     loop {
         let received = time::timeout(IDLE_TIMEOUT, requests.recv_many(&mut batch, batcher.max_batch)).await;
         if received.is_ok() {
-            collect_arriving(&mut requests, &mut batch, batcher.max_batch).await;
             exists = batcher.process(&event, &mut batch, exists).await;
         }
         // A second queue may only be created once this one is empty, otherwise more requests than the limit could
@@ -146,19 +145,6 @@ async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Re
                 queues.remove(&event);
             }
             return;
-        }
-    }
-}
-
-/// Adds requests that have arrived and are not parsed yet: lets the tasks of their connections run first. Each call to
-/// Redis has a fixed cost, so a few larger batches cost less than many small ones. It waits for nothing else.
-async fn collect_arriving(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>, max_batch: usize) {
-    for _ in 0..YIELDS {
-        task::yield_now().await;
-        while batch.len() < max_batch
-            && let Ok(request) = requests.try_recv()
-        {
-            batch.push(request);
         }
     }
 }

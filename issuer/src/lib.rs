@@ -29,10 +29,7 @@ use couponry_runtime::{
 };
 use couponry_settings::{KafkaSettings, RedisSettings};
 use prometheus_client::registry::Registry;
-use tokio::{
-    runtime::{Builder, Runtime},
-    time,
-};
+use tokio::{runtime::Builder, time};
 
 #[cfg(any(test, fuzzing))]
 pub use crate::routes::read_issue_request;
@@ -131,8 +128,8 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(0..=1_000_000)
     )]
     max_connections_per_address: u32,
-    /// Number of threads that serve requests. One costs the least CPU for a request, because nothing moves between
-    /// cores: prefer more issuers to more threads, unless the requests' tokens take most of the CPU.
+    /// Number of threads that serve requests; one more calls Redis and Kafka. One costs the least CPU for a request:
+    /// prefer more issuers to more threads, unless tokens of users take most of the CPU.
     #[arg(long, env, default_value_t = 1, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     worker_threads: u16,
     /// Number of trusted proxies that append to X-Forwarded-For. The client address is the one from which the outermost
@@ -152,17 +149,6 @@ pub struct Config {
     monitor: MonitorArgs,
     #[command(flatten)]
     telemetry: TelemetryArgs,
-}
-
-impl Config {
-    /// The runtime that serves the requests.
-    pub fn runtime(&self) -> anyhow::Result<Runtime> {
-        let mut builder = match self.worker_threads {
-            1 => Builder::new_current_thread(),
-            _ => Builder::new_multi_thread(),
-        };
-        builder.worker_threads(self.worker_threads.into()).enable_all().build().context("cannot start the runtime")
-    }
 }
 
 /// Serves requests until SIGTERM or SIGINT.
@@ -221,7 +207,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         draining: shutdown.clone(),
         stop: stop_accepting.clone(),
     };
-    let endpoint = tokio::spawn(server.run(listener, routes::router(app)));
+    // A runtime of its own: the calls to Redis and Kafka, and the monitoring endpoint, do not wait behind thousands of
+    // requests.
+    let requests = Builder::new_multi_thread()
+        .worker_threads(config.worker_threads.into())
+        .thread_name("requests")
+        .enable_all()
+        .build()
+        .context("cannot start the threads that serve requests")?;
+    let endpoint = requests.spawn(server.run(listener, routes::router(app)));
     let probe =
         tokio::spawn(watch_servers(redis_store.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {
@@ -241,6 +235,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     time::sleep(drain).await;
     stop_accepting.cancel();
     endpoint.await.context("the HTTP server panicked")?;
+    requests.shutdown_background();
     // Entries that are not sent by then stay in the outbox for another issuer.
     let flushed = time::timeout(FLUSH_TIMEOUT, async {
         if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {

@@ -2,7 +2,7 @@
 
 use clap::Parser as _;
 
-fn main() -> anyhow::Result<()> {
-    let config = couponry_issuer::Config::parse();
-    config.runtime()?.block_on(couponry_issuer::run(config))
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    couponry_issuer::run(couponry_issuer::Config::parse()).await
 }
