@@ -4,8 +4,8 @@
 //! comparison is repeated; the table shows the median and the range.
 //!
 //! [`installation`] is measured under a [`load`]. [`cost`], [`issuing`], [`textbook`], [`opening`], [`latency`],
-//! [`overload`], [`issuers`], [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`] writes
-//! `docs/benchmarks.md`, with the curves of [`plot`].
+//! [`overload`], [`issuers`], [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`]
+//! writes `docs/benchmarks.md`, with the curves of [`plot`].
 
 mod cost;
 mod installation;
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let installation = Installation::start()?;
     let mut table = Table::default();
     for part in Part::value_variants() {
-        if !options.parts.is_empty() && !options.parts.contains(part) {
+        if !options.includes(*part) {
             continue;
         }
         signals::block_if_interrupted();

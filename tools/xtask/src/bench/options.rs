@@ -16,9 +16,16 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) connections: u32,
 
-    /// Run only this part, without updating `docs/benchmarks.md`. Repeatable.
+    /// Run only this part, without updating `docs/benchmarks.md`. Repeatable. `many-events` runs only if it is named.
     #[arg(long = "only", value_name = "PART")]
     pub(super) parts: Vec<Part>,
+}
+
+impl Options {
+    pub(super) fn includes(&self, part: Part) -> bool {
+        // It takes as long as all others.
+        if self.parts.is_empty() { part != Part::ManyEvents } else { self.parts.contains(&part) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -39,9 +39,10 @@ fn row(
     let target = url(issuer);
     for round in 1..=options.rounds {
         let step = Step::start(format!("overload{variant}, round {round} of {}", options.rounds));
-        let event = installation.open(options.coupons, "Redis")?;
-        let baseline =
-            installation.send_load(&Load::once_each(&target, &event, options.coupons, options.connections))?;
+        // As long as the overload: in a short event, recording would not take part of the cores.
+        let coupons = count(SECONDS * rate / TIMES)?;
+        let event = installation.open(coupons, "Redis")?;
+        let baseline = installation.send_load(&Load::once_each(&target, &event, coupons, options.connections))?;
         installation.close(&event)?;
         let own = baseline.responses_per_second();
 
