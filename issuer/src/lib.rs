@@ -234,8 +234,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(?drain, "draining connections before shutdown");
     time::sleep(drain).await;
     stop_accepting.cancel();
-    endpoint.await.context("the HTTP server panicked")?;
+    let end = endpoint.await;
     requests.shutdown_background();
+    end.context("the HTTP server panicked")?;
     // Entries that are not sent by then stay in the outbox for another issuer.
     let flushed = time::timeout(FLUSH_TIMEOUT, async {
         if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {

@@ -16,7 +16,7 @@
 //! idempotent.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,8 +32,8 @@ use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A few intervals, so that the lease holder keeps it; short enough for a fast takeover after a crash.
 const LEASE: Duration = Duration::from_secs(5);
-/// After Kafka has confirmed nothing of a page, the issuer does not sweep for this time: longer than the lease, so that
-/// another issuer acquires it, whose records Kafka may accept.
+/// After Kafka has confirmed nothing of a page, the issuer does not sweep this event for this time: longer than the
+/// lease, so that another issuer acquires it, whose records Kafka may accept.
 const FAILED_PAUSE: Duration = Duration::from_secs(8);
 /// Entries per page. Each has up to a batch of records.
 const PAGE_SIZE: usize = 50;
@@ -54,15 +54,13 @@ pub(crate) struct Sweeper {
     pub(crate) metrics: Metrics,
 }
 
-/// What Kafka has confirmed in a sweep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Sent {
-    /// No entry was due.
-    NoneDue,
-    /// Of the entries of a page, none was confirmed.
-    Nothing,
-    /// At least one entry was confirmed.
-    Some,
+/// The result of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Swept {
+    /// No entry was left, or Kafka has confirmed some of each page.
+    Sent,
+    /// Kafka has confirmed nothing of a page.
+    Unconfirmed,
 }
 
 /// All events, and which of them the walk has not reached yet.
@@ -95,16 +93,13 @@ impl Walk {
 impl Sweeper {
     /// Sweeps each second until the shutdown. A failed round is repeated by the next one.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut walk = Walk::default();
+        let (mut walk, mut paused) = (Walk::default(), HashMap::new());
         while !shutdown.is_cancelled() {
-            let mut pause = INTERVAL;
             if !couponry_failpoint::is_on("issuer.no-sweep") {
                 self.walk(&mut walk, &shutdown).await;
-                if self.sweep_active(&shutdown).await == Sent::Nothing {
-                    pause = FAILED_PAUSE;
-                }
+                self.sweep_active(&mut paused, &shutdown).await;
             }
-            shutdown.run_until_cancelled(time::sleep(pause)).await;
+            shutdown.run_until_cancelled(time::sleep(INTERVAL)).await;
         }
     }
 
@@ -177,24 +172,29 @@ impl Sweeper {
         walk.listed_at = Some(Instant::now());
     }
 
-    async fn sweep_active(&self, shutdown: &CancellationToken) -> Sent {
+    /// `paused`: the events that this issuer does not sweep, until a time.
+    async fn sweep_active(&self, paused: &mut HashMap<EventName, Instant>, shutdown: &CancellationToken) {
         let active = self.redis_store.active_events().await.unwrap_or_else(|error| {
             // In a cluster, the marks may be on a node that is unavailable.
             tracing::warn!(error = error_chain(error), "cannot list the active events, sweeping all known ones");
             self.recent_events.names()
         });
-        let swept = stream::iter(active).map(async |event| {
+        paused.retain(|_, until| Instant::now() < *until);
+        let due: Vec<EventName> = active.into_iter().filter(|event| !paused.contains_key(event)).collect();
+        let swept = stream::iter(due).map(async |event| {
             self.recent_events.note(&event);
-            self.sweep(&event, shutdown).await.unwrap_or_else(|error| {
+            let swept = self.sweep(&event, shutdown).await.unwrap_or_else(|error| {
                 tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
-                Sent::NoneDue
-            })
+                Swept::Sent
+            });
+            (event, swept)
         });
-        swept.buffer_unordered(MAX_CONCURRENT).fold(Sent::NoneDue, async |all, sent| all.max(sent)).await
+        let swept: Vec<_> = swept.buffer_unordered(MAX_CONCURRENT).collect().await;
+        let failed = swept.into_iter().filter(|(_, swept)| *swept == Swept::Unconfirmed);
+        paused.extend(failed.map(|(event, _)| (event, Instant::now() + FAILED_PAUSE)));
     }
 
-    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<Sent, RedisStoreError> {
-        let mut outcome = Sent::NoneDue;
+    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<Swept, RedisStoreError> {
         let mut last = None;
         while !shutdown.is_cancelled() && self.redis_store.acquire_sweeper_lease(event, self.id, LEASE).await? {
             let page =
@@ -224,11 +224,10 @@ impl Sweeper {
             if future::join_all(sent).await.iter().all(Result::is_err) {
                 // Kafka is unavailable, or rejects the records of this issuer: the remaining entries are retried in the
                 // next sweep. A single failed entry does not delay others.
-                return Ok(outcome.max(Sent::Nothing));
+                return Ok(Swept::Unconfirmed);
             }
-            outcome = Sent::Some;
         }
-        Ok(outcome)
+        Ok(Swept::Sent)
     }
 }
 
