@@ -61,7 +61,8 @@ struct Request {
 /// One queue of requests per event.
 pub(crate) struct Batchers {
     batcher: Batcher,
-    /// Processes the queues: not the runtime of the requests, which would delay each call to Redis by all of them.
+    /// The runtime that processes the queues. On that of the requests, each call to Redis would wait behind all
+    /// requests.
     runtime: Handle,
     queues: Arc<Queues>,
     max_queued_requests: usize,

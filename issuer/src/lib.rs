@@ -128,8 +128,8 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(0..=1_000_000)
     )]
     max_connections_per_address: u32,
-    /// Number of threads that serve requests; one more calls Redis and Kafka. One costs the least CPU for a request:
-    /// prefer more issuers to more threads, unless tokens of users take most of the CPU.
+    /// Number of threads that serve requests; one more calls Redis and Kafka. With one, an issuer uses at most one core
+    /// for requests: run as many issuers as the load needs, or let each use more cores.
     #[arg(long, env, default_value_t = 1, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     worker_threads: u16,
     /// Number of trusted proxies that append to X-Forwarded-For. The client address is the one from which the outermost
@@ -182,7 +182,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let app = Arc::new(App {
         batchers,
         relay: relay.clone(),
-        redis_store: redis_store.clone(),
+        // A connection of its own: that of the batches must not be opened, and served, by the threads of the requests.
+        redis_store: RedisStore::open(&config.redis)?,
         recent_events: recent_events.clone(),
         authenticator: Authenticator::start(config.identity, metrics.clone(), &health, stop_accepting.clone())?,
         limits,

@@ -11,6 +11,7 @@
 //! cannot be decoded or sent, and an event that cannot be swept, do not delay others.
 //!
 //! # Caveats
+//! An event of which Kafka has confirmed nothing is not swept for some seconds, also after an outage of Kafka.
 //! The issuer that wrote the entry may also send it, if it is only slow. While Kafka does not respond, the holder of
 //! the sweeper lease waits for it longer than the lease lasts, and other issuers send the same entries. Recording is
 //! idempotent.
@@ -54,13 +55,13 @@ pub(crate) struct Sweeper {
     pub(crate) metrics: Metrics,
 }
 
-/// The result of a sweep.
+/// When an event is swept again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Swept {
-    /// No entry was left, or Kafka has confirmed some of each page.
-    Sent,
-    /// Kafka has confirmed nothing of a page.
-    Unconfirmed,
+enum Next {
+    /// In the next round.
+    Round,
+    /// After [`FAILED_PAUSE`]: Kafka has confirmed nothing of a page.
+    Pause,
 }
 
 /// All events, and which of them the walk has not reached yet.
@@ -183,18 +184,18 @@ impl Sweeper {
         let due: Vec<EventName> = active.into_iter().filter(|event| !paused.contains_key(event)).collect();
         let swept = stream::iter(due).map(async |event| {
             self.recent_events.note(&event);
-            let swept = self.sweep(&event, shutdown).await.unwrap_or_else(|error| {
+            let next = self.sweep(&event, shutdown).await.unwrap_or_else(|error| {
                 tracing::warn!(error = error_chain(error), %event, "cannot sweep an outbox");
-                Swept::Sent
+                Next::Round
             });
-            (event, swept)
+            (event, next)
         });
         let swept: Vec<_> = swept.buffer_unordered(MAX_CONCURRENT).collect().await;
-        let failed = swept.into_iter().filter(|(_, swept)| *swept == Swept::Unconfirmed);
+        let failed = swept.into_iter().filter(|(_, next)| *next == Next::Pause);
         paused.extend(failed.map(|(event, _)| (event, Instant::now() + FAILED_PAUSE)));
     }
 
-    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<Swept, RedisStoreError> {
+    async fn sweep(&self, event: &EventName, shutdown: &CancellationToken) -> Result<Next, RedisStoreError> {
         let mut last = None;
         while !shutdown.is_cancelled() && self.redis_store.acquire_sweeper_lease(event, self.id, LEASE).await? {
             let page =
@@ -224,10 +225,10 @@ impl Sweeper {
             if future::join_all(sent).await.iter().all(Result::is_err) {
                 // Kafka is unavailable, or rejects the records of this issuer: the remaining entries are retried in the
                 // next sweep. A single failed entry does not delay others.
-                return Ok(Swept::Unconfirmed);
+                return Ok(Next::Pause);
             }
         }
-        Ok(Swept::Sent)
+        Ok(Next::Round)
     }
 }
 

@@ -39,7 +39,7 @@ async fn outbox_of_killed_issuer_is_sent_by_another() {
     }));
 }
 
-/// As the records of an issuer whose clock is wrong, or whose client certificate has expired.
+/// As the records of an issuer whose permission to write was removed.
 #[tokio::test]
 async fn issuer_whose_records_kafka_rejects_lets_another_send_them() {
     let world = World::shared().await.open(100).await;
