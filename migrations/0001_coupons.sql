@@ -78,7 +78,7 @@ CREATE TABLE discount_policy (
 );
 
 CREATE TABLE issuance (
-    -- References coupon_event (uid): see known_events.
+    -- A uid of coupon_event, as the trigger known_events enforces.
     event_uid   uuid NOT NULL,
     user_id     text COLLATE "C" NOT NULL,
     -- Not a foreign key, because each event has a table of its own. Instead, the statement that inserts issuances joins
@@ -103,7 +103,8 @@ CREATE TRIGGER never_updated BEFORE UPDATE ON issuance FOR EACH ROW EXECUTE FUNC
 
 -- Issuances of an unknown event are rejected. A foreign key would do the same, but it searches the event for each row,
 -- which is a quarter of the cost of recording. These triggers search it once for each statement, and lock it like a
--- foreign key until the end of the transaction.
+-- foreign key until the end of the transaction. A deletion sees concurrent insertions in READ COMMITTED, which all
+-- programs use.
 CREATE FUNCTION require_events() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     inserted_event uuid;

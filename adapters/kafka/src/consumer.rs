@@ -165,8 +165,8 @@ impl Consumer {
         }
     }
 
-    /// Adds markers that were passed to the next batch. Otherwise the lag would stay above zero, if a transaction of
-    /// another producer ended a partition, and a recovery of Redis would wait for it without end.
+    /// Adds markers that were passed to the next batch. Otherwise the lag would stay above zero if the last offset of a
+    /// partition is a marker, and a recovery of Redis would never finish.
     fn pass_markers(&mut self) {
         self.follow_rebalance();
         // It calls no broker. Without an assignment there is no position.

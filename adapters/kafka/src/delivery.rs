@@ -64,7 +64,7 @@ pub(crate) fn send<'a>(
     Ok(Delivery { result, producer: producer.clone(), generation })
 }
 
-/// As for a record of a producer whose clock is wrong.
+/// As for a producer whose clock is wrong, with a topic that keeps the timestamps of producers.
 const fn rejected() -> RdKafkaError {
     RdKafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp)
 }

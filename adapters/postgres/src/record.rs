@@ -23,7 +23,7 @@ const OPERATION: Operation = Operation::Record;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     /// Only users and coupons that are not recorded yet, and coupons that exist. Otherwise the attempt is repeated with
-    /// `Any`: returning the inserted rows would cost each batch more than that.
+    /// `Any`, which is rare, and cheaper than `RETURNING` in every batch.
     New,
     /// Any users and coupons.
     Any,

@@ -67,7 +67,7 @@ pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener
     Ok(listener)
 }
 
-/// An HTTP server. Each response has the id of its request ([`REQUEST_ID`]).
+/// An HTTP server. Each response has the id of its request ([`REQUEST_ID`]), except to a head that cannot be parsed.
 #[derive(Clone, Debug)]
 pub struct HttpServer {
     /// Keep-alive timeout of an idle connection.

@@ -15,7 +15,7 @@
 -- ARGV  1 uid   2 how many coupons are completed, of users who occur once   then userId and couponKey of each of them
 --       then five values for each other settlement: userId   couponKey   status: COMPLETED, CANCEL or REPLACE
 --       1 to requeue the coupon, otherwise 0   the new entry (REPLACE), otherwise empty
---       At most 1,500 settlements are accepted.
+--       At most 7,502 arguments are accepted: 1,500 settlements of any kind.
 -- returns { completed, cancelled, requeued }, or nil if couponMeta does not exist or has another uid
 
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'completed', 'cancelled', 'voided')

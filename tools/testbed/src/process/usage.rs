@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 /// The resource usage of a process and its children: a server such as PostgreSQL is a group of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU time in user and kernel mode, also of children, those that have ended included.
+    /// CPU time in user and kernel mode, including running and ended children.
     pub cpu: Duration,
     /// Peak resident memory in bytes, of the process alone.
     pub peak_memory: u64,

@@ -37,7 +37,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
     }
     table.add(
         "consumer, Kafka to Postgres",
-        "inserts of the same rows into the same table, 1,000 rows each",
+        "inserts of the same rows into a table with a foreign key to the event, 1,000 rows each",
         Goal::AtLeast(0.7),
         ratios,
         format!("{}/s, control {}/s", format_number(rates.median()), format_number(controls.median())),
@@ -65,7 +65,7 @@ fn record(installation: &Installation, coupons: u64) -> Result<f64> {
     }
 }
 
-/// Inserts the same rows into a table with the same schema. Returns rows per second.
+/// Inserts the same rows into a table with the same columns and indexes, and a foreign key. Returns rows per second.
 fn insert(installation: &Installation, event: &str, coupons: u64) -> Result<f64> {
     let uid = installation.uid(event)?;
     let (rows, _) = installation.psql(&format!(
