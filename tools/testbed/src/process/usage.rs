@@ -22,8 +22,7 @@ impl Usage {
         };
         let invalid = || format!("unexpected format of /proc/{pid}");
         Ok(Self {
-            cpu: cpu(&read("stat")?).with_context(invalid)?
-                + children(pid).into_iter().filter_map(cpu_of_tree).sum::<Duration>(),
+            cpu: cpu_of_tree(pid).with_context(invalid)?,
             peak_memory: peak_memory(&read("status")?).with_context(invalid)?,
         })
     }

@@ -11,13 +11,10 @@ use couponry_testbed::progress::Step;
 use couponry_testbed::{Process, process, programs, redis};
 
 use super::installation::{Installation, cpu_of};
-use super::load::Load;
+use super::load::{FEW_CONNECTIONS, Load};
 use super::options::Options;
 use super::statistics::{Samples, float, format_number};
 use super::table::{Goal, Table};
-
-/// As many connections as a common HTTP benchmark has: batches are smaller, and each call costs more for a coupon.
-const FEW_CONNECTIONS: u32 = 99;
 
 const TIMEOUT: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(20);
@@ -55,9 +52,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         }
         issue_ratios.push(costs[0] / echo);
 
-        // Half of the users have a coupon.
-        let mut refuse = Load::once_each(&installation.target(), &event, 2 * coupons, connections);
-        (refuse.requests, refuse.mixed) = (Some(coupons), true);
+        let refuse = Load::refused(&installation.target(), &event, coupons, connections);
         let (_, cost) = cpu_of(installation.issuer.process.process(), || refuse.send())?;
         let cost = cost / float(coupons) * 1e6;
         refused.push(cost);

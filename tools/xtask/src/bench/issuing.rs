@@ -37,9 +37,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         issue_ratios.push(issued_per_second / control);
         rates.redis.push(issued_per_second);
 
-        // Half of the users have a coupon.
-        let mut rejects = Load::once_each(&installation.target(), &event, 2 * coupons, connections);
-        (rejects.requests, rejects.mixed) = (Some(coupons), true);
+        let rejects = Load::refused(&installation.target(), &event, coupons, connections);
         let reject = rejects.send()?.responses_per_second();
         reject_ratios.push(reject / control);
         rates.reject.push(reject);

@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::statistics::float;
 use crate::cargo;
 
+/// As many connections as a common HTTP benchmark has: batches are smaller, and each call costs more for a coupon.
+pub(super) const FEW_CONNECTIONS: u32 = 99;
+
 /// The path of the load generator.
 pub(super) fn program() -> Result<PathBuf> {
     Ok(cargo::built("release")?.join("loadgen"))
@@ -46,6 +49,11 @@ impl Load {
             rate: None,
             mixed: false,
         }
+    }
+
+    /// As many requests after the event is sold out, in mixed order: half of the users have a coupon.
+    pub(super) fn refused(target: &str, event: &str, requests: u64, connections: u32) -> Self {
+        Self { requests: Some(requests), mixed: true, ..Self::once_each(target, event, 2 * requests, connections) }
     }
 
     /// Runs the load.

@@ -12,7 +12,7 @@ use super::table::{Goal, Table};
 const USERS: u64 = 20_000;
 const CONNECTIONS: u32 = 2000;
 /// Number of issuers of the second row, which share one Redis.
-const ISSUERS: usize = 10;
+const ISSUERS: u32 = 10;
 
 /// Adds the rows of the opening: with one issuer, and with several small ones.
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
@@ -43,7 +43,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         "",
         Goal::AtMost(1.0),
         slowest_of_many,
-        format!("{} connections for each issuer", CONNECTIONS / 10),
+        format!("{} connections for each issuer", CONNECTIONS / ISSUERS),
     );
     Ok(())
 }

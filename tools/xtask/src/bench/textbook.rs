@@ -9,12 +9,11 @@ use couponry_testbed::progress::Step;
 use couponry_testbed::{http, ports, process, redis};
 
 use super::installation::Installation;
-use super::load::{self, Load};
+use super::load::{self, FEW_CONNECTIONS, Load};
 use super::options::Options;
 use super::statistics::{Samples, float, format_number};
 use super::table::{Goal, Table};
 
-const CONNECTIONS: u32 = 99;
 /// Number of partitions of its topic.
 const PARTITIONS: &str = "12";
 /// Number of coupons which the textbook implementation issues and records before it is measured.
@@ -66,7 +65,7 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
 fn measure_couponry(installation: &Installation, coupons: u64) -> Result<Rates> {
     let event = installation.open(coupons, "Redis")?;
     let start = Instant::now();
-    let accepted = installation.issue_all(&event, coupons, CONNECTIONS)?;
+    let accepted = installation.issue_all(&event, coupons, FEW_CONNECTIONS)?;
     installation.wait_until_recorded()?;
     let recorded = float(coupons) / start.elapsed().as_secs_f64();
     installation.close(&event)?;
@@ -130,7 +129,7 @@ impl<'a> Textbook<'a> {
 
     /// Issues all coupons of an event. Returns responses per second.
     fn issue_all(&self, event: &str, coupons: u64) -> Result<f64> {
-        let result = Load::once_each(&self.url, event, coupons, CONNECTIONS).send()?;
+        let result = Load::once_each(&self.url, event, coupons, FEW_CONNECTIONS).send()?;
         ensure!(result.count("issued") == coupons, "{} of {coupons} coupons were issued", result.count("issued"));
         Ok(result.responses_per_second())
     }
