@@ -41,6 +41,9 @@ pub type ConsumerState = watch::Receiver<Result<(), String>>;
 /// Timeout of a request for metadata.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Timeout of reading the positions of a client.
+const POSITION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Consumes issued records as a member of a consumer group.
 pub struct Consumer {
     config: ClientConfig,
@@ -145,7 +148,7 @@ impl Consumer {
                     if progress == Progress::Ok {
                         self.state.send_if_modified(|state| std::mem::replace(state, Ok(())).is_err());
                     }
-                    self.pass_markers();
+                    self.pass_markers().await;
                     if self.pending.messages.is_empty() && !self.pending.passed_markers.is_empty() {
                         break;
                     }
@@ -167,10 +170,13 @@ impl Consumer {
 
     /// Adds markers that were passed to the next batch. Otherwise the lag would stay above zero if the last offset of a
     /// partition is a marker, and a recovery of Redis would never finish.
-    fn pass_markers(&mut self) {
+    async fn pass_markers(&mut self) {
         self.follow_rebalance();
-        // It calls no broker. Without an assignment there is no position.
-        if let Ok(positions) = self.inner().position() {
+        let client = self.inner().clone();
+        // The call waits for a thread of librdkafka, which may hang: the stall detector then replaces the client.
+        // Without an assignment there is no position.
+        let positions = tokio::time::timeout(POSITION_TIMEOUT, blocking(move || client.position())).await;
+        if let Ok(Ok(positions)) = positions {
             let passed = self.inner().context().pass_markers(&positions);
             self.pending.passed_markers.extend(passed);
         }
