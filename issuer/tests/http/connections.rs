@@ -82,7 +82,8 @@ async fn longest_idle_connection_is_closed_for_a_new_one() {
     until("the closed connections are not counted", async || {
         let metrics = issuer.metrics().await;
         let open = metrics.lines().find_map(|line| line.strip_prefix("couponry_issuer_connections "));
-        (1..=8).contains(&open.unwrap().parse::<u32>().unwrap())
+        // Possibly none: on a slow machine, the idle connections are evicted before the others are seen to be closed.
+        open.unwrap().parse::<u32>().unwrap() <= 8
     })
     .await;
     assert_eq!(issuer.readiness().await.0, 200);
