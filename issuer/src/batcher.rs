@@ -2,7 +2,7 @@
 //! Without load a request is sent at once; under load the batches grow.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -110,15 +110,13 @@ impl Batchers {
 
     fn queue(&self, event: &EventName) -> mpsc::Sender<Request> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        match queues.entry(event.clone()) {
-            Entry::Occupied(entry) if !entry.get().is_closed() => entry.get().clone(),
-            entry => {
-                let (queue, requests) = mpsc::channel(self.max_queued_requests);
-                entry.insert_entry(queue.clone());
-                self.runtime.spawn(run(self.batcher.clone(), event.clone(), requests, self.queues.clone()));
-                queue
-            }
+        if let Some(queue) = queues.get(event).filter(|queue| !queue.is_closed()) {
+            return queue.clone();
         }
+        let (queue, requests) = mpsc::channel(self.max_queued_requests);
+        queues.insert(event.clone(), queue.clone());
+        self.runtime.spawn(run(self.batcher.clone(), event.clone(), requests, self.queues.clone()));
+        queue
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     rate_limits::{RateLimits, flags::RateLimitArgs},
     recent_events::RecentEvents,
     relay::Relay,
-    routes::app::App,
+    routes::{Routes, app::App},
     sweeper::Sweeper,
 };
 
@@ -179,7 +179,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let health = Health::new(&dependencies);
     let limits = RateLimits::start(&config.limits, &metrics, &stop_accepting);
     let needs_peer_address = limits.limits_addresses();
-    let app = Arc::new(App {
+    let app = App {
         batchers,
         relay: relay.clone(),
         // A connection of its own: that of the batches must not be opened, and served, by the threads of the requests.
@@ -191,7 +191,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
         response_timeout: Duration::from_secs(config.response_timeout_seconds.into()),
         trusted_proxies: config.trusted_proxies,
-    });
+    };
 
     // The ports are bound before any server is reached, so that /readyz reports what is missing.
     let listener = http::bind("--listen", config.listen).await?;
@@ -216,7 +216,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the threads that serve requests")?;
-    let endpoint = requests.spawn(server.run(listener, routes::router(app)));
+    let endpoint = requests.spawn(server.run(listener, Routes::new(app)));
     let probe =
         tokio::spawn(watch_servers(redis_store.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {

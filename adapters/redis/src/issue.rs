@@ -130,19 +130,22 @@ impl RedisStore {
             });
         }
 
-        let mut is_repeated = vec![false; distinct.len()];
-        let outcomes = users
-            .iter()
-            .map(|user| {
-                let position = positions[user];
-                match &outcomes[position] {
-                    IssueOutcome::Issued(issued) if std::mem::replace(&mut is_repeated[position], true) => {
-                        IssueOutcome::Duplicate(IssuedEntry { issued: issued.clone(), status: IssuedStatus::Pending })
+        if distinct.len() < users.len() {
+            let mut is_repeated = vec![false; distinct.len()];
+            outcomes = users
+                .iter()
+                .map(|user| {
+                    let position = positions[user];
+                    match &outcomes[position] {
+                        IssueOutcome::Issued(issued) if std::mem::replace(&mut is_repeated[position], true) => {
+                            let issued = issued.clone();
+                            IssueOutcome::Duplicate(IssuedEntry { issued, status: IssuedStatus::Pending })
+                        }
+                        outcome => outcome.clone(),
                     }
-                    outcome => outcome.clone(),
-                }
-            })
-            .collect();
+                })
+                .collect();
+        }
         Ok(Some(IssueReply {
             event_uid,
             installation,

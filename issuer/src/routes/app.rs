@@ -90,13 +90,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
     }
 }
 
-/// Waits at most this long. A result that is available only afterwards is discarded, too: a process that was frozen
+/// Waits at most this long, and returns the duration of the wait as well. A result that is available only afterwards is discarded, too: a process that was frozen
 /// sees it before it sees that the time is over. A recovery of Redis assumes that no coupon is returned later than
 /// `--response-timeout-seconds` after the request.
-pub(super) async fn within<T>(timeout: Duration, result: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(timeout: Duration, result: impl Future<Output = T>) -> (Option<T>, Duration) {
     let start = Instant::now();
-    let result = time::timeout(timeout, result).await.ok();
-    result.filter(|_| start.elapsed() <= timeout)
+    let result = time::timeout_at(start + timeout, result).await.ok();
+    let duration = start.elapsed();
+    (result.filter(|_| duration <= timeout), duration)
 }
 
 pub(super) fn parse_event(text: String) -> Result<EventName, Problem> {
@@ -143,11 +144,11 @@ mod tests {
     #[tokio::test]
     async fn result_after_the_timeout_is_discarded() {
         let timeout = Duration::from_millis(20);
-        assert_eq!(within(Duration::from_hours(1), async { 1 }).await, Some(1));
-        assert_eq!(within(timeout, std::future::pending::<()>()).await, None);
+        assert_eq!(within(Duration::from_hours(1), async { 1 }).await.0, Some(1));
+        assert_eq!(within(timeout, std::future::pending::<()>()).await.0, None);
         // As after a freeze of the process: the timer is polled after the result.
         let frozen = async { std::thread::sleep(2 * timeout) };
-        assert_eq!(within(timeout, frozen).await, None);
+        assert_eq!(within(timeout, frozen).await.0, None);
     }
 
     #[test]

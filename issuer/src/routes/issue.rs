@@ -1,15 +1,18 @@
 //! `POST /coupons/issue`
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 #[cfg(any(test, fuzzing))]
 use axum::http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-use axum::{body::Body, extract::State, http::Request};
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::State,
+    http::Request,
+};
 use couponry_domain::IssuedCoupon;
 use couponry_redis::IssueOutcome;
 use couponry_runtime::{body, problem::Problem};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::app::{
@@ -122,22 +125,32 @@ pub(super) async fn issue(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Uncached<IssueResponse>, Problem> {
-    let response = respond(&app, request).await;
+    respond(&app, request).await
+}
+
+/// Responds to an issue request, and counts the response.
+pub(super) async fn respond<B>(app: &App, request: Request<B>) -> Result<Uncached<IssueResponse>, Problem>
+where
+    B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+{
+    let response = process(app, request).await;
     app.metrics.count_issue_response(response.as_ref().err().map_or(200, Problem::status));
     response
 }
 
-async fn respond(app: &App, request: Request<Body>) -> Result<Uncached<IssueResponse>, Problem> {
+async fn process<B>(app: &App, request: Request<B>) -> Result<Uncached<IssueResponse>, Problem>
+where
+    B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+{
     let (parts, body) = request.into_parts();
     let IssueRequest { user_id, event_id: event } = body::json(&parts.headers, body, app.body_timeout).await?;
     let user = app.authenticator.authenticate(&parts.headers, user_id).await?;
     app.limits.check_user(&user)?;
     let event = parse_event(event)?;
 
-    let start = Instant::now();
-    let result = within(app.response_timeout, app.batchers.issue(&event, user)).await;
+    let (result, duration) = within(app.response_timeout, app.batchers.issue(&event, user)).await;
     let result = result.unwrap_or(IssueResult::UnknownOutcome);
-    app.metrics.issue_request_duration.observe(start.elapsed().as_secs_f64());
+    app.metrics.issue_request_duration.observe(duration.as_secs_f64());
     app.metrics.count_request(result.label());
     match result {
         IssueResult::Decided(outcome) => outcome.try_into().map(uncached),

@@ -15,11 +15,15 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    http::{Method, header::CONTENT_TYPE},
+    http::{Method, Request, header::CONTENT_TYPE},
     middleware,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use couponry_runtime::problem::Problem;
+use couponry_runtime::{
+    http::{Handler, Incoming},
+    problem::Problem,
+};
 
 use self::app::App;
 use crate::rate_limits;
@@ -32,13 +36,43 @@ async fn no_route(method: Method) -> Problem {
     Problem::not_found("the path does not exist; see /openapi.json")
 }
 
+/// The path of issue requests.
+const ISSUE: &str = "/coupons/issue";
+
+/// Responds to requests. A router and its layers cost each request several allocations, so issue requests do not pass
+/// through them unless a layer is enabled.
+#[derive(Clone)]
+pub(crate) struct Routes {
+    app: Arc<App>,
+    router: Router,
+    has_layers: bool,
+}
+
+impl Routes {
+    pub(crate) fn new(app: App) -> Self {
+        let app = Arc::new(app);
+        let has_layers = app.limits.limits_addresses() || request_log::is_enabled();
+        Self { router: router(app.clone()), app, has_layers }
+    }
+}
+
+impl Handler for Routes {
+    async fn respond(self, request: Request<Incoming>) -> Response {
+        if !self.has_layers && request.method() == Method::POST && request.uri().path() == ISSUE {
+            issue::respond(&self.app, request).await.into_response()
+        } else {
+            self.router.respond(request).await
+        }
+    }
+}
+
 /// All routes.
-pub(crate) fn router(app: Arc<App>) -> Router {
+fn router(app: Arc<App>) -> Router {
     let (limits, trusted_proxies) = (app.limits.clone(), app.trusted_proxies);
     // Rendered once: it is the largest response, and any client can request it.
     let document = Bytes::from(openapi::document(&app.authenticator.auth_scheme()).to_string());
     let router = Router::new()
-        .route("/coupons/issue", post(issue::issue).get(event::event_named_issue))
+        .route(ISSUE, post(issue::issue).get(event::event_named_issue))
         .route("/coupons/{eventId}", get(event::event))
         .route("/coupons/{eventId}/users/{userId}", get(user::user))
         .route("/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], document) }))

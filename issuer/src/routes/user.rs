@@ -78,7 +78,7 @@ pub(super) async fn user(
         }
         Ok((is_retired, entry))
     };
-    let read = within(app.response_timeout, read).await;
+    let (read, _) = within(app.response_timeout, read).await;
     let (is_retired, entry) = read.unwrap_or_else(|| Err(unknown_outcome()))?;
     match entry {
         Some(IssuedEntry { issued, status: status @ (IssuedStatus::Pending | IssuedStatus::Completed) }) => {

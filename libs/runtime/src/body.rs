@@ -1,9 +1,9 @@
 //! Reads JSON request bodies, with limits on size and time.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Bytes, HttpBody},
     http::{HeaderMap, header},
 };
 use http_body_util::BodyExt;
@@ -18,7 +18,11 @@ const MAX_BYTES: usize = 16 * 1024;
 const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 
 /// Reads the JSON body of a request with these headers. The body must arrive within `timeout`.
-pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, timeout: Duration) -> Result<T, Problem> {
+pub async fn json<T, B>(headers: &HeaderMap, body: B, timeout: Duration) -> Result<T, Problem>
+where
+    T: DeserializeOwned,
+    B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+{
     if !is_json(headers) {
         return Err(Problem::unsupported_media_type("the header `Content-Type: application/json` is required"));
     }
@@ -53,9 +57,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 /// The complete body, or None if it is too large. Most clients read the response only after they have sent the
 /// complete body, so the rest of an oversized body is read and discarded, up to a limit.
-async fn read(mut body: Body) -> Result<Option<Vec<u8>>, axum::Error> {
+async fn read<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) -> Result<Option<Vec<u8>>, B::Error> {
     let (mut bytes, mut length) = (Vec::new(), 0);
-    while let Some(frame) = body.frame().await {
+    while !body.is_end_stream()
+        && let Some(frame) = body.frame().await
+    {
         let Ok(data) = frame?.into_data() else { continue };
         length += data.len();
         if length > MAX_DISCARDED {
@@ -70,8 +76,11 @@ async fn read(mut body: Body) -> Result<Option<Vec<u8>>, axum::Error> {
 
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    let Some((kind, format)) = essence.split_once('/') else { return false };
+    let is_json = format.eq_ignore_ascii_case("json")
+        || format.get(format.len().saturating_sub(5)..).is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"));
+    kind.eq_ignore_ascii_case("application") && is_json
 }
 
 #[cfg(test)]

@@ -12,15 +12,16 @@ mod head_timeout;
 mod request_id;
 mod strict_requests;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
     extract::ConnectInfo,
     http::{HeaderValue, Request, header},
-    response::IntoResponse as _,
+    response::{IntoResponse as _, Response},
 };
-use hyper::{body::Incoming, server::conn::http1, service::Service as _};
+pub use hyper::body::Incoming;
+use hyper::{server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -98,13 +99,24 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     .await;
 }
 
+/// Responds to requests. A clone responds to one request.
+pub trait Handler: Clone + Send + 'static {
+    /// Responds to a request.
+    fn respond(self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+}
+
+impl Handler for Router {
+    async fn respond(self, request: Request<Incoming>) -> Response {
+        TowerToHyperService::new(self).call(request).await.unwrap_or_else(|never: Infallible| match never {})
+    }
+}
+
 impl HttpServer {
-    /// Serves `router` until the stop, then finishes the requests in progress.
-    pub async fn run(self, listener: TcpListener, router: Router) {
+    /// Responds to requests with `handler` until the stop, then finishes the requests in progress.
+    pub async fn run(self, listener: TcpListener, handler: impl Handler) {
         let Self { keep_alive, limits, metrics, needs_peer_address, draining, stop } = self;
-        let router = TowerToHyperService::new(router);
         let graceful = GracefulShutdown::new();
-        let mut connections = Connections::new(limits, metrics);
+        let mut connections = Connections::new(limits, metrics, draining);
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -120,9 +132,7 @@ impl HttpServer {
             // Responses are small and complete; Nagle's algorithm would only delay them.
             let _ = stream.set_nodelay(true);
             let stream = HeadTimeoutStream::new(stream, state.clone());
-            // A token per connection: checking a shared token for every response would contend on its lock.
-            let draining = draining.child_token();
-            let router = router.clone();
+            let handler = handler.clone();
             let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
                 state.begin_request();
                 if needs_peer_address {
@@ -131,22 +141,20 @@ impl HttpServer {
                 let checked = strict_requests::check(&request, MAX_HEAD);
                 // Here rather than in a layer of the router, which would allocate two objects for each request.
                 let id = request_id::identify(request.headers_mut());
-                let call = checked.map(|()| router.call(request));
-                let (state, draining) = (state.clone(), draining.clone());
+                let (handler, state) = (handler.clone(), state.clone());
                 async move {
-                    let (response, is_valid) = match call {
-                        Ok(response) => (response.await, true),
-                        Err(problem) => (Ok(problem.into_response()), false),
+                    let is_valid = checked.is_ok();
+                    let mut response = match checked {
+                        Ok(()) => handler.respond(request).await,
+                        Err(problem) => problem.into_response(),
                     };
-                    let is_last = state.end_request() || draining.is_cancelled() || !is_valid;
-                    response.map(|mut response| {
-                        let headers = response.headers_mut();
-                        headers.insert(REQUEST_ID, id);
-                        if is_last {
-                            headers.insert(header::CONNECTION, CLOSE);
-                        }
-                        response
-                    })
+                    let is_last = state.end_request() || !is_valid;
+                    let headers = response.headers_mut();
+                    headers.insert(REQUEST_ID, id);
+                    if is_last {
+                        headers.insert(header::CONNECTION, CLOSE);
+                    }
+                    Ok::<_, Infallible>(response)
                 }
             });
             // hyper has one timeout from the last response to the end of the next head; HeadTimeoutStream limits the

@@ -10,6 +10,7 @@ use std::{
 
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Times are stored as microseconds since this instant, so that they fit into an atomic integer.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -29,17 +30,20 @@ struct Shared {
     waker: AtomicWaker,
     /// Whether the next response of any connection closes it: a new connection waits, and no other is idle.
     close_next: Arc<AtomicBool>,
+    /// When cancelled, each response closes its connection.
+    draining: CancellationToken,
 }
 
 impl ConnectionState {
     /// The state of a new connection, which waits for its first request.
-    pub(super) fn new(close_next: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(close_next: Arc<AtomicBool>, draining: CancellationToken) -> Self {
         Self(Arc::new(Shared {
             phase: AtomicU32::new(0),
             waiting_since: AtomicU64::new(now()),
             is_evicted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             close_next,
+            draining,
         }))
     }
 
@@ -56,6 +60,7 @@ impl ConnectionState {
         self.0.phase.fetch_add(1, Ordering::SeqCst);
         self.0.is_evicted.load(Ordering::SeqCst)
             || (self.0.close_next.load(Ordering::SeqCst) && self.0.close_next.swap(false, Ordering::SeqCst))
+            || self.0.draining.is_cancelled()
     }
 
     /// The phase while the connection waits for a request.

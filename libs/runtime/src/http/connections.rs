@@ -19,6 +19,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::connection_state::ConnectionState;
 
@@ -56,6 +57,8 @@ pub(super) struct Connections {
     free: Arc<Semaphore>,
     open: Arc<Mutex<Open>>,
     close_next: Arc<AtomicBool>,
+    /// When cancelled, each response closes its connection.
+    draining: CancellationToken,
     /// The result of the last search for idle connections; the longest idle one is the last.
     candidates: Vec<(u64, ConnectionState)>,
     last_warning: Option<Instant>,
@@ -79,7 +82,7 @@ pub(super) struct Slot {
 }
 
 impl Connections {
-    pub(super) fn new(limits: ConnectionLimits, metrics: ConnectionMetrics) -> Self {
+    pub(super) fn new(limits: ConnectionLimits, metrics: ConnectionMetrics, draining: CancellationToken) -> Self {
         metrics.limit.set(i64::try_from(limits.total).unwrap_or(i64::MAX));
         Self {
             limits,
@@ -87,6 +90,7 @@ impl Connections {
             free: Arc::new(Semaphore::new(limits.total.min(Semaphore::MAX_PERMITS))),
             open: Arc::default(),
             close_next: Arc::default(),
+            draining,
             candidates: Vec::new(),
             last_warning: None,
         }
@@ -104,7 +108,8 @@ impl Connections {
             return None;
         }
         let permit = self.permit().await?;
-        let state = ConnectionState::new(self.close_next.clone());
+        // A token per connection: checking a shared token for every response would contend on its lock.
+        let state = ConnectionState::new(self.close_next.clone(), self.draining.child_token());
         let mut open = lock(&self.open);
         let id = open.next_id;
         open.next_id += 1;
@@ -212,7 +217,7 @@ mod tests {
 
     /// Fills all slots, one per millisecond.
     async fn full() -> (Connections, Vec<(Slot, ConnectionState)>) {
-        let mut connections = Connections::new(*LIMITS, ConnectionMetrics::default());
+        let mut connections = Connections::new(*LIMITS, ConnectionMetrics::default(), CancellationToken::new());
         let mut slots = Vec::new();
         for _ in 0..LIMITS.total {
             slots.push(connections.slot(PEER).await.unwrap());
@@ -266,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn connections_of_one_address_are_limited() {
         let limits = ConnectionLimits { total: 10, per_address: 2 };
-        let mut connections = Connections::new(limits, ConnectionMetrics::default());
+        let mut connections = Connections::new(limits, ConnectionMetrics::default(), CancellationToken::new());
         let other = "192.0.2.7".parse().unwrap();
         let first = connections.slot(PEER).await.unwrap();
         let _second = connections.slot(PEER).await.unwrap();

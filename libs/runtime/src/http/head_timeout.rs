@@ -110,13 +110,14 @@ mod tests {
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
         time::{Instant, timeout},
     };
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
     const LONG: Duration = Duration::from_hours(1);
 
     fn stream<S>(stream: S) -> (HeadTimeoutStream<S>, ConnectionState) {
-        let state = ConnectionState::new(Arc::default());
+        let state = ConnectionState::new(Arc::default(), CancellationToken::new());
         (HeadTimeoutStream::new(stream, state.clone()), state)
     }
 
