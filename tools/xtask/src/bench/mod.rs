@@ -5,9 +5,10 @@
 //!
 //! [`installation`] is measured under a [`load`]. [`cost`], [`issuing`], [`textbook`], [`opening`], [`latency`],
 //! [`overload`], [`issuers`], [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`]
-//! writes `docs/benchmarks.md`, with the curves of [`plot`].
+//! writes `docs/benchmarks.md`, with the curves of [`plot`]. [`flame_graph`] shows where the CPU time goes.
 
 mod cost;
+mod flame_graph;
 mod installation;
 mod issuers;
 mod issuing;
@@ -66,6 +67,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Part::Recording => recording::measure(&installation, options, &mut table)?,
             Part::ManyEvents => many_events::measure(&installation, options, &mut table)?,
         }
+    }
+    if let Some(file) = &options.flame_graph {
+        flame_graph::write(&installation, options, file)?;
     }
     println!("\n{table}\nmeasured in {}", format_duration(start.elapsed()));
     if options.parts.is_empty() {

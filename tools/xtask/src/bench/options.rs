@@ -1,5 +1,7 @@
 //! The options of `cargo xtask bench`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
@@ -19,6 +21,10 @@ pub(crate) struct Options {
     /// Run only this part, without updating `docs/benchmarks.md`. Repeatable. `many-events` runs only if it is named.
     #[arg(long = "only", value_name = "PART")]
     pub(super) parts: Vec<Part>,
+
+    /// Also write a flame graph (SVG) of the sale of one event, of all programs and servers. Needs `perf`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) flame_graph: Option<PathBuf>,
 }
 
 impl Options {
