@@ -29,7 +29,11 @@ use couponry_runtime::{
 };
 use couponry_settings::{KafkaSettings, RedisSettings};
 use prometheus_client::registry::Registry;
-use tokio::{runtime::Builder, time};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Handle, Runtime},
+    time,
+};
 
 #[cfg(any(test, fuzzing))]
 pub use crate::routes::read_issue_request;
@@ -46,7 +50,10 @@ use crate::{
 
 const REDIS: &str = "redis";
 const KAFKA: &str = "kafka";
+const REQUEST_THREADS: &str = "request-threads";
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Within this time, the threads that serve requests must begin a task.
+const REQUESTS_TIMEOUT: Duration = Duration::from_secs(5);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between pings of Kafka once it was reached. Each ping also reads the number of partitions.
 const KAFKA_INTERVAL: Duration = Duration::from_secs(10);
@@ -172,7 +179,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     // `shutdown` begins draining, then the other two are cancelled in this order.
     let (stop_accepting, stop_monitor) = (CancellationToken::new(), CancellationToken::new());
-    let mut dependencies = vec![REDIS, KAFKA];
+    let mut dependencies = vec![REDIS, KAFKA, REQUEST_THREADS];
     if config.identity.needs_keys() {
         dependencies.push(JWKS);
     }
@@ -208,15 +215,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         draining: shutdown.clone(),
         stop: stop_accepting.clone(),
     };
-    // A runtime of its own: the calls to Redis and Kafka, and the monitoring endpoint, do not wait behind thousands of
-    // requests.
-    let requests = Builder::new_multi_thread()
-        .worker_threads(config.worker_threads.into())
-        .thread_name("requests")
-        .enable_all()
-        .build()
-        .context("cannot start the threads that serve requests")?;
+    let requests = request_runtime(config.worker_threads)?;
+    let listener = listener.into_std().context("cannot serve on the port of --listen")?;
+    let listener = {
+        let _context = requests.enter();
+        TcpListener::from_std(listener).context("cannot serve on the port of --listen")?
+    };
     let endpoint = requests.spawn(server.run(listener, Routes::new(app)));
+    tokio::spawn(watch_requests(requests.handle().clone(), health.clone(), stop_accepting.clone()));
     let probe =
         tokio::spawn(watch_servers(redis_store.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {
@@ -259,6 +265,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     monitor.await.context("the monitoring endpoint panicked")?;
     tracing::info!("issuer stopped");
     Ok(())
+}
+
+/// A runtime of its own for requests: the calls to Redis and Kafka, and the monitoring endpoint, do not wait behind
+/// thousands of them.
+fn request_runtime(threads: u16) -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads.into())
+        .thread_name("requests")
+        .enable_all()
+        .build()
+        .context("cannot start the threads that serve requests")
+}
+
+/// Reports when the threads that serve requests are blocked. The monitoring endpoint does not use them.
+async fn watch_requests(requests: Handle, health: Health, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        let begun = time::timeout(REQUESTS_TIMEOUT, requests.spawn(async {})).await;
+        health.set(REQUEST_THREADS, begun.map(drop).map_err(|_| "the threads that serve requests are blocked"));
+        time::sleep(PROBE_INTERVAL).await;
+    }
 }
 
 /// Updates the readiness. An issuer is ready if its response is more useful than that of a proxy without any issuer.

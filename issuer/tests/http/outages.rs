@@ -44,6 +44,27 @@ async fn issuer_without_servers_at_startup_waits_for_redis_only() {
     world.wait_until_outbox_is_empty().await;
 }
 
+#[tokio::test]
+async fn issuer_whose_request_threads_are_blocked_is_not_ready() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    issuer.running.stop().unwrap();
+    issuer.running.restart_with(&[("FAILPOINTS".to_owned(), "issuer.block-thread=1*return".to_owned())]).unwrap();
+    until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
+    let blocked = issuer.issue("u1");
+    tokio::pin!(blocked);
+    let reported = until("the issuer is not ready", async || {
+        let (status, text) = issuer.readiness().await;
+        status == 503 && text.contains("request-threads: the threads that serve requests are blocked")
+    });
+    tokio::select! {
+        () = reported => {}
+        response = &mut blocked => panic!("the thread was not blocked: {}", response.json),
+    }
+    assert_eq!(blocked.await.status, StatusCode::OK);
+    until("the issuer is ready again", async || issuer.readiness().await.0 == 200).await;
+}
+
 /// If all issuers became not ready at once, users would receive an error of the proxy.
 #[tokio::test]
 async fn issuer_that_has_reached_redis_stays_ready_during_an_outage() {
