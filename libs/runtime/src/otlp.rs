@@ -1,9 +1,10 @@
 //! Exports spans to an OpenTelemetry collector: OTLP over HTTP, protobuf, without TLS.
 //!
-//! The exporter runs on a thread of its own, outside of tokio, and sends through the hyper client of the workspace. A
-//! collector usually runs on the same node or in the same cluster; `https` would need another set of TLS flags.
+//! The exporter runs on a thread of its own, outside of tokio, and sends through the hyper client of the workspace,
+//! which has a thread of its own as well: the last spans are exported while the program waits for them. A collector
+//! usually runs on the same node or in the same cluster; `https` would need another set of TLS flags.
 
-use std::time::Duration;
+use std::{future, io, thread, time::Duration};
 
 use axum::http::{
     Uri,
@@ -17,7 +18,10 @@ use hyper_util::{
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use tokio::{runtime::Handle, time};
+use tokio::{
+    runtime::{Builder as RuntimeBuilder, Handle},
+    time,
+};
 
 use crate::error_chain::error_chain;
 
@@ -41,11 +45,11 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<Uri, String> {
 }
 
 /// Collects spans and exports them in batches until it is shut down.
-pub(crate) fn provider(endpoint: &Uri, service: &'static str) -> Result<SdkTracerProvider, ExporterBuildError> {
+pub(crate) fn provider(endpoint: &Uri, service: &'static str) -> Result<SdkTracerProvider, ExporterError> {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(TokioHttpClient { client, runtime: Handle::current() })
+        .with_http_client(TokioHttpClient { client, runtime: start_runtime()? })
         .with_endpoint(endpoint.to_string())
         .with_timeout(EXPORT_TIMEOUT)
         .build()?;
@@ -55,7 +59,26 @@ pub(crate) fn provider(endpoint: &Uri, service: &'static str) -> Result<SdkTrace
         .build())
 }
 
-/// Sends the requests of the exporter's thread on the tokio runtime.
+/// The exporter of spans could not be created.
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    /// Its settings are not valid.
+    #[error(transparent)]
+    Build(#[from] ExporterBuildError),
+    /// Its thread could not be started.
+    #[error("cannot start its thread")]
+    Thread(#[from] io::Error),
+}
+
+/// Starts a runtime on a thread of its own, until the end of the process.
+fn start_runtime() -> io::Result<Handle> {
+    let runtime = RuntimeBuilder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new().name("otlp".to_owned()).spawn(move || runtime.block_on(future::pending::<()>()))?;
+    Ok(handle)
+}
+
+/// Sends the requests of the exporter's thread.
 #[derive(Debug)]
 struct TokioHttpClient {
     client: Client<HttpConnector, Full<Bytes>>,

@@ -66,14 +66,13 @@ pub enum TelemetryError {
     },
     /// The exporter of spans could not be created.
     #[error("--otlp-endpoint: cannot create the exporter")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    Exporter(#[from] otlp::ExporterError),
     /// A subscriber exists already.
     #[error("cannot install the subscriber of logs")]
     Subscriber(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Flushes the spans that are not exported yet when it is dropped. Must be dropped inside of a multi-threaded tokio
-/// runtime.
+/// Flushes the spans that are not exported yet when it is dropped.
 #[derive(Debug)]
 #[must_use = "spans are lost if it is dropped before the end of the process"]
 pub struct TelemetryGuard(Option<SdkTracerProvider>);

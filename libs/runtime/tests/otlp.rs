@@ -19,15 +19,22 @@ struct Args {
     telemetry: TelemetryArgs,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn otlp_endpoint_receives_the_spans_of_the_service_at_shutdown() {
     let (sender, mut exports) = mpsc::unbounded_channel();
     let receiver = post(async move |headers: HeaderMap, body: Bytes| {
         sender.send((headers["content-type"].clone(), body)).map_or(StatusCode::GONE, |()| StatusCode::OK)
     });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, Router::new().route("/v1/traces", receiver)).await.unwrap() });
+    // On another thread, because that of the issuer waits until the last spans are exported.
+    std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, Router::new().route("/v1/traces", receiver)).await.unwrap();
+        });
+    });
 
     let Args { telemetry } = clap::Parser::parse_from(["test", "--otlp-endpoint", &endpoint, "--log", "warn"]);
     let guard = telemetry.init("couponry-test").unwrap();
