@@ -36,16 +36,16 @@ pub(crate) struct OutgoingRecord<'a> {
 #[error("the queue of the Kafka producer is full")]
 pub struct ProducerFull;
 
-/// Queues records. Does not wait. A record that librdkafka does not accept fails the delivery; the error of the
-/// first such record is also passed to `on_rejected`.
+/// Queues records. Does not wait. A record that librdkafka does not accept fails the delivery; each error is also
+/// passed to `on_rejected`.
 pub(crate) fn send<'a>(
     producer: &Arc<RecreatingProducer>,
     topic: &str,
-    records: impl ExactSizeIterator<Item = OutgoingRecord<'a>>,
+    records: impl Iterator<Item = OutgoingRecord<'a>>,
     on_rejected: impl Fn(&RdKafkaError),
 ) -> Result<Delivery, ProducerFull> {
     let Current { generation, producer: current } = producer.current();
-    let (pending, result) = PendingRecords::new(records.len());
+    let (pending, result) = PendingRecords::new();
     for OutgoingRecord { partition, key, payload, headers } in records {
         let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, pending.clone());
         (record.partition, record.key, record.payload) = (partition, key, Some(&*payload));
@@ -57,7 +57,7 @@ pub(crate) fn send<'a>(
             Err((RdKafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(ProducerFull),
             Err((cause, _)) => {
                 on_rejected(&cause);
-                pending.finish(Some(cause));
+                pending.fail(cause);
             }
         }
     }

@@ -1,9 +1,6 @@
 //! The delivery reports of records that were queued together.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use rdkafka::{
     ClientContext, config::RDKafkaLogLevel, error::KafkaError as RdKafkaError, message::DeliveryResult,
@@ -13,47 +10,34 @@ use tokio::sync::oneshot;
 
 use crate::client_log::ClientLog;
 
-/// Counts the deliveries of records that were queued together. A future for each record would cost more than the rest
-/// of sending it.
+/// Records that were queued together. Each has a reference, which librdkafka returns with its delivery report; the last
+/// one sends the result. A future for each record would cost more than the rest of sending it.
+///
+/// librdkafka does not return the reference of a record without a report, so no result is sent for it.
 pub(crate) struct PendingRecords {
-    left: AtomicUsize,
-    outcome: Mutex<Outcome>,
-}
-
-struct Outcome {
     /// The first failure.
-    failure: Option<RdKafkaError>,
-    /// Receives the result when no record is left.
+    failure: OnceLock<RdKafkaError>,
+    /// None after the result was sent.
     result: Option<oneshot::Sender<Result<(), RdKafkaError>>>,
 }
 
 impl PendingRecords {
-    pub(crate) fn new(count: usize) -> (Arc<Self>, oneshot::Receiver<Result<(), RdKafkaError>>) {
+    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<Result<(), RdKafkaError>>) {
         let (sender, receiver) = oneshot::channel();
-        let outcome = Mutex::new(Outcome { failure: None, result: Some(sender) });
-        let pending = Arc::new(Self { left: AtomicUsize::new(count), outcome });
-        if count == 0 {
-            pending.complete();
-        }
-        (pending, receiver)
+        (Arc::new(Self { failure: OnceLock::new(), result: Some(sender) }), receiver)
     }
 
-    /// Notes that a record was delivered, or has failed.
-    pub(crate) fn finish(&self, failure: Option<RdKafkaError>) {
-        if let Some(failure) = failure {
-            self.outcome.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(failure);
-        }
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete();
-        }
+    /// Notes that a record has failed.
+    pub(crate) fn fail(&self, cause: RdKafkaError) {
+        let _ = self.failure.set(cause);
     }
+}
 
-    fn complete(&self) {
-        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = outcome.failure.take().map_or(Ok(()), Err);
-        if let Some(sender) = outcome.result.take() {
+impl Drop for PendingRecords {
+    fn drop(&mut self) {
+        if let Some(result) = self.result.take() {
             // It fails if the delivery was dropped.
-            let _ = sender.send(result);
+            let _ = result.send(self.failure.take().map_or(Ok(()), Err));
         }
     }
 }
@@ -75,7 +59,9 @@ impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = Arc<PendingRecords>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, pending: Arc<PendingRecords>) {
-        pending.finish(result.as_ref().err().map(|(cause, _)| cause.clone()));
+        if let Err((cause, _)) = result {
+            pending.fail(cause.clone());
+        }
     }
 }
 
@@ -85,16 +71,18 @@ mod tests {
 
     #[test]
     fn result_is_available_after_the_last_record_and_has_the_first_failure() {
-        let (pending, mut result) = PendingRecords::new(3);
-        pending.finish(None);
-        pending.finish(Some(RdKafkaError::Canceled));
+        let (pending, mut result) = PendingRecords::new();
+        let [first, second] = [pending.clone(), pending.clone()];
+        drop(pending);
+        first.fail(RdKafkaError::Canceled);
+        drop(first);
         assert!(result.try_recv().is_err());
-        pending.finish(Some(RdKafkaError::NoMessageReceived));
+        second.fail(RdKafkaError::NoMessageReceived);
+        drop(second);
         assert_eq!(result.try_recv().unwrap(), Err(RdKafkaError::Canceled));
 
-        let (pending, mut result) = PendingRecords::new(1);
-        pending.finish(None);
+        let (pending, mut result) = PendingRecords::new();
+        drop(pending);
         assert_eq!(result.try_recv().unwrap(), Ok(()));
-        assert_eq!(PendingRecords::new(0).1.try_recv().unwrap(), Ok(()));
     }
 }

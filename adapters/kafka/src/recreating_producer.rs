@@ -72,8 +72,8 @@ impl RecreatingProducer {
         self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of partitions of the topic. Fails if no broker responds within `timeout`, or if brokers have
-    /// rejected all records since the previous call.
+    /// Returns the number of partitions of the topic. Fails if no broker responds within `timeout`, or if a
+    /// delivery was rejected since the previous call and none has succeeded since.
     ///
     /// Called on a timer: it recreates a producer whose records time out although the brokers respond.
     pub(crate) async fn partition_count(&self, topic: &str, timeout: Duration) -> Result<usize, KafkaError> {
@@ -90,12 +90,12 @@ impl RecreatingProducer {
         }
     }
 
-    /// Called after a record was acknowledged.
+    /// Called after a delivery has succeeded.
     pub(crate) fn report_delivery(&self) {
         *self.deliveries() = Deliveries::default();
     }
 
-    /// Called after a record of this `generation` was not delivered. Replaces the producer if it failed fatally and has
+    /// Called after a delivery of this `generation` has failed. Replaces the producer if it failed fatally and has
     /// not been replaced yet.
     pub(crate) fn report_failure(&self, generation: u64, cause: &RdKafkaError) {
         match cause.rdkafka_error_code() {
