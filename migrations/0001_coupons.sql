@@ -122,17 +122,17 @@ $$;
 CREATE TRIGGER known_events AFTER INSERT ON issuance REFERENCING NEW TABLE AS inserted
 FOR EACH STATEMENT EXECUTE FUNCTION require_events();
 
-CREATE FUNCTION reject_deletion_with_issuances() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION reject_event_with_issuances() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     IF EXISTS (SELECT FROM issuance WHERE event_uid = OLD.uid) THEN
         RAISE EXCEPTION 'the event % has issuances', OLD.uid USING ERRCODE = 'foreign_key_violation';
     END IF;
-    RETURN OLD;
+    RETURN coalesce(NEW, OLD);
 END
 $$;
 
-CREATE TRIGGER without_issuances BEFORE DELETE ON coupon_event
-FOR EACH ROW EXECUTE FUNCTION reject_deletion_with_issuances();
+CREATE TRIGGER without_issuances BEFORE DELETE OR UPDATE OF uid ON coupon_event
+FOR EACH ROW EXECUTE FUNCTION reject_event_with_issuances();
 
 -- The stock of an event; no rows while it is not generated. A query of the views for one event reads only its table.
 --

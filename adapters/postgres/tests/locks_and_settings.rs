@@ -240,6 +240,7 @@ async fn issuances_of_unknown_events_and_deletions_of_events_with_issuances_are_
     fixture.sql(&insert(event.uid, "u1"));
     let error = rejected(&delete);
     assert!(error.contains(&format!("the event {} has issuances", event.uid)), "{error}");
+    assert!(rejected(&format!("UPDATE coupon_event SET uid = '{unknown}'")).contains("has issuances"));
 
     // A deletion waits for a transaction that has inserted an issuance.
     fixture.sql("DELETE FROM issuance");
