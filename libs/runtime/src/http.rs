@@ -99,7 +99,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     .await;
 }
 
-/// Responds to requests. A clone responds to one request.
+/// Responds to the requests of a server, which clones it for each of them.
 pub trait Handler: Clone + Send + 'static {
     /// Responds to a request.
     fn respond(self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;

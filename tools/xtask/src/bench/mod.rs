@@ -41,6 +41,7 @@ use table::Table;
 pub(crate) use options::Options;
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let profiler = options.flame_graph.as_ref().map(|_| flame_graph::profiler()).transpose()?;
     couponry_testbed::programs::install()?;
     eprintln!("building the programs");
     let packages = ["couponry-operator", "couponry-issuer", "couponry-consumer", "couponry-loadgen"]
@@ -68,12 +69,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Part::ManyEvents => many_events::measure(&installation, options, &mut table)?,
         }
     }
-    if let Some(file) = &options.flame_graph {
-        flame_graph::write(&installation, options, file)?;
-    }
     println!("\n{table}\nmeasured in {}", format_duration(start.elapsed()));
     if options.parts.is_empty() {
         report::write(&table, options)?;
+    }
+    if let (Some(file), Some(profiler)) = (&options.flame_graph, profiler) {
+        flame_graph::write(&installation, options, &profiler, file)?;
     }
     Ok(ExitCode::SUCCESS)
 }
