@@ -11,6 +11,7 @@ mod metrics;
 mod rate_limits;
 mod recent_events;
 mod relay;
+mod request_threads;
 mod routes;
 mod sweeper;
 
@@ -29,11 +30,7 @@ use couponry_runtime::{
 };
 use couponry_settings::{KafkaSettings, RedisSettings};
 use prometheus_client::registry::Registry;
-use tokio::{
-    net::TcpListener,
-    runtime::{Builder, Handle, Runtime},
-    time,
-};
+use tokio::time;
 
 #[cfg(any(test, fuzzing))]
 pub use crate::routes::read_issue_request;
@@ -44,16 +41,14 @@ use crate::{
     rate_limits::{RateLimits, flags::RateLimitArgs},
     recent_events::RecentEvents,
     relay::Relay,
+    request_threads::{REQUEST_THREADS, RequestThreads},
     routes::{Routes, app::App},
     sweeper::Sweeper,
 };
 
 const REDIS: &str = "redis";
 const KAFKA: &str = "kafka";
-const REQUEST_THREADS: &str = "request-threads";
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// Within this time, the threads that serve requests must begin a task.
-const REQUESTS_TIMEOUT: Duration = Duration::from_secs(5);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between pings of Kafka once it was reached. Each ping also reads the number of partitions.
 const KAFKA_INTERVAL: Duration = Duration::from_secs(10);
@@ -201,7 +196,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
 
     // The ports are bound before any server is reached, so that /readyz reports what is missing.
-    let listener = http::bind("--listen", config.listen).await?;
+    let listener = http::bind("--listen", config.listen).await?.into_std().context("cannot serve on --listen")?;
     let monitor = config.monitor.start(health.clone(), registry, stop_monitor.clone()).await?;
     tracing::info!("issuer started");
     let server = HttpServer {
@@ -215,14 +210,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         draining: shutdown.clone(),
         stop: stop_accepting.clone(),
     };
-    let requests = request_runtime(config.worker_threads)?;
-    let listener = listener.into_std().context("cannot serve on the port of --listen")?;
-    let listener = {
-        let _context = requests.enter();
-        TcpListener::from_std(listener).context("cannot serve on the port of --listen")?
-    };
-    let endpoint = requests.spawn(server.run(listener, Routes::new(app)));
-    tokio::spawn(watch_requests(requests.handle().clone(), health.clone(), stop_accepting.clone()));
+    let mut requests = RequestThreads::start(config.worker_threads, listener, server, Routes::new(app))?;
     let probe =
         tokio::spawn(watch_servers(redis_store.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {
@@ -235,15 +223,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let sweeper = tokio::spawn(sweeper.run(stop_accepting.clone()));
 
-    shutdown.cancelled().await;
+    // After a failure, the records that are not confirmed stay in the outbox for another issuer.
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        error = requests.failure(&health) => return Err(error),
+    }
     health.set_shutting_down();
     let drain = Duration::from_secs(config.drain_seconds.into());
     tracing::info!(?drain, "draining connections before shutdown");
     time::sleep(drain).await;
     stop_accepting.cancel();
-    let end = endpoint.await;
-    requests.shutdown_background();
-    end.context("the HTTP server panicked")?;
+    requests.finish().await?;
     // Entries that are not sent by then stay in the outbox for another issuer.
     let flushed = time::timeout(FLUSH_TIMEOUT, async {
         if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {
@@ -265,26 +255,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     monitor.await.context("the monitoring endpoint panicked")?;
     tracing::info!("issuer stopped");
     Ok(())
-}
-
-/// A runtime of its own for requests: the calls to Redis and Kafka, and the monitoring endpoint, do not wait behind
-/// thousands of them.
-fn request_runtime(threads: u16) -> anyhow::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(threads.into())
-        .thread_name("requests")
-        .enable_all()
-        .build()
-        .context("cannot start the threads that serve requests")
-}
-
-/// Reports when the threads that serve requests are blocked. The monitoring endpoint does not use them.
-async fn watch_requests(requests: Handle, health: Health, shutdown: CancellationToken) {
-    while !shutdown.is_cancelled() {
-        let begun = time::timeout(REQUESTS_TIMEOUT, requests.spawn(async {})).await;
-        health.set(REQUEST_THREADS, begun.map(drop).map_err(|_| "the threads that serve requests are blocked"));
-        time::sleep(PROBE_INTERVAL).await;
-    }
 }
 
 /// Updates the readiness. An issuer is ready if its response is more useful than that of a proxy without any issuer.

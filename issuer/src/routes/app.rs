@@ -90,9 +90,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
     }
 }
 
-/// Waits at most this long, and returns the duration of the wait as well. A result that is available only afterwards is discarded, too: a process that was frozen
-/// sees it before it sees that the time is over. A recovery of Redis assumes that no coupon is returned later than
-/// `--response-timeout-seconds` after the request.
+/// Waits at most this long, and also returns how long it has waited. A result that is available only later is
+/// discarded: a process that was frozen sees it before it sees that the time is over. A recovery of Redis assumes
+/// that no coupon is returned later than `--response-timeout-seconds` after the request.
 pub(super) async fn within<T>(timeout: Duration, result: impl Future<Output = T>) -> (Option<T>, Duration) {
     let start = Instant::now();
     let result = time::timeout_at(start + timeout, result).await.ok();

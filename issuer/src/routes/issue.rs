@@ -142,9 +142,7 @@ async fn process<B>(app: &App, request: Request<B>) -> Result<Uncached<IssueResp
 where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
-    if couponry_failpoint::is_on("issuer.block-thread") {
-        std::thread::sleep(std::time::Duration::from_secs(30));
-    }
+    couponry_failpoint::block("issuer.block-thread");
     let (parts, body) = request.into_parts();
     let IssueRequest { user_id, event_id: event } = body::json(&parts.headers, body, app.body_timeout).await?;
     let user = app.authenticator.authenticate(&parts.headers, user_id).await?;

@@ -51,8 +51,8 @@ pub(crate) struct Routes {
 impl Routes {
     pub(crate) fn new(app: App) -> Self {
         let app = Arc::new(app);
-        let has_layers = app.limits.limits_addresses() || request_log::is_enabled();
-        Self { router: router(app.clone()), app, has_layers }
+        let layers = Layers { limit_addresses: app.limits.limits_addresses(), log_failures: request_log::is_enabled() };
+        Self { router: router(app.clone(), layers), app, has_layers: layers.limit_addresses || layers.log_failures }
     }
 }
 
@@ -66,8 +66,15 @@ impl Handler for Routes {
     }
 }
 
+/// The layers around all routes.
+#[derive(Clone, Copy)]
+struct Layers {
+    limit_addresses: bool,
+    log_failures: bool,
+}
+
 /// All routes.
-fn router(app: Arc<App>) -> Router {
+fn router(app: Arc<App>, layers: Layers) -> Router {
     let (limits, trusted_proxies) = (app.limits.clone(), app.trusted_proxies);
     // Rendered once: it is the largest response, and any client can request it.
     let document = Bytes::from(openapi::document(&app.authenticator.auth_scheme()).to_string());
@@ -79,13 +86,12 @@ fn router(app: Arc<App>) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("see /openapi.json") })
         .with_state(app);
-    let router = if limits.limits_addresses() {
+    let router = if layers.limit_addresses {
         router.layer(middleware::from_fn_with_state((limits, trusted_proxies), rate_limits::limit_address))
     } else {
         router
     };
-    // A layer costs each request two allocations.
-    if request_log::is_enabled() {
+    if layers.log_failures {
         router.layer(middleware::from_fn_with_state(trusted_proxies, request_log::log_failure))
     } else {
         router

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use couponry_domain::Uuid;
 use couponry_kafka::{read_all, test_support::set_partitions};
 use couponry_testbed::{CertificateAuthority, Kafka, Redis};
-use tokio::sync::Notify;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Notify};
 
 use crate::support::{Response, World, until};
 
@@ -55,7 +55,7 @@ async fn issuer_whose_request_threads_are_blocked_is_not_ready() {
     tokio::pin!(blocked);
     let reported = until("the issuer is not ready", async || {
         let (status, text) = issuer.readiness().await;
-        status == 503 && text.contains("request-threads: the threads that serve requests are blocked")
+        status == 503 && text.contains("request threads: no thread that serves requests begins a task")
     });
     tokio::select! {
         () = reported => {}
@@ -63,6 +63,28 @@ async fn issuer_whose_request_threads_are_blocked_is_not_ready() {
     }
     assert_eq!(blocked.await.status, StatusCode::OK);
     until("the issuer is ready again", async || issuer.readiness().await.0 == 200).await;
+}
+
+#[tokio::test]
+async fn issuer_whose_request_threads_stay_blocked_ends() {
+    let world = World::shared().await.open(10).await;
+    let issuer = world.ready_issuer(&[]).await;
+    issuer.running.stop().unwrap();
+    issuer.running.restart_with(&[("FAILPOINTS".to_owned(), "issuer.block-thread=return".to_owned())]).unwrap();
+    until("the issuer is ready", async || issuer.readiness().await.0 == 200).await;
+    let body = r#"{"userId":"u1","eventId":"summer"}"#;
+    let head = "POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length:";
+    let mut clients = Vec::new();
+    // Each request blocks the thread for 30 seconds.
+    for _ in 0..5 {
+        let mut client = TcpStream::connect(("127.0.0.1", issuer.listen)).await.unwrap();
+        client.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    until("the issuer has ended", async || {
+        issuer.running.log().contains("Error: the threads that serve requests are blocked")
+    })
+    .await;
 }
 
 /// If all issuers became not ready at once, users would receive an error of the proxy.

@@ -1,6 +1,6 @@
 //! Rules of HTTP: caching, hosts, codings, and paths that look like routes.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     body::Body,
@@ -46,6 +46,50 @@ async fn responses_about_users_and_problems_are_not_stored_by_caches() {
     }
     for path in ["/coupons/summer", "/openapi.json"] {
         assert!(!issuer.get(path).await.headers.contains_key("cache-control"), "{path}");
+    }
+}
+
+/// Issue requests pass through the router only if it has a layer, for example the log of failed requests.
+#[tokio::test]
+async fn issue_requests_have_the_same_response_with_and_without_the_router() {
+    let world = World::shared().await.open(10).await;
+    let direct = world.ready_issuer(&[]).await;
+    let routed = world.ready_issuer(&["--log", "info,requests=debug"]).await;
+    let unknown = BODY.replace("summer", "winter");
+    let with_length =
+        |body: &str| format!("Host: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let chunked = "Host: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let post = |target: &str, rest: &str| format!("{}{rest}", ISSUE.replace("/coupons/issue", target));
+    let first = |body: &str| format!("{ISSUE}Host: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let requests = [
+        post("/coupons/issue", &with_length(BODY)),
+        post("/coupons/issue", &with_length(&unknown)),
+        post("/coupons/issue?a=b", &with_length(&unknown)),
+        post("http://x/coupons/issue", &with_length(&unknown)),
+        post("/coupons/%69ssue", &with_length(&unknown)),
+        post("/coupons/issue/", &with_length(&unknown)),
+        post("/coupons/issue", &with_length("")),
+        post("/coupons/issue", &with_length("{")),
+        post("/coupons/issue", &with_length(&" ".repeat(16 * 1024 + 1))),
+        post("/coupons/issue", &format!("{chunked}{:x}\r\n{unknown}\r\n0\r\nX-Trailer: 1\r\n\r\n", unknown.len())),
+        post("/coupons/issue", &format!("{chunked}xyz\r\n")),
+        post("/coupons/issue", &format!("Expect: 100-continue\r\n{}", with_length(&unknown))),
+        post("/coupons/issue", &with_length(&unknown)).replace("application/json", "text/plain"),
+        post("/coupons/issue", &with_length(&unknown)).replacen("POST", "PUT", 1),
+        post("/coupons/issue", &with_length("")).replacen("POST", "HEAD", 1),
+        post("/coupons/issue", &with_length("")).replacen("POST", "OPTIONS", 1),
+        format!("{}{}", first(&unknown), post("/coupons/issue", &with_length("{}"))),
+    ];
+    assert_eq!(direct.issue("u1").await.status, StatusCode::OK, "the first request is then a duplicate at both");
+    for request in requests {
+        let lines = |response: String| {
+            let is_constant = |line: &&str| !line.starts_with("x-request-id: ") && !line.starts_with("date: ");
+            // The order of headers has no meaning.
+            response.split("\r\n").filter(is_constant).map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let responses = [direct.listen, routed.listen].map(|port| exchange(port, &request));
+        let [direct, routed] = futures::future::join_all(responses).await.try_into().unwrap();
+        assert_eq!(lines(direct), lines(routed), "{request}");
     }
 }
 

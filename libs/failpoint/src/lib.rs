@@ -13,6 +13,13 @@ pub fn crash(point: &str) {
     }
 }
 
+/// Blocks the thread for 30 seconds if this failpoint is active.
+pub fn block(point: &str) {
+    if is_on(point) {
+        std::thread::sleep(std::time::Duration::from_secs(30));
+    }
+}
+
 /// Whether this failpoint is active.
 #[must_use]
 #[cfg(feature = "failpoints")]
