@@ -57,8 +57,40 @@ pub struct Discount {
     pub value: u32,
 }
 
+impl Discount {
+    /// The amount off an order of this amount, in the same unit: for money, minor units such as cents. A percentage is
+    /// rounded down, and the amount is never more than that of the order.
+    #[must_use]
+    pub fn amount_off(self, order_amount: u64) -> u64 {
+        match self.kind {
+            DiscountType::Percent => {
+                let off = u128::from(order_amount) * u128::from(self.value.min(100)) / 100;
+                u64::try_from(off).unwrap_or(order_amount)
+            }
+            DiscountType::Amount => u64::from(self.value).min(order_amount),
+        }
+    }
+}
+
 impl fmt::Display for Discount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.kind, self.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amount_off_is_rounded_down_and_at_most_the_order() {
+        let percent = |value| Discount { kind: DiscountType::Percent, value };
+        let amount = |value| Discount { kind: DiscountType::Amount, value };
+        assert_eq!(percent(10).amount_off(12_345), 1234);
+        assert_eq!(percent(100).amount_off(u64::MAX), u64::MAX);
+        assert_eq!(percent(1).amount_off(99), 0);
+        assert_eq!(amount(5000).amount_off(12_345), 5000);
+        assert_eq!(amount(5000).amount_off(4999), 4999);
+        assert_eq!(amount(5000).amount_off(0), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), generated
-//! ([`code`], [`coupon_batch`]) and issued ([`window`]), which names are valid ([`names`]), and the record of an
-//! issued coupon ([`record`], the Kafka contract).
+//! ([`code`], [`coupon_batch`]), issued ([`window`]) and redeemed ([`redemption`]), which names are valid ([`names`]),
+//! and the record of an issued coupon ([`record`], the Kafka contract).
 
 pub mod acknowledge;
 pub mod allocation;
@@ -12,6 +12,7 @@ pub mod fuzz_targets;
 pub mod names;
 mod permutation;
 pub mod record;
+pub mod redemption;
 pub mod window;
 
 pub use acknowledge::Acknowledge;
@@ -19,7 +20,7 @@ pub use allocation::Share;
 pub use code::{CodeFormat, Seed};
 pub use coupon_batch::{Coupon, CouponBatch};
 pub use discount::{Discount, DiscountType};
-pub use names::{EventName, UserId};
+pub use names::{EventName, OrderId, RequestId, UserId};
 pub use record::{IssuedCoupon, IssuedRecord};
 pub use uuid::Uuid;
 pub use window::{Gate, Window, WindowState};

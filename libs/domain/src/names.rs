@@ -1,4 +1,4 @@
-//! Valid user ids and event names.
+//! Valid names: of users, events, orders and requests.
 
 use std::{fmt, str::FromStr};
 
@@ -25,7 +25,22 @@ pub struct UserId(String);
 #[serde(try_from = "String", into = "String")]
 pub struct EventName(String);
 
-/// The text is not a valid user id or event name.
+/// The maximum length of an orderId, in characters.
+pub const MAX_ORDER_ID_CHARACTERS: usize = 128;
+
+/// The maximum length of an idempotency key, in characters.
+pub const MAX_REQUEST_ID_CHARACTERS: usize = 128;
+
+/// The order of a shop that uses a coupon: 1 to 128 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderId(String);
+
+/// The idempotency key of a request: 1 to 128 visible ASCII characters without quotation marks and backslashes, so that
+/// it is the same with and without the quotation marks of its header.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(String);
+
+/// The text is not a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// The userId is empty.
@@ -49,6 +64,15 @@ pub enum InvalidId {
          and '.', and begins and ends with a letter or digit"
     )]
     EventName,
+    /// The orderId is not 1 to [`MAX_ORDER_ID_CHARACTERS`] visible ASCII characters.
+    #[error("orderId is not 1 to {MAX_ORDER_ID_CHARACTERS} visible ASCII characters without spaces")]
+    OrderId,
+    /// The idempotency key is not 1 to [`MAX_REQUEST_ID_CHARACTERS`] visible ASCII characters.
+    #[error(
+        "the idempotency key is not 1 to {MAX_REQUEST_ID_CHARACTERS} visible ASCII characters without spaces, \
+         quotation marks and backslashes"
+    )]
+    RequestId,
 }
 
 impl TryFrom<String> for UserId {
@@ -120,6 +144,25 @@ impl TryFrom<String> for EventName {
     }
 }
 
+impl TryFrom<String> for OrderId {
+    type Error = InvalidId;
+
+    fn try_from(id: String) -> Result<Self, Self::Error> {
+        let is_valid = (1..=MAX_ORDER_ID_CHARACTERS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+        if is_valid { Ok(Self(id)) } else { Err(InvalidId::OrderId) }
+    }
+}
+
+impl TryFrom<String> for RequestId {
+    type Error = InvalidId;
+
+    fn try_from(id: String) -> Result<Self, Self::Error> {
+        let is_allowed = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+        let is_valid = (1..=MAX_REQUEST_ID_CHARACTERS).contains(&id.len()) && id.bytes().all(is_allowed);
+        if is_valid { Ok(Self(id)) } else { Err(InvalidId::RequestId) }
+    }
+}
+
 macro_rules! text_conversions {
     ($id:ident) => {
         impl $id {
@@ -154,6 +197,8 @@ macro_rules! text_conversions {
 
 text_conversions!(UserId);
 text_conversions!(EventName);
+text_conversions!(OrderId);
+text_conversions!(RequestId);
 
 #[cfg(test)]
 mod tests {
@@ -217,5 +262,18 @@ mod tests {
         for id in ["", "{x}", "a:b", "Summer", "-a", "a-", "a..b", "a b", "ä", &"a".repeat(254)] {
             assert_eq!(id.parse::<EventName>(), Err(InvalidId::EventName), "{id}");
         }
+    }
+
+    #[test]
+    fn order_and_request_ids_are_visible_ascii_characters() {
+        for id in ["1", "#1001", "gid://shop/Order/1", &"x".repeat(128)] {
+            assert!(id.parse::<OrderId>().is_ok() && id.parse::<RequestId>().is_ok(), "{id}");
+        }
+        for id in ["", "a b", "ä", "a\n", &"x".repeat(129)] {
+            assert_eq!(id.parse::<OrderId>(), Err(InvalidId::OrderId), "{id}");
+            assert_eq!(id.parse::<RequestId>(), Err(InvalidId::RequestId), "{id}");
+        }
+        assert_eq!("\"a\"".parse::<RequestId>(), Err(InvalidId::RequestId));
+        assert_eq!("a\\".parse::<RequestId>(), Err(InvalidId::RequestId));
     }
 }
