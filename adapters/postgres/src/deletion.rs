@@ -10,12 +10,12 @@ use crate::{
 
 const OPERATION: Operation = Operation::DeleteEvent;
 
-/// How many issuances are deleted per transaction.
+/// How many issuances or uses are deleted per transaction.
 const BATCH: i64 = 10_000;
 
 impl Database {
-    /// Deletes the event with its coupons and issuances. No-op if an event with this uid and name does not exist: a
-    /// manifest may name the uid of another event.
+    /// Deletes the event with its coupons, their issuances and uses. No-op if an event with this uid and name does not
+    /// exist: a manifest may name the uid of another event.
     ///
     /// After it has started, nothing is recorded for the event any more. It uses many transactions, none of which locks
     /// anything of another event. Interrupted, or failed because of a lock that another session holds, it continues
@@ -31,6 +31,8 @@ impl Database {
         while let Some(user) = last {
             last = delete_issuances(&mut session, uid, &user).await?;
         }
+        // Without issuances, no use can be inserted any more.
+        while delete_uses(&mut session, uid).await? > 0 {}
         sqlx::query("DELETE FROM coupon_event WHERE uid = $1")
             .bind(uid)
             .execute(session.connection())
@@ -86,4 +88,18 @@ async fn delete_issuances(session: &mut Session, uid: Uuid, after: &str) -> Resu
     .fetch_one(session.connection())
     .await
     .map_err(DatabaseError::at(OPERATION))
+}
+
+/// Deletes some uses of coupons of the event, and returns how many.
+async fn delete_uses(session: &mut Session, uid: Uuid) -> Result<u64, DatabaseError> {
+    let deleted = sqlx::query(
+        "DELETE FROM coupon_use
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM coupon_use WHERE event_uid = $1 LIMIT $2))",
+    )
+    .bind(uid)
+    .bind(BATCH)
+    .execute(session.connection())
+    .await
+    .map_err(DatabaseError::at(OPERATION))?;
+    Ok(deleted.rows_affected())
 }

@@ -37,6 +37,8 @@ pub enum Operation {
     ReadCoupons,
     /// [`Database::record`](crate::Database::record).
     Record,
+    /// [`Database::use_coupon`](crate::Database::use_coupon), or looking up a coupon.
+    UseCoupon,
     /// Reading or counting issuances.
     ReadIssuances,
     /// [`Database::delete_event`](crate::Database::delete_event).
@@ -65,6 +67,7 @@ impl fmt::Display for Operation {
             Self::SetRecordCutoff => "cannot set the record cutoff in Postgres",
             Self::ReadCoupons => "cannot read the coupons from Postgres",
             Self::Record => "cannot record issuances in Postgres",
+            Self::UseCoupon => "cannot read or change the coupon in Postgres",
             Self::ReadIssuances => "cannot read the issuances from Postgres",
             Self::DeleteEvent => "cannot delete the event from Postgres",
             Self::MarkDeletion => "cannot mark the event as deleted in Postgres",

@@ -2,6 +2,7 @@
 //!
 //! - [`Database::register`] and [`Database::generate_coupons`] create an event and its coupons.
 //! - [`Database::record`] records issuances.
+//! - [`Database::use_coupon`] reserves, redeems and releases an issued coupon.
 //! - [`Database::migrate`] creates the tables.
 //!
 //! Times are milliseconds since the Unix epoch.
@@ -19,6 +20,7 @@
 
 mod classification;
 mod connection;
+mod coupon_use;
 mod coupons;
 mod deletion;
 mod error;
@@ -38,6 +40,7 @@ mod session_settings;
 mod stock_table;
 
 pub use connection::Database;
+pub use coupon_use::{CouponLookup, CouponSnapshot, FoundEvent, MAX_HISTORY, UseOutcome, UseRequest};
 pub use coupons::CouponWithHolder;
 pub use error::{DatabaseError, DriverError, Operation};
 pub use event::{NewEvent, StoredEvent};

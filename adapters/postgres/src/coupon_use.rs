@@ -1,0 +1,321 @@
+//! Reserving, redeeming and releasing issued coupons ([ADR 0028](../../../docs/adr/0028-redemptions.md)).
+//!
+//! # Guarantees
+//! - A change is decided on the last row of the history and inserted as the next one, in that order. If another session
+//!   inserts that row first, the history is read and the change decided again.
+//! - A repeated request returns the outcome of the first one, if that has changed something.
+
+use couponry_domain::{
+    EventName, IssuedCoupon, OrderId, RequestId, UserId, Uuid,
+    code::CouponCode,
+    redemption::{Change, CouponHistory, CouponState, CouponUse, Refusal},
+};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+
+use crate::{
+    connection::{Database, with_timeout},
+    error::{DatabaseError, Operation},
+    row::{self, InvalidRow},
+};
+
+const OPERATION: Operation = Operation::UseCoupon;
+
+/// Maximum number of attempts. Each failed one means that another request has changed the coupon, or that this request
+/// is processed twice at the same time.
+const MAX_ATTEMPTS: u32 = 200;
+
+/// The most entries of a history that are returned.
+pub const MAX_HISTORY: u32 = 1000;
+
+/// A requested change of a coupon.
+#[derive(Clone, Debug)]
+pub struct UseRequest {
+    /// The name of the event.
+    pub event: EventName,
+    /// The coupon.
+    pub coupon: CouponCode,
+    /// The user who uses the coupon.
+    pub user: UserId,
+    /// The order.
+    pub order: OrderId,
+    /// The change.
+    pub change: Change,
+    /// The idempotency key.
+    pub id: RequestId,
+    /// A hash of the request. Another request with the same idempotency key has another hash.
+    pub hash: [u8; 32],
+    /// The authenticated caller.
+    pub actor: Option<String>,
+}
+
+/// An event that was found by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundEvent {
+    /// Its uid.
+    pub uid: Uuid,
+    /// Whether its `CouponEvent` was deleted.
+    pub is_deleted: bool,
+}
+
+/// The outcome of a requested change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UseOutcome {
+    /// The coupon was changed by this request, or by an earlier attempt of it.
+    Changed {
+        /// The coupon and its holder.
+        issued: IssuedCoupon,
+        /// The entry of the history.
+        entry: CouponUse,
+    },
+    /// Nothing was changed.
+    Refused(Refusal),
+    /// Another request has the same idempotency key. Nothing was changed.
+    RequestIdReused,
+    /// No issuance of the coupon is recorded. Nothing was changed.
+    NotRecorded(FoundEvent),
+    /// No event has this name. Nothing was changed.
+    UnknownEvent,
+}
+
+/// A coupon that was looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CouponLookup {
+    /// Its issuance is recorded.
+    Recorded(CouponSnapshot),
+    /// No issuance of the coupon is recorded.
+    NotRecorded(FoundEvent),
+    /// No event has this name.
+    UnknownEvent,
+}
+
+/// A coupon as it was at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CouponSnapshot {
+    /// The event.
+    pub uid: Uuid,
+    /// The coupon with the last entry of its history.
+    pub coupon: CouponHistory,
+    /// The time, by the clock of Postgres (milliseconds since the Unix epoch).
+    pub now: i64,
+}
+
+impl CouponSnapshot {
+    /// The state of the coupon at that time.
+    #[must_use]
+    pub fn state(&self) -> CouponState {
+        self.coupon.state(self.now)
+    }
+}
+
+/// Reads the event, the coupon, the last row of its history, and the row of the request. `clock_timestamp()` is read
+/// after the snapshot was taken, so the time is not before that of a row that is found.
+const READ: &str = "
+    SELECT event.uid, event.is_deleted, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,
+           issuance.user_id, issuance.code, issuance.type, issuance.value,
+           (extract(epoch FROM issuance.issued_at) * 1000)::bigint AS issued_at,
+           last.seq AS last_seq, last.kind AS last_kind, last.order_ref AS last_order_ref,
+           (extract(epoch FROM last.until) * 1000)::bigint AS last_until,
+           (extract(epoch FROM last.at) * 1000)::bigint AS last_at,
+           own.seq AS own_seq, own.kind AS own_kind, own.order_ref AS own_order_ref,
+           (extract(epoch FROM own.until) * 1000)::bigint AS own_until,
+           (extract(epoch FROM own.at) * 1000)::bigint AS own_at, own.request_hash AS own_hash
+    FROM (
+        SELECT uid, resource_deleted_at IS NOT NULL AS is_deleted FROM coupon_event
+        WHERE name = $1 AND NOT is_purging
+        ORDER BY resource_deleted_at IS NOT NULL, created_at DESC, uid LIMIT 1
+    ) AS event
+    LEFT JOIN issuance ON issuance.event_uid = event.uid AND issuance.code = $2
+    LEFT JOIN LATERAL (
+        SELECT * FROM coupon_use WHERE coupon_use.event_uid = event.uid AND coupon_use.code = $2
+        ORDER BY seq DESC LIMIT 1
+    ) AS last ON true
+    LEFT JOIN coupon_use own ON own.event_uid = event.uid AND own.request_id = $3";
+
+/// Inserts the next row of the history. The lock on the issuance prevents its deletion before the commit.
+const INSERT: &str = "
+    WITH issued AS MATERIALIZED (
+        SELECT event_uid, code FROM issuance WHERE event_uid = $1 AND code = $2 FOR KEY SHARE
+    )
+    INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, until, request_id, request_hash, actor, at)
+    SELECT event_uid, code, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, to_timestamp($10 / 1000.0)
+    FROM issued";
+
+impl Database {
+    /// Changes the coupon as requested.
+    ///
+    /// # Errors
+    /// After an error, the coupon may have been changed. The same request returns the outcome.
+    pub async fn use_coupon(&self, request: &UseRequest) -> Result<UseOutcome, DatabaseError> {
+        let change = async {
+            let mut session = self.session(OPERATION).await?;
+            for _ in 0..MAX_ATTEMPTS {
+                if let Some(outcome) = attempt(session.connection(), request).await? {
+                    session.finish();
+                    return Ok(outcome);
+                }
+            }
+            session.finish();
+            Err(DatabaseError::Conflict(OPERATION))
+        };
+        with_timeout(OPERATION, Box::pin(change)).await
+    }
+
+    /// Looks up a coupon.
+    pub async fn find_coupon(&self, event: &EventName, code: &CouponCode) -> Result<CouponLookup, DatabaseError> {
+        let find = async {
+            let mut session = self.session(OPERATION).await?;
+            let found = read(session.connection(), event, code, None).await?;
+            session.finish();
+            Ok(match found {
+                None => CouponLookup::UnknownEvent,
+                Some(Found { event, coupon: None, .. }) => CouponLookup::NotRecorded(event),
+                Some(Found { event, now, coupon: Some(coupon), .. }) => {
+                    CouponLookup::Recorded(CouponSnapshot { uid: event.uid, coupon, now })
+                }
+            })
+        };
+        with_timeout(OPERATION, Box::pin(find)).await
+    }
+
+    /// The history of a coupon, with the callers of the changes. At most the last [`MAX_HISTORY`] entries.
+    pub async fn coupon_history(
+        &self,
+        uid: Uuid,
+        code: &CouponCode,
+    ) -> Result<Vec<(CouponUse, Option<String>)>, DatabaseError> {
+        let rows = self
+            .with_connection(OPERATION, async |connection| {
+                sqlx::query(
+                    "SELECT * FROM (
+                         SELECT seq, kind, order_ref, actor, (extract(epoch FROM until) * 1000)::bigint AS until,
+                                (extract(epoch FROM at) * 1000)::bigint AS at
+                         FROM coupon_use WHERE event_uid = $1 AND code = $2 ORDER BY seq DESC LIMIT $3
+                     ) AS latest ORDER BY seq",
+                )
+                .bind(uid)
+                .bind(code.as_str())
+                .bind(i64::from(MAX_HISTORY))
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        let entry = |row: &PgRow| {
+            let entry = coupon_use(row, "")?.ok_or_else(|| InvalidRow::new("seq is missing"))?;
+            Ok((entry, row.try_get("actor")?))
+        };
+        rows.iter().map(entry).collect::<Result<_, InvalidRow>>().map_err(|invalid| invalid.in_operation(OPERATION))
+    }
+}
+
+/// None: the history has changed since it was read.
+async fn attempt(connection: &mut PgConnection, request: &UseRequest) -> Result<Option<UseOutcome>, DatabaseError> {
+    let found = read(connection, &request.event, &request.coupon, Some(&request.id)).await?;
+    let Some(Found { event, now, coupon, own }) = found else { return Ok(Some(UseOutcome::UnknownEvent)) };
+    let (coupon, own) = match (coupon, own) {
+        // The hash covers the coupon.
+        (_, Some((_, hash))) if hash != request.hash => return Ok(Some(UseOutcome::RequestIdReused)),
+        (None, _) => return Ok(Some(UseOutcome::NotRecorded(event))),
+        (Some(coupon), own) => (coupon, own),
+    };
+    if let Some((entry, _)) = own {
+        return Ok(Some(UseOutcome::Changed { issued: coupon.issued, entry }));
+    }
+    let entry = match coupon.decide(request.change, &request.user, &request.order, now) {
+        Ok(entry) => entry,
+        Err(refusal) => return Ok(Some(UseOutcome::Refused(refusal))),
+    };
+    couponry_failpoint::crash("database.before-coupon-use");
+    match insert(connection, event.uid, request, &entry).await {
+        Ok(true) => {
+            couponry_failpoint::crash("database.after-coupon-use");
+            Ok(Some(UseOutcome::Changed { issued: coupon.issued, entry }))
+        }
+        Ok(false) => Ok(None),
+        Err(error) if error.is_unique_violation() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// False: the issuance was deleted.
+async fn insert(
+    connection: &mut PgConnection,
+    uid: Uuid,
+    request: &UseRequest,
+    entry: &CouponUse,
+) -> Result<bool, DatabaseError> {
+    let inserted = sqlx::query(INSERT)
+        .bind(uid)
+        .bind(request.coupon.as_str())
+        .bind(i32::try_from(entry.seq).unwrap_or(i32::MAX))
+        .bind(entry.kind.as_str())
+        .bind(entry.order.as_ref().map(OrderId::as_str))
+        .bind(entry.until)
+        .bind(request.id.as_str())
+        .bind(request.hash.as_slice())
+        .bind(request.actor.as_deref())
+        .bind(entry.at)
+        .execute(connection)
+        .await
+        .map_err(DatabaseError::at(OPERATION))?;
+    Ok(inserted.rows_affected() > 0)
+}
+
+/// What [`READ`] has found.
+struct Found {
+    event: FoundEvent,
+    now: i64,
+    coupon: Option<CouponHistory>,
+    /// The row of the request, and its hash.
+    own: Option<(CouponUse, Vec<u8>)>,
+}
+
+async fn read(
+    connection: &mut PgConnection,
+    event: &EventName,
+    code: &CouponCode,
+    request: Option<&RequestId>,
+) -> Result<Option<Found>, DatabaseError> {
+    let row = sqlx::query(READ)
+        .bind(event.as_str())
+        .bind(code.as_str())
+        .bind(request.map(RequestId::as_str))
+        .fetch_optional(connection)
+        .await
+        .map_err(DatabaseError::at(OPERATION))?;
+    row.map(|row| found(&row)).transpose().map_err(|invalid| invalid.in_operation(OPERATION))
+}
+
+fn found(row: &PgRow) -> Result<Found, InvalidRow> {
+    let coupon = match row.try_get::<Option<i64>, _>("issued_at")? {
+        None => None,
+        Some(issued_at) => {
+            let (user_id, coupon) = (row::parsed(row, "user_id")?, row::parsed(row, "code")?);
+            let issued = IssuedCoupon { user_id, coupon, discount: row::discount(row)?, issued_at };
+            Some(CouponHistory { issued, valid_until: None, last: coupon_use(row, "last_")? })
+        }
+    };
+    let own = match coupon_use(row, "own_")? {
+        Some(entry) => Some((entry, row.try_get("own_hash")?)),
+        None => None,
+    };
+    Ok(Found {
+        event: FoundEvent { uid: row.try_get("uid")?, is_deleted: row.try_get("is_deleted")? },
+        now: row.try_get("now")?,
+        coupon,
+        own,
+    })
+}
+
+/// The entry in the columns with this prefix. None: they are NULL.
+fn coupon_use(row: &PgRow, prefix: &str) -> Result<Option<CouponUse>, InvalidRow> {
+    let column = |name: &str| format!("{prefix}{name}");
+    let Some(seq) = row.try_get::<Option<i32>, _>(column("seq").as_str())? else { return Ok(None) };
+    let order: Option<&str> = row.try_get(column("order_ref").as_str())?;
+    Ok(Some(CouponUse {
+        seq: u32::try_from(seq).map_err(InvalidRow::new)?,
+        kind: row::parsed(row, &column("kind"))?,
+        order: order.map(str::parse).transpose().map_err(InvalidRow::new)?,
+        until: row.try_get(column("until").as_str())?,
+        at: row.try_get(column("at").as_str())?,
+    }))
+}

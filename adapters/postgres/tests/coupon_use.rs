@@ -1,0 +1,329 @@
+//! Reserving, redeeming and releasing coupons in a real Postgres.
+
+mod support;
+
+use std::{collections::HashSet, time::Duration};
+
+use couponry_domain::{
+    Coupon, IssuedCoupon, Uuid,
+    redemption::{Change, CouponHistory, CouponState, CouponUse, Refusal, UseKind},
+};
+use couponry_postgres::{CouponLookup, Database, FoundEvent, RecordOutcome, StoredEvent, UseOutcome, UseRequest};
+use futures::future::join_all;
+use support::{Fixture, new_event, record};
+
+const MINUTE: Change = Change::Reserve { seconds: 60 };
+
+/// A request of the user u1.
+fn request(event: &StoredEvent, coupon: &Coupon, change: Change, order: &str, id: &str) -> UseRequest {
+    UseRequest {
+        event: event.name.clone(),
+        coupon: coupon.code.clone(),
+        user: "u1".parse().unwrap(),
+        order: order.parse().unwrap(),
+        change,
+        id: id.parse().unwrap(),
+        hash: [u8::try_from(order.len()).unwrap(); 32],
+        actor: Some("shop".to_owned()),
+    }
+}
+
+/// An event whose first coupon is issued to u1.
+async fn issued_event(fixture: &Fixture, number: u128) -> (StoredEvent, Vec<Coupon>) {
+    let (event, coupons) = fixture.event_with_coupons(number, 10, 0).await;
+    let issued = [record(&event, "u1", &coupons[0])];
+    assert_eq!(fixture.database.record(&issued).await.unwrap(), [RecordOutcome::Recorded]);
+    (event, coupons)
+}
+
+fn changed(outcome: &UseOutcome) -> Option<&CouponUse> {
+    match outcome {
+        UseOutcome::Changed { entry, .. } => Some(entry),
+        _ => None,
+    }
+}
+
+async fn history(database: &Database, event: &StoredEvent, coupon: &Coupon) -> Vec<CouponUse> {
+    let history = database.coupon_history(event.uid, &coupon.code).await.unwrap();
+    history.into_iter().map(|(entry, _)| entry).collect()
+}
+
+/// Each entry must be the one that its request appends to the history before it.
+fn assert_valid(issued: IssuedCoupon, entries: &[CouponUse]) {
+    let user = issued.user_id.clone();
+    let mut before = CouponHistory { issued, valid_until: None, last: None };
+    for entry in entries {
+        let change = match entry.kind {
+            UseKind::Reserved => MINUTE,
+            UseKind::Redeemed => Change::Redeem,
+            UseKind::Released => Change::Release,
+            UseKind::Voided => panic!("{entries:?}"),
+        };
+        let decided = before.decide(change, &user, entry.order.as_ref().unwrap(), entry.at);
+        assert_eq!(decided.as_ref(), Ok(entry), "{entries:?}");
+        before.last = Some(entry.clone());
+    }
+}
+
+#[tokio::test]
+async fn repeated_request_returns_the_same_entry_also_after_later_changes() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let coupon = &coupons[0];
+    let database = &fixture.database;
+    let send =
+        async |change, order, id| database.use_coupon(&request(&event, coupon, change, order, id)).await.unwrap();
+
+    let reserved = send(MINUTE, "A", "1").await;
+    let UseOutcome::Changed { issued, entry } = &reserved else { panic!("{reserved:?}") };
+    assert_eq!(*issued, record(&event, "u1", coupon).issued);
+    assert_eq!((entry.seq, entry.kind, entry.until), (1, UseKind::Reserved, Some(entry.at + 60_000)));
+    assert_eq!(send(MINUTE, "A", "1").await, reserved);
+    // Another request with the same key, also for another coupon.
+    assert_eq!(send(MINUTE, "another", "1").await, UseOutcome::RequestIdReused);
+    let other_coupon = request(&event, &coupons[1], MINUTE, "another", "1");
+    assert_eq!(database.use_coupon(&other_coupon).await.unwrap(), UseOutcome::RequestIdReused);
+
+    let until = entry.until.unwrap();
+    assert_eq!(send(Change::Redeem, "B", "2").await, UseOutcome::Refused(Refusal::Reserved { until }));
+    let released = send(Change::Release, "A", "3").await;
+    assert_eq!(changed(&released).unwrap().kind, UseKind::Released);
+    let redeemed = send(Change::Redeem, "B", "4").await;
+    assert_eq!(changed(&redeemed).unwrap().seq, 3);
+    for (change, order, id, outcome) in
+        [(MINUTE, "A", "1", &reserved), (Change::Release, "A", "3", &released), (Change::Redeem, "B", "4", &redeemed)]
+    {
+        assert_eq!(send(change, order, id).await, *outcome);
+    }
+    assert_eq!(send(Change::Redeem, "B", "5").await, UseOutcome::Refused(Refusal::Redeemed));
+    // A refused request was not stored.
+    assert_eq!(send(Change::Redeem, "B", "2").await, UseOutcome::Refused(Refusal::Redeemed));
+
+    let entries = history(database, &event, coupon).await;
+    assert_eq!(entries.len(), 3);
+    assert_valid(record(&event, "u1", coupon).issued, &entries);
+    assert_eq!(fixture.sql("SELECT DISTINCT actor FROM coupon_use"), "shop");
+    assert!(fixture.server.sql("UPDATE coupon_use SET order_ref = 'B'").is_err());
+}
+
+#[tokio::test]
+async fn coupon_that_cannot_be_used_is_refused_with_the_reason() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let database = &fixture.database;
+    let wrong_user =
+        UseRequest { user: "u2".parse().unwrap(), ..request(&event, &coupons[0], Change::Redeem, "A", "1") };
+    let found = FoundEvent { uid: event.uid, is_deleted: false };
+    let unknown = Coupon { code: "SUMMER-AAAAAAAAAAAA".parse().unwrap(), ..coupons[0].clone() };
+    let unknown_event = StoredEvent { name: "winter".parse().unwrap(), ..event.clone() };
+    for (request, outcome) in [
+        (wrong_user, UseOutcome::Refused(Refusal::WrongUser)),
+        (request(&event, &coupons[0], Change::Release, "A", "2"), UseOutcome::Refused(Refusal::NotReserved)),
+        (request(&event, &coupons[1], Change::Redeem, "A", "3"), UseOutcome::NotRecorded(found)),
+        (request(&event, &unknown, Change::Redeem, "A", "4"), UseOutcome::NotRecorded(found)),
+        (request(&unknown_event, &coupons[0], Change::Redeem, "A", "5"), UseOutcome::UnknownEvent),
+    ] {
+        assert_eq!(database.use_coupon(&request).await.unwrap(), outcome, "{request:?}");
+    }
+    fixture.sql(&format!(
+        "INSERT INTO coupon_use (event_uid, code, seq, kind, at) VALUES ('{}', '{}', 1, 'VOIDED', now())",
+        event.uid, coupons[0].code
+    ));
+    let voided = database.use_coupon(&request(&event, &coupons[0], Change::Redeem, "A", "6")).await.unwrap();
+    assert_eq!(voided, UseOutcome::Refused(Refusal::Voided));
+    let lookup = database.find_coupon(&event.name, &coupons[0].code).await.unwrap();
+    assert!(matches!(lookup, CouponLookup::Recorded(coupon) if coupon.state() == CouponState::Voided));
+}
+
+#[tokio::test]
+async fn reservation_that_has_expired_by_the_clock_of_postgres_frees_the_coupon() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let insert = |seq: u32, until: &str| {
+        fixture.sql(&format!(
+            "INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, until, at)
+             VALUES ('{}', '{}', {seq}, 'RESERVED', 'A', now() + '{until}', now())",
+            event.uid, coupons[0].code
+        ))
+    };
+    let database = &fixture.database;
+    let state = async || match database.find_coupon(&event.name, &coupons[0].code).await.unwrap() {
+        CouponLookup::Recorded(coupon) => coupon.state(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state().await, CouponState::Issued);
+    insert(1, "1 hour");
+    assert!(matches!(state().await, CouponState::Reserved { .. }));
+    let refused = database.use_coupon(&request(&event, &coupons[0], Change::Redeem, "B", "1")).await.unwrap();
+    assert!(matches!(refused, UseOutcome::Refused(Refusal::Reserved { .. })), "{refused:?}");
+    insert(2, "-1 millisecond");
+    assert_eq!(state().await, CouponState::Issued);
+    let redeemed = database.use_coupon(&request(&event, &coupons[0], Change::Redeem, "B", "1")).await.unwrap();
+    assert_eq!(changed(&redeemed).unwrap().seq, 3);
+    assert_eq!(state().await, CouponState::Redeemed);
+}
+
+#[tokio::test]
+async fn parallel_redemptions_of_one_coupon_have_one_winner() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    // Several redeemers.
+    let databases: Vec<_> = (0..4).map(|_| Database::connect(&fixture.server.url()).unwrap()).collect();
+    let requests: Vec<_> = (0..64)
+        .map(|i| request(&event, &coupons[0], Change::Redeem, &format!("order-{i}"), &format!("request-{i}")))
+        .collect();
+    let outcomes = join_all(databases.iter().cycle().zip(&requests).map(|(database, r)| database.use_coupon(r))).await;
+    let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+    assert_eq!(outcomes.iter().filter_map(changed).count(), 1, "{outcomes:?}");
+    let refused = outcomes.iter().filter(|outcome| **outcome == UseOutcome::Refused(Refusal::Redeemed)).count();
+    assert_eq!(refused, 63, "{outcomes:?}");
+    assert_eq!(fixture.sql("SELECT count(*), count(*) FILTER (WHERE kind = 'REDEEMED') FROM coupon_use"), "1|1");
+}
+
+#[tokio::test]
+async fn parallel_attempts_of_one_request_have_one_effect_and_the_same_outcome() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    for (change, id) in [(MINUTE, "1"), (MINUTE, "2"), (Change::Redeem, "3")] {
+        let sent = request(&event, &coupons[0], change, "A", id);
+        let outcomes = join_all((0..64).map(|_| fixture.database.use_coupon(&sent))).await;
+        let entries: Vec<_> = outcomes.iter().map(|outcome| changed(outcome.as_ref().unwrap()).unwrap()).collect();
+        assert!(entries.iter().all(|entry| *entry == entries[0]), "{entries:?}");
+    }
+    let entries = history(&fixture.database, &event, &coupons[0]).await;
+    assert_eq!(entries.len(), 3);
+    assert_valid(record(&event, "u1", &coupons[0]).issued, &entries);
+}
+
+#[tokio::test]
+async fn parallel_changes_of_different_orders_leave_a_valid_history() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = fixture.event_with_coupons(1, 30, 0).await;
+    let databases: Vec<_> = (0..3).map(|_| Database::connect(&fixture.server.url()).unwrap()).collect();
+    let mut redeemed = HashSet::new();
+    for (i, coupon) in coupons.iter().enumerate() {
+        let issued = record(&event, &format!("u{i}"), coupon);
+        let user = issued.issued.user_id.clone();
+        fixture.database.record(&[issued]).await.unwrap();
+        let send = async |database: &Database, change, order: &str, id: String| {
+            let request = UseRequest { user: user.clone(), ..request(&event, coupon, change, order, &id) };
+            database.use_coupon(&request).await.unwrap()
+        };
+        send(&databases[0], MINUTE, "A", format!("{i}-first")).await;
+        // A pays or gives up, while B and C try to take the coupon.
+        let changes = [
+            (Change::Redeem, "A"),
+            (Change::Release, "A"),
+            (MINUTE, "B"),
+            (Change::Redeem, "B"),
+            (Change::Redeem, "C"),
+            (MINUTE, "A"),
+        ];
+        let requests = (0..24).map(|n| {
+            let (change, order) = changes[(n + i) % changes.len()];
+            send(&databases[n % 3], change, order, format!("{i}-{n}"))
+        });
+        let outcomes = join_all(requests).await;
+        let entries = history(&fixture.database, &event, coupon).await;
+        let mut decided: Vec<_> = outcomes.iter().filter_map(changed).cloned().collect();
+        decided.sort_by_key(|entry| entry.seq);
+        assert_eq!(decided, entries[1..], "every reported change is in the history, and no other");
+        assert_valid(record(&event, user.as_str(), coupon).issued, &entries);
+        if let Some(last) = entries.last().filter(|last| last.kind == UseKind::Redeemed) {
+            redeemed.insert(last.order.clone());
+        }
+    }
+    println!("redeemed by {redeemed:?}");
+    assert!(!redeemed.is_empty());
+}
+
+#[tokio::test]
+async fn name_means_the_event_that_is_not_deleted_otherwise_the_latest_deleted_one() {
+    let fixture = Fixture::new().await;
+    let (old, coupons) = issued_event(&fixture, 1).await;
+    let database = &fixture.database;
+    let uid = async |coupon: &Coupon| match database.find_coupon(&old.name, &coupon.code).await.unwrap() {
+        CouponLookup::Recorded(coupon) => Some((coupon.uid, true)),
+        CouponLookup::NotRecorded(event) => Some((event.uid, false)),
+        CouponLookup::UnknownEvent => None,
+    };
+    database.mark_resource_deleted(old.uid, &old.name).await.unwrap();
+    assert_eq!(uid(&coupons[0]).await, Some((old.uid, true)));
+    let not_recorded = database.find_coupon(&old.name, &coupons[1].code).await.unwrap();
+    assert_eq!(not_recorded, CouponLookup::NotRecorded(FoundEvent { uid: old.uid, is_deleted: true }));
+    let new = couponry_postgres::NewEvent { uid: Uuid::from_u128(2), ..new_event(1) };
+    database.register(&new).await.unwrap();
+    assert_eq!(uid(&coupons[0]).await, Some((new.uid, false)));
+    database.delete_event(old.uid, &old.name).await.unwrap();
+    database.delete_event(new.uid, &old.name).await.unwrap();
+    assert_eq!(uid(&coupons[0]).await, None);
+}
+
+/// Changes and the deletion of their event run at the same time. A use must not remain without its issuance.
+#[tokio::test]
+async fn deletion_of_an_event_deletes_its_uses_also_those_of_concurrent_requests() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = fixture.event_with_coupons(1, 200, 0).await;
+    let records: Vec<_> =
+        coupons.iter().map(|coupon| record(&event, &format!("u{}", coupon.ordinal), coupon)).collect();
+    fixture.database.record(&records).await.unwrap();
+    let (other, of_other) = issued_event(&fixture, 2).await;
+    let kept = request(&other, &of_other[0], Change::Redeem, "A", "1");
+    assert!(changed(&fixture.database.use_coupon(&kept).await.unwrap()).is_some());
+    assert!(fixture.server.sql(&format!("DELETE FROM issuance WHERE event_uid = '{}'", other.uid)).is_ok());
+    assert!(fixture.server.sql(&format!("DELETE FROM coupon_event WHERE uid = '{}'", other.uid)).is_err());
+
+    let requests: Vec<_> = coupons
+        .iter()
+        .flat_map(|coupon| ["A", "B"].map(|order| (coupon, order)))
+        .map(|(coupon, order)| UseRequest {
+            user: format!("u{}", coupon.ordinal).parse().unwrap(),
+            ..request(&event, coupon, MINUTE, order, &format!("{}-{order}", coupon.ordinal))
+        })
+        .collect();
+    let changes = join_all(requests.iter().map(|request| fixture.database.use_coupon(request)));
+    let deletion = async {
+        // Some of the changes are committed by then.
+        while fixture.sql("SELECT count(*) > 20 FROM coupon_use") == "f" {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fixture.database.delete_event(event.uid, &event.name).await
+    };
+    let (outcomes, deleted) = tokio::join!(changes, deletion);
+    deleted.unwrap();
+    for outcome in outcomes {
+        let outcome = outcome.unwrap();
+        assert!(!matches!(outcome, UseOutcome::RequestIdReused), "{outcome:?}");
+    }
+    assert_eq!(fixture.sql("SELECT count(*), count(DISTINCT event_uid) FROM coupon_use"), "1|1");
+}
+
+/// A request has found the issuance, and is inserting its row when the deletion begins.
+#[tokio::test]
+async fn deletion_waits_for_a_use_that_is_being_inserted() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let held = fixture.server.hold(&format!(
+        "INSERT INTO coupon_use (event_uid, code, seq, kind, at) VALUES ('{}', '{}', 1, 'VOIDED', now())",
+        event.uid, coupons[0].code
+    ));
+    let held = held.unwrap();
+    let blocked = async |count: &str| {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                       AND wait_event_type = 'Lock'";
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        fixture.sql(waiting) == count
+    };
+    let database = fixture.database.clone();
+    let sent = request(&event, &coupons[0], Change::Redeem, "A", "1");
+    let change = tokio::spawn(async move { database.use_coupon(&sent).await });
+    while !blocked("1").await {}
+    let (database, deleted) = (fixture.database.clone(), event.clone());
+    let deletion = tokio::spawn(async move { database.delete_event(deleted.uid, &deleted.name).await });
+    while !blocked("2").await && !deletion.is_finished() {}
+    drop(held);
+    assert!(changed(&change.await.unwrap().unwrap()).is_some());
+    deletion.await.unwrap().unwrap();
+    assert_eq!(fixture.sql("SELECT count(*) FROM coupon_use"), "0");
+    assert_eq!(fixture.sql("SELECT count(*) FROM coupon_event"), "0");
+}
