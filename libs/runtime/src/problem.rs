@@ -88,6 +88,14 @@ impl Problem {
         self.status
     }
 
+    /// Replaces the type and its summary by more specific ones.
+    #[must_use]
+    pub const fn with_type(mut self, r#type: &'static str, title: &'static str) -> Self {
+        self.r#type = r#type;
+        self.title = title;
+        self
+    }
+
     /// Adds the header `WWW-Authenticate`. The challenge must consist of visible ASCII characters and spaces.
     #[must_use]
     pub const fn with_challenge(mut self, challenge: &'static str) -> Self {

@@ -1,0 +1,108 @@
+//! Metrics of the redeemer. Labels never contain users or coupons.
+
+use std::time::Duration;
+
+use couponry_runtime::http::ConnectionMetrics;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResponseLabels {
+    operation: &'static str,
+    code: u16,
+}
+
+/// The operations of the API.
+pub(crate) const OPERATIONS: [&str; 5] = ["validate", "reserve", "redeem", "release", "get"];
+
+/// Present from the start: the rate of a counter does not include the value with which it appears.
+const INITIAL_CODES: [u16; 2] = [200, 503];
+
+/// All metrics of the redeemer. Clones share the values.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    responses: Family<ResponseLabels, Counter>,
+    request_duration: Histogram,
+    pub(crate) issuances_recorded: Counter,
+    connections: Gauge,
+    connection_limit: Gauge,
+    connections_evicted: Counter,
+    connections_rejected: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            responses: Family::default(),
+            request_duration: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
+            issuances_recorded: Counter::default(),
+            connections: Gauge::default(),
+            connection_limit: Gauge::default(),
+            connections_evicted: Counter::default(),
+            connections_rejected: Counter::default(),
+        };
+        let Self {
+            responses,
+            request_duration,
+            issuances_recorded,
+            connections,
+            connection_limit,
+            connections_evicted,
+            connections_rejected,
+        } = metrics.clone();
+        for operation in OPERATIONS {
+            for code in INITIAL_CODES {
+                drop(responses.get_or_create(&ResponseLabels { operation, code }));
+            }
+        }
+        registry.register("responses", "Responses, by operation and HTTP status code", responses);
+        registry.register_with_unit(
+            "request_duration",
+            "Time from the complete request to its response",
+            Unit::Seconds,
+            request_duration,
+        );
+        registry.register(
+            "issuances_recorded",
+            "Issuances that the redeemer has recorded, because their coupons were used before a consumer did",
+            issuances_recorded,
+        );
+        registry.register("connections", "Open client connections", connections);
+        registry.register("connection_limit", "Maximum number of open client connections", connection_limit);
+        registry.register(
+            "connections_evicted",
+            "Idle connections closed because the limit of connections was reached",
+            connections_evicted,
+        );
+        registry.register(
+            "connections_rejected",
+            "Connections closed at once because their address had too many",
+            connections_rejected,
+        );
+        metrics
+    }
+
+    /// Counts a response.
+    pub(crate) fn count_response(&self, operation: &'static str, code: u16, duration: Duration) {
+        self.responses.get_or_create(&ResponseLabels { operation, code }).inc();
+        self.request_duration.observe(duration.as_secs_f64());
+    }
+
+    /// The metrics of the connections.
+    pub(crate) fn connections(&self) -> ConnectionMetrics {
+        ConnectionMetrics {
+            open: self.connections.clone(),
+            limit: self.connection_limit.clone(),
+            evicted: self.connections_evicted.clone(),
+            rejected: self.connections_rejected.clone(),
+        }
+    }
+}

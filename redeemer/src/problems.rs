@@ -1,0 +1,72 @@
+//! The problems of the API. Their types are stable: clients distinguish them by the type, not by the text.
+
+use couponry_domain::{EventName, redemption::Refusal};
+use couponry_postgres::DatabaseError;
+use couponry_redis::RedisStoreError;
+use couponry_runtime::{Problem, error_chain};
+
+pub(crate) fn unknown_event(event: &EventName) -> Problem {
+    Problem::not_found(format!("the event {event} does not exist"))
+        .with_type("urn:couponry:problem:unknown-event", "Unknown event")
+}
+
+/// Redis and Postgres agree that the user does not have the coupon.
+pub(crate) fn unknown_coupon() -> Problem {
+    Problem::not_found("the event has not issued this coupon to this user")
+        .with_type("urn:couponry:problem:unknown-coupon", "Unknown coupon")
+}
+
+/// Without a user, Redis cannot be searched for a coupon that is not recorded yet.
+pub(crate) fn not_recorded() -> Problem {
+    Problem::not_found(
+        "no issuance of this coupon is recorded. If it was issued moments ago, retry later, or add the query parameter \
+         userId.",
+    )
+    .with_type("urn:couponry:problem:unknown-coupon", "Unknown coupon")
+}
+
+pub(crate) fn request_id_reused() -> Problem {
+    Problem::unprocessable("another request of this event has the same Idempotency-Key; nothing was changed")
+        .with_type("urn:couponry:problem:idempotency-key-reused", "Idempotency key reused")
+}
+
+pub(crate) fn refused(refusal: &Refusal) -> Problem {
+    let (r#type, title) = match refusal {
+        Refusal::WrongUser => ("urn:couponry:problem:wrong-user", "Coupon of another user"),
+        Refusal::Reserved { .. } => ("urn:couponry:problem:coupon-reserved", "Coupon reserved"),
+        Refusal::Redeemed => ("urn:couponry:problem:coupon-redeemed", "Coupon redeemed"),
+        Refusal::NotReserved => ("urn:couponry:problem:coupon-not-reserved", "Coupon not reserved"),
+        Refusal::Voided => ("urn:couponry:problem:coupon-voided", "Coupon voided"),
+        Refusal::Expired => ("urn:couponry:problem:coupon-expired", "Coupon expired"),
+    };
+    let detail = match refusal {
+        Refusal::Reserved { until } => format!("{refusal} until {}", timestamp(*until)),
+        _ => refusal.to_string(),
+    };
+    Problem::conflict(detail).with_type(r#type, title)
+}
+
+/// The coupon may have been changed.
+pub(crate) fn unknown_outcome() -> Problem {
+    Problem::unavailable("The outcome is unknown. Retry with the same Idempotency-Key to get the outcome.")
+}
+
+pub(crate) fn database_failed(error: DatabaseError) -> Problem {
+    tracing::warn!(error = error_chain(error), "request failed");
+    unknown_outcome()
+}
+
+pub(crate) fn redis_failed(error: RedisStoreError) -> Problem {
+    tracing::warn!(error = error_chain(error), "cannot look up a coupon that is not recorded");
+    not_recorded_yet()
+}
+
+/// The coupon may have been issued.
+pub(crate) fn not_recorded_yet() -> Problem {
+    Problem::unavailable("The coupon is not recorded yet, and at present it cannot be verified. Retry later.")
+}
+
+/// A point in time in RFC 3339, always with milliseconds.
+pub(crate) fn timestamp(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| format!("{time:.3}"))
+}

@@ -1,0 +1,108 @@
+//! Changes and lookups of coupons, also of those whose issuance is not recorded yet.
+
+use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, UserId, code::CouponCode, redemption::CouponUse};
+use couponry_postgres::{
+    CouponLookup, CouponSnapshot, Database, FoundEvent, RecordOutcome, Rejection, UseOutcome, UseRequest,
+};
+use couponry_redis::{IssuedEntry, IssuedStatus, Lookup, RedisStore};
+use couponry_runtime::Problem;
+
+use crate::{
+    metrics::Metrics,
+    problems::{
+        database_failed, not_recorded, not_recorded_yet, redis_failed, refused, request_id_reused, unknown_coupon,
+        unknown_event,
+    },
+};
+
+/// The stores of the coupons.
+pub(crate) struct Redemptions {
+    pub(crate) database: Database,
+    pub(crate) redis_store: RedisStore,
+    pub(crate) metrics: Metrics,
+}
+
+impl Redemptions {
+    /// Changes the coupon as requested, and returns it with the entry of its history.
+    pub(crate) async fn change(&self, request: &UseRequest) -> Result<(IssuedCoupon, CouponUse), Problem> {
+        let mut outcome = self.database.use_coupon(request).await.map_err(database_failed)?;
+        if let UseOutcome::NotRecorded(event) = outcome {
+            self.record_if_issued(&request.event, event, &request.user, &request.coupon).await?;
+            outcome = self.database.use_coupon(request).await.map_err(database_failed)?;
+        }
+        match outcome {
+            UseOutcome::Changed { issued, entry } => Ok((issued, entry)),
+            UseOutcome::Refused(refusal) => Err(refused(&refusal)),
+            UseOutcome::RequestIdReused => Err(request_id_reused()),
+            UseOutcome::NotRecorded(_) => Err(unknown_coupon()),
+            UseOutcome::UnknownEvent => Err(unknown_event(&request.event)),
+        }
+    }
+
+    /// Looks up a coupon. One that is not recorded yet is found only if its user is known.
+    pub(crate) async fn find(
+        &self,
+        event: &EventName,
+        code: &CouponCode,
+        user: Option<&UserId>,
+    ) -> Result<CouponSnapshot, Problem> {
+        let mut lookup = self.database.find_coupon(event, code).await.map_err(database_failed)?;
+        if let (CouponLookup::NotRecorded(found), Some(user)) = (&lookup, user) {
+            self.record_if_issued(event, *found, user, code).await?;
+            lookup = self.database.find_coupon(event, code).await.map_err(database_failed)?;
+        }
+        match lookup {
+            CouponLookup::Recorded(coupon) => Ok(coupon),
+            CouponLookup::NotRecorded(_) if user.is_none() => Err(not_recorded()),
+            CouponLookup::NotRecorded(_) => Err(unknown_coupon()),
+            CouponLookup::UnknownEvent => Err(unknown_event(event)),
+        }
+    }
+
+    /// Records the issuance of the coupon, which Postgres does not have, if Redis has issued the coupon to the user: as
+    /// a consumer does, which may record it at the same time. Afterwards, Postgres has to be read again: if it does not
+    /// have the issuance then, the coupon was not issued to the user.
+    async fn record_if_issued(
+        &self,
+        event: &EventName,
+        found: FoundEvent,
+        user: &UserId,
+        code: &CouponCode,
+    ) -> Result<(), Problem> {
+        // A deletion records everything before it removes the event from Redis.
+        if found.is_deleted {
+            return Ok(());
+        }
+        let lookup = self.redis_store.lookup(event, user).await.map_err(redis_failed)?;
+        let issued = match lookup {
+            // A verified Redis knows the holder of every coupon that is not recorded. A retired event has none.
+            Some(Lookup { uid, is_verified: true, entry, .. }) if uid == found.uid => match entry {
+                Some(IssuedEntry { issued, status: IssuedStatus::Pending | IssuedStatus::Completed })
+                    if issued.coupon == *code =>
+                {
+                    issued
+                }
+                _ => return Ok(()),
+            },
+            _ => return Err(not_recorded_yet()),
+        };
+        let record = IssuedRecord { event_id: event.clone(), event_uid: found.uid, issued };
+        let outcome = self.database.record(&[record]).await.map_err(database_failed)?.into_iter().next();
+        match outcome {
+            Some(RecordOutcome::Recorded) => {
+                self.metrics.issuances_recorded.inc();
+                Ok(())
+            }
+            Some(RecordOutcome::AlreadyRecorded) => Ok(()),
+            // It is not known whether the operator records it, or a recovery replaces it.
+            Some(RecordOutcome::Deferred(_) | RecordOutcome::Rejected(Rejection::BeforeRecordCutoff)) | None => {
+                Err(not_recorded_yet())
+            }
+            // Postgres is authoritative, and the consumer cancels the coupon in Redis.
+            Some(RecordOutcome::Rejected(rejection)) => {
+                tracing::warn!(%event, reason = rejection.reason(), "Redis has a coupon that Postgres rejects");
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Watches the availability of the servers.
+
+use std::time::Duration;
+
+use couponry_postgres::Database;
+use couponry_redis::RedisStore;
+use couponry_runtime::{CancellationToken, Health, error_chain};
+use tokio::time;
+
+pub(crate) const POSTGRES: &str = "postgres";
+pub(crate) const REDIS: &str = "redis";
+
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const POSTGRES_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Updates the readiness until the shutdown.
+///
+/// A redeemer that has reached Postgres once stays ready: during an outage, which concerns all redeemers, it returns
+/// 503 with `Retry-After` itself. Redis is needed only for coupons that are not recorded yet.
+pub(crate) async fn watch_servers(
+    database: Database,
+    redis_store: RedisStore,
+    health: Health,
+    shutdown: CancellationToken,
+) {
+    let pause = async || {
+        tokio::select! {
+            () = time::sleep(PROBE_INTERVAL) => {}
+            () = shutdown.cancelled() => {}
+        }
+    };
+    let postgres = async {
+        let mut was_reached = false;
+        while !shutdown.is_cancelled() {
+            let result = check_postgres(&database, was_reached).await;
+            was_reached |= result.is_ok();
+            match result {
+                Err(error) if was_reached => health.degrade(POSTGRES, error),
+                result => health.set(POSTGRES, result),
+            }
+            pause().await;
+        }
+    };
+    let redis = async {
+        while !shutdown.is_cancelled() {
+            match redis_store.ping().await {
+                Err(error) => health.degrade(REDIS, error),
+                Ok(()) => health.set(REDIS, Ok::<_, String>(())),
+            }
+            pause().await;
+        }
+    };
+    tokio::join!(postgres, redis);
+}
+
+/// Migrations only add, so they are checked only before the first success.
+async fn check_postgres(database: &Database, is_migrated: bool) -> Result<(), String> {
+    let check = async {
+        database.ping().await?;
+        if is_migrated { Ok(true) } else { database.is_migrated().await }
+    };
+    match time::timeout(POSTGRES_TIMEOUT, check).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err("the database schema is outdated: the operator applies the migrations".to_owned()),
+        Ok(Err(error)) => Err(error_chain(error)),
+        Err(_) => Err("no response in time".to_owned()),
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the redeemer program through its HTTP API, with real servers.
+
+mod changes;
+mod not_recorded;
+mod outages;
+mod support;
