@@ -1,7 +1,7 @@
 //! `/openapi.json`: the documentation of the routes, with the patterns of names and the authentication scheme of this
 //! issuer.
 
-use couponry_domain::names::{MAX_EVENT_NAME_BYTES, MAX_USER_ID_BYTES};
+use couponry_domain::names::{EVENT_NAME_PATTERN, MAX_EVENT_NAME_BYTES, MAX_USER_ID_BYTES, USER_ID_PATTERN};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
@@ -20,24 +20,6 @@ use crate::authentication::auth_scheme::AuthScheme;
 )]
 struct ApiDoc;
 
-/// A DNS-1123 subdomain.
-const EVENT_ID: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-/// Without control characters, invisible characters and surrounding white space: visible ASCII characters, and others
-/// that joiners and variation selectors may follow, with spaces between them.
-const USER_ID: &str = {
-    macro_rules! character {
-        () => {
-            concat!(
-                r"(?:[!-~]|[^\u0000-\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F",
-                r"\u2028-\u202F\u205F-\u206F\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB",
-                // Written as characters, because the escapes of dialects differ beyond four digits.
-                "\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]",
-                r"[\u200C\u200D\uFE00-\uFE0F]*)"
-            )
-        };
-    }
-    concat!("^", character!(), r"(?:[ \u00A0\u1680\u2000-\u200A\u202F\u205F\u3000]*", character!(), ")*$")
-};
 /// The operations that require authentication.
 const AUTHENTICATED: [&str; 2] = ["/paths/~1coupons~1issue/post", "/paths/~1coupons~1{eventId}~1users~1{userId}/get"];
 
@@ -45,8 +27,8 @@ const AUTHENTICATED: [&str; 2] = ["/paths/~1coupons~1issue/post", "/paths/~1coup
 pub(super) fn document(auth_scheme: &AuthScheme) -> Value {
     let mut document = serde_json::to_value(ApiDoc::openapi()).unwrap_or_default();
     // JSON Schema counts characters, not bytes; a character has at least one byte.
-    let event_id = json!({"maxLength": MAX_EVENT_NAME_BYTES, "minLength": 1, "pattern": EVENT_ID});
-    let user_id = json!({"maxLength": MAX_USER_ID_BYTES, "minLength": 1, "pattern": USER_ID});
+    let event_id = json!({"maxLength": MAX_EVENT_NAME_BYTES, "minLength": 1, "pattern": EVENT_NAME_PATTERN});
+    let user_id = json!({"maxLength": MAX_USER_ID_BYTES, "minLength": 1, "pattern": USER_ID_PATTERN});
     let rules = [("eventId", event_id), ("userId", user_id)];
     let body = "/components/schemas/IssueRequest";
     for (name, rule) in &rules {

@@ -10,6 +10,27 @@ pub const MAX_USER_ID_BYTES: usize = 256;
 /// The maximum length of an eventId, which the CRD enforces for the names of its objects.
 pub const MAX_EVENT_NAME_BYTES: usize = 63;
 
+/// The pattern of event names for JSON Schema: a DNS-1123 subdomain.
+pub const EVENT_NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// The pattern of user ids for JSON Schema, without control characters, invisible characters and surrounding white
+/// space: visible ASCII characters, and others that joiners and variation selectors may follow, with spaces between
+/// them.
+pub const USER_ID_PATTERN: &str = {
+    macro_rules! character {
+        () => {
+            concat!(
+                r"(?:[!-~]|[^\u0000-\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F",
+                r"\u2028-\u202F\u205F-\u206F\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB",
+                // Written as characters, because the escapes of dialects differ beyond four digits.
+                "\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]",
+                r"[\u200C\u200D\uFE00-\uFE0F]*)"
+            )
+        };
+    }
+    concat!("^", character!(), r"(?:[ \u00A0\u1680\u2000-\u200A\u202F\u205F\u3000]*", character!(), ")*$")
+};
+
 /// The id of a user: 1 to 256 bytes of UTF-8 without control characters, invisible characters, and leading or trailing
 /// white space.
 ///

@@ -15,7 +15,7 @@ use couponry_domain::{
 use couponry_postgres::UseRequest;
 use couponry_runtime::{Problem, body};
 use ring::digest;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::ToSchema;
 
 use super::app::{
@@ -27,8 +27,8 @@ use crate::problems::{refused, timestamp};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The duration of a reservation without `ttlSeconds`.
 const DEFAULT_RESERVATION_SECONDS: u32 = 15 * 60;
-/// The largest integer that every JSON parser represents exactly.
-const MAX_ORDER_AMOUNT: u64 = (1 << 53) - 1;
+/// Far below 2^52, so that no JSON parser reads another integer, also if the number is written with a fraction of zero.
+const MAX_ORDER_AMOUNT: u64 = 100_000_000_000_000;
 
 /// A request about a coupon and an order.
 #[derive(Deserialize, ToSchema)]
@@ -48,11 +48,22 @@ pub(super) struct CouponRequest {
     order_id: String,
     /// The amount of the order, to compute the discount. In minor units, for example cents: the unit of the discounts
     /// in the manifest.
-    #[schema(example = 12_900, minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(example = 12_900, minimum = 0, maximum = 100_000_000_000_000_u64)]
+    #[serde(default, deserialize_with = "integer")]
     order_amount: Option<u64>,
     /// How long to reserve the coupon, only for `reserve`. Default: 900.
-    #[schema(example = 900, minimum = 1, maximum = 86_400)]
-    ttl_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, example = 900, minimum = 1, maximum = 86_400)]
+    #[serde(default, deserialize_with = "integer")]
+    ttl_seconds: Option<u64>,
+}
+
+/// An integer, also if it is written with a fraction of zero: JSON Schema does not distinguish `900` and `900.0`, and
+/// some languages have only floating-point numbers.
+fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let text = number.to_string();
+    let integer = text.strip_suffix(".0").unwrap_or(&text).parse();
+    integer.map(Some).map_err(|_| D::Error::custom(format!("{number} is not a non-negative integer")))
 }
 
 /// A coupon after the request.
@@ -98,10 +109,10 @@ struct Parsed {
 impl CouponRequest {
     fn parse(self) -> Result<Parsed, Problem> {
         let Self { event_id, coupon_key, user_id, order_id, order_amount, ttl_seconds } = self;
-        let seconds = ttl_seconds.unwrap_or(DEFAULT_RESERVATION_SECONDS);
-        if !(1..=MAX_RESERVATION_SECONDS).contains(&seconds) {
-            return Err(Problem::invalid(format!("ttlSeconds is not between 1 and {MAX_RESERVATION_SECONDS}")));
-        }
+        let seconds = ttl_seconds.map_or(Ok(DEFAULT_RESERVATION_SECONDS), u32::try_from).ok();
+        let seconds = seconds
+            .filter(|seconds| (1..=MAX_RESERVATION_SECONDS).contains(seconds))
+            .ok_or_else(|| Problem::invalid(format!("ttlSeconds is not between 1 and {MAX_RESERVATION_SECONDS}")))?;
         if order_amount.is_some_and(|amount| amount > MAX_ORDER_AMOUNT) {
             return Err(Problem::invalid(format!("orderAmount is more than {MAX_ORDER_AMOUNT}")));
         }
@@ -318,6 +329,24 @@ mod tests {
         assert_eq!(with(&["\"a-1\""]), Ok("a-1".to_owned()));
         for invalid in [&[][..], &[""], &["\"\""], &["\"a"], &["a b"], &["a", "a"]] {
             assert_eq!(with(invalid), Err(400), "{invalid:?}");
+        }
+    }
+
+    #[test]
+    fn integers_may_be_written_with_a_fraction_of_zero() {
+        let parse = |amount: &str| {
+            let json = format!(
+                r#"{{"eventId": "e", "couponKey": "C", "userId": "u", "orderId": "o", "orderAmount": {amount}}}"#
+            );
+            serde_json::from_str(&json).map(|request: CouponRequest| request.order_amount).map_err(drop)
+        };
+        assert_eq!(parse("12900"), Ok(Some(12_900)));
+        assert_eq!(parse("12900.0"), Ok(Some(12_900)));
+        assert_eq!(parse("100000000000000.0"), Ok(Some(MAX_ORDER_AMOUNT)));
+        assert_eq!(parse("99999999999999.000000000000"), Ok(Some(MAX_ORDER_AMOUNT - 1)));
+        assert_eq!(parse("null"), Ok(None));
+        for invalid in ["12900.5", "-1", "-1.0", "1e300", "\"1\"", "true"] {
+            assert_eq!(parse(invalid), Err(()), "{invalid}");
         }
     }
 

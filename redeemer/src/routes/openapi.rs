@@ -1,7 +1,8 @@
 //! `/openapi.json`: the documentation of the routes, with the patterns of names.
 
 use couponry_domain::names::{
-    MAX_EVENT_NAME_BYTES, MAX_ORDER_ID_CHARACTERS, MAX_REQUEST_ID_CHARACTERS, MAX_USER_ID_BYTES,
+    EVENT_NAME_PATTERN, MAX_EVENT_NAME_BYTES, MAX_ORDER_ID_CHARACTERS, MAX_REQUEST_ID_CHARACTERS, MAX_USER_ID_BYTES,
+    USER_ID_PATTERN,
 };
 use serde_json::{Value, json};
 use utoipa::OpenApi;
@@ -25,9 +26,9 @@ pub(super) fn document() -> Value {
     let mut document = serde_json::to_value(ApiDoc::openapi()).unwrap_or_default();
     // JSON Schema counts characters, not bytes; a character has at least one byte.
     let rules = [
-        ("eventId", json!({"minLength": 1, "maxLength": MAX_EVENT_NAME_BYTES, "pattern": "^[a-z0-9.-]+$"})),
+        ("eventId", json!({"minLength": 1, "maxLength": MAX_EVENT_NAME_BYTES, "pattern": EVENT_NAME_PATTERN})),
         ("couponKey", json!({"minLength": 1, "maxLength": 64, "pattern": "^[A-Z0-9-]+$"})),
-        ("userId", json!({"minLength": 1, "maxLength": MAX_USER_ID_BYTES})),
+        ("userId", json!({"minLength": 1, "maxLength": MAX_USER_ID_BYTES, "pattern": USER_ID_PATTERN})),
         ("orderId", json!({"minLength": 1, "maxLength": MAX_ORDER_ID_CHARACTERS, "pattern": "^[!-~]+$"})),
         (
             "Idempotency-Key",
@@ -39,7 +40,8 @@ pub(super) fn document() -> Value {
     }
     let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     let operations = operations.flat_map(|path| path.as_object_mut().into_iter().flat_map(|path| path.values_mut()));
-    for parameter in operations.flat_map(|operation| operation["parameters"].as_array_mut().into_iter().flatten()) {
+    let parameters = operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut());
+    for parameter in parameters.flatten() {
         if let Some((_, rule)) = rules.iter().find(|(name, _)| parameter["name"] == *name) {
             add(parameter, "/schema", rule);
         }

@@ -2,5 +2,6 @@
 
 mod changes;
 mod not_recorded;
+mod openapi;
 mod outages;
 mod support;
