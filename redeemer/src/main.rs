@@ -99,7 +99,7 @@ async fn main() -> anyhow::Result<()> {
             redis_store: redis_store.clone(),
             metrics: metrics.clone(),
         },
-        authenticator: config.authentication.authenticator(),
+        authenticator: config.authentication.authenticator(metrics.clone()).await?,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
         response_timeout: Duration::from_secs(config.response_timeout_seconds.into()),

@@ -20,6 +20,11 @@ struct ResponseLabels {
     code: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 /// The operations of the API.
 pub(crate) const OPERATIONS: [&str; 5] = ["validate", "reserve", "redeem", "release", "get"];
 
@@ -30,6 +35,7 @@ const INITIAL_CODES: [u16; 2] = [200, 503];
 #[derive(Clone)]
 pub(crate) struct Metrics {
     responses: Family<ResponseLabels, Counter>,
+    authentication_failures: Family<ReasonLabels, Counter>,
     request_duration: Histogram,
     pub(crate) issuances_recorded: Counter,
     connections: Gauge,
@@ -42,6 +48,7 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             responses: Family::default(),
+            authentication_failures: Family::default(),
             request_duration: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
             issuances_recorded: Counter::default(),
             connections: Gauge::default(),
@@ -51,6 +58,7 @@ impl Metrics {
         };
         let Self {
             responses,
+            authentication_failures,
             request_duration,
             issuances_recorded,
             connections,
@@ -64,6 +72,11 @@ impl Metrics {
             }
         }
         registry.register("responses", "Responses, by operation and HTTP status code", responses);
+        registry.register(
+            "authentication_failures",
+            "Requests whose caller could not be authenticated or lacks the permission, by reason",
+            authentication_failures,
+        );
         registry.register_with_unit(
             "request_duration",
             "Time from the complete request to its response",
@@ -94,6 +107,11 @@ impl Metrics {
     pub(crate) fn count_response(&self, operation: &'static str, code: u16, duration: Duration) {
         self.responses.get_or_create(&ResponseLabels { operation, code }).inc();
         self.request_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request whose caller was rejected.
+    pub(crate) fn count_authentication_failure(&self, reason: &'static str) {
+        self.authentication_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// The metrics of the connections.

@@ -27,7 +27,7 @@ async fn no_route(method: Method) -> Problem {
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let document = Bytes::from(openapi::document().to_string());
+    let document = Bytes::from(openapi::document(app.authenticator.requires_token()).to_string());
     Router::new()
         .route("/redemptions/validate", post(change::validate))
         .route("/redemptions/reserve", post(change::reserve))

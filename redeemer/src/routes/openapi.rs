@@ -1,4 +1,5 @@
-//! `/openapi.json`: the documentation of the routes, with the patterns of names.
+//! `/openapi.json`: the documentation of the routes, with the patterns of names and the
+//! authentication of this redeemer.
 
 use couponry_domain::names::{
     EVENT_NAME_PATTERN, MAX_EVENT_NAME_BYTES, MAX_ORDER_ID_CHARACTERS, MAX_REQUEST_ID_CHARACTERS, MAX_USER_ID_BYTES,
@@ -22,7 +23,7 @@ use super::{change, coupon};
 struct ApiDoc;
 
 /// The OpenAPI document.
-pub(super) fn document() -> Value {
+pub(super) fn document(requires_token: bool) -> Value {
     let mut document = serde_json::to_value(ApiDoc::openapi()).unwrap_or_default();
     // JSON Schema counts characters, not bytes; a character has at least one byte.
     let rules = [
@@ -46,6 +47,10 @@ pub(super) fn document() -> Value {
             add(parameter, "/schema", rule);
         }
     }
+    if requires_token {
+        document["components"]["securitySchemes"] = json!({"caller": {"type": "http", "scheme": "bearer"}});
+        document["security"] = json!([{"caller": []}]);
+    }
     document
 }
 
@@ -62,7 +67,7 @@ mod tests {
 
     #[test]
     fn openapi_document_matches_the_snapshot() {
-        let mut document = document();
+        let mut document = document(true);
         document["info"]["version"] = json!("VERSION");
         insta::assert_yaml_snapshot!("openapi", document);
     }

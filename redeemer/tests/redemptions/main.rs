@@ -4,4 +4,5 @@ mod changes;
 mod not_recorded;
 mod openapi;
 mod outages;
+mod service_accounts;
 mod support;

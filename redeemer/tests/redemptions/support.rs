@@ -110,18 +110,24 @@ impl World {
         coupon
     }
 
-    /// Starts a redeemer, which may not be ready yet.
+    /// Starts a redeemer that does not authenticate callers. It may not be ready yet.
     pub(crate) fn redeemer(&self, flags: &[&str]) -> Redeemer {
+        self.redeemer_with(&[&["--auth", "none"], flags].concat(), &[])
+    }
+
+    /// Starts a redeemer with these environment variables. It may not be ready yet.
+    pub(crate) fn redeemer_with(&self, flags: &[&str], env: &[(&str, &str)]) -> Redeemer {
         let (listen, monitor) = (ports::free().unwrap(), ports::free().unwrap());
-        let running = couponry_testbed::program("couponry-redeemer")
+        let mut program = couponry_testbed::program("couponry-redeemer")
             .args(["--postgres-url", &self.postgres])
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
             .args(["--listen", &format!("127.0.0.1:{listen}"), "--monitor-listen", &format!("127.0.0.1:{monitor}")])
             .env("DRAIN_SECONDS", "0")
-            .env("AUTH", "none")
-            .args(flags.iter().copied())
-            .start()
-            .unwrap();
+            .args(flags.iter().copied());
+        for (key, value) in env {
+            program = program.env(*key, *value);
+        }
+        let running = program.start().unwrap();
         Redeemer { running, listen, monitor, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 

@@ -1,0 +1,135 @@
+//! Authentication and authorization of the callers: the servers of a shop.
+
+mod decisions;
+mod service_account;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::http::{HeaderMap, header};
+use clap::{Args, ValueEnum};
+use couponry_domain::EventName;
+use couponry_runtime::Problem;
+
+use self::service_account::ServiceAccounts;
+use crate::metrics::Metrics;
+
+/// The value of WWW-Authenticate (RFC 6750).
+const CHALLENGE: &str = r#"Bearer realm="couponry""#;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Authentication")]
+pub(crate) struct AuthenticationArgs {
+    /// How callers are authenticated.
+    #[arg(long, env, value_enum, default_value_t = Method::ServiceAccount, value_name = "METHOD")]
+    auth: Method,
+    /// Audience of the tokens of service accounts. A token for another audience is rejected.
+    #[arg(long, env, default_value = "couponry-redeemer", value_name = "AUDIENCE")]
+    auth_audience: String,
+    /// How long the decision about a token and an event is used again. Until then, a token that was revoked is
+    /// accepted.
+    #[arg(
+        long,
+        env,
+        default_value_t = 10,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u16).range(0..=300)
+    )]
+    auth_cache_seconds: u16,
+    /// Namespace of the coupon events. Default: that of the kubeconfig or of the pod.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Method {
+    /// A token of a Kubernetes service account, as a bearer token. The account must be allowed to `redeem` the coupon
+    /// event. The service account of the redeemer needs the cluster role system:auth-delegator.
+    ServiceAccount,
+    /// Not at all: everyone who reaches the port can redeem coupons. For trials.
+    None,
+}
+
+impl AuthenticationArgs {
+    /// Creates the authenticator. Fails if Kubernetes is needed and not configured; the API server is not called.
+    pub(crate) async fn authenticator(self, metrics: Metrics) -> anyhow::Result<Authenticator> {
+        match self.auth {
+            Method::None => {
+                tracing::warn!("callers are not authenticated: every client that reaches the port can redeem coupons");
+                Ok(Authenticator::None)
+            }
+            Method::ServiceAccount => {
+                let cache_time = Duration::from_secs(self.auth_cache_seconds.into());
+                let accounts =
+                    ServiceAccounts::connect(self.auth_audience, self.namespace.as_deref(), cache_time, metrics)
+                        .await
+                        .context("cannot authenticate callers; --auth none is for trials without Kubernetes")?;
+                Ok(Authenticator::ServiceAccount(Box::new(accounts)))
+            }
+        }
+    }
+}
+
+/// Authenticates and authorizes callers.
+pub(crate) enum Authenticator {
+    None,
+    ServiceAccount(Box<ServiceAccounts>),
+}
+
+impl Authenticator {
+    /// Whether callers must send a bearer token.
+    pub(crate) fn requires_token(&self) -> bool {
+        matches!(self, Self::ServiceAccount(_))
+    }
+
+    /// Returns the name of the caller, who must be allowed to redeem coupons of this event. None: callers are not
+    /// authenticated.
+    pub(crate) async fn authorize(&self, headers: &HeaderMap, event: &EventName) -> Result<Option<String>, Problem> {
+        match self {
+            Self::None => Ok(None),
+            Self::ServiceAccount(accounts) => accounts.authorize(bearer_token(headers)?, event).await.map(Some),
+        }
+    }
+}
+
+fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (all.next(), all.next()) else {
+        let detail = "send exactly one header `Authorization: Bearer TOKEN` with a token of a service account";
+        return Err(Problem::unauthorized(detail).with_challenge(CHALLENGE));
+    };
+    value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| {
+            Problem::unauthorized("the header Authorization must have the form `Bearer TOKEN`")
+                .with_challenge(CHALLENGE)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn bearer_token_requires_exactly_one_valid_header() {
+        let with = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            bearer_token(&headers).map(str::to_owned).map_err(|problem| problem.status())
+        };
+        assert_eq!(with(&["Bearer abc"]), Ok("abc".to_owned()));
+        assert_eq!(with(&["bearer  abc "]), Ok("abc".to_owned()));
+        for invalid in [&[][..], &["abc"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(with(invalid), Err(401), "{invalid:?}");
+        }
+    }
+}
