@@ -11,9 +11,10 @@ use crate::servers::Servers;
 pub(crate) const OPERATOR: &str = "couponry-operator";
 pub(crate) const ISSUER: &str = "couponry-issuer";
 pub(crate) const CONSUMER: &str = "couponry-consumer";
+pub(crate) const REDEEMER: &str = "couponry-redeemer";
 
 /// All programs.
-pub(crate) const NAMES: [&str; 3] = [OPERATOR, ISSUER, CONSUMER];
+pub(crate) const NAMES: [&str; 4] = [OPERATOR, ISSUER, CONSUMER, REDEEMER];
 
 /// The addresses of the servers.
 #[derive(Debug, Clone)]

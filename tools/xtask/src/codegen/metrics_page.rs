@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result, ensure};
 
 /// The programs. Each registers its own metrics in `src/metrics.rs`.
-const PROGRAMS: [&str; 3] = ["operator", "issuer", "consumer"];
+const PROGRAMS: [&str; 4] = ["operator", "issuer", "consumer", "redeemer"];
 /// Metrics of every program.
 const SHARED: &str = "libs/runtime/src/health.rs";
 
