@@ -12,7 +12,7 @@ use sqlx::{
 
 use crate::{
     error::{DatabaseError, DriverError, Operation},
-    session_settings::{LONG, MIGRATION, SHORT, SessionSettings},
+    session_settings::{LONG, LOOKUP, MIGRATION, SHORT, SessionSettings},
 };
 
 /// The migrations of this version. A later version may have applied more of them: migrations only add.
@@ -28,7 +28,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of the diagnostic connection attempt after the pool has timed out.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The connections of each of the two pools.
+/// The connections of each pool.
 const MAX_CONNECTIONS: u32 = 8;
 
 /// Timeout of operations that usually take milliseconds. Longer than the `statement_timeout` of its session, so that
@@ -40,6 +40,8 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Database {
     /// For short operations.
     pool: PgPool,
+    /// For statements that look up single rows by unique indexes.
+    lookup_pool: PgPool,
     /// For operations that may take minutes. They have connections of their own, so that short ones never wait for
     /// them.
     pub(crate) long_pool: PgPool,
@@ -64,6 +66,7 @@ impl Database {
         }
         Ok(Self {
             pool: connect_lazy(options.clone(), MAX_CONNECTIONS, SHORT),
+            lookup_pool: connect_lazy(options.clone(), MAX_CONNECTIONS, LOOKUP),
             long_pool: connect_lazy(options, MAX_CONNECTIONS, LONG),
         })
     }
@@ -127,6 +130,11 @@ impl Database {
     /// A session for a short operation.
     pub(crate) async fn session(&self, operation: Operation) -> Result<Session, DatabaseError> {
         self.acquire(&self.pool, operation).await
+    }
+
+    /// A session for statements that look up single rows by unique indexes.
+    pub(crate) async fn lookup_session(&self, operation: Operation) -> Result<Session, DatabaseError> {
+        self.acquire(&self.lookup_pool, operation).await
     }
 
     /// A session for an operation that may take minutes.

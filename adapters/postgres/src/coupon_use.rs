@@ -147,7 +147,7 @@ impl Database {
     /// After an error, the coupon may have been changed. The same request returns the outcome.
     pub async fn use_coupon(&self, request: &UseRequest) -> Result<UseOutcome, DatabaseError> {
         let change = async {
-            let mut session = self.session(OPERATION).await?;
+            let mut session = self.lookup_session(OPERATION).await?;
             for _ in 0..MAX_ATTEMPTS {
                 if let Some(outcome) = attempt(session.connection(), request).await? {
                     session.finish();
@@ -163,7 +163,7 @@ impl Database {
     /// Looks up a coupon.
     pub async fn find_coupon(&self, event: &EventName, code: &CouponCode) -> Result<CouponLookup, DatabaseError> {
         let find = async {
-            let mut session = self.session(OPERATION).await?;
+            let mut session = self.lookup_session(OPERATION).await?;
             let found = read(session.connection(), event, code, None).await?;
             session.finish();
             Ok(match found {

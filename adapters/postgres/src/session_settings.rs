@@ -3,19 +3,31 @@
 use sqlx::PgConnection;
 
 /// Names and values of the settings of a session.
-pub(crate) struct SessionSettings([(&'static str, &'static str); 9]);
+pub(crate) struct SessionSettings([(&'static str, &'static str); 10]);
 
 /// For operations that usually take milliseconds.
-pub(crate) static SHORT: &SessionSettings = &with_timeouts("25s", "5s", "60s");
+pub(crate) static SHORT: &SessionSettings = &with_timeouts("25s", "5s", "60s", PLANNED_ANEW);
+
+/// For statements that look up single rows by unique indexes. Planning each of them anew costs more than executing it.
+/// Their plans must use the indexes also if they were made while the tables were almost empty.
+pub(crate) static LOOKUP: &SessionSettings = &with_timeouts("25s", "5s", "60s", ("force_generic_plan", "off"));
 
 /// For operations that may take minutes. They wait for a lock only briefly, because others queue behind the waiting
 /// statement.
-pub(crate) static LONG: &SessionSettings = &with_timeouts("0", "5s", "10min");
+pub(crate) static LONG: &SessionSettings = &with_timeouts("0", "5s", "10min", PLANNED_ANEW);
 
 /// For migrations. They wait for each other.
-pub(crate) static MIGRATION: &SessionSettings = &with_timeouts("0", "0", "10min");
+pub(crate) static MIGRATION: &SessionSettings = &with_timeouts("0", "0", "10min", PLANNED_ANEW);
 
-const fn with_timeouts(statement: &'static str, lock: &'static str, idle: &'static str) -> SessionSettings {
+/// The plan of a prepared statement would remain that for an almost empty `issuance`.
+const PLANNED_ANEW: (&str, &str) = ("force_custom_plan", "on");
+
+const fn with_timeouts(
+    statement: &'static str,
+    lock: &'static str,
+    idle: &'static str,
+    (plan_cache_mode, enable_seqscan): (&'static str, &'static str),
+) -> SessionSettings {
     SessionSettings([
         ("statement_timeout", statement),
         ("lock_timeout", lock),
@@ -26,8 +38,8 @@ const fn with_timeouts(statement: &'static str, lock: &'static str, idle: &'stat
         // A statement sees what was committed before it began, for example while an earlier statement waited.
         ("default_transaction_isolation", "read committed"),
         ("default_transaction_deferrable", "off"),
-        // The plan of a prepared statement would remain that for an almost empty `issuance`.
-        ("plan_cache_mode", "force_custom_plan"),
+        ("plan_cache_mode", plan_cache_mode),
+        ("enable_seqscan", enable_seqscan),
         // Cancels the statement of a dropped future, whose connection is closed: it would keep its locks, and deadlock
         // with the retry.
         ("client_connection_check_interval", "1s"),

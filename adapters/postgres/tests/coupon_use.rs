@@ -327,3 +327,28 @@ async fn deletion_waits_for_a_use_that_is_being_inserted() {
     assert_eq!(fixture.sql("SELECT count(*) FROM coupon_use"), "0");
     assert_eq!(fixture.sql("SELECT count(*) FROM coupon_event"), "0");
 }
+
+/// A plan that was made for small tables is used again when they have grown.
+#[tokio::test]
+async fn uses_of_coupons_are_looked_up_by_indexes_also_in_small_tables() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let send = async |id: &str| {
+        let sent = request(&event, &coupons[0], MINUTE, "A", id);
+        assert!(changed(&fixture.database.use_coupon(&sent).await.unwrap()).is_some());
+    };
+    send("1").await;
+    fixture.sql("ANALYZE");
+    let scans =
+        |kind: &str| fixture.sql(&format!("SELECT {kind} FROM pg_stat_user_tables WHERE relname = 'coupon_use'"));
+    let (before, by_index) = (scans("seq_scan"), scans("idx_scan"));
+    for i in 2..20 {
+        send(&i.to_string()).await;
+    }
+    while scans("idx_scan") == by_index {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // A session reports its scans at most once a second.
+        send("2").await;
+    }
+    assert_eq!(scans("seq_scan"), before);
+}
