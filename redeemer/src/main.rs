@@ -120,10 +120,16 @@ async fn main() -> anyhow::Result<()> {
         draining: shutdown.clone(),
         stop: stop_accepting.clone(),
     };
-    let endpoint = tokio::spawn(server.run(listener, routes::router(app)));
+    let mut endpoint = tokio::spawn(server.run(listener, routes::router(app)));
     let watcher = tokio::spawn(watch_servers(database, redis_store, health.clone(), stop_accepting.clone()));
 
-    shutdown.cancelled().await;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        end = &mut endpoint => {
+            end.context("the HTTP server panicked")?;
+            anyhow::bail!("the HTTP server has ended");
+        }
+    }
     health.set_shutting_down();
     let drain = Duration::from_secs(config.drain_seconds.into());
     tracing::info!(?drain, "draining connections before shutdown");
