@@ -21,10 +21,16 @@ impl From<EventRule> for Rule {
     }
 }
 
-/// Applies a rule only after the event has opened.
+/// Applies a rule only after the event has opened. The manifest may have changed before the status showed this: then
+/// the operator refuses the change (`ChangeNotPossible`), and the previous value has to be accepted.
 macro_rules! once_opened {
     ($rule:literal) => {
-        concat!("!has(oldSelf.status) || !has(oldSelf.status.openedAt) || (", $rule, ")")
+        concat!(
+            "!has(oldSelf.status) || !has(oldSelf.status.openedAt) || (has(oldSelf.status.conditions) && \
+             oldSelf.status.conditions.exists(c, c.type == 'Stalled' && c.reason == 'ChangeNotPossible')) || (",
+            $rule,
+            ")"
+        )
     };
 }
 

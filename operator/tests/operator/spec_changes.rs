@@ -96,17 +96,38 @@ async fn scheduled_event_accepts_changes_of_stock_and_start() -> Result<()> {
     Ok(())
 }
 
+/// The operator refuses what the API server accepts before it knows that the event has opened. Afterwards, the API
+/// server must accept the previous value.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_start_of_opened_event_can_be_restored() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    world.apply_open("event", BY_SHARES).await?;
+    operator.kill9()?;
+    remove_opened_at(&world).await?;
+    world.apply("event", &with(BY_SHARES, "startTime: '2100-01-01T00:00:00Z'"))?;
+    operator.restart()?;
+    world.wait("event", "stalled", |status| reason(status, "Stalled") == "ChangeNotPossible").await?;
+    world.apply("event", BY_SHARES)?;
+    world.wait_ready("event").await?;
+    Ok(())
+}
+
+/// As if the operator was killed before it wrote openedAt. Otherwise the API server would reject the change.
+async fn remove_opened_at(world: &World) -> Result<()> {
+    let remove = serde_json::json!([{"op": "remove", "path": "/status/openedAt"}]);
+    let remove = kube::api::Patch::Json::<()>(serde_json::from_value(remove)?);
+    world.events.patch_status("event", &kube::api::PatchParams::default(), &remove).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn total_below_opened_stock_stalls_event() -> Result<()> {
     let world = World::shared().await?;
     let operator = world.start_operator()?;
     world.apply_open("event", BY_SHARES).await?;
     operator.kill9()?;
-    // The status is that of an operator which was killed before it wrote openedAt. Otherwise the API server would
-    // reject the change.
-    let remove = serde_json::json!([{"op": "remove", "path": "/status/openedAt"}]);
-    let remove = kube::api::Patch::Json::<()>(serde_json::from_value(remove)?);
-    world.events.patch_status("event", &kube::api::PatchParams::default(), &remove).await?;
+    remove_opened_at(&world).await?;
     world.apply("event", &BY_SHARES.replace("totalCount: 100", "totalCount: 99"))?;
     operator.restart()?;
     let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
