@@ -2,7 +2,10 @@
 //!
 //! The API server validates manifests, so errors occur only for objects which were created under an older CRD.
 
-use couponry_domain::{CodeFormat, Discount, EventName, Share, Uuid, Window, allocation::AllocationError};
+use couponry_domain::{
+    CodeFormat, CouponTerms, Discount, DiscountConditions, EventName, Share, Uuid, Window, allocation::AllocationError,
+    currency::UnknownCurrency,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use thiserror::Error;
 
@@ -17,6 +20,9 @@ pub enum InvalidSpec {
     /// The shares do not add up to the total.
     #[error(transparent)]
     Allocation(#[from] AllocationError),
+    /// The currency is not in use.
+    #[error(transparent)]
+    Currency(#[from] UnknownCurrency),
 }
 
 impl DiscountSpec {
@@ -34,6 +40,13 @@ impl DiscountSpec {
             _ => Err(InvalidSpec::Share(self.discount())),
         }
     }
+
+    /// Its conditions. None: it has no conditions.
+    fn conditions(&self) -> Option<DiscountConditions> {
+        let &Self { max_discount, minimum_order_amount, .. } = self;
+        let conditions = DiscountConditions { max_discount, minimum_order_amount };
+        (conditions != DiscountConditions::default()).then_some(conditions)
+    }
 }
 
 impl CouponEventSpec {
@@ -48,6 +61,14 @@ impl CouponEventSpec {
         self.code.as_ref().map_or_else(CodeFormat::default, |CodeSpec { prefix, length }| CodeFormat {
             prefix: prefix.clone(),
             length: *length,
+        })
+    }
+
+    /// The terms of the coupons.
+    pub fn terms(&self) -> Result<CouponTerms, InvalidSpec> {
+        Ok(CouponTerms {
+            currency: self.currency.as_deref().map(str::parse).transpose()?,
+            conditions: self.discounts.iter().filter_map(|spec| Some((spec.discount(), spec.conditions()?))).collect(),
         })
     }
 
@@ -154,9 +175,29 @@ mod tests {
     }
 
     #[test]
+    fn terms_have_conditions_of_discounts_that_have_any() {
+        let spec = |currency: &str| {
+            spec(&format!(
+                "{{policyName: p, totalCount: 10, currency: {currency}, discounts: [{{type: Amount, value: 10, count: 9}}, \
+                 {{type: Percent, value: 10, count: 1, maxDiscount: 500, minimumOrderAmount: 1000}}]}}"
+            ))
+        };
+        let terms = spec("EUR").terms().unwrap();
+        assert_eq!(terms.currency, Some("EUR".parse().unwrap()));
+        let conditions = DiscountConditions { max_discount: Some(500), minimum_order_amount: Some(1000) };
+        let percent = Discount { kind: DiscountType::Percent, value: 10 };
+        assert_eq!(terms.conditions.into_iter().collect::<Vec<_>>(), [(percent, conditions)]);
+        assert_eq!(
+            spec("eur").terms().unwrap_err().to_string(),
+            "unknown currency \"eur\", expected a code of ISO 4217 in capital letters, such as EUR"
+        );
+    }
+
+    #[test]
     fn omitted_fields_have_defaults_of_domain() {
         let spec = spec("{policyName: p, totalCount: 1, discounts: []}");
         assert_eq!(spec.code_format(), CodeFormat::default());
+        assert_eq!(spec.terms(), Ok(CouponTerms::default()));
         assert_eq!(spec.window(), Window::default());
     }
 

@@ -4,6 +4,7 @@
 //! Rules with `oldSelf` are evaluated on updates only. Fields that become immutable once an event has opened depend
 //! on the old status, which only the operator may write, so that a request cannot bypass them by changing the status.
 
+use couponry_domain::currency_codes;
 use kube::core::Rule;
 
 /// A validation rule.
@@ -59,6 +60,26 @@ pub const DISCOUNTS_IMMUTABLE: EventRule = EventRule {
     ),
     message: "the discounts and their allocationPercentage cannot change once the event has opened: restore the \
               previous values, or create another event for other discounts",
+};
+
+/// Users have received coupons under these conditions.
+pub const CONDITIONS_IMMUTABLE: EventRule = EventRule {
+    rule: once_opened!(
+        "self.spec.discounts.all(d, oldSelf.spec.discounts.all(o, o.type != d.type || o.value != d.value || \
+         (has(o.maxDiscount) == has(d.maxDiscount) && (!has(d.maxDiscount) || d.maxDiscount == o.maxDiscount) && \
+         has(o.minimumOrderAmount) == has(d.minimumOrderAmount) && \
+         (!has(d.minimumOrderAmount) || d.minimumOrderAmount == o.minimumOrderAmount))))"
+    ),
+    message: "maxDiscount and minimumOrderAmount cannot change once the event has opened: restore the previous values",
+};
+
+/// The amounts of coupons that users have received would change.
+pub const CURRENCY_IMMUTABLE: EventRule = EventRule {
+    rule: once_opened!(
+        "has(self.spec.currency) == has(oldSelf.spec.currency) && \
+         (!has(self.spec.currency) || self.spec.currency == oldSelf.spec.currency)"
+    ),
+    message: "currency cannot change once the event has opened: restore the previous value",
 };
 
 /// [`TOTAL_COUNT_NOT_LOWERED`] for each discount.
@@ -130,6 +151,12 @@ pub const YEAR_IN_RANGE: EventRule = EventRule {
     message: "the year must be from 1 to 9998: omit endTime for an event without end",
 };
 
+/// Other codes are most likely a mistake.
+pub const CURRENCY_IN_USE: EventRule = EventRule {
+    rule: concat!("'", currency_codes!(), "'.contains(' ' + self + ' ')"),
+    message: "currency must be the code of a currency in use (ISO 4217) in capital letters, such as EUR or KRW",
+};
+
 /// All codes of an event have the same format, and some may be published already.
 pub const CODE_IMMUTABLE: EventRule = EventRule {
     rule: "has(self.code) == has(oldSelf.code) && (!has(self.code) || self.code == oldSelf.code)",
@@ -156,6 +183,12 @@ pub const PERCENT_AT_MOST_100: EventRule = EventRule {
 pub const EXACTLY_ONE_SHARE: EventRule = EventRule {
     rule: "has(self.allocationPercentage) != has(self.count)",
     message: "a discount requires either allocationPercentage or count: set exactly one of them",
+};
+
+/// The value of an Amount discount is its maximum already.
+pub const MAX_DISCOUNT_OF_PERCENT: EventRule = EventRule {
+    rule: "!has(self.maxDiscount) || self.type == 'Percent'",
+    message: "maxDiscount is only for Percent discounts: remove it from the Amount discount",
 };
 
 // Rules of the code

@@ -76,7 +76,9 @@ use crate::{rules, status::CouponEventStatus};
     validation = rules::NAME_LENGTH,
     validation = rules::TOTAL_COUNT_NOT_LOWERED,
     validation = rules::DISCOUNTS_IMMUTABLE,
+    validation = rules::CONDITIONS_IMMUTABLE,
     validation = rules::COUNTS_NOT_LOWERED,
+    validation = rules::CURRENCY_IMMUTABLE,
     validation = rules::START_TIME_IMMUTABLE
 )]
 #[x_kube(
@@ -104,6 +106,13 @@ pub struct CouponEventSpec {
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub discounts: Vec<DiscountSpec>,
+
+    /// Currency of all amounts, as a code of ISO 4217. Amounts are in its minor units: 500 is 5.00 EUR, or 500 JPY.
+    /// Default: the shop knows it. Immutable once the event has opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 3, max = 3))]
+    #[x_kube(validation = rules::CURRENCY_IN_USE)]
+    pub currency: Option<String>,
 
     /// Start of issuing. Default: as soon as the coupons are loaded. Immutable once the event has opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,14 +186,18 @@ const fn default_scaling_seconds() -> u32 {
 
 /// A discount and its share of the coupons.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = rules::PERCENT_AT_MOST_100, validation = rules::EXACTLY_ONE_SHARE)]
+#[x_kube(
+    validation = rules::PERCENT_AT_MOST_100,
+    validation = rules::EXACTLY_ONE_SHARE,
+    validation = rules::MAX_DISCOUNT_OF_PERCENT
+)]
 #[serde(rename_all = "camelCase")]
 pub struct DiscountSpec {
-    /// Percent: percentage of the price. Amount: units of the shop's currency.
+    /// Percent: percentage of the price. Amount: amount of money.
     #[serde(rename = "type", with = "DiscountTypeName")]
     pub kind: DiscountType,
 
-    /// Percentage (1 to 100), or units of currency.
+    /// Percentage (1 to 100), or minor units of the currency, such as cents.
     #[schemars(with = "i64", range(min = 1, max = 1_000_000_000))]
     pub value: u32,
 
@@ -197,6 +210,16 @@ pub struct DiscountSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 1, max = 10_000_000))]
     pub count: Option<u64>,
+
+    /// Maximum amount off an order, in minor units of the currency. Percent only. Default: unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64", range(min = 1, max = 1_000_000_000_000_i64))]
+    pub max_discount: Option<u64>,
+
+    /// Minimum amount of an order, in minor units of the currency. Default: any order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64", range(min = 1, max = 1_000_000_000_000_i64))]
+    pub minimum_order_amount: Option<u64>,
 }
 
 /// [`DiscountType`] as spelled in the manifest; Redis, Kafka and HTTP use upper case.
@@ -205,7 +228,7 @@ pub struct DiscountSpec {
 enum DiscountTypeName {
     /// `value` percent off.
     Percent,
-    /// `value` units of currency off.
+    /// `value` minor units of the currency off.
     Amount,
 }
 

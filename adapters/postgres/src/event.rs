@@ -1,7 +1,9 @@
 //! Registering and reading events.
 
+use std::collections::BTreeMap;
+
 use couponry_domain::{
-    CodeFormat, Discount, EventName, Seed, Uuid,
+    CodeFormat, CouponTerms, Currency, Discount, DiscountConditions, EventName, Seed, Uuid,
     code::{CodeGenerator, CouponCode},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -23,6 +25,8 @@ pub struct NewEvent {
     pub policy_name: String,
     /// The format of its codes.
     pub format: CodeFormat,
+    /// The terms of its coupons.
+    pub terms: CouponTerms,
     /// The generation of the manifest.
     pub generation: i64,
 }
@@ -40,6 +44,8 @@ pub struct StoredEvent {
     pub seed: Seed,
     /// The format of its codes.
     pub format: CodeFormat,
+    /// The terms of its coupons.
+    pub terms: CouponTerms,
     /// The generation of the latest applied manifest.
     pub generation: i64,
     /// Number of times the stock was discarded. Operations for another stock epoch are rejected.
@@ -69,8 +75,8 @@ impl StoredEvent {
 impl Database {
     /// Registers the event with a new seed, or updates a registered one.
     ///
-    /// The policy name is updated to that of the manifest, and so is the code format while there are no coupons. The
-    /// seed never changes. A manifest of an older generation changes nothing.
+    /// The policy name is updated to that of the manifest, and so are the code format while there are no coupons, and
+    /// the terms while no opening is stored. The seed never changes. A manifest of an older generation changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
         let sample = CodeGenerator::new(Seed::from([0; 32]), event.format.clone()).code(0);
         if sample.as_str().parse::<CouponCode>().is_err() {
@@ -102,22 +108,29 @@ impl Database {
             if stored.discount_counts.is_empty() {
                 stored.format = event.format.clone();
             }
+            if stored.opens_at.is_none() && stored.terms != event.terms {
+                stored.terms = event.terms.clone();
+                store_conditions(&mut tx, &stored).await.map_err(at())?;
+            }
             stored.policy_name.clone_from(&event.policy_name);
             stored.generation = event.generation;
         }
         sqlx::query(
             "UPDATE coupon_event SET policy_name = $2, code_prefix = $3, code_length = $4, generation = $5,
+                                     currency = $6,
                                      -- A deleted event can be continued by another object.
                                      resource_deleted_at =
                                          CASE WHEN generation < $5 THEN NULL ELSE resource_deleted_at END
              WHERE uid = $1
-               AND (policy_name, code_prefix, code_length, generation) IS DISTINCT FROM ($2, $3, $4, $5)",
+               AND (policy_name, code_prefix, code_length, generation, currency)
+                   IS DISTINCT FROM ($2, $3, $4, $5, $6)",
         )
         .bind(event.uid)
         .bind(&stored.policy_name)
         .bind(&stored.format.prefix)
         .bind(i16::from(stored.format.length))
         .bind(stored.generation)
+        .bind(stored.terms.currency.as_ref().map(Currency::as_str))
         .execute(&mut *tx)
         .await
         .map_err(at())?;
@@ -195,6 +208,29 @@ pub(crate) async fn lock(
     read(connection, uid, operation).await?.ok_or(DatabaseError::UnknownEvent { operation, uid })
 }
 
+/// Replaces the conditions of the discounts. The event is locked.
+async fn store_conditions(connection: &mut PgConnection, event: &StoredEvent) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM discount_conditions WHERE event_uid = $1")
+        .bind(event.uid)
+        .execute(&mut *connection)
+        .await?;
+    for (discount, DiscountConditions { max_discount, minimum_order_amount }) in &event.terms.conditions {
+        let amount = |amount: Option<u64>| amount.map(|amount| i64::try_from(amount).unwrap_or(i64::MAX));
+        sqlx::query(
+            "INSERT INTO discount_conditions (event_uid, type, value, max_discount, minimum_order_amount)
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(event.uid)
+        .bind(discount.kind.as_str())
+        .bind(i64::from(discount.value))
+        .bind(amount(*max_discount))
+        .bind(amount(*minimum_order_amount))
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
 async fn read(
     connection: &mut PgConnection,
     uid: Uuid,
@@ -202,7 +238,7 @@ async fn read(
 ) -> Result<Option<StoredEvent>, DatabaseError> {
     let at = || DatabaseError::at(operation);
     let event = sqlx::query(
-        "SELECT uid, name, policy_name, code_prefix, code_length, seed, generation, stock_epoch,
+        "SELECT uid, name, policy_name, code_prefix, code_length, currency, seed, generation, stock_epoch,
                 is_opening_final, openings, (extract(epoch FROM opens_at) * 1000)::bigint AS opens_at,
                 (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff
          FROM coupon_event WHERE uid = $1",
@@ -212,34 +248,51 @@ async fn read(
     .await
     .map_err(at())?;
     let Some(event) = event else { return Ok(None) };
-    let policies = sqlx::query("SELECT type, value, count FROM discount_policy WHERE event_uid = $1 ORDER BY position")
-        .bind(uid)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(at())?;
-    stored_event(&event, &policies).map(Some).map_err(|invalid| invalid.in_operation(operation))
+    let discounts = sqlx::query(
+        "SELECT type, value, policy.count, conditions.max_discount, conditions.minimum_order_amount
+         FROM (SELECT * FROM discount_policy WHERE event_uid = $1) AS policy
+         FULL JOIN (SELECT * FROM discount_conditions WHERE event_uid = $1) AS conditions USING (type, value)
+         ORDER BY policy.position",
+    )
+    .bind(uid)
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(at())?;
+    stored_event(&event, &discounts).map(Some).map_err(|invalid| invalid.in_operation(operation))
 }
 
-fn stored_event(event: &PgRow, policies: &[PgRow]) -> Result<StoredEvent, InvalidRow> {
+fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, InvalidRow> {
     let seed: Vec<u8> = event.try_get("seed")?;
     let seed: [u8; 32] = seed.try_into().map_err(|_| InvalidRow::new("the seed does not have 32 bytes"))?;
     let length: i16 = event.try_get("code_length")?;
     let prefix = event.try_get("code_prefix")?;
+    let (mut discount_counts, mut conditions) = (Vec::new(), BTreeMap::new());
+    for row in discounts {
+        let discount = row::discount(row)?;
+        discount_counts.extend(row::count_if_set(row, "count")?.map(|count| (discount, count)));
+        conditions.extend(conditions_if_set(row)?.map(|conditions| (discount, conditions)));
+    }
     Ok(StoredEvent {
         uid: event.try_get("uid")?,
         name: row::parsed(event, "name")?,
         policy_name: event.try_get("policy_name")?,
         seed: Seed::from(seed),
         format: CodeFormat { prefix, length: u8::try_from(length).map_err(InvalidRow::new)? },
+        terms: CouponTerms { currency: row::parsed_if_set(event, "currency")?, conditions },
         generation: event.try_get("generation")?,
         stock_epoch: u32::try_from(event.try_get::<i32, _>("stock_epoch")?).map_err(InvalidRow::new)?,
-        discount_counts: policies
-            .iter()
-            .map(|row| Ok((row::discount(row)?, row::count(row, "count")?)))
-            .collect::<Result<_, InvalidRow>>()?,
+        discount_counts,
         opens_at: event.try_get("opens_at")?,
         is_opening_final: event.try_get("is_opening_final")?,
         openings: u32::try_from(event.try_get::<i32, _>("openings")?).map_err(InvalidRow::new)?,
         record_cutoff: event.try_get("record_cutoff")?,
     })
+}
+
+fn conditions_if_set(row: &PgRow) -> Result<Option<DiscountConditions>, InvalidRow> {
+    let conditions = DiscountConditions {
+        max_discount: row::count_if_set(row, "max_discount")?,
+        minimum_order_amount: row::count_if_set(row, "minimum_order_amount")?,
+    };
+    Ok((conditions != DiscountConditions::default()).then_some(conditions))
 }

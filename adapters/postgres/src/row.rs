@@ -33,13 +33,29 @@ where
     T: FromStr,
     T::Err: fmt::Display,
 {
-    row.try_get::<&str, _>(column)?.parse().map_err(|error| InvalidRow::new(format!("{column}: {error}")))
+    parsed_if_set(row, column)?.ok_or_else(|| InvalidRow::new(format!("{column} is NULL")))
+}
+
+/// Parses a text column that may be NULL.
+pub(crate) fn parsed_if_set<T>(row: &PgRow, column: &str) -> Result<Option<T>, InvalidRow>
+where
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    let text = row.try_get::<Option<&str>, _>(column)?;
+    text.map(|text| text.parse().map_err(|error| InvalidRow::new(format!("{column}: {error}")))).transpose()
 }
 
 /// A number that is never negative.
 pub(crate) fn count(row: &PgRow, column: &str) -> Result<u64, InvalidRow> {
-    let number: i64 = row.try_get(column)?;
-    u64::try_from(number).map_err(|_| InvalidRow::new(format!("{column}: {number}")))
+    count_if_set(row, column)?.ok_or_else(|| InvalidRow::new(format!("{column} is NULL")))
+}
+
+/// A number that is never negative, in a column that may be NULL.
+pub(crate) fn count_if_set(row: &PgRow, column: &str) -> Result<Option<u64>, InvalidRow> {
+    let number: Option<i64> = row.try_get(column)?;
+    let count = |number| u64::try_from(number).map_err(|_| InvalidRow::new(format!("{column}: {number}")));
+    number.map(count).transpose()
 }
 
 /// The discount in the columns `type` and `value`.

@@ -2,8 +2,11 @@
 
 mod support;
 
-use couponry_postgres::DatabaseError;
-use support::{Fixture, record};
+use std::collections::BTreeMap;
+
+use couponry_domain::{CouponTerms, DiscountConditions};
+use couponry_postgres::{DatabaseError, NewEvent};
+use support::{Fixture, TEN_PERCENT, new_event, record};
 
 const PAST: i64 = 1_500_000_000_123;
 const FUTURE: i64 = 32_503_680_000_456;
@@ -41,6 +44,43 @@ async fn withdraw_final_opening_changes_nothing() {
     assert!(!fixture.database.withdraw_opening(&known).await.unwrap());
 }
 
+/// Users receive coupons on the terms that were stored before the opening.
+#[tokio::test]
+async fn register_changes_terms_only_without_opening() {
+    let fixture = Fixture::new().await;
+    let terms = |currency: &str, max_discount, minimum_order_amount| {
+        let conditions = DiscountConditions { max_discount, minimum_order_amount };
+        CouponTerms {
+            currency: Some(currency.parse().unwrap()),
+            conditions: BTreeMap::from([(TEN_PERCENT, conditions)]),
+        }
+    };
+    let register = async |terms: &CouponTerms, generation| {
+        let event = NewEvent { terms: terms.clone(), generation, ..new_event(1) };
+        let registered = fixture.database.register(&event).await.unwrap();
+        assert_eq!(fixture.database.event(event.uid).await.unwrap().as_ref(), Some(&registered));
+        registered
+    };
+    let (first, second) = (terms("EUR", Some(500), None), terms("KRW", None, Some(1_000_000_000_000)));
+    assert_eq!(register(&first, 1).await.terms, first);
+    let event = register(&second, 2).await;
+    assert_eq!(event.terms, second);
+    assert_eq!(register(&first, 1).await.terms, second, "an older manifest");
+
+    // Coupons do not change the terms, nor the terms the counts.
+    fixture.database.generate_coupons(&event, &support::batch(0, 7, 3), |_| {}).await.unwrap();
+    let event = register(&CouponTerms::default(), 3).await;
+    assert_eq!((&event.terms, event.generated()), (&CouponTerms::default(), 10));
+    register(&first, 4).await;
+    let event = fixture.database.event(event.uid).await.unwrap().unwrap();
+
+    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
+    let changed = register(&second, 5).await;
+    assert_eq!((&changed.terms, changed.generation), (&first, 5), "an opening is stored");
+    assert!(fixture.database.withdraw_opening(&changed).await.unwrap());
+    assert_eq!(register(&second, 5).await.terms, second);
+}
+
 /// A delayed withdrawal must not remove an opening that was stored since.
 #[tokio::test]
 async fn withdraw_of_earlier_opening_or_generation_changes_nothing() {
@@ -53,7 +93,7 @@ async fn withdraw_of_earlier_opening_or_generation_changes_nothing() {
     fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
     assert!(!fixture.database.withdraw_opening(&first).await.unwrap(), "another opening");
     let second = read().await;
-    let changed = couponry_postgres::NewEvent { generation: event.generation + 1, ..support::new_event(1) };
+    let changed = NewEvent { generation: event.generation + 1, ..new_event(1) };
     fixture.database.register(&changed).await.unwrap();
     assert!(!fixture.database.withdraw_opening(&second).await.unwrap(), "another manifest");
     assert!(fixture.database.withdraw_opening(&read().await).await.unwrap());
@@ -97,11 +137,7 @@ async fn operations_with_old_stock_epoch_are_rejected() {
 #[tokio::test]
 async fn register_with_older_generation_changes_nothing() {
     let fixture = Fixture::new().await;
-    let with = |generation, name: &str| couponry_postgres::NewEvent {
-        generation,
-        policy_name: name.into(),
-        ..support::new_event(1)
-    };
+    let with = |generation, name: &str| NewEvent { generation, policy_name: name.into(), ..new_event(1) };
     fixture.database.register(&with(2, "New")).await.unwrap();
     let stored = fixture.database.register(&with(1, "Old")).await.unwrap();
     assert_eq!((stored.generation, stored.policy_name.as_str()), (2, "New"));

@@ -7,8 +7,8 @@ use std::{
 };
 
 use couponry_domain::{
-    Acknowledge, CodeFormat, Coupon, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedCoupon, IssuedRecord,
-    UserId, Uuid, Window,
+    Acknowledge, CodeFormat, Coupon, CouponBatch, CouponTerms, Discount, DiscountType, EventName, Gate, IssuedCoupon,
+    IssuedRecord, UserId, Uuid, Window,
 };
 use couponry_kafka::{
     KafkaError, KafkaSettings, LagClient, Message, Producer, TopicSettings, consumer_group, read_all, topics,
@@ -95,6 +95,7 @@ impl World {
             name: self.event.clone(),
             policy_name: "Summer sale".into(),
             format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
+            terms: CouponTerms::default(),
             generation: 1,
         };
         let event = self.database.register(&event).await.unwrap();

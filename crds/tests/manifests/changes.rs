@@ -11,6 +11,8 @@ pub(crate) struct Change {
 
 const TOTAL_LOWERED: &str = "totalCount cannot be lowered once the event has opened";
 const DISCOUNTS_CHANGE: &str = "the discounts and their allocationPercentage cannot change once the event has opened";
+const CONDITIONS_CHANGE: &str = "maxDiscount and minimumOrderAmount cannot change once the event has opened";
+const CURRENCY_CHANGES: &str = "currency cannot change once the event has opened";
 const START_CHANGES: &str = "startTime cannot change once the event has opened";
 const CODE_CHANGES: &str = "code cannot change after the event was created";
 
@@ -19,6 +21,13 @@ macro_rules! by_percentage {
     ($total:literal $(, $rest:literal)?) => {
         concat!("{policyName: p, totalCount: ", $total, ", discounts: [{type: Percent, value: 10, allocationPercentage: 100}]",
             $(", ", $rest,)? "}")
+    };
+}
+
+/// One discount, and optional further fields of it.
+macro_rules! with_condition {
+    ($($condition:literal)?) => {
+        concat!("{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1", $(", ", $condition,)? "}]}")
     };
 }
 
@@ -133,6 +142,71 @@ pub(crate) const CHANGES: &[Change] = &[
         opened: true,
         before: two_counts!(100, 70, 30),
         after: two_counts!(150, 120, 30),
+        message: None,
+    },
+    Change {
+        description: "different maxDiscount",
+        opened: true,
+        before: with_condition!("maxDiscount: 500"),
+        after: with_condition!("maxDiscount: 501"),
+        message: Some(CONDITIONS_CHANGE),
+    },
+    Change {
+        description: "removed maxDiscount",
+        opened: true,
+        before: with_condition!("maxDiscount: 500"),
+        after: with_condition!(),
+        message: Some(CONDITIONS_CHANGE),
+    },
+    Change {
+        description: "added minimumOrderAmount",
+        opened: true,
+        before: with_condition!("maxDiscount: 500"),
+        after: with_condition!("maxDiscount: 500, minimumOrderAmount: 1000"),
+        message: Some(CONDITIONS_CHANGE),
+    },
+    Change {
+        description: "different minimumOrderAmount",
+        opened: true,
+        before: with_condition!("minimumOrderAmount: 1000"),
+        after: with_condition!("minimumOrderAmount: 999"),
+        message: Some(CONDITIONS_CHANGE),
+    },
+    Change {
+        description: "different minimumOrderAmount before opening",
+        opened: false,
+        before: with_condition!("minimumOrderAmount: 1000"),
+        after: with_condition!("minimumOrderAmount: 999"),
+        message: None,
+    },
+    Change {
+        description: "different currency",
+        opened: true,
+        before: by_percentage!(1, "currency: EUR"),
+        after: by_percentage!(1, "currency: USD"),
+        message: Some(CURRENCY_CHANGES),
+    },
+    Change {
+        description: "added currency",
+        opened: true,
+        before: by_percentage!(1),
+        after: by_percentage!(1, "currency: USD"),
+        message: Some(CURRENCY_CHANGES),
+    },
+    Change {
+        description: "different currency before opening",
+        opened: false,
+        before: by_percentage!(1, "currency: EUR"),
+        after: by_percentage!(1, "currency: USD"),
+        message: None,
+    },
+    Change {
+        description: "top-up with currency and conditions",
+        opened: true,
+        before: "{policyName: p, totalCount: 1, currency: EUR, discounts: [{type: Percent, value: 10, \
+                 allocationPercentage: 100, maxDiscount: 500, minimumOrderAmount: 1000}]}",
+        after: "{policyName: p, totalCount: 2, currency: EUR, discounts: [{type: Percent, value: 10, \
+                allocationPercentage: 100, maxDiscount: 500, minimumOrderAmount: 1000}]}",
         message: None,
     },
     Change {

@@ -7,6 +7,9 @@ pub(crate) struct Invalid {
     pub(crate) message: &'static str,
 }
 
+const UNKNOWN_CURRENCY: &str =
+    "currency must be the code of a currency in use (ISO 4217) in capital letters, such as EUR or KRW";
+
 pub(crate) const INVALID: &[Invalid] = &[
     Invalid {
         description: "percentages sum to 99",
@@ -69,6 +72,42 @@ pub(crate) const INVALID: &[Invalid] = &[
         spec: "{policyName: p, totalCount: 100, discounts: [{type: Percent, value: 1, allocationPercentage: 99.5}, \
                {type: Percent, value: 2, allocationPercentage: 0.5}]}",
         message: "spec.discounts[0].allocationPercentage",
+    },
+    Invalid {
+        description: "maxDiscount of an Amount discount",
+        spec: "{policyName: p, totalCount: 100, discounts: [{type: Amount, value: 10, count: 100, maxDiscount: 5}]}",
+        message: "maxDiscount is only for Percent discounts: remove it from the Amount discount",
+    },
+    Invalid {
+        description: "negative maxDiscount",
+        spec: "{policyName: p, totalCount: 100, discounts: [{type: Percent, value: 10, count: 100, maxDiscount: -5}]}",
+        message: "spec.discounts[0].maxDiscount in body should be greater than or equal to 1",
+    },
+    Invalid {
+        description: "negative minimumOrderAmount",
+        spec: "{policyName: p, totalCount: 100, discounts: [{type: Percent, value: 10, count: 100, \
+               minimumOrderAmount: -1}]}",
+        message: "spec.discounts[0].minimumOrderAmount in body should be greater than or equal to 1",
+    },
+    Invalid {
+        description: "maxDiscount in major units",
+        spec: "{policyName: p, totalCount: 100, discounts: [{type: Percent, value: 10, count: 100, maxDiscount: 4.99}]}",
+        message: "spec.discounts[0].maxDiscount",
+    },
+    Invalid {
+        description: "currency in lower case",
+        spec: "{policyName: p, totalCount: 100, currency: eur, discounts: [{type: Amount, value: 10, count: 100}]}",
+        message: UNKNOWN_CURRENCY,
+    },
+    Invalid {
+        description: "currency that is no longer in use",
+        spec: "{policyName: p, totalCount: 100, currency: DEM, discounts: [{type: Amount, value: 10, count: 100}]}",
+        message: UNKNOWN_CURRENCY,
+    },
+    Invalid {
+        description: "currency by its symbol",
+        spec: "{policyName: p, totalCount: 100, currency: '$', discounts: [{type: Amount, value: 10, count: 100}]}",
+        message: "spec.currency in body should be at least 3 chars long",
     },
     Invalid {
         description: "unknown discount type",

@@ -49,7 +49,7 @@ pub(super) struct IssueResponse {
     message: &'static str,
     /// The type of the discount.
     discount_type: Option<DiscountTypeName>,
-    /// The discount in percent or in units of currency.
+    /// The discount in percent or in minor units of the currency, such as cents.
     #[schema(example = 10)]
     discount_amount: Option<u32>,
 }

@@ -25,7 +25,7 @@ pub(super) struct UserCoupon {
     coupon_key: String,
     /// The type of the discount.
     discount_type: DiscountTypeName,
-    /// Percent, or units of currency.
+    /// Percent, or minor units of the currency, such as cents.
     #[schema(example = 10)]
     discount_amount: u32,
     /// When the coupon was issued (RFC 3339 in UTC, with milliseconds).

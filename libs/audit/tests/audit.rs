@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use couponry_audit::{Report, Stores, Verdict};
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, Discount,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount,
     DiscountType::{Amount, Percent},
     EventName, Gate, IssuedRecord, UserId, Uuid, Window,
 };
@@ -45,7 +45,8 @@ impl Fixture {
         topics::ensure(&kafka, &topic).await.unwrap();
         database.migrate().await.unwrap();
         let (policy_name, format) = ("Test".into(), CodeFormat::default());
-        let new = NewEvent { uid, name: event.clone(), policy_name, format, generation: 1 };
+        let new =
+            NewEvent { uid, name: event.clone(), policy_name, format, terms: CouponTerms::default(), generation: 1 };
         let registered = database.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let batch =

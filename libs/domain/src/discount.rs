@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum DiscountType {
     /// `value` percent off, 1 to 100.
     Percent,
-    /// `value` units of the shop's currency off.
+    /// `value` minor units of the currency off.
     Amount,
 }
 
@@ -53,7 +53,7 @@ pub struct UnknownDiscountType(String);
 pub struct Discount {
     /// The type.
     pub kind: DiscountType,
-    /// Percent, or units of currency.
+    /// Percent, or minor units of the currency.
     pub value: u32,
 }
 

@@ -1,11 +1,13 @@
 //! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), generated
-//! ([`code`], [`coupon_batch`]), issued ([`window`]) and redeemed ([`redemption`]), which names are valid ([`names`]),
+//! ([`code`], [`coupon_batch`]), issued ([`window`]) and redeemed ([`redemption`]), on which terms ([`terms`]), which
+//! names are valid ([`names`]),
 //! and the record of an issued coupon ([`record`], the Kafka contract).
 
 pub mod acknowledge;
 pub mod allocation;
 pub mod code;
 pub mod coupon_batch;
+pub mod currency;
 pub mod discount;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
@@ -13,14 +15,17 @@ pub mod names;
 mod permutation;
 pub mod record;
 pub mod redemption;
+pub mod terms;
 pub mod window;
 
 pub use acknowledge::Acknowledge;
 pub use allocation::Share;
 pub use code::{CodeFormat, Seed};
 pub use coupon_batch::{Coupon, CouponBatch};
+pub use currency::Currency;
 pub use discount::{Discount, DiscountType};
 pub use names::{EventName, OrderId, RequestId, UserId};
 pub use record::{IssuedCoupon, IssuedRecord};
+pub use terms::{CouponTerms, DiscountConditions};
 pub use uuid::Uuid;
 pub use window::{Gate, Window, WindowState};

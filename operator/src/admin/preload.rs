@@ -62,7 +62,7 @@ pub(super) struct DiscountPolicy {
     /// PERCENT or AMOUNT.
     #[schema(example = "PERCENT")]
     r#type: String,
-    /// Percent, or units of currency.
+    /// Percent, or minor units of the currency.
     #[schema(minimum = 1, example = 10)]
     value: i64,
     /// Share of the coupons in whole percent. The shares of all discounts sum to 100.

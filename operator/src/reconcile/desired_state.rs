@@ -1,7 +1,9 @@
 //! The state that a manifest specifies, as domain types.
 
 use couponry_crds::{CouponEvent, InvalidSpec, IssuingMode};
-use couponry_domain::{Acknowledge, CodeFormat, Discount, EventName, Share, Uuid, Window, allocation::split};
+use couponry_domain::{
+    Acknowledge, CodeFormat, CouponTerms, Discount, EventName, Share, Uuid, Window, allocation::split,
+};
 use couponry_runtime::error_chain;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,7 @@ pub(crate) struct DesiredState {
     pub(crate) replaces: Option<Uuid>,
     pub(crate) policy_name: String,
     pub(crate) format: CodeFormat,
+    pub(crate) terms: CouponTerms,
     pub(crate) total: u64,
     pub(crate) shares: Vec<(Discount, Share)>,
     pub(crate) window: Window,
@@ -53,6 +56,7 @@ impl DesiredState {
             replaces: event.replaces(),
             policy_name: spec.policy_name.clone(),
             format: spec.code_format(),
+            terms: spec.terms()?,
             total: spec.total_count,
             shares: spec.shares()?,
             window: spec.window(),

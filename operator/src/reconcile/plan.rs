@@ -77,7 +77,12 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
         return Plan::Done;
     }
     let is_format_outdated = stored.discount_counts.is_empty() && stored.format != desired.format;
-    if is_format_outdated || stored.policy_name != desired.policy_name || stored.generation < desired.generation {
+    let are_terms_outdated = stored.opens_at.is_none() && stored.terms != desired.terms;
+    if is_format_outdated
+        || are_terms_outdated
+        || stored.policy_name != desired.policy_name
+        || stored.generation < desired.generation
+    {
         return Plan::Apply(Step::Register);
     }
     match &observed.redis {
@@ -280,6 +285,7 @@ fn with_provisional_opening(desired: &DesiredState, stored: &StoredEvent, in_red
     let is_as_desired = desired.issuance == IssuingMode::Auto
         && desired.window.start == Some(at)
         && in_redis.loaded == len
+        && desired.terms == stored.terms
         && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.discount_counts, &target));
     if is_as_desired {
         let open = gate_settings(desired, Gate::Open, desired.window, stored.stock_epoch, len);
@@ -329,6 +335,13 @@ fn with_final_opening(
         return Plan::blocked(
             reason::CHANGE_NOT_POSSIBLE,
             "The event has opened, so its start cannot change. Restore the previous startTime.",
+        );
+    }
+    let changed = desired.terms.differences(&stored.terms).join(", ");
+    if !changed.is_empty() {
+        return Plan::blocked(
+            reason::CHANGE_NOT_POSSIBLE,
+            format!("The event has opened, so its coupons keep their terms. Restore the previous {changed}."),
         );
     }
     Plan::Done

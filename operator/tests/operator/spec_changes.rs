@@ -1,8 +1,9 @@
 //! Changes of the spec before and after an event opens.
 
 use anyhow::Result;
+use couponry_domain::CouponTerms;
 
-use crate::support::{World, is_true, message, reason};
+use crate::support::{World, is_true, message, reason, wait_until};
 
 const BY_SHARES: &str = "{policyName: p, totalCount: 100, discounts: [\
      {type: Percent, value: 10, allocationPercentage: 70}, {type: Amount, value: 5000, allocationPercentage: 30}]}";
@@ -84,6 +85,16 @@ async fn scheduled_event_accepts_changes_of_stock_and_start() -> Result<()> {
     world.wait("event", "smaller", |status| is_true(status, "Ready") && status.loaded == Some(50)).await?;
     world.check_generated_stock("event", &[("PERCENT:10", 35), ("AMOUNT:5000", 15)]).await?;
 
+    let terms = with(BY_SHARES, "startTime: '2100-01-01T00:00:00Z', currency: EUR")
+        .replace("value: 10,", "value: 10, maxDiscount: 500,");
+    world.apply("event", &terms)?;
+    let uid = world.uid("event").await?;
+    wait_until("the terms are stored", async || {
+        let stored = world.database.event(uid).await?.unwrap();
+        Ok(stored.terms == world.get("event").await?.spec.terms()? && stored.opens_at.is_some())
+    })
+    .await?;
+
     let replaced = "{policyName: p, totalCount: 60, discounts: [{type: Percent, value: 99, count: 60}]}";
     world.apply("event", &with(replaced, "startTime: '2099-01-01T00:00:00Z'"))?;
     world.wait("event", "replaced", |status| is_true(status, "Ready") && status.loaded == Some(60)).await?;
@@ -108,6 +119,32 @@ async fn refused_start_of_opened_event_can_be_restored() -> Result<()> {
     world.apply("event", &with(BY_SHARES, "startTime: '2100-01-01T00:00:00Z'"))?;
     operator.restart()?;
     world.wait("event", "stalled", |status| reason(status, "Stalled") == "ChangeNotPossible").await?;
+    world.apply("event", BY_SHARES)?;
+    world.wait_ready("event").await?;
+    Ok(())
+}
+
+/// The operator refuses what the API server accepts before it knows that the event has opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_terms_of_opened_event_stall_it() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    world.apply_open("event", BY_SHARES).await?;
+    operator.kill9()?;
+    remove_opened_at(&world).await?;
+    let other = with(BY_SHARES, "currency: EUR").replace("value: 10,", "value: 10, maxDiscount: 500,");
+    world.apply("event", &other)?;
+    operator.restart()?;
+    let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
+    assert_eq!(
+        message(&stalled, "Stalled"),
+        "The event has opened, so its coupons keep their terms. Restore the previous currency, maxDiscount and \
+         minimumOrderAmount."
+    );
+    assert!(is_true(&stalled, "Open"), "the event stays open");
+    let uid = world.uid("event").await?;
+    let stored = world.database.event(uid).await?.unwrap();
+    assert_eq!(stored.terms, CouponTerms::default());
     world.apply("event", BY_SHARES)?;
     world.wait_ready("event").await?;
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use couponry_domain::DiscountType::{Amount, Percent};
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, Discount, EventName, Gate, IssuedRecord, UserId, Uuid, Window,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, EventName, Gate, IssuedRecord, UserId, Uuid, Window,
 };
 use couponry_kafka::{DeadLetterProducer, KafkaSettings, Message, Producer, TopicSettings, topics};
 use couponry_loadgen::history::{self, Completion, Entry, Invocation};
@@ -97,7 +97,7 @@ impl Fixture {
         database.migrate().await.unwrap();
         let (uid, name) = (self.uid, self.event.clone());
         let (policy_name, format) = ("Test".into(), CodeFormat::default());
-        let new = NewEvent { uid, name, policy_name, format, generation: 1 };
+        let new = NewEvent { uid, name, policy_name, format, terms: CouponTerms::default(), generation: 1 };
         let registered = database.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let batch =

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use couponry_domain::{
-    CodeFormat, Coupon, CouponBatch, Discount,
+    CodeFormat, Coupon, CouponBatch, CouponTerms, Discount,
     DiscountType::{Amount, Percent},
     IssuedCoupon, IssuedRecord, Uuid,
 };
@@ -51,6 +51,7 @@ pub fn new_event(number: u128) -> NewEvent {
         name: format!("event-{number}").parse().unwrap(),
         policy_name: "Summer sale".into(),
         format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
+        terms: CouponTerms::default(),
         generation: 1,
     }
 }

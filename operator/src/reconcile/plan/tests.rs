@@ -1,4 +1,4 @@
-use couponry_domain::{Acknowledge, CodeFormat, DiscountType, Seed, Share, Uuid, Window};
+use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, DiscountType, Seed, Share, Uuid, Window};
 
 use super::*;
 use crate::reconcile::recording::RecordingState;
@@ -22,6 +22,7 @@ fn desired(total: u64) -> DesiredState {
         replaces: None,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
+        terms: CouponTerms::default(),
         total,
         shares: vec![(TEN_PERCENT, Share::Percentage(70)), (FIVE_THOUSAND, Share::Percentage(30))],
         window: Window::default(),
@@ -29,6 +30,10 @@ fn desired(total: u64) -> DesiredState {
         acknowledge: Acknowledge::Redis,
         retire_at: None,
     }
+}
+
+fn in_euro() -> CouponTerms {
+    CouponTerms { currency: Some("EUR".parse().unwrap()), ..CouponTerms::default() }
 }
 
 fn counts(percent: u64, amount: u64) -> Vec<(Discount, u64)> {
@@ -43,6 +48,7 @@ fn stored(discount_counts: Vec<(Discount, u64)>, opens_at: Option<i64>) -> Store
         policy_name: "Summer sale".into(),
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
+        terms: CouponTerms::default(),
         generation: 1,
         stock_epoch: 0,
         discount_counts,
@@ -173,6 +179,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
         DesiredState { window: sooner, ..scheduled.clone() },
         DesiredState { window: ALWAYS, ..scheduled.clone() },
         DesiredState { issuance: IssuingMode::Paused, ..scheduled.clone() },
+        DesiredState { terms: in_euro(), ..scheduled.clone() },
     ] {
         // Redis confirms that the gate has not opened.
         for gate in [Gate::Open, Gate::Loading, Gate::Paused] {
@@ -180,6 +187,8 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
             assert_eq!(plan(&changed, &waiting), Plan::Apply(Step::WithdrawOpening), "{changed:?}");
         }
     }
+    let other_terms = DesiredState { terms: in_euro(), ..scheduled.clone() };
+    assert_eq!(plan(&other_terms, &at(None, Gate::Loading, FROM_LATER)), Plan::Apply(Step::Register));
     let fewer = DesiredState { total: 9, ..scheduled };
     assert_eq!(plan(&fewer, &at(None, Gate::Loading, FROM_LATER)), Plan::Apply(Step::DiscardStock));
     let next = StoredEvent { stock_epoch: 1, ..stored(vec![], None) };
@@ -213,6 +222,9 @@ fn stock_of_opened_event_only_grows() {
     assert_eq!(reason_of(&plan(&others, &opened(0))), reason::CHANGE_NOT_POSSIBLE);
     let later = DesiredState { window: FROM_LATER, ..desired(10) };
     assert_eq!(reason_of(&plan(&later, &opened(1))), reason::CHANGE_NOT_POSSIBLE);
+    let other_terms = plan(&DesiredState { terms: in_euro(), ..desired(10) }, &opened(0));
+    let message = "The event has opened, so its coupons keep their terms. Restore the previous currency.";
+    assert_eq!(other_terms, Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use couponry_crds::IssuingMode;
-use couponry_domain::{Acknowledge, CodeFormat, Discount, DiscountType, Seed, Share, Uuid, Window};
+use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, Discount, DiscountType, Seed, Share, Uuid, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::RedisEvent;
 use insta::assert_yaml_snapshot;
@@ -20,6 +20,7 @@ fn desired() -> DesiredState {
         replaces: None,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
+        terms: CouponTerms::default(),
         total: 10,
         shares: vec![(TEN_PERCENT, Share::Percentage(100))],
         window: Window::default(),
@@ -36,6 +37,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         policy_name: "Summer sale".into(),
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
+        terms: CouponTerms::default(),
         generation: 3,
         stock_epoch: 0,
         discount_counts: vec![(TEN_PERCENT, 10)],

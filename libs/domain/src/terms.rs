@@ -1,0 +1,56 @@
+//! The terms of the coupons of an event. They are fixed once the event has opened: users have received coupons on these
+//! terms.
+
+use std::collections::BTreeMap;
+
+use crate::{currency::Currency, discount::Discount};
+
+/// The terms of the coupons of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CouponTerms {
+    /// The currency of all amounts. None: the shop knows it.
+    pub currency: Option<Currency>,
+    /// The conditions of those discounts that have any.
+    pub conditions: BTreeMap<Discount, DiscountConditions>,
+}
+
+/// The conditions of a discount. Amounts are in minor units of the currency, such as cents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiscountConditions {
+    /// The maximum amount off an order. None: unlimited.
+    pub max_discount: Option<u64>,
+    /// The minimum amount of an order. None: any order.
+    pub minimum_order_amount: Option<u64>,
+}
+
+impl CouponTerms {
+    /// What differs, by the names in the manifest.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self { currency, conditions } = self;
+        let differs = [
+            ("currency", *currency != other.currency),
+            ("maxDiscount and minimumOrderAmount", *conditions != other.conditions),
+        ];
+        differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discount::DiscountType;
+
+    #[test]
+    fn differences_have_the_names_of_the_manifest() {
+        let terms = CouponTerms::default();
+        assert!(terms.differences(&terms).is_empty());
+        let discount = Discount { kind: DiscountType::Percent, value: 10 };
+        let conditions = DiscountConditions { max_discount: Some(1), minimum_order_amount: None };
+        let other = CouponTerms {
+            currency: Some("EUR".parse().unwrap()),
+            conditions: BTreeMap::from([(discount, conditions)]),
+        };
+        assert_eq!(terms.differences(&other), ["currency", "maxDiscount and minimumOrderAmount"]);
+    }
+}
