@@ -99,7 +99,7 @@ impl Decoded {
     pub(crate) fn follow_ups(self, results: Vec<RecordResult>) -> FollowUps {
         let mut follow_ups = FollowUps { dead_letters: self.undecodable, ..FollowUps::default() };
         for ((record, index), result) in self.records.into_iter().zip(self.indexes).zip(results) {
-            let IssuedRecord { event_id, event_uid, issued: IssuedCoupon { user_id: user, coupon, .. } } = record;
+            let IssuedRecord { event_id, event_uid, issued: IssuedCoupon { user_id: user, coupon, .. }, .. } = record;
             match &result {
                 RecordResult::Outcome(RecordOutcome::Recorded) => follow_ups.recorded += 1,
                 RecordResult::Outcome(RecordOutcome::AlreadyRecorded) => follow_ups.already_recorded += 1,
@@ -189,6 +189,7 @@ mod tests {
                 discount: Discount { kind: DiscountType::Percent, value: 10 },
                 issued_at: 5,
             },
+            valid_until: None,
         }
     }
 

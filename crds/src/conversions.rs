@@ -3,13 +3,15 @@
 //! The API server validates manifests, so errors occur only for objects which were created under an older CRD.
 
 use couponry_domain::{
-    CodeFormat, CouponTerms, Discount, DiscountConditions, EventName, Share, Uuid, Window, allocation::AllocationError,
+    CodeFormat, CouponTerms, Discount, DiscountConditions, EventName, Share, Uuid, Validity, Window,
+    allocation::AllocationError,
     currency::UnknownCurrency,
+    validity::{InvalidValidity, ValidityEnd},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use thiserror::Error;
 
-use crate::spec::{CodeSpec, CouponEvent, CouponEventSpec, DiscountSpec};
+use crate::spec::{CodeSpec, CouponEvent, CouponEventSpec, DiscountSpec, ValiditySpec};
 
 /// The spec violates a rule of the CRD.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -23,6 +25,12 @@ pub enum InvalidSpec {
     /// The currency is not in use.
     #[error(transparent)]
     Currency(#[from] UnknownCurrency),
+    /// The duration or the time zone of the validity is not valid.
+    #[error(transparent)]
+    Validity(#[from] InvalidValidity),
+    /// The validity has neither or both ends.
+    #[error("the validity requires either duration or until")]
+    ValidityEnd,
 }
 
 impl DiscountSpec {
@@ -49,6 +57,17 @@ impl DiscountSpec {
     }
 }
 
+impl ValiditySpec {
+    fn validity(&self) -> Result<Validity, InvalidSpec> {
+        let end = match (&self.duration, &self.until) {
+            (Some(duration), None) => ValidityEnd::After(duration.parse()?),
+            (None, Some(until)) => ValidityEnd::At(until.0.as_millisecond()),
+            _ => return Err(InvalidSpec::ValidityEnd),
+        };
+        Ok(Validity::new(end, &self.time_zone, self.end_of_day)?)
+    }
+}
+
 impl CouponEventSpec {
     /// The discounts and their shares, in the order of the manifest.
     pub fn shares(&self) -> Result<Vec<(Discount, Share)>, InvalidSpec> {
@@ -67,16 +86,19 @@ impl CouponEventSpec {
     /// The terms of the coupons.
     pub fn terms(&self) -> Result<CouponTerms, InvalidSpec> {
         Ok(CouponTerms {
+            validity: self.validity.as_ref().map(ValiditySpec::validity).transpose()?,
             currency: self.currency.as_deref().map(str::parse).transpose()?,
             conditions: self.discounts.iter().filter_map(|spec| Some((spec.discount(), spec.conditions()?))).collect(),
         })
     }
 
-    /// The time window of issuing.
+    /// The time window of issuing. It ends when all coupons expire, or before.
     #[must_use]
     pub fn window(&self) -> Window {
         let milliseconds = |time: &Time| time.0.as_millisecond();
-        Window { start: self.start_time.as_ref().map(milliseconds), end: self.end_time.as_ref().map(milliseconds) }
+        let expiry = self.validity.as_ref().and_then(|validity| validity.validity().ok()?.fixed_end());
+        let end = self.end_time.as_ref().map(milliseconds).into_iter().chain(expiry).min();
+        Window { start: self.start_time.as_ref().map(milliseconds), end }
     }
 }
 
@@ -199,6 +221,45 @@ mod tests {
         assert_eq!(spec.code_format(), CodeFormat::default());
         assert_eq!(spec.terms(), Ok(CouponTerms::default()));
         assert_eq!(spec.window(), Window::default());
+    }
+
+    #[test]
+    fn validity_is_converted_and_checked() {
+        let validity = |fields: &str| {
+            spec(&format!("{{policyName: p, totalCount: 1, discounts: [], validity: {{{fields}}}}}"))
+                .terms()
+                .map(|terms| terms.validity.map(|validity| validity.to_string()).unwrap_or_default())
+                .map_err(|error| error.to_string())
+        };
+        for (fields, expected) in [
+            ("duration: P1M", "P1M UTC"),
+            ("duration: P30D, timeZone: Asia/Seoul, endOfDay: true", "P30D Asia/Seoul end-of-day"),
+            ("until: '2026-12-31T23:00:00+09:00', timeZone: Asia/Seoul", "2026-12-31T14:00:00Z Asia/Seoul"),
+        ] {
+            assert_eq!(validity(fields).as_deref(), Ok(expected));
+        }
+        for (fields, expected) in [
+            ("", "the validity requires either duration or until"),
+            ("duration: P1D, until: '2026-12-31T23:00:00Z'", "the validity requires either duration or until"),
+            ("duration: 30d", "invalid duration \"30d\""),
+            ("duration: P1D, timeZone: Europe/Atlantis", "unknown time zone \"Europe/Atlantis\""),
+        ] {
+            let error = validity(fields).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn window_ends_when_all_coupons_expire_or_before() {
+        let end =
+            |fields: &str| spec(&format!("{{policyName: p, totalCount: 1, discounts: [], {fields}}}")).window().end;
+        let until = "validity: {until: '1970-01-01T00:01:00Z', timeZone: Asia/Seoul";
+        assert_eq!(end(&format!("{until}}}")), Some(60_000));
+        assert_eq!(end(&format!("{until}}}, endTime: '1970-01-01T00:00:59Z'")), Some(59_000));
+        assert_eq!(end(&format!("{until}}}, endTime: '1970-01-02T00:00:00Z'")), Some(60_000));
+        // 15 hours later, it is midnight in Seoul.
+        assert_eq!(end(&format!("{until}, endOfDay: true}}")), Some(15 * 3_600_000));
+        assert_eq!(end("validity: {duration: P1D}"), None);
     }
 
     #[test]

@@ -9,7 +9,9 @@ pub mod spec;
 pub mod status;
 
 pub use conversions::{CONTINUES, InvalidSpec, REPLACES, stored_identity};
-pub use spec::{CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, IssuingMode, ScalingSpec};
+pub use spec::{
+    CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, IssuingMode, ScalingSpec, ValiditySpec,
+};
 pub use status::{BalanceStatus, CouponEventStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

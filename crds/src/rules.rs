@@ -101,6 +101,15 @@ pub const START_TIME_IMMUTABLE: EventRule = EventRule {
               issuance to Paused, or change endTime)",
 };
 
+/// Users have received coupons with this validity.
+pub const VALIDITY_IMMUTABLE: EventRule = EventRule {
+    rule: once_opened!(
+        "has(self.spec.validity) == has(oldSelf.spec.validity) && \
+         (!has(self.spec.validity) || self.spec.validity == oldSelf.spec.validity)"
+    ),
+    message: "validity cannot change once the event has opened: restore the previous value",
+};
+
 // Rules of the spec
 
 /// The split into discounts requires percentages that cover all coupons.
@@ -132,6 +141,13 @@ pub const DISCOUNTS_UNIQUE: EventRule = EventRule {
 pub const START_BEFORE_END: EventRule = EventRule {
     rule: "!has(self.startTime) || !has(self.endTime) || self.startTime < self.endTime",
     message: "endTime must be after startTime",
+};
+
+/// Otherwise the event would never open. With `endOfDay`, the day is at most 25 hours long.
+pub const START_BEFORE_UNTIL: EventRule = EventRule {
+    rule: "!has(self.startTime) || !has(self.validity) || !has(self.validity.until) || \
+           self.startTime < self.validity.until + duration(self.validity.endOfDay ? '25h' : '0s')",
+    message: "validity.until must be after startTime: move it, or use validity.duration",
 };
 
 /// Keeps terminals and tables safe from control characters; Postgres does not accept NUL.
@@ -169,6 +185,28 @@ pub const CLOSED_IS_FINAL: EventRule = EventRule {
     rule: "oldSelf.issuance != 'Closed' || self.issuance == 'Closed'",
     message: "an event with issuance Closed cannot be reopened: create another event (use Paused to stop issuing \
               temporarily)",
+};
+
+// Rules of the validity
+
+/// The end of the validity must be unambiguous.
+pub const EXACTLY_ONE_END: EventRule = EventRule {
+    rule: "has(self.duration) != has(self.until)",
+    message: "validity requires either duration or until: set exactly one of them",
+};
+
+/// A part of ISO 8601. Fractions, seconds and durations of 0 are most likely a mistake.
+pub const DURATION_FORMAT: EventRule = EventRule {
+    rule: r"self.matches('^P([0-9]{1,2}Y)?([0-9]{1,3}M)?([0-9]{1,3}W)?([0-9]{1,4}D)?(T([0-9]{1,4}H)?([0-9]{1,5}M)?)?$') && self.matches('[1-9]') && !self.endsWith('T')",
+    message: "validity.duration must be an ISO 8601 duration of years, months, weeks, days, hours and minutes, such as \
+              P30D, P1M or PT48H",
+};
+
+/// An unknown time zone is an error of the function, which the API server reports with this message.
+pub const TIME_ZONE_KNOWN: EventRule = EventRule {
+    rule: "self.matches('^[A-Za-z][A-Za-z0-9_+/-]*$') && self != 'Local' && \
+           timestamp('1970-01-01T00:00:00Z').getFullYear(self) > 0",
+    message: "validity.timeZone must be a name of the IANA time zone database, such as Europe/Berlin or Asia/Seoul",
 };
 
 // Rules of a discount

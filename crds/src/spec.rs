@@ -79,7 +79,8 @@ use crate::{rules, status::CouponEventStatus};
     validation = rules::CONDITIONS_IMMUTABLE,
     validation = rules::COUNTS_NOT_LOWERED,
     validation = rules::CURRENCY_IMMUTABLE,
-    validation = rules::START_TIME_IMMUTABLE
+    validation = rules::START_TIME_IMMUTABLE,
+    validation = rules::VALIDITY_IMMUTABLE
 )]
 #[x_kube(
     validation = rules::PERCENTAGES_SUM_TO_100,
@@ -87,6 +88,7 @@ use crate::{rules, status::CouponEventStatus};
     validation = rules::SAME_KIND_OF_SHARE,
     validation = rules::DISCOUNTS_UNIQUE,
     validation = rules::START_BEFORE_END,
+    validation = rules::START_BEFORE_UNTIL,
     validation = rules::CODE_IMMUTABLE,
     validation = rules::CLOSED_IS_FINAL
 )]
@@ -107,6 +109,12 @@ pub struct CouponEventSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub discounts: Vec<DiscountSpec>,
 
+    /// How long the coupons are valid after they were issued. Default: without limit. Immutable once the event has
+    /// opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ValiditySpec")]
+    pub validity: Option<ValiditySpec>,
+
     /// Currency of all amounts, as a code of ISO 4217. Amounts are in its minor units: 500 is 5.00 EUR, or 500 JPY.
     /// Default: the shop knows it. Immutable once the event has opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,7 +128,7 @@ pub struct CouponEventSpec {
     #[x_kube(validation = rules::YEAR_IN_RANGE)]
     pub start_time: Option<Time>,
 
-    /// End of issuing, exclusive. Default: when the event is sold out.
+    /// End of issuing, exclusive. Default: validity.until, otherwise when the event is sold out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time", extend("pattern" = rules::TIME_PATTERN))]
     #[x_kube(validation = rules::YEAR_IN_RANGE)]
@@ -182,6 +190,40 @@ pub struct ScalingSpec {
 
 const fn default_scaling_seconds() -> u32 {
     300
+}
+
+/// How long coupons are valid.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = rules::EXACTLY_ONE_END)]
+#[serde(rename_all = "camelCase")]
+pub struct ValiditySpec {
+    /// From the time at which a coupon is issued, as an ISO 8601 duration of years, months, weeks, days, hours and
+    /// minutes: P30D, P1M, PT48H. Days and longer units are those of the calendar in timeZone. Either this or until.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 40))]
+    #[x_kube(validation = rules::DURATION_FORMAT)]
+    pub duration: Option<String>,
+
+    /// When all coupons expire, exclusive, whenever they were issued. Coupons are not issued after it. Either this or
+    /// duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time", extend("pattern" = rules::TIME_PATTERN))]
+    #[x_kube(validation = rules::YEAR_IN_RANGE)]
+    pub until: Option<Time>,
+
+    /// Time zone of the calendar, as a name of the IANA database: Europe/Berlin, Asia/Seoul.
+    #[serde(default = "default_time_zone")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = rules::TIME_ZONE_KNOWN)]
+    pub time_zone: String,
+
+    /// Extends the validity to the end of the day in timeZone: until the next midnight.
+    #[serde(default)]
+    pub end_of_day: bool,
+}
+
+fn default_time_zone() -> String {
+    "UTC".to_owned()
 }
 
 /// A discount and its share of the coupons.

@@ -25,7 +25,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(crate) enum IssueResult {
     /// Redis returned an outcome.
-    Decided(IssueOutcome),
+    Decided {
+        /// The outcome.
+        outcome: IssueOutcome,
+        /// From when on the coupon of the user is not valid any more. None: there is no coupon, or it is unlimited.
+        valid_until: Option<i64>,
+    },
     /// The event does not exist.
     UnknownEvent,
     /// A coupon may have been issued. A retry returns the outcome.
@@ -38,14 +43,16 @@ impl IssueResult {
     /// The label in the metrics.
     pub(crate) const fn label(&self) -> &'static str {
         match self {
-            Self::Decided(IssueOutcome::Issued(_)) => "issued",
-            Self::Decided(IssueOutcome::Duplicate(_)) => "duplicate",
-            Self::Decided(IssueOutcome::SoldOut) => "sold_out",
-            Self::Decided(IssueOutcome::NotStarted) => "not_started",
-            Self::Decided(IssueOutcome::Ended) => "ended",
-            Self::Decided(IssueOutcome::Paused) => "paused",
-            Self::Decided(IssueOutcome::Unverified) => "unverified",
-            Self::Decided(IssueOutcome::Undecodable) => "undecodable",
+            Self::Decided { outcome, .. } => match outcome {
+                IssueOutcome::Issued(_) => "issued",
+                IssueOutcome::Duplicate(_) => "duplicate",
+                IssueOutcome::SoldOut => "sold_out",
+                IssueOutcome::NotStarted => "not_started",
+                IssueOutcome::Ended => "ended",
+                IssueOutcome::Paused => "paused",
+                IssueOutcome::Unverified => "unverified",
+                IssueOutcome::Undecodable => "undecodable",
+            },
             Self::UnknownEvent => "unknown_event",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Overloaded => "overloaded",
@@ -182,7 +189,11 @@ impl Batcher {
             Ok(None) => {
                 let may_exist = self.recent_events.may_exist(event, &self.redis_store).await;
                 send_all(responses, || {
-                    if may_exist { IssueResult::Decided(IssueOutcome::Unverified) } else { IssueResult::UnknownEvent }
+                    if may_exist {
+                        IssueResult::Decided { outcome: IssueOutcome::Unverified, valid_until: None }
+                    } else {
+                        IssueResult::UnknownEvent
+                    }
                 });
                 Some(self.recent_events.contains(event))
             }
@@ -196,33 +207,37 @@ impl Batcher {
     }
 
     fn respond(&self, event: &EventName, responses: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
-        let IssueReply { event_uid, installation, acknowledge, outcomes, outbox } = reply;
+        let IssueReply { event_uid, installation, acknowledge, validity, outcomes, outbox } = reply;
         let undecodable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
         if undecodable > 0 {
             tracing::error!(%event, count = undecodable, "cannot decode values of couponIssued or couponQueue");
         }
+        let valid_until = |outcome: &IssueOutcome| Some(validity.as_ref()?.valid_until(outcome.issued()?.issued_at));
         if acknowledge == Acknowledge::Redis {
             for (response, outcome) in responses.into_iter().zip(outcomes) {
-                let _ = response.send(IssueResult::Decided(outcome));
+                let valid_until = valid_until(&outcome);
+                let _ = response.send(IssueResult::Decided { outcome, valid_until });
             }
             if let Some(entry) = outbox {
                 drop(self.relay.send_entry(event, entry));
             }
             return;
         }
+        let valid_until: Vec<_> = outcomes.iter().map(valid_until).collect();
         let issued: HashSet<&CouponCode> = outcomes
             .iter()
             .filter_map(|outcome| if let IssueOutcome::Issued(issued) = outcome { Some(&issued.coupon) } else { None })
             .collect();
         let (confirmations, resent): (Vec<_>, Vec<_>) = outcomes
             .iter()
-            .map(|outcome| match outcome {
+            .zip(&valid_until)
+            .map(|(outcome, &valid_until)| match outcome {
                 IssueOutcome::Issued(_) => (Confirmation::Batch, None),
                 // A second request of the same user in this batch: its record is in the batch.
                 IssueOutcome::Duplicate(entry) if issued.contains(&entry.issued.coupon) => (Confirmation::Batch, None),
                 IssueOutcome::Duplicate(entry) if self.relay.must_resend(acknowledge, event_uid, entry) => {
                     let (event_id, issued) = (event.clone(), entry.issued.clone());
-                    (Confirmation::Resent, Some(IssuedRecord { event_id, event_uid, issued }))
+                    (Confirmation::Resent, Some(IssuedRecord { event_id, event_uid, issued, valid_until }))
                 }
                 _ => (Confirmation::NotRequired, None),
             })
@@ -236,14 +251,15 @@ impl Batcher {
                 None => Ok(()),
             };
             let resent = resent.await;
-            for ((response, outcome), confirmation) in responses.into_iter().zip(outcomes).zip(confirmations) {
+            let decided = outcomes.into_iter().zip(valid_until);
+            let decided = decided.map(|(outcome, valid_until)| IssueResult::Decided { outcome, valid_until });
+            for ((response, decided), confirmation) in responses.into_iter().zip(decided).zip(confirmations) {
                 let confirmed = match confirmation {
                     Confirmation::NotRequired => Ok(()),
                     Confirmation::Batch => sent,
                     Confirmation::Resent => resent,
                 };
-                let _ =
-                    response.send(confirmed.map_or(IssueResult::UnknownOutcome, |()| IssueResult::Decided(outcome)));
+                let _ = response.send(confirmed.map_or(IssueResult::UnknownOutcome, |()| decided));
             }
         });
     }

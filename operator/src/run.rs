@@ -154,7 +154,7 @@ impl Run {
             // Before the cleanup, which must not remove the data of an installation that was taken over.
             watch.await.context("the task that watches the stores failed")??;
             // On a standby replica too: there may be no leader at that moment.
-            namespace_cleanup::clean_up_terminating_namespace(client, &namespace, &context).await;
+            Box::pin(namespace_cleanup::clean_up_terminating_namespace(client, &namespace, &context)).await;
         }
         if let Some(admin) = admin {
             admin.await.context("the admin API failed")?;

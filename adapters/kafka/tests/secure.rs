@@ -52,6 +52,7 @@ async fn clients_without_valid_tls_or_credentials_receive_error_with_cause() {
             discount: Discount { kind: DiscountType::Percent, value: 10 },
             issued_at: 1,
         },
+        valid_until: None,
     };
     producer.send(&record).unwrap().await.unwrap();
     DeadLetterProducer::new(&good).unwrap().ping(TIMEOUT).await.unwrap();

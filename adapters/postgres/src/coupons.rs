@@ -28,6 +28,8 @@ pub struct CouponWithHolder {
     pub discount: Discount,
     /// Its holder, and when it was issued (milliseconds since the Unix epoch).
     pub holder: Option<(UserId, i64)>,
+    /// From when on the issued coupon is not valid any more (milliseconds since the Unix epoch). None: unlimited.
+    pub valid_until: Option<i64>,
 }
 
 impl Database {
@@ -72,7 +74,8 @@ impl Database {
     pub fn stream_coupons_with_holders(&self, uid: Uuid) -> BoxStream<'_, Result<CouponWithHolder, DatabaseError>> {
         let query = format!(
             "SELECT stock.ordinal, stock.code, stock.type, stock.value, issuance.user_id,
-                    (extract(epoch FROM issuance.issued_at) * 1000)::bigint AS issued_at
+                    (extract(epoch FROM issuance.issued_at) * 1000)::bigint AS issued_at,
+                    (extract(epoch FROM issuance.valid_until) * 1000)::bigint AS valid_until
              FROM {} AS stock LEFT JOIN issuance ON issuance.event_uid = $1 AND issuance.code = stock.code
              ORDER BY stock.ordinal",
             StockTable(uid)
@@ -129,5 +132,6 @@ fn coupon_with_holder(row: &PgRow) -> Result<CouponWithHolder, InvalidRow> {
         code: row::parsed(row, "code")?,
         discount: row::discount(row)?,
         holder: user.zip(issued_at),
+        valid_until: row.try_get("valid_until")?,
     })
 }

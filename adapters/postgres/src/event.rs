@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use couponry_domain::{
-    CodeFormat, CouponTerms, Currency, Discount, DiscountConditions, EventName, Seed, Uuid,
+    CodeFormat, CouponTerms, Currency, Discount, DiscountConditions, EventName, Seed, Uuid, Validity,
     code::{CodeGenerator, CouponCode},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -117,13 +117,13 @@ impl Database {
         }
         sqlx::query(
             "UPDATE coupon_event SET policy_name = $2, code_prefix = $3, code_length = $4, generation = $5,
-                                     currency = $6,
+                                     currency = $6, validity = $7,
                                      -- A deleted event can be continued by another object.
                                      resource_deleted_at =
                                          CASE WHEN generation < $5 THEN NULL ELSE resource_deleted_at END
              WHERE uid = $1
-               AND (policy_name, code_prefix, code_length, generation, currency)
-                   IS DISTINCT FROM ($2, $3, $4, $5, $6)",
+               AND (policy_name, code_prefix, code_length, generation, currency, validity)
+                   IS DISTINCT FROM ($2, $3, $4, $5, $6, $7)",
         )
         .bind(event.uid)
         .bind(&stored.policy_name)
@@ -131,6 +131,7 @@ impl Database {
         .bind(i16::from(stored.format.length))
         .bind(stored.generation)
         .bind(stored.terms.currency.as_ref().map(Currency::as_str))
+        .bind(stored.terms.validity.as_ref().map(Validity::to_string))
         .execute(&mut *tx)
         .await
         .map_err(at())?;
@@ -238,7 +239,7 @@ async fn read(
 ) -> Result<Option<StoredEvent>, DatabaseError> {
     let at = || DatabaseError::at(operation);
     let event = sqlx::query(
-        "SELECT uid, name, policy_name, code_prefix, code_length, currency, seed, generation, stock_epoch,
+        "SELECT uid, name, policy_name, code_prefix, code_length, currency, validity, seed, generation, stock_epoch,
                 is_opening_final, openings, (extract(epoch FROM opens_at) * 1000)::bigint AS opens_at,
                 (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff
          FROM coupon_event WHERE uid = $1",
@@ -278,7 +279,11 @@ fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, Inval
         policy_name: event.try_get("policy_name")?,
         seed: Seed::from(seed),
         format: CodeFormat { prefix, length: u8::try_from(length).map_err(InvalidRow::new)? },
-        terms: CouponTerms { currency: row::parsed_if_set(event, "currency")?, conditions },
+        terms: CouponTerms {
+            validity: row::parsed_if_set(event, "validity")?,
+            currency: row::parsed_if_set(event, "currency")?,
+            conditions,
+        },
         generation: event.try_get("generation")?,
         stock_epoch: u32::try_from(event.try_get::<i32, _>("stock_epoch")?).map_err(InvalidRow::new)?,
         discount_counts,

@@ -17,6 +17,8 @@ pub struct Issuance {
     pub issued: IssuedCoupon,
     /// When it was recorded (milliseconds since the Unix epoch).
     pub recorded_at: i64,
+    /// From when on the coupon is not valid any more (milliseconds since the Unix epoch). None: unlimited.
+    pub valid_until: Option<i64>,
 }
 
 const OPERATION: Operation = Operation::ReadIssuances;
@@ -42,7 +44,8 @@ impl Database {
                 sqlx::query(
                     "SELECT user_id, code, type, value,
                             (extract(epoch FROM issued_at) * 1000)::bigint AS issued_at,
-                            (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_at
+                            (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_at,
+                            (extract(epoch FROM valid_until) * 1000)::bigint AS valid_until
                      FROM issuance WHERE event_uid = $1 AND user_id = $2",
                 )
                 .bind(uid)
@@ -69,7 +72,8 @@ impl Database {
                 sqlx::query(
                     "SELECT user_id, code, type, value,
                             (extract(epoch FROM issued_at) * 1000)::bigint AS issued_at,
-                            (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_at
+                            (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_at,
+                            (extract(epoch FROM valid_until) * 1000)::bigint AS valid_until
                      FROM (SELECT * FROM issuance WHERE event_uid = $1 AND user_id = ANY($2)
                            UNION
                            SELECT * FROM issuance WHERE event_uid = $1 AND code = ANY($3)) AS found",
@@ -90,7 +94,8 @@ impl Database {
         sqlx::query(
             "SELECT user_id, code, type, value,
                     (extract(epoch FROM issued_at) * 1000)::bigint AS issued_at,
-                    (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_at
+                    (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_at,
+                    (extract(epoch FROM valid_until) * 1000)::bigint AS valid_until
              FROM issuance WHERE event_uid = $1",
         )
         .bind(uid)
@@ -110,5 +115,5 @@ fn issuance(row: &PgRow) -> Result<Issuance, InvalidRow> {
         discount: row::discount(row)?,
         issued_at: row.try_get("issued_at")?,
     };
-    Ok(Issuance { issued, recorded_at: row.try_get("recorded_at")? })
+    Ok(Issuance { issued, recorded_at: row.try_get("recorded_at")?, valid_until: row.try_get("valid_until")? })
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, Uuid};
+use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, Uuid, record::MAX_TIME};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use crate::{
@@ -31,9 +31,6 @@ enum Expected {
 
 /// Maximum number of attempts to record a batch that conflicts with others.
 const MAX_ATTEMPTS: u32 = 8;
-
-/// The end of the year 9999, in milliseconds since the Unix epoch.
-const MAX_ISSUED_AT: i64 = 253_402_300_799_999;
 
 impl Database {
     /// Records the issuances in one transaction, and returns their outcomes in the order of `records`.
@@ -104,7 +101,7 @@ impl Database {
                 continue;
             }
             let (in_range, out_of_range): (Vec<_>, Vec<_>) =
-                indexes.into_iter().partition(|&i| (0..=MAX_ISSUED_AT).contains(&records[i].issued.issued_at));
+                indexes.into_iter().partition(|&i| (0..=MAX_TIME).contains(&records[i].issued.issued_at));
             for i in out_of_range {
                 outcomes[i] = Some(RecordOutcome::Rejected(Rejection::IssuedAtOutOfRange));
             }
@@ -206,21 +203,29 @@ fn insertion_order(records: &[IssuedRecord], indexes: Vec<usize>) -> Vec<usize> 
 
 /// Inserts the records whose coupons exist. The lock prevents the record cutoff from changing before the commit, and
 /// the row is read as of the moment of the lock.
-fn insertion(stock: StockTable, expected: Expected) -> String {
+///
+/// `is_limited`: whether the validity of a coupon is limited. Otherwise the column is not mentioned, so it costs
+/// nothing.
+fn insertion(stock: StockTable, expected: Expected, is_limited: bool) -> String {
     let (on_conflict, returning) = match expected {
         Expected::New => ("", ""),
         Expected::Any => ("ON CONFLICT DO NOTHING", "RETURNING user_id, code, type, value"),
+    };
+    let (column, value, array) = if is_limited {
+        (", valid_until", ", to_timestamp(record.valid_until / 1000.0)", ", $8::bigint[]")
+    } else {
+        ("", "", "")
     };
     format!(
         "WITH event AS MATERIALIZED (
              SELECT record_cutoff FROM coupon_event
              WHERE uid = $1 AND name = $2 AND NOT is_purging FOR KEY SHARE
          )
-         INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+         INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at{column})
          SELECT $1, record.user_id, coupon.code, coupon.type, coupon.value,
-                to_timestamp(record.issued_at / 1000.0)
-         FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
-              AS record (user_id, code, type, value, issued_at, position)
+                to_timestamp(record.issued_at / 1000.0){value}
+         FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]{array}) WITH ORDINALITY
+              AS record (user_id, code, type, value, issued_at{column}, position)
          JOIN event ON event.record_cutoff IS NULL
                     OR event.record_cutoff <= to_timestamp(record.issued_at / 1000.0)
          JOIN {stock} AS coupon ON coupon.code = record.code
@@ -310,8 +315,9 @@ impl EventRecords<'_> {
         outcomes: &mut [Option<RecordOutcome>],
     ) -> Result<Vec<usize>, DatabaseError> {
         let at = DatabaseError::at(OPERATION);
+        let is_limited = order.iter().any(|&i| self.records[i].valid_until.is_some());
         // sqlx caches the last hundred statements of a connection, so many events do not need more memory.
-        let insertion = sqlx::query(AssertSqlSafe(insertion(stock, self.expected)))
+        let insertion = sqlx::query(AssertSqlSafe(insertion(stock, self.expected, is_limited)))
             .bind(self.uid)
             .bind(self.name.as_str())
             .bind(self.column(&order, |r| r.user_id.to_string()))
@@ -319,6 +325,11 @@ impl EventRecords<'_> {
             .bind(self.column(&order, |r| r.discount.kind.as_str()))
             .bind(self.column(&order, |r| i64::from(r.discount.value)))
             .bind(self.column(&order, |r| r.issued_at));
+        let insertion = if is_limited {
+            insertion.bind(order.iter().map(|&i| self.records[i].valid_until).collect::<Vec<_>>())
+        } else {
+            insertion
+        };
         if self.expected == Expected::New {
             let inserted = insertion.execute(connection).await.map_err(at)?.rows_affected();
             if inserted != order.len() as u64 {
@@ -453,6 +464,7 @@ mod tests {
                 discount: Discount { kind: DiscountType::Percent, value: 10 },
                 issued_at: 0,
             },
+            valid_until: None,
         }
     }
 

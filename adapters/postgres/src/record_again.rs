@@ -50,13 +50,15 @@ impl Database {
             }
             let users: Vec<&str> = issued.iter().map(|one| one.user_id.as_str()).collect();
             let codes: Vec<&str> = issued.iter().map(|one| one.coupon.as_str()).collect();
+            let validity = stored.terms.validity.as_ref();
+            let valid_until = |one: &IssuedCoupon| validity.map(|validity| validity.valid_until(one.issued_at));
             // In the order of the users, like all transactions that record issuances: otherwise they could deadlock.
             sqlx::query(AssertSqlSafe(format!(
-                "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at)
+                "INSERT INTO issuance (event_uid, user_id, code, type, value, issued_at, valid_until)
                  SELECT $1, record.user_id, coupon.code, coupon.type, coupon.value,
-                        to_timestamp(record.issued_at / 1000.0)
-                 FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
-                      AS record (user_id, code, type, value, issued_at)
+                        to_timestamp(record.issued_at / 1000.0), to_timestamp(record.valid_until / 1000.0)
+                 FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+                      AS record (user_id, code, type, value, issued_at, valid_until)
                  JOIN {} AS coupon ON coupon.code = record.code
                       AND coupon.type = record.type AND coupon.value = record.value
                  WHERE record.issued_at BETWEEN 0 AND 253402300799999
@@ -70,6 +72,7 @@ impl Database {
             .bind(issued.iter().map(|one| one.discount.kind.as_str()).collect::<Vec<_>>())
             .bind(issued.iter().map(|one| i64::from(one.discount.value)).collect::<Vec<_>>())
             .bind(issued.iter().map(|one| one.issued_at).collect::<Vec<_>>())
+            .bind(issued.iter().map(valid_until).collect::<Vec<_>>())
             .execute(&mut *tx)
             .await
             .map_err(at)?;

@@ -48,9 +48,10 @@ async fn withdraw_final_opening_changes_nothing() {
 #[tokio::test]
 async fn register_changes_terms_only_without_opening() {
     let fixture = Fixture::new().await;
-    let terms = |currency: &str, max_discount, minimum_order_amount| {
+    let terms = |validity: &str, currency: &str, max_discount, minimum_order_amount| {
         let conditions = DiscountConditions { max_discount, minimum_order_amount };
         CouponTerms {
+            validity: Some(validity.parse().unwrap()),
             currency: Some(currency.parse().unwrap()),
             conditions: BTreeMap::from([(TEN_PERCENT, conditions)]),
         }
@@ -61,7 +62,8 @@ async fn register_changes_terms_only_without_opening() {
         assert_eq!(fixture.database.event(event.uid).await.unwrap().as_ref(), Some(&registered));
         registered
     };
-    let (first, second) = (terms("EUR", Some(500), None), terms("KRW", None, Some(1_000_000_000_000)));
+    let first = terms("P30D Europe/Berlin end-of-day", "EUR", Some(500), None);
+    let second = terms("2027-01-01T00:00:00Z UTC", "KRW", None, Some(1_000_000_000_000));
     assert_eq!(register(&first, 1).await.terms, first);
     let event = register(&second, 2).await;
     assert_eq!(event.terms, second);

@@ -9,10 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use couponry_domain::{Coupon, Discount, DiscountType, IssuedCoupon, IssuedRecord, UserId, Uuid};
-use couponry_postgres::{Database, RecordOutcome, Rejection, StoredEvent};
+use couponry_domain::{
+    Coupon, CouponTerms, Discount, DiscountType, IssuedCoupon, IssuedRecord, UserId, Uuid, Validity,
+};
+use couponry_postgres::{Database, NewEvent, RecordOutcome, Rejection, StoredEvent};
 use futures::{TryStreamExt as _, future::join_all};
-use support::{Fixture, record};
+use support::{Fixture, batch, new_event, record};
 
 fn users(event: &StoredEvent, coupons: &[Coupon]) -> Vec<IssuedRecord> {
     coupons.iter().map(|coupon| record(event, &format!("u{}", coupon.ordinal), coupon)).collect()
@@ -43,6 +45,48 @@ async fn recorded_issuance_is_returned_by_every_query() {
     let Coupon { ordinal, code, discount: Discount { kind, value } } = &coupons[3];
     assert_eq!(row, format!("{ordinal}|{code}|{kind}|{value}|{}|1796083200.123000", issued.issued.user_id));
     assert!(fixture.server.sql("UPDATE issuance SET user_id = 'other'").is_err());
+}
+
+/// Each coupon has the validity of its record, also in a batch with records of an earlier version, and after conflicts.
+#[tokio::test]
+async fn validity_is_recorded_with_issuance() {
+    let fixture = Fixture::new().await;
+    let validity: Validity = "P1D UTC".parse().unwrap();
+    let terms = CouponTerms { validity: Some(validity.clone()), ..CouponTerms::default() };
+    let event = fixture.database.register(&NewEvent { terms, ..new_event(1) }).await.unwrap();
+    let batch = batch(0, 5, 5);
+    fixture.database.generate_coupons(&event, &batch, |_| {}).await.unwrap();
+    let coupons: Vec<_> = batch.coupons(event.seed, event.format.clone()).collect();
+    let limited = |user: &str, coupon: &Coupon| {
+        let record = record(&event, user, coupon);
+        IssuedRecord { valid_until: Some(validity.valid_until(record.issued.issued_at)), ..record }
+    };
+    let valid_until = async |user: &str| {
+        fixture.database.issuance_of(event.uid, &user.parse().unwrap()).await.unwrap().unwrap().valid_until
+    };
+    let expected = Some(1_796_083_200_123 + 86_400_000);
+
+    let mixed = [limited("u0", &coupons[0]), record(&event, "u1", &coupons[1])];
+    assert_eq!(fixture.database.record(&mixed).await.unwrap(), [RecordOutcome::Recorded, RecordOutcome::Recorded]);
+    assert_eq!((valid_until("u0").await, valid_until("u1").await), (expected, None));
+    let again = [limited("u0", &coupons[0]), limited("u2", &coupons[2])];
+    let outcomes = fixture.database.record(&again).await.unwrap();
+    assert_eq!(outcomes, [RecordOutcome::AlreadyRecorded, RecordOutcome::Recorded]);
+    assert_eq!(valid_until("u2").await, expected);
+    let unlimited = record(&event, "u3", &coupons[3]);
+    assert_eq!(fixture.database.record(&[unlimited]).await.unwrap(), [RecordOutcome::Recorded]);
+    // The operator records what Redis has without a record.
+    let stored = fixture.database.event(event.uid).await.unwrap().unwrap();
+    let issued = [record(&event, "u4", &coupons[4]).issued];
+    fixture.database.record_again(&stored, &issued).await.unwrap().unwrap();
+    assert_eq!((valid_until("u3").await, valid_until("u4").await), (None, expected));
+
+    let coupons: Vec<_> = fixture.database.stream_coupons_with_holders(event.uid).try_collect().await.unwrap();
+    let ends: Vec<_> = coupons.iter().map(|coupon| coupon.valid_until).collect();
+    assert_eq!(ends, [expected, None, expected, None, expected, None, None, None, None, None]);
+    let ends =
+        fixture.sql("SELECT DISTINCT extract(epoch FROM valid_until) FROM coupon_status WHERE recorded ORDER BY 1");
+    assert_eq!(ends, "1796169600.123000");
 }
 
 #[tokio::test]

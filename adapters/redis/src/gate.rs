@@ -1,6 +1,6 @@
 //! Setting the gate and the window of an event.
 
-use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Window};
+use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Validity, Window};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
@@ -18,6 +18,9 @@ pub struct GateSettings {
     pub window: Window,
     /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
+    /// How long the coupons are valid. It must not change once the event may have opened. [`Gate::Closed`] keeps the
+    /// previous value.
+    pub validity: Option<Validity>,
     /// The generation of the manifest. An older generation than the current one has no effect.
     pub generation: i64,
     /// The stock epoch. A different epoch makes the call stale, except for closing the gate.
@@ -38,7 +41,7 @@ impl RedisStore {
         settings: &GateSettings,
     ) -> Result<FencedWrite<Gate>, RedisStoreError> {
         const OPERATION: &str = "cannot set the gate in Redis";
-        let GateSettings { gate, window: Window { start, end }, acknowledge, generation, stock_epoch, total } =
+        let GateSettings { gate, window: Window { start, end }, acknowledge, validity, generation, stock_epoch, total } =
             settings;
         if *gate == Gate::Open {
             self.ensure_in_event_list(event).await;
@@ -57,6 +60,7 @@ impl RedisStore {
             .arg(*generation)
             .arg(*total)
             .arg(*stock_epoch)
+            .arg(validity.as_ref().map_or_else(String::new, Validity::to_string))
             .invoke_async(&mut self.connection())
             .await
             .map_err(self.failed(OPERATION))?;

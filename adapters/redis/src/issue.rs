@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId, Uuid};
+use couponry_domain::{Acknowledge, EventName, IssuedCoupon, IssuedRecord, UserId, Uuid, Validity};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{IssuedEntry, IssuedStatus, parse_installation, parse_item, parse_uid},
+    issued_entry::{IssuedEntry, IssuedStatus, parse_installation, parse_item, parse_uid, parse_validity},
     outbox::{OutboxEntry, OutboxId},
     redis_store::RedisStore,
 };
@@ -36,6 +36,17 @@ pub enum IssueOutcome {
     Undecodable,
 }
 
+impl IssueOutcome {
+    /// The coupon of the user.
+    #[must_use]
+    pub fn issued(&self) -> Option<&IssuedCoupon> {
+        match self {
+            Self::Issued(issued) | Self::Duplicate(IssuedEntry { issued, .. }) => Some(issued),
+            _ => None,
+        }
+    }
+}
+
 /// The result of a call.
 #[derive(Debug)]
 pub struct IssueReply {
@@ -45,14 +56,26 @@ pub struct IssueReply {
     pub installation: Option<Uuid>,
     /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
+    /// How long the coupons are valid. None: unlimited.
+    pub validity: Option<Validity>,
     /// One outcome for each user, in the order of the call.
     pub outcomes: Vec<IssueOutcome>,
     /// The records to send to Kafka, if any coupon was issued.
     pub outbox: Option<OutboxEntry>,
 }
 
-type RawReply =
-    (String, String, i64, String, Vec<Option<Vec<u8>>>, Vec<Vec<u8>>, Option<String>, Option<String>, Option<String>);
+type RawReply = (
+    String,
+    String,
+    i64,
+    String,
+    Vec<Option<Vec<u8>>>,
+    Vec<Vec<u8>>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
 impl RedisStore {
     /// Checks that Redis, or each master of a cluster, accepts writes.
@@ -90,11 +113,9 @@ impl RedisStore {
         }
         let reply: Option<RawReply> =
             call.invoke_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
-        let Some((state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation, installation)) =
-            reply
-        else {
-            return Ok(None);
-        };
+        let Some(reply) = reply else { return Ok(None) };
+        let (state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation, installation, validity) =
+            reply;
 
         if outbox_id.is_some() {
             // Best effort: the sweeper also finds entries of events that are not marked. The reply does not wait for
@@ -104,6 +125,9 @@ impl RedisStore {
         }
         let event_uid = parse_uid(OPERATION, &uid)?;
         let installation = parse_installation(installation);
+        let validity = parse_validity(OPERATION, validity.as_deref())?;
+        // The same for all coupons of the call.
+        let valid_until = validity.as_ref().map(|validity| validity.valid_until(issued_at));
         let without_coupon = match state.as_str() {
             "OPEN" => IssueOutcome::SoldOut,
             "NOT_STARTED" => IssueOutcome::NotStarted,
@@ -122,7 +146,12 @@ impl RedisStore {
             } else if let Some(item) = items.next() {
                 parse_item(item).map_or(IssueOutcome::Undecodable, |(coupon, discount)| {
                     let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };
-                    records.push(IssuedRecord { event_id: event.clone(), event_uid, issued: issued.clone() });
+                    records.push(IssuedRecord {
+                        event_id: event.clone(),
+                        event_uid,
+                        issued: issued.clone(),
+                        valid_until,
+                    });
                     IssueOutcome::Issued(issued)
                 })
             } else {
@@ -150,6 +179,7 @@ impl RedisStore {
             event_uid,
             installation,
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
+            validity,
             outcomes,
             outbox: outbox_id
                 .zip(incarnation)

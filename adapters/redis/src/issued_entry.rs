@@ -1,6 +1,6 @@
 //! Entries of `couponIssued`: the coupon of each user.
 
-use couponry_domain::{Discount, IssuedCoupon, UserId, Uuid, code::CouponCode};
+use couponry_domain::{Discount, IssuedCoupon, UserId, Uuid, Validity, code::CouponCode};
 
 use crate::error::{RedisStoreError, invalid_value};
 
@@ -107,6 +107,12 @@ pub(crate) fn parse_installation(id: Option<String>) -> Option<Uuid> {
     id?.parse().ok()
 }
 
+/// The validity of the coupons of an event. None: unlimited, or the event was opened by a version without validity.
+pub(crate) fn parse_validity(operation: &'static str, text: Option<&str>) -> Result<Option<Validity>, RedisStoreError> {
+    let text = text.filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|_| invalid_value(operation, &format!("validity={text}")))).transpose()
+}
+
 /// Fuzz target: parses a text as every kind of value that Redis stores.
 ///
 /// # Panics
@@ -127,6 +133,9 @@ pub fn parse_stored_value(text: &str) {
     }
     if let Some((coupon, discount)) = parse_item(text.as_bytes()) {
         assert_eq!(parse_item(format!("{coupon}:{discount}").as_bytes()), Some((coupon, discount)));
+    }
+    if let Ok(Some(validity)) = parse_validity("fuzz", Some(text)) {
+        assert_eq!(validity.to_string().parse(), Ok(validity));
     }
     if let Ok(uid) = parse_uid("fuzz", text) {
         assert_eq!(parse_uid("fuzz", &uid.to_string()).expect("a valid uid"), uid);

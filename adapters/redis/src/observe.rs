@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use couponry_domain::{Acknowledge, EventName, Gate, UserId, Uuid, Window};
+use couponry_domain::{Acknowledge, EventName, Gate, UserId, Uuid, Validity, Window};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{IssuedEntry, parse_installation, parse_uid},
+    issued_entry::{IssuedEntry, parse_installation, parse_uid, parse_validity},
     redis_store::RedisStore,
     script::Script,
 };
@@ -29,6 +29,8 @@ pub struct RedisEvent {
     pub window: Window,
     /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
+    /// How long the coupons are valid. None: unlimited.
+    pub validity: Option<Validity>,
     /// The generation of the manifest that the gate follows; 0 before it is first set.
     pub generation: i64,
     /// How many coupons are loaded.
@@ -85,6 +87,8 @@ pub struct Lookup {
     pub installation: Option<Uuid>,
     /// When an issued coupon may be returned to its user.
     pub acknowledge: Acknowledge,
+    /// How long the coupons are valid. None: unlimited.
+    pub validity: Option<Validity>,
     /// Whether the event is retired: its issued coupons are in the database only.
     pub is_retired: bool,
     /// Whether this Redis is verified.
@@ -93,7 +97,7 @@ pub struct Lookup {
     pub entry: Option<IssuedEntry>,
 }
 
-type RawLookup = (String, String, bool, bool, Option<String>, Option<String>);
+type RawLookup = (String, String, bool, bool, Option<String>, Option<String>, Option<String>);
 type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 
 impl RedisStore {
@@ -155,6 +159,7 @@ impl RedisStore {
             gate,
             window: Window { start: time("start")?, end: time("end")? },
             acknowledge: Acknowledge::from_name(text("acknowledge")).ok_or_else(|| invalid("acknowledge"))?,
+            validity: parse_validity(operation, Some(text("validity")))?,
             generation: text("generation").parse().map_err(|_| invalid("generation"))?,
             loaded: number("loaded")?,
             available,
@@ -183,11 +188,14 @@ impl RedisStore {
             .invoke_async(&mut self.connection())
             .await
             .map_err(self.failed(OPERATION))?;
-        let Some((uid, acknowledge, is_retired, is_verified, entry, installation)) = found else { return Ok(None) };
+        let Some((uid, acknowledge, is_retired, is_verified, entry, installation, validity)) = found else {
+            return Ok(None);
+        };
         Ok(Some(Lookup {
             uid: parse_uid(OPERATION, &uid)?,
             installation: parse_installation(installation),
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
+            validity: parse_validity(OPERATION, validity.as_deref())?,
             is_retired,
             is_verified,
             entry: entry.map(|entry| IssuedEntry::parse(OPERATION, user.clone(), &entry)).transpose()?,

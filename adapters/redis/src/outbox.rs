@@ -7,12 +7,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use couponry_domain::{EventName, IssuedRecord, Uuid};
+use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, Uuid, Validity};
 use redis::streams::{StreamId, StreamRangeReply};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
-    issued_entry::{parse_installation, parse_records, parse_uid},
+    issued_entry::{parse_installation, parse_records, parse_uid, parse_validity},
     key::EventKeys,
     redis_store::RedisStore,
 };
@@ -98,9 +98,10 @@ impl RedisStore {
         let EventKeys { meta, outbox, .. } = self.keys(event);
         let state = self.scripts.outbox_state.key(meta).key(&outbox).invoke_async(&mut self.connection()).await;
         // Read before the entries: if the incarnation changes in between, they are not deleted, but sent again.
-        let (now, is_verified, incarnation, installation): (u64, bool, String, String) =
+        let (now, is_verified, incarnation, installation, validity): (u64, bool, String, String, String) =
             state.map_err(self.failed(OPERATION))?;
         let installation = parse_installation(Some(installation));
+        let validity = parse_validity(OPERATION, Some(&validity))?;
         let age = if is_verified { milliseconds(age) } else { 0 };
         let incarnation = Arc::from(incarnation);
         let range = async |from: String, to: String, count: usize| {
@@ -128,7 +129,7 @@ impl RedisStore {
         let last = found.last().map(|entry| entry.id.clone());
         let mut page = UnconfirmedEntries { last, ..UnconfirmedEntries::default() };
         for entry in found {
-            match parse_entry(OPERATION, event, &entry, &incarnation, installation) {
+            match parse_entry(OPERATION, event, &entry, &incarnation, installation, validity.as_ref()) {
                 Ok(parsed) => page.entries.push(parsed),
                 Err(_) => page.undecodable.push(entry.id),
             }
@@ -169,6 +170,7 @@ fn parse_entry(
     entry: &StreamId,
     incarnation: &Arc<str>,
     installation: Option<Uuid>,
+    validity: Option<&Validity>,
 ) -> Result<OutboxEntry, RedisStoreError> {
     let uid: Option<String> = entry.get("uid");
     let records: Option<Vec<u8>> = entry.get("records");
@@ -177,8 +179,11 @@ fn parse_entry(
     };
     let event_uid = parse_uid(operation, &uid)?;
     let (issued, undecodable) = parse_records(&records);
-    let records =
-        issued.into_iter().map(|issued| IssuedRecord { event_id: event.clone(), event_uid, issued }).collect();
+    let record = |issued: IssuedCoupon| {
+        let valid_until = validity.map(|validity| validity.valid_until(issued.issued_at));
+        IssuedRecord { event_id: event.clone(), event_uid, issued, valid_until }
+    };
+    let records = issued.into_iter().map(record).collect();
     let id = OutboxId { id: entry.id.as_str().into(), incarnation: incarnation.clone() };
     Ok(OutboxEntry { id, installation, records, undecodable })
 }

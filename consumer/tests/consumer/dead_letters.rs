@@ -6,6 +6,28 @@ use couponry_redis::IssuedStatus;
 
 use crate::support::{TEN_PERCENT, World, user};
 
+/// The field is optional: earlier versions do not write it.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_and_without_validity_are_recorded() {
+    let world = World::open(10).await;
+    let mut records = world.issue(0..4).await;
+    records[0].valid_until = Some(1_798_761_600_000);
+    records[1].valid_until = Some(253_402_300_799_999);
+    world.publish(&records[..3]).await;
+    let out_of_range = String::from_utf8(records[3].encode()).unwrap().replace('}', r#","validUntil":-1}"#);
+    world.publish_raw(Some("1"), out_of_range.as_bytes()).await;
+    let _consumer = world.consumer(&[]);
+    world.wait_until_committed().await;
+    assert_eq!(world.recorded().await, 3);
+    for record in &records[..3] {
+        let issuance = world.database.issuance_of(world.uid, &record.issued.user_id).await.unwrap().unwrap();
+        assert_eq!(issuance.valid_until, record.valid_until);
+    }
+    let letters = world.dead_letters().await;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].1.contains("validUntil is out of range"), "{letters:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unrecordable_messages_are_dead_lettered_and_the_rest_is_recorded() {
     let world = World::open(100).await;

@@ -111,6 +111,7 @@ impl World {
             gate: Gate::Open,
             window: Window::default(),
             acknowledge: Acknowledge::Redis,
+            validity: None,
             generation: 1,
             stock_epoch: 0,
             total: count,
@@ -141,6 +142,7 @@ impl World {
                 discount: coupon.discount,
                 issued_at: 1_796_083_200_000,
             },
+            valid_until: None,
         }
     }
 

@@ -13,6 +13,7 @@ const TOTAL_LOWERED: &str = "totalCount cannot be lowered once the event has ope
 const DISCOUNTS_CHANGE: &str = "the discounts and their allocationPercentage cannot change once the event has opened";
 const CONDITIONS_CHANGE: &str = "maxDiscount and minimumOrderAmount cannot change once the event has opened";
 const CURRENCY_CHANGES: &str = "currency cannot change once the event has opened";
+const VALIDITY_CHANGES: &str = "validity cannot change once the event has opened";
 const START_CHANGES: &str = "startTime cannot change once the event has opened";
 const CODE_CHANGES: &str = "code cannot change after the event was created";
 
@@ -207,6 +208,79 @@ pub(crate) const CHANGES: &[Change] = &[
                  allocationPercentage: 100, maxDiscount: 500, minimumOrderAmount: 1000}]}",
         after: "{policyName: p, totalCount: 2, currency: EUR, discounts: [{type: Percent, value: 10, \
                 allocationPercentage: 100, maxDiscount: 500, minimumOrderAmount: 1000}]}",
+        message: None,
+    },
+    Change {
+        description: "different duration",
+        opened: true,
+        before: by_percentage!(1, "validity: {duration: P1D}"),
+        after: by_percentage!(1, "validity: {duration: P2D}"),
+        message: Some(VALIDITY_CHANGES),
+    },
+    Change {
+        description: "added validity",
+        opened: true,
+        before: by_percentage!(1),
+        after: by_percentage!(1, "validity: {duration: P2D}"),
+        message: Some(VALIDITY_CHANGES),
+    },
+    Change {
+        description: "removed validity",
+        opened: true,
+        before: by_percentage!(1, "validity: {duration: P2D}"),
+        after: by_percentage!(1),
+        message: Some(VALIDITY_CHANGES),
+    },
+    Change {
+        description: "until instead of duration",
+        opened: true,
+        before: by_percentage!(1, "validity: {duration: P1D}"),
+        after: by_percentage!(1, "validity: {until: '2027-01-01T00:00:00Z'}"),
+        message: Some(VALIDITY_CHANGES),
+    },
+    Change {
+        description: "different time zone",
+        opened: true,
+        before: by_percentage!(1, "validity: {duration: P1D}"),
+        after: by_percentage!(1, "validity: {duration: P1D, timeZone: Asia/Seoul}"),
+        message: Some(VALIDITY_CHANGES),
+    },
+    Change {
+        description: "different end of the day",
+        opened: true,
+        before: by_percentage!(1, "validity: {duration: P1D}"),
+        after: by_percentage!(1, "validity: {duration: P1D, endOfDay: true}"),
+        message: Some(VALIDITY_CHANGES),
+    },
+    Change {
+        description: "defaults of validity added",
+        opened: true,
+        before: by_percentage!(1, "validity: {duration: P1D}"),
+        after: by_percentage!(1, "validity: {duration: P1D, timeZone: UTC, endOfDay: false}"),
+        message: None,
+    },
+    Change {
+        description: "same until in a different time zone",
+        opened: true,
+        before: by_percentage!(1, "validity: {until: '2027-01-01T00:00:00Z'}"),
+        after: by_percentage!(1, "validity: {until: '2027-01-01T09:00:00+09:00'}"),
+        message: None,
+    },
+    Change {
+        description: "different duration before opening",
+        opened: false,
+        before: by_percentage!(1, "validity: {duration: P1D}"),
+        after: by_percentage!(1, "validity: {duration: P1Y2M3W4DT5H6M, timeZone: America/New_York}"),
+        message: None,
+    },
+    Change {
+        description: "until on the day of the start",
+        opened: false,
+        before: by_percentage!(1),
+        after: by_percentage!(
+            1,
+            "startTime: '2027-01-01T12:00:00Z', validity: {until: '2027-01-01T00:00:00Z', endOfDay: true}"
+        ),
         message: None,
     },
     Change {

@@ -10,6 +10,11 @@ pub(crate) struct Invalid {
 const UNKNOWN_CURRENCY: &str =
     "currency must be the code of a currency in use (ISO 4217) in capital letters, such as EUR or KRW";
 
+const INVALID_DURATION: &str = "validity.duration must be an ISO 8601 duration of years, months, weeks, days, hours and \
+                                minutes, such as P30D, P1M or PT48H";
+const UNKNOWN_TIME_ZONE: &str =
+    "validity.timeZone must be a name of the IANA time zone database, such as Europe/Berlin or Asia/Seoul";
+
 pub(crate) const INVALID: &[Invalid] = &[
     Invalid {
         description: "percentages sum to 99",
@@ -108,6 +113,97 @@ pub(crate) const INVALID: &[Invalid] = &[
         description: "currency by its symbol",
         spec: "{policyName: p, totalCount: 100, currency: '$', discounts: [{type: Amount, value: 10, count: 100}]}",
         message: "spec.currency in body should be at least 3 chars long",
+    },
+    Invalid {
+        description: "validity without end",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {}}",
+        message: "validity requires either duration or until: set exactly one of them",
+    },
+    Invalid {
+        description: "validity with duration and until",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: P1D, until: '2027-01-01T00:00:00Z'}}",
+        message: "validity requires either duration or until: set exactly one of them",
+    },
+    Invalid {
+        description: "duration of Go",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: 720h}}",
+        message: INVALID_DURATION,
+    },
+    Invalid {
+        description: "duration of zero",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: P0D}}",
+        message: INVALID_DURATION,
+    },
+    Invalid {
+        description: "negative duration",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: -P1D}}",
+        message: INVALID_DURATION,
+    },
+    Invalid {
+        description: "duration with seconds",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: PT90S}}",
+        message: INVALID_DURATION,
+    },
+    Invalid {
+        description: "duration without time",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: P1DT}}",
+        message: INVALID_DURATION,
+    },
+    Invalid {
+        description: "fraction of a day",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: P0.5D}}",
+        message: INVALID_DURATION,
+    },
+    Invalid {
+        description: "unknown time zone",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: P1D, timeZone: Europe/Atlantis}}",
+        message: UNKNOWN_TIME_ZONE,
+    },
+    Invalid {
+        description: "offset as time zone",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: P1D, timeZone: '+09:00'}}",
+        message: UNKNOWN_TIME_ZONE,
+    },
+    Invalid {
+        description: "time zone of the machine",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {duration: P1D, timeZone: Local}}",
+        message: UNKNOWN_TIME_ZONE,
+    },
+    Invalid {
+        description: "until without time",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {until: '2027-01-01'}}",
+        message: "spec.validity.until",
+    },
+    Invalid {
+        description: "until in the year 9999",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               validity: {until: '9999-01-01T00:00:00Z'}}",
+        message: "the year must be from 1 to 9998",
+    },
+    Invalid {
+        description: "until before the start",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               startTime: '2027-01-02T00:00:00Z', validity: {until: '2027-01-01T23:59:59Z'}}",
+        message: "validity.until must be after startTime: move it, or use validity.duration",
+    },
+    Invalid {
+        description: "until on the day before the start",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               startTime: '2027-01-03T00:00:00Z', \
+               validity: {until: '2027-01-01T00:00:00Z', endOfDay: true}}",
+        message: "validity.until must be after startTime: move it, or use validity.duration",
     },
     Invalid {
         description: "unknown discount type",

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::{
-    App, DiscountTypeName, Uncached, parse_event, uncached, undecodable, unknown_event, unknown_outcome, unverified,
-    within,
+    App, DiscountTypeName, Uncached, parse_event, timestamp, uncached, undecodable, unknown_event, unknown_outcome,
+    unverified, within,
 };
 use crate::batcher::IssueResult;
 
@@ -52,6 +52,10 @@ pub(super) struct IssueResponse {
     /// The discount in percent or in minor units of the currency, such as cents.
     #[schema(example = 10)]
     discount_amount: Option<u32>,
+    /// From when on the coupon is not valid any more (RFC 3339 in UTC, with milliseconds). Absent: unlimited.
+    #[schema(format = DateTime, example = "2027-01-01T00:00:00.000Z")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<String>,
 }
 
 /// Why no coupon was issued.
@@ -65,10 +69,8 @@ pub(super) enum Reason {
     Paused,
 }
 
-impl TryFrom<IssueOutcome> for IssueResponse {
-    type Error = Problem;
-
-    fn try_from(outcome: IssueOutcome) -> Result<Self, Problem> {
+impl IssueResponse {
+    fn new(outcome: IssueOutcome, valid_until: Option<i64>) -> Result<Self, Problem> {
         let (reason, message, issued) = match outcome {
             IssueOutcome::Issued(issued) => (None, "The coupon is yours.", Some(issued)),
             IssueOutcome::Duplicate(entry) => {
@@ -90,6 +92,7 @@ impl TryFrom<IssueOutcome> for IssueResponse {
             message,
             discount_type: discount.map(|discount| discount.kind.into()),
             discount_amount: discount.map(|discount| discount.value),
+            valid_until: valid_until.map(timestamp),
         })
     }
 }
@@ -154,7 +157,7 @@ where
     app.metrics.issue_request_duration.observe(duration.as_secs_f64());
     app.metrics.count_request(result.label());
     match result {
-        IssueResult::Decided(outcome) => outcome.try_into().map(uncached),
+        IssueResult::Decided { outcome, valid_until } => IssueResponse::new(outcome, valid_until).map(uncached),
         IssueResult::UnknownEvent => Err(unknown_event(&event)),
         IssueResult::UnknownOutcome => Err(unknown_outcome()),
         IssueResult::Overloaded => {
@@ -195,7 +198,9 @@ mod tests {
             discount: couponry_domain::Discount { kind: couponry_domain::DiscountType::Percent, value: 10 },
             issued_at: 1,
         };
-        let json = |outcome: IssueOutcome| serde_json::to_string(&IssueResponse::try_from(outcome).unwrap()).unwrap();
+        let respond =
+            |outcome, valid_until| serde_json::to_string(&IssueResponse::new(outcome, valid_until).unwrap()).unwrap();
+        let json = |outcome| respond(outcome, None);
         assert_eq!(
             json(IssueOutcome::Issued(issued.clone())),
             concat!(
@@ -203,10 +208,12 @@ mod tests {
                 r#""discountType":"PERCENT","discountAmount":10}"#
             )
         );
+        let limited = respond(IssueOutcome::Issued(issued.clone()), Some(1_798_761_600_000));
+        assert!(limited.ends_with(r#","discountAmount":10,"validUntil":"2027-01-01T00:00:00.000Z"}"#), "{limited}");
         let duplicate = json(IssueOutcome::Duplicate(IssuedEntry { issued, status: IssuedStatus::Pending }));
         assert!(duplicate.contains(r#""success":false,"reason":"DUPLICATE","couponKey":"SUMMER-"#));
         assert!(json(IssueOutcome::SoldOut).contains(r#""reason":"SOLD_OUT","couponKey":null"#));
-        let problem = IssueResponse::try_from(IssueOutcome::Unverified).err().unwrap();
+        let problem = IssueResponse::new(IssueOutcome::Unverified, None).err().unwrap();
         assert_eq!(problem.status(), 503, "a Redis that may have lost data must not reject a user");
         assert!(json(IssueOutcome::NotStarted).contains(r#""reason":"NOT_STARTED""#));
     }

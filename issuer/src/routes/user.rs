@@ -31,6 +31,10 @@ pub(super) struct UserCoupon {
     /// When the coupon was issued (RFC 3339 in UTC, with milliseconds).
     #[schema(format = DateTime, example = "2026-12-01T00:00:00.123Z")]
     issued_at: String,
+    /// From when on the coupon is not valid any more (RFC 3339 in UTC, with milliseconds). Absent: unlimited.
+    #[schema(format = DateTime, example = "2027-01-01T00:00:00.000Z")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<String>,
     /// Whether the issuance is recorded in the database.
     recorded: bool,
 }
@@ -69,17 +73,19 @@ pub(super) async fn user(
     app.limits.check_user(&user)?;
     let read = async {
         let found = app.redis_store.lookup(&event, &user).await.map_err(read_failed)?;
-        let Lookup { uid, installation, acknowledge, is_retired, is_verified: _, entry } =
+        let Lookup { uid, installation, acknowledge, validity, is_retired, is_verified: _, entry } =
             app.verified(&event, found, |lookup| lookup.is_verified).await?;
+        let valid_until =
+            validity.zip(entry.as_ref()).map(|(validity, entry)| validity.valid_until(entry.issued.issued_at));
         if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {
             let (event_id, issued) = (event.clone(), entry.issued.clone());
-            let record = IssuedRecord { event_id, event_uid: uid, issued };
+            let record = IssuedRecord { event_id, event_uid: uid, issued, valid_until };
             app.relay.resend(&[record], installation).await.map_err(|_| unknown_outcome())?;
         }
-        Ok((is_retired, entry))
+        Ok((is_retired, entry, valid_until))
     };
     let (read, _) = within(app.response_timeout, read).await;
-    let (is_retired, entry) = read.unwrap_or_else(|| Err(unknown_outcome()))?;
+    let (is_retired, entry, valid_until) = read.unwrap_or_else(|| Err(unknown_outcome()))?;
     match entry {
         Some(IssuedEntry { issued, status: status @ (IssuedStatus::Pending | IssuedStatus::Completed) }) => {
             let IssuedCoupon { user_id: _, coupon, discount, issued_at } = issued;
@@ -90,6 +96,7 @@ pub(super) async fn user(
                 discount_type: discount.kind.into(),
                 discount_amount: discount.value,
                 issued_at: timestamp(issued_at),
+                valid_until: valid_until.map(timestamp),
                 recorded: status == IssuedStatus::Completed,
             }))
         }

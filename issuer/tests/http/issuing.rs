@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use axum::http::{Request, StatusCode};
-use couponry_domain::{Acknowledge, Gate, Window};
+use couponry_domain::{Acknowledge, Gate, Validity, Window};
 use couponry_redis::{FencedWrite, Settlement, SettlementOutcome};
 use serde_json::json;
 
@@ -34,6 +34,35 @@ async fn repeated_issue_returns_the_same_coupon() {
         event.json,
         json!({"eventId": "summer", "state": "OPEN", "startTime": null, "endTime": null, "total": 10, "remaining": 9})
     );
+}
+
+/// The clock of the test is not that of the days: the expected time is computed from `issuedAt`.
+#[tokio::test]
+async fn coupon_has_the_same_validity_in_every_response_and_record() {
+    for (acknowledge, validity) in [
+        (Acknowledge::Redis, "P1M Europe/Berlin end-of-day"),
+        (Acknowledge::Kafka, "PT36H UTC"),
+        (Acknowledge::Redis, "2099-12-31T12:00:00Z America/New_York end-of-day"),
+    ] {
+        let world = World::shared().await.open(10).await;
+        let validity: Validity = validity.parse().unwrap();
+        world.gate_with_validity(Gate::Open, Window::default(), acknowledge, Some(validity.clone())).await;
+        let issuer = world.ready_issuer(&[]).await;
+        let first = issuer.issue("u1").await;
+        assert!(first.succeeded());
+        let lookup = issuer.get("/coupons/summer/users/u1").await.json;
+        let issued_at: jiff::Timestamp = lookup["issuedAt"].as_str().unwrap().parse().unwrap();
+        let valid_until = validity.valid_until(issued_at.as_millisecond());
+        let expected = format!("{:.3}", jiff::Timestamp::from_millisecond(valid_until).unwrap());
+        assert_eq!((&first.json["validUntil"], &lookup["validUntil"]), (&json!(expected), &json!(expected)));
+        let repeated = issuer.issue("u1").await;
+        assert_eq!((repeated.reason(), &repeated.json["validUntil"]), ("DUPLICATE", &json!(expected)));
+        let records = world.records_in_kafka(1).await;
+        assert_eq!(records["u1"].valid_until, Some(valid_until));
+        world.gate_with_validity(Gate::Paused, Window::default(), acknowledge, Some(validity)).await;
+        let without_coupon = issuer.issue("u2").await;
+        assert_eq!((without_coupon.reason(), without_coupon.json.get("validUntil")), ("PAUSED", None));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! An event in Redis, a topic in Kafka, issuers and an HTTP client.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,8 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, Seed, Uuid, Window,
+    Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, Seed, Uuid, Validity,
+    Window,
 };
 use couponry_kafka::{KafkaSettings, TopicSettings, topics};
 use couponry_redis::{FencedWrite, GateSettings, RedisSettings, RedisStore};
@@ -80,8 +81,18 @@ impl World {
     }
 
     pub(crate) async fn gate(&self, gate: Gate, window: Window, acknowledge: Acknowledge) {
+        self.gate_with_validity(gate, window, acknowledge, None).await;
+    }
+
+    pub(crate) async fn gate_with_validity(
+        &self,
+        gate: Gate,
+        window: Window,
+        acknowledge: Acknowledge,
+        validity: Option<Validity>,
+    ) {
         let total = self.redis_store.observe(&self.event).await.unwrap().unwrap().loaded;
-        let opening = GateSettings { gate, window, acknowledge, generation: 1, stock_epoch: 0, total };
+        let opening = GateSettings { gate, window, acknowledge, validity, generation: 1, stock_epoch: 0, total };
         self.redis_store.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 
@@ -110,7 +121,12 @@ impl World {
 
     /// The users on the topic, after waiting for at least `count` of them. Each record must be decodable.
     pub(crate) async fn users_in_kafka(&self, count: usize) -> HashSet<String> {
-        let mut users = HashSet::new();
+        self.records_in_kafka(count).await.into_keys().collect()
+    }
+
+    /// The records of [`World::users_in_kafka`].
+    pub(crate) async fn records_in_kafka(&self, count: usize) -> HashMap<String, IssuedRecord> {
+        let mut users = HashMap::new();
         until("the records are in Kafka", async || {
             let messages = couponry_kafka::read_all(&self.kafka).await.unwrap();
             users = messages
@@ -120,7 +136,7 @@ impl World {
                     assert_eq!((&record.event_id, record.event_uid), (&self.event, self.uid));
                     assert_eq!(message.installation(), Some(self.uid.to_string().as_bytes()));
                     assert_eq!(message.key.as_deref(), Some(record.issued.user_id.as_str().as_bytes()));
-                    record.issued.user_id.into()
+                    (record.issued.user_id.to_string(), record)
                 })
                 .collect();
             users.len() >= count

@@ -60,7 +60,8 @@ impl Fixture {
         redis_store.load(&event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
         let acknowledge = Acknowledge::Redis;
-        let settings = GateSettings { gate, window, acknowledge, generation: 1, stock_epoch: 0, total: COUPONS };
+        let settings =
+            GateSettings { gate, window, acknowledge, validity: None, generation: 1, stock_epoch: 0, total: COUPONS };
         redis_store.set_gate(&event, uid, &settings).await.unwrap();
 
         let users: Vec<UserId> = (0..ISSUED).map(|number| format!("u{number}").parse().unwrap()).collect();

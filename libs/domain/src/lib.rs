@@ -16,6 +16,7 @@ mod permutation;
 pub mod record;
 pub mod redemption;
 pub mod terms;
+pub mod validity;
 pub mod window;
 
 pub use acknowledge::Acknowledge;
@@ -28,4 +29,5 @@ pub use names::{EventName, OrderId, RequestId, UserId};
 pub use record::{IssuedCoupon, IssuedRecord};
 pub use terms::{CouponTerms, DiscountConditions};
 pub use uuid::Uuid;
+pub use validity::Validity;
 pub use window::{Gate, Window, WindowState};

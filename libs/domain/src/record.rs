@@ -18,6 +18,10 @@ pub const VERSION: &str = "1";
 /// The Kafka header with the id of the installation that issued the coupon. Optional.
 pub const INSTALLATION_HEADER: &str = "installation";
 
+/// The latest time that Postgres and RFC 3339 can represent: the end of the year 9999, in milliseconds since the Unix
+/// epoch.
+pub const MAX_TIME: i64 = 253_402_300_799_999;
+
 /// A coupon that was issued to a user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IssuedCoupon {
@@ -41,6 +45,8 @@ pub struct IssuedRecord {
     pub event_uid: Uuid,
     /// The issued coupon.
     pub issued: IssuedCoupon,
+    /// From when on the coupon is not valid any more, in milliseconds since the Unix epoch. None: unlimited.
+    pub valid_until: Option<i64>,
 }
 
 /// The fields of the JSON form. They are borrowed for writing, because an issuer writes one for each coupon.
@@ -54,6 +60,8 @@ struct Fields<Event, User, Code> {
     discount_type: DiscountType,
     discount_amount: u32,
     issued_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<i64>,
 }
 
 impl Serialize for IssuedRecord {
@@ -67,6 +75,7 @@ impl Serialize for IssuedRecord {
             discount_type: discount.kind,
             discount_amount: discount.value,
             issued_at: *issued_at,
+            valid_until: self.valid_until,
         }
         .serialize(serializer)
     }
@@ -74,11 +83,14 @@ impl Serialize for IssuedRecord {
 
 impl<'de> Deserialize<'de> for IssuedRecord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Fields { event_id, event_uid, user_id, coupon_key, discount_type, discount_amount, issued_at } =
+        let Fields { event_id, event_uid, user_id, coupon_key, discount_type, discount_amount, issued_at, valid_until } =
             Fields::<EventName, UserId, String>::deserialize(deserializer)?;
+        if valid_until.is_some_and(|until| !(0..=MAX_TIME).contains(&until)) {
+            return Err(D::Error::custom("validUntil is out of range"));
+        }
         let coupon = coupon_key.parse().map_err(D::Error::custom)?;
         let discount = Discount { kind: discount_type, value: discount_amount };
-        Ok(Self { event_id, event_uid, issued: IssuedCoupon { user_id, coupon, discount, issued_at } })
+        Ok(Self { event_id, event_uid, issued: IssuedCoupon { user_id, coupon, discount, issued_at }, valid_until })
     }
 }
 
@@ -132,6 +144,7 @@ mod tests {
                 discount: Discount { kind: DiscountType::Percent, value: 10 },
                 issued_at: 1_796_083_200_000,
             },
+            valid_until: None,
         }
     }
 
@@ -144,6 +157,18 @@ mod tests {
                 r#""couponKey":"SUMMER-7GK2M9QXW4TB","discountType":"PERCENT","discountAmount":10,"issuedAt":1796083200000}"#
             )
         );
+    }
+
+    #[test]
+    fn validity_is_the_last_field_and_optional() {
+        let valid_until = Some(1_798_675_200_000);
+        let limited = IssuedRecord { valid_until, ..record("u1") };
+        let (json, unlimited) = (limited.encode(), record("u1").encode());
+        let fields = str::from_utf8(&unlimited).unwrap().strip_suffix('}').unwrap();
+        assert_eq!(str::from_utf8(&json).unwrap(), format!(r#"{fields},"validUntil":1798675200000}}"#));
+        assert_eq!(IssuedRecord::decode(Some(b"1"), &json).unwrap(), limited);
+        let null = format!(r#"{fields},"validUntil":null}}"#);
+        assert_eq!(IssuedRecord::decode(Some(b"1"), null.as_bytes()).unwrap(), record("u1"));
     }
 
     #[test]
@@ -168,6 +193,10 @@ mod tests {
         assert!(rejected(Some(b"1"), &with("\"summer\"", "\"{x}\"")).contains("eventId"));
         assert!(rejected(Some(b"1"), &with("PERCENT", "HALF")).contains("HALF"));
         assert!(rejected(Some(b"1"), &with(":10,", ":-1,")).contains("-1"));
+        for out_of_range in ["-1", "253402300800000"] {
+            let json = with("}", &format!(r#","validUntil":{out_of_range}}}"#));
+            assert!(rejected(Some(b"1"), &json).contains("validUntil is out of range"));
+        }
     }
 
     proptest! {

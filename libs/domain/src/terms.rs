@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::{currency::Currency, discount::Discount};
+use crate::{currency::Currency, discount::Discount, validity::Validity};
 
 /// The terms of the coupons of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CouponTerms {
+    /// How long a coupon is valid. None: unlimited.
+    pub validity: Option<Validity>,
     /// The currency of all amounts. None: the shop knows it.
     pub currency: Option<Currency>,
     /// The conditions of those discounts that have any.
@@ -27,8 +29,9 @@ impl CouponTerms {
     /// What differs, by the names in the manifest.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let Self { currency, conditions } = self;
+        let Self { validity, currency, conditions } = self;
         let differs = [
+            ("validity", *validity != other.validity),
             ("currency", *currency != other.currency),
             ("maxDiscount and minimumOrderAmount", *conditions != other.conditions),
         ];
@@ -48,9 +51,10 @@ mod tests {
         let discount = Discount { kind: DiscountType::Percent, value: 10 };
         let conditions = DiscountConditions { max_discount: Some(1), minimum_order_amount: None };
         let other = CouponTerms {
+            validity: Some("P30D UTC".parse().unwrap()),
             currency: Some("EUR".parse().unwrap()),
             conditions: BTreeMap::from([(discount, conditions)]),
         };
-        assert_eq!(terms.differences(&other), ["currency", "maxDiscount and minimumOrderAmount"]);
+        assert_eq!(terms.differences(&other), ["validity", "currency", "maxDiscount and minimumOrderAmount"]);
     }
 }

@@ -62,29 +62,34 @@ impl Export {
             csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).buffer_capacity(BUFFER).from_writer(to);
         match self.rows {
             Rows::Coupons => {
-                csv.write_record(["couponKey", "discountType", "discountAmount", "recorded", "userId", "issuedAt"])?;
+                let header =
+                    ["couponKey", "discountType", "discountAmount", "recorded", "userId", "issuedAt", "validUntil"];
+                csv.write_record(header)?;
                 let mut coupons = database.stream_coupons_with_holders(uid);
                 while let Some(coupon) = coupons.try_next().await? {
-                    let CouponWithHolder { ordinal: _, code, discount, holder } = coupon;
+                    let CouponWithHolder { ordinal: _, code, discount, holder, valid_until } = coupon;
                     let amount = discount.value.to_string();
                     let recorded = if holder.is_some() { "true" } else { "false" };
                     let at = holder.as_ref().map_or_else(String::new, |(_, at)| rfc3339(*at));
                     let user = holder.as_ref().map_or(Cow::Borrowed(""), |(user, _)| self.cell(user.as_str()));
-                    csv.write_record([code.as_str(), discount.kind.as_str(), &amount, recorded, &user, &at])?;
+                    let until = valid_until.map_or_else(String::new, rfc3339);
+                    csv.write_record([code.as_str(), discount.kind.as_str(), &amount, recorded, &user, &at, &until])?;
                 }
             }
             Rows::Issuances => {
-                let header = ["userId", "couponKey", "discountType", "discountAmount", "issuedAt", "recordedAt"];
+                let header =
+                    ["userId", "couponKey", "discountType", "discountAmount", "issuedAt", "recordedAt", "validUntil"];
                 csv.write_record(header)?;
                 let mut issuances = database.stream_issuances(uid);
                 while let Some(issuance) = issuances.try_next().await? {
-                    let Issuance { issued, recorded_at } = issuance;
+                    let Issuance { issued, recorded_at, valid_until } = issuance;
                     let IssuedCoupon { user_id, coupon, discount, issued_at } = issued;
                     let amount = discount.value.to_string();
                     let (issued_at, recorded_at) = (rfc3339(issued_at), rfc3339(recorded_at));
                     let user = self.cell(user_id.as_str());
-                    let row = [&user, coupon.as_str(), discount.kind.as_str(), &amount, &issued_at, &recorded_at];
-                    csv.write_record(row)?;
+                    let until = valid_until.map_or_else(String::new, rfc3339);
+                    let (coupon, kind) = (coupon.as_str(), discount.kind.as_str());
+                    csv.write_record([&user, coupon, kind, &amount, &issued_at, &recorded_at, &until])?;
                 }
             }
         }

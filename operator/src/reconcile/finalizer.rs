@@ -160,6 +160,7 @@ async fn close_and_read_backlog(
         gate: Gate::Closed,
         window: event.spec.window(),
         acknowledge: Acknowledge::Redis,
+        validity: event.spec.terms().ok().and_then(|terms| terms.validity),
         generation: event.metadata.generation.unwrap_or_default(),
         stock_epoch: 0,
         total: 0,

@@ -1,21 +1,24 @@
 //! The gate and window that a manifest specifies for Redis.
 
 use couponry_crds::IssuingMode;
-use couponry_domain::{Gate, Window};
+use couponry_domain::{Gate, Validity, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{GateSettings, RedisEvent};
 
 use crate::reconcile::desired_state::DesiredState;
 
-/// `total`: the stock that Redis must hold for the gate to leave `Loading`.
+/// `validity`: that of the event in Postgres, which is fixed by its opening. `total`: the stock that Redis must hold
+/// for the gate to leave `Loading`.
 pub(super) fn gate_settings(
     desired: &DesiredState,
     gate: Gate,
     window: Window,
+    validity: Option<Validity>,
     stock_epoch: u32,
     total: u64,
 ) -> GateSettings {
-    GateSettings { gate, window, acknowledge: desired.acknowledge, generation: desired.generation, stock_epoch, total }
+    let &DesiredState { acknowledge, generation, .. } = desired;
+    GateSettings { gate, window, acknowledge, validity, generation, stock_epoch, total }
 }
 
 /// The settings for an event whose opening is scheduled in Postgres and due. `has_issuances`: whether coupons have been
@@ -39,7 +42,7 @@ pub(super) fn final_gate_settings(
         Gate::Paused | Gate::Closed => in_redis.window.start,
     };
     let window = Window { start, end: desired.window.end };
-    gate_settings(desired, gate, window, stored.stock_epoch, stored.generated())
+    gate_settings(desired, gate, window, stored.terms.validity.clone(), stored.stock_epoch, stored.generated())
 }
 
 /// The earliest time at which coupons can be issued if the gate opens at `now`.

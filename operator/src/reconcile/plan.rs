@@ -192,7 +192,8 @@ fn resolve_name_conflict(desired: &DesiredState, other: &RedisEvent, conflict: O
         return unknown_event(desired, other);
     }
     if other.gate != Gate::Closed {
-        let closed = gate_settings(desired, Gate::Closed, other.window, other.stock_epoch, other.loaded);
+        let closed =
+            gate_settings(desired, Gate::Closed, other.window, other.validity.clone(), other.stock_epoch, other.loaded);
         return Plan::Apply(Step::ClosePredecessor(uid, closed));
     }
     if other.outbox > 0 {
@@ -262,7 +263,8 @@ fn without_opening(
         return plan;
     }
     if desired.issuance == IssuingMode::Paused {
-        let paused = gate_settings(desired, Gate::Paused, desired.window, stored.stock_epoch, len);
+        let validity = stored.terms.validity.clone();
+        let paused = gate_settings(desired, Gate::Paused, desired.window, validity, stored.stock_epoch, len);
         return set_gate(in_redis, paused).unwrap_or(Plan::Done);
     }
     schedule_opening(desired.window, in_redis)
@@ -288,7 +290,8 @@ fn with_provisional_opening(desired: &DesiredState, stored: &StoredEvent, in_red
         && desired.terms == stored.terms
         && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.discount_counts, &target));
     if is_as_desired {
-        let open = gate_settings(desired, Gate::Open, desired.window, stored.stock_epoch, len);
+        let validity = stored.terms.validity.clone();
+        let open = gate_settings(desired, Gate::Open, desired.window, validity, stored.stock_epoch, len);
         return set_gate(in_redis, open).unwrap_or(Plan::Done);
     }
     Plan::Apply(Step::WithdrawOpening)
@@ -367,7 +370,8 @@ fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&RedisEv
         _ if desired.issuance != IssuingMode::Closed => None,
         None => Some(Plan::Apply(Step::Prepare)),
         Some(_) => {
-            let closed = gate_settings(desired, Gate::Closed, desired.window, stored.stock_epoch, stored.generated());
+            let (window, validity) = (desired.window, stored.terms.validity.clone());
+            let closed = gate_settings(desired, Gate::Closed, window, validity, stored.stock_epoch, stored.generated());
             Some(Plan::Apply(Step::SetGate(closed)))
         }
     }
@@ -390,6 +394,7 @@ fn set_gate(in_redis: &RedisEvent, settings: GateSettings) -> Option<Plan> {
     let is_in_force = in_redis.gate == settings.gate
         && in_redis.window == settings.window
         && in_redis.acknowledge == settings.acknowledge
+        && in_redis.validity == settings.validity
         && in_redis.generation == settings.generation;
     (!is_in_force).then_some(Plan::Apply(Step::SetGate(settings)))
 }

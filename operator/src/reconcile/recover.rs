@@ -211,7 +211,7 @@ async fn restore(
     while let Some(chunk) = coupons.try_next().await.map_err(|error| error.1)? {
         let first = next;
         let (mut available, mut issued) = (Vec::with_capacity(chunk.len()), Vec::new());
-        for CouponWithHolder { ordinal, code: coupon, discount, holder } in chunk {
+        for CouponWithHolder { ordinal, code: coupon, discount, holder, valid_until: _ } in chunk {
             if ordinal != next {
                 return Err(ReconcileError::MissingCoupon(next));
             }

@@ -35,6 +35,7 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
             gate,
             window,
             acknowledge: event.spec.acknowledge,
+            validity: in_redis.validity,
             generation: generation.max(in_redis.generation),
             stock_epoch: in_redis.stock_epoch,
             total: in_redis.loaded,

@@ -82,7 +82,7 @@ async fn read_postgres(
     mut set: SetFingerprint,
 ) -> Result<u128, ReconcileError> {
     let mut coupons = database.stream_coupons_with_holders(uid);
-    while let Some(CouponWithHolder { ordinal, code, discount, holder }) = coupons.try_next().await? {
+    while let Some(CouponWithHolder { ordinal, code, discount, holder, .. }) = coupons.try_next().await? {
         // A coupon that is recorded was loaded: if Redis has not loaded it, it has lost the coupon.
         if ordinal < loaded || holder.is_some() {
             set.add_coupon(&code, discount, holder.as_ref().map(|(user, _)| user));

@@ -86,18 +86,18 @@ async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
     assert!(coupons.status.success(), "{}", stderr(&coupons));
     let coupons = stdout(&coupons);
     let rows: Vec<&str> = coupons.split("\r\n").collect();
-    assert_eq!(rows[0], "couponKey,discountType,discountAmount,recorded,userId,issuedAt");
+    assert_eq!(rows[0], "couponKey,discountType,discountAmount,recorded,userId,issuedAt,validUntil");
     assert_eq!((rows.len(), rows[11]), (12, ""));
     // In the order in which coupons are issued.
     for (row, user) in rows[1..4].iter().zip(["u1", r#""a ""b"", c""#, "=1+1"]) {
         assert!(row.contains(&format!(",PERCENT,10,true,{user},20")), "{row}");
     }
-    assert!(rows[4].ends_with(",PERCENT,10,false,,"), "{}", rows[4]);
+    assert!(rows[4].ends_with(",PERCENT,10,false,,,"), "{}", rows[4]);
 
     let issuances = world.run_command(&["export", "event", "issuances", "--for-spreadsheets"], &[])?;
     let issuances = stdout(&issuances);
     assert!(
-        issuances.starts_with("userId,couponKey,discountType,discountAmount,issuedAt,recordedAt\r\n"),
+        issuances.starts_with("userId,couponKey,discountType,discountAmount,issuedAt,recordedAt,validUntil\r\n"),
         "{issuances}"
     );
     assert_eq!(issuances.matches("\r\n").count(), 4);

@@ -101,6 +101,7 @@ async fn documented_kafka_acls_are_sufficient_for_every_program() -> Result<()> 
             discount: Discount { kind: DiscountType::Percent, value: 10 },
             issued_at: 1,
         },
+        valid_until: None,
     };
     Producer::new(&KafkaSettings::at(kafka.plaintext(), &world.topic))?.send(&record)?.await?;
     wait_until("the dead letter is reported", async || Ok(run(&["check"])?.1.contains("WARN  dead letters  1 in")))

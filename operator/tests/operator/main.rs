@@ -27,3 +27,4 @@ mod scaling;
 mod scheduling;
 mod spec_changes;
 mod support;
+mod validity;

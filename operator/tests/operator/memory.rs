@@ -105,7 +105,12 @@ async fn recover(holders: u32) -> Result<(u64, u64)> {
         let IssuedPage { entries: mut page, next, .. } = world.redis_store.issued_page(&event, at).await?;
         cursor = next;
         page.retain(|entry| entry.issued.user_id.as_str() != unrecorded);
-        let to_record = |IssuedEntry { issued, .. }| IssuedRecord { event_id: event.clone(), event_uid: uid, issued };
+        let to_record = |IssuedEntry { issued, .. }| IssuedRecord {
+            event_id: event.clone(),
+            event_uid: uid,
+            issued,
+            valid_until: None,
+        };
         record(page.into_iter().map(to_record).collect()).await?;
     }
     let outbox =

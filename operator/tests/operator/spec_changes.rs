@@ -1,7 +1,7 @@
 //! Changes of the spec before and after an event opens.
 
 use anyhow::Result;
-use couponry_domain::CouponTerms;
+use couponry_domain::{CouponTerms, Gate};
 
 use crate::support::{World, is_true, message, reason, wait_until};
 
@@ -85,15 +85,21 @@ async fn scheduled_event_accepts_changes_of_stock_and_start() -> Result<()> {
     world.wait("event", "smaller", |status| is_true(status, "Ready") && status.loaded == Some(50)).await?;
     world.check_generated_stock("event", &[("PERCENT:10", 35), ("AMOUNT:5000", 15)]).await?;
 
-    let terms = with(BY_SHARES, "startTime: '2100-01-01T00:00:00Z', currency: EUR")
-        .replace("value: 10,", "value: 10, maxDiscount: 500,");
-    world.apply("event", &terms)?;
     let uid = world.uid("event").await?;
-    wait_until("the terms are stored", async || {
-        let stored = world.database.event(uid).await?.unwrap();
-        Ok(stored.terms == world.get("event").await?.spec.terms()? && stored.opens_at.is_some())
-    })
-    .await?;
+    for validity in ["validity: {duration: P30D}", "validity: {until: '2100-02-01T00:00:00Z', endOfDay: true}"] {
+        let terms = with(BY_SHARES, &format!("startTime: '2100-01-01T00:00:00Z', currency: EUR, {validity}"))
+            .replace("value: 10,", "value: 10, maxDiscount: 500,");
+        world.apply("event", &terms)?;
+        let manifest = world.get("event").await?.spec.terms()?;
+        wait_until("the terms are stored, and the gate is set again", async || {
+            let stored = world.database.event(uid).await?.unwrap();
+            let in_redis = world.redis_store.observe(&"event".parse()?).await?;
+            let is_validity_set =
+                in_redis.is_some_and(|in_redis| in_redis.gate == Gate::Open && in_redis.validity == manifest.validity);
+            Ok(stored.terms == manifest && stored.opens_at.is_some() && is_validity_set)
+        })
+        .await?;
+    }
 
     let replaced = "{policyName: p, totalCount: 60, discounts: [{type: Percent, value: 99, count: 60}]}";
     world.apply("event", &with(replaced, "startTime: '2099-01-01T00:00:00Z'"))?;
@@ -132,14 +138,15 @@ async fn other_terms_of_opened_event_stall_it() -> Result<()> {
     world.apply_open("event", BY_SHARES).await?;
     operator.kill9()?;
     remove_opened_at(&world).await?;
-    let other = with(BY_SHARES, "currency: EUR").replace("value: 10,", "value: 10, maxDiscount: 500,");
+    let other = with(BY_SHARES, "currency: EUR, validity: {duration: P30D}")
+        .replace("value: 10,", "value: 10, maxDiscount: 500,");
     world.apply("event", &other)?;
     operator.restart()?;
     let stalled = world.wait("event", "stalled", |status| is_true(status, "Stalled")).await?;
     assert_eq!(
         message(&stalled, "Stalled"),
-        "The event has opened, so its coupons keep their terms. Restore the previous currency, maxDiscount and \
-         minimumOrderAmount."
+        "The event has opened, so its coupons keep their terms. Restore the previous validity, currency, \
+         maxDiscount and minimumOrderAmount."
     );
     assert!(is_true(&stalled, "Open"), "the event stays open");
     let uid = world.uid("event").await?;

@@ -109,8 +109,15 @@ impl Fixture {
         let coupons = database.coupons(uid, 0, 1000).await.unwrap();
         redis_store.load(&self.event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
-        let settings =
-            GateSettings { gate, window, acknowledge: Acknowledge::Redis, generation: 1, stock_epoch: 0, total: 100 };
+        let settings = GateSettings {
+            gate,
+            window,
+            acknowledge: Acknowledge::Redis,
+            validity: None,
+            generation: 1,
+            stock_epoch: 0,
+            total: 100,
+        };
         redis_store.set_gate(&self.event, uid, &settings).await.unwrap();
     }
 

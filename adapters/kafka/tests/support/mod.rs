@@ -16,6 +16,7 @@ pub(crate) fn record(n: usize) -> IssuedRecord {
             discount: Discount { kind: DiscountType::Percent, value: 10 },
             issued_at: 1_796_083_200_000,
         },
+        valid_until: None,
     }
 }
 

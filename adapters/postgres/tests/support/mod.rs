@@ -71,5 +71,6 @@ pub fn record(event: &StoredEvent, user: &str, coupon: &Coupon) -> IssuedRecord 
             discount: coupon.discount,
             issued_at: 1_796_083_200_123,
         },
+        valid_until: None,
     }
 }

@@ -15,6 +15,7 @@
 --   7 the id of the outbox entry with the issued coupons, or nil
 --   8 the incarnation of the outbox (outbox_state.lua), or nil
 --   9 the id of the installation, or nil or empty if it is not known
+--  10 the validity of the coupons, or nil or empty if it is unlimited
 --
 -- Redis does not roll back a failed script, so no write may fail after the first one. The shebang line makes Redis
 -- check memory, disk and role before the script runs. Reading the keys checks their types, and XADD, which is the first
@@ -26,7 +27,7 @@ if #ARGV > 3000 then
   return redis.error_reply('ERR at most 3,000 users can be served at once')
 end
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge', 'replicationId', 'issuedAtMin',
-  'recoveryId', 'installation')
+  'recoveryId', 'installation', 'validity')
 local uid, gate, starts, ends, replication_id = meta[1], meta[2], tonumber(meta[3]), tonumber(meta[4]), meta[6]
 if not uid then
   return false
@@ -36,7 +37,7 @@ end
 local info = redis.call('INFO', 'replication')
 if not replication_id or not string.find(info, '\nmaster_replid:' .. replication_id .. '\r\n', 1, true)
   or not string.find(info, '\nrole:master\r\n', 1, true) then
-  return { 'UNVERIFIED', uid, 0, meta[5], {}, {}, false, false, meta[9] }
+  return { 'UNVERIFIED', uid, 0, meta[5], {}, {}, false, false, meta[9], meta[10] }
 end
 
 local time = redis.call('TIME')
@@ -102,4 +103,4 @@ if state == 'OPEN' and #without_coupon > 0 then
   end
 end
 
-return { state, uid, issued_at, meta[5], entries, items, outbox_id, incarnation, meta[9] }
+return { state, uid, issued_at, meta[5], entries, items, outbox_id, incarnation, meta[9], meta[10] }

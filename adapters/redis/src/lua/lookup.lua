@@ -5,12 +5,14 @@
 -- ARGV  1 userId
 -- returns nil if the event is unknown, otherwise
 --   { uid, acknowledge, 1 if the event is retired (retire.lua), 1 if this Redis is verified, the entry or nil,
---     the id of the installation, or nil or empty if it is not known }
+--     the id of the installation, or nil or empty if it is not known,
+--     the validity of the coupons, or nil or empty if it is unlimited }
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'replicationId', 'installation')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'replicationId', 'installation',
+  'validity')
 if not meta[1] then
   return false
 end
 local is_verified = meta[4] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 local entry = redis.call('HGET', KEYS[2], ARGV[1])
-return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, entry, meta[5] }
+return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, entry, meta[5], meta[6] }

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, time::Duration};
 
 use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
-use couponry_domain::{Gate, IssuedCoupon, UserId, Window};
-use couponry_redis::{IssueOutcome, IssuedEntry, IssuedStatus, RedisStore};
+use couponry_domain::{Gate, IssuedCoupon, UserId, Validity, Window};
+use couponry_redis::{GateSettings, IssueOutcome, IssuedEntry, IssuedStatus, RedisStore};
 use futures::future;
 use redis::Commands;
 
@@ -47,6 +47,54 @@ async fn repeated_issue_returns_same_coupon_also_after_close() {
         assert!(again.outbox.is_none());
     }
     assert_eq!(event.redis_store.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().entry, Some(entry));
+}
+
+#[tokio::test]
+async fn records_and_lookups_have_validity_of_event() {
+    let event = Event::open(10).await;
+    let unlimited = event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
+    assert_eq!((unlimited.validity, unlimited.outbox.unwrap().records[0].valid_until), (None, None));
+    assert_eq!(event.redis_store.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().validity, None);
+
+    let event = Event::open(10).await;
+    let validity: Validity = "P1M Asia/Seoul end-of-day".parse().unwrap();
+    let settings =
+        GateSettings { validity: Some(validity.clone()), ..gate_settings(Gate::Open, Window::default(), 10) };
+    event.redis_store.set_gate(&event.id, event.uid, &settings).await.unwrap();
+    let reply = event.redis_store.issue(&event.id, &users(0..2)).await.unwrap().unwrap();
+    let valid_until = Some(validity.valid_until(issued(&reply.outcomes[0]).issued_at));
+    let sent = reply.outbox.unwrap().records;
+    assert_eq!((sent[0].valid_until, sent[1].valid_until), (valid_until, valid_until));
+    assert_eq!(reply.validity.as_ref(), Some(&validity));
+
+    // Closing does not know the validity, and what is in the outbox is still to be sent.
+    event.gate(Gate::Closed, Window::default(), 10).await;
+    let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
+    assert_eq!((observed.gate, observed.validity.as_ref()), (Gate::Closed, Some(&validity)));
+    let unconfirmed = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
+    assert_eq!(unconfirmed.entries[0].records, sent);
+    let lookup = event.redis_store.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap();
+    assert_eq!(lookup.validity, Some(validity));
+}
+
+/// As of an event that was opened by an earlier version.
+#[tokio::test]
+async fn event_without_field_validity_has_unlimited_coupons() {
+    let event = Event::open(10).await;
+    let meta = format!("test-{}-couponMeta:{{summer}}", event.uid);
+    let mut redis = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    let deleted: u8 = redis.hdel(&meta, "validity").unwrap();
+    assert_eq!(deleted, 1);
+    let reply = event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
+    assert_eq!((reply.validity, reply.outbox.unwrap().records[0].valid_until), (None, None));
+    let unconfirmed = event.redis_store.list_unconfirmed(&event.id, Duration::ZERO, None, 10).await.unwrap();
+    assert_eq!(unconfirmed.entries[0].records[0].valid_until, None);
+    assert_eq!(event.redis_store.lookup(&event.id, &users(0..1)[0]).await.unwrap().unwrap().validity, None);
+    assert_eq!(event.redis_store.observe(&event.id).await.unwrap().unwrap().validity, None);
+
+    let _: u8 = redis.hset(&meta, "validity", "P1D Europe/Atlantis").unwrap();
+    let error = event.redis_store.issue(&event.id, &users(1..2)).await.unwrap_err();
+    assert!(chain(&error).contains("validity=P1D Europe/Atlantis"), "{error}");
 }
 
 #[tokio::test]

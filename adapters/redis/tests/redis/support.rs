@@ -54,7 +54,7 @@ pub(crate) async fn mark_verified(redis_store: &RedisStore, id: &EventName) {
 }
 
 pub(crate) fn gate_settings(gate: Gate, window: Window, total: u64) -> GateSettings {
-    GateSettings { gate, window, acknowledge: Acknowledge::Redis, generation: 1, stock_epoch: 0, total }
+    GateSettings { gate, window, acknowledge: Acknowledge::Redis, validity: None, generation: 1, stock_epoch: 0, total }
 }
 
 /// `count` coupons of both discounts from this ordinal on; the same ones in every call.

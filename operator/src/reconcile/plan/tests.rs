@@ -36,6 +36,10 @@ fn in_euro() -> CouponTerms {
     CouponTerms { currency: Some("EUR".parse().unwrap()), ..CouponTerms::default() }
 }
 
+fn valid_for(duration: &str) -> CouponTerms {
+    CouponTerms { validity: Some(format!("{duration} UTC").parse().unwrap()), ..CouponTerms::default() }
+}
+
 fn counts(percent: u64, amount: u64) -> Vec<(Discount, u64)> {
     vec![(TEN_PERCENT, percent), (FIVE_THOUSAND, amount)]
 }
@@ -68,6 +72,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
         gate,
         window: Window::default(),
         acknowledge: Acknowledge::Redis,
+        validity: None,
         generation: 1,
         loaded,
         available: loaded - issued,
@@ -103,6 +108,7 @@ fn gate(gate: Gate, window: Window, total: u64) -> Plan {
         gate,
         window,
         acknowledge: Acknowledge::Redis,
+        validity: None,
         generation: 1,
         stock_epoch: 0,
         total,
@@ -180,6 +186,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
         DesiredState { window: ALWAYS, ..scheduled.clone() },
         DesiredState { issuance: IssuingMode::Paused, ..scheduled.clone() },
         DesiredState { terms: in_euro(), ..scheduled.clone() },
+        DesiredState { terms: valid_for("P1D"), ..scheduled.clone() },
     ] {
         // Redis confirms that the gate has not opened.
         for gate in [Gate::Open, Gate::Loading, Gate::Paused] {
@@ -225,6 +232,9 @@ fn stock_of_opened_event_only_grows() {
     let other_terms = plan(&DesiredState { terms: in_euro(), ..desired(10) }, &opened(0));
     let message = "The event has opened, so its coupons keep their terms. Restore the previous currency.";
     assert_eq!(other_terms, Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message));
+    let limited = plan(&DesiredState { terms: valid_for("P1D"), ..desired(10) }, &opened(0));
+    let message = "The event has opened, so its coupons keep their terms. Restore the previous validity.";
+    assert_eq!(limited, Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message));
 }
 
 #[test]
@@ -475,6 +485,7 @@ fn predecessor_with_the_same_name_is_removed() {
         gate: Gate::Closed,
         window: ALWAYS,
         acknowledge: Acknowledge::Redis,
+        validity: None,
         generation: 1,
         stock_epoch: 0,
         total: 10,

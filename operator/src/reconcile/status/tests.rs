@@ -53,6 +53,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         gate,
         window,
         acknowledge: Acknowledge::Redis,
+        validity: None,
         generation: 3,
         loaded,
         available: loaded - issued,

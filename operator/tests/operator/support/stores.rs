@@ -99,10 +99,14 @@ impl World {
     /// [`World::record_all`] of an event whose resource is removed.
     pub(crate) async fn record_all_by_uid(&self, name: &str, uid: Uuid) -> Result<()> {
         let event: EventName = name.parse()?;
+        let stored = self.database.event(uid).await?.context("the event is not in Postgres")?;
+        let validity = stored.terms.validity;
         let mut settlements = Vec::new();
         for (user, IssuedEntry { issued, .. }) in self.redis_store.scan_issued(&event).await? {
             let coupon = issued.coupon.clone();
-            self.database.record(&[IssuedRecord { event_id: event.clone(), event_uid: uid, issued }]).await?;
+            let valid_until = validity.as_ref().map(|validity| validity.valid_until(issued.issued_at));
+            let record = IssuedRecord { event_id: event.clone(), event_uid: uid, issued, valid_until };
+            self.database.record(&[record]).await?;
             settlements.push(Settlement { user, coupon, outcome: SettlementOutcome::Completed });
         }
         self.redis_store.settle(&event, uid, &settlements).await?;

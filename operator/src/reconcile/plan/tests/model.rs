@@ -1,6 +1,7 @@
 //! Runs the plan against a model of both stores, with changes of the manifest, users, crashes of the operator, loss of
 //! Redis, and a clock of Redis that jumps.
 
+use couponry_domain::Validity;
 use proptest::prelude::*;
 
 use super::*;
@@ -15,6 +16,8 @@ struct Model {
     now: i64,
     /// Coupons that were ever returned to users.
     returned: u64,
+    /// The validity with which they were issued.
+    validity: Option<Validity>,
     /// Changes with every restart and failover.
     replication_id: u32,
 }
@@ -24,6 +27,8 @@ enum Action {
     Total(u64),
     Issuance(IssuingMode),
     Start(Option<i64>),
+    /// The coupons are valid for this many days.
+    ValidDays(Option<u8>),
     TimePasses(i64),
     /// The clock of Redis is set forward or back.
     ClockJumps(i64),
@@ -47,6 +52,7 @@ fn action() -> impl Strategy<Value = Action> {
         ]
         .prop_map(Action::Issuance),
         proptest::option::of(-2..4i64).prop_map(|hours| Action::Start(hours.map(|hours| NOW + hours * 3_600_000))),
+        proptest::option::of(1..3u8).prop_map(Action::ValidDays),
         (0..5_000_000i64).prop_map(Action::TimePasses),
         (-10_000_000..10_000_000i64).prop_map(Action::ClockJumps),
         (1..10u64).prop_map(Action::UsersRequest),
@@ -89,6 +95,9 @@ impl Model {
                 let event = self.stored.get_or_insert_with(|| stored(vec![], None));
                 event.policy_name.clone_from(&desired.policy_name);
                 event.generation = desired.generation;
+                if event.opens_at.is_none() {
+                    event.terms.clone_from(&desired.terms);
+                }
             }
             Step::GenerateStock(batch) => {
                 let event = self.stored.as_mut().unwrap();
@@ -154,7 +163,8 @@ impl Model {
                 );
                 let gate = if redis.gate == Gate::Closed { Gate::Closed } else { opening.gate };
                 let GateSettings { window, acknowledge, generation, .. } = opening;
-                *redis = RedisEvent { gate, window, acknowledge, generation, ..redis.clone() };
+                let validity = if opening.gate == Gate::Closed { redis.validity.take() } else { opening.validity };
+                *redis = RedisEvent { gate, window, acknowledge, validity, generation, ..redis.clone() };
             }
             Step::RemoveStockEpoch(stock_epoch) => {
                 assert_eq!(self.redis.take().map(|redis| redis.stock_epoch), Some(stock_epoch));
@@ -179,6 +189,12 @@ impl Model {
             let issued = users.min(redis.available);
             redis.available -= issued;
             redis.issued += issued;
+            if issued > 0 {
+                let stored = self.stored.as_ref().unwrap();
+                assert_eq!(redis.validity, stored.terms.validity, "Postgres has another validity");
+                assert!(self.returned == 0 || self.validity == redis.validity, "the validity has changed");
+                self.validity.clone_from(&redis.validity);
+            }
             self.returned += issued;
         }
     }
@@ -209,13 +225,18 @@ proptest! {
         actions in proptest::collection::vec(action(), 1..40),
     ) {
         let mut desired = desired(10);
-        let mut model = Model { stored: None, redis: None, now: NOW, returned: 0, replication_id: 1 };
+        let mut model =
+            Model { stored: None, redis: None, now: NOW, returned: 0, validity: None, replication_id: 1 };
         for action in actions {
             // The API server rejects these once the status has openedAt, which the operator may write late.
             let opened = model.returned > 0;
             match action {
                 Action::Total(total) if !opened || total >= desired.total => desired.total = total,
                 Action::Start(start) if !opened => desired.window.start = start,
+                // Changes of an open event are also made, because the operator checks them itself.
+                Action::ValidDays(days) => {
+                    desired.terms = days.map(|days| valid_for(&format!("P{days}D"))).unwrap_or_default();
+                }
                 Action::Total(_) | Action::Start(_) => continue,
                 Action::Issuance(_) if desired.issuance == IssuingMode::Closed => continue,
                 Action::Issuance(issuance) => desired.issuance = issuance,
@@ -262,6 +283,7 @@ proptest! {
                 prop_assert_eq!(model.stored.as_ref().unwrap().generated(), desired.total);
                 prop_assert_eq!(redis.gate == Gate::Open, desired.issuance == IssuingMode::Auto);
                 prop_assert_eq!(redis.window, desired.window);
+                prop_assert_eq!(&redis.validity, &desired.terms.validity);
             }
             Plan::Blocked(blocker) => prop_assert_eq!(blocker.reason, reason::CHANGE_NOT_POSSIBLE),
             Plan::Apply(_) => unreachable!(),
