@@ -38,6 +38,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Problem {
         Refusal::NotReserved => ("urn:couponry:problem:coupon-not-reserved", "Coupon not reserved"),
         Refusal::Voided => ("urn:couponry:problem:coupon-voided", "Coupon voided"),
         Refusal::Expired => ("urn:couponry:problem:coupon-expired", "Coupon expired"),
+        Refusal::BelowMinimum { .. } => ("urn:couponry:problem:below-minimum-order", "Order amount below the minimum"),
     };
     let detail = match refusal {
         Refusal::Reserved { until } => format!("{refusal} until {}", timestamp(*until)),

@@ -1,6 +1,10 @@
 //! Changes and lookups of coupons, also of those whose issuance is not recorded yet.
 
-use couponry_domain::{EventName, IssuedCoupon, IssuedRecord, UserId, code::CouponCode, redemption::CouponUse};
+use couponry_domain::{
+    EventName, IssuedRecord, UserId,
+    code::CouponCode,
+    redemption::{CouponUse, RedeemableCoupon},
+};
 use couponry_postgres::{
     CouponLookup, CouponSnapshot, Database, FoundEvent, RecordOutcome, Rejection, UseOutcome, UseRequest,
 };
@@ -24,14 +28,14 @@ pub(crate) struct Redemptions {
 
 impl Redemptions {
     /// Changes the coupon as requested, and returns it with the entry of its history.
-    pub(crate) async fn change(&self, request: &UseRequest) -> Result<(IssuedCoupon, CouponUse), Problem> {
+    pub(crate) async fn change(&self, request: &UseRequest) -> Result<(RedeemableCoupon, CouponUse), Problem> {
         let mut outcome = self.database.use_coupon(request).await.map_err(database_failed)?;
         if let UseOutcome::NotRecorded(event) = outcome {
             self.record_if_issued(&request.event, event, &request.user, &request.coupon).await?;
             outcome = self.database.use_coupon(request).await.map_err(database_failed)?;
         }
         match outcome {
-            UseOutcome::Changed { issued, entry } => Ok((issued, entry)),
+            UseOutcome::Changed { coupon, entry } => Ok((coupon, entry)),
             UseOutcome::Refused(refusal) => Err(refused(&refusal)),
             UseOutcome::RequestIdReused => Err(request_id_reused()),
             UseOutcome::NotRecorded(_) => Err(unknown_coupon()),
@@ -74,19 +78,20 @@ impl Redemptions {
             return Ok(());
         }
         let lookup = self.redis_store.lookup(event, user).await.map_err(redis_failed)?;
-        let issued = match lookup {
+        let (issued, validity) = match lookup {
             // A verified Redis knows the holder of every coupon that is not recorded. A retired event has none.
-            Some(Lookup { uid, is_verified: true, entry, .. }) if uid == found.uid => match entry {
+            Some(Lookup { uid, is_verified: true, entry, validity, .. }) if uid == found.uid => match entry {
                 Some(IssuedEntry { issued, status: IssuedStatus::Pending | IssuedStatus::Completed })
                     if issued.coupon == *code =>
                 {
-                    issued
+                    (issued, validity)
                 }
                 _ => return Ok(()),
             },
             _ => return Err(not_recorded_yet()),
         };
-        let record = IssuedRecord { event_id: event.clone(), event_uid: found.uid, issued };
+        let valid_until = validity.map(|validity| validity.valid_until(issued.issued_at));
+        let record = IssuedRecord { event_id: event.clone(), event_uid: found.uid, issued, valid_until };
         let outcome = self.database.record(&[record]).await.map_err(database_failed)?.into_iter().next();
         match outcome {
             Some(RecordOutcome::Recorded) => {

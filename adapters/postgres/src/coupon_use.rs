@@ -6,9 +6,9 @@
 //! - A repeated request returns the outcome of the first one, if that has changed something.
 
 use couponry_domain::{
-    EventName, IssuedCoupon, OrderId, RequestId, UserId, Uuid,
+    DiscountConditions, EventName, IssuedCoupon, OrderId, RequestId, UserId, Uuid,
     code::CouponCode,
-    redemption::{Change, CouponHistory, CouponState, CouponUse, Refusal},
+    redemption::{Change, CouponHistory, CouponState, CouponUse, Order, RedeemableCoupon, Refusal},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
@@ -37,7 +37,7 @@ pub struct UseRequest {
     /// The user who uses the coupon.
     pub user: UserId,
     /// The order.
-    pub order: OrderId,
+    pub order: Order,
     /// The change.
     pub change: Change,
     /// The idempotency key.
@@ -62,8 +62,8 @@ pub struct FoundEvent {
 pub enum UseOutcome {
     /// The coupon was changed by this request, or by an earlier attempt of it.
     Changed {
-        /// The coupon and its holder.
-        issued: IssuedCoupon,
+        /// The coupon.
+        coupon: RedeemableCoupon,
         /// The entry of the history.
         entry: CouponUse,
     },
@@ -94,7 +94,7 @@ pub struct CouponSnapshot {
     /// The event.
     pub uid: Uuid,
     /// The coupon with the last entry of its history.
-    pub coupon: CouponHistory,
+    pub history: CouponHistory,
     /// The time, by the clock of Postgres (milliseconds since the Unix epoch).
     pub now: i64,
 }
@@ -103,7 +103,7 @@ impl CouponSnapshot {
     /// The state of the coupon at that time.
     #[must_use]
     pub fn state(&self) -> CouponState {
-        self.coupon.state(self.now)
+        self.history.state(self.now)
     }
 }
 
@@ -113,6 +113,8 @@ const READ: &str = "
     SELECT event.uid, event.is_deleted, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,
            issuance.user_id, issuance.code, issuance.type, issuance.value,
            (extract(epoch FROM issuance.issued_at) * 1000)::bigint AS issued_at,
+           (extract(epoch FROM issuance.valid_until) * 1000)::bigint AS valid_until,
+           event.currency, conditions.max_discount, conditions.minimum_order_amount,
            last.seq AS last_seq, last.kind AS last_kind, last.order_ref AS last_order_ref,
            (extract(epoch FROM last.until) * 1000)::bigint AS last_until,
            (extract(epoch FROM last.at) * 1000)::bigint AS last_at,
@@ -120,11 +122,13 @@ const READ: &str = "
            (extract(epoch FROM own.until) * 1000)::bigint AS own_until,
            (extract(epoch FROM own.at) * 1000)::bigint AS own_at, own.request_hash AS own_hash
     FROM (
-        SELECT uid, resource_deleted_at IS NOT NULL AS is_deleted FROM coupon_event
+        SELECT uid, currency, resource_deleted_at IS NOT NULL AS is_deleted FROM coupon_event
         WHERE name = $1 AND NOT is_purging
         ORDER BY resource_deleted_at IS NOT NULL, created_at DESC, uid LIMIT 1
     ) AS event
     LEFT JOIN issuance ON issuance.event_uid = event.uid AND issuance.code = $2
+    LEFT JOIN discount_conditions conditions ON conditions.event_uid = event.uid
+         AND conditions.type = issuance.type AND conditions.value = issuance.value
     LEFT JOIN LATERAL (
         SELECT * FROM coupon_use WHERE coupon_use.event_uid = event.uid AND coupon_use.code = $2
         ORDER BY seq DESC LIMIT 1
@@ -168,9 +172,9 @@ impl Database {
             session.finish();
             Ok(match found {
                 None => CouponLookup::UnknownEvent,
-                Some(Found { event, coupon: None, .. }) => CouponLookup::NotRecorded(event),
-                Some(Found { event, now, coupon: Some(coupon), .. }) => {
-                    CouponLookup::Recorded(CouponSnapshot { uid: event.uid, coupon, now })
+                Some(Found { event, history: None, .. }) => CouponLookup::NotRecorded(event),
+                Some(Found { event, now, history: Some(history), .. }) => {
+                    CouponLookup::Recorded(CouponSnapshot { uid: event.uid, history, now })
                 }
             })
         };
@@ -210,17 +214,17 @@ impl Database {
 /// None: the history has changed since it was read.
 async fn attempt(connection: &mut PgConnection, request: &UseRequest) -> Result<Option<UseOutcome>, DatabaseError> {
     let found = read(connection, &request.event, &request.coupon, Some(&request.id)).await?;
-    let Some(Found { event, now, coupon, own }) = found else { return Ok(Some(UseOutcome::UnknownEvent)) };
-    let (coupon, own) = match (coupon, own) {
+    let Some(Found { event, now, history, own }) = found else { return Ok(Some(UseOutcome::UnknownEvent)) };
+    let (history, own) = match (history, own) {
         // The hash covers the coupon.
         (_, Some((_, hash))) if hash != request.hash => return Ok(Some(UseOutcome::RequestIdReused)),
         (None, _) => return Ok(Some(UseOutcome::NotRecorded(event))),
-        (Some(coupon), own) => (coupon, own),
+        (Some(history), own) => (history, own),
     };
     if let Some((entry, _)) = own {
-        return Ok(Some(UseOutcome::Changed { issued: coupon.issued, entry }));
+        return Ok(Some(UseOutcome::Changed { coupon: history.coupon, entry }));
     }
-    let entry = match coupon.decide(request.change, &request.user, &request.order, now) {
+    let entry = match history.decide(request.change, &request.user, &request.order, now) {
         Ok(entry) => entry,
         Err(refusal) => return Ok(Some(UseOutcome::Refused(refusal))),
     };
@@ -228,7 +232,7 @@ async fn attempt(connection: &mut PgConnection, request: &UseRequest) -> Result<
     match insert(connection, event.uid, request, &entry).await {
         Ok(true) => {
             couponry_failpoint::crash("database.after-coupon-use");
-            Ok(Some(UseOutcome::Changed { issued: coupon.issued, entry }))
+            Ok(Some(UseOutcome::Changed { coupon: history.coupon, entry }))
         }
         Ok(false) => Ok(None),
         Err(error) if error.is_unique_violation() => Ok(None),
@@ -264,7 +268,7 @@ async fn insert(
 struct Found {
     event: FoundEvent,
     now: i64,
-    coupon: Option<CouponHistory>,
+    history: Option<CouponHistory>,
     /// The row of the request, and its hash.
     own: Option<(CouponUse, Vec<u8>)>,
 }
@@ -286,12 +290,21 @@ async fn read(
 }
 
 fn found(row: &PgRow) -> Result<Found, InvalidRow> {
-    let coupon = match row.try_get::<Option<i64>, _>("issued_at")? {
+    let history = match row.try_get::<Option<i64>, _>("issued_at")? {
         None => None,
         Some(issued_at) => {
             let (user_id, coupon) = (row::parsed(row, "user_id")?, row::parsed(row, "code")?);
             let issued = IssuedCoupon { user_id, coupon, discount: row::discount(row)?, issued_at };
-            Some(CouponHistory { issued, valid_until: None, last: coupon_use(row, "last_")? })
+            let coupon = RedeemableCoupon {
+                issued,
+                valid_until: row.try_get("valid_until")?,
+                conditions: DiscountConditions {
+                    max_discount: row::count_if_set(row, "max_discount")?,
+                    minimum_order_amount: row::count_if_set(row, "minimum_order_amount")?,
+                },
+                currency: row::parsed_if_set(row, "currency")?,
+            };
+            Some(CouponHistory { coupon, last: coupon_use(row, "last_")? })
         }
     };
     let own = match coupon_use(row, "own_")? {
@@ -301,7 +314,7 @@ fn found(row: &PgRow) -> Result<Found, InvalidRow> {
     Ok(Found {
         event: FoundEvent { uid: row.try_get("uid")?, is_deleted: row.try_get("is_deleted")? },
         now: row.try_get("now")?,
-        coupon,
+        history,
         own,
     })
 }

@@ -5,8 +5,8 @@ mod support;
 use std::{collections::HashSet, time::Duration};
 
 use couponry_domain::{
-    Coupon, IssuedCoupon, Uuid,
-    redemption::{Change, CouponHistory, CouponState, CouponUse, Refusal, UseKind},
+    Coupon, DiscountConditions, IssuedCoupon, Uuid,
+    redemption::{Change, CouponHistory, CouponState, CouponUse, Order, RedeemableCoupon, Refusal, UseKind},
 };
 use couponry_postgres::{CouponLookup, Database, FoundEvent, RecordOutcome, StoredEvent, UseOutcome, UseRequest};
 use futures::future::join_all;
@@ -20,7 +20,7 @@ fn request(event: &StoredEvent, coupon: &Coupon, change: Change, order: &str, id
         event: event.name.clone(),
         coupon: coupon.code.clone(),
         user: "u1".parse().unwrap(),
-        order: order.parse().unwrap(),
+        order: Order { id: order.parse().unwrap(), amount: None },
         change,
         id: id.parse().unwrap(),
         hash: [u8::try_from(order.len()).unwrap(); 32],
@@ -51,7 +51,9 @@ async fn history(database: &Database, event: &StoredEvent, coupon: &Coupon) -> V
 /// Each entry must be the one that its request appends to the history before it.
 fn assert_valid(issued: IssuedCoupon, entries: &[CouponUse]) {
     let user = issued.user_id.clone();
-    let mut before = CouponHistory { issued, valid_until: None, last: None };
+    let conditions = DiscountConditions::default();
+    let coupon = RedeemableCoupon { issued, valid_until: None, conditions, currency: None };
+    let mut before = CouponHistory { coupon, last: None };
     for entry in entries {
         let change = match entry.kind {
             UseKind::Reserved => MINUTE,
@@ -59,7 +61,7 @@ fn assert_valid(issued: IssuedCoupon, entries: &[CouponUse]) {
             UseKind::Released => Change::Release,
             UseKind::Voided => panic!("{entries:?}"),
         };
-        let decided = before.decide(change, &user, entry.order.as_ref().unwrap(), entry.at);
+        let decided = before.decide(change, &user, &Order { id: entry.order.clone().unwrap(), amount: None }, entry.at);
         assert_eq!(decided.as_ref(), Ok(entry), "{entries:?}");
         before.last = Some(entry.clone());
     }
@@ -75,8 +77,8 @@ async fn repeated_request_returns_the_same_entry_also_after_later_changes() {
         async |change, order, id| database.use_coupon(&request(&event, coupon, change, order, id)).await.unwrap();
 
     let reserved = send(MINUTE, "A", "1").await;
-    let UseOutcome::Changed { issued, entry } = &reserved else { panic!("{reserved:?}") };
-    assert_eq!(*issued, record(&event, "u1", coupon).issued);
+    let UseOutcome::Changed { coupon: redeemable, entry } = &reserved else { panic!("{reserved:?}") };
+    assert_eq!(redeemable.issued, record(&event, "u1", coupon).issued);
     assert_eq!((entry.seq, entry.kind, entry.until), (1, UseKind::Reserved, Some(entry.at + 60_000)));
     assert_eq!(send(MINUTE, "A", "1").await, reserved);
     // Another request with the same key, also for another coupon.

@@ -1,7 +1,6 @@
 //! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), generated
 //! ([`code`], [`coupon_batch`]), issued ([`window`]) and redeemed ([`redemption`]), on which terms ([`terms`]), which
-//! names are valid ([`names`]),
-//! and the record of an issued coupon ([`record`], the Kafka contract).
+//! names are valid ([`names`]), and the record of an issued coupon ([`record`], the Kafka contract).
 
 pub mod acknowledge;
 pub mod allocation;

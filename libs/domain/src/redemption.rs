@@ -14,8 +14,10 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
+    currency::Currency,
     names::{OrderId, UserId},
     record::IssuedCoupon,
+    terms::DiscountConditions,
 };
 
 /// The longest reservation, in seconds.
@@ -83,6 +85,15 @@ pub struct CouponUse {
     pub at: i64,
 }
 
+/// An order of a shop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its id.
+    pub id: OrderId,
+    /// Its amount in minor units, such as cents. None: not known, so it is not checked.
+    pub amount: Option<u64>,
+}
+
 /// A requested change of a coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -97,13 +108,24 @@ pub enum Change {
     Release,
 }
 
-/// A coupon and what is known about its use.
+/// An issued coupon and the terms of its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CouponHistory {
+pub struct RedeemableCoupon {
     /// The coupon and its holder.
     pub issued: IssuedCoupon,
     /// From when on it can no longer be used. None: never.
     pub valid_until: Option<i64>,
+    /// The conditions of its discount.
+    pub conditions: DiscountConditions,
+    /// The currency of all amounts. None: the shop knows it.
+    pub currency: Option<Currency>,
+}
+
+/// A coupon and what is known about its use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CouponHistory {
+    /// The coupon.
+    pub coupon: RedeemableCoupon,
     /// The last entry of its history.
     pub last: Option<CouponUse>,
 }
@@ -166,6 +188,26 @@ pub enum Refusal {
     /// The validity of the coupon is over.
     #[error("the validity of the coupon is over")]
     Expired,
+    /// The amount of the order is too low.
+    #[error("the order has less than the minimum amount of {minimum} minor units")]
+    BelowMinimum {
+        /// The minimum amount of an order, in minor units.
+        minimum: u64,
+    },
+}
+
+impl RedeemableCoupon {
+    /// The amount off an order of this amount, in minor units. A percentage is rounded down.
+    #[must_use]
+    pub fn amount_off(&self, order_amount: u64) -> u64 {
+        let off = self.issued.discount.amount_off(order_amount);
+        self.conditions.max_discount.map_or(off, |maximum| off.min(maximum))
+    }
+
+    /// The minimum amount of an order, if the amount of this one is known and lower.
+    fn minimum_not_reached(&self, order: &Order) -> Option<u64> {
+        self.conditions.minimum_order_amount.filter(|minimum| order.amount.is_some_and(|amount| amount < *minimum))
+    }
 }
 
 impl CouponHistory {
@@ -178,7 +220,7 @@ impl CouponHistory {
             Some(UseKind::Voided) => return CouponState::Voided,
             Some(UseKind::Reserved | UseKind::Released) | None => {}
         }
-        if self.valid_until.is_some_and(|end| end <= now) {
+        if self.coupon.valid_until.is_some_and(|end| end <= now) {
             return CouponState::Expired;
         }
         match last {
@@ -190,12 +232,12 @@ impl CouponHistory {
     }
 
     /// The entry that the change appends to the history at `now`, for this order of this user.
-    pub fn decide(&self, change: Change, user: &UserId, order: &OrderId, now: i64) -> Result<CouponUse, Refusal> {
-        if *user != self.issued.user_id {
+    pub fn decide(&self, change: Change, user: &UserId, order: &Order, now: i64) -> Result<CouponUse, Refusal> {
+        if *user != self.coupon.issued.user_id {
             return Err(Refusal::WrongUser);
         }
         let last = self.last.as_ref();
-        let reserved_before = last.is_some_and(|entry| entry.kind == UseKind::Reserved && entry.is_of(order));
+        let reserved_before = last.is_some_and(|entry| entry.kind == UseKind::Reserved && entry.is_of(&order.id));
         let (kind, until) = match (self.state(now), change) {
             (CouponState::Redeemed, _) => return Err(Refusal::Redeemed),
             (CouponState::Voided, _) => return Err(Refusal::Voided),
@@ -204,14 +246,15 @@ impl CouponHistory {
             (CouponState::Expired, _) => return Err(Refusal::Expired),
             (CouponState::Reserved { until, .. }, _) if !reserved_before => return Err(Refusal::Reserved { until }),
             (_, Change::Release) => return Err(Refusal::NotReserved),
+            _ if let Some(minimum) = self.coupon.minimum_not_reached(order) => return Err(Refusal::BelowMinimum { minimum }),
             (_, Change::Redeem) => (UseKind::Redeemed, None),
             (_, Change::Reserve { seconds }) => {
                 let end = now.saturating_add(i64::from(seconds.min(MAX_RESERVATION_SECONDS)) * 1000);
-                (UseKind::Reserved, Some(self.valid_until.map_or(end, |valid_until| end.min(valid_until))))
+                (UseKind::Reserved, Some(self.coupon.valid_until.map_or(end, |valid_until| end.min(valid_until))))
             }
         };
         let seq = last.map_or(0, |entry| entry.seq) + 1;
-        Ok(CouponUse { seq, kind, order: Some(order.clone()), until, at: now })
+        Ok(CouponUse { seq, kind, order: Some(order.id.clone()), until, at: now })
     }
 }
 
@@ -238,12 +281,18 @@ mod tests {
             discount: Discount { kind: DiscountType::Percent, value: 10 },
             issued_at: 0,
         };
-        CouponHistory { issued, valid_until, last: None }
+        let conditions = DiscountConditions::default();
+        let coupon = RedeemableCoupon { issued, valid_until, conditions, currency: None };
+        CouponHistory { coupon, last: None }
+    }
+
+    fn order_of(id: &str, amount: Option<u64>) -> Order {
+        Order { id: id.parse().unwrap(), amount }
     }
 
     /// Appends the decided entry.
     fn apply(history: &mut CouponHistory, change: Change, order: &str, now: i64) -> Result<UseKind, Refusal> {
-        let decided = history.decide(change, &USERS[0].parse().unwrap(), &order.parse().unwrap(), now)?;
+        let decided = history.decide(change, &USERS[0].parse().unwrap(), &order_of(order, None), now)?;
         let kind = decided.kind;
         history.last = Some(decided);
         Ok(kind)
@@ -282,6 +331,31 @@ mod tests {
         for change in [Change::Reserve { seconds: 1 }, Change::Redeem, Change::Release] {
             assert_eq!(apply(&mut coupon, change, "A", 1), Err(Refusal::Voided));
         }
+    }
+
+    #[test]
+    fn order_below_the_minimum_can_only_release() {
+        let mut coupon = history(None);
+        coupon.coupon.conditions.minimum_order_amount = Some(5000);
+        let user = USERS[0].parse().unwrap();
+        let below = |coupon: &CouponHistory, change| coupon.decide(change, &user, &order_of("A", Some(4999)), 0);
+        for change in [Change::Reserve { seconds: 1 }, Change::Redeem] {
+            assert_eq!(below(&coupon, change), Err(Refusal::BelowMinimum { minimum: 5000 }));
+            for amount in [None, Some(5000)] {
+                assert!(coupon.decide(change, &user, &order_of("A", amount), 0).is_ok());
+            }
+        }
+        assert_eq!(apply(&mut coupon, Change::Reserve { seconds: 1 }, "A", 0), Ok(UseKind::Reserved));
+        assert_eq!(below(&coupon, Change::Release).map(|entry| entry.kind), Ok(UseKind::Released));
+    }
+
+    #[test]
+    fn amount_off_is_at_most_the_maximum_discount() {
+        let mut coupon = history(None).coupon;
+        assert_eq!(coupon.amount_off(30_009), 3000);
+        coupon.conditions.max_discount = Some(2000);
+        assert_eq!(coupon.amount_off(30_009), 2000);
+        assert_eq!(coupon.amount_off(19_999), 1999);
     }
 
     #[test]
@@ -362,7 +436,7 @@ mod tests {
                 model.now += pause;
                 // The holder sends most of the requests.
                 let (user, order) = (USERS[usize::from(user == 0)], ORDERS[order]);
-                let decided = coupon.decide(change, &user.parse().unwrap(), &order.parse().unwrap(), model.now);
+                let decided = coupon.decide(change, &user.parse().unwrap(), &order_of(order, None), model.now);
                 prop_assert_eq!(decided.is_ok(), model.request(change, user, order), "{:?} at {}", decided, model.now);
                 if let Ok(entry) = decided {
                     prop_assert_eq!(entry.seq, coupon.last.map_or(0, |last| last.seq) + 1);

@@ -6,7 +6,11 @@ use axum::{
     Json,
     http::{HeaderName, header::CACHE_CONTROL},
 };
-use couponry_domain::{DiscountType, EventName, OrderId, UserId, code::CouponCode, redemption::CouponState};
+use couponry_domain::{
+    DiscountType, EventName, OrderId, UserId,
+    code::CouponCode,
+    redemption::{CouponState, RedeemableCoupon},
+};
 use couponry_runtime::Problem;
 use serde::Serialize;
 use tokio::time::{self, Instant};
@@ -60,6 +64,43 @@ impl From<DiscountType> for DiscountTypeName {
         match kind {
             DiscountType::Percent => Self::Percent,
             DiscountType::Amount => Self::Amount,
+        }
+    }
+}
+
+/// The terms of a coupon.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Terms {
+    /// The type of the discount.
+    discount_type: DiscountTypeName,
+    /// The discount: percent, or minor units.
+    #[schema(example = 10)]
+    discount_value: u32,
+    /// The maximum amount off an order, in minor units. Null: unlimited.
+    #[schema(example = 5000)]
+    max_discount: Option<u64>,
+    /// The minimum amount of an order, in minor units. Null: any order.
+    #[schema(example = 2000)]
+    minimum_order_amount: Option<u64>,
+    /// The currency of all amounts (ISO 4217). Null: the manifest does not specify it.
+    #[schema(example = "EUR")]
+    currency: Option<String>,
+    /// From when on the coupon can no longer be used (RFC 3339 in UTC, with milliseconds). Null: unlimited.
+    #[schema(format = DateTime, example = "2026-12-31T23:00:00.000Z")]
+    valid_until: Option<String>,
+}
+
+impl Terms {
+    pub(super) fn of(coupon: RedeemableCoupon) -> Self {
+        let RedeemableCoupon { issued, valid_until, conditions, currency } = coupon;
+        Self {
+            discount_type: issued.discount.kind.into(),
+            discount_value: issued.discount.value,
+            max_discount: conditions.max_discount,
+            minimum_order_amount: conditions.minimum_order_amount,
+            currency: currency.map(|currency| currency.as_str().to_owned()),
+            valid_until: valid_until.map(timestamp),
         }
     }
 }

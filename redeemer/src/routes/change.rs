@@ -8,9 +8,9 @@ use axum::{
     http::{HeaderMap, HeaderName, Request},
 };
 use couponry_domain::{
-    EventName, IssuedCoupon, OrderId, RequestId, UserId,
+    EventName, RequestId, UserId,
     code::CouponCode,
-    redemption::{Change, CouponUse, MAX_RESERVATION_SECONDS, UseKind},
+    redemption::{Change, CouponUse, MAX_RESERVATION_SECONDS, Order, RedeemableCoupon, UseKind},
 };
 use couponry_postgres::UseRequest;
 use couponry_runtime::{Problem, body};
@@ -18,9 +18,7 @@ use ring::digest;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::ToSchema;
 
-use super::app::{
-    App, DiscountTypeName, StateName, Uncached, parse_coupon, parse_event, parse_order, parse_user, state,
-};
+use super::app::{App, StateName, Terms, Uncached, parse_coupon, parse_event, parse_order, parse_user, state};
 use crate::problems::{refused, timestamp};
 
 /// The header with the idempotency key (draft-ietf-httpapi-idempotency-key-header).
@@ -46,8 +44,8 @@ pub(super) struct CouponRequest {
     /// The order or the cart: 1 to 128 visible ASCII characters without spaces.
     #[schema(example = "order-1001")]
     order_id: String,
-    /// The amount of the order, to compute the discount. In minor units, for example cents: the unit of the discounts
-    /// in the manifest.
+    /// The amount of the order, to compute the discount and to check the minimum, except for `release`. In minor units,
+    /// for example cents: the unit of the discounts in the manifest.
     #[schema(example = 12_900, minimum = 0, maximum = 100_000_000_000_000_u64)]
     #[serde(default, deserialize_with = "integer")]
     order_amount: Option<u64>,
@@ -86,12 +84,10 @@ pub(super) struct CouponResponse {
     /// When the coupon was changed (RFC 3339 in UTC, with milliseconds). Null for `validate`.
     #[schema(format = DateTime, example = "2026-12-01T00:00:00.000Z")]
     changed_at: Option<String>,
-    /// The type of the discount.
-    discount_type: DiscountTypeName,
-    /// The discount of the coupon: percent, or minor units.
-    #[schema(example = 10)]
-    discount_value: u32,
-    /// The amount off the order, in minor units, if the request has its amount. A percentage is rounded down.
+    #[serde(flatten)]
+    terms: Terms,
+    /// The amount off the order, in minor units, if the request has its amount. A percentage is rounded down, and
+    /// limited to `maxDiscount`.
     #[schema(example = 1290)]
     discount_amount: Option<u64>,
 }
@@ -101,8 +97,7 @@ struct Parsed {
     event: EventName,
     coupon: CouponCode,
     user: UserId,
-    order: OrderId,
-    order_amount: Option<u64>,
+    order: Order,
     seconds: u32,
 }
 
@@ -120,8 +115,7 @@ impl CouponRequest {
             event: parse_event(event_id)?,
             coupon: parse_coupon(&coupon_key)?,
             user: parse_user(user_id)?,
-            order: parse_order(order_id)?,
-            order_amount,
+            order: Order { id: parse_order(order_id)?, amount: order_amount },
             seconds,
         })
     }
@@ -130,16 +124,16 @@ impl CouponRequest {
 impl Parsed {
     /// A hash of everything that determines the response.
     fn hash(&self, change: Change) -> [u8; 32] {
-        let Self { event: _, coupon, user, order, order_amount, seconds: _ } = self;
+        let Self { event: _, coupon, user, order, seconds: _ } = self;
         let change = match change {
             Change::Reserve { seconds } => format!("reserve {seconds}"),
             Change::Redeem => "redeem".to_owned(),
             Change::Release => "release".to_owned(),
         };
-        let amount = order_amount.map(|amount| amount.to_string());
+        let amount = order.amount.map(|amount| amount.to_string());
         // A user id has no line breaks, and neither has any of the others.
         let text =
-            [&change, coupon.as_str(), user.as_str(), order.as_str(), amount.as_deref().unwrap_or("")].join("\n");
+            [&change, coupon.as_str(), user.as_str(), order.id.as_str(), amount.as_deref().unwrap_or("")].join("\n");
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         hash
@@ -147,7 +141,7 @@ impl Parsed {
 
     fn response(
         self,
-        issued: &IssuedCoupon,
+        coupon: RedeemableCoupon,
         (state, reserved_until): (StateName, Option<String>),
         changed_at: Option<i64>,
     ) -> CouponResponse {
@@ -155,13 +149,12 @@ impl Parsed {
             event_id: self.event.into(),
             coupon_key: self.coupon.to_string(),
             user_id: self.user.into(),
-            order_id: self.order.into(),
+            order_id: self.order.id.into(),
             state,
             reserved_until,
             changed_at: changed_at.map(timestamp),
-            discount_type: issued.discount.kind.into(),
-            discount_value: issued.discount.value,
-            discount_amount: self.order_amount.map(|amount| issued.discount.amount_off(amount)),
+            discount_amount: self.order.amount.map(|amount| coupon.amount_off(amount)),
+            terms: Terms::of(coupon),
         }
     }
 }
@@ -199,14 +192,14 @@ async fn change(
             hash: parsed.hash(change),
             actor,
         };
-        let (issued, CouponUse { kind, until, at, .. }) = app.redemptions.change(&request).await?;
+        let (coupon, CouponUse { kind, until, at, .. }) = app.redemptions.change(&request).await?;
         let state = match kind {
             UseKind::Reserved => StateName::Reserved,
             UseKind::Redeemed => StateName::Redeemed,
             UseKind::Released => StateName::Issued,
             UseKind::Voided => StateName::Voided,
         };
-        Ok(parsed.response(&issued, (state, until.map(timestamp)), Some(at)))
+        Ok(parsed.response(coupon, (state, until.map(timestamp)), Some(at)))
     })
     .await
 }
@@ -248,9 +241,10 @@ pub(super) async fn validate(
         let parsed = body?.parse()?;
         app.authenticator.authorize(&parts.headers, &parsed.event).await?;
         let found = app.redemptions.find(&parsed.event, &parsed.coupon, Some(&parsed.user)).await?;
-        let redeemed = found.coupon.decide(Change::Redeem, &parsed.user, &parsed.order, found.now);
+        let redeemed = found.history.decide(Change::Redeem, &parsed.user, &parsed.order, found.now);
         redeemed.map_err(|refusal| refused(&refusal))?;
-        Ok(parsed.response(&found.coupon.issued, state(&found.state()), None))
+        let state = state(&found.state());
+        Ok(parsed.response(found.history.coupon, state, None))
     })
     .await
 }
@@ -356,8 +350,7 @@ mod tests {
             event: "summer".parse().unwrap(),
             coupon: coupon.parse().unwrap(),
             user: user.parse().unwrap(),
-            order: order.parse().unwrap(),
-            order_amount,
+            order: Order { id: order.parse().unwrap(), amount: order_amount },
             seconds: 1,
         };
         let hashes = [

@@ -14,7 +14,7 @@ use couponry_runtime::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::app::{App, DiscountTypeName, StateName, Uncached, parse_coupon, parse_event, parse_user, state};
+use super::app::{App, StateName, Terms, Uncached, parse_coupon, parse_event, parse_user, state};
 use crate::problems::{database_failed, timestamp, unknown_coupon};
 
 /// The query parameters.
@@ -40,11 +40,8 @@ pub(super) struct CouponView {
     /// When the reservation ends (RFC 3339 in UTC, with milliseconds).
     #[schema(format = DateTime, example = "2026-12-01T00:15:00.000Z")]
     reserved_until: Option<String>,
-    /// The type of the discount.
-    discount_type: DiscountTypeName,
-    /// The discount: percent, or minor units.
-    #[schema(example = 10)]
-    discount_value: u32,
+    #[serde(flatten)]
+    terms: Terms,
     /// When the coupon was issued (RFC 3339 in UTC, with milliseconds).
     #[schema(format = DateTime, example = "2026-12-01T00:00:00.123Z")]
     issued_at: String,
@@ -133,15 +130,15 @@ pub(super) async fn coupon(
         let (event, code, user) = (parse_event(event)?, parse_coupon(&code)?, user_id.map(parse_user).transpose()?);
         app.authenticator.authorize(&headers, &event).await?;
         let mut found = app.redemptions.find(&event, &code, user.as_ref()).await?;
-        if user.is_some_and(|user| user != found.coupon.issued.user_id) {
+        if user.is_some_and(|user| user != found.history.coupon.issued.user_id) {
             return Err(unknown_coupon());
         }
         let history = Box::pin(app.redemptions.database.coupon_history(found.uid, &code)).await;
         let history = history.map_err(database_failed)?;
         // The history was read later than the coupon: the state is that of its last entry.
-        found.coupon.last = history.last().map(|(entry, _)| entry.clone());
+        found.history.last = history.last().map(|(entry, _)| entry.clone());
         let (state, reserved_until) = state(&found.state());
-        let issued = found.coupon.issued;
+        let coupon = found.history.coupon;
         let entries = history.into_iter().map(|(entry, caller)| HistoryEntry {
             seq: entry.seq,
             kind: entry.kind.into(),
@@ -153,12 +150,11 @@ pub(super) async fn coupon(
         Ok(CouponView {
             event_id: event.into(),
             coupon_key: code.to_string(),
-            user_id: issued.user_id.into(),
+            user_id: coupon.issued.user_id.as_str().to_owned(),
             state,
             reserved_until,
-            discount_type: issued.discount.kind.into(),
-            discount_value: issued.discount.value,
-            issued_at: timestamp(issued.issued_at),
+            issued_at: timestamp(coupon.issued.issued_at),
+            terms: Terms::of(coupon),
             history: entries.collect(),
         })
     })

@@ -1,10 +1,13 @@
 //! Reserve, redeem and release.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
+use couponry_domain::{CouponTerms, DiscountConditions};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Response, World, body, until};
+use crate::support::{Response, TEN_PERCENT, World, body, until};
 
 #[tokio::test]
 async fn reserved_and_redeemed_coupon_has_the_documented_responses() {
@@ -18,7 +21,7 @@ async fn reserved_and_redeemed_coupon_has_the_documented_responses() {
     let expected = json!({
         "eventId": "summer", "couponKey": coupon.as_str(), "userId": "u1", "orderId": "order-1", "state": "ISSUED",
         "reservedUntil": null, "changedAt": null, "discountType": "PERCENT", "discountValue": 10,
-        "discountAmount": 1290,
+        "maxDiscount": null, "minimumOrderAmount": null, "currency": null, "validUntil": null, "discountAmount": 1290,
     });
     assert_eq!((valid.status, &valid.json), (StatusCode::OK, &expected));
     assert_eq!(valid.headers["cache-control"], "no-store");
@@ -59,6 +62,55 @@ async fn reserved_and_redeemed_coupon_has_the_documented_responses() {
     assert_eq!(view.json["history"], json!([entry(1, "RESERVED", &reserved), entry(2, "REDEEMED", &redeemed)]));
     let metrics = server.metrics().await;
     assert!(metrics.contains(r#"couponry_redeemer_responses_total{operation="redeem",code="200"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn terms_of_the_event_limit_the_discount_and_the_order() {
+    let conditions = DiscountConditions { max_discount: Some(2000), minimum_order_amount: Some(5000) };
+    let terms = CouponTerms {
+        validity: Some("PT48H UTC".parse().unwrap()),
+        currency: Some("EUR".parse().unwrap()),
+        conditions: BTreeMap::from([(TEN_PERCENT, conditions)]),
+    };
+    let world = World::open_with(10, terms).await;
+    let server = world.ready_redeemer().await;
+    // Recorded by the redeemer.
+    let record = world.issue("u1").await;
+    let mut order = body(&record.issued.coupon, "u1", "order-1");
+    for operation in ["validate", "reserve", "redeem"] {
+        order["orderAmount"] = json!(4999);
+        let refused = server.post(operation, operation, &order).await;
+        assert_eq!((refused.status, refused.problem()), (StatusCode::CONFLICT, "below-minimum-order"), "{operation}");
+        assert!(refused.json["detail"].as_str().unwrap().contains("5000"), "{refused:?}");
+    }
+    order["orderAmount"] = json!(30_000);
+    let redeemed = server.post("redeem", "1", &order).await;
+    assert_eq!(redeemed.status, StatusCode::OK, "{redeemed:?}");
+    let valid_until = jiff::Timestamp::from_millisecond(record.issued.issued_at + 48 * 3_600_000).unwrap();
+    let terms = json!({
+        "discountType": "PERCENT", "discountValue": 10, "maxDiscount": 2000, "minimumOrderAmount": 5000,
+        "currency": "EUR", "validUntil": format!("{valid_until:.3}"),
+    });
+    let view = server.coupon(&record.issued.coupon).await;
+    for (name, value) in terms.as_object().unwrap() {
+        assert_eq!((&redeemed.json[name], &view.json[name]), (value, value), "{name}");
+    }
+    assert_eq!(redeemed.json["discountAmount"], 2000);
+}
+
+#[tokio::test]
+async fn expired_coupon_cannot_be_used() {
+    let validity = format!("{} UTC", jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3));
+    let terms = CouponTerms { validity: Some(validity.parse().unwrap()), ..CouponTerms::default() };
+    let world = World::open_with(10, terms).await;
+    let server = world.ready_redeemer().await;
+    let coupon = world.issue_and_record("u1").await;
+    let order = body(&coupon, "u1", "order-1");
+    until("the coupon has expired", async || server.coupon(&coupon).await.state() == "EXPIRED").await;
+    for operation in ["validate", "reserve", "redeem", "release"] {
+        let refused = server.post(operation, operation, &order).await;
+        assert_eq!((refused.status, refused.problem()), (StatusCode::CONFLICT, "coupon-expired"), "{operation}");
+    }
 }
 
 #[tokio::test]

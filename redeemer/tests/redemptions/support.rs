@@ -7,8 +7,8 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, UserId, Uuid, Window,
-    code::CouponCode,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, EventName, Gate, IssuedRecord, UserId, Uuid,
+    Window, code::CouponCode,
 };
 use couponry_postgres::{Database, NewEvent, RecordOutcome};
 use couponry_redis::{GateSettings, RedisStore};
@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use serde_json::{Value, json};
 
-const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
+pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
 
 /// An event with its servers.
 pub(crate) struct World {
@@ -37,13 +37,22 @@ pub(crate) struct World {
 impl World {
     /// On the shared servers, with an open event of `count` coupons.
     pub(crate) async fn open(count: u64) -> Self {
+        Self::open_with(count, CouponTerms::default()).await
+    }
+
+    /// The same with these terms.
+    pub(crate) async fn open_with(count: u64, terms: CouponTerms) -> Self {
         let database = TestDatabase::create().unwrap();
-        let world = Self::on(&database.url(), &shared::redis(), count).await;
+        let world = Self::with_terms(&database.url(), &shared::redis(), count, terms).await;
         Self { _test_database: Some(database), ..world }
     }
 
     /// On these servers.
     pub(crate) async fn on(postgres: &str, redis: &str, count: u64) -> Self {
+        Self::with_terms(postgres, redis, count, CouponTerms::default()).await
+    }
+
+    async fn with_terms(postgres: &str, redis: &str, count: u64, terms: CouponTerms) -> Self {
         let prefix = format!("{}:", unique_name("redeemer"));
         let world = Self {
             postgres: postgres.to_owned(),
@@ -56,17 +65,19 @@ impl World {
             _test_database: None,
         };
         world.database.migrate().await.unwrap();
-        world.create_event(count).await;
+        world.create_event(count, terms).await;
         world
     }
 
-    async fn create_event(&self, count: u64) {
+    async fn create_event(&self, count: u64, terms: CouponTerms) {
+        let validity = terms.validity.clone();
         let batch = CouponBatch { first_ordinal: 0, counts: vec![(TEN_PERCENT, count)] };
         let event = NewEvent {
             uid: self.uid,
             name: self.event.clone(),
             policy_name: "Summer sale".into(),
             format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
+            terms,
             generation: 1,
         };
         let event = self.database.register(&event).await.unwrap();
@@ -79,6 +90,7 @@ impl World {
             gate: Gate::Open,
             window: Window::default(),
             acknowledge: Acknowledge::Redis,
+            validity,
             generation: 1,
             stock_epoch: 0,
             total: count,
