@@ -22,6 +22,9 @@ pub(crate) struct TopicArgs {
     /// Retention of issued records, in hours. Dead letters are kept without limit.
     #[arg(long, env, default_value_t = 168, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..))]
     kafka_retention_hours: u32,
+    /// Topic of the uses of coupons, which redeemers need. Without this flag, it is not created.
+    #[arg(long, env, value_name = "TOPIC", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    kafka_used_topic: Option<String>,
 }
 
 impl TopicArgs {
@@ -31,6 +34,7 @@ impl TopicArgs {
             replication: self.kafka_replication,
             min_insync_replicas: self.kafka_min_insync_replicas,
             retention: Some(Duration::from_secs(u64::from(self.kafka_retention_hours) * 3600)),
+            used_topic: self.kafka_used_topic.clone(),
         }
     }
 

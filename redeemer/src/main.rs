@@ -7,6 +7,7 @@ mod authentication;
 mod metrics;
 mod problems;
 mod redemptions;
+mod relay;
 mod routes;
 mod watch;
 
@@ -14,6 +15,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
+use couponry_kafka::Producer;
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
 use couponry_runtime::{
@@ -22,20 +24,26 @@ use couponry_runtime::{
     monitor::MonitorArgs,
     telemetry::TelemetryArgs,
 };
-use couponry_settings::{PostgresSettings, RedisSettings};
+use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use prometheus_client::registry::Registry;
+use tokio::time;
 
 use crate::{
     authentication::AuthenticationArgs,
     metrics::Metrics,
     redemptions::Redemptions,
+    relay::Relay,
     routes::app::App,
-    watch::{POSTGRES, REDIS, watch_servers},
+    watch::{KAFKA, POSTGRES, REDIS, watch_servers},
 };
+
+/// How long a shutdown waits for the records that are being sent.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reserves, redeems and releases issued coupons over HTTP, for the servers of a shop. Run any number of replicas.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 120)]
+// The redeemer does not use the topic of the issued records.
+#[command(version, max_term_width = 120, mut_arg("kafka_topic", |arg| arg.hide(true)))]
 struct Config {
     /// Listen address of the HTTP API.
     #[arg(long, env, default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
@@ -74,6 +82,11 @@ struct Config {
     #[command(flatten)]
     redis: RedisSettings,
     #[command(flatten)]
+    kafka: KafkaSettings,
+    /// Topic of the uses of coupons. The operator creates it.
+    #[arg(long, env, default_value = "coupon-used", value_name = "TOPIC", help_heading = "Kafka")]
+    kafka_used_topic: String,
+    #[command(flatten)]
     monitor: MonitorArgs,
     #[command(flatten)]
     telemetry: TelemetryArgs,
@@ -88,11 +101,12 @@ async fn main() -> anyhow::Result<()> {
 
     let database = Database::open(&config.postgres)?;
     let redis_store = RedisStore::open(&config.redis)?;
+    let producer = Producer::new(&KafkaSettings { topic: config.kafka_used_topic, ..config.kafka })?;
     let mut registry = Registry::with_prefix("couponry_redeemer");
     let metrics = Metrics::register(&mut registry);
     // `shutdown` begins draining, then the other two are cancelled in this order.
     let (stop_accepting, stop_monitor) = (CancellationToken::new(), CancellationToken::new());
-    let health = Health::new(&[POSTGRES, REDIS]);
+    let health = Health::new(&[POSTGRES, REDIS, KAFKA]);
     let app = Arc::new(App {
         redemptions: Redemptions {
             database: database.clone(),
@@ -121,7 +135,10 @@ async fn main() -> anyhow::Result<()> {
         stop: stop_accepting.clone(),
     };
     let mut endpoint = tokio::spawn(server.run(listener, routes::router(app)));
-    let watcher = tokio::spawn(watch_servers(database, redis_store, health.clone(), stop_accepting.clone()));
+    let relay = Relay { database: database.clone(), producer: producer.clone(), metrics: metrics.clone() };
+    let mut relay = tokio::spawn(relay.run(stop_accepting.clone()));
+    let servers = (database, redis_store, producer);
+    let watcher = tokio::spawn(watch_servers(servers, health.clone(), stop_accepting.clone()));
 
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -129,14 +146,24 @@ async fn main() -> anyhow::Result<()> {
             end.context("the HTTP server panicked")?;
             anyhow::bail!("the HTTP server has ended");
         }
+        end = &mut relay => {
+            end.context("the relay panicked")?;
+            anyhow::bail!("the relay has ended");
+        }
     }
     health.set_shutting_down();
     let drain = Duration::from_secs(config.drain_seconds.into());
     tracing::info!(?drain, "draining connections before shutdown");
-    tokio::time::sleep(drain).await;
+    time::sleep(drain).await;
     stop_accepting.cancel();
     endpoint.await.context("the HTTP server panicked")?;
     watcher.await.context("the watcher of the servers panicked")?;
+    // Its records can also be sent by another redeemer, or again.
+    if let Ok(end) = time::timeout(RELAY_TIMEOUT, relay).await {
+        end.context("the relay panicked")?;
+    } else {
+        tracing::warn!("shutdown before Kafka has acknowledged uses of coupons, they are sent again");
+    }
     stop_monitor.cancel();
     monitor.await.context("the monitoring endpoint panicked")?;
     tracing::info!("redeemer stopped");

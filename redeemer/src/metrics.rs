@@ -1,6 +1,6 @@
 //! Metrics of the redeemer. Labels never contain users or coupons.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use couponry_runtime::http::ConnectionMetrics;
 use prometheus_client::{
@@ -38,6 +38,9 @@ pub(crate) struct Metrics {
     authentication_failures: Family<ReasonLabels, Counter>,
     request_duration: Histogram,
     pub(crate) issuances_recorded: Counter,
+    pub(crate) uses_sent: Counter,
+    unsent_uses: Gauge,
+    oldest_unsent_use: Gauge<f64, AtomicU64>,
     connections: Gauge,
     connection_limit: Gauge,
     connections_evicted: Counter,
@@ -51,6 +54,9 @@ impl Metrics {
             authentication_failures: Family::default(),
             request_duration: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
             issuances_recorded: Counter::default(),
+            uses_sent: Counter::default(),
+            unsent_uses: Gauge::default(),
+            oldest_unsent_use: Gauge::default(),
             connections: Gauge::default(),
             connection_limit: Gauge::default(),
             connections_evicted: Counter::default(),
@@ -61,6 +67,9 @@ impl Metrics {
             authentication_failures,
             request_duration,
             issuances_recorded,
+            uses_sent,
+            unsent_uses,
+            oldest_unsent_use,
             connections,
             connection_limit,
             connections_evicted,
@@ -88,6 +97,18 @@ impl Metrics {
             "Issuances that the redeemer has recorded, because their coupons were used before a consumer did",
             issuances_recorded,
         );
+        registry.register("uses_sent", "Uses of coupons that Kafka has acknowledged", uses_sent);
+        registry.register(
+            "unsent_uses",
+            "Uses of coupons that wait to be sent to Kafka, at most 100000; 0 at redeemers that are not sending",
+            unsent_uses,
+        );
+        registry.register_with_unit(
+            "oldest_unsent_use_age",
+            "Age of the first use of a coupon that waits to be sent to Kafka; 0 at redeemers that are not sending",
+            Unit::Seconds,
+            oldest_unsent_use,
+        );
         registry.register("connections", "Open client connections", connections);
         registry.register("connection_limit", "Maximum number of open client connections", connection_limit);
         registry.register(
@@ -107,6 +128,12 @@ impl Metrics {
     pub(crate) fn count_response(&self, operation: &'static str, code: u16, duration: Duration) {
         self.responses.get_or_create(&ResponseLabels { operation, code }).inc();
         self.request_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Sets the number of uses that wait to be sent, and the age of the first one.
+    pub(crate) fn set_unsent_uses(&self, count: u64, age_seconds: f64) {
+        self.unsent_uses.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.oldest_unsent_use.set(age_seconds);
     }
 
     /// Counts a request whose caller was rejected.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use couponry_kafka::Producer;
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
 use couponry_runtime::{CancellationToken, Health, error_chain};
@@ -9,17 +10,19 @@ use tokio::time;
 
 pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REDIS: &str = "redis";
+pub(crate) const KAFKA: &str = "kafka";
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const POSTGRES_TIMEOUT: Duration = Duration::from_secs(10);
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Updates the readiness until the shutdown.
 ///
 /// A redeemer that has reached Postgres once stays ready: during an outage, which concerns all redeemers, it returns
-/// 503 with `Retry-After` itself. Redis is needed only for coupons that are not recorded yet.
+/// 503 with `Retry-After` itself. Redis is needed only for coupons that are not recorded yet, and Kafka only to send
+/// the uses of coupons, which wait in Postgres.
 pub(crate) async fn watch_servers(
-    database: Database,
-    redis_store: RedisStore,
+    (database, redis_store, producer): (Database, RedisStore, Producer),
     health: Health,
     shutdown: CancellationToken,
 ) {
@@ -50,7 +53,16 @@ pub(crate) async fn watch_servers(
             pause().await;
         }
     };
-    tokio::join!(postgres, redis);
+    let kafka = async {
+        while !shutdown.is_cancelled() {
+            match producer.ping(KAFKA_TIMEOUT).await {
+                Err(error) => health.degrade(KAFKA, error),
+                Ok(()) => health.set(KAFKA, Ok::<_, String>(())),
+            }
+            pause().await;
+        }
+    };
+    tokio::join!(postgres, redis, kafka);
 }
 
 /// Migrations only add, so they are checked only before the first success.

@@ -77,14 +77,15 @@ impl Producer {
         self.enqueue(outgoing)
     }
 
-    /// Queues a message unchanged, for example a dead letter that is replayed. Its partition and offset are not used.
-    pub fn send_message(&self, message: &Message) -> Result<Delivery, ProducerFull> {
-        let headers = message
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
-        let (key, payload) = (message.key.as_deref(), message.payload.as_slice().into());
-        self.enqueue(std::iter::once(OutgoingRecord { partition: None, key, payload, headers }))
+    /// Queues messages unchanged, for example a dead letter that is replayed. Their partitions and offsets are ignored.
+    pub fn send_messages(&self, messages: &[Message]) -> Result<Delivery, ProducerFull> {
+        self.enqueue(messages.iter().map(|message| {
+            let headers = message.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: value.as_deref() })
+            });
+            let (key, payload) = (message.key.as_deref(), message.payload.as_slice().into());
+            OutgoingRecord { partition: None, key, payload, headers }
+        }))
     }
 
     fn enqueue<'a>(

@@ -33,6 +33,8 @@ pub struct TopicSettings {
     /// How long records are retained. None: without a limit. Dead letters are always retained without a limit, because
     /// an administrator has to process them.
     pub retention: Option<Duration>,
+    /// The topic of the uses of coupons. None: coupons are not redeemed with Couponry.
+    pub used_topic: Option<String>,
 }
 
 /// A setting of an existing topic that differs from the expected one. It is reported, never changed.
@@ -68,9 +70,9 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two checks for leaders.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
-/// Creates the topic and its dead-letter topic if they are missing, and waits until their partitions have leaders.
-/// Existing topics remain unchanged; their settings that differ from `expected` are returned. Concurrent calls are
-/// safe.
+/// Creates the topic, its dead-letter topic and the topic of the uses if they are missing, and waits until their
+/// partitions have leaders. Existing topics remain unchanged; their settings that differ from `expected` are returned.
+/// Concurrent calls are safe.
 pub async fn ensure(settings: &KafkaSettings, expected: &TopicSettings) -> Result<Vec<TopicMismatch>, KafkaError> {
     let admin = Admin::new(settings)?;
     let mut mismatches = Vec::new();
@@ -102,10 +104,12 @@ pub async fn inspect(
     Ok((mismatches, missing))
 }
 
-/// The topic and its dead-letter topic with their settings.
-fn expected_topics(settings: &KafkaSettings, expected: &TopicSettings) -> [(String, TopicSettings); 2] {
+/// The topic, its dead-letter topic and the topic of the uses, with their settings.
+fn expected_topics(settings: &KafkaSettings, expected: &TopicSettings) -> Vec<(String, TopicSettings)> {
     let dead_letters = TopicSettings { partitions: 1, retention: None, ..expected.clone() };
-    [(settings.topic.clone(), expected.clone()), (settings.dead_letter_topic(), dead_letters)]
+    let mut topics = vec![(settings.topic.clone(), expected.clone()), (settings.dead_letter_topic(), dead_letters)];
+    topics.extend(expected.used_topic.iter().map(|topic| (topic.clone(), expected.clone())));
+    topics
 }
 
 struct Admin {

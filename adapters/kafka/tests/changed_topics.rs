@@ -23,7 +23,8 @@ fn free() -> u16 {
 }
 
 async fn create(settings: &KafkaSettings, partitions: i32) {
-    let expected = TopicSettings { partitions, replication: 1, min_insync_replicas: 1, retention: None };
+    let expected =
+        TopicSettings { partitions, replication: 1, min_insync_replicas: 1, retention: None, used_topic: None };
     let deadline = Instant::now() + TIMEOUT;
     // Deleting a topic takes some time.
     while let Err(error) = topics::ensure(settings, &expected).await {

@@ -29,7 +29,13 @@ fn settings() -> KafkaSettings {
 }
 
 fn expected(partitions: i32) -> TopicSettings {
-    TopicSettings { partitions, replication: 1, min_insync_replicas: 1, retention: Some(Duration::from_hours(24)) }
+    TopicSettings {
+        partitions,
+        replication: 1,
+        min_insync_replicas: 1,
+        retention: Some(Duration::from_hours(24)),
+        used_topic: None,
+    }
 }
 
 async fn topic(partitions: i32) -> KafkaSettings {
@@ -70,6 +76,19 @@ async fn ensure_called_concurrently_creates_topic_once() {
 }
 
 #[tokio::test]
+async fn ensure_creates_the_topic_of_uses_only_if_it_is_named() {
+    let settings = settings();
+    let used = KafkaSettings { topic: unique_name("used"), ..settings.clone() };
+    topics::ensure(&settings, &expected(3)).await.unwrap();
+    assert!(read_all(&used).await.is_err());
+    let expected = TopicSettings { used_topic: Some(used.topic.clone()), ..expected(3) };
+    assert_eq!(topics::ensure(&settings, &expected).await.unwrap(), []);
+    write(&used, 0..50).await;
+    let partitions: HashSet<_> = read_all(&used).await.unwrap().iter().map(|m| m.partition).collect();
+    assert_eq!(partitions, HashSet::from([0, 1, 2]));
+}
+
+#[tokio::test]
 async fn ensure_with_existing_topic_returns_mismatches_and_changes_nothing() {
     let settings = topic(2).await;
     let expected = TopicSettings {
@@ -77,6 +96,7 @@ async fn ensure_with_existing_topic_returns_mismatches_and_changes_nothing() {
         replication: 2,
         min_insync_replicas: 2,
         retention: Some(Duration::from_hours(48)),
+        used_topic: None,
     };
     for _ in 0..2 {
         let mismatches = topics::ensure(&settings, &expected).await.unwrap();

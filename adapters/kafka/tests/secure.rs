@@ -40,7 +40,8 @@ async fn clients_without_valid_tls_or_credentials_receive_error_with_cause() {
         ..KafkaSettings::at(kafka.login(), "coupon-issued")
     };
 
-    let expected = TopicSettings { partitions: 2, replication: 1, min_insync_replicas: 1, retention: None };
+    let expected =
+        TopicSettings { partitions: 2, replication: 1, min_insync_replicas: 1, retention: None, used_topic: None };
     assert_eq!(topics::ensure(&good, &expected).await.unwrap(), []);
     let producer = Producer::new(&good).unwrap();
     let record = IssuedRecord {

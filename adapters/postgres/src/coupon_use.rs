@@ -320,7 +320,7 @@ fn found(row: &PgRow) -> Result<Found, InvalidRow> {
 }
 
 /// The entry in the columns with this prefix. None: they are NULL.
-fn coupon_use(row: &PgRow, prefix: &str) -> Result<Option<CouponUse>, InvalidRow> {
+pub(crate) fn coupon_use(row: &PgRow, prefix: &str) -> Result<Option<CouponUse>, InvalidRow> {
     let column = |name: &str| format!("{prefix}{name}");
     let Some(seq) = row.try_get::<Option<i32>, _>(column("seq").as_str())? else { return Ok(None) };
     let order: Option<&str> = row.try_get(column("order_ref").as_str())?;

@@ -39,6 +39,8 @@ pub enum Operation {
     Record,
     /// [`Database::use_coupon`](crate::Database::use_coupon), or looking up a coupon.
     UseCoupon,
+    /// [`Database::send_uses`](crate::Database::send_uses).
+    SendUses,
     /// Reading or counting issuances.
     ReadIssuances,
     /// [`Database::delete_event`](crate::Database::delete_event).
@@ -68,6 +70,7 @@ impl fmt::Display for Operation {
             Self::ReadCoupons => "cannot read the coupons from Postgres",
             Self::Record => "cannot record issuances in Postgres",
             Self::UseCoupon => "cannot read or change the coupon in Postgres",
+            Self::SendUses => "cannot read or delete the unsent uses of coupons in Postgres",
             Self::ReadIssuances => "cannot read the issuances from Postgres",
             Self::DeleteEvent => "cannot delete the event from Postgres",
             Self::MarkDeletion => "cannot mark the event as deleted in Postgres",

@@ -21,6 +21,7 @@
 mod classification;
 mod connection;
 mod coupon_use;
+mod coupon_use_outbox;
 mod coupons;
 mod deletion;
 mod error;
@@ -41,6 +42,7 @@ mod stock_table;
 
 pub use connection::Database;
 pub use coupon_use::{CouponLookup, CouponSnapshot, FoundEvent, MAX_HISTORY, UseOutcome, UseRequest};
+pub use coupon_use_outbox::{PendingUses, SendOutcome};
 pub use coupons::CouponWithHolder;
 pub use error::{DatabaseError, DriverError, Operation};
 pub use event::{NewEvent, StoredEvent};

@@ -208,7 +208,7 @@ async fn largest_messages_are_dead_lettered() {
     let producer = Producer::new(&world.kafka).unwrap();
     for (message, record) in foreign.iter().zip(&records) {
         world.publish(std::slice::from_ref(record)).await;
-        producer.send_message(message).unwrap().await.unwrap();
+        producer.send_messages(std::slice::from_ref(message)).unwrap().await.unwrap();
     }
     world.publish(&records).await;
 

@@ -84,7 +84,8 @@ impl World {
     }
 
     pub(crate) async fn try_create_topics(&self) -> Result<(), KafkaError> {
-        let wanted = TopicSettings { partitions: 4, replication: 1, min_insync_replicas: 1, retention: None };
+        let wanted =
+            TopicSettings { partitions: 4, replication: 1, min_insync_replicas: 1, retention: None, used_topic: None };
         topics::ensure(&self.kafka, &wanted).await.map(drop)
     }
 
@@ -158,7 +159,7 @@ impl World {
         let headers = version.map(|v| ("schema-version".to_owned(), Some(v.as_bytes().to_vec())));
         let headers = headers.into_iter().collect();
         let message = Message { partition: 0, offset: 0, key: None, payload: payload.to_vec(), headers };
-        Producer::new(&self.kafka).unwrap().send_message(&message).unwrap().await.unwrap();
+        Producer::new(&self.kafka).unwrap().send_messages(&[message]).unwrap().await.unwrap();
     }
 
     /// Starts a consumer, which may not be ready yet.

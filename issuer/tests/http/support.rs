@@ -43,7 +43,8 @@ impl World {
         let (cluster, prefix) = (redis.contains(','), format!("test-{uid}-"));
         let prefix = if cluster { String::new() } else { prefix };
         let kafka = KafkaSettings::at(brokers, format!("test-{uid}"));
-        let wanted = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
+        let wanted =
+            TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None, used_topic: None };
         topics::ensure(&kafka, &wanted).await.unwrap();
         // The id of the installation is that of the event.
         let settings = RedisSettings { cluster, ..RedisSettings::at(&redis, &prefix) };

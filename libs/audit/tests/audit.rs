@@ -41,7 +41,8 @@ impl Fixture {
         let database = Database::connect(&server.url()).unwrap();
         let (event, uid): (EventName, Uuid) = ("summer".parse().unwrap(), Uuid::new_v4());
 
-        let topic = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
+        let topic =
+            TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None, used_topic: None };
         topics::ensure(&kafka, &topic).await.unwrap();
         database.migrate().await.unwrap();
         let (policy_name, format) = ("Test".into(), CodeFormat::default());

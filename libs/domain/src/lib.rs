@@ -1,6 +1,7 @@
 //! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), generated
 //! ([`code`], [`coupon_batch`]), issued ([`window`]) and redeemed ([`redemption`]), on which terms ([`terms`]), which
-//! names are valid ([`names`]), and the record of an issued coupon ([`record`], the Kafka contract).
+//! names are valid ([`names`]), and the records of issued and used coupons ([`record`],
+//! [`used_record`], the Kafka contracts).
 
 pub mod acknowledge;
 pub mod allocation;
@@ -15,6 +16,7 @@ mod permutation;
 pub mod record;
 pub mod redemption;
 pub mod terms;
+pub mod used_record;
 pub mod validity;
 pub mod window;
 

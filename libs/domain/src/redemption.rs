@@ -246,7 +246,9 @@ impl CouponHistory {
             (CouponState::Expired, _) => return Err(Refusal::Expired),
             (CouponState::Reserved { until, .. }, _) if !reserved_before => return Err(Refusal::Reserved { until }),
             (_, Change::Release) => return Err(Refusal::NotReserved),
-            _ if let Some(minimum) = self.coupon.minimum_not_reached(order) => return Err(Refusal::BelowMinimum { minimum }),
+            _ if let Some(minimum) = self.coupon.minimum_not_reached(order) => {
+                return Err(Refusal::BelowMinimum { minimum });
+            }
             (_, Change::Redeem) => (UseKind::Redeemed, None),
             (_, Change::Reserve { seconds }) => {
                 let end = now.saturating_add(i64::from(seconds.min(MAX_RESERVATION_SECONDS)) * 1000);

@@ -161,7 +161,7 @@ async fn send(records: &[Replay], producer: &Producer) -> anyhow::Result<()> {
     let mut deliveries: Vec<Delivery> = Vec::with_capacity(records.len());
     for Replay { message, .. } in records {
         loop {
-            if let Ok(delivery) = producer.send_message(message) {
+            if let Ok(delivery) = producer.send_messages(std::slice::from_ref(message)) {
                 deliveries.push(delivery);
                 break;
             }

@@ -6,3 +6,4 @@ mod openapi;
 mod outages;
 mod service_accounts;
 mod support;
+mod uses;

@@ -7,9 +7,10 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, EventName, Gate, IssuedRecord, UserId, Uuid,
-    Window, code::CouponCode,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, EventName, Gate, IssuedRecord, UserId,
+    Uuid, Window, code::CouponCode,
 };
+use couponry_kafka::{KafkaSettings, TopicSettings, topics};
 use couponry_postgres::{Database, NewEvent, RecordOutcome};
 use couponry_redis::{GateSettings, RedisStore};
 use couponry_testbed::{Database as TestDatabase, ports, program::Running, shared, unique_name};
@@ -27,6 +28,8 @@ pub(crate) struct World {
     pub(crate) postgres: String,
     pub(crate) redis: String,
     pub(crate) prefix: String,
+    /// The topic of the uses. Most tests do not need it, so it does not exist.
+    pub(crate) used: KafkaSettings,
     pub(crate) database: Database,
     pub(crate) redis_store: RedisStore,
     pub(crate) event: EventName,
@@ -60,6 +63,7 @@ impl World {
             database: Database::connect(postgres).unwrap(),
             redis_store: RedisStore::connect(redis, &prefix).unwrap(),
             prefix,
+            used: KafkaSettings::at(shared::kafka(), unique_name("used")),
             event: "summer".parse().unwrap(),
             uid: Uuid::new_v4(),
             _test_database: None,
@@ -98,6 +102,15 @@ impl World {
         self.redis_store.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 
+    /// Creates the topic of the uses.
+    pub(crate) async fn create_used_topic(&self) {
+        let (replication, min_insync_replicas) = (1, 1);
+        let issued = KafkaSettings { topic: unique_name("issued"), ..self.used.clone() };
+        let used_topic = Some(self.used.topic.clone());
+        let settings = TopicSettings { partitions: 3, replication, min_insync_replicas, retention: None, used_topic };
+        topics::ensure(&issued, &settings).await.unwrap();
+    }
+
     /// Marks Redis as verified, as the operator does after a check.
     pub(crate) async fn verify_redis(&self) {
         until("Redis is verified", async || {
@@ -133,6 +146,7 @@ impl World {
         let mut program = couponry_testbed::program("couponry-redeemer")
             .args(["--postgres-url", &self.postgres])
             .args(["--redis-url", &self.redis, "--redis-key-prefix", &self.prefix])
+            .args(["--kafka-brokers", &self.used.brokers, "--kafka-used-topic", &self.used.topic])
             .args(["--listen", &format!("127.0.0.1:{listen}"), "--monitor-listen", &format!("127.0.0.1:{monitor}")])
             .env("DRAIN_SECONDS", "0")
             .args(flags.iter().copied());

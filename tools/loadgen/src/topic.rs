@@ -59,12 +59,13 @@ pub(crate) async fn change(Args { change, kafka }: Args) -> Result<ExitCode> {
 async fn send_garbage(kafka: &KafkaSettings, installation: Option<String>) -> Result<()> {
     let headers = installation.map(|id| (INSTALLATION_HEADER.to_owned(), Some(id.into_bytes()))).into_iter().collect();
     let message = Message { partition: 0, offset: 0, key: None, payload: b"garbage".to_vec(), headers };
-    Ok(Producer::new(kafka)?.send_message(&message)?.await?)
+    Ok(Producer::new(kafka)?.send_messages(&[message])?.await?)
 }
 
 /// Retries while a previous topic of this name is being deleted.
 async fn create(kafka: &KafkaSettings, partitions: i32) -> Result<()> {
-    let settings = TopicSettings { partitions, replication: 1, min_insync_replicas: 1, retention: None };
+    let settings =
+        TopicSettings { partitions, replication: 1, min_insync_replicas: 1, retention: None, used_topic: None };
     let deadline = Instant::now() + DELETE_TIMEOUT;
     loop {
         match topics::ensure(kafka, &settings).await {

@@ -92,7 +92,8 @@ impl Fixture {
     }
 
     async fn load_coupons(&self, redis_store: &RedisStore, database: &Database) {
-        let topic = TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None };
+        let topic =
+            TopicSettings { partitions: 3, replication: 1, min_insync_replicas: 1, retention: None, used_topic: None };
         topics::ensure(&self.kafka, &topic).await.unwrap();
         database.migrate().await.unwrap();
         let (uid, name) = (self.uid, self.event.clone());
