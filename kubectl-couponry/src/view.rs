@@ -39,6 +39,10 @@ pub(crate) fn details(event: &CouponEvent, now: Timestamp) -> Vec<String> {
     lines.push(progress_bar("loaded", status.loaded.unwrap_or(0), total));
     lines.push(progress_bar("issued", issued, total));
     lines.push(progress_bar("recorded", status.recorded.unwrap_or(0), issued));
+    if let Some(redeemed) = status.redeemed {
+        lines.push(progress_bar("redeemed", redeemed, status.recorded.unwrap_or(0)));
+        lines.push(format!("  {:<10} {}", "reserved", count(status.reserved)));
+    }
     if let Some(balance) = &status.balance {
         lines.extend([String::new(), format!("  {:<10} {}", "balance", self::balance(balance, status.loaded))]);
     }

@@ -233,8 +233,8 @@ async fn dispatch(
     match &guard.0 {
         Err(invalid) => invalid_object::reconcile_invalid(invalid, context).await,
         Ok(event) if event.metadata.deletion_timestamp.is_some() => {
-            finalizer::cleanup(event.clone(), context, context.deletion_timeout).await
+            Box::pin(finalizer::cleanup(event.clone(), context, context.deletion_timeout)).await
         }
-        Ok(event) => event::reconcile_event(event.clone(), context).await,
+        Ok(event) => Box::pin(event::reconcile_event(event.clone(), context)).await,
     }
 }

@@ -290,11 +290,13 @@ impl Metrics {
     }
 }
 
-fn counts_by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 4] {
+fn counts_by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 6] {
     [
         ("loaded", status.loaded),
         ("available", status.available),
         ("issued", status.issued),
+        ("reserved", status.reserved),
+        ("redeemed", status.redeemed),
         ("recorded", status.recorded),
     ]
 }

@@ -36,7 +36,7 @@ pub(crate) async fn clean_up_terminating_namespace(client: Client, namespace: &s
     }
     let deadline = Instant::now() + CLEANUP_TIMEOUT;
     loop {
-        match clean_up_all(context).await {
+        match Box::pin(clean_up_all(context)).await {
             Ok(0) => return tracing::info!(namespace, "all events are cleaned up"),
             Ok(count) => tracing::debug!(namespace, count, "cleaning up events"),
             Err(error) => tracing::warn!(namespace, error = error_chain(&error), "cannot clean up events, retrying"),

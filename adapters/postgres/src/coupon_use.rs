@@ -10,6 +10,7 @@ use couponry_domain::{
     code::CouponCode,
     redemption::{Change, CouponHistory, CouponState, CouponUse, Order, RedeemableCoupon, Refusal},
 };
+use futures::{StreamExt as _, stream::BoxStream};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
 use crate::{
@@ -86,6 +87,28 @@ pub enum CouponLookup {
     NotRecorded(FoundEvent),
     /// No event has this name.
     UnknownEvent,
+}
+
+/// The numbers of coupons of an event by their use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UseCounts {
+    /// Coupons whose reservation has not ended.
+    pub reserved: u64,
+    /// Coupons that were redeemed.
+    pub redeemed: u64,
+}
+
+/// An entry of the history of a coupon, with the coupon and its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HolderUse {
+    /// The coupon.
+    pub coupon: CouponCode,
+    /// The holder.
+    pub user_id: UserId,
+    /// The entry.
+    pub entry: CouponUse,
+    /// The authenticated caller.
+    pub actor: Option<String>,
 }
 
 /// A coupon as it was at a time.
@@ -179,6 +202,75 @@ impl Database {
             })
         };
         with_timeout(OPERATION, Box::pin(find)).await
+    }
+
+    /// The numbers of reserved and redeemed coupons of the event.
+    pub async fn use_counts(&self, uid: Uuid) -> Result<UseCounts, DatabaseError> {
+        let row = self
+            .with_connection(OPERATION, async |connection| {
+                sqlx::query(
+                    "SELECT (SELECT count(*) FROM coupon_use WHERE event_uid = $1 AND kind = 'REDEEMED') AS redeemed,
+                            (SELECT count(*) FROM coupon_use AS reserved
+                             WHERE event_uid = $1 AND kind = 'RESERVED' AND until > now()
+                               AND NOT EXISTS (SELECT FROM coupon_use AS later
+                                               WHERE later.event_uid = $1 AND later.code = reserved.code
+                                                 AND later.seq > reserved.seq)) AS reserved",
+                )
+                .bind(uid)
+                .fetch_one(connection)
+                .await
+            })
+            .await?;
+        let count = |column| row::count(&row, column).map_err(|invalid| invalid.in_operation(OPERATION));
+        Ok(UseCounts { reserved: count("reserved")?, redeemed: count("redeemed")? })
+    }
+
+    /// The coupons whose history is invalid, each with the first entry that cannot follow the ones before it: the
+    /// coupon is not issued, an entry is missing, it was redeemed or voided before, or another order had reserved it.
+    pub async fn invalid_uses(&self, uid: Uuid) -> Result<Vec<(CouponCode, u32)>, DatabaseError> {
+        let mut session = self.long_session(OPERATION).await?;
+        let rows = sqlx::query(
+            "SELECT code, min(seq) AS seq FROM (
+                 SELECT code, seq, kind, order_ref, at, issuance.user_id,
+                        lag(seq) OVER history AS last_seq, lag(kind) OVER history AS last_kind,
+                        lag(order_ref) OVER history AS last_order_ref, lag(until) OVER history AS last_until
+                 FROM coupon_use LEFT JOIN issuance USING (event_uid, code)
+                 WHERE event_uid = $1 WINDOW history AS (PARTITION BY code ORDER BY seq)
+             ) AS entry
+             WHERE user_id IS NULL OR seq <> coalesce(last_seq, 0) + 1 OR last_kind IN ('REDEEMED', 'VOIDED')
+                OR kind <> 'VOIDED' AND last_kind = 'RESERVED' AND last_until > at
+                   AND order_ref IS DISTINCT FROM last_order_ref
+             GROUP BY code ORDER BY code",
+        )
+        .bind(uid)
+        .fetch_all(session.connection())
+        .await
+        .map_err(DatabaseError::at(OPERATION))?;
+        session.finish();
+        let entry = |row: &PgRow| {
+            let seq = u32::try_from(row.try_get::<i32, _>("seq")?).map_err(InvalidRow::new)?;
+            Ok((row::parsed(row, "code")?, seq))
+        };
+        rows.iter().map(entry).collect::<Result<_, InvalidRow>>().map_err(|invalid| invalid.in_operation(OPERATION))
+    }
+
+    /// Streams the uses of all coupons of the event, each history in its order, with constant memory.
+    #[must_use]
+    pub fn stream_uses(&self, uid: Uuid) -> BoxStream<'_, Result<HolderUse, DatabaseError>> {
+        sqlx::query(
+            "SELECT coupon_use.code, issuance.user_id, seq, kind, order_ref, actor,
+                    (extract(epoch FROM until) * 1000)::bigint AS until,
+                    (extract(epoch FROM at) * 1000)::bigint AS at
+             FROM coupon_use JOIN issuance USING (event_uid, code)
+             WHERE event_uid = $1 ORDER BY coupon_use.code, seq",
+        )
+        .bind(uid)
+        .fetch(&self.long_pool)
+        .map(|row| {
+            let row = row.map_err(DatabaseError::at(OPERATION))?;
+            holder_use(&row).map_err(|invalid| invalid.in_operation(OPERATION))
+        })
+        .boxed()
     }
 
     /// The history of a coupon, with the callers of the changes. At most the last [`MAX_HISTORY`] entries.
@@ -316,6 +408,15 @@ fn found(row: &PgRow) -> Result<Found, InvalidRow> {
         now: row.try_get("now")?,
         history,
         own,
+    })
+}
+
+fn holder_use(row: &PgRow) -> Result<HolderUse, InvalidRow> {
+    Ok(HolderUse {
+        coupon: row::parsed(row, "code")?,
+        user_id: row::parsed(row, "user_id")?,
+        entry: coupon_use(row, "")?.ok_or_else(|| InvalidRow::new("seq is missing"))?,
+        actor: row.try_get("actor")?,
     })
 }
 

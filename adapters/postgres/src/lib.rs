@@ -41,7 +41,9 @@ mod session_settings;
 mod stock_table;
 
 pub use connection::Database;
-pub use coupon_use::{CouponLookup, CouponSnapshot, FoundEvent, MAX_HISTORY, UseOutcome, UseRequest};
+pub use coupon_use::{
+    CouponLookup, CouponSnapshot, FoundEvent, HolderUse, MAX_HISTORY, UseCounts, UseOutcome, UseRequest,
+};
 pub use coupon_use_outbox::{PendingUses, SendOutcome};
 pub use coupons::CouponWithHolder;
 pub use error::{DatabaseError, DriverError, Operation};

@@ -8,8 +8,10 @@ use couponry_domain::{
     Coupon, DiscountConditions, IssuedCoupon, Uuid,
     redemption::{Change, CouponHistory, CouponState, CouponUse, Order, RedeemableCoupon, Refusal, UseKind},
 };
-use couponry_postgres::{CouponLookup, Database, FoundEvent, RecordOutcome, StoredEvent, UseOutcome, UseRequest};
-use futures::future::join_all;
+use couponry_postgres::{
+    CouponLookup, Database, FoundEvent, RecordOutcome, StoredEvent, UseCounts, UseOutcome, UseRequest,
+};
+use futures::{TryStreamExt as _, future::join_all};
 use support::{Fixture, new_event, record};
 
 const MINUTE: Change = Change::Reserve { seconds: 60 };
@@ -353,4 +355,83 @@ async fn uses_of_coupons_are_looked_up_by_indexes_also_in_small_tables() {
         send("2").await;
     }
     assert_eq!(scans("seq_scan"), before);
+}
+
+#[tokio::test]
+async fn counts_are_those_of_current_reservations_and_redemptions() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = fixture.event_with_coupons(1, 10, 0).await;
+    let database = &fixture.database;
+    for (i, coupon) in coupons[..5].iter().enumerate() {
+        database.record(&[record(&event, &format!("u{i}"), coupon)]).await.unwrap();
+    }
+    let send = async |i: usize, change, order| {
+        let id = format!("{i}-{order}-{change:?}").replace(' ', "");
+        let request = request(&event, &coupons[i], change, order, &id);
+        let request = UseRequest { user: format!("u{i}").parse().unwrap(), ..request };
+        assert!(changed(&database.use_coupon(&request).await.unwrap()).is_some(), "{request:?}");
+    };
+    assert_eq!(database.use_counts(event.uid).await.unwrap(), UseCounts::default());
+    send(0, MINUTE, "A").await;
+    send(0, MINUTE, "A").await;
+    send(1, MINUTE, "A").await;
+    send(1, Change::Redeem, "A").await;
+    send(2, MINUTE, "A").await;
+    send(2, Change::Release, "A").await;
+    send(3, Change::Redeem, "A").await;
+    fixture.sql(&format!(
+        "INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, until, at)
+         VALUES ('{}', '{}', 1, 'RESERVED', 'A', now() - interval '1 s', now() - interval '1 min')",
+        event.uid, coupons[4].code
+    ));
+    assert_eq!(database.use_counts(event.uid).await.unwrap(), UseCounts { reserved: 1, redeemed: 2 });
+    assert_eq!(database.use_counts(Uuid::from_u128(9)).await.unwrap(), UseCounts::default());
+    let uses: Vec<_> = database.stream_uses(event.uid).try_collect().await.unwrap();
+    assert_eq!(uses.len(), 7);
+    assert!(uses.iter().all(|one| one.entry.order == Some("A".parse().unwrap())));
+}
+
+#[tokio::test]
+async fn invalid_histories_are_found() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = fixture.event_with_coupons(1, 10, 0).await;
+    let database = &fixture.database;
+    for (i, coupon) in coupons[..5].iter().enumerate() {
+        database.record(&[record(&event, &format!("u{i}"), coupon)]).await.unwrap();
+    }
+    let insert = |coupon: &Coupon, seq: u32, kind: &str, order: &str, second: u32| {
+        let until = if kind == "RESERVED" { format!("to_timestamp({})", second + 60) } else { "NULL".to_owned() };
+        fixture.sql(&format!(
+            "INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, until, at)
+             VALUES ('{}', '{}', {seq}, '{kind}', '{order}', {until}, to_timestamp({second}))",
+            event.uid, coupon.code
+        ));
+    };
+    // Valid: renewed, expired, taken by another order, released, voided while it is reserved.
+    for (seq, (kind, order, second)) in [
+        ("RESERVED", "A", 0),
+        ("RESERVED", "A", 30),
+        ("RESERVED", "B", 90),
+        ("RELEASED", "B", 91),
+        ("REDEEMED", "C", 92),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        insert(&coupons[0], u32::try_from(seq).unwrap() + 1, kind, order, second);
+    }
+    insert(&coupons[1], 1, "RESERVED", "A", 0);
+    insert(&coupons[1], 2, "VOIDED", "", 1);
+    assert_eq!(database.invalid_uses(event.uid).await.unwrap(), []);
+    // Redeemed by another order than the one that has reserved it; used after it was voided; the first entry is
+    // missing; never issued.
+    insert(&coupons[2], 1, "RESERVED", "A", 0);
+    insert(&coupons[2], 2, "REDEEMED", "B", 59);
+    insert(&coupons[1], 3, "REDEEMED", "A", 2);
+    insert(&coupons[3], 2, "REDEEMED", "A", 0);
+    insert(&coupons[5], 1, "REDEEMED", "A", 0);
+    let mut expected =
+        [(2, 2), (1, 3), (3, 2), (5, 1)].map(|(coupon, seq): (usize, u32)| (coupons[coupon].code.clone(), seq));
+    expected.sort();
+    assert_eq!(database.invalid_uses(event.uid).await.unwrap(), expected);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use couponry_domain::{EventName, Uuid};
+use couponry_postgres::UseCounts;
 
 use crate::{
     comparison::Comparison,
@@ -47,6 +48,10 @@ impl Stores {
                 "{missing} recorded issuances have no record in Kafka, as after its retention or a loss of the topic; \
                  Postgres has them, so nothing is lost"
             ));
+        }
+        let uses = self.database.use_counts(uid).await?;
+        if uses != UseCounts::default() {
+            notes.push(format!("{} coupons were redeemed, {} are reserved", uses.redeemed, uses.reserved));
         }
         if counts.cancelled > 0 {
             let cancelled = counts.cancelled;

@@ -131,6 +131,13 @@ pub enum Discrepancy {
     },
     /// A value of `couponIssued` or `couponQueue` that Couponry does not write. Its coupon is reported as missing.
     Undecodable(UndecodableValue),
+    /// An entry of the history of a coupon cannot follow the ones before it.
+    InvalidUse {
+        /// The coupon.
+        coupon: CouponCode,
+        /// The position of the entry in the history.
+        seq: u32,
+    },
     /// A coupon was loaded into Redis, but is neither available nor issued nor voided.
     Missing {
         /// The coupon.
@@ -182,6 +189,7 @@ impl Discrepancy {
             | Self::OnlyInKafka { postgres: Some(_), .. }
             | Self::NotGenerated { .. }
             | Self::WrongDiscount { .. }
+            | Self::InvalidUse { .. }
             | Self::Undecodable(_) => Remedy::Conflict,
         }
     }
@@ -206,6 +214,7 @@ impl Discrepancy {
             Self::AvailableAndIssued { .. } => "availableAndIssued",
             Self::AvailableTwice { .. } => "availableTwice",
             Self::Undecodable(_) => "undecodable",
+            Self::InvalidUse { .. } => "invalidUse",
             Self::Missing { .. } => "missing",
         }
     }
@@ -291,6 +300,9 @@ impl fmt::Display for Discrepancy {
             }
             Self::Undecodable(UndecodableValue { user: None, value }) => {
                 write!(f, "a value of couponQueue in Redis cannot be decoded: {value:?}")
+            }
+            Self::InvalidUse { coupon, seq } => {
+                write!(f, "entry {seq} of the history of coupon {coupon} cannot follow the entries before it")
             }
             Self::Missing { coupon } => {
                 write!(f, "coupon {coupon} was loaded into Redis, but is neither available, issued nor voided there")

@@ -50,6 +50,9 @@ impl Stores {
             comparison.add_recorded(&issuance.issued);
         }
         comparison.finish_recorded();
+        for (coupon, seq) in self.database.invalid_uses(event.uid).await? {
+            comparison.discrepancies.add(Discrepancy::InvalidUse { coupon, seq });
+        }
         let (expected, actual) = (event.generated(), comparison.counts.generated);
         if expected != actual {
             // A top-up since the event was read changes both numbers.

@@ -296,6 +296,26 @@ async fn audit_reports_rows_deleted_from_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn audit_reports_invalid_history_of_coupon() {
+    let fixture = Fixture::recorded().await;
+    let (uid, coupon) = (fixture.uid, &fixture.records[0].issued.coupon);
+    let insert = |seq: u32, order: &str| {
+        let values = format!("('{uid}', '{coupon}', {seq}, 'RESERVED', '{order}', now() + interval '1 h', now())");
+        let columns = "event_uid, code, seq, kind, order_ref, until, at";
+        fixture.database.sql(&format!("INSERT INTO coupon_use ({columns}) VALUES {values}")).unwrap();
+    };
+    insert(1, "A");
+    insert(2, "A");
+    let report = fixture.audit().await;
+    assert_eq!(report.verdict, Verdict::Ok, "{report:?}");
+    assert!(report.notes.contains(&"0 coupons were redeemed, 1 are reserved".to_owned()), "{report:?}");
+    insert(3, "B");
+    let (kinds, messages) = fixture.discrepancies().await;
+    assert_eq!(kinds, ["invalidUse"], "{messages}");
+    assert_eq!(messages, format!("entry 3 of the history of coupon {coupon} cannot follow the entries before it"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn audit_reports_event_missing_in_redis() {
     let fixture = Fixture::recorded().await;
     redis(&["DEL", &fixture.key("Meta"), &fixture.key("Queue"), &fixture.key("Issued")]);

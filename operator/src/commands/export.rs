@@ -1,4 +1,4 @@
-//! `couponry-operator export EVENT coupons|issuances`: writes CSV to standard output.
+//! `couponry-operator export EVENT coupons|issuances|redemptions`: writes CSV to standard output.
 
 use std::{
     borrow::Cow,
@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use couponry_domain::{IssuedCoupon, Uuid};
 use couponry_output::StdoutError;
-use couponry_postgres::{CouponWithHolder, Database, Issuance};
+use couponry_postgres::{CouponWithHolder, Database, HolderUse, Issuance};
 use couponry_runtime::telemetry::TelemetryArgs;
 use couponry_settings::PostgresSettings;
 use futures::TryStreamExt as _;
@@ -26,8 +26,8 @@ pub(crate) struct Export {
     /// Which rows to export.
     #[arg(value_enum, value_name = "ROWS")]
     rows: Rows,
-    /// Prefix every userId that a spreadsheet would interpret as a formula (one that starts with =, +, -, @, a tab or
-    /// a line break) with an apostrophe. Default: userIds are written unchanged, for programs.
+    /// Prefix every userId, orderId and caller that a spreadsheet would interpret as a formula (one that starts with =,
+    /// +, -, @, a tab or a line break) with an apostrophe. Default: they are written unchanged, for programs.
     #[arg(long)]
     for_spreadsheets: bool,
     #[command(flatten)]
@@ -42,6 +42,8 @@ enum Rows {
     Coupons,
     /// All recorded issuances, unordered.
     Issuances,
+    /// All reservations, redemptions and releases, each coupon's in their order.
+    Redemptions,
 }
 
 impl Export {
@@ -92,12 +94,29 @@ impl Export {
                     csv.write_record([&user, coupon, kind, &amount, &issued_at, &recorded_at, &until])?;
                 }
             }
+            Rows::Redemptions => {
+                let header = ["couponKey", "userId", "seq", "kind", "orderId", "reservedUntil", "changedAt", "caller"];
+                csv.write_record(header)?;
+                let mut history = database.stream_uses(uid);
+                while let Some(HolderUse { coupon, user_id, entry, actor }) = history.try_next().await? {
+                    let order = entry.order.map_or_else(String::new, String::from);
+                    let until = entry.until.map_or_else(String::new, rfc3339);
+                    let (seq, at) = (entry.seq.to_string(), rfc3339(entry.at));
+                    let (user, order, caller) = (
+                        self.cell(user_id.as_str()),
+                        self.cell(&order),
+                        self.cell(actor.as_deref().unwrap_or_default()),
+                    );
+                    let kind = entry.kind.as_str();
+                    csv.write_record([coupon.as_str(), &user, &seq, kind, &order, &until, &at, &caller])?;
+                }
+            }
         }
         csv.flush()?;
         Ok(())
     }
 
-    /// The userId is the only text that users can choose.
+    /// For text that users or shops can choose.
     fn cell<'a>(&self, user: &'a str) -> Cow<'a, str> {
         if self.for_spreadsheets && user.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
             format!("'{user}").into()

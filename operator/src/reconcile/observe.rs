@@ -3,7 +3,7 @@
 
 use couponry_crds::{status::reason, stored_identity};
 use couponry_domain::{Gate, Uuid};
-use couponry_postgres::StoredEvent;
+use couponry_postgres::{StoredEvent, UseCounts};
 use couponry_redis::RedisEvent;
 use couponry_runtime::error_chain;
 
@@ -24,6 +24,8 @@ pub(super) struct ObservedState {
     pub(super) marked_recorded: u64,
     /// How many issuances are recorded in Postgres.
     pub(super) recorded: u64,
+    /// How many coupons are reserved and redeemed.
+    pub(super) uses: UseCounts,
     /// The event of this name in Redis, which may be another one.
     pub(super) redis: Option<RedisEvent>,
     /// Set if the event in Redis is another one, or if the event is not registered and Postgres has another one of this
@@ -91,6 +93,7 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let first = redis_store.observe(&desired.name).await?.filter(|first| first.uid == desired.uid);
     let marked_recorded = first.as_ref().map_or(0, |first| first.marked_recorded);
     let recorded = database.recorded_count(desired.uid).await?;
+    let uses = database.use_counts(desired.uid).await?;
     let (mut redis, redis_blocker) = observe_redis(context, desired, first.as_ref().is_some_and(may_issue)).await?;
     let stored = database.event(desired.uid).await?;
     if redis.is_some() {
@@ -134,7 +137,7 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         Some(in_redis) => context.recording.poll(in_redis, recorded).await,
         None => RecordingState::default(),
     };
-    Ok(ObservedState { stored, marked_recorded, recorded, redis, name_conflict, drain, recording, redis_blocker })
+    Ok(ObservedState { stored, marked_recorded, recorded, uses, redis, name_conflict, drain, recording, redis_blocker })
 }
 
 /// Whether issuing has to work, now or when the event starts.

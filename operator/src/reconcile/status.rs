@@ -5,6 +5,7 @@ use couponry_crds::{
     status::{condition, reason},
 };
 use couponry_domain::Gate;
+use couponry_postgres::UseCounts;
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -86,6 +87,8 @@ pub(super) fn compute_status(
         condition::SCALED => matches!(scaling, ScalingReport::Unknown),
         _ => false,
     };
+    // Most events are not redeemed with Couponry.
+    let uses = Some(observed.uses).filter(|uses| *uses != UseCounts::default() || old.redeemed.is_some());
     CouponEventStatus {
         observed_generation: Some(generation),
         conditions: merge(&old.conditions, conditions, keep, generation, now),
@@ -93,6 +96,8 @@ pub(super) fn compute_status(
         loaded: Some(in_redis.map_or(0, |in_redis| in_redis.loaded)),
         issued: Some(issued),
         recorded: Some(observed.recorded),
+        reserved: uses.map(|uses| uses.reserved),
+        redeemed: uses.map(|uses| uses.redeemed),
         available: Some(in_redis.map_or(0, |in_redis| in_redis.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(to_time)),
         sold_out_at: since(old.sold_out_at.as_ref(), in_redis.is_some_and(is_sold_out), now),

@@ -2,8 +2,12 @@
 
 use std::process::Output;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use couponry_crds::CouponEventStatus;
+use couponry_domain::redemption::{Change, Order};
+use couponry_postgres::{UseOutcome, UseRequest};
 use couponry_testbed::{Database, Postgres, ports, shared};
+use futures::TryStreamExt as _;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -102,6 +106,41 @@ async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
     );
     assert_eq!(issuances.matches("\r\n").count(), 4);
     assert!(issuances.contains("\r\n'=1+1,"), "{issuances}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reserved_and_redeemed_coupons_are_in_status_and_export() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply_open("event", SPEC).await?;
+    world.issue("event", 0..3).await?;
+    world.record_all("event").await?;
+    let uid = world.uid("event").await?;
+    let issuances: Vec<_> = world.database.stream_issuances(uid).try_collect().await?;
+    for (issuance, change) in issuances.iter().zip([Change::Redeem, Change::Reserve { seconds: 3600 }]) {
+        let id = issuance.issued.coupon.as_str();
+        let request = UseRequest {
+            event: "event".parse()?,
+            coupon: issuance.issued.coupon.clone(),
+            user: issuance.issued.user_id.clone(),
+            order: Order { id: "=order-1".parse()?, amount: None },
+            change,
+            id: id.parse()?,
+            hash: [0; 32],
+            actor: Some("shop".to_owned()),
+        };
+        ensure!(matches!(world.database.use_coupon(&request).await?, UseOutcome::Changed { .. }));
+    }
+    let counted = |status: &CouponEventStatus| (status.reserved, status.redeemed) == (Some(1), Some(1));
+    world.wait("event", "the uses are counted", counted).await?;
+
+    let export = world.run_command(&["export", "event", "redemptions", "--for-spreadsheets"], &[])?;
+    let export = stdout(&export);
+    ensure!(export.starts_with("couponKey,userId,seq,kind,orderId,reservedUntil,changedAt,caller\r\n"), "{export}");
+    let redeemed = &issuances[0].issued;
+    ensure!(export.contains(&format!("\r\n{},{},1,REDEEMED,'=order-1,,20", redeemed.coupon, redeemed.user_id)));
+    ensure!(export.lines().count() == 3 && export.contains(",1,RESERVED,'=order-1,20"), "{export}");
     Ok(())
 }
 

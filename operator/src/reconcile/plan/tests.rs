@@ -1,4 +1,5 @@
 use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, DiscountType, Seed, Share, Uuid, Window};
+use couponry_postgres::UseCounts;
 
 use super::*;
 use crate::reconcile::recording::RecordingState;
@@ -95,6 +96,7 @@ fn observed(stored: Option<StoredEvent>, redis: Option<RedisEvent>) -> ObservedS
         stored,
         marked_recorded: 0,
         recorded: 0,
+        uses: UseCounts::default(),
         redis,
         name_conflict: None,
         drain: None,

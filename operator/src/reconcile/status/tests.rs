@@ -1,6 +1,6 @@
 use couponry_crds::IssuingMode;
 use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, Discount, DiscountType, Seed, Share, Uuid, Window};
-use couponry_postgres::StoredEvent;
+use couponry_postgres::{StoredEvent, UseCounts};
 use couponry_redis::RedisEvent;
 use insta::assert_yaml_snapshot;
 
@@ -73,6 +73,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         stored: Some(stored),
         marked_recorded: recorded,
         recorded,
+        uses: UseCounts::default(),
         redis: Some(redis),
         name_conflict: None,
         drain: None,

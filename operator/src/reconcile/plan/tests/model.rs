@@ -80,6 +80,7 @@ impl Model {
             stored: self.stored.clone(),
             marked_recorded: 0,
             recorded,
+            uses: UseCounts::default(),
             redis,
             name_conflict: None,
             drain,
