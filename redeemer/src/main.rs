@@ -53,7 +53,7 @@ struct Config {
     body_timeout_seconds: u32,
     /// Timeout of a request; on expiry the response is 503, and a retry with the same idempotency key returns the
     /// outcome.
-    #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=20))]
     response_timeout_seconds: u32,
     /// How long to keep serving after SIGTERM, with /readyz failing, so that proxies remove the endpoint. Each response
     /// then closes its connection. Afterwards, requests in progress have 20 seconds to finish.
@@ -107,13 +107,15 @@ async fn main() -> anyhow::Result<()> {
     // `shutdown` begins draining, then the other two are cancelled in this order.
     let (stop_accepting, stop_monitor) = (CancellationToken::new(), CancellationToken::new());
     let health = Health::new(&[POSTGRES, REDIS, KAFKA]);
+    let authenticator = config.authentication.authenticator(metrics.clone()).await?;
+    let namespace = authenticator.namespace().map(str::to_owned);
     let app = Arc::new(App {
         redemptions: Redemptions {
             database: database.clone(),
             redis_store: redis_store.clone(),
             metrics: metrics.clone(),
         },
-        authenticator: config.authentication.authenticator(metrics.clone()).await?,
+        authenticator,
         metrics: metrics.clone(),
         body_timeout: Duration::from_secs(config.body_timeout_seconds.into()),
         response_timeout: Duration::from_secs(config.response_timeout_seconds.into()),
@@ -138,7 +140,7 @@ async fn main() -> anyhow::Result<()> {
     let relay = Relay { database: database.clone(), producer: producer.clone(), metrics: metrics.clone() };
     let mut relay = tokio::spawn(relay.run(stop_accepting.clone()));
     let servers = (database, redis_store, producer);
-    let watcher = tokio::spawn(watch_servers(servers, health.clone(), stop_accepting.clone()));
+    let watcher = tokio::spawn(watch_servers(servers, namespace, health.clone(), stop_accepting.clone()));
 
     tokio::select! {
         () = shutdown.cancelled() => {}

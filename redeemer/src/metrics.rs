@@ -28,6 +28,9 @@ struct ReasonLabels {
 /// The operations of the API.
 pub(crate) const OPERATIONS: [&str; 5] = ["validate", "reserve", "redeem", "release", "get"];
 
+/// Why callers are rejected. Also present from the start.
+const REASONS: [&str; 4] = ["no_token", "invalid_token", "forbidden", "unavailable"];
+
 /// Present from the start: the rate of a counter does not include the value with which it appears.
 const INITIAL_CODES: [u16; 2] = [200, 503];
 
@@ -75,6 +78,9 @@ impl Metrics {
             connections_evicted,
             connections_rejected,
         } = metrics.clone();
+        for reason in REASONS {
+            drop(authentication_failures.get_or_create(&ReasonLabels { reason }));
+        }
         for operation in OPERATIONS {
             for code in INITIAL_CODES {
                 drop(responses.get_or_create(&ResponseLabels { operation, code }));
@@ -94,7 +100,7 @@ impl Metrics {
         );
         registry.register(
             "issuances_recorded",
-            "Issuances that the redeemer has recorded, because their coupons were used before a consumer did",
+            "Issuances that the redeemer has recorded, because their coupons were used before a consumer had recorded them",
             issuances_recorded,
         );
         registry.register("uses_sent", "Uses of coupons that Kafka has acknowledged", uses_sent);

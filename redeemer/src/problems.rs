@@ -22,7 +22,7 @@ pub(crate) fn not_recorded() -> Problem {
         "no issuance of this coupon is recorded. If it was issued moments ago, retry later, or add the query parameter \
          userId.",
     )
-    .with_type("urn:couponry:problem:unknown-coupon", "Unknown coupon")
+    .with_type("urn:couponry:problem:coupon-not-recorded", "Coupon not recorded")
 }
 
 pub(crate) fn request_id_reused() -> Problem {
@@ -34,7 +34,10 @@ pub(crate) fn refused(refusal: &Refusal) -> Problem {
     let (r#type, title) = match refusal {
         Refusal::WrongUser => ("urn:couponry:problem:wrong-user", "Coupon of another user"),
         Refusal::Reserved { .. } => ("urn:couponry:problem:coupon-reserved", "Coupon reserved"),
-        Refusal::Redeemed => ("urn:couponry:problem:coupon-redeemed", "Coupon redeemed"),
+        Refusal::Redeemed { by_order: false } => ("urn:couponry:problem:coupon-redeemed", "Coupon redeemed"),
+        Refusal::Redeemed { by_order: true } => {
+            ("urn:couponry:problem:coupon-redeemed-by-order", "Coupon redeemed by this order")
+        }
         Refusal::NotReserved => ("urn:couponry:problem:coupon-not-reserved", "Coupon not reserved"),
         Refusal::Voided => ("urn:couponry:problem:coupon-voided", "Coupon voided"),
         Refusal::Expired => ("urn:couponry:problem:coupon-expired", "Coupon expired"),
@@ -52,9 +55,20 @@ pub(crate) fn unknown_outcome() -> Problem {
     Problem::unavailable("The outcome is unknown. Retry with the same Idempotency-Key to get the outcome.")
 }
 
-pub(crate) fn database_failed(error: DatabaseError) -> Problem {
+pub(crate) fn change_failed(error: DatabaseError) -> Problem {
     tracing::warn!(error = error_chain(error), "request failed");
     unknown_outcome()
+}
+
+/// Nothing was changed.
+pub(crate) fn lookup_failed(error: DatabaseError) -> Problem {
+    tracing::warn!(error = error_chain(error), "cannot look up a coupon");
+    no_response()
+}
+
+/// A request that changes nothing was not answered in time.
+pub(crate) fn no_response() -> Problem {
+    Problem::unavailable("The coupon cannot be looked up at present. Retry later.")
 }
 
 pub(crate) fn redis_failed(error: RedisStoreError) -> Problem {

@@ -14,8 +14,8 @@ use couponry_runtime::Problem;
 use crate::{
     metrics::Metrics,
     problems::{
-        database_failed, not_recorded, not_recorded_yet, redis_failed, refused, request_id_reused, unknown_coupon,
-        unknown_event,
+        change_failed, lookup_failed, not_recorded, not_recorded_yet, redis_failed, refused, request_id_reused,
+        unknown_coupon, unknown_event,
     },
 };
 
@@ -29,10 +29,10 @@ pub(crate) struct Redemptions {
 impl Redemptions {
     /// Changes the coupon as requested, and returns it with the entry of its history.
     pub(crate) async fn change(&self, request: &UseRequest) -> Result<(RedeemableCoupon, CouponUse), Problem> {
-        let mut outcome = self.database.use_coupon(request).await.map_err(database_failed)?;
+        let mut outcome = self.database.use_coupon(request).await.map_err(change_failed)?;
         if let UseOutcome::NotRecorded(event) = outcome {
             self.record_if_issued(&request.event, event, &request.user, &request.coupon).await?;
-            outcome = self.database.use_coupon(request).await.map_err(database_failed)?;
+            outcome = self.database.use_coupon(request).await.map_err(change_failed)?;
         }
         match outcome {
             UseOutcome::Changed { coupon, entry } => Ok((coupon, entry)),
@@ -50,10 +50,10 @@ impl Redemptions {
         code: &CouponCode,
         user: Option<&UserId>,
     ) -> Result<CouponSnapshot, Problem> {
-        let mut lookup = self.database.find_coupon(event, code).await.map_err(database_failed)?;
+        let mut lookup = self.database.find_coupon(event, code).await.map_err(lookup_failed)?;
         if let (CouponLookup::NotRecorded(found), Some(user)) = (&lookup, user) {
             self.record_if_issued(event, *found, user, code).await?;
-            lookup = self.database.find_coupon(event, code).await.map_err(database_failed)?;
+            lookup = self.database.find_coupon(event, code).await.map_err(lookup_failed)?;
         }
         match lookup {
             CouponLookup::Recorded(coupon) => Ok(coupon),
@@ -73,10 +73,6 @@ impl Redemptions {
         user: &UserId,
         code: &CouponCode,
     ) -> Result<(), Problem> {
-        // A deletion records everything before it removes the event from Redis.
-        if found.is_deleted {
-            return Ok(());
-        }
         let lookup = self.redis_store.lookup(event, user).await.map_err(redis_failed)?;
         let (issued, validity) = match lookup {
             // A verified Redis knows the holder of every coupon that is not recorded. A retired event has none.
@@ -88,23 +84,24 @@ impl Redemptions {
                 }
                 _ => return Ok(()),
             },
+            // A deletion waits until everything is recorded, as long as `--deletion-timeout-seconds` of the operator.
+            _ if found.is_deleted => return Ok(()),
             _ => return Err(not_recorded_yet()),
         };
         let valid_until = validity.map(|validity| validity.valid_until(issued.issued_at));
         let record = IssuedRecord { event_id: event.clone(), event_uid: found.uid, issued, valid_until };
-        let outcome = self.database.record(&[record]).await.map_err(database_failed)?.into_iter().next();
-        match outcome {
-            Some(RecordOutcome::Recorded) => {
+        match self.database.record_concurrently(record).await.map_err(lookup_failed)? {
+            RecordOutcome::Recorded => {
                 self.metrics.issuances_recorded.inc();
                 Ok(())
             }
-            Some(RecordOutcome::AlreadyRecorded) => Ok(()),
+            RecordOutcome::AlreadyRecorded => Ok(()),
             // It is not known whether the operator records it, or a recovery replaces it.
-            Some(RecordOutcome::Deferred(_) | RecordOutcome::Rejected(Rejection::BeforeRecordCutoff)) | None => {
+            RecordOutcome::Deferred(_) | RecordOutcome::Rejected(Rejection::BeforeRecordCutoff) => {
                 Err(not_recorded_yet())
             }
             // Postgres is authoritative, and the consumer cancels the coupon in Redis.
-            Some(RecordOutcome::Rejected(rejection)) => {
+            RecordOutcome::Rejected(rejection) => {
                 tracing::warn!(%event, reason = rejection.reason(), "Redis has a coupon that Postgres rejects");
                 Ok(())
             }

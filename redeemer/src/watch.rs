@@ -23,6 +23,7 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 /// the uses of coupons, which wait in Postgres.
 pub(crate) async fn watch_servers(
     (database, redis_store, producer): (Database, RedisStore, Producer),
+    namespace: Option<String>,
     health: Health,
     shutdown: CancellationToken,
 ) {
@@ -35,7 +36,7 @@ pub(crate) async fn watch_servers(
     let postgres = async {
         let mut was_reached = false;
         while !shutdown.is_cancelled() {
-            let result = check_postgres(&database, was_reached).await;
+            let result = check_postgres(&database, namespace.as_deref(), was_reached).await;
             was_reached |= result.is_ok();
             match result {
                 Err(error) if was_reached => health.degrade(POSTGRES, error),
@@ -65,16 +66,24 @@ pub(crate) async fn watch_servers(
     tokio::join!(postgres, redis, kafka);
 }
 
-/// Migrations only add, so they are checked only before the first success.
-async fn check_postgres(database: &Database, is_migrated: bool) -> Result<(), String> {
+/// `namespace`: that in which callers are authorized. Migrations only add, and the owner rarely changes, so both are
+/// checked only before the first success.
+async fn check_postgres(database: &Database, namespace: Option<&str>, was_reached: bool) -> Result<(), String> {
     let check = async {
-        database.ping().await?;
-        if is_migrated { Ok(true) } else { database.is_migrated().await }
+        database.ping_writable().await.map_err(error_chain)?;
+        if was_reached {
+            return Ok(());
+        }
+        if !database.is_migrated().await.map_err(error_chain)? {
+            return Err("the database schema is outdated: the operator applies the migrations".to_owned());
+        }
+        let owner = database.installation().await.map_err(error_chain)?.owner;
+        match (namespace, owner) {
+            (Some(namespace), Some(owner)) if owner.namespace != namespace => {
+                Err(format!("the database belongs to {owner}, but callers are authorized in the namespace {namespace}"))
+            }
+            _ => Ok(()),
+        }
     };
-    match time::timeout(POSTGRES_TIMEOUT, check).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err("the database schema is outdated: the operator applies the migrations".to_owned()),
-        Ok(Err(error)) => Err(error_chain(error)),
-        Err(_) => Err("no response in time".to_owned()),
-    }
+    time::timeout(POSTGRES_TIMEOUT, check).await.unwrap_or_else(|_| Err("no response in time".to_owned()))
 }

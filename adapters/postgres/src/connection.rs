@@ -1,6 +1,6 @@
 //! The connection pool, its sessions, and the migrations.
 
-use std::{future::Future, str::FromStr as _, time::Duration};
+use std::{future::Future, str::FromStr as _, sync::Arc, time::Duration};
 
 use couponry_settings::{ExposeSecret as _, PostgresSettings};
 use sqlx::{
@@ -9,6 +9,8 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode},
 };
+
+use tokio::sync::Semaphore;
 
 use crate::{
     error::{DatabaseError, DriverError, Operation},
@@ -45,6 +47,8 @@ pub struct Database {
     /// For operations that may take minutes. They have connections of their own, so that short ones never wait for
     /// them.
     pub(crate) long_pool: PgPool,
+    /// Limits the diagnostic connections to one.
+    diagnosis: Arc<Semaphore>,
 }
 
 impl Database {
@@ -68,6 +72,7 @@ impl Database {
             pool: connect_lazy(options.clone(), MAX_CONNECTIONS, SHORT),
             lookup_pool: connect_lazy(options.clone(), MAX_CONNECTIONS, LOOKUP),
             long_pool: connect_lazy(options, MAX_CONNECTIONS, LONG),
+            diagnosis: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -76,6 +81,18 @@ impl Database {
         self.with_connection(Operation::Ping, async |connection| sqlx::query("SELECT 1").execute(connection).await)
             .await?;
         Ok(())
+    }
+
+    /// Fails if Postgres does not respond, or does not accept writes, such as a standby.
+    pub async fn ping_writable(&self) -> Result<(), DatabaseError> {
+        let is_read_only: bool = self
+            .with_connection(Operation::Ping, async |connection| {
+                sqlx::query_scalar("SELECT current_setting('transaction_read_only')::boolean")
+                    .fetch_one(connection)
+                    .await
+            })
+            .await?;
+        if is_read_only { Err(DatabaseError::ReadOnly) } else { Ok(()) }
     }
 
     /// Applies the missing migrations. Concurrent calls wait for each other.
@@ -152,6 +169,10 @@ impl Database {
 
     /// Determines why the pool timed out: it does not return the errors of its attempts.
     async fn connect_error(&self, operation: Operation) -> DatabaseError {
+        // A thousand waiting requests must not open a thousand connections.
+        let Ok(_permit) = self.diagnosis.try_acquire() else {
+            return DatabaseError::at(operation)(sqlx::Error::PoolTimedOut);
+        };
         let options = self.pool.connect_options();
         match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
             Ok(Err(cause)) => DatabaseError::at(operation)(cause),

@@ -147,7 +147,10 @@ const READ: &str = "
     FROM (
         SELECT uid, currency, resource_deleted_at IS NOT NULL AS is_deleted FROM coupon_event
         WHERE name = $1 AND NOT is_purging
-        ORDER BY resource_deleted_at IS NOT NULL, created_at DESC, uid LIMIT 1
+        -- The coupons of a retained event remain usable after another one has its name.
+        ORDER BY NOT EXISTS (SELECT FROM issuance WHERE event_uid = uid AND issuance.code = $2),
+                 resource_deleted_at IS NOT NULL, created_at DESC, uid
+        LIMIT 1
     ) AS event
     LEFT JOIN issuance ON issuance.event_uid = event.uid AND issuance.code = $2
     LEFT JOIN discount_conditions conditions ON conditions.event_uid = event.uid

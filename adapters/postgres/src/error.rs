@@ -104,6 +104,9 @@ pub enum DatabaseError {
     /// Postgres did not respond in time. The outcome of the operation is unknown.
     #[error("{0}: timed out")]
     TimedOut(Operation),
+    /// Postgres does not accept writes.
+    #[error("Postgres is read-only: it is a standby, or default_transaction_read_only is on")]
+    ReadOnly,
     /// Each attempt conflicted with changes by other transactions.
     #[error("{0}: conflicts with concurrent changes in every attempt")]
     Conflict(Operation),

@@ -38,7 +38,13 @@ impl Database {
     /// A rejected or deferred record does not affect the others. Where two records of a batch exclude each other, the
     /// first one is recorded. Any record may have been recorded before, or be recorded concurrently.
     pub async fn record(&self, records: &[IssuedRecord]) -> Result<Vec<RecordOutcome>, DatabaseError> {
-        self.record_except(records, HashSet::new()).await
+        self.record_expecting(Expected::New, records, HashSet::new()).await
+    }
+
+    /// Like [`Database::record`], for a record that others are probably recording at the same time.
+    pub async fn record_concurrently(&self, record: IssuedRecord) -> Result<RecordOutcome, DatabaseError> {
+        let outcomes = self.record_expecting(Expected::Any, &[record], HashSet::new()).await?;
+        outcomes.into_iter().next().ok_or(DatabaseError::Conflict(OPERATION))
     }
 
     /// Like [`Database::record`], but defers the records of the events in `locked` at once: waiting for a lock on one
@@ -46,10 +52,18 @@ impl Database {
     pub async fn record_except(
         &self,
         records: &[IssuedRecord],
-        mut locked: HashSet<Uuid>,
+        locked: HashSet<Uuid>,
     ) -> Result<Vec<RecordOutcome>, DatabaseError> {
         // Nearly always all are new, and conflict handling would cost a third more.
-        let mut expected = Expected::New;
+        self.record_expecting(Expected::New, records, locked).await
+    }
+
+    async fn record_expecting(
+        &self,
+        mut expected: Expected,
+        records: &[IssuedRecord],
+        mut locked: HashSet<Uuid>,
+    ) -> Result<Vec<RecordOutcome>, DatabaseError> {
         let mut without_stock = HashSet::new();
         for attempt in 1.. {
             match with_timeout(OPERATION, Box::pin(self.try_record(records, expected, &without_stock, &locked))).await {

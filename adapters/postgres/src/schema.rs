@@ -55,7 +55,7 @@ impl Database {
                         current_setting('server_version') AS version,
                         current_setting('server_version_num')::integer / 10000 AS major_version,
                         array(SELECT name || ' = ' || setting FROM pg_settings
-                              WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes') AND setting = 'off'
+                              WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'
                               ORDER BY name) AS unsafe_settings,
                         current_user::text AS role,
                         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS can_create_tables",

@@ -25,7 +25,7 @@ fn request(event: &StoredEvent, coupon: &Coupon, change: Change, order: &str, id
         order: Order { id: order.parse().unwrap(), amount: None },
         change,
         id: id.parse().unwrap(),
-        hash: [u8::try_from(order.len()).unwrap(); 32],
+        hash: std::array::from_fn(|i| order.as_bytes().get(i).copied().unwrap_or_default()),
         actor: Some("shop".to_owned()),
     }
 }
@@ -99,9 +99,9 @@ async fn repeated_request_returns_the_same_entry_also_after_later_changes() {
     {
         assert_eq!(send(change, order, id).await, *outcome);
     }
-    assert_eq!(send(Change::Redeem, "B", "5").await, UseOutcome::Refused(Refusal::Redeemed));
+    assert_eq!(send(Change::Redeem, "B", "5").await, UseOutcome::Refused(Refusal::Redeemed { by_order: true }));
     // A refused request was not stored.
-    assert_eq!(send(Change::Redeem, "B", "2").await, UseOutcome::Refused(Refusal::Redeemed));
+    assert_eq!(send(Change::Redeem, "B", "2").await, UseOutcome::Refused(Refusal::Redeemed { by_order: true }));
 
     let entries = history(database, &event, coupon).await;
     assert_eq!(entries.len(), 3);
@@ -179,7 +179,8 @@ async fn parallel_redemptions_of_one_coupon_have_one_winner() {
     let outcomes = join_all(databases.iter().cycle().zip(&requests).map(|(database, r)| database.use_coupon(r))).await;
     let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
     assert_eq!(outcomes.iter().filter_map(changed).count(), 1, "{outcomes:?}");
-    let refused = outcomes.iter().filter(|outcome| **outcome == UseOutcome::Refused(Refusal::Redeemed)).count();
+    let other_order = UseOutcome::Refused(Refusal::Redeemed { by_order: false });
+    let refused = outcomes.iter().filter(|outcome| **outcome == other_order).count();
     assert_eq!(refused, 63, "{outcomes:?}");
     assert_eq!(fixture.sql("SELECT count(*), count(*) FILTER (WHERE kind = 'REDEEMED') FROM coupon_use"), "1|1");
 }
@@ -242,7 +243,7 @@ async fn parallel_changes_of_different_orders_leave_a_valid_history() {
 }
 
 #[tokio::test]
-async fn name_means_the_event_that_is_not_deleted_otherwise_the_latest_deleted_one() {
+async fn name_means_the_event_that_has_issued_the_coupon_otherwise_the_latest_one() {
     let fixture = Fixture::new().await;
     let (old, coupons) = issued_event(&fixture, 1).await;
     let database = &fixture.database;
@@ -257,7 +258,11 @@ async fn name_means_the_event_that_is_not_deleted_otherwise_the_latest_deleted_o
     assert_eq!(not_recorded, CouponLookup::NotRecorded(FoundEvent { uid: old.uid, is_deleted: true }));
     let new = couponry_postgres::NewEvent { uid: Uuid::from_u128(2), ..new_event(1) };
     database.register(&new).await.unwrap();
-    assert_eq!(uid(&coupons[0]).await, Some((new.uid, false)));
+    // Retries and further changes of a coupon of the old event do not end with its re-creation.
+    assert_eq!(uid(&coupons[0]).await, Some((old.uid, true)));
+    assert_eq!(uid(&coupons[1]).await, Some((new.uid, false)));
+    let redeemed = database.use_coupon(&request(&old, &coupons[0], Change::Redeem, "A", "1")).await.unwrap();
+    assert!(changed(&redeemed).is_some(), "{redeemed:?}");
     database.delete_event(old.uid, &old.name).await.unwrap();
     database.delete_event(new.uid, &old.name).await.unwrap();
     assert_eq!(uid(&coupons[0]).await, None);
@@ -434,4 +439,27 @@ async fn invalid_histories_are_found() {
         [(2, 2), (1, 3), (3, 2), (5, 1)].map(|(coupon, seq): (usize, u32)| (coupons[coupon].code.clone(), seq));
     expected.sort();
     assert_eq!(database.invalid_uses(event.uid).await.unwrap(), expected);
+}
+
+/// Otherwise a crash of Postgres would lose a redemption that was confirmed.
+#[tokio::test]
+async fn changes_are_durable_whatever_the_role_has_configured() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let url = fixture.server.url();
+    let name = url.rsplit('/').next().unwrap();
+    for (configured, expected) in [("off", "on"), ("local", "on"), ("remote_write", "remote_write")] {
+        fixture.sql(&format!("ALTER DATABASE {name} SET synchronous_commit = {configured}"));
+        fixture.sql(
+            "CREATE OR REPLACE FUNCTION note_setting() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN NEW.actor = current_setting(''synchronous_commit''); RETURN NEW; END';
+             CREATE OR REPLACE TRIGGER note_setting BEFORE INSERT ON coupon_use
+             FOR EACH ROW EXECUTE FUNCTION note_setting()",
+        );
+        let database = Database::connect(&url).unwrap();
+        let request = request(&event, &coupons[0], MINUTE, "A", configured);
+        assert!(changed(&database.use_coupon(&request).await.unwrap()).is_some());
+        let (_, actor) = database.coupon_history(event.uid, &coupons[0].code).await.unwrap().pop().unwrap();
+        assert_eq!(actor.as_deref(), Some(expected), "{configured}");
+    }
 }

@@ -177,8 +177,11 @@ pub enum Refusal {
         until: i64,
     },
     /// The coupon was redeemed.
-    #[error("the coupon was redeemed")]
-    Redeemed,
+    #[error("the coupon was redeemed{}", if *.by_order { " by this order, with another Idempotency-Key" } else { "" })]
+    Redeemed {
+        /// Whether by the order of the request.
+        by_order: bool,
+    },
     /// The order has no reservation to release.
     #[error("the order has not reserved the coupon")]
     NotReserved,
@@ -239,7 +242,9 @@ impl CouponHistory {
         let last = self.last.as_ref();
         let reserved_before = last.is_some_and(|entry| entry.kind == UseKind::Reserved && entry.is_of(&order.id));
         let (kind, until) = match (self.state(now), change) {
-            (CouponState::Redeemed, _) => return Err(Refusal::Redeemed),
+            (CouponState::Redeemed, _) => {
+                return Err(Refusal::Redeemed { by_order: last.is_some_and(|entry| entry.is_of(&order.id)) });
+            }
             (CouponState::Voided, _) => return Err(Refusal::Voided),
             // Also of a reservation that has expired, so that a late release is not an error.
             (_, Change::Release) if reserved_before => (UseKind::Released, None),

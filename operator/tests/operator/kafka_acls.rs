@@ -2,14 +2,19 @@
 //! with an authorizer.
 
 use anyhow::{Context as _, Result, ensure};
-use couponry_domain::{Discount, DiscountType, IssuedCoupon, IssuedRecord, Uuid};
+use couponry_domain::{
+    Discount, DiscountType, IssuedCoupon, IssuedRecord, Uuid,
+    redemption::{Change, Order},
+};
 use couponry_kafka::{KafkaSettings, Producer};
+use couponry_postgres::{SendOutcome, UseOutcome, UseRequest};
 use couponry_testbed::{
     Kafka,
     kafka_acls::{self, Acl},
     ports,
     program::Program,
 };
+use futures::TryStreamExt as _;
 
 use crate::{
     redis_installation::{request_until_received, spec},
@@ -18,7 +23,7 @@ use crate::{
 
 const PAGE: &str = include_str!("../../../docs/operate/backends.md");
 const PASSWORD: &str = "s3cret";
-const USERS: [&str; 3] = ["operator", "issuer", "consumer"];
+const USERS: [&str; 4] = ["operator", "issuer", "consumer", "redeemer"];
 
 /// The ACLs in the table of the page, with the names of this installation.
 fn documented(world: &World) -> Vec<Acl> {
@@ -34,6 +39,7 @@ fn documented(world: &World) -> Vec<Acl> {
         for name in names.split(", ").map(|name| name.trim_matches('`')) {
             let name = match name {
                 "couponry-consumer-*" => format!("{}-*", world.topic),
+                "coupon-used" => used_topic(world),
                 name => name.replace("coupon-issued", &world.topic),
             };
             acls.extend(operations.split(", ").map(|operation| Acl {
@@ -45,6 +51,10 @@ fn documented(world: &World) -> Vec<Acl> {
         }
     }
     acls
+}
+
+fn used_topic(world: &World) -> String {
+    format!("{}-used", world.topic)
 }
 
 fn login(user: &'static str) -> [(&'static str, &'static str); 4] {
@@ -69,7 +79,9 @@ async fn documented_kafka_acls_are_sufficient_for_every_program() -> Result<()> 
     ensure!(USERS.iter().all(|user| acls.iter().any(|acl| acl.user == *user)), "{acls:?}");
     kafka_acls::create(&kafka.plaintext(), &acls)?;
 
-    let _operator = log_in(world.operator_program(ports::free()?), "operator").start()?;
+    let used = used_topic(&world);
+    let operator = world.operator_program(ports::free()?).args(["--kafka-used-topic", &used]);
+    let _operator = log_in(operator, "operator").start()?;
     world.apply_open("event", &spec(10, "Kafka")).await?;
     let port = ports::free()?;
     let issuer = world.program("couponry-issuer")?.args(["--listen", &format!("127.0.0.1:{port}")]);
@@ -78,6 +90,29 @@ async fn documented_kafka_acls_are_sufficient_for_every_program() -> Result<()> 
     let _consumer = log_in(consumer.args(["--kafka-group", world.namespace()]), "consumer").start()?;
     request_until_received(&[port], 1).await?;
     world.wait("event", "recorded", |status| status.recorded == Some(1) && is_true(status, "Recorded")).await?;
+
+    let redeemer = world.program("couponry-redeemer")?.args(["--kafka-used-topic", &used, "--auth", "none"]);
+    let redeemer = redeemer.args(["--listen", &format!("127.0.0.1:{}", ports::free()?)]);
+    let _redeemer = log_in(redeemer.args(["--postgres-url", &world.test_database.url()]), "redeemer").start()?;
+    let issuances: Vec<_> = world.database.stream_issuances(world.uid("event").await?).try_collect().await?;
+    let coupon = &issuances[0].issued;
+    let redemption = UseRequest {
+        event: "event".parse()?,
+        coupon: coupon.coupon.clone(),
+        user: coupon.user_id.clone(),
+        order: Order { id: "order-1".parse()?, amount: None },
+        change: Change::Redeem,
+        id: "1".parse()?,
+        hash: [0; 32],
+        actor: None,
+    };
+    ensure!(matches!(world.database.use_coupon(&redemption).await?, UseOutcome::Changed { .. }));
+    wait_until("the redemption is sent", async || {
+        Ok(world.database.send_uses(1, async |_| false).await? == SendOutcome::Empty)
+    })
+    .await?;
+    let sent = couponry_kafka::read_all(&KafkaSettings::at(kafka.plaintext(), &used)).await?;
+    ensure!(sent.len() == 1, "{sent:?}");
 
     let run = |command: &[&str]| {
         let environment = [&login("operator")[..], &[("KAFKA_BROKERS", &world.brokers)]].concat();

@@ -17,7 +17,7 @@ const MAX_DECISIONS: usize = 10_000;
 pub(super) enum Decision {
     /// This caller may redeem coupons of the event.
     Allowed(String),
-    /// This caller must not.
+    /// This caller may not redeem coupons of the event.
     Denied(String),
     /// The token is not valid.
     Unauthenticated,
@@ -88,7 +88,7 @@ mod tests {
     fn number_of_decisions_is_limited() {
         let (decisions, summer) = (Decisions::new(Duration::from_hours(1)), "summer".parse().unwrap());
         for i in 0..=MAX_DECISIONS {
-            decisions.keep(Key::new(&i.to_string(), &summer), Instant::now(), Decision::Unauthenticated);
+            decisions.keep(Key::new(&i.to_string(), &summer), Instant::now(), Decision::Denied(String::new()));
         }
         assert_eq!(decisions.all.lock().unwrap().len(), 1);
     }

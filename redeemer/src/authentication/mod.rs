@@ -46,7 +46,7 @@ enum Method {
     /// A token of a Kubernetes service account, as a bearer token. The account must be allowed to `redeem` the coupon
     /// event. The service account of the redeemer needs the cluster role system:auth-delegator.
     ServiceAccount,
-    /// Not at all: everyone who reaches the port can redeem coupons. For trials.
+    /// Callers are not authenticated: every client that reaches the port can redeem coupons. For trials.
     None,
 }
 
@@ -60,11 +60,15 @@ impl AuthenticationArgs {
             }
             Method::ServiceAccount => {
                 let cache_time = Duration::from_secs(self.auth_cache_seconds.into());
-                let accounts =
-                    ServiceAccounts::connect(self.auth_audience, self.namespace.as_deref(), cache_time, metrics)
-                        .await
-                        .context("cannot authenticate callers; --auth none is for trials without Kubernetes")?;
-                Ok(Authenticator::ServiceAccount(Box::new(accounts)))
+                let accounts = ServiceAccounts::connect(
+                    self.auth_audience,
+                    self.namespace.as_deref(),
+                    cache_time,
+                    metrics.clone(),
+                )
+                .await
+                .context("cannot authenticate callers; --auth none is for trials without Kubernetes")?;
+                Ok(Authenticator::ServiceAccount(Box::new(accounts), metrics))
             }
         }
     }
@@ -73,13 +77,21 @@ impl AuthenticationArgs {
 /// Authenticates and authorizes callers.
 pub(crate) enum Authenticator {
     None,
-    ServiceAccount(Box<ServiceAccounts>),
+    ServiceAccount(Box<ServiceAccounts>, Metrics),
 }
 
 impl Authenticator {
     /// Whether callers must send a bearer token.
     pub(crate) fn requires_token(&self) -> bool {
-        matches!(self, Self::ServiceAccount(_))
+        matches!(self, Self::ServiceAccount(..))
+    }
+
+    /// The namespace in which callers are authorized. None: they are not authorized.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::ServiceAccount(accounts, _) => Some(accounts.namespace()),
+        }
     }
 
     /// Returns the name of the caller, who must be allowed to redeem coupons of this event. None: callers are not
@@ -87,7 +99,10 @@ impl Authenticator {
     pub(crate) async fn authorize(&self, headers: &HeaderMap, event: &EventName) -> Result<Option<String>, Problem> {
         match self {
             Self::None => Ok(None),
-            Self::ServiceAccount(accounts) => accounts.authorize(bearer_token(headers)?, event).await.map(Some),
+            Self::ServiceAccount(accounts, metrics) => {
+                let token = bearer_token(headers).inspect_err(|_| metrics.count_authentication_failure("no_token"))?;
+                accounts.authorize(token, event).await.map(Some)
+            }
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::metrics::Metrics;
 
 /// The verb that a caller must be allowed to do with the `CouponEvent`.
 const VERB: &str = "redeem";
-const API_SERVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shorter than the timeout of a request, whose outcome would be unknown after it.
+const API_SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Tokens that are reviewed concurrently: each calls the API server, even for an unknown caller.
 const CONCURRENCY: usize = 16;
 
@@ -47,6 +48,10 @@ impl ServiceAccounts {
         let namespace = namespace.unwrap_or_else(|| client.default_namespace()).to_owned();
         let (decisions, slots) = (Decisions::new(cache_time), Semaphore::new(CONCURRENCY));
         Ok(Self { client, namespace, audience, decisions, slots, metrics })
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Returns the name of the caller with this token, who must be allowed to redeem coupons of the event.
@@ -85,18 +90,23 @@ impl ServiceAccounts {
         if let Some(decision) = self.decisions.get(&key) {
             return Ok(decision);
         }
-        let _slot = self.slots.acquire().await.map_err(error_chain)?;
-        // Another request may have decided in the meantime.
-        if let Some(decision) = self.decisions.get(&key) {
-            return Ok(decision);
-        }
-        let since = Instant::now();
-        let decision = time::timeout(API_SERVER_TIMEOUT, self.review(token, event))
+        let decide = async {
+            let _slot = self.slots.acquire().await.map_err(error_chain)?;
+            // Another request may have decided in the meantime.
+            if let Some(decision) = self.decisions.get(&key) {
+                return Ok(decision);
+            }
+            let since = Instant::now();
+            let decision = self.review(token, event).await.map_err(error_chain)?;
+            // Any client can send any number of invalid tokens.
+            if decision != Decision::Unauthenticated {
+                self.decisions.keep(key, since, decision.clone());
+            }
+            Ok(decision)
+        };
+        time::timeout(API_SERVER_TIMEOUT, decide)
             .await
-            .map_err(|_| format!("no response within {API_SERVER_TIMEOUT:?}"))?
-            .map_err(error_chain)?;
-        self.decisions.keep(key, since, decision.clone());
-        Ok(decision)
+            .unwrap_or_else(|_| Err(format!("no response within {API_SERVER_TIMEOUT:?}")))
     }
 
     async fn review(&self, token: &str, event: &EventName) -> Result<Decision, kube::Error> {

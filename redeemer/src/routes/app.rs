@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use crate::{
     authentication::Authenticator,
     metrics::Metrics,
-    problems::{timestamp, unknown_outcome},
+    problems::{no_response, timestamp, unknown_outcome},
     redemptions::Redemptions,
 };
 
@@ -40,7 +40,10 @@ impl App {
         request: impl Future<Output = Result<T, Problem>>,
     ) -> Result<Uncached<T>, Problem> {
         let start = Instant::now();
-        let response = time::timeout(self.response_timeout, request).await.unwrap_or_else(|_| Err(unknown_outcome()));
+        let response = time::timeout(self.response_timeout, request).await.unwrap_or_else(|_| {
+            tracing::warn!(operation, timeout = ?self.response_timeout, "request timed out");
+            Err(if ["validate", "get"].contains(&operation) { no_response() } else { unknown_outcome() })
+        });
         let code = response.as_ref().err().map_or(200, Problem::status);
         self.metrics.count_response(operation, code, start.elapsed());
         response.map(|body| ([(CACHE_CONTROL, "no-store")], Json(body)))

@@ -9,13 +9,13 @@ use axum::{
     },
     http::HeaderMap,
 };
-use couponry_domain::redemption::UseKind;
+use couponry_domain::redemption::{CouponUse, UseKind};
 use couponry_runtime::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::{App, StateName, Terms, Uncached, parse_coupon, parse_event, parse_user, state};
-use crate::problems::{database_failed, timestamp, unknown_coupon};
+use crate::problems::{lookup_failed, timestamp, unknown_coupon};
 
 /// The query parameters.
 #[derive(Deserialize)]
@@ -134,9 +134,13 @@ pub(super) async fn coupon(
             return Err(unknown_coupon());
         }
         let history = Box::pin(app.redemptions.database.coupon_history(found.uid, &code)).await;
-        let history = history.map_err(database_failed)?;
-        // The history was read later than the coupon: the state is that of its last entry.
-        found.history.last = history.last().map(|(entry, _)| entry.clone());
+        let history = history.map_err(lookup_failed)?;
+        // The history was read later than the coupon. It is empty if the event was deleted in between.
+        let seq = |last: Option<&CouponUse>| last.map_or(0, |entry| entry.seq);
+        let last = history.last().map(|(entry, _)| entry);
+        if seq(last) > seq(found.history.last.as_ref()) {
+            found.history.last = last.cloned();
+        }
         let (state, reserved_until) = state(&found.state());
         let coupon = found.history.coupon;
         let entries = history.into_iter().map(|(entry, caller)| HistoryEntry {

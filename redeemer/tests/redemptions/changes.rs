@@ -45,7 +45,9 @@ async fn reserved_and_redeemed_coupon_has_the_documented_responses() {
     let redeemed = server.post("redeem", "\"2\"", &order).await;
     changed("REDEEMED", &redeemed);
     assert_eq!(redeemed.json["reservedUntil"], Value::Null);
-    assert_eq!(server.validate(&order).await.problem(), "coupon-redeemed");
+    assert_eq!(server.validate(&order).await.problem(), "coupon-redeemed-by-order");
+    let other = server.validate(&body(&coupon, "u1", "order-2")).await;
+    assert_eq!((other.status, other.problem()), (StatusCode::CONFLICT, "coupon-redeemed"));
 
     let view = server.coupon(&coupon).await;
     assert_eq!(view.status, StatusCode::OK);

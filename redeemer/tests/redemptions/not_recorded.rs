@@ -29,7 +29,8 @@ async fn redemption_before_the_record_records_the_issuance() {
     let record = world.issue("u2").await;
     assert_eq!(server.validate(&order(&record, "order-2")).await.state(), "ISSUED");
     let record = world.issue("u3").await;
-    assert_eq!(server.coupon(&record.issued.coupon).await.status, StatusCode::NOT_FOUND, "without a user");
+    let without_user = server.coupon(&record.issued.coupon).await;
+    assert_eq!((without_user.status, without_user.problem()), (StatusCode::NOT_FOUND, "coupon-not-recorded"));
     let path = format!("/redemptions/summer/{}?userId=u3", record.issued.coupon);
     assert_eq!(server.get(&path).await.state(), "ISSUED");
     assert_eq!(server.coupon(&record.issued.coupon).await.state(), "ISSUED");
@@ -111,9 +112,22 @@ async fn coupon_is_unavailable_while_redis_cannot_prove_whether_it_was_issued() 
     let lost = world.issue("u3").await;
     couponry_testbed::redis::command(&redis.url(), &["FLUSHALL"]).unwrap();
     server.post("redeem", "3", &order(&lost, "order-1")).await.assert_unavailable();
-    // Everything of a deleted event is recorded.
+    // A deleted event that Redis does not have any more.
     world.database.mark_resource_deleted(world.uid, &world.event).await.unwrap();
     assert_eq!(server.post("redeem", "3", &order(&lost, "order-1")).await.problem(), "unknown-coupon");
+}
+
+/// The operator marks an event as deleted before it removes the event from Redis, and after a timeout also with
+/// unrecorded issuances.
+#[tokio::test]
+async fn coupon_of_a_deleted_event_that_redis_still_has_is_recorded() {
+    let world = World::open(10).await;
+    let server = world.ready_redeemer().await;
+    let record = world.issue("u1").await;
+    world.database.mark_resource_deleted(world.uid, &world.event).await.unwrap();
+    assert_eq!(server.post("redeem", "1", &order(&record, "order-1")).await.state(), "REDEEMED");
+    let unknown = server.post("redeem", "2", &body(&record.issued.coupon, "u2", "order-1")).await;
+    assert_eq!(unknown.problem(), "wrong-user");
 }
 
 #[tokio::test]

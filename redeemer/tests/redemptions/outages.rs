@@ -6,10 +6,13 @@ use axum::http::StatusCode;
 use couponry_testbed::{Postgres, shared};
 use futures::future::join_all;
 
-use crate::support::{World, body, until};
+use crate::support::{Redeemer, World, body, until};
 
-const NO_REDEMPTION: &str = r#"couponry_redeemer_responses_total{operation="redeem",code="200"} 0"#;
-const NO_RESERVATION: &str = r#"couponry_redeemer_responses_total{operation="reserve",code="200"} 0"#;
+/// The number of successful responses. None: the metrics are not available.
+async fn successes(server: &Redeemer, operation: &str) -> Option<u64> {
+    let line = format!(r#"couponry_redeemer_responses_total{{operation="{operation}",code="200"}} "#);
+    server.metrics().await.lines().find_map(|found| found.strip_prefix(&line)?.parse().ok())
+}
 
 #[tokio::test]
 async fn redeemer_without_postgres_at_startup_waits_for_it() {
@@ -46,13 +49,20 @@ async fn retries_after_crashes_of_postgres_return_one_outcome_per_request() {
     };
     let all = || join_all((0..200).map(|n| send(n / 2, n % 2)));
     let crash = async {
-        until("some coupons are redeemed", async || !server.metrics().await.contains(NO_REDEMPTION)).await;
+        until("some coupons are redeemed", async || successes(&server, "redeem").await > Some(0)).await;
         postgres.kill9().unwrap();
     };
     let (first, ()) = tokio::join!(all(), crash);
     postgres.restart().unwrap();
     until("the redeemer responds again", async || send(0, 0).await.status != StatusCode::SERVICE_UNAVAILABLE).await;
-    let second = all().await;
+    // A request can wait for longer than its timeout.
+    let send_until_decided = async |i: usize, order: usize| loop {
+        let response = send(i, order).await;
+        if response.status != StatusCode::SERVICE_UNAVAILABLE {
+            return response;
+        }
+    };
+    let second = join_all((0..200).map(|n| send_until_decided(n / 2, n % 2))).await;
     for i in 0..100 {
         let outcomes: Vec<_> = [2 * i, 2 * i + 1].into_iter().map(|n| (&first[n], &second[n])).collect();
         assert_eq!(outcomes.iter().filter(|(_, retry)| retry.state() == "REDEEMED").count(), 1, "{outcomes:?}");
@@ -68,6 +78,20 @@ async fn retries_after_crashes_of_postgres_return_one_outcome_per_request() {
     }
     let unknown = first.iter().filter(|response| response.status == StatusCode::SERVICE_UNAVAILABLE).count();
     println!("{unknown} of 200 outcomes were unknown at first");
+}
+
+#[tokio::test]
+async fn redeemer_with_a_read_only_postgres_is_not_ready() {
+    let world = World::open(10).await;
+    let database = world.postgres.rsplit('/').next().unwrap();
+    let set = |value: &str| format!("ALTER DATABASE {database} SET default_transaction_read_only = {value}");
+    world.sql(&set("on"));
+    let server = world.redeemer(&[]);
+    until("the read-only server is reported", async || {
+        let (status, text) = server.readiness().await;
+        status == 503 && text.contains("postgres: Postgres is read-only")
+    })
+    .await;
 }
 
 /// The redeemer is killed before and after the change is committed.
@@ -116,7 +140,7 @@ async fn redeemer_that_shuts_down_responds_to_every_request_that_it_has_executed
             (coupon, reserved)
         }));
     }
-    until("coupons are reserved", async || !server.metrics().await.contains(NO_RESERVATION)).await;
+    until("coupons are reserved", async || successes(&server, "reserve").await > Some(0)).await;
     tokio::task::block_in_place(|| server.running.stop()).unwrap();
     for client in clients {
         let (coupon, reserved) = client.await.unwrap();

@@ -1,7 +1,7 @@
 //! Callers with tokens of Kubernetes service accounts.
 
 use axum::http::{HeaderValue, StatusCode, header};
-use couponry_testbed::{shared, unique_name};
+use couponry_testbed::{scratch::Scratch, shared, unique_name};
 use serde_json::json;
 
 use crate::support::{Redeemer, Response, World, body, until};
@@ -147,4 +147,45 @@ async fn unavailable_api_server_is_a_503() {
     server.wait_until_ready().await;
     send(&server, Some("token"), "1", &body(&coupon, "u1", "order-1")).await.assert_unavailable();
     assert_eq!(world.database.coupon_history(world.uid, &coupon).await.unwrap(), []);
+}
+
+/// A server that accepts connections and never responds.
+#[tokio::test]
+async fn caller_is_told_that_nothing_was_changed_while_the_api_server_hangs() {
+    let world = World::open(10).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let scratch = Scratch::new("kubeconfig").unwrap();
+    let kubeconfig = scratch.path().join("config");
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": {}}],
+        "clusters": [{"name": "k", "cluster": {"server": server}}],
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let env = [("KUBECONFIG", kubeconfig.to_str().unwrap()), ("POD_NAMESPACE", "shop")];
+    let redeemer = world.redeemer_with(&["--auth", "service-account"], &env);
+    redeemer.wait_until_ready().await;
+    let coupon = world.issue_and_record("u1").await;
+    let response = send(&redeemer, Some("token"), "1", &body(&coupon, "u1", "order-1")).await;
+    response.assert_unavailable();
+    assert!(response.json["detail"].as_str().unwrap().contains("Nothing was changed"), "{response:?}");
+    let metrics = redeemer.metrics().await;
+    assert!(metrics.contains(r#"authentication_failures_total{reason="unavailable"} 1"#), "{metrics}");
+}
+
+/// Otherwise the roles of another namespace would decide about the coupons.
+#[tokio::test]
+async fn redeemer_for_the_database_of_another_namespace_is_not_ready() {
+    let world = World::open(10).await;
+    let owner = couponry_postgres::Owner { namespace: "another".to_owned(), uid: "1".to_owned() };
+    world.database.claim_installation(&owner).await.unwrap();
+    let kubeconfig = shared::kubeconfig();
+    let env = [("KUBECONFIG", kubeconfig.to_str().unwrap()), ("POD_NAMESPACE", "shop")];
+    let redeemer = world.redeemer_with(&["--auth", "service-account"], &env);
+    until("the other owner is reported", async || {
+        let (status, text) = redeemer.readiness().await;
+        status == 503 && text.contains("the namespace another") && text.contains("authorized in the namespace shop")
+    })
+    .await;
 }

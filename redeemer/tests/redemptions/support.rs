@@ -34,7 +34,7 @@ pub(crate) struct World {
     pub(crate) redis_store: RedisStore,
     pub(crate) event: EventName,
     pub(crate) uid: Uuid,
-    _test_database: Option<TestDatabase>,
+    test_database: Option<TestDatabase>,
 }
 
 impl World {
@@ -47,7 +47,7 @@ impl World {
     pub(crate) async fn open_with(count: u64, terms: CouponTerms) -> Self {
         let database = TestDatabase::create().unwrap();
         let world = Self::with_terms(&database.url(), &shared::redis(), count, terms).await;
-        Self { _test_database: Some(database), ..world }
+        Self { test_database: Some(database), ..world }
     }
 
     /// On these servers.
@@ -66,7 +66,7 @@ impl World {
             used: KafkaSettings::at(shared::kafka(), unique_name("used")),
             event: "summer".parse().unwrap(),
             uid: Uuid::new_v4(),
-            _test_database: None,
+            test_database: None,
         };
         world.database.migrate().await.unwrap();
         world.create_event(count, terms).await;
@@ -118,6 +118,11 @@ impl World {
             self.redis_store.mark_verified(&self.event, &observed, None).await.is_ok()
         })
         .await;
+    }
+
+    /// Executes SQL in the database of the test.
+    pub(crate) fn sql(&self, sql: &str) {
+        self.test_database.as_ref().unwrap().sql(sql).unwrap();
     }
 
     /// Issues a coupon to the user in Redis, as an issuer does. It is not recorded.

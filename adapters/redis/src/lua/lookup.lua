@@ -13,6 +13,9 @@ local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'repl
 if not meta[1] then
   return false
 end
-local is_verified = meta[4] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+-- A replica has the replication id of its master, and may lag.
+local info = redis.call('INFO', 'replication')
+local is_verified = meta[4] == string.match(info, 'master_replid:(%x+)')
+  and string.find(info, '\nrole:master\r\n', 1, true)
 local entry = redis.call('HGET', KEYS[2], ARGV[1])
 return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, entry, meta[5], meta[6] }

@@ -186,3 +186,18 @@ async fn demoted_writable_master_issues_nothing() {
     let reply = world.redis_store.issue(&world.id, &users(0..2)).await.unwrap().unwrap();
     assert_eq!(reply.outcomes, vec![IssueOutcome::Unverified; 2]);
 }
+
+/// A replica has the replication id of its master, and may lag.
+#[tokio::test]
+async fn lookup_on_a_replica_is_not_verified() {
+    let world = World::start().await;
+    let user: UserId = "u1".parse().unwrap();
+    world.redis_store.issue(&world.id, std::slice::from_ref(&user)).await.unwrap();
+    assert!(world.redis_store.lookup(&world.id, &user).await.unwrap().unwrap().is_verified);
+    let replica = RedisStore::connect(&world.replica.url(), "").unwrap();
+    until("the replica has the issuance", async || {
+        replica.lookup(&world.id, &user).await.unwrap().unwrap().entry.is_some()
+    })
+    .await;
+    assert!(!replica.lookup(&world.id, &user).await.unwrap().unwrap().is_verified);
+}
