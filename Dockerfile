@@ -3,6 +3,7 @@
 #   docker build --target operator -t couponry/operator .
 #   docker build --target issuer   -t couponry/issuer .
 #   docker build --target consumer -t couponry/consumer .
+#   docker build --target redeemer -t couponry/redeemer .
 #
 # `cargo xtask images` builds all of them without Docker. It builds the programs first and passes PROGRAMS=prebuilt, so
 # the stage `build` is skipped.
@@ -23,13 +24,14 @@ COPY . .
 RUN arch=$(uname -m) \
     && target=$arch-unknown-linux-musl \
     && export "CC_${arch}_unknown_linux_musl=musl-gcc" \
-    && cargo auditable build --locked --profile image --target "$target" -p couponry-operator -p couponry-issuer -p couponry-consumer \
+    && cargo auditable build --locked --profile image --target "$target" \
+          -p couponry-operator -p couponry-issuer -p couponry-consumer -p couponry-redeemer \
     && mv "target/$target/image/couponry-operator" "target/$target/image/couponry-issuer" \
-          "target/$target/image/couponry-consumer" / \
+          "target/$target/image/couponry-consumer" "target/$target/image/couponry-redeemer" / \
     && rm -rf target
 
 FROM scratch AS prebuilt
-COPY couponry-operator couponry-issuer couponry-consumer /
+COPY couponry-operator couponry-issuer couponry-consumer couponry-redeemer /
 
 FROM ${PROGRAMS} AS programs
 
@@ -58,6 +60,14 @@ COPY --from=programs /couponry-consumer /
 # /livez, /readyz and /metrics.
 EXPOSE 9090
 ENTRYPOINT ["/couponry-consumer"]
+
+FROM program AS redeemer
+LABEL org.opencontainers.image.title=couponry-redeemer \
+      org.opencontainers.image.description="Reserves, redeems and releases coupons over HTTP, for the servers of a shop."
+COPY --from=programs /couponry-redeemer /
+# POST /redemptions/redeem; /livez, /readyz and /metrics.
+EXPOSE 8080 9090
+ENTRYPOINT ["/couponry-redeemer"]
 
 FROM program AS issuer
 LABEL org.opencontainers.image.title=couponry-issuer \

@@ -26,7 +26,7 @@ const RELEASED: (&str, &str) = ("image", "image");
 const DEBUG: (&str, &str) = ("dev", "debug");
 
 /// The programs which have an image.
-const COMPONENTS: [&str; 3] = ["operator", "issuer", "consumer"];
+const COMPONENTS: [&str; 4] = ["operator", "issuer", "consumer", "redeemer"];
 
 /// The linker section with the list of dependencies which `cargo auditable` writes.
 const AUDITABLE_SECTION: &[u8] = b".dep-v0";
