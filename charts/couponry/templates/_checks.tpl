@@ -54,6 +54,10 @@
 {{- $issuer := $values.issuer }}
 {{- $needed := add $issuer.drainSeconds 30 }}
 {{- if lt (include "couponry.issuerGrace" . | int64) $needed }}{{ fail (printf "issuer.terminationGracePeriodSeconds %d is shorter than issuer.drainSeconds %d plus 30: an issuer would be killed while it serves requests" (int64 $issuer.terminationGracePeriodSeconds) (int64 $issuer.drainSeconds)) }}{{ end }}
+{{- with $values.redeemer }}
+{{- if lt (int64 .terminationGracePeriodSeconds) (add .drainSeconds 25) }}{{ fail (printf "redeemer.terminationGracePeriodSeconds %d is shorter than redeemer.drainSeconds %d plus 25: a redeemer would be killed while it serves requests" (int64 .terminationGracePeriodSeconds) (int64 .drainSeconds)) }}{{ end }}
+{{- end }}
+{{- if eq $values.kafka.usedTopic $values.kafka.topic.name }}{{ fail "kafka.usedTopic and kafka.topic.name are equal: they must be different topics" }}{{ end }}
 {{- range $server, $setting := dict "redis" (dict "name" "maxMemory" "units" $redisUnits) "kafka" (dict "name" "heap" "units" $jvmUnits) }}
 {{- $embedded := (get $values $server).embedded }}
 {{- $limit := dig "limits" "memory" "" $embedded.resources }}
@@ -63,7 +67,7 @@
 {{- if or (eq $bytes 0) (ge $bytes (include "couponry.bytes" (dict "size" $limit "units" $units) | int64)) }}{{ fail (printf "%s.embedded.%s %s is not below %s.embedded.resources.limits.memory %v: the server would be OOM-killed" $server $setting.name $size $server $limit) }}{{ end }}
 {{- end }}
 {{- end }}
-{{- range $program := list "operator" "issuer" "consumer" }}
+{{- range $program := list "operator" "issuer" "consumer" "redeemer" }}
 {{- $names := list }}
 {{- range (get $values $program).extraEnv }}
 {{- if has .name $names }}{{ fail (printf "%s.extraEnv contains %s more than once: remove one" $program .name) }}{{ end }}
@@ -80,7 +84,7 @@
 {{- if $values.tracing.otlpEndpoint }}{{ $blocked = append $blocked "tracing.otlpEndpoint" }}{{ end }}
 {{- if $blocked }}{{ fail (printf "networkPolicy.egress.enabled blocks connections to %s: add their addresses to networkPolicy.egress.extra" (join ", " $blocked)) }}{{ end }}
 {{- end }}
-{{- range $name, $autoscaling := dict "issuer" $values.issuer.autoscaling "consumer" $values.consumer.autoscaling }}
+{{- range $name, $autoscaling := dict "issuer" $values.issuer.autoscaling "consumer" $values.consumer.autoscaling "redeemer" $values.redeemer.autoscaling }}
 {{- if gt (int $autoscaling.minReplicas) (int $autoscaling.maxReplicas) }}{{ fail (printf "%s.autoscaling.minReplicas exceeds maxReplicas" $name) }}{{ end }}
 {{- end }}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs is empty: add a reference to the Gateway" }}{{ end }}

@@ -77,6 +77,11 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{- /* The programs of the release. */}}
+{{- define "couponry.programs" -}}
+[operator, issuer, consumer{{ if .Values.redeemer.enabled }}, redeemer{{ end }}]
+{{- end }}
+
 {{- /* Link to an alert's section of the published runbook. Argument: (dict "root" $ "alert" NAME). */}}
 {{- define "couponry.runbook" -}}
 {{- with .root.Values.metrics.prometheusRule.runbookUrl }}

@@ -44,7 +44,6 @@
 {{- end }}
 
 {{- define "couponry.kafka.env" -}}
-{{- $topic := .Values.kafka.topic }}
 {{- if eq .Values.kafka.mode "embedded" }}
 - {name: KAFKA_BROKERS, value: "{{ include "couponry.fullname" . }}-kafka:9092"}
 {{- else }}
@@ -64,7 +63,6 @@
 - {name: KAFKA_CLIENT_KEY_FILE, value: /etc/couponry/kafka-client/tls.key}
 {{- end }}
 {{- end }}
-- {name: KAFKA_TOPIC, value: {{ $topic.name | quote }}}
 {{- end }}
 
 {{- /* Not empty if (dict "secretName" "configMapName" "key") refers to a Secret or ConfigMap. */}}

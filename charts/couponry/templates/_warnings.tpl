@@ -13,11 +13,18 @@
 {{- if and (hasPrefix "header:" $issuer.userIdentity) (not (and $policy.enabled $policy.issuerFrom)) }}
 {{- $lines = append $lines (printf "issuer.userIdentity is %s: any client that can connect to the issuer can impersonate any user. Set networkPolicy.issuerFrom to your proxy." $issuer.userIdentity) }}
 {{- end }}
+{{- $redeemer := $values.redeemer }}
+{{- if and $redeemer.enabled (eq $redeemer.auth "none") }}
+{{- $lines = append $lines "redeemer.auth is none: every client that can connect to the redeemer can redeem coupons. Set service-account." }}
+{{- end }}
 {{- if not $policy.enabled }}
 {{- $lines = append $lines "networkPolicy.enabled is false: every pod can connect to the programs and to the embedded servers. Set it to true." }}
 {{- else }}
 {{- if and (not $policy.issuerFrom) (not (hasPrefix "header:" $issuer.userIdentity)) }}
 {{- $lines = append $lines "networkPolicy.issuerFrom is empty: every pod can request coupons. Set it to your ingress controller." }}
+{{- end }}
+{{- if and $redeemer.enabled (not $policy.redeemerFrom) }}
+{{- $lines = append $lines "networkPolicy.redeemerFrom is empty: every pod can connect to the redeemer. Set it to the servers of your shop." }}
 {{- end }}
 {{- if and $values.operator.admin.enabled (not $policy.adminFrom) }}
 {{- $lines = append $lines "networkPolicy.adminFrom is empty: every pod can connect to the admin port. Set it to the clients of the admin API." }}

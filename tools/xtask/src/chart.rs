@@ -6,8 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use couponry_testbed::{Kubernetes, programs, shared};
 
-use crate::programs::{CONSUMER, ISSUER, OPERATOR};
-use crate::{cargo, signals};
+use crate::{cargo, programs::NAMES, signals};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -18,7 +17,7 @@ pub(crate) struct Options {
 /// Runs the tests of the chart with an API server as the only server.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     programs::install()?;
-    cargo::run(["build"].into_iter().chain([OPERATOR, ISSUER, CONSUMER].iter().flat_map(|name| ["--package", name])))?;
+    cargo::run(["build"].into_iter().chain(NAMES.iter().flat_map(|name| ["--package", name])))?;
     let kubernetes = Kubernetes::start()?;
     let tests = cargo::launch("cargo test")
         .args(["test", "--package", "xtask", "--test", "chart"])

@@ -101,8 +101,13 @@ fn operator_permissions(set: &str) -> Vec<String> {
         let apply = ["apply", "--namespace", &namespace, "-f", "-"];
         shared::kubectl_with(&apply, &object.to_string()).unwrap();
     }
+    permissions(&namespace, "couponry-operator")
+}
+
+/// Permissions of this service account in the namespace, according to the API server.
+fn permissions(namespace: &str, account: &str) -> Vec<String> {
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace}});
-    let user = format!("--as=system:serviceaccount:{namespace}:couponry-operator");
+    let user = format!("--as=system:serviceaccount:{namespace}:{account}");
     let output =
         shared::kubectl_with(&["create", "--validate=false", &user, "-o", "json", "-f", "-"], &review.to_string())
             .unwrap();
@@ -117,12 +122,41 @@ fn operator_permissions(set: &str) -> Vec<String> {
         if !["authorization.k8s.io", "authentication.k8s.io"].contains(&words("apiGroups").as_str()) {
             let line =
                 format!("{} {} {}: {}", words("apiGroups"), words("resources"), words("resourceNames"), words("verbs"));
-            let line = line.replace(&namespace, "NAMESPACE");
+            let line = line.replace(namespace, "NAMESPACE");
             permissions.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
         }
     }
     permissions.sort();
     permissions
+}
+
+#[test]
+fn redeem_role_grants_only_redemptions() {
+    let namespace = namespace();
+    let rendered = objects(&template(&chart(), &namespace, &["--set", "redeemer.enabled=true"]).unwrap());
+    for object in rendered.iter().filter(|it| {
+        let kind = it["kind"].as_str().unwrap();
+        let component = &it["metadata"]["labels"]["app.kubernetes.io/component"];
+        component == "redeemer" && ["Role", "ClusterRoleBinding", "ServiceAccount"].contains(&kind)
+    }) {
+        let apply = ["apply", "--namespace", &namespace, "-f", "-"];
+        shared::kubectl_with(&apply, &object.to_string()).unwrap();
+    }
+    shared::kubectl(&["create", "serviceaccount", "checkout", "--namespace", &namespace]).unwrap();
+    assert_eq!(permissions(&namespace, "checkout"), [] as [String; 0]);
+    let account = format!("--serviceaccount={namespace}:checkout");
+    let bind = ["create", "rolebinding", "checkout", "--role=couponry-redeem", &account, "--namespace", &namespace];
+    shared::kubectl(&bind).unwrap();
+    assert_eq!(permissions(&namespace, "checkout"), ["couponry.dev couponevents : redeem"]);
+
+    assert_eq!(permissions(&namespace, "couponry-redeemer"), [] as [String; 0]);
+    let redeemer = format!("--as=system:serviceaccount:{namespace}:couponry-redeemer");
+    for review in ["tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"] {
+        let answer = shared::kubectl(&["auth", "can-i", "create", review, &redeemer]).unwrap();
+        assert_eq!(answer.trim(), "yes", "{review}");
+    }
+    let binding = format!("{namespace}-couponry-redeemer-auth-delegator");
+    shared::kubectl(&["delete", "clusterrolebinding", &binding]).unwrap();
 }
 
 /// Group, resource, resource name if restricted, and verbs that are granted in any case.

@@ -126,6 +126,8 @@ fn notes_warn_of_insecure_values() {
         (header, "issuer.userIdentity"),
         (&["networkPolicy.enabled=false"], "networkPolicy.enabled"),
         (&["operator.admin.enabled=true"], "networkPolicy.adminFrom"),
+        (&["redeemer.enabled=true"], "networkPolicy.redeemerFrom"),
+        (&["redeemer.enabled=true", "redeemer.auth=none"], "redeemer.auth"),
         (&["redis.mode=external", "redis.external.url=redis://r:1"], "redis.external.url"),
         (&["redis.mode=external", "redis.external.url=rediss://r:1"], "redis.external.existingSecret.name"),
         (&["postgres.mode=external", "postgres.external.url=postgres://u@h/d"], "postgres.external.ca"),
@@ -137,6 +139,18 @@ fn notes_warn_of_insecure_values() {
         let notes = notes(&namespace, sets);
         assert!(warnings(&notes).contains(&name), "{sets:?}: {notes}");
     }
+}
+
+#[test]
+fn notes_describe_how_the_redeemer_authenticates_callers() {
+    let namespace = namespace();
+    let authenticated = notes(&namespace, &["redeemer.enabled=true", "redeemer.authAudience=shop"]);
+    let binding = format!("create rolebinding checkout --role=couponry-redeem --serviceaccount={namespace}:checkout");
+    assert!(authenticated.contains(&binding) && authenticated.contains("audience shop."), "{authenticated}");
+    assert!(!warnings(&authenticated).contains(&"redeemer.auth"), "{authenticated}");
+    let open = notes(&namespace, &["redeemer.enabled=true", "redeemer.auth=none"]);
+    assert!(open.contains("without authentication") && !open.contains("rolebinding"), "{open}");
+    assert!(!notes(&namespace, &[]).contains("redeem"));
 }
 
 /// Only the advice about the events remains, which the chart cannot see.

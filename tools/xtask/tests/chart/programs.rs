@@ -4,24 +4,29 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::helm::{find, pods, variant, variants, with};
 use crate::rendered::environment;
+
+/// The programs, and the command that prints their flags.
+const PROGRAMS: [(&str, &[&str]); 4] =
+    [("operator", &["run", "--help"]), ("issuer", &["--help"]), ("consumer", &["--help"]), ("redeemer", &["--help"])];
+
+/// Environment variables of the program's Deployment, if the variant has one.
+fn environments(objects: &[Value], program: &str) -> Vec<(String, Value)> {
+    let is_of_program =
+        |it: &&Value| it["kind"] == "Deployment" && it["metadata"]["labels"]["app.kubernetes.io/component"] == program;
+    objects.iter().filter(is_of_program).flat_map(environment).collect()
+}
 
 #[test]
 fn every_environment_variable_is_a_flag_of_its_program() {
     for (name, values) in variants() {
         let objects = variant(&values);
-        for (program, command) in
-            [("operator", &["run", "--help"][..]), ("issuer", &["--help"]), ("consumer", &["--help"])]
-        {
+        for (program, command) in PROGRAMS {
             let help = help(&format!("couponry-{program}"), command);
-            let workload = objects
-                .iter()
-                .find(|it| {
-                    it["kind"] == "Deployment" && it["metadata"]["labels"]["app.kubernetes.io/component"] == program
-                })
-                .unwrap();
-            for (variable, value) in environment(workload) {
+            for (variable, value) in environments(&objects, program) {
                 // Set through extraEnv.
                 if ["RUST_BACKTRACE", "TOKEN"].contains(&variable.as_str()) {
                     continue;
@@ -38,17 +43,9 @@ fn every_environment_variable_is_a_flag_of_its_program() {
 #[test]
 fn every_flag_is_set_by_some_variant() {
     let variants: Vec<_> = variants().into_iter().map(|(_, values)| variant(&values)).collect();
-    for (program, command) in [("operator", &["run", "--help"][..]), ("issuer", &["--help"]), ("consumer", &["--help"])]
-    {
-        let set: BTreeSet<String> = variants
-            .iter()
-            .flatten()
-            .filter(|it| {
-                it["kind"] == "Deployment" && it["metadata"]["labels"]["app.kubernetes.io/component"] == program
-            })
-            .flat_map(environment)
-            .map(|(variable, _)| variable)
-            .collect();
+    for (program, command) in PROGRAMS {
+        let set: BTreeSet<String> =
+            variants.iter().flat_map(|it| environments(it, program)).map(|(variable, _)| variable).collect();
         let help = help(&format!("couponry-{program}"), command);
         let flags = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap());
         let unset: Vec<&str> = flags.filter(|variable| !set.contains(*variable)).collect();

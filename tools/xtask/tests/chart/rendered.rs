@@ -17,17 +17,24 @@ fn rendering_is_deterministic() {
 
 #[test]
 fn replicas_with_autoscaling_are_unset() {
-    let fixed = with(&[]);
-    for program in ["couponry-operator", "couponry-issuer", "couponry-consumer"] {
+    let fixed = with(&["redeemer.enabled=true"]);
+    for program in ["couponry-operator", "couponry-issuer", "couponry-consumer", "couponry-redeemer"] {
         assert_eq!(find(&fixed, "Deployment", program)["spec"]["replicas"], 2, "{program}");
     }
-    let scaled = with(&["issuer.autoscaling.enabled=true", "consumer.autoscaling.enabled=true"]);
-    for program in ["couponry-issuer", "couponry-consumer"] {
+    let scaled = with(&[
+        "issuer.autoscaling.enabled=true",
+        "consumer.autoscaling.enabled=true",
+        "redeemer.enabled=true",
+        "redeemer.autoscaling.enabled=true",
+    ]);
+    for program in ["couponry-issuer", "couponry-consumer", "couponry-redeemer"] {
         assert_eq!(find(&scaled, "Deployment", program)["spec"].get("replicas"), None, "{program}");
     }
     let autoscalers: Vec<_> = scaled.iter().filter(|it| it["kind"] == "HorizontalPodAutoscaler").collect();
-    assert_eq!(autoscalers.len(), 1, "the operator creates that of the issuer");
-    assert_eq!(autoscalers[0]["spec"]["scaleTargetRef"]["name"], "couponry-consumer");
+    let scaled_by_chart: Vec<_> = autoscalers.iter().map(|it| &it["spec"]["scaleTargetRef"]["name"]).collect();
+    assert_eq!(scaled_by_chart, ["couponry-consumer", "couponry-redeemer"], "the operator creates that of the issuer");
+    let without_redeemer = with(&["redeemer.autoscaling.enabled=true"]);
+    assert!(!without_redeemer.iter().any(|it| it["kind"] == "HorizontalPodAutoscaler"));
     let operator = environment(find(&scaled, "Deployment", "couponry-operator"));
     assert!(operator.contains(&("ISSUER_DEPLOYMENT".into(), json!("couponry-issuer"))), "{operator:?}");
 }
@@ -136,6 +143,66 @@ fn only_crd_and_cluster_roles_are_cluster_scoped() {
     assert!(!with(&[]).iter().any(|it| it["kind"] == "ClusterRoleBinding"), "the admin API is disabled");
 }
 
+/// Kinds and names of the redeemer's objects.
+fn redeemer_objects(objects: &[Value]) -> Vec<String> {
+    let is_of_redeemer = |it: &&Value| it["metadata"]["labels"]["app.kubernetes.io/component"] == "redeemer";
+    let name = |it: &Value| format!("{} {}", it["kind"].as_str().unwrap(), it["metadata"]["name"].as_str().unwrap());
+    let mut names: Vec<String> = objects.iter().filter(is_of_redeemer).map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn redeemer_and_its_topic_by_default_are_absent() {
+    let has_topic = |objects: &[Value]| {
+        let operator = environment(find(objects, "Deployment", "couponry-operator"));
+        operator.iter().any(|(name, _)| name == "KAFKA_USED_TOPIC")
+    };
+    let default = with(&[]);
+    assert_eq!(redeemer_objects(&default), [] as [String; 0]);
+    assert!(!has_topic(&default));
+    let enabled = with(&["redeemer.enabled=true"]);
+    assert!(has_topic(&enabled));
+    assert_eq!(
+        redeemer_objects(&enabled),
+        [
+            "ClusterRoleBinding shop-couponry-redeemer-auth-delegator",
+            "Deployment couponry-redeemer",
+            "NetworkPolicy couponry-redeemer",
+            "PodDisruptionBudget couponry-redeemer",
+            "Role couponry-redeem",
+            "Service couponry-redeemer",
+            "ServiceAccount couponry-redeemer",
+        ]
+    );
+    let selector = &find(&enabled, "Service", "couponry-redeemer")["spec"]["selector"];
+    assert_eq!(selector["app.kubernetes.io/component"], "redeemer");
+    let postgres = find(&enabled, "NetworkPolicy", "couponry-postgres");
+    let programs = &postgres["spec"]["ingress"][0]["from"][0]["podSelector"]["matchExpressions"][0]["values"];
+    assert_eq!(*programs, json!(["operator", "issuer", "consumer", "redeemer"]));
+}
+
+#[test]
+fn redeemer_without_authentication_has_no_permissions() {
+    let egress = "networkPolicy.egress.enabled=true";
+    let token = |objects: &[Value]| {
+        let pod = &find(objects, "Deployment", "couponry-redeemer")["spec"]["template"]["spec"];
+        pod["automountServiceAccountToken"].as_bool().unwrap()
+    };
+    let reaches_api_server = |objects: &[Value]| {
+        let rules = &find(objects, "NetworkPolicy", "couponry-redeemer")["spec"]["egress"];
+        rules.as_array().unwrap().iter().any(|rule| rule["ports"][0]["port"] == 443)
+    };
+    let authenticated = with(&["redeemer.enabled=true", egress]);
+    assert!(token(&authenticated) && reaches_api_server(&authenticated));
+    let open = with(&["redeemer.enabled=true", "redeemer.auth=none", egress]);
+    assert!(!token(&open) && !reaches_api_server(&open));
+    let roles = redeemer_objects(&open).into_iter().filter(|name| name.contains("Role")).count();
+    assert_eq!(roles, 0);
+    let by_hand = with(&["redeemer.enabled=true", "redeemer.rbac.create=false"]);
+    assert!(token(&by_hand) && !redeemer_objects(&by_hand).iter().any(|name| name.contains("Role")));
+}
+
 #[test]
 fn every_container_has_least_privileges_and_resources() {
     for (name, values) in variants() {
@@ -144,7 +211,7 @@ fn every_container_has_least_privileges_and_resources() {
         assert!(pods.len() >= 3, "{name}: {}", pods.len());
         for (pod, template) in pods {
             let spec = &template["spec"];
-            let needs_token = pod.ends_with("-operator") || pod.ends_with("-test");
+            let needs_token = ["-operator", "-redeemer", "-test"].iter().any(|end| pod.ends_with(end));
             assert_eq!(spec["automountServiceAccountToken"], needs_token, "{name}: {pod}");
             assert_eq!(spec["enableServiceLinks"], false, "{name}: {pod}");
             for container in spec["containers"].as_array().unwrap() {
@@ -164,10 +231,15 @@ fn every_container_has_least_privileges_and_resources() {
 
 #[test]
 fn extra_environment_variable_replaces_that_of_the_chart() {
-    for program in ["operator", "issuer", "consumer"] {
-        let own = environment(find(&with(&[]), "Deployment", &format!("couponry-{program}")));
+    let redeemer = "redeemer.enabled=true";
+    for program in ["operator", "issuer", "consumer", "redeemer"] {
+        let own = environment(find(&with(&[redeemer]), "Deployment", &format!("couponry-{program}")));
         for (name, _) in &own {
-            let sets = [format!("{program}.extraEnv[0].name={name}"), format!("{program}.extraEnv[0].value=other")];
+            let sets = [
+                redeemer.to_owned(),
+                format!("{program}.extraEnv[0].name={name}"),
+                format!("{program}.extraEnv[0].value=other"),
+            ];
             let objects = with(&sets.each_ref().map(String::as_str));
             let mut expected: Vec<_> = own.iter().filter(|(other, _)| other != name).cloned().collect();
             expected.push((name.clone(), json!("other")));

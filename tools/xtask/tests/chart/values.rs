@@ -64,6 +64,14 @@ const INVALID: &[(&[&str], &str)] = &[
         &["issuer.drainSeconds=50", "issuer.terminationGracePeriodSeconds=79"],
         "issuer.terminationGracePeriodSeconds 79 is shorter than issuer.drainSeconds 50 plus 30",
     ),
+    (
+        &["redeemer.drainSeconds=50", "redeemer.terminationGracePeriodSeconds=74"],
+        "redeemer.terminationGracePeriodSeconds 74 is shorter than redeemer.drainSeconds 50 plus 25",
+    ),
+    (&["redeemer.auth=jwt"], "at '/redeemer/auth': value must be one of 'service-account', 'none'"),
+    (&["redeemer.autoscaling.minReplicas=11"], "redeemer.autoscaling.minReplicas exceeds maxReplicas"),
+    (&["redeemer.extraEnv[0].name=A", "redeemer.extraEnv[1].name=A"], "redeemer.extraEnv contains A more than once"),
+    (&["kafka.usedTopic=coupon-issued"], "kafka.usedTopic and kafka.topic.name are equal"),
     (&["operator.terminationGracePeriodSeconds=44"], "/operator/terminationGracePeriodSeconds"),
     (&["redis.embedded.maxMemory=1gb"], "redis.embedded.maxMemory 1gb is not below"),
     (&["redis.embedded.maxMemory=0mb"], "redis.embedded.maxMemory 0mb is not below"),
@@ -105,6 +113,7 @@ fn egress_without_api_server_ports_is_rejected() {
 #[test]
 fn limits_at_their_bounds_are_accepted() {
     with(&["issuer.drainSeconds=50", "issuer.terminationGracePeriodSeconds=80"]);
+    with(&["redeemer.drainSeconds=50", "redeemer.terminationGracePeriodSeconds=75"]);
     with(&["redis.embedded.maxMemory=1023mb"]);
     // Without a limit, there is nothing to compare with.
     with(&["redis.embedded.maxMemory=2gb", "redis.embedded.resources.limits.memory=null"]);
