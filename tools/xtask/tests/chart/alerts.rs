@@ -49,6 +49,14 @@ const RECORDINGS: [(&str, &[&str]); 21] = [
     ("stock-missing", &["CouponryDeferredRecords", "CouponryNoConsumers"]),
 ];
 
+/// Recordings of an installation with redeemers, which has one more rule. They are written manually.
+const REDEEMER_RECORDINGS: [(&str, &[&str]); 4] = [
+    ("normal-redemptions", &[]),
+    ("redeemers-gone", &["CouponryNoRedeemers"]),
+    ("redemptions-failing", &["CouponryHighRedemptionErrorRate"]),
+    ("uses-unsent", &["CouponryUsesUnsent"]),
+];
+
 /// The load of the recordings is light.
 const LAG_MESSAGES: &str = "metrics.prometheusRule.lagMessages=500";
 /// How often the last scrape of a recording is repeated: the fault then lasts longer than any alert waits. Rates need
@@ -57,8 +65,9 @@ const HELD_SCRAPES: usize = 40;
 const SCRAPE_SECONDS: usize = 15;
 
 /// The rules of the chart, as a file for promtool.
-fn rules(directory: &Path) -> Value {
-    let objects = with(&["metrics.prometheusRule.enabled=true", LAG_MESSAGES]);
+fn rules(directory: &Path, redeemer: bool) -> Value {
+    let redeemer = format!("redeemer.enabled={redeemer}");
+    let objects = with(&["metrics.prometheusRule.enabled=true", LAG_MESSAGES, &redeemer]);
     let spec = find(&objects, "PrometheusRule", "couponry")["spec"].clone();
     fs::write(directory.join("rules.yaml"), spec.to_string()).unwrap();
     spec
@@ -118,24 +127,32 @@ fn hold(values: &str) -> String {
     }
 }
 
+/// Evaluates the rules on each recording.
+fn evaluate(directory: &Path, recordings: &[(&str, &[&str])]) {
+    let groups: Vec<Value> = recordings.iter().map(|(name, fires)| test_group(name, fires)).collect();
+    let tests = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": groups});
+    fs::write(directory.join("tests.yaml"), tests.to_string()).unwrap();
+    promtool(directory, &["test", "rules", "tests.yaml"]);
+}
+
 #[test]
 fn each_alert_fires_in_its_fault_and_none_in_a_normal_sale() {
     let scratch = Scratch::new("alerts").unwrap();
-    let rules = rules(scratch.path());
+    rules(scratch.path(), false);
     promtool(scratch.path(), &["check", "rules", "rules.yaml"]);
+    evaluate(scratch.path(), &RECORDINGS);
+    let rules = rules(scratch.path(), true);
+    promtool(scratch.path(), &["check", "rules", "rules.yaml"]);
+    evaluate(scratch.path(), &REDEEMER_RECORDINGS);
 
     let defined: BTreeSet<&str> =
         rules["groups"][0]["rules"].as_array().unwrap().iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
-    let fired: BTreeSet<&str> = RECORDINGS.iter().flat_map(|(_, fires)| *fires).copied().collect();
+    let all = || RECORDINGS.iter().chain(&REDEEMER_RECORDINGS);
+    let fired: BTreeSet<&str> = all().flat_map(|(_, fires)| *fires).copied().collect();
     assert_eq!(fired, defined, "each alert needs a recording in which it fires");
     let files: BTreeSet<String> = fs::read_dir(recordings())
         .unwrap()
         .map(|file| file.unwrap().file_name().to_string_lossy().trim_end_matches(".yaml").to_owned())
         .collect();
-    assert_eq!(files, RECORDINGS.iter().map(|(name, _)| (*name).to_owned()).collect());
-
-    let groups: Vec<Value> = RECORDINGS.iter().map(|(name, fires)| test_group(name, fires)).collect();
-    let tests = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": groups});
-    fs::write(scratch.path().join("tests.yaml"), tests.to_string()).unwrap();
-    promtool(scratch.path(), &["test", "rules", "tests.yaml"]);
+    assert_eq!(files, all().map(|(name, _)| (*name).to_owned()).collect());
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::helm::{chart, find, root, with};
 
-const ON: &[&str] = &["metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true"];
+const ON: &[&str] = &["metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true", "redeemer.enabled=true"];
 
 #[test]
 fn alerts_and_dashboard_reference_only_exported_metrics() {
@@ -32,7 +32,7 @@ fn alerts_and_dashboard_reference_only_exported_metrics() {
 /// that looks like a name.
 fn exported() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for program in ["operator", "issuer", "consumer"] {
+    for program in ["operator", "issuer", "consumer", "redeemer"] {
         let sources = [&format!("{program}/src/metrics.rs"), "libs/runtime/src/health.rs"];
         let source = sources.map(|source| fs::read_to_string(root().join(source)).unwrap()).concat();
         for name in source.split('"').skip(1).step_by(2).filter(|literal| literal.chars().all(is_name)) {
@@ -47,7 +47,7 @@ fn is_name(c: char) -> bool {
 }
 
 fn names(text: &str) -> BTreeSet<String> {
-    let starts = ["couponry_operator_", "couponry_issuer_", "couponry_consumer_"];
+    let starts = ["couponry_operator_", "couponry_issuer_", "couponry_consumer_", "couponry_redeemer_"];
     let words = text.split(|c: char| !is_name(c));
     words.filter(|word| starts.iter().any(|start| word.starts_with(start))).map(str::to_owned).collect()
 }
