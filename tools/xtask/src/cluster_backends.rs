@@ -128,6 +128,7 @@ fn values(redis: &str, postgres: &str, kafka: &str) -> serde_json::Value {
             "autoscaling": {"enabled": true, "minReplicas": 2, "maxReplicas": 4, "targetCPUUtilizationPercentage": 60},
         },
         "consumer": {"resources": resources("20m"), "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 3}},
+        "redeemer": {"enabled": true, "resources": resources("20m")},
         "ingress": {"enabled": true, "className": "contour"},
     })
 }

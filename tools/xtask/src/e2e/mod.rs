@@ -4,6 +4,7 @@ mod environment;
 mod lifecycle;
 mod load;
 mod plugin;
+mod redemption;
 mod release;
 mod rollout;
 mod scaling;
@@ -40,7 +41,7 @@ struct Scenario {
     run: fn(&Environment) -> Result<()>,
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "tutorial", about: "the commands of README.md and of the tutorial", run: tutorial::run },
     Scenario {
         name: "scaling",
@@ -53,6 +54,11 @@ const SCENARIOS: [Scenario; 8] = [
         name: "lifecycle",
         about: "pause, resume, top up, close, delete, and recreate an event",
         run: lifecycle::run,
+    },
+    Scenario {
+        name: "redemption",
+        about: "a shop redeems coupons with the tokens of its accounts",
+        run: redemption::run,
     },
     Scenario { name: "failover", about: "the leading operator is killed during a preload", run: lifecycle::failover },
     Scenario { name: "rollout", about: "restarts, an upgrade and a rollback under load", run: rollout::run },

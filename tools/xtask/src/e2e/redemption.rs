@@ -1,0 +1,150 @@
+//! A shop redeems coupons with the tokens of its service accounts.
+
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use couponry_testbed::database::psql;
+use couponry_testbed::progress::Step;
+use serde_json::{Value, json};
+
+use super::environment::Environment;
+use super::lifecycle::manifest;
+use crate::cluster_backends::NAMESPACE;
+
+const EVENT: &str = "redemption";
+const AUDIENCE: &str = "couponry-redeemer";
+/// How often the uses of coupons are looked for in Kafka.
+const POLL: Duration = Duration::from_millis(500);
+const POLLS: u32 = 120;
+
+pub(super) fn run(environment: &Environment) -> Result<()> {
+    let Environment { kubectl, .. } = environment;
+    environment.apply_event(EVENT, &manifest(EVENT, 10))?;
+    let coupon = |user: &str| -> Result<Value> {
+        let issued = environment.issue(EVENT, user)?;
+        ensure!(issued["success"] == true, "{user} did not receive a coupon: {issued}");
+        Ok(
+            json!({"eventId": EVENT, "couponKey": issued["couponKey"], "userId": user, "orderId": format!("order-{user}")}),
+        )
+    };
+    let of_anna = coupon("anna")?;
+
+    let step = Step::start("creating the service accounts of a shop");
+    for account in ["checkout", "stranger"] {
+        kubectl.run(&["create", "serviceaccount", account])?;
+    }
+    let account = format!("--serviceaccount={NAMESPACE}:checkout");
+    kubectl.run(&["create", "rolebinding", "checkout", "--role=couponry-redeem", &account])?;
+    let token = |account: &str, flags: &[&str]| -> Result<String> {
+        Ok(kubectl.run(&[&["create", "token", account], flags].concat())?.trim().to_owned())
+    };
+    let audience = ["--audience", AUDIENCE];
+    let checkout = token("checkout", &audience)?;
+    let tokens = [
+        ("no token", None, 401),
+        ("a token for another audience", Some(token("checkout", &[])?), 401),
+        ("a token of an account without the Role", Some(token("stranger", &audience)?), 403),
+    ];
+    step.done();
+
+    let redeemer = environment.service("couponry-redeemer")?;
+    let post = |token: Option<&str>, operation: &str, key: &str, body: &Value| {
+        request(&format!("{redeemer}/redemptions/{operation}"), token, &[("Idempotency-Key", key)], Some(body))
+    };
+    let step = Step::start("redeeming a coupon");
+    for (name, token, expected) in &tokens {
+        let (status, response) = post(token.as_deref(), "redeem", "1", &of_anna)?;
+        ensure!(status == *expected, "{name}: {status} {response}");
+    }
+    let mut of_another_order = of_anna.clone();
+    of_another_order["orderId"] = json!("another");
+    let mut first = Value::Null;
+    for (operation, key, body, expected) in [
+        ("reserve", "1", &of_anna, (200, "RESERVED")),
+        ("redeem", "2", &of_another_order, (409, "urn:couponry:problem:coupon-reserved")),
+        ("redeem", "3", &of_anna, (200, "REDEEMED")),
+        ("redeem", "3", &of_anna, (200, "REDEEMED")),
+        ("redeem", "4", &of_anna, (409, "urn:couponry:problem:coupon-redeemed-by-order")),
+        ("redeem", "5", &of_another_order, (409, "urn:couponry:problem:coupon-redeemed")),
+        ("redeem", "3", &of_another_order, (422, "urn:couponry:problem:idempotency-key-reused")),
+    ] {
+        let (status, response) = post(Some(&checkout), operation, key, body)?;
+        let result = response["state"].as_str().or(response["type"].as_str()).unwrap_or_default();
+        ensure!((status, result) == expected, "{operation} with the key {key}: {status} {response}");
+        if (operation, status) == ("redeem", 200) {
+            ensure!(first.is_null() || first == response, "{first} and then {response}");
+            first = response;
+        }
+    }
+    let path = format!("{redeemer}/redemptions/{EVENT}/{}", of_anna["couponKey"].as_str().unwrap_or_default());
+    let (_, history) = request(&path, Some(&checkout), &[], None)?;
+    let callers =
+        history["history"].as_array().map(|all| all.iter().map(|it| it["caller"].clone()).collect::<Vec<_>>());
+    let caller = json!(format!("system:serviceaccount:{NAMESPACE}:checkout"));
+    ensure!(callers == Some(vec![caller.clone(), caller]), "the history has other callers: {history}");
+    step.done();
+
+    let of_bert = coupon("bert")?;
+    let step = Step::start("restarting the redeemers while a coupon is reserved and released");
+    let requests = thread::scope(|scope| -> Result<u32> {
+        let restart = scope.spawn(|| -> Result<String> {
+            kubectl.run(&["rollout", "restart", "deployment/couponry-redeemer"])?;
+            kubectl.run(&["rollout", "status", "deployment/couponry-redeemer", "--timeout=180s"])
+        });
+        let mut requests = 0;
+        while !restart.is_finished() {
+            for operation in ["reserve", "release"] {
+                let key = format!("bert-{requests}");
+                let (status, response) = post(Some(&checkout), operation, &key, &of_bert)?;
+                ensure!(status == 200, "{operation} during the restart: {status} {response}");
+                requests += 1;
+            }
+        }
+        restart.join().map_err(|_| anyhow!("the restart panicked"))??;
+        Ok(requests)
+    })?;
+    step.done_with(&format!("all of {requests} requests during the restart of the redeemers were successful"));
+
+    let step = Step::start("waiting until Kafka has the uses of the coupons");
+    let unsent = || psql(&environment.backends.postgres.url(), "SELECT count(*) FROM coupon_use_outbox");
+    let mut polls = 0;
+    while unsent()? != "0" {
+        ensure!(polls < POLLS, "{} uses of coupons were not sent", unsent()?);
+        thread::sleep(POLL);
+        polls += 1;
+    }
+    step.done();
+    kubectl.run(&["delete", &format!("couponevent/{EVENT}"), "--timeout=120s"]).map(drop)
+}
+
+impl Environment {
+    /// The URL of a Service, which this host can reach.
+    fn service(&self, name: &str) -> Result<String> {
+        let spec = self.kubectl.get(&["service", name])?["spec"].clone();
+        let address = spec["clusterIP"].as_str().context("the Service has no address")?;
+        Ok(format!("http://{address}:{}", spec["ports"][0]["port"]))
+    }
+}
+
+/// Sends a request with curl, and returns the status and the body of its response.
+fn request(url: &str, token: Option<&str>, headers: &[(&str, &str)], body: Option<&Value>) -> Result<(u16, Value)> {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-m", "20", "-w", "\n%{http_code}", url]);
+    for (name, value) in headers {
+        curl.args(["-H", &format!("{name}: {value}")]);
+    }
+    if let Some(token) = token {
+        curl.args(["-H", &format!("Authorization: Bearer {token}")]);
+    }
+    if let Some(body) = body {
+        curl.args(["-H", "Content-Type: application/json", "-d", &body.to_string()]);
+    }
+    let output = curl.output().context("cannot run curl")?;
+    ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (body, status) = text.rsplit_once('\n').context("curl printed no status")?;
+    let body = serde_json::from_str(body).with_context(|| format!("invalid response of {url}: {body}"))?;
+    Ok((status.parse().context("curl printed an invalid status")?, body))
+}
