@@ -1,6 +1,7 @@
 //! Tests of the redeemer program through its HTTP API, with real servers.
 
 mod changes;
+mod checkout;
 mod not_recorded;
 mod openapi;
 mod outages;
