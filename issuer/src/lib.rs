@@ -19,6 +19,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
+use couponry_authentication::JWKS;
 use couponry_domain::Uuid;
 use couponry_kafka::Producer;
 use couponry_redis::{RedisStore, RedisStoreError};
@@ -35,7 +36,7 @@ use tokio::time;
 #[cfg(any(test, fuzzing))]
 pub use crate::routes::read_issue_request;
 use crate::{
-    authentication::{Authenticator, flags::AuthenticationArgs, verifier::JWKS},
+    authentication::{Authenticator, flags::AuthenticationArgs},
     batcher::Batchers,
     metrics::Metrics,
     rate_limits::{RateLimits, flags::RateLimitArgs},

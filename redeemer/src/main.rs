@@ -15,6 +15,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
+use couponry_authentication::JWKS;
 use couponry_kafka::Producer;
 use couponry_postgres::Database;
 use couponry_redis::RedisStore;
@@ -44,6 +45,7 @@ const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Parser)]
 // The redeemer does not use the topic of the issued records.
 #[command(version, max_term_width = 120, mut_arg("kafka_topic", |arg| arg.hide(true)))]
+#[command(mut_arg("jwt_user_claim", |arg| arg.help("Claim with the name of the caller")))]
 struct Config {
     /// Listen address of the HTTP API.
     #[arg(long, env, default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
@@ -106,8 +108,9 @@ async fn main() -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     // `shutdown` begins draining, then the other two are cancelled in this order.
     let (stop_accepting, stop_monitor) = (CancellationToken::new(), CancellationToken::new());
-    let health = Health::new(&[POSTGRES, REDIS, KAFKA]);
-    let authenticator = config.authentication.authenticator(metrics.clone()).await?;
+    let jwks = config.authentication.needs_keys().then_some(JWKS);
+    let health = Health::new(&[&[POSTGRES, REDIS, KAFKA], jwks.as_slice()].concat());
+    let authenticator = config.authentication.authenticator(metrics.clone(), &health, stop_accepting.clone()).await?;
     let namespace = authenticator.namespace().map(str::to_owned);
     let app = Arc::new(App {
         redemptions: Redemptions {

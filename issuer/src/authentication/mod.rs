@@ -1,22 +1,16 @@
 //! User authentication.
 
 pub(crate) mod auth_scheme;
-mod crypto;
-mod failure;
 pub(crate) mod flags;
-mod jwks;
-mod jwks_source;
-pub(crate) mod verifier;
 
 use axum::http::{HeaderMap, HeaderName};
+use couponry_authentication::{Failure, Reason, Verifier};
 use couponry_domain::UserId;
 use couponry_runtime::{CancellationToken, Health, problem::Problem};
 
 use self::{
     auth_scheme::AuthScheme,
-    failure::{Failure, Reason},
     flags::{AuthenticationArgs, AuthenticationArgsError, UserIdentity},
-    verifier::Verifier,
 };
 use crate::metrics::Metrics;
 
@@ -37,7 +31,7 @@ enum Source {
 
 impl Authenticator {
     /// Starts fetching the keys that verify tokens, if required. Until they are available, `health` reports
-    /// [`verifier::JWKS`] as missing.
+    /// [`couponry_authentication::JWKS`] as missing.
     pub(crate) fn start(
         args: AuthenticationArgs,
         metrics: Metrics,
@@ -51,7 +45,11 @@ impl Authenticator {
                 Source::Body
             }
             UserIdentity::Header(name) => Source::Header(name),
-            UserIdentity::Jwt => Source::Jwt(Verifier::start(args.jwt, health, metrics.clone(), stop)?),
+            UserIdentity::Jwt => {
+                let key_metrics = metrics.clone();
+                let on_keys = move |usable, ignored| key_metrics.set_jwks_keys(usable, ignored);
+                Source::Jwt(Verifier::start(args.jwt, health, on_keys, stop)?)
+            }
         };
         Ok(Self { source, metrics })
     }

@@ -7,4 +7,5 @@ mod openapi;
 mod outages;
 mod service_accounts;
 mod support;
+mod tokens;
 mod uses;

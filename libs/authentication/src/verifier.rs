@@ -15,17 +15,15 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{
+use crate::{
     crypto,
     failure::{Failure, Reason},
-    flags::{AuthenticationArgsError, JwtArgs},
+    flags::{JwtArgs, JwtArgsError},
     jwks::{Key, KeyLookupError, KeySet},
     jwks_source::JwksSource,
 };
-use crate::metrics::Metrics;
-
 /// The dependency that `/readyz` reports while the keys are missing.
-pub(crate) const JWKS: &str = "jwks";
+pub const JWKS: &str = "jwks";
 
 /// How often a file is read.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,7 +39,7 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// Verifies tokens.
-pub(super) struct Verifier {
+pub struct Verifier {
     state: watch::Receiver<State>,
     wake: Arc<Notify>,
     min_interval: Duration,
@@ -65,7 +63,8 @@ struct Fetcher {
     wake: Arc<Notify>,
     state: watch::Sender<State>,
     health: Health,
-    metrics: Metrics,
+    /// Called with the numbers of usable and ignored keys after a fetch.
+    on_keys: Box<dyn Fn(usize, usize) + Send + Sync>,
 }
 
 /// The result of a request for a fetch.
@@ -78,13 +77,14 @@ enum Refresh {
 }
 
 impl Verifier {
-    /// Starts fetching the keys.
-    pub(super) fn start(
+    /// Starts fetching the keys. Until they are available, `health` reports [`JWKS`] as missing. `on_keys` is called
+    /// with the numbers of usable and ignored keys after each fetch.
+    pub fn start(
         args: JwtArgs,
         health: &Health,
-        metrics: Metrics,
+        on_keys: impl Fn(usize, usize) + Send + Sync + 'static,
         stop: CancellationToken,
-    ) -> Result<Self, AuthenticationArgsError> {
+    ) -> Result<Self, JwtArgsError> {
         crypto::install();
         let mut validation =
             Validation { validate_nbf: true, leeway: args.jwt_leeway_seconds.into(), ..Validation::default() };
@@ -104,18 +104,19 @@ impl Verifier {
                 (JwksSource::url(&url, args.jwt_ca_file.as_ref())?, interval, MIN_INTERVAL.min(interval / 2))
             }
             (None, Some(file)) => (JwksSource::File(file), FILE_INTERVAL, FILE_INTERVAL / 5),
-            _ => return Err(AuthenticationArgsError::KeySource),
+            _ => return Err(JwtArgsError::KeySource),
         };
         let wake = Arc::new(Notify::new());
         let (sender, state) = watch::channel(State::default());
         let (wake_fetcher, health) = (wake.clone(), health.clone());
-        let fetcher = Fetcher { source, validation, interval, wake: wake_fetcher, state: sender, health, metrics };
+        let on_keys = Box::new(on_keys);
+        let fetcher = Fetcher { source, validation, interval, wake: wake_fetcher, state: sender, health, on_keys };
         tokio::spawn(async move { stop.run_until_cancelled(fetcher.run()).await });
         Ok(Self { state, wake, min_interval, user_claim: args.jwt_user_claim })
     }
 
     /// Verifies the bearer token and returns its user.
-    pub(super) async fn verify(&self, headers: &HeaderMap) -> Result<String, Failure> {
+    pub async fn verify(&self, headers: &HeaderMap) -> Result<String, Failure> {
         let token = bearer(headers)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed())?;
         if header.crit.is_some() {
@@ -256,7 +257,7 @@ impl Fetcher {
                         tracing::warn!(reason, source = %self.source, "ignored a key of the JWKS");
                     }
                 }
-                self.metrics.set_jwks_keys(keys.len(), keys.ignored().len());
+                (self.on_keys)(keys.len(), keys.ignored().len());
                 state.keys = Some(Arc::new(keys));
             }
         });

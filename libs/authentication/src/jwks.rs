@@ -7,23 +7,23 @@ use jsonwebtoken::{
 use serde::Deserialize;
 
 /// The supported keys of a JWKS.
-pub(super) struct KeySet {
+pub(crate) struct KeySet {
     keys: Vec<Key>,
     /// Why each of the other keys is ignored.
     ignored: Vec<String>,
 }
 
 /// A key and the validation of its tokens.
-pub(super) struct Key {
+pub(crate) struct Key {
     id: Option<String>,
-    pub(super) decoding: DecodingKey,
+    pub(crate) decoding: DecodingKey,
     /// Restricted to the algorithms of the key.
-    pub(super) validation: Validation,
+    pub(crate) validation: Validation,
 }
 
 /// A JWKS cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeySetError {
+pub(crate) enum KeySetError {
     #[error("the JWKS is not valid JSON")]
     Invalid(#[from] serde_json::Error),
     #[error("the JWKS contains no supported key{}", first_reason(.0))]
@@ -36,7 +36,7 @@ fn first_reason(reasons: &[String]) -> String {
 
 /// No key can verify a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyLookupError {
+pub(crate) enum KeyLookupError {
     /// No key has this id.
     Unknown,
     /// The key is for other algorithms.
@@ -52,7 +52,7 @@ struct Jwks {
 
 impl KeySet {
     /// Parses a JWKS. Unsupported keys are ignored, as RFC 7517 requires.
-    pub(super) fn parse(json: &[u8], with_secrets: bool, validation: &Validation) -> Result<Self, KeySetError> {
+    pub(crate) fn parse(json: &[u8], with_secrets: bool, validation: &Validation) -> Result<Self, KeySetError> {
         let Jwks { keys } = serde_json::from_slice(json)?;
         let (mut supported, mut ignored) = (Vec::new(), Vec::new());
         for (number, key) in keys.into_iter().enumerate() {
@@ -71,7 +71,7 @@ impl KeySet {
     /// The keys that a token with this header may be signed with: several if they share its key id.
     ///
     /// A token without a key id is accepted if exactly one key is for its algorithm.
-    pub(super) fn find(&self, header: &Header) -> Result<Vec<&Key>, KeyLookupError> {
+    pub(crate) fn find(&self, header: &Header) -> Result<Vec<&Key>, KeyLookupError> {
         let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
         let Some(id) = &header.kid else {
             let mut keys = self.keys.iter().filter(fits);
@@ -90,12 +90,12 @@ impl KeySet {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
 
     /// Why each of the other keys of the JWKS is ignored.
-    pub(super) fn ignored(&self) -> &[String] {
+    pub(crate) fn ignored(&self) -> &[String] {
         &self.ignored
     }
 }

@@ -22,7 +22,7 @@ static RING: CryptoProvider = CryptoProvider {
 };
 
 /// Must be called before a token is decoded. Idempotent.
-pub(super) fn install() {
+pub(crate) fn install() {
     let _ = RING.install_default();
 }
 

@@ -19,21 +19,21 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time;
 
-use super::flags::AuthenticationArgsError;
+use crate::flags::JwtArgsError;
 
 /// Far larger than any JWKS.
 const MAX_BYTES: usize = 1024 * 1024;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The location of a JWKS.
-pub(super) enum JwksSource {
+pub(crate) enum JwksSource {
     Url { url: Uri, credentials: Option<HeaderValue>, client: Box<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>> },
     File(PathBuf),
 }
 
 /// A JWKS cannot be fetched.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     #[error("no response within {FETCH_TIMEOUT:?}")]
     Timeout,
     #[error("cannot fetch the JWKS")]
@@ -47,15 +47,12 @@ pub(super) enum FetchError {
 }
 
 impl JwksSource {
-    pub(super) fn url(
-        url: &SecretString,
-        ca_certificates: Option<&CaCertificates>,
-    ) -> Result<Self, AuthenticationArgsError> {
-        let url: Uri = url.expose_secret().parse().map_err(|_| AuthenticationArgsError::Url)?;
+    pub(crate) fn url(url: &SecretString, ca_certificates: Option<&CaCertificates>) -> Result<Self, JwtArgsError> {
+        let url: Uri = url.expose_secret().parse().map_err(|_| JwtArgsError::Url)?;
         let is_secure = match (url.scheme_str(), url.authority()) {
             (Some("https"), Some(_)) => true,
             (Some("http"), Some(_)) => false,
-            _ => return Err(AuthenticationArgsError::Url),
+            _ => return Err(JwtArgsError::Url),
         };
         if !is_secure {
             tracing::warn!(
@@ -85,7 +82,7 @@ impl JwksSource {
         Ok(Self::Url { credentials: basic_credentials(&url), url, client: Box::new(client) })
     }
 
-    pub(super) async fn fetch(&self) -> Result<Vec<u8>, FetchError> {
+    pub(crate) async fn fetch(&self) -> Result<Vec<u8>, FetchError> {
         match self {
             Self::File(path) => Ok(tokio::fs::read(path).await?),
             Self::Url { url, credentials, client } => {

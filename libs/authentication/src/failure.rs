@@ -7,7 +7,7 @@ use couponry_runtime::problem::Problem;
 
 /// The kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub enum Reason {
     /// The header with the user is missing.
     NoHeader,
     /// The header with the user is malformed.
@@ -43,7 +43,9 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    pub(super) const fn label(self) -> &'static str {
+    /// The label of the metric.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
         match self {
             Self::NoHeader => "no_header",
             Self::BadHeader => "bad_header",
@@ -67,24 +69,28 @@ impl Reason {
 
 /// Why a request is not authenticated.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub struct Failure {
     reason: Reason,
     detail: String,
     retry_after: Option<Duration>,
 }
 
 impl Failure {
-    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+    /// A failure for this reason.
+    #[must_use]
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), retry_after: None }
     }
 
     /// The keys are fetched again for a request after this time.
-    pub(super) fn refresh_limited(wait: Duration) -> Self {
+    pub(crate) fn refresh_limited(wait: Duration) -> Self {
         let detail = "The key of the token (kid) is unknown; it may have been published just now. Retry later.";
         Self { retry_after: Some(wait), ..Self::new(Reason::RefreshLimited, detail) }
     }
 
-    pub(super) const fn reason(&self) -> Reason {
+    /// The reason.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
         self.reason
     }
 }
