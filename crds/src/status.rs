@@ -72,7 +72,7 @@ pub struct CouponEventStatus {
     pub finished_at: Option<Time>,
 }
 
-/// Number of coupons in each state. After loading: generated = available + unrecorded + recorded + voided.
+/// Number of coupons in each state. After loading: generated = available + unrecorded + recorded + withheld.
 #[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BalanceStatus {
@@ -94,7 +94,7 @@ pub struct BalanceStatus {
 
     /// Coupons whose issuance was cancelled because it could not be recorded, and that are not back in the queue.
     #[schemars(with = "i64")]
-    pub voided: u64,
+    pub withheld: u64,
 }
 
 impl CouponEventStatus {

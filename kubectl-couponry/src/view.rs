@@ -140,18 +140,18 @@ fn progress_bar(name: &str, done: u64, all: u64) -> String {
 }
 
 fn balance(balance: &BalanceStatus, loaded: Option<u64>) -> String {
-    let BalanceStatus { generated, available, unrecorded, recorded, voided } = *balance;
+    let BalanceStatus { generated, available, unrecorded, recorded, withheld } = *balance;
     // During a preload or a top-up.
     let unloaded = generated.saturating_sub(loaded.unwrap_or(generated));
-    let sum = available + unrecorded + recorded + voided + unloaded;
+    let sum = available + unrecorded + recorded + withheld + unloaded;
     let sign = if sum == generated { style("=").green() } else { style("≠").red().bold() };
-    let [generated, available, unrecorded, recorded, voided, unloaded] =
-        [generated, available, unrecorded, recorded, voided, unloaded].map(HumanCount);
+    let [generated, available, unrecorded, recorded, withheld, unloaded] =
+        [generated, available, unrecorded, recorded, withheld, unloaded].map(HumanCount);
     // At most 80 columns, once all coupons are loaded.
     let unloaded = if unloaded.0 > 0 { format!(" + {unloaded} not loaded yet") } else { String::new() };
     format!(
-        "{generated} {sign} {available} available + {unrecorded} unrecorded + {recorded} recorded + {voided} \
-         voided{unloaded}"
+        "{generated} {sign} {available} available + {unrecorded} unrecorded + {recorded} recorded + {withheld} \
+         withheld{unloaded}"
     )
 }
 
@@ -212,7 +212,7 @@ status:
   recorded: 49000
   available: 50000
   openedAt: '2026-12-01T00:00:00Z'
-  balance: {generated: 100000, available: 50000, unrecorded: 1000, recorded: 49000, voided: 0}
+  balance: {generated: 100000, available: 50000, unrecorded: 1000, recorded: 49000, withheld: 0}
   conditions:
     - {type: Open, status: 'True', reason: Open, message: '', lastTransitionTime: '2026-12-01T00:00:00Z'}
     - {type: Stalled, status: 'True', reason: DriftFound, message: a coupon is lost, lastTransitionTime: '2026-12-01T01:59:50Z'}
@@ -235,7 +235,7 @@ status:
           issued     ▕███████████████               ▏     50,000 / 100,000     50 %
           recorded   ▕█████████████████████████████▍▏     49,000 / 50,000      98 %
 
-          balance    100,000 = 50,000 available + 1,000 unrecorded + 49,000 recorded + 0 voided
+          balance    100,000 = 50,000 available + 1,000 unrecorded + 49,000 recorded + 0 withheld
 
           ✓ Open       Open                 2 h 0 min ago
           ✗ Stalled    DriftFound           10 s ago
@@ -247,8 +247,8 @@ status:
     fn balance_of_event_in_preload_includes_coupons_that_are_not_loaded() {
         let in_preload = BalanceStatus { generated: 100, available: 60, ..BalanceStatus::default() };
         let text = |loaded| console::strip_ansi_codes(&balance(&in_preload, loaded)).into_owned();
-        assert_eq!(text(Some(60)), "100 = 60 available + 0 unrecorded + 0 recorded + 0 voided + 40 not loaded yet");
-        assert_eq!(text(Some(100)), "100 ≠ 60 available + 0 unrecorded + 0 recorded + 0 voided");
+        assert_eq!(text(Some(60)), "100 = 60 available + 0 unrecorded + 0 recorded + 0 withheld + 40 not loaded yet");
+        assert_eq!(text(Some(100)), "100 ≠ 60 available + 0 unrecorded + 0 recorded + 0 withheld");
     }
 
     #[test]

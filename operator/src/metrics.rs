@@ -86,20 +86,20 @@ struct BalanceMetrics {
     available: EventGauge,
     unrecorded: EventGauge,
     recorded: EventGauge,
-    voided: EventGauge,
+    withheld: EventGauge,
     mismatch: EventGauge,
 }
 
 impl BalanceMetrics {
     /// Name, help text and gauge of each.
     fn all(&self) -> [(&'static str, &'static str, &EventGauge); 6] {
-        let Self { generated, available, unrecorded, recorded, voided, mismatch } = self;
+        let Self { generated, available, unrecorded, recorded, withheld, mismatch } = self;
         [
             ("balance_generated", "Coupons that exist in Postgres, by event", generated),
             ("balance_available", "Coupons in the Redis queue, by event", available),
             ("balance_unrecorded", "Issued coupons that are not recorded in Postgres yet, by event", unrecorded),
             ("balance_recorded", "Issued coupons that are recorded in Postgres, by event", recorded),
-            ("balance_voided", "Coupons that were cancelled and not put back into the queue, by event", voided),
+            ("balance_withheld", "Coupons that were cancelled and not put back into the queue, by event", withheld),
             ("balance_mismatch", "Coupons missing or surplus in a confirmed inventory mismatch, by event", mismatch),
         ]
     }
@@ -242,8 +242,8 @@ impl Metrics {
             let labels = CouponLabels { event: event.to_owned(), state };
             self.coupons.get_or_create(&labels).set(count.unwrap_or_default());
         }
-        if let Some(BalanceStatus { generated, available, unrecorded, recorded, voided }) = status.balance {
-            let counts = [generated, available, unrecorded, recorded, voided, mismatch];
+        if let Some(BalanceStatus { generated, available, unrecorded, recorded, withheld }) = status.balance {
+            let counts = [generated, available, unrecorded, recorded, withheld, mismatch];
             for ((_, _, family), count) in self.balance.all().into_iter().zip(counts) {
                 family.get_or_create(&EventLabels { event: event.to_owned() }).set(count);
             }

@@ -46,7 +46,7 @@ pub struct RedisEvent {
     /// How many coupons are neither available nor issued: they were cancelled and not put back into the queue. At every
     /// instant, `loaded` is the sum of `available`, `issued` and this. Negative if a coupon is counted twice, which
     /// happens briefly after two users received the same one.
-    pub voided: i64,
+    pub withheld: i64,
     /// For a retired event, its gate before it was retired. The gate is closed now.
     pub retired: Option<Gate>,
     /// How many outbox entries Kafka has not confirmed yet.
@@ -64,17 +64,18 @@ pub struct RedisEvent {
 }
 
 impl RedisEvent {
-    /// How many coupons are voided: neither available nor issued, because they were cancelled and not put back into the
-    /// queue. A restore of Redis makes them available again. The status, the metrics and the audit report this number.
+    /// How many coupons are withheld: neither available nor issued, because they were cancelled and not put back into
+    /// the queue. A restore of Redis makes them available again. The status, the metrics and the audit report this
+    /// number.
     #[must_use]
-    pub fn voided_count(&self) -> u64 {
-        u64::try_from(self.voided).unwrap_or(0)
+    pub fn withheld_count(&self) -> u64 {
+        u64::try_from(self.withheld).unwrap_or(0)
     }
 
     /// How many coupons are counted twice.
     #[must_use]
     pub fn duplicated_count(&self) -> u64 {
-        self.voided.min(0).unsigned_abs()
+        self.withheld.min(0).unsigned_abs()
     }
 }
 
@@ -166,7 +167,7 @@ impl RedisStore {
             issued: entries.saturating_sub(cancelled),
             marked_recorded: number("completed")?,
             cancelled,
-            voided: text("voided").parse().map_err(|_| invalid("voided"))?,
+            withheld: text("withheld").parse().map_err(|_| invalid("withheld"))?,
             retired,
             outbox,
             now,

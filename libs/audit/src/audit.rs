@@ -28,7 +28,7 @@ impl Stores {
         let observed = self.read_redis(&event, &mut comparison).await?;
         if let Some(observed) = &observed {
             let counts = &mut comparison.counts;
-            (counts.cancelled, counts.voided) = (observed.cancelled, observed.voided_count());
+            (counts.cancelled, counts.withheld) = (observed.cancelled, observed.withheld_count());
             if observed.retired.is_some() {
                 (counts.retired, counts.available, counts.issued) = (true, observed.available, observed.issued);
                 notes.push("the event is retired: its coupons were removed from Redis".to_owned());

@@ -138,7 +138,7 @@ pub enum Discrepancy {
         /// The position of the entry in the history.
         seq: u32,
     },
-    /// A coupon was loaded into Redis, but is neither available nor issued nor voided.
+    /// A coupon was loaded into Redis, but is neither available nor issued nor withheld.
     Missing {
         /// The coupon.
         coupon: CouponCode,
@@ -305,7 +305,7 @@ impl fmt::Display for Discrepancy {
                 write!(f, "entry {seq} of the history of coupon {coupon} cannot follow the entries before it")
             }
             Self::Missing { coupon } => {
-                write!(f, "coupon {coupon} was loaded into Redis, but is neither available, issued nor voided there")
+                write!(f, "coupon {coupon} was loaded into Redis, but is neither available, issued nor withheld there")
             }
         }
     }

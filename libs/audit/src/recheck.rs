@@ -171,9 +171,9 @@ impl Recheck<'_> {
             }
         }
         missing.retain(|(coupon, _)| times(coupon) == 0);
-        // The entry of a voided coupon is replaced when its user receives another one.
-        let voided = self.comparison.counts.voided.saturating_sub(self.comparison.only_cancelled());
-        if missing.len() as u64 > voided {
+        // The entry of a withheld coupon is replaced when its user receives another one.
+        let withheld = self.comparison.counts.withheld.saturating_sub(self.comparison.only_cancelled());
+        if missing.len() as u64 > withheld {
             for (coupon, _) in missing {
                 self.add(Discrepancy::Missing { coupon });
             }

@@ -30,7 +30,7 @@ pub struct Counts {
     pub undecodable: u64,
     /// Dead letters of the event.
     pub dead_letters: u64,
-    /// Whether the event was retired. Then `available`, `issued`, `cancelled` and `voided` are the counts before its
+    /// Whether the event was retired. Then `available`, `issued`, `cancelled` and `withheld` are the counts before its
     /// coupons were removed from Redis.
     pub retired: bool,
     /// Coupons in the Redis queue.
@@ -41,7 +41,7 @@ pub struct Counts {
     pub cancelled: u64,
     /// Coupons that are neither available nor issued: cancelled, and not put back into the queue. The same number as in
     /// the status and the metrics of the operator.
-    pub voided: u64,
+    pub withheld: u64,
     /// Outbox entries of this event at the end of the audit.
     pub outbox: u64,
     /// Messages of the topic (of all events) that the consumers have not recorded at the end of the audit.

@@ -344,18 +344,18 @@ async fn audit_of_rejected_record_is_ok_with_note() {
     let report = fixture.audit().await;
     assert_eq!(report.verdict, Verdict::Ok, "{report:#?}");
     let counts = &report.counts;
-    assert_eq!((counts.dead_letters, counts.cancelled, counts.voided, counts.available), (1, 1, 0, 41));
+    assert_eq!((counts.dead_letters, counts.cancelled, counts.withheld, counts.available), (1, 1, 0, 41));
     let note =
         format!("dead letter (unknown_coupon): user {}, coupon {}", rejected.issued.user_id, rejected.issued.coupon);
     assert!(report.notes.contains(&note), "{report:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn voided_count_is_that_of_the_operator() {
+async fn withheld_count_is_that_of_the_operator() {
     let fixture = Fixture::issued().await;
     let Stores { redis_store, database, .. } = &fixture.stores;
     let (returned, rest) = fixture.records.split_first().unwrap();
-    let (voided, good) = rest.split_first().unwrap();
+    let (withheld, good) = rest.split_first().unwrap();
     fixture.send(&fixture.records).await;
     fixture.empty_outbox().await;
     database.record(good).await.unwrap();
@@ -364,17 +364,17 @@ async fn voided_count_is_that_of_the_operator() {
         fixture.settle(std::slice::from_ref(record), &SettlementOutcome::Cancelled { requeue }).await;
         let observed = redis_store.observe(&fixture.event).await.unwrap().unwrap();
         let counts = fixture.audit().await.counts;
-        assert_eq!(counts.voided, observed.voided_count());
-        (counts.cancelled, counts.voided, counts.available)
+        assert_eq!(counts.withheld, observed.withheld_count());
+        (counts.cancelled, counts.withheld, counts.available)
     };
     assert_eq!(cancel(returned, true).await, (1, 0, 41));
-    assert_eq!(cancel(voided, false).await, (2, 1, 41));
+    assert_eq!(cancel(withheld, false).await, (2, 1, 41));
 
-    // The next coupon replaces the cancelled entry, which was the only one with the voided coupon.
-    redis_store.issue(&fixture.event, std::slice::from_ref(&voided.issued.user_id)).await.unwrap().unwrap();
+    // The next coupon replaces the cancelled entry, which was the only one with the withheld coupon.
+    redis_store.issue(&fixture.event, std::slice::from_ref(&withheld.issued.user_id)).await.unwrap().unwrap();
     let report = fixture.audit().await;
     let counts = &report.counts;
-    assert_eq!((counts.cancelled, counts.voided, counts.available), (1, 1, 40));
+    assert_eq!((counts.cancelled, counts.withheld, counts.available), (1, 1, 40));
     assert_eq!(report.discrepancies.counts.get("missing"), None, "{report:#?}");
     redis(&["LPOP", &fixture.key("Queue")]);
     let (kinds, messages) = fixture.discrepancies().await;

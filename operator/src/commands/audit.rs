@@ -62,7 +62,7 @@ fn text(report: &Report, now: Timestamp) -> String {
         available,
         issued,
         cancelled: _,
-        voided,
+        withheld,
         outbox,
         lag,
     } = counts;
@@ -72,13 +72,13 @@ fn text(report: &Report, now: Timestamp) -> String {
     let repeated = if_any(resent, " ({} more were repeated)");
     let undecodable = if_any(undecodable, ", {} undecodable");
     let not_loaded = if_any(not_loaded, ", {} not loaded yet");
-    let voided = if_any(voided, ", {} voided");
+    let withheld = if_any(withheld, ", {} withheld");
     let removed = if *retired { " (before they were removed)" } else { "" };
     let oldest = in_flight.oldest.map_or_else(String::new, |at| format!(", the oldest issued {}", elapsed(at, now)));
     let mut lines = vec![
         ("Postgres", format!("{} coupons, {} of them recorded", n(generated), n(recorded))),
         ("Kafka", format!("{} records{repeated}, {} dead letters{undecodable}", n(sent), n(dead_letters))),
-        ("Redis", format!("{} available, {} issued{voided}{not_loaded}{removed}", n(available), n(issued))),
+        ("Redis", format!("{} available, {} issued{withheld}{not_loaded}{removed}", n(available), n(issued))),
         (
             "in flight",
             format!("{} coupons{oldest}; {} outbox entries, lag {}", n(&in_flight.coupons), n(outbox), n(lag)),

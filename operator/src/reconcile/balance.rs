@@ -1,11 +1,11 @@
 //! Checks the inventory balance of an event by five invariants. Once all coupons are loaded and none is lost, they
-//! imply generated = available + unrecorded + recorded + voided.
+//! imply generated = available + unrecorded + recorded + withheld.
 //!
 //! Redis and Postgres cannot be read at the same instant while coupons move. Counts of different instants are
 //! therefore never compared for equality; only these invariants are checked
 //! ([ADR 0010](../../../docs/adr/0010-inventory-balance.md)):
 //!
-//! - What is loaded is available, issued or voided. Redis returns these counts atomically.
+//! - What is loaded is available, issued or withheld. Redis returns these counts atomically.
 //! - No coupon exists twice. This does not hold for the moment in which two users have the same one, until the second
 //!   issuance is cancelled: only a mismatch that lasts is reported (`status_writer.rs`).
 //! - What is loaded in Redis is generated in Postgres, which is read later.
@@ -29,7 +29,7 @@ pub(super) struct Balance {
     recorded: u64,
     /// How many entries are marked `COMPLETED` in Redis, read before Postgres.
     marked_recorded: u64,
-    voided: u64,
+    withheld: u64,
     /// How many coupons exist twice, for example because two users received the same one.
     duplicated: u64,
 }
@@ -63,7 +63,7 @@ impl Balance {
             issued: in_redis.issued,
             recorded: observed.recorded,
             marked_recorded: observed.marked_recorded,
-            voided: in_redis.voided_count(),
+            withheld: in_redis.withheld_count(),
             duplicated: in_redis.duplicated_count(),
         })
     }
@@ -74,7 +74,7 @@ impl Balance {
             available: self.available,
             unrecorded: self.issued.saturating_sub(self.recorded),
             recorded: self.recorded,
-            voided: self.voided,
+            withheld: self.withheld,
         }
     }
 
@@ -85,18 +85,18 @@ impl Balance {
 
     /// Loaded coupons that are missing in Redis; negative if Redis has more than were loaded.
     fn missing(&self) -> i64 {
-        to_i64(self.loaded + self.duplicated) - to_i64(self.available) - to_i64(self.issued) - to_i64(self.voided)
+        to_i64(self.loaded + self.duplicated) - to_i64(self.available) - to_i64(self.issued) - to_i64(self.withheld)
     }
 
     /// None: the counts match.
     pub(super) fn count_mismatch(&self) -> Option<CountMismatch> {
-        let Self { generated, loaded, available, issued, recorded, marked_recorded, voided, duplicated } = *self;
+        let Self { generated, loaded, available, issued, recorded, marked_recorded, withheld, duplicated } = *self;
         let missing = self.missing();
         let mut findings = Vec::new();
         if missing != 0 {
             let mut counts = vec![format!("{available} are available"), format!("{issued} issued")];
-            if voided > 0 {
-                counts.push(format!("{voided} voided"));
+            if withheld > 0 {
+                counts.push(format!("{withheld} withheld"));
             }
             if loaded < generated {
                 counts.push(format!("{} not loaded yet", generated - loaded));
@@ -168,7 +168,7 @@ mod tests {
         issued: 40,
         recorded: 30,
         marked_recorded: 20,
-        voided: 0,
+        withheld: 0,
         duplicated: 0,
     };
 
@@ -179,16 +179,16 @@ mod tests {
             ("partly recorded", BALANCED),
             ("all recorded", Balance { recorded: 40, marked_recorded: 40, ..BALANCED }),
             ("recorded after Redis was read", Balance { recorded: 40, marked_recorded: 0, ..BALANCED }),
-            ("voided", Balance { issued: 38, voided: 2, ..BALANCED }),
+            ("withheld", Balance { issued: 38, withheld: 2, ..BALANCED }),
             ("partly loaded", Balance { loaded: 50, available: 10, ..BALANCED }),
         ] {
             assert_eq!(balance.count_mismatch(), None, "{case}");
             assert!(!balance.has_surplus(), "{case}");
         }
-        let status = Balance { issued: 38, voided: 2, ..BALANCED }.status();
-        let expected = BalanceStatus { generated: 100, available: 60, unrecorded: 8, recorded: 30, voided: 2 };
+        let status = Balance { issued: 38, withheld: 2, ..BALANCED }.status();
+        let expected = BalanceStatus { generated: 100, available: 60, unrecorded: 8, recorded: 30, withheld: 2 };
         assert_eq!(status, expected);
-        assert_eq!(status.generated, status.available + status.unrecorded + status.recorded + status.voided);
+        assert_eq!(status.generated, status.available + status.unrecorded + status.recorded + status.withheld);
     }
 
     #[test]
@@ -202,10 +202,10 @@ mod tests {
                 "Of 100000 coupons in Postgres, 4000 are available and 95990 issued in Redis: 10 coupons are missing.",
             ),
             (
-                Balance { available: 59, issued: 39, voided: 1, ..BALANCED },
+                Balance { available: 59, issued: 39, withheld: 1, ..BALANCED },
                 1,
                 false,
-                "Of 100 coupons in Postgres, 59 are available, 39 issued and 1 voided in Redis: 1 coupon is missing.",
+                "Of 100 coupons in Postgres, 59 are available, 39 issued and 1 withheld in Redis: 1 coupon is missing.",
             ),
             (
                 Balance { generated: 111, available: 58, ..BALANCED },

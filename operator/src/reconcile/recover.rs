@@ -153,13 +153,13 @@ async fn report_stranded(outcome: StrandedOutcome, context: &Context, writer: &S
 }
 
 /// Whether Redis has as many holders as Postgres, all of them marked `COMPLETED`, and every other loaded coupon is in
-/// its queue or voided. Necessary, not sufficient: each store may have lost as many issuances as the other one, and
+/// its queue or withheld. Necessary, not sufficient: each store may have lost as many issuances as the other one, and
 /// different ones.
 ///
 /// A top-up may still be incomplete, but not while the gate is `Loading`: then a restore was interrupted, and users
 /// would receive `NOT_STARTED` until the rest is loaded.
 fn has_equal_counts(redis: &RedisEvent, recorded: u64, stored: &StoredEvent) -> bool {
-    let accounted = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.voided);
+    let accounted = i128::from(redis.available) + i128::from(redis.issued) + i128::from(redis.withheld);
     redis.marked_recorded == redis.issued
         && redis.issued == recorded
         && accounted == i128::from(redis.loaded)

@@ -38,7 +38,7 @@ impl SetFingerprint {
 }
 
 /// Whether the first `loaded` coupons of the stock, and no others, are in Redis, each with its holder in Postgres or
-/// available. Voided coupons and values that cannot be decoded are differences.
+/// available. Withheld coupons and values that cannot be decoded are differences.
 pub(super) async fn has_same_coupons(
     event: &EventName,
     uid: Uuid,

@@ -1,4 +1,4 @@
-//! The condition `Balanced`: the counts of generated, available, issued, recorded and voided coupons match.
+//! The condition `Balanced`: the counts of generated, available, issued, recorded and withheld coupons match.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn lost_data_sets_drift_found_until_restored() -> Result<()> {
         assert_eq!(world.issue(name, 0..10).await?, 10);
         world.record_all(name).await?;
         let status = world.wait(name, "recorded", |status| status.recorded == Some(10)).await?;
-        let balance = BalanceStatus { generated: 100, available: 90, unrecorded: 0, recorded: 10, voided: 0 };
+        let balance = BalanceStatus { generated: 100, available: 90, unrecorded: 0, recorded: 10, withheld: 0 };
         assert_eq!(status.balance, Some(balance));
         assert_eq!((is_true(&status, "Balanced"), reason(&status, "Balanced")), (true, "CountsMatch"));
     }
@@ -74,7 +74,7 @@ fn metrics(port: u16) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
+async fn withheld_coupons_stay_counted_after_reissue() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;
     world.apply_open("event", SPEC).await?;
@@ -90,14 +90,14 @@ async fn voided_coupons_stay_counted_after_reissue() -> Result<()> {
         })
         .collect();
     world.redis_store.settle(&event, world.uid("event").await?, &settlements).await?;
-    world.wait("event", "voided", |status| status.balance.is_some_and(|balance| balance.voided == 3)).await?;
-    assert_eq!(world.issue("event", 0..10).await?, 4, "users whose coupon was voided receive another one");
+    world.wait("event", "withheld", |status| status.balance.is_some_and(|balance| balance.withheld == 3)).await?;
+    assert_eq!(world.issue("event", 0..10).await?, 4, "users whose coupon was withheld receive another one");
     world.record_all("event").await?;
-    let expected = BalanceStatus { generated: 100, available: 87, unrecorded: 0, recorded: 10, voided: 3 };
+    let expected = BalanceStatus { generated: 100, available: 87, unrecorded: 0, recorded: 10, withheld: 3 };
     let status = world.wait("event", "recorded", |status| status.balance == Some(expected)).await?;
     let report = world.run_command(&["audit", "event", "--output", "json", "--wait-seconds", "0"], &[])?;
     let report: serde_json::Value = serde_json::from_slice(&report.stdout)?;
-    assert_eq!(report["counts"]["voided"], 3, "{report:#}");
+    assert_eq!(report["counts"]["withheld"], 3, "{report:#}");
     assert!(is_true(&status, "Balanced") && is_true(&status, "Ready"), "{status:#?}");
     Ok(())
 }
@@ -142,6 +142,6 @@ async fn balance_of_busy_event_stays_true() -> Result<()> {
     assert_eq!(differing, 0, "Balanced was not True");
     let status = world.wait("event", "recorded", |status| status.recorded == Some(u64::from(requested))).await?;
     let balance = status.balance.context("no balance")?;
-    assert_eq!(balance.generated, balance.available + balance.unrecorded + balance.recorded + balance.voided);
+    assert_eq!(balance.generated, balance.available + balance.unrecorded + balance.recorded + balance.withheld);
     world.wait_kube_events("event", &["Opened", "PreloadCompleted", "PreloadStarted"]).await
 }

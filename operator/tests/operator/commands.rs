@@ -39,7 +39,7 @@ async fn audit_with_differences_exits_with_1() -> Result<()> {
     assert_eq!(bad.status.code(), Some(1), "{}{}", stdout(&bad), stderr(&bad));
     assert!(
         stdout(&bad).contains(
-            "was loaded into Redis, but is neither available, issued nor voided there\n\
+            "was loaded into Redis, but is neither available, issued nor withheld there\n\
              DIFFERS: 1 discrepancies\n"
         ),
         "{}",

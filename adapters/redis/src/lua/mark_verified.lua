@@ -9,7 +9,7 @@
 -- returns 1, or nil if couponMeta does not exist or has another uid, stock epoch or recovery id, or if this Redis has
 --   another replication id; the error STOCKMISMATCH if the counts do not match
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'stockEpoch', 'recoveryId', 'loaded', 'cancelled', 'voided')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'stockEpoch', 'recoveryId', 'loaded', 'cancelled', 'withheld')
 local replication_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or (meta[3] or '') ~= ARGV[4] or replication_id ~= ARGV[3] then
   return false

@@ -13,7 +13,7 @@
 -- returns the resulting gate, or nil if couponMeta does not exist or has another uid or stock epoch;
 --   the error STOCKMISMATCH if the counts do not match
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'loaded', 'generation', 'stockEpoch', 'cancelled', 'voided',
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'loaded', 'generation', 'stockEpoch', 'cancelled', 'withheld',
   'validity')
 if meta[1] ~= ARGV[1] then
   return false

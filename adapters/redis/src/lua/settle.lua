@@ -2,13 +2,13 @@
 -- Applies the decision of the database to issued coupons. Idempotent: an entry changes only while it is PENDING and
 -- has this coupon, and a coupon is put back into the queue only in the call that also changes the entry of its user.
 --
--- Invariant: loaded = queue + entries that are not CANCEL + voided. A cancelled coupon that is not put back into the
--- queue is voided. REPLACE writes the coupon that is recorded for the user into the entry, and removes it from the
--- queue. So voided changes by:
+-- Invariant: loaded = queue + entries that are not CANCEL + withheld. A cancelled coupon that is not put back into the
+-- queue is withheld. REPLACE writes the coupon that is recorded for the user into the entry, and removes it from the
+-- queue. So withheld changes by:
 --                                                       issued coupon put back     not put back
 --   CANCEL                                                           0                  +1
 --   REPLACE, the recorded coupon is in the queue                     0                  +1
---   REPLACE, the recorded coupon is voided                          -1                   0
+--   REPLACE, the recorded coupon is withheld                          -1                   0
 --   REPLACE, another user has it, whose entry is cancelled later    -1                   0
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
@@ -18,7 +18,7 @@
 --       At most 7,502 arguments are accepted: 1,500 settlements of any kind.
 -- returns { completed, cancelled, requeued }, or nil if couponMeta does not exist or has another uid
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'completed', 'cancelled', 'voided')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'completed', 'cancelled', 'withheld')
 if meta[1] ~= ARGV[1] then
   return false
 elseif #ARGV > 7502 then
@@ -92,7 +92,7 @@ end
 if #fields > 0 then
   -- Redis does not roll back a failed script, so no write below may fail after the first one.
   local all_completed, all_cancelled = tonumber(meta[2]) + completed, tonumber(meta[3]) + cancelled
-  local voided = tonumber(meta[4] or 0) + cancelled - #requeued
+  local withheld = tonumber(meta[4] or 0) + cancelled - #requeued
   local denied = not redis.acl_check_cmd('HSET', KEYS[1]) and 'HSET'
   if #requeued > 0 or #replacements > 0 then
     redis.call('LLEN', KEYS[2])
@@ -108,8 +108,8 @@ if #fields > 0 then
   end
   -- Scans all of the queue; only for the few users for whom Redis and the database differ.
   for _, item in ipairs(replacements) do
-    voided = voided + redis.call('LREM', KEYS[2], 0, item)
+    withheld = withheld + redis.call('LREM', KEYS[2], 0, item)
   end
-  redis.call('HSET', KEYS[1], 'completed', all_completed, 'cancelled', all_cancelled, 'voided', voided)
+  redis.call('HSET', KEYS[1], 'completed', all_completed, 'cancelled', all_cancelled, 'withheld', withheld)
 end
 return { completed, cancelled, #requeued }

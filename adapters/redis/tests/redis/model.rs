@@ -272,7 +272,7 @@ async fn compare(first: u64, steps: Vec<Step>) {
     assert_eq!(observed.marked_recorded, with(IssuedStatus::Completed));
     assert_eq!(observed.cancelled, with(IssuedStatus::Cancelled));
     assert_eq!(observed.outbox, model.outbox);
-    let counted = i128::from(observed.available) + i128::from(observed.issued) + i128::from(observed.voided);
+    let counted = i128::from(observed.available) + i128::from(observed.issued) + i128::from(observed.withheld);
     assert_eq!(counted, i128::from(observed.loaded), "the counts do not match: {observed:?}");
     assert_eq!(event.redis_store.scan_queue(&event.id).await.unwrap(), Vec::from(model.queue));
     let scanned = event.redis_store.scan_issued(&event.id).await.unwrap();

@@ -34,7 +34,7 @@ async fn retire_of_recorded_event_removes_coupons_and_keeps_counts() {
     let after = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     assert_eq!((after.gate, after.retired), (Gate::Closed, Some(Gate::Open)));
     let counts = |observed: &couponry_redis::RedisEvent| {
-        (observed.loaded, observed.available, observed.issued, observed.marked_recorded, observed.voided)
+        (observed.loaded, observed.available, observed.issued, observed.marked_recorded, observed.withheld)
     };
     assert_eq!(counts(&after), counts(&before));
     assert_eq!(event.redis_store.scan_issued(&event.id).await.unwrap().len(), 0);

@@ -80,7 +80,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
         issued,
         marked_recorded: 0,
         cancelled: 0,
-        voided: 0,
+        withheld: 0,
         retired: None,
         outbox: 0,
         now: NOW,

@@ -60,7 +60,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         issued,
         marked_recorded: recorded,
         cancelled: 0,
-        voided: 0,
+        withheld: 0,
         retired: None,
         outbox: 0,
         now: NOW,

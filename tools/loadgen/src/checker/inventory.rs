@@ -153,7 +153,7 @@ pub(super) fn postgres_has_planned_coupons(input: &CheckInput) -> CheckResult {
 /// The available and the issued coupons in Redis are the generated coupons, each exactly once.
 pub(super) fn redis_has_same_coupons(input: &CheckInput) -> CheckResult {
     let available = input.redis.queue.iter().map(|(coupon, _)| coupon);
-    // The coupon of a cancelled issuance is available again, or voided.
+    // The coupon of a cancelled issuance is available again, or withheld.
     let issued = input.redis.issued.iter().filter(|entry| entry.status != IssuedStatus::Cancelled);
     let issued = issued.map(|entry| &entry.issued.coupon);
     let in_redis: BTreeSet<_> = available.clone().chain(issued.clone()).collect();
