@@ -35,15 +35,20 @@ pub struct CouponEventStatus {
     #[schemars(with = "i64")]
     pub recorded: Option<u64>,
 
-    /// Number of recorded coupons that are reserved by an order. Set once a coupon was reserved or redeemed.
+    /// Number of recorded coupons that are reserved by an order. Set once a coupon was reserved, redeemed or voided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub reserved: Option<u64>,
 
-    /// Number of recorded coupons that were redeemed. Set once a coupon was reserved or redeemed.
+    /// Number of recorded coupons that were redeemed. Set once a coupon was reserved, redeemed or voided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub redeemed: Option<u64>,
+
+    /// Number of recorded coupons that were voided. Set once a coupon was reserved, redeemed or voided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub voided: Option<u64>,
 
     /// Number of coupons in the Redis queue, which can still be issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]

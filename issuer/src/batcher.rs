@@ -46,6 +46,7 @@ impl IssueResult {
             Self::Decided { outcome, .. } => match outcome {
                 IssueOutcome::Issued(_) => "issued",
                 IssueOutcome::Duplicate(_) => "duplicate",
+                IssueOutcome::Voided => "voided",
                 IssueOutcome::SoldOut => "sold_out",
                 IssueOutcome::NotStarted => "not_started",
                 IssueOutcome::Ended => "ended",

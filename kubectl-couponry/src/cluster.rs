@@ -8,9 +8,10 @@ use couponry_crds::CouponEvent;
 use couponry_domain::EventName;
 use http::{HeaderValue, Uri, header::USER_AGENT};
 use jiff::SignedDuration;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::ListParams,
+    api::{ListParams, PostParams},
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
     core::DeserializeGuard,
 };
@@ -117,6 +118,15 @@ impl Cluster {
             Ok(None) => Err(self.not_found(name).await),
             Err(error) => Err(self.explain(error, "get")),
         }
+    }
+
+    /// The user name of the caller, as the API server has authenticated it.
+    pub(crate) async fn own_user(&self) -> anyhow::Result<String> {
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await;
+        let review = review.map_err(|error| self.explain(error, "review"))?;
+        let user = review.status.and_then(|status| status.user_info?.username);
+        user.context("the API server has not returned the name of the user")
     }
 
     /// Error for an unknown name, with a suggestion if a similar event exists.

@@ -20,7 +20,7 @@ mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use couponry_output::{CLOSED, Stderr, StdoutError};
 
 use crate::{
@@ -31,8 +31,8 @@ use crate::{
 };
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success; 1 the command failed, or `check`, `audit`, `repair` or `replay-dead-letters` found something to \
-do; 2 invalid usage, or a command in the operator's pod could not run, or the \
+Exit codes: 0 success; 1 the command failed, `check`, `audit`, `repair` or `replay-dead-letters` found something to do, \
+or `void` was refused; 2 invalid usage, or a command in the operator's pod could not run, or the \
 result of `audit` or `repair` is UNCERTAIN, or that of `audit` is DELAYED; 141 the reader of the output has ended.";
 
 /// Exit code of the commands in the operator's pod if they could not run, as of an audit or a repair whose result is
@@ -94,6 +94,26 @@ enum Command {
         /// coupon belongs.
         #[arg(long)]
         restore_redis: bool,
+        #[command(flatten)]
+        event: DeletedEvent,
+    },
+    /// Voids the coupon of a user: it can no longer be redeemed, and the user receives no other one. Runs in the
+    /// operator's pod.
+    #[command(group = ArgGroup::new("coupon").required(true))]
+    Void {
+        /// Name of the event.
+        #[arg(value_parser = event_name)]
+        name: String,
+        /// The user whose coupon is voided.
+        #[arg(long, value_name = "USER", group = "coupon")]
+        user: Option<String>,
+        /// The coupon that is voided.
+        #[arg(long, value_name = "CODE", group = "coupon")]
+        code: Option<String>,
+        /// Why the coupon is voided. It is stored with the coupon and your user name in Kubernetes, so it should not
+        /// name a person.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
         #[command(flatten)]
         event: DeletedEvent,
     },
@@ -206,6 +226,18 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             args.extend(yes.then_some("--yes"));
             exec::run(&cluster, &args, None).await
         }
+        Command::Void { name, user, code, reason, event } => {
+            let options = [
+                user.map(|user| format!("--user={user}")),
+                code.map(|code| format!("--code={code}")),
+                Some(format!("--reason={reason}")),
+                Some(format!("--actor={}", cluster.own_user().await?)),
+            ];
+            let mut args = vec!["void", &name];
+            args.extend(event.args());
+            args.extend(options.iter().flatten().map(String::as_str));
+            exec::run(&cluster, &args, None).await
+        }
         Command::ReplayDeadLetters { event, reason, yes } => {
             let mut args = vec!["replay-dead-letters"];
             args.extend(event.iter().flat_map(|event| ["--event", event]));
@@ -239,6 +271,7 @@ impl Command {
             Self::Check { .. }
             | Self::Audit { .. }
             | Self::Repair { .. }
+            | Self::Void { .. }
             | Self::ReplayDeadLetters { .. }
             | Self::Purge { .. }
             | Self::Export { .. } => true,

@@ -42,6 +42,7 @@ pub(crate) fn details(event: &CouponEvent, now: Timestamp) -> Vec<String> {
     if let Some(redeemed) = status.redeemed {
         lines.push(progress_bar("redeemed", redeemed, status.recorded.unwrap_or(0)));
         lines.push(format!("  {:<10} {}", "reserved", count(status.reserved)));
+        lines.push(format!("  {:<10} {}", "voided", count(status.voided)));
     }
     if let Some(balance) = &status.balance {
         lines.extend([String::new(), format!("  {:<10} {}", "balance", self::balance(balance, status.loaded))]);

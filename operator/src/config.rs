@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use crate::{
     commands::{
         audit::Audit, check::Check, export::Export, install_test::InstallTest, purge::Purge, repair::Repair,
-        replay_dead_letters::ReplayDeadLetters, take_over::TakeOver,
+        replay_dead_letters::ReplayDeadLetters, take_over::TakeOver, void::Void,
     },
     run::{Migrate, Run},
 };
@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// Send dead letters that are not recorded to the topic again. Without --yes, print their number. Exit code 0:
     /// sent, or there are none; 1: some can be sent; 2: the command failed.
     ReplayDeadLetters(Box<ReplayDeadLetters>),
+    /// Void the coupon of a user: it can no longer be redeemed, and the user receives no other one. Exit code 0: it is
+    /// voided; 1: it was redeemed, or the user has no coupon; 2: the command failed.
+    Void(Box<Void>),
     /// Delete the rows of events whose `CouponEvent` was deleted (deletionPolicy: Retain). Without --yes, list them.
     Purge(Box<Purge>),
     /// Make this namespace the owner of the stores after a restore of Kubernetes, and continue their events. Without

@@ -49,6 +49,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::InstallTest(install_test) => install_test.run().await?,
         Command::Repair(repair) => return Ok(exit_code(&repair.telemetry, Box::pin(repair.run())).await),
         Command::ReplayDeadLetters(replay) => return Ok(exit_code(&replay.telemetry, Box::pin(replay.run())).await),
+        Command::Void(void) => return Ok(exit_code(&void.telemetry, Box::pin(void.run())).await),
         Command::Purge(purge) => return Ok(exit_code(&purge.installation.telemetry, Box::pin(purge.run())).await),
         Command::Check(check) => return Ok(exit_code(&check.telemetry, Box::pin(check.run())).await),
     }

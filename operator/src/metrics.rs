@@ -290,13 +290,14 @@ impl Metrics {
     }
 }
 
-fn counts_by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 6] {
+fn counts_by_state(status: &CouponEventStatus) -> [(&'static str, Option<u64>); 7] {
     [
         ("loaded", status.loaded),
         ("available", status.available),
         ("issued", status.issued),
         ("reserved", status.reserved),
         ("redeemed", status.redeemed),
+        ("voided", status.voided),
         ("recorded", status.recorded),
     ]
 }

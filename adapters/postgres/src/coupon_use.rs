@@ -19,11 +19,11 @@ use crate::{
     row::{self, InvalidRow},
 };
 
-const OPERATION: Operation = Operation::UseCoupon;
+pub(crate) const OPERATION: Operation = Operation::UseCoupon;
 
 /// Maximum number of attempts. Each failed one means that another request has changed the coupon, or that this request
 /// is processed twice at the same time.
-const MAX_ATTEMPTS: u32 = 200;
+pub(crate) const MAX_ATTEMPTS: u32 = 200;
 
 /// The most entries of a history that are returned.
 pub const MAX_HISTORY: u32 = 1000;
@@ -96,6 +96,8 @@ pub struct UseCounts {
     pub reserved: u64,
     /// Coupons that were redeemed.
     pub redeemed: u64,
+    /// Coupons that were voided.
+    pub voided: u64,
 }
 
 /// An entry of the history of a coupon, with the coupon and its holder.
@@ -166,8 +168,8 @@ const INSERT: &str = "
     WITH issued AS MATERIALIZED (
         SELECT event_uid, code FROM issuance WHERE event_uid = $1 AND code = $2 FOR KEY SHARE
     )
-    INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, until, request_id, request_hash, actor, at)
-    SELECT event_uid, code, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, to_timestamp($10 / 1000.0)
+    INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, until, request_id, request_hash, actor, reason, at)
+    SELECT event_uid, code, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, $10, to_timestamp($11 / 1000.0)
     FROM issued";
 
 impl Database {
@@ -207,12 +209,13 @@ impl Database {
         with_timeout(OPERATION, Box::pin(find)).await
     }
 
-    /// The numbers of reserved and redeemed coupons of the event.
+    /// The numbers of reserved, redeemed and voided coupons of the event.
     pub async fn use_counts(&self, uid: Uuid) -> Result<UseCounts, DatabaseError> {
         let row = self
             .with_connection(OPERATION, async |connection| {
                 sqlx::query(
                     "SELECT (SELECT count(*) FROM coupon_use WHERE event_uid = $1 AND kind = 'REDEEMED') AS redeemed,
+                            (SELECT count(*) FROM coupon_use WHERE event_uid = $1 AND kind = 'VOIDED') AS voided,
                             (SELECT count(*) FROM coupon_use AS reserved
                              WHERE event_uid = $1 AND kind = 'RESERVED' AND until > now()
                                AND NOT EXISTS (SELECT FROM coupon_use AS later
@@ -225,7 +228,7 @@ impl Database {
             })
             .await?;
         let count = |column| row::count(&row, column).map_err(|invalid| invalid.in_operation(OPERATION));
-        Ok(UseCounts { reserved: count("reserved")?, redeemed: count("redeemed")? })
+        Ok(UseCounts { reserved: count("reserved")?, redeemed: count("redeemed")?, voided: count("voided")? })
     }
 
     /// The coupons whose history is invalid, each with the first entry that cannot follow the ones before it: the
@@ -324,39 +327,53 @@ async fn attempt(connection: &mut PgConnection, request: &UseRequest) -> Result<
         Err(refusal) => return Ok(Some(UseOutcome::Refused(refusal))),
     };
     couponry_failpoint::crash("database.before-coupon-use");
-    match insert(connection, event.uid, request, &entry).await {
-        Ok(true) => {
-            couponry_failpoint::crash("database.after-coupon-use");
-            Ok(Some(UseOutcome::Changed { coupon: history.coupon, entry }))
-        }
-        Ok(false) => Ok(None),
-        Err(error) if error.is_unique_violation() => Ok(None),
-        Err(error) => Err(error),
+    let cause = Cause { request: Some((&request.id, &request.hash)), actor: request.actor.as_deref(), reason: None };
+    if !insert(connection, event.uid, &request.coupon, &entry, cause).await? {
+        return Ok(None);
     }
+    couponry_failpoint::crash("database.after-coupon-use");
+    Ok(Some(UseOutcome::Changed { coupon: history.coupon, entry }))
 }
 
-/// False: the issuance was deleted.
-async fn insert(
+/// Who appends an entry to a history, and why.
+#[derive(Clone, Copy)]
+pub(crate) struct Cause<'a> {
+    /// The idempotency key of the request, and its hash.
+    pub(crate) request: Option<(&'a RequestId, &'a [u8; 32])>,
+    /// The caller.
+    pub(crate) actor: Option<&'a str>,
+    /// The reason of a void.
+    pub(crate) reason: Option<&'a str>,
+}
+
+/// Appends the entry to the history. False: the history has changed since it was read, or the issuance was deleted.
+pub(crate) async fn insert(
     connection: &mut PgConnection,
     uid: Uuid,
-    request: &UseRequest,
+    code: &CouponCode,
     entry: &CouponUse,
+    Cause { request, actor, reason }: Cause<'_>,
 ) -> Result<bool, DatabaseError> {
     let inserted = sqlx::query(INSERT)
         .bind(uid)
-        .bind(request.coupon.as_str())
+        .bind(code.as_str())
         .bind(i32::try_from(entry.seq).unwrap_or(i32::MAX))
         .bind(entry.kind.as_str())
         .bind(entry.order.as_ref().map(OrderId::as_str))
         .bind(entry.until)
-        .bind(request.id.as_str())
-        .bind(request.hash.as_slice())
-        .bind(request.actor.as_deref())
+        .bind(request.map(|(id, _)| id.as_str()))
+        .bind(request.map(|(_, hash)| hash.as_slice()))
+        .bind(actor)
+        .bind(reason)
         .bind(entry.at)
         .execute(connection)
         .await
-        .map_err(DatabaseError::at(OPERATION))?;
-    Ok(inserted.rows_affected() > 0)
+        .map_err(DatabaseError::at(OPERATION));
+    match inserted {
+        Ok(inserted) => Ok(inserted.rows_affected() > 0),
+        Err(error) if error.is_unique_violation() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// What [`READ`] has found.

@@ -30,6 +30,8 @@ pub struct CouponWithHolder {
     pub holder: Option<(UserId, i64)>,
     /// From when on the issued coupon is not valid any more (milliseconds since the Unix epoch). None: unlimited.
     pub valid_until: Option<i64>,
+    /// Whether it is voided.
+    pub is_voided: bool,
 }
 
 impl Database {
@@ -75,8 +77,10 @@ impl Database {
         let query = format!(
             "SELECT stock.ordinal, stock.code, stock.type, stock.value, issuance.user_id,
                     (extract(epoch FROM issuance.issued_at) * 1000)::bigint AS issued_at,
-                    (extract(epoch FROM issuance.valid_until) * 1000)::bigint AS valid_until
+                    (extract(epoch FROM issuance.valid_until) * 1000)::bigint AS valid_until,
+                    void.code IS NOT NULL AS is_voided
              FROM {} AS stock LEFT JOIN issuance ON issuance.event_uid = $1 AND issuance.code = stock.code
+             LEFT JOIN coupon_use void ON void.event_uid = $1 AND void.code = stock.code AND void.kind = 'VOIDED'
              ORDER BY stock.ordinal",
             StockTable(uid)
         );
@@ -133,5 +137,6 @@ fn coupon_with_holder(row: &PgRow) -> Result<CouponWithHolder, InvalidRow> {
         discount: row::discount(row)?,
         holder: user.zip(issued_at),
         valid_until: row.try_get("valid_until")?,
+        is_voided: row.try_get("is_voided")?,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`Database::register`] and [`Database::generate_coupons`] create an event and its coupons.
 //! - [`Database::record`] records issuances.
-//! - [`Database::use_coupon`] reserves, redeems and releases an issued coupon.
+//! - [`Database::use_coupon`] reserves, redeems and releases an issued coupon; [`Database::void_coupon`] withdraws it.
 //! - [`Database::migrate`] creates the tables.
 //!
 //! Times are milliseconds since the Unix epoch.
@@ -39,6 +39,7 @@ mod row;
 mod schema;
 mod session_settings;
 mod stock_table;
+mod void;
 
 pub use connection::Database;
 pub use coupon_use::{
@@ -53,3 +54,4 @@ pub use issuance::Issuance;
 pub use outcome::{Deferral, RecordOutcome, Rejection};
 pub use retained_events::RetainedEvent;
 pub use schema::{SchemaVersion, ServerSettings};
+pub use void::VoidOutcome;

@@ -130,7 +130,8 @@ async fn coupon_that_cannot_be_used_is_refused_with_the_reason() {
         assert_eq!(database.use_coupon(&request).await.unwrap(), outcome, "{request:?}");
     }
     fixture.sql(&format!(
-        "INSERT INTO coupon_use (event_uid, code, seq, kind, at) VALUES ('{}', '{}', 1, 'VOIDED', now())",
+        "INSERT INTO coupon_use (event_uid, code, seq, kind, reason, at)
+         VALUES ('{}', '{}', 1, 'VOIDED', 'test', now())",
         event.uid, coupons[0].code
     ));
     let voided = database.use_coupon(&request(&event, &coupons[0], Change::Redeem, "A", "6")).await.unwrap();
@@ -313,7 +314,8 @@ async fn deletion_waits_for_a_use_that_is_being_inserted() {
     let fixture = Fixture::new().await;
     let (event, coupons) = issued_event(&fixture, 1).await;
     let held = fixture.server.hold(&format!(
-        "INSERT INTO coupon_use (event_uid, code, seq, kind, at) VALUES ('{}', '{}', 1, 'VOIDED', now())",
+        "INSERT INTO coupon_use (event_uid, code, seq, kind, reason, at)
+         VALUES ('{}', '{}', 1, 'VOIDED', 'test', now())",
         event.uid, coupons[0].code
     ));
     let held = held.unwrap();
@@ -389,7 +391,7 @@ async fn counts_are_those_of_current_reservations_and_redemptions() {
          VALUES ('{}', '{}', 1, 'RESERVED', 'A', now() - interval '1 s', now() - interval '1 min')",
         event.uid, coupons[4].code
     ));
-    assert_eq!(database.use_counts(event.uid).await.unwrap(), UseCounts { reserved: 1, redeemed: 2 });
+    assert_eq!(database.use_counts(event.uid).await.unwrap(), UseCounts { reserved: 1, redeemed: 2, voided: 0 });
     assert_eq!(database.use_counts(Uuid::from_u128(9)).await.unwrap(), UseCounts::default());
     let uses: Vec<_> = database.stream_uses(event.uid).try_collect().await.unwrap();
     assert_eq!(uses.len(), 7);

@@ -21,6 +21,8 @@ pub enum IssueOutcome {
     Issued(IssuedCoupon),
     /// The user already has a coupon of the event.
     Duplicate(IssuedEntry),
+    /// The coupon of the user was voided.
+    Voided,
     /// The queue is empty.
     SoldOut,
     /// The window has not begun, or the event is still loading.
@@ -142,7 +144,11 @@ impl RedisStore {
         let mut outcomes = Vec::with_capacity(distinct.len());
         for (&user, entry) in distinct.iter().zip(&entries) {
             outcomes.push(if let Some(entry) = entry {
-                IssuedEntry::from_bytes(user.clone(), entry).map_or(IssueOutcome::Undecodable, IssueOutcome::Duplicate)
+                match IssuedEntry::from_bytes(user.clone(), entry) {
+                    Some(IssuedEntry { status: IssuedStatus::Voided, .. }) => IssueOutcome::Voided,
+                    Some(entry) => IssueOutcome::Duplicate(entry),
+                    None => IssueOutcome::Undecodable,
+                }
             } else if let Some(item) = items.next() {
                 parse_item(item).map_or(IssueOutcome::Undecodable, |(coupon, discount)| {
                     let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };

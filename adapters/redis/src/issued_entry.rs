@@ -11,17 +11,26 @@ pub enum IssuedStatus {
     Pending,
     /// Recorded: `COMPLETED`.
     Completed,
+    /// Recorded, and voided by an administrator: `VOIDED`. The user does not receive another one.
+    Voided,
     /// Can never be recorded; the user has no coupon: `CANCEL`.
     Cancelled,
 }
 
 impl IssuedStatus {
-    const ALL: [Self; 3] = [Self::Pending, Self::Completed, Self::Cancelled];
+    const ALL: [Self; 4] = [Self::Pending, Self::Completed, Self::Voided, Self::Cancelled];
+
+    /// Whether the issuance is known to be recorded.
+    #[must_use]
+    pub const fn is_recorded(self) -> bool {
+        matches!(self, Self::Completed | Self::Voided)
+    }
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
             Self::Completed => "COMPLETED",
+            Self::Voided => "VOIDED",
             Self::Cancelled => "CANCEL",
         }
     }
@@ -156,7 +165,10 @@ mod tests {
         let issued = IssuedCoupon { user_id: "u1".parse().unwrap(), coupon, discount, issued_at: 5 };
         let entry = IssuedEntry { issued, status: IssuedStatus::Pending };
         assert_eq!(entry.to_value(), "SUMMER-7GK2M9QXW4TB:PERCENT:10:5:PENDING");
-        assert_eq!(parse(&entry.to_value()).unwrap(), entry);
+        for status in IssuedStatus::ALL {
+            let entry = IssuedEntry { status, ..entry.clone() };
+            assert_eq!(parse(&entry.to_value()).unwrap(), entry);
+        }
     }
 
     #[test]

@@ -39,8 +39,10 @@ pub struct RedisEvent {
     pub available: u64,
     /// How many users have a coupon, or had when the event was retired.
     pub issued: u64,
-    /// How many of the issued coupons are marked `COMPLETED`, which means that they are recorded.
+    /// How many of the issued coupons are marked `COMPLETED` or `VOIDED`, which means that they are recorded.
     pub marked_recorded: u64,
+    /// How many of them are marked `VOIDED`.
+    pub voided: u64,
     /// The number of entries that are marked `CANCEL`: their coupon could not be recorded.
     pub cancelled: u64,
     /// How many coupons are neither available nor issued: they were cancelled and not put back into the queue. At every
@@ -166,6 +168,7 @@ impl RedisStore {
             available,
             issued: entries.saturating_sub(cancelled),
             marked_recorded: number("completed")?,
+            voided: number("voided")?,
             cancelled,
             withheld: text("withheld").parse().map_err(|_| invalid("withheld"))?,
             retired,

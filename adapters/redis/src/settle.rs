@@ -20,7 +20,8 @@ pub const MAX_SETTLEMENTS: usize = 100;
 pub struct Settlement {
     /// The user to whom the coupon was issued.
     pub user: UserId,
-    /// The coupon. The user's entry changes only while it is pending and has this coupon.
+    /// The coupon. The user's entry changes only while it is pending and has this coupon; to void it, it may also be
+    /// completed.
     pub coupon: CouponCode,
     /// The decision.
     pub outcome: SettlementOutcome,
@@ -31,6 +32,8 @@ pub struct Settlement {
 pub enum SettlementOutcome {
     /// The coupon is recorded.
     Completed,
+    /// The coupon is recorded and voided.
+    Voided,
     /// The coupon can never be recorded.
     Cancelled {
         /// Whether the coupon has no holder and is put back into the queue.
@@ -48,8 +51,10 @@ pub enum SettlementOutcome {
 /// How many entries were changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// Entries that are COMPLETED now.
+    /// Entries that are COMPLETED or VOIDED now, and were not before.
     pub marked_recorded: u64,
+    /// Entries that are VOIDED now, and were not before.
+    pub voided: u64,
     /// Entries that are CANCEL now.
     pub cancelled: u64,
     /// Coupons that were put back into the queue.
@@ -86,6 +91,7 @@ impl RedisStore {
             for Settlement { user, coupon, outcome } in others {
                 let (status, requeue, entry) = match outcome {
                     SettlementOutcome::Completed => ("COMPLETED", false, String::new()),
+                    SettlementOutcome::Voided => ("VOIDED", false, String::new()),
                     SettlementOutcome::Cancelled { requeue } => ("CANCEL", *requeue, String::new()),
                     SettlementOutcome::Replaced { by, requeue } => {
                         let entry = IssuedEntry { issued: by.clone(), status: IssuedStatus::Completed };
@@ -94,14 +100,15 @@ impl RedisStore {
                 };
                 call.push((user.as_str(), coupon.as_str(), status, u8::from(requeue), entry));
             }
-            let counts: Option<(u64, u64, u64)> = call
+            let counts: Option<(u64, u64, u64, u64)> = call
                 .invoke_async(&mut self.connection())
                 .await
                 .map_err(self.failed("cannot settle issued coupons in Redis"))?;
-            let Some((marked_recorded, cancelled, requeued)) = counts else { return Ok(FencedWrite::Stale) };
+            let Some((marked_recorded, cancelled, requeued, voided)) = counts else { return Ok(FencedWrite::Stale) };
             sum.marked_recorded += marked_recorded;
             sum.cancelled += cancelled;
             sum.requeued += requeued;
+            sum.voided += voided;
         }
         Ok(FencedWrite::Applied(sum))
     }

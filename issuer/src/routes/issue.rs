@@ -63,6 +63,7 @@ pub(super) struct IssueResponse {
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Reason {
     Duplicate,
+    Voided,
     SoldOut,
     NotStarted,
     Ended,
@@ -76,6 +77,7 @@ impl IssueResponse {
             IssueOutcome::Duplicate(entry) => {
                 (Some(Reason::Duplicate), "You already have a coupon of this event.", Some(entry.issued))
             }
+            IssueOutcome::Voided => (Some(Reason::Voided), "Your coupon of this event was voided.", None),
             IssueOutcome::SoldOut => (Some(Reason::SoldOut), "All coupons of this event have been issued.", None),
             IssueOutcome::NotStarted => (Some(Reason::NotStarted), "The event has not started yet.", None),
             IssueOutcome::Ended => (Some(Reason::Ended), "The event has ended.", None),
@@ -212,6 +214,7 @@ mod tests {
         assert!(limited.ends_with(r#","discountAmount":10,"validUntil":"2027-01-01T00:00:00.000Z"}"#), "{limited}");
         let duplicate = json(IssueOutcome::Duplicate(IssuedEntry { issued, status: IssuedStatus::Pending }));
         assert!(duplicate.contains(r#""success":false,"reason":"DUPLICATE","couponKey":"SUMMER-"#));
+        assert!(json(IssueOutcome::Voided).contains(r#""success":false,"reason":"VOIDED","couponKey":null"#));
         assert!(json(IssueOutcome::SoldOut).contains(r#""reason":"SOLD_OUT","couponKey":null"#));
         let problem = IssueResponse::new(IssueOutcome::Unverified, None).err().unwrap();
         assert_eq!(problem.status(), 503, "a Redis that may have lost data must not reject a user");

@@ -55,8 +55,8 @@ pub(super) struct UserCoupon {
             content_type = "application/problem+json"),
         (status = 404, description = "The event does not exist, or the user has no coupon", body = Problem,
             content_type = "application/problem+json"),
-        (status = 410, description = "The event has ended, and its coupons were removed from Redis", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 410, description = "The coupon was voided, or the coupons were removed from Redis after the event",
+            body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Rate limit exceeded; the request was not processed", body = Problem,
             content_type = "application/problem+json", headers(("Retry-After" = u32, description = "Seconds to wait"))),
         (status = 503, description = "Temporarily unavailable; retry", body = Problem,
@@ -99,6 +99,9 @@ pub(super) async fn user(
                 valid_until: valid_until.map(timestamp),
                 recorded: status == IssuedStatus::Completed,
             }))
+        }
+        Some(IssuedEntry { status: IssuedStatus::Voided, .. }) => {
+            Err(Problem::gone(format!("the user's coupon of the event {event} was voided")))
         }
         None if is_retired => {
             Err(Problem::gone(format!("the event {event} has ended, and its coupons were removed from Redis")))

@@ -51,7 +51,8 @@ impl Stores {
         }
         let uses = self.database.use_counts(uid).await?;
         if uses != UseCounts::default() {
-            notes.push(format!("{} coupons were redeemed, {} are reserved", uses.redeemed, uses.reserved));
+            let UseCounts { reserved, redeemed, voided } = uses;
+            notes.push(format!("{redeemed} coupons were redeemed, {reserved} are reserved, {voided} were voided"));
         }
         if counts.cancelled > 0 {
             let cancelled = counts.cancelled;

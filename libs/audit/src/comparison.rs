@@ -1,7 +1,7 @@
 //! The comparison without I/O: receives the data of the stores, and keeps what does not match.
 //!
 //! Data must be added in this order: the generated coupons, [`Comparison::finish_generated`], the recorded issuances,
-//! [`Comparison::finish_recorded`], the records in Kafka, [`Comparison::finish_sent`], the available
+//! the voids, [`Comparison::finish_recorded`], the records in Kafka, [`Comparison::finish_sent`], the available
 //! coupons, the issued coupons in Redis.
 
 use std::collections::{HashMap, HashSet};
@@ -31,6 +31,8 @@ const IN_REDIS: u8 = 2;
 pub(crate) struct Comparison {
     generated: FingerprintSet,
     recorded: FingerprintSet,
+    /// The users and coupons of voids in Postgres.
+    voided: FingerprintSet,
     undecodable: HashSet<UndecodableValue>,
     pub(crate) counts: Counts,
     /// Certain discrepancies.
@@ -48,6 +50,8 @@ pub(crate) struct Suspects {
     pub(crate) pending: HashMap<UserId, IssuedCoupon>,
     /// In Kafka, but was not recorded.
     pub(crate) only_in_kafka: HashSet<IssuedCoupon>,
+    /// Recorded, and was voided in only one of Redis and Postgres.
+    pub(crate) voided_in_one: HashMap<UserId, CouponCode>,
     /// Coupons that may have more than one holder in Redis.
     pub(crate) issued_twice: HashSet<CouponCode>,
     /// Coupons that were available when the queue was read, and issued later.
@@ -84,8 +88,14 @@ impl Comparison {
         self.recorded.add(issued);
     }
 
-    /// Called after the last recorded issuance.
+    /// Adds a void in Postgres.
+    pub(crate) fn add_voided(&mut self, user: &UserId, coupon: &CouponCode) {
+        self.voided.add(&(user, coupon));
+    }
+
+    /// Called after the last recorded issuance and the last void.
     pub(crate) fn finish_recorded(&mut self) {
+        self.voided.finish();
         self.recorded.finish();
         self.counts.recorded = self.recorded.added();
     }
@@ -154,6 +164,13 @@ impl Comparison {
             let size = suspects.available_and_issued.len();
             suspects.keep(size, |suspects| {
                 suspects.available_and_issued.insert(issued.coupon.clone(), issued.discount);
+            });
+        }
+        let is_voided_in_postgres = self.voided.marks(&(&issued.user_id, &issued.coupon)).is_some();
+        if recorded.is_some() && is_voided_in_postgres != (status == IssuedStatus::Voided) {
+            let size = suspects.voided_in_one.len();
+            suspects.keep(size, |suspects| {
+                suspects.voided_in_one.insert(issued.user_id.clone(), issued.coupon.clone());
             });
         }
         match recorded {

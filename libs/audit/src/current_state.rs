@@ -53,7 +53,7 @@ impl CurrentState {
         let (redis, status) = (redis.clone(), *status);
         let in_flight_if_pending = |discrepancy| match status {
             IssuedStatus::Pending => Check::InFlight(discrepancy),
-            IssuedStatus::Completed | IssuedStatus::Cancelled => Check::Discrepancy(discrepancy),
+            IssuedStatus::Completed | IssuedStatus::Voided | IssuedStatus::Cancelled => Check::Discrepancy(discrepancy),
         };
         if status == IssuedStatus::Cancelled {
             return Check::Ok;

@@ -99,6 +99,15 @@ pub enum Discrepancy {
     StillPending(IssuedCoupon),
     /// An issuance is recorded, but cancelled in Redis.
     CancelledButRecorded(IssuedCoupon),
+    /// A coupon is voided in Redis or in Postgres, and not in the other one.
+    VoidedInOne {
+        /// The coupon.
+        coupon: CouponCode,
+        /// Its holder.
+        user: UserId,
+        /// Whether it is voided in Postgres, otherwise in Redis.
+        in_postgres: bool,
+    },
     /// A coupon was never generated.
     NotGenerated {
         /// The coupon.
@@ -175,6 +184,7 @@ impl Discrepancy {
             Self::EventMismatch { redis: None }
             | Self::NotInRedis(_)
             | Self::CancelledButRecorded(_)
+            | Self::VoidedInOne { .. }
             | Self::AvailableAndIssued { .. }
             | Self::AvailableTwice { .. }
             | Self::Missing { .. }
@@ -209,6 +219,7 @@ impl Discrepancy {
             Self::OnlyInKafka { .. } => "onlyInKafka",
             Self::StillPending(_) => "stillPending",
             Self::CancelledButRecorded(_) => "cancelledButRecorded",
+            Self::VoidedInOne { .. } => "voidedInOne",
             Self::NotGenerated { .. } => "notGenerated",
             Self::WrongDiscount { .. } => "wrongDiscount",
             Self::AvailableAndIssued { .. } => "availableAndIssued",
@@ -259,7 +270,7 @@ impl fmt::Display for Discrepancy {
             }
             Self::NotRecorded { issued: coupon, status } => {
                 issued(f, coupon, "Redis")?;
-                if *status == IssuedStatus::Completed {
+                if status.is_recorded() {
                     f.write_str(" and marked as recorded")?;
                 }
                 f.write_str(", but it is neither recorded in Postgres nor in flight")
@@ -283,6 +294,10 @@ impl fmt::Display for Discrepancy {
             Self::CancelledButRecorded(coupon) => {
                 issued(f, coupon, "Postgres")?;
                 f.write_str(", but its entry in Redis is marked CANCEL")
+            }
+            Self::VoidedInOne { coupon, user, in_postgres } => {
+                let (voided, other) = if *in_postgres { ("Postgres", "Redis") } else { ("Redis", "Postgres") };
+                write!(f, "coupon {coupon} of {user} is voided in {voided}, but not in {other}")
             }
             Self::NotGenerated { coupon, place } => write!(f, "coupon {coupon} is in {place}, but was never generated"),
             Self::WrongDiscount { coupon, place, actual, generated } => {

@@ -63,6 +63,7 @@ impl Recheck<'_> {
         self.check_recorded().await?;
         self.check_generated().await?;
         self.check_stock().await?;
+        self.check_voided(timeout).await?;
         let in_flight = self.recheck_until_drained(timeout).await?;
         Ok((self.comparison, in_flight))
     }
@@ -176,6 +177,44 @@ impl Recheck<'_> {
         if missing.len() as u64 > withheld {
             for (coupon, _) in missing {
                 self.add(Discrepancy::Missing { coupon });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks coupons that were voided in only one store, until the operator has applied the voids to Redis or the
+    /// timeout has passed.
+    async fn check_voided(&mut self, timeout: Duration) -> Result<(), AuditError> {
+        let until = Instant::now() + timeout;
+        let mut suspects: Vec<_> = self.comparison.suspects.voided_in_one.drain().collect();
+        while !suspects.is_empty() {
+            let is_last = Instant::now() >= until;
+            let mut still_in_one = Vec::new();
+            for page in suspects.chunks(PAGE) {
+                let (users, codes): (Vec<UserId>, Vec<CouponCode>) = page.iter().cloned().unzip();
+                // Redis first: what it has voided was voided in Postgres before.
+                let entries = self.stores.redis_store.issued_to(self.name, &users).await?;
+                let voided: HashSet<CouponCode> =
+                    self.stores.database.voided_among(self.uid, &codes).await?.into_iter().collect();
+                for ((user, coupon), entry) in page.iter().cloned().zip(entries) {
+                    // Without an entry of this coupon, that is the discrepancy.
+                    let Some(Ok(IssuedEntry { issued, status })) = entry else { continue };
+                    let in_postgres = voided.contains(&coupon);
+                    if issued.coupon == coupon && (status == IssuedStatus::Voided) != in_postgres {
+                        still_in_one.push((user, coupon, in_postgres));
+                    }
+                }
+            }
+            suspects.clear();
+            for (user, coupon, in_postgres) in still_in_one {
+                if is_last || !in_postgres {
+                    self.add(Discrepancy::VoidedInOne { coupon, user, in_postgres });
+                } else {
+                    suspects.push((user, coupon));
+                }
+            }
+            if !suspects.is_empty() {
+                sleep(PAUSE).await;
             }
         }
         Ok(())

@@ -49,6 +49,10 @@ impl Stores {
         while let Some(issuance) = issuances.try_next().await? {
             comparison.add_recorded(&issuance.issued);
         }
+        let mut voided = self.database.stream_voided(event.uid);
+        while let Some((user, coupon)) = voided.try_next().await? {
+            comparison.add_voided(&user, &coupon);
+        }
         comparison.finish_recorded();
         for (coupon, seq) in self.database.invalid_uses(event.uid).await? {
             comparison.discrepancies.add(Discrepancy::InvalidUse { coupon, seq });

@@ -6,10 +6,10 @@ use couponry_audit::{Report, Stores, Verdict};
 use couponry_domain::{
     Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount,
     DiscountType::{Amount, Percent},
-    EventName, Gate, IssuedRecord, UserId, Uuid, Window,
+    EventName, Gate, IssuedCoupon, IssuedRecord, UserId, Uuid, Window,
 };
 use couponry_kafka::{Consumer, DeadLetterProducer, KafkaSettings, Producer, TopicSettings, topics};
-use couponry_postgres::{Database, NewEvent};
+use couponry_postgres::{Database, NewEvent, VoidOutcome};
 use couponry_redis::{GateSettings, RedisStore, Settlement, SettlementOutcome};
 use couponry_testbed::{Database as TestDatabase, shared, unique_name};
 
@@ -308,7 +308,7 @@ async fn audit_reports_invalid_history_of_coupon() {
     insert(2, "A");
     let report = fixture.audit().await;
     assert_eq!(report.verdict, Verdict::Ok, "{report:?}");
-    assert!(report.notes.contains(&"0 coupons were redeemed, 1 are reserved".to_owned()), "{report:?}");
+    assert!(report.notes.contains(&"0 coupons were redeemed, 1 are reserved, 0 were voided".to_owned()), "{report:?}");
     insert(3, "B");
     let (kinds, messages) = fixture.discrepancies().await;
     assert_eq!(kinds, ["invalidUse"], "{messages}");
@@ -407,4 +407,29 @@ async fn audit_reports_undecodable_values_and_everything_else() {
     let report = fixture.audit().await;
     assert_eq!(report.discrepancies.counts["undecodable"], 2, "{messages}");
     assert_eq!(report.discrepancies.counts["notInRedis"], 1, "{messages}");
+}
+
+#[tokio::test]
+async fn coupon_voided_in_one_store_is_reported() {
+    let fixture = Fixture::recorded().await;
+    let [both, redis, postgres] = [0, 1, 2].map(|i| &fixture.records[i]);
+    for record in [both, postgres] {
+        let voided =
+            fixture.stores.database.void_coupon(fixture.uid, &record.issued.coupon, "admin", "test").await.unwrap();
+        assert_eq!(voided, VoidOutcome::Voided);
+    }
+    fixture.settle(&[both.clone(), redis.clone()], &SettlementOutcome::Voided).await;
+    let report = fixture.audit().await;
+    assert_eq!(report.verdict, Verdict::Differs);
+    let note = "0 coupons were redeemed, 0 are reserved, 2 were voided".to_owned();
+    assert!(report.notes.contains(&note), "{report:?}");
+    let mut messages: Vec<_> = report.discrepancies.examples.iter().map(ToString::to_string).collect();
+    messages.sort();
+    let message = |record: &IssuedRecord, voided, other| {
+        let IssuedCoupon { coupon, user_id, .. } = &record.issued;
+        format!("coupon {coupon} of {user_id} is voided in {voided}, but not in {other}")
+    };
+    let mut expected = [message(redis, "Redis", "Postgres"), message(postgres, "Postgres", "Redis")];
+    expected.sort();
+    assert_eq!(messages, expected);
 }

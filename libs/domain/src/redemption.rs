@@ -1,9 +1,9 @@
-//! The life of an issued coupon: reserved, redeemed, released.
+//! The life of an issued coupon: reserved, redeemed, released, voided.
 //!
 //! Pure rules: what a request does follows from the last entry of the coupon's history, its validity, and a time.
 //!
 //! # Guarantees
-//! - A coupon is redeemed at most once: nothing follows a redemption.
+//! - A coupon is redeemed at most once: nothing follows a redemption, and nothing follows a void.
 //! - While a coupon is reserved, only the order that has reserved it can change it.
 //! - A released coupon, and one whose reservation has expired, can be used again by its holder.
 //!
@@ -260,9 +260,24 @@ impl CouponHistory {
                 (UseKind::Reserved, Some(self.coupon.valid_until.map_or(end, |valid_until| end.min(valid_until))))
             }
         };
-        let seq = last.map_or(0, |entry| entry.seq) + 1;
-        Ok(CouponUse { seq, kind, order: Some(order.id.clone()), until, at: now })
+        Ok(CouponUse { seq: next_seq(last), kind, order: Some(order.id.clone()), until, at: now })
     }
+}
+
+/// The entry that voids a coupon with this last entry of its history, also while an order has reserved it. None: it was
+/// voided before.
+pub fn void(last: Option<&CouponUse>, now: i64) -> Result<Option<CouponUse>, Refusal> {
+    match last.map(|entry| entry.kind) {
+        Some(UseKind::Redeemed) => Err(Refusal::Redeemed { by_order: false }),
+        Some(UseKind::Voided) => Ok(None),
+        Some(UseKind::Reserved | UseKind::Released) | None => {
+            Ok(Some(CouponUse { seq: next_seq(last), kind: UseKind::Voided, order: None, until: None, at: now }))
+        }
+    }
+}
+
+fn next_seq(last: Option<&CouponUse>) -> u32 {
+    last.map_or(0, |entry| entry.seq) + 1
 }
 
 impl CouponUse {
@@ -334,7 +349,11 @@ mod tests {
     #[test]
     fn voided_coupon_refuses_every_change() {
         let mut coupon = history(None);
-        coupon.last = Some(CouponUse { seq: 3, kind: UseKind::Voided, order: None, until: None, at: 0 });
+        assert_eq!(apply(&mut coupon, Change::Reserve { seconds: 60 }, "A", 0), Ok(UseKind::Reserved));
+        coupon.last = void(coupon.last.as_ref(), 1).unwrap();
+        assert_eq!(coupon.last, Some(CouponUse { seq: 2, kind: UseKind::Voided, order: None, until: None, at: 1 }));
+        assert_eq!(coupon.state(1), CouponState::Voided);
+        assert_eq!(void(coupon.last.as_ref(), 2), Ok(None));
         for change in [Change::Reserve { seconds: 1 }, Change::Redeem, Change::Release] {
             assert_eq!(apply(&mut coupon, change, "A", 1), Err(Refusal::Voided));
         }
@@ -373,22 +392,32 @@ mod tests {
         assert_eq!("USED".parse::<UseKind>().unwrap_err().to_string(), "unknown kind of use \"USED\"");
     }
 
+    /// A change, or None for a void.
+    type Request = Option<Change>;
+
     /// The model keeps the current state itself, and changes it as time passes. It has no history.
     struct Model {
         now: i64,
         valid_until: Option<i64>,
         is_redeemed: bool,
+        is_voided: bool,
         /// The order whose reservation has not been released, redeemed or replaced, and when it ends.
         reservation: Option<(&'static str, i64)>,
     }
 
     impl Model {
-        fn request(&mut self, change: Change, user: &str, order: &'static str) -> bool {
+        /// Whether the request appends an entry.
+        fn request(&mut self, request: Request, user: &str, order: &'static str) -> bool {
+            let Some(change) = request else {
+                let is_possible = !self.is_redeemed && !self.is_voided;
+                self.is_voided |= is_possible;
+                return is_possible;
+            };
             let (is_over, blocked_by_other) = (
                 self.valid_until.is_some_and(|end| self.now >= end),
                 self.reservation.is_some_and(|(by, until)| by != order && self.now < until),
             );
-            let is_possible = user == "holder" && !self.is_redeemed;
+            let is_possible = user == "holder" && !self.is_redeemed && !self.is_voided;
             match change {
                 Change::Release => {
                     let is_own = self.reservation.is_some_and(|(by, _)| by == order);
@@ -416,6 +445,7 @@ mod tests {
         fn state(&self) -> &'static str {
             match self.reservation {
                 _ if self.is_redeemed => "REDEEMED",
+                _ if self.is_voided => "VOIDED",
                 _ if self.valid_until.is_some_and(|end| self.now >= end) => "EXPIRED",
                 Some((_, until)) if self.now < until => "RESERVED",
                 _ => "ISSUED",
@@ -423,11 +453,12 @@ mod tests {
         }
     }
 
-    fn change() -> impl Strategy<Value = Change> {
+    fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
-            3 => (1..6_u32).prop_map(|seconds| Change::Reserve { seconds }),
-            1 => Just(Change::Redeem),
-            2 => Just(Change::Release),
+            9 => (1..6_u32).prop_map(|seconds| Some(Change::Reserve { seconds })),
+            3 => Just(Some(Change::Redeem)),
+            6 => Just(Some(Change::Release)),
+            1 => Just(None),
         ]
     }
 
@@ -435,23 +466,30 @@ mod tests {
         #[test]
         fn decisions_match_the_model(
             valid_until in proptest::option::of(1_000..40_000_i64),
-            requests in vec((change(), 0..12_usize, 0..ORDERS.len(), 0..4_000_i64), 1..40),
+            requests in vec((request(), 0..12_usize, 0..ORDERS.len(), 0..4_000_i64), 1..40),
         ) {
-            let mut model = Model { now: 0, valid_until, is_redeemed: false, reservation: None };
-            let (mut coupon, mut redemptions) = (history(valid_until), 0);
-            for (change, user, order, pause) in requests {
+            let mut model = Model { now: 0, valid_until, is_redeemed: false, is_voided: false, reservation: None };
+            let (mut coupon, mut redemptions, mut voids) = (history(valid_until), 0, 0);
+            for (request, user, order, pause) in requests {
                 model.now += pause;
                 // The holder sends most of the requests.
                 let (user, order) = (USERS[usize::from(user == 0)], ORDERS[order]);
-                let decided = coupon.decide(change, &user.parse().unwrap(), &order_of(order, None), model.now);
-                prop_assert_eq!(decided.is_ok(), model.request(change, user, order), "{:?} at {}", decided, model.now);
-                if let Ok(entry) = decided {
+                let decided = match request {
+                    Some(change) => {
+                        coupon.decide(change, &user.parse().unwrap(), &order_of(order, None), model.now).map(Some)
+                    }
+                    None => void(coupon.last.as_ref(), model.now),
+                };
+                let appends = matches!(decided, Ok(Some(_)));
+                prop_assert_eq!(appends, model.request(request, user, order), "{:?} at {}", decided, model.now);
+                if let Ok(Some(entry)) = decided {
                     prop_assert_eq!(entry.seq, coupon.last.map_or(0, |last| last.seq) + 1);
                     redemptions += u32::from(entry.kind == UseKind::Redeemed);
+                    voids += u32::from(entry.kind == UseKind::Voided);
                     coupon.last = Some(entry);
                 }
                 prop_assert_eq!(coupon.state(model.now).as_str(), model.state());
-                prop_assert!(redemptions <= 1);
+                prop_assert!(redemptions + voids <= 1);
             }
         }
     }

@@ -69,7 +69,7 @@ impl Export {
                 csv.write_record(header)?;
                 let mut coupons = database.stream_coupons_with_holders(uid);
                 while let Some(coupon) = coupons.try_next().await? {
-                    let CouponWithHolder { ordinal: _, code, discount, holder, valid_until } = coupon;
+                    let CouponWithHolder { ordinal: _, code, discount, holder, valid_until, is_voided: _ } = coupon;
                     let amount = discount.value.to_string();
                     let recorded = if holder.is_some() { "true" } else { "false" };
                     let at = holder.as_ref().map_or_else(String::new, |(_, at)| rfc3339(*at));

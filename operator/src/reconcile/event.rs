@@ -23,6 +23,7 @@ use crate::{
         status_writer::StatusWriter,
         step::Plan,
         timing::{self, ACTIVE_INTERVAL, MAX_DURATION, UNVERIFIED_INTERVAL, next_check},
+        voids,
     },
 };
 
@@ -81,6 +82,10 @@ async fn run_steps(
     for steps in 0.. {
         let observation_started = Instant::now();
         let observed = observe(context, desired).await?;
+        if steps == 0 {
+            // Not a step of the plan: a void whose coupon Redis does not have would be applied without end.
+            voids::apply_missing(desired, &observed, context).await?;
+        }
         let min_interval = timing::delay_after_observation(observation_started.elapsed());
         context.metrics.set_oldest_unrecorded(desired.name.as_str(), observed.recording.oldest);
         let is_balanced = writer.check_balance(desired, &observed);

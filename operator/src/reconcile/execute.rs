@@ -1,7 +1,7 @@
 //! Applies a step. Only this module, [`recover`], [`crate::reconcile::stranded_issuances`],
-//! [`crate::reconcile::topic_records`] and [`crate::reconcile::restrict_gate`] change an event in the stores during a
-//! reconciliation; [`crate::reconcile::observe`] lists and marks it in Redis, [`crate::reconcile::finalizer`] removes
-//! it.
+//! [`crate::reconcile::topic_records`], [`crate::reconcile::voids`] and [`crate::reconcile::restrict_gate`] change an
+//! event in the stores during a reconciliation; [`crate::reconcile::observe`] lists and marks it in Redis,
+//! [`crate::reconcile::finalizer`] removes it.
 //!
 //! # Guarantees
 //! Every step is idempotent and may be interrupted anywhere. A step that another operator has already applied is not

@@ -24,7 +24,7 @@ pub(super) struct ObservedState {
     pub(super) marked_recorded: u64,
     /// How many issuances are recorded in Postgres.
     pub(super) recorded: u64,
-    /// How many coupons are reserved and redeemed.
+    /// How many coupons are reserved, redeemed and voided in Postgres, read before Redis.
     pub(super) uses: UseCounts,
     /// The event of this name in Redis, which may be another one.
     pub(super) redis: Option<RedisEvent>,

@@ -211,7 +211,7 @@ async fn restore(
     while let Some(chunk) = coupons.try_next().await.map_err(|error| error.1)? {
         let first = next;
         let (mut available, mut issued) = (Vec::with_capacity(chunk.len()), Vec::new());
-        for CouponWithHolder { ordinal, code: coupon, discount, holder, valid_until: _ } in chunk {
+        for CouponWithHolder { ordinal, code: coupon, discount, holder, valid_until: _, is_voided } in chunk {
             if ordinal != next {
                 return Err(ReconcileError::MissingCoupon(next));
             }
@@ -219,7 +219,7 @@ async fn restore(
             match holder {
                 Some((user_id, issued_at)) => issued.push(IssuedEntry {
                     issued: IssuedCoupon { user_id, coupon, discount, issued_at },
-                    status: IssuedStatus::Completed,
+                    status: if is_voided { IssuedStatus::Voided } else { IssuedStatus::Completed },
                 }),
                 None => available.push(Coupon { ordinal, code: coupon, discount }),
             }

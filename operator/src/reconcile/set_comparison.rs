@@ -32,13 +32,14 @@ impl SetFingerprint {
         self.sum = self.sum.wrapping_add(high << 64 | low);
     }
 
-    fn add_coupon(&mut self, coupon: &CouponCode, discount: Discount, holder: Option<&UserId>) {
+    /// `holder`: the user, and whether the coupon is voided.
+    fn add_coupon(&mut self, coupon: &CouponCode, discount: Discount, holder: Option<(&UserId, bool)>) {
         self.add(&(coupon, discount, holder));
     }
 }
 
-/// Whether the first `loaded` coupons of the stock, and no others, are in Redis, each with its holder in Postgres or
-/// available. Withheld coupons and values that cannot be decoded are differences.
+/// Whether the first `loaded` coupons of the stock, and no others, are in Redis, each available, or with its holder in
+/// Postgres and voided as there. Withheld coupons and values that cannot be decoded are differences.
 pub(super) async fn has_same_coupons(
     event: &EventName,
     uid: Uuid,
@@ -62,7 +63,10 @@ async fn read_redis(
     redis_store
         .each_issued(&event, |entry| match entry {
             Ok(IssuedEntry { status: IssuedStatus::Cancelled, .. }) => {}
-            Ok(IssuedEntry { issued, .. }) => set.add_coupon(&issued.coupon, issued.discount, Some(&issued.user_id)),
+            Ok(IssuedEntry { issued, status }) => {
+                let holder = (&issued.user_id, status == IssuedStatus::Voided);
+                set.add_coupon(&issued.coupon, issued.discount, Some(holder));
+            }
             Err(undecodable) => set.add(&undecodable),
         })
         .await?;
@@ -82,10 +86,10 @@ async fn read_postgres(
     mut set: SetFingerprint,
 ) -> Result<u128, ReconcileError> {
     let mut coupons = database.stream_coupons_with_holders(uid);
-    while let Some(CouponWithHolder { ordinal, code, discount, holder, .. }) = coupons.try_next().await? {
+    while let Some(CouponWithHolder { ordinal, code, discount, holder, is_voided, .. }) = coupons.try_next().await? {
         // A coupon that is recorded was loaded: if Redis has not loaded it, it has lost the coupon.
         if ordinal < loaded || holder.is_some() {
-            set.add_coupon(&code, discount, holder.as_ref().map(|(user, _)| user));
+            set.add_coupon(&code, discount, holder.as_ref().map(|(user, _)| (user, is_voided)));
         }
     }
     Ok(set.sum)

@@ -98,6 +98,7 @@ pub(super) fn compute_status(
         recorded: Some(observed.recorded),
         reserved: uses.map(|uses| uses.reserved),
         redeemed: uses.map(|uses| uses.redeemed),
+        voided: uses.map(|uses| uses.voided),
         available: Some(in_redis.map_or(0, |in_redis| in_redis.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(to_time)),
         sold_out_at: since(old.sold_out_at.as_ref(), in_redis.is_some_and(is_sold_out), now),

@@ -97,7 +97,7 @@ pub(crate) async fn record_stranded_issuances(
         for entry in entries {
             let is_recorded = recorded.get(&entry.issued.user_id) == Some(&entry.issued.coupon);
             match entry.status {
-                IssuedStatus::Completed if is_recorded => {}
+                IssuedStatus::Completed | IssuedStatus::Voided if is_recorded => {}
                 _ if is_recorded => to_settle.push(entry.issued),
                 IssuedStatus::Pending if delivery == Delivery::Kafka && is_after_cutoff(&entry, stored) => {
                     to_send.push(entry);

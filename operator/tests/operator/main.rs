@@ -28,3 +28,4 @@ mod scheduling;
 mod spec_changes;
 mod support;
 mod validity;
+mod voids;

@@ -22,6 +22,7 @@ end
 redis.call('HSET', KEYS[1], 'recoveryId', ARGV[4])
 if ARGV[5] == '1' then
   redis.call('UNLINK', KEYS[2], KEYS[3])
-  redis.call('HSET', KEYS[1], 'loaded', 0, 'completed', 0, 'cancelled', 0, 'withheld', 0)
+  redis.call('HSET', KEYS[1], 'loaded', 0, 'completed', 0, 'cancelled', 0, 'withheld', 0,
+    'voided', 0)
 end
 return time[1] * 1000 + math.floor(time[2] / 1000)

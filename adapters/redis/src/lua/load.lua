@@ -12,7 +12,7 @@
 --   coupons do not match
 
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'loaded', 'stockEpoch', 'retired', 'recoveryId', 'replicationId',
-  'completed')
+  'completed', 'voided')
 if meta[1] ~= ARGV[1] or meta[3] ~= ARGV[2] or meta[4] then
   return false
 end
@@ -35,7 +35,12 @@ if items + holders ~= past_end - first then
 end
 
 -- Redis does not roll back a failed script, so no write below may fail after the first one.
-local completed = tonumber(meta[7]) + holders
+local completed, voided = tonumber(meta[7]) + holders, tonumber(meta[8] or 0)
+for i = 8 + items, #ARGV, 2 do
+  if string.find(ARGV[i], ':VOIDED', -7, true) then
+    voided = voided + 1
+  end
+end
 redis.call('LLEN', KEYS[2])
 redis.call('HLEN', KEYS[3])
 if not redis.acl_check_cmd('HSET', KEYS[1]) or not redis.acl_check_cmd('HSET', KEYS[3]) then
@@ -47,5 +52,5 @@ end
 if holders > 0 then
   redis.call('HSET', KEYS[3], unpack(ARGV, 7 + items))
 end
-redis.call('HSET', KEYS[1], 'loaded', past_end, 'completed', completed)
+redis.call('HSET', KEYS[1], 'loaded', past_end, 'completed', completed, 'voided', voided)
 return past_end

@@ -15,6 +15,6 @@ if redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then
   return redis.error_reply('ORPHANEDKEYS couponMeta is missing, but other keys of the event exist')
 end
 redis.call('HSET', KEYS[1], 'uid', ARGV[1], 'stockEpoch', ARGV[2], 'recoveryId', ARGV[3], 'gate', 'LOADING',
-  'acknowledge', 'Redis', 'generation', 0, 'loaded', 0, 'completed', 0, 'cancelled', 0, 'withheld', 0,
+  'acknowledge', 'Redis', 'generation', 0, 'loaded', 0, 'completed', 0, 'cancelled', 0, 'withheld', 0, 'voided', 0,
   'installation', ARGV[4])
 return { ARGV[1], ARGV[2] }

@@ -29,6 +29,7 @@ enum Step {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Completed,
+    Voided,
     Cancelled,
     CancelledAndRequeued,
     Replaced,
@@ -41,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
     let gate = prop_oneof![6 => Just(Gate::Open), 1 => Just(Gate::Paused), 1 => Just(Gate::Loading)];
     let end = prop_oneof![
         4 => Just(End::Completed),
+        1 => Just(End::Voided),
         1 => Just(End::Cancelled),
         1 => Just(End::CancelledAndRequeued),
         1 => Just(End::Replaced)
@@ -71,6 +73,7 @@ impl Model {
         let replies = users
             .iter()
             .map(|user| match self.issued.get(user).filter(|entry| entry.status != IssuedStatus::Cancelled) {
+                Some(entry) if entry.status == IssuedStatus::Voided => ("voided", None),
                 Some(entry) => ("duplicate", Some(entry.issued.coupon.clone())),
                 None => match self.state {
                     Some(WindowState::Open) => match self.queue.pop_front() {
@@ -98,13 +101,26 @@ impl Model {
         let mut taken = HashSet::new();
         for Settlement { user, coupon, outcome } in settlements {
             let Some(entry) = self.issued.get_mut(user) else { continue };
-            if entry.issued.coupon != *coupon || entry.status != IssuedStatus::Pending {
+            if entry.issued.coupon != *coupon {
+                continue;
+            }
+            if *outcome == SettlementOutcome::Voided && entry.status == IssuedStatus::Completed {
+                entry.status = IssuedStatus::Voided;
+                counts.voided += 1;
+            }
+            if entry.status != IssuedStatus::Pending {
                 continue;
             }
             let returns = match outcome {
                 SettlementOutcome::Completed => {
                     entry.status = IssuedStatus::Completed;
                     counts.marked_recorded += 1;
+                    false
+                }
+                SettlementOutcome::Voided => {
+                    entry.status = IssuedStatus::Voided;
+                    counts.marked_recorded += 1;
+                    counts.voided += 1;
                     false
                 }
                 SettlementOutcome::Cancelled { requeue } => {
@@ -137,6 +153,7 @@ fn name(outcome: &IssueOutcome) -> (&'static str, Option<CouponCode>) {
     match outcome {
         IssueOutcome::Issued(issued) => ("issued", Some(issued.coupon.clone())),
         IssueOutcome::Duplicate(entry) => ("duplicate", Some(entry.issued.coupon.clone())),
+        IssueOutcome::Voided => ("voided", None),
         IssueOutcome::SoldOut => ("sold out", None),
         IssueOutcome::NotStarted => ("not started", None),
         IssueOutcome::Ended => ("ended", None),
@@ -175,7 +192,9 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
     model
         .issued
         .retain(|_, entry| codes.contains(entry.issued.coupon.as_str()) && issued.insert(entry.issued.coupon.clone()));
-    model.issued.values_mut().for_each(|entry| entry.status = IssuedStatus::Completed);
+    for entry in model.issued.values_mut().filter(|entry| entry.status != IssuedStatus::Voided) {
+        entry.status = IssuedStatus::Completed;
+    }
     model.queue = all
         .iter()
         .map(|coupon| (coupon.code.clone(), coupon.discount))
@@ -245,6 +264,7 @@ async fn compare(first: u64, steps: Vec<Step>) {
                             coupon: entry.unwrap_or_else(|| "ANOTHER".parse().unwrap()),
                             outcome: match end {
                                 End::Completed => SettlementOutcome::Completed,
+                                End::Voided => SettlementOutcome::Voided,
                                 End::Cancelled => SettlementOutcome::Cancelled { requeue: false },
                                 End::CancelledAndRequeued => SettlementOutcome::Cancelled { requeue: true },
                                 End::Replaced => SettlementOutcome::Replaced { by, requeue: number % 2 == 0 },
@@ -268,8 +288,9 @@ async fn compare(first: u64, steps: Vec<Step>) {
     let observed = event.redis_store.observe(&event.id).await.unwrap().unwrap();
     let with = |status| model.issued.values().filter(|entry| entry.status == status).count() as u64;
     assert_eq!(observed.available, model.queue.len() as u64);
-    assert_eq!(observed.issued, with(IssuedStatus::Pending) + with(IssuedStatus::Completed));
-    assert_eq!(observed.marked_recorded, with(IssuedStatus::Completed));
+    let recorded = with(IssuedStatus::Completed) + with(IssuedStatus::Voided);
+    assert_eq!(observed.issued, with(IssuedStatus::Pending) + recorded);
+    assert_eq!((observed.marked_recorded, observed.voided), (recorded, with(IssuedStatus::Voided)));
     assert_eq!(observed.cancelled, with(IssuedStatus::Cancelled));
     assert_eq!(observed.outbox, model.outbox);
     let counted = i128::from(observed.available) + i128::from(observed.issued) + i128::from(observed.withheld);

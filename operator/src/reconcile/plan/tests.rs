@@ -79,6 +79,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
         available: loaded - issued,
         issued,
         marked_recorded: 0,
+        voided: 0,
         cancelled: 0,
         withheld: 0,
         retired: None,

@@ -59,6 +59,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         available: loaded - issued,
         issued,
         marked_recorded: recorded,
+        voided: 0,
         cancelled: 0,
         withheld: 0,
         retired: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use couponry_domain::IssuedCoupon;
-use couponry_redis::{IssuedEntry, IssuedStatus};
+use couponry_redis::IssuedEntry;
 use indicatif::HumanCount;
 
 use super::input::CheckInput;
@@ -56,7 +56,7 @@ pub(super) fn redis_marks_recorded(input: &CheckInput) -> CheckResult {
         format!("{} issued", count(input.redis.issued.len())),
     );
     for IssuedEntry { issued, status } in &input.redis.issued {
-        if *status != IssuedStatus::Completed {
+        if !status.is_recorded() {
             result.add_violation(|| format!("{} {} is {status:?}", issued.user_id, issued.coupon));
         }
     }
