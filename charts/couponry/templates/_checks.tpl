@@ -43,12 +43,21 @@
 {{- $response := int $values.issuer.responseTimeoutSeconds }}
 {{- if lt $grace $response }}{{ fail (printf "operator.redisRecoveryGraceSeconds %d is shorter than issuer.responseTimeoutSeconds %d: a recovery of Redis would reject coupons that were returned to users" $grace $response) }}{{ end }}
 {{- $jwt := $values.issuer.jwt }}
-{{- if eq $values.issuer.userIdentity "jwt" }}
-{{- if not (or $jwt.jwksUrl (include "couponry.hasFile" $jwt.jwks)) }}{{ fail "issuer.userIdentity jwt requires issuer.jwt.jwksUrl, or issuer.jwt.jwks.secretName or configMapName" }}{{ end }}
-{{- if and (include "couponry.hasFile" $jwt.ca) (not (hasPrefix "https://" $jwt.jwksUrl)) }}{{ fail "issuer.jwt.ca requires an issuer.jwt.jwksUrl that begins with https://" }}{{ end }}
-{{- if and $jwt.jwksUrl (include "couponry.hasFile" $jwt.jwks) }}{{ fail "issuer.jwt.jwksUrl and issuer.jwt.jwks are both set: remove one" }}{{ end }}
+{{- $verifying := dict }}
+{{- if eq $values.issuer.userIdentity "jwt" }}{{ $verifying = set $verifying "issuer" (dict "setting" "issuer.userIdentity" "jwt" $jwt) }}{{ end }}
+{{- with $values.redeemer }}
+{{- if and .enabled (eq .auth "jwt") }}
+{{- $verifying = set $verifying "redeemer" (dict "setting" "redeemer.auth" "jwt" .jwt) }}
+{{- if not .jwt.audience }}{{ fail "redeemer.auth jwt requires redeemer.jwt.audience: otherwise tokens of users would be accepted" }}{{ end }}
 {{- end }}
-{{- range $name, $file := dict "redis.external.ca" $values.redis.external.ca "postgres.external.ca" $values.postgres.external.ca "kafka.external.ca" $values.kafka.external.ca "issuer.jwt.jwks" $jwt.jwks "issuer.jwt.ca" $jwt.ca }}
+{{- end }}
+{{- range $program, $verifier := $verifying }}
+{{- $jwt := $verifier.jwt }}
+{{- if not (or $jwt.jwksUrl (include "couponry.hasFile" $jwt.jwks)) }}{{ fail (printf "%s jwt requires %s.jwt.jwksUrl, or %s.jwt.jwks.secretName or configMapName" $verifier.setting $program $program) }}{{ end }}
+{{- if and (include "couponry.hasFile" $jwt.ca) (not (hasPrefix "https://" $jwt.jwksUrl)) }}{{ fail (printf "%s.jwt.ca requires an %s.jwt.jwksUrl that begins with https://" $program $program) }}{{ end }}
+{{- if and $jwt.jwksUrl (include "couponry.hasFile" $jwt.jwks) }}{{ fail (printf "%s.jwt.jwksUrl and %s.jwt.jwks are both set: remove one" $program $program) }}{{ end }}
+{{- end }}
+{{- range $name, $file := dict "redis.external.ca" $values.redis.external.ca "postgres.external.ca" $values.postgres.external.ca "kafka.external.ca" $values.kafka.external.ca "issuer.jwt.jwks" $jwt.jwks "issuer.jwt.ca" $jwt.ca "redeemer.jwt.jwks" $values.redeemer.jwt.jwks "redeemer.jwt.ca" $values.redeemer.jwt.ca }}
 {{- if and $file.secretName $file.configMapName }}{{ fail (printf "%s has a secretName and a configMapName: remove one" $name) }}{{ end }}
 {{- end }}
 {{- $issuer := $values.issuer }}
@@ -80,7 +89,9 @@
 {{- range $server := list "redis" "postgres" "kafka" }}
 {{- if eq (get $values $server).mode "external" }}{{ $blocked = append $blocked (printf "%s.external" $server) }}{{ end }}
 {{- end }}
-{{- if and (eq $issuer.userIdentity "jwt") $jwt.jwksUrl }}{{ $blocked = append $blocked "issuer.jwt.jwksUrl" }}{{ end }}
+{{- range $program, $verifier := $verifying }}
+{{- if $verifier.jwt.jwksUrl }}{{ $blocked = append $blocked (printf "%s.jwt.jwksUrl" $program) }}{{ end }}
+{{- end }}
 {{- if $values.tracing.otlpEndpoint }}{{ $blocked = append $blocked "tracing.otlpEndpoint" }}{{ end }}
 {{- if $blocked }}{{ fail (printf "networkPolicy.egress.enabled blocks connections to %s: add their addresses to networkPolicy.egress.extra" (join ", " $blocked)) }}{{ end }}
 {{- end }}

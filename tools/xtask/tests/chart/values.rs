@@ -68,7 +68,12 @@ const INVALID: &[(&[&str], &str)] = &[
         &["redeemer.drainSeconds=50", "redeemer.terminationGracePeriodSeconds=74"],
         "redeemer.terminationGracePeriodSeconds 74 is shorter than redeemer.drainSeconds 50 plus 25",
     ),
-    (&["redeemer.auth=jwt"], "at '/redeemer/auth': value must be one of 'service-account', 'none'"),
+    (&["redeemer.auth=token"], "at '/redeemer/auth': value must be one of 'service-account', 'jwt', 'none'"),
+    (&["redeemer.enabled=true", "redeemer.auth=jwt"], "redeemer.auth jwt requires redeemer.jwt.audience"),
+    (
+        &["redeemer.enabled=true", "redeemer.auth=jwt", "redeemer.jwt.audience=a"],
+        "redeemer.auth jwt requires redeemer.jwt.jwksUrl",
+    ),
     (&["redeemer.autoscaling.minReplicas=11"], "redeemer.autoscaling.minReplicas exceeds maxReplicas"),
     (&["redeemer.extraEnv[0].name=A", "redeemer.extraEnv[1].name=A"], "redeemer.extraEnv contains A more than once"),
     (&["kafka.usedTopic=coupon-issued"], "kafka.usedTopic and kafka.topic.name are equal"),
