@@ -1,6 +1,6 @@
 //! The command `loadgen check`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,8 +8,10 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use couponry_domain::{Discount, EventName};
-use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, Report};
+use couponry_domain::{Discount, EventName, Uuid};
+use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, RedemptionInput, Report};
+use couponry_loadgen::checkout;
+use couponry_loadgen::connection::Target;
 use couponry_loadgen::history;
 use couponry_loadgen::outcome::OutcomeKind;
 use couponry_loadgen::readers::{EventCounts, Stores};
@@ -37,6 +39,12 @@ pub(crate) struct Args {
     /// The topic was deleted and created again during the event, so it does not have all records.
     #[arg(long)]
     topic_was_recreated: bool,
+    /// History which `redeem` wrote. Repeatable; together they must have all requests of the event to redeemers.
+    #[arg(long, value_name = "FILE", requires = "redeemer")]
+    redemptions: Vec<PathBuf>,
+    /// Redeemer whose responses are compared, as http://host:port.
+    #[arg(long, value_name = "URL")]
+    redeemer: Option<Target>,
     /// File for the number of attempts by outcome and of violations by category, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -68,7 +76,7 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
     for path in &args.history {
         history.extend(history::read(path)?);
     }
-    let stores = Stores::connect(&args.redis, &args.postgres, args.kafka)?;
+    let stores = Stores::connect(&args.redis, &args.postgres, args.kafka.clone())?;
     let start = Instant::now();
     wait_recorded(&stores, &args.event, Duration::from_secs(args.wait_seconds)).await?;
     let recorded_after = start.elapsed();
@@ -82,26 +90,60 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
         kafka: KafkaData { is_incomplete: args.topic_was_recreated, ..stores.kafka(uid).await? },
         postgres: stores.postgres(uid).await?,
     };
-    let report = checker::check(&input);
+    let mut report = checker::check(&input);
+    let redemptions = match &args.redeemer {
+        Some(redeemer) => redemptions(&args, redeemer, uid).await?,
+        None => RedemptionInput::default(),
+    };
+    if args.redeemer.is_some() {
+        report.results.extend(checker::check_redemptions(&redemptions).results);
+    }
     write!(Stdout, "{report}")?;
     if let Some(path) = &args.json {
-        fs::write(path, counts(&input, &report, recorded_after).to_string())
+        fs::write(path, counts(&input, &redemptions, &report, recorded_after).to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn counts(input: &CheckInput, report: &Report, recorded_after: Duration) -> serde_json::Value {
+async fn redemptions(args: &Args, redeemer: &Target, uid: Uuid) -> Result<RedemptionInput> {
+    let mut attempts = Vec::new();
+    for path in &args.redemptions {
+        attempts.extend(checkout::history::read(path)?);
+    }
+    let rows = checkout::stored::rows(&args.postgres, uid).await?;
+    let coupons: BTreeSet<_> = attempts.iter().map(|attempt| &*attempt.call.coupon).collect();
+    let views = checkout::stored::views(redeemer, &args.event, coupons).await?;
+    Ok(RedemptionInput { attempts, rows, views })
+}
+
+fn counts(
+    input: &CheckInput,
+    redemptions: &RedemptionInput,
+    report: &Report,
+    recorded_after: Duration,
+) -> serde_json::Value {
     let mut attempts: BTreeMap<&str, u64> = BTreeMap::new();
     for attempt in &input.history {
         *attempts.entry(OutcomeKind::from(&attempt.outcome).name()).or_default() += 1;
+    }
+    let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
+    for attempt in &redemptions.attempts {
+        let outcome = match attempt.decided() {
+            Some((200, _)) => attempt.call.operation.kind(),
+            Some(_) => "refused",
+            None => "unknown",
+        };
+        *uses.entry(outcome).or_default() += 1;
     }
     let mut violations: BTreeMap<&str, u64> = BTreeMap::new();
     for result in report.results.iter().filter(|result| result.category != Category::UnknownOutcome) {
         *violations.entry(result.category.name()).or_default() += result.violations;
     }
     let recorded_after = recorded_after.as_secs_f64();
-    serde_json::json!({"attempts": attempts, "violations": violations, "recordedAfterSeconds": recorded_after})
+    serde_json::json!({
+        "attempts": attempts, "redemptions": uses, "violations": violations, "recordedAfterSeconds": recorded_after,
+    })
 }
 
 async fn wait_recorded(stores: &Stores, event: &EventName, timeout: Duration) -> Result<()> {

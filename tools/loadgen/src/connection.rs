@@ -1,5 +1,5 @@
-//! A kept HTTP/1.1 connection to one issuer. It parses only what the load generator needs: every CPU cycle of the
-//! client is missing for the programs under test, which often share its machine.
+//! A kept HTTP/1.1 connection to one issuer or redeemer. It parses only what the load generator needs: every CPU cycle
+//! of the client is missing for the programs under test, which often share its machine.
 
 use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, Write as _};
@@ -17,7 +17,7 @@ const MAX_HEADERS: usize = 64;
 /// Longer responses are errors.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// The base URL of an issuer: `http://host:port`, optionally with a path prefix.
+/// The base URL of an issuer or a redeemer: `http://host:port`, optionally with a path prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     url: Arc<str>,
@@ -36,8 +36,21 @@ impl FromStr for Target {
             bail!("{url} is not of the form http://host:port");
         };
         let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-        let path = format!("{}/coupons/issue", uri.path().trim_end_matches('/'));
-        Ok(Self { url: url.into(), authority: authority.as_str().into(), address: address.into(), path: path.into() })
+        let path = uri.path().trim_end_matches('/').into();
+        Ok(Self { url: url.into(), authority: authority.as_str().into(), address: address.into(), path })
+    }
+}
+
+impl Target {
+    /// A request with a JSON body, which may be empty, and these header lines.
+    #[must_use]
+    pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+        let (prefix, host, length) = (&self.path, &self.authority, body.len());
+        format!(
+            "{method} {prefix}{path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{headers}\
+             content-length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
     }
 }
 
@@ -75,7 +88,7 @@ impl RequestTemplate {
         request.clear();
         write!(
             request,
-            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n\
+            "POST {}/coupons/issue HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n\
              {before_number}{user_number}{after_number}",
             target.path, target.authority
         )
@@ -118,7 +131,7 @@ impl Connection {
         Self { target, stream: None, buffer: Vec::with_capacity(1024) }
     }
 
-    /// The issuer.
+    /// The server.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
@@ -258,9 +271,9 @@ mod tests {
     fn target_is_plain_http_url() {
         let target: Target = "http://127.0.0.1:8080/".parse().unwrap();
         assert_eq!((target.to_string().as_str(), &*target.address), ("http://127.0.0.1:8080", "127.0.0.1:8080"));
-        assert_eq!(&*target.path, "/coupons/issue");
+        assert_eq!(&*target.path, "");
         let target: Target = "http://shop.example/promo".parse().unwrap();
-        assert_eq!((&*target.address, &*target.path), ("shop.example:80", "/promo/coupons/issue"));
+        assert_eq!((&*target.address, &*target.path), ("shop.example:80", "/promo"));
         for bad in ["https://a:1", "127.0.0.1:80", "http://", "", "ftp://x"] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }

@@ -182,19 +182,19 @@ impl<L: Fn(Entry) -> Result<()>> Workers<L> {
 }
 
 /// The wall clock at its start, and monotonic from then on.
-struct Clock {
+pub(crate) struct Clock {
     start: Instant,
     epoch: Duration,
 }
 
 impl Clock {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { start: Instant::now(), epoch }
     }
 
     /// Microseconds since the Unix epoch.
-    fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         i64::try_from((self.epoch + self.start.elapsed()).as_micros()).unwrap_or(i64::MAX)
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! - [`driver`] sends a [`workload`] to the issuers and logs every attempt in a [`history`]. [`summary`] displays the
 //!   results.
+//! - [`checkout`] uses issued coupons at redeemers, with a history of its own.
 //! - [`readers`] reads the data of an event from Redis, Kafka and Postgres.
 //! - [`checker`] compares the history with the data. It does no I/O, so tests can feed it violations.
 //!
-//! The program `loadgen` is made of `run` (the first) and `check` (the other two), and of `measure`, `control` and
+//! The program `loadgen` is made of `run`, `redeem` and `check`, and of `measure`, `control` and
 //! `textbook` for `cargo xtask bench`.
 
 pub mod checker;
+pub mod checkout;
 pub mod client;
 pub mod connection;
 pub mod driver;

@@ -5,6 +5,7 @@
 mod check;
 mod control;
 mod measure;
+mod redeem;
 mod run;
 mod textbook;
 mod topic;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Send issue requests of many users, retry those without a response, and write every attempt to a history.
     Run(Box<run::Args>),
+    /// Use issued coupons as shops do, retry requests of unknown outcome, and write every attempt to a history.
+    Redeem(Box<redeem::Args>),
     /// Compare histories with the data in Redis, Kafka and Postgres. Exits with 1 if a property is violated.
     Check(Box<check::Args>),
     /// Change the topic, as an administrator does.
@@ -55,11 +58,14 @@ fn run(command: Command) -> Result<ExitCode> {
     let mut runtime = match command {
         Command::Control(_) | Command::Textbook(_) => Builder::new_multi_thread(),
         // One thread, so that the other cores are free for the programs under test.
-        Command::Run(_) | Command::Check(_) | Command::Topic(_) | Command::Measure(_) => Builder::new_current_thread(),
+        Command::Run(_) | Command::Redeem(_) | Command::Check(_) | Command::Topic(_) | Command::Measure(_) => {
+            Builder::new_current_thread()
+        }
     };
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     match command {
         Command::Run(args) => runtime.block_on(run::run(*args)),
+        Command::Redeem(args) => runtime.block_on(redeem::redeem(*args)),
         Command::Check(args) => runtime.block_on(check::check(*args)),
         Command::Topic(args) => runtime.block_on(topic::change(args)),
         Command::Measure(args) => runtime.block_on(measure::measure(*args)),

@@ -13,12 +13,14 @@
 mod consistency;
 mod input;
 mod inventory;
+mod redemptions;
 mod report;
 mod responses;
 #[cfg(test)]
 mod tests;
 
 pub use input::{CheckInput, DeadLetter, KafkaData, PostgresData, RedisData};
+pub use redemptions::{RedemptionInput, UseRow, check_redemptions};
 pub use report::{Category, CheckResult, Report};
 
 /// Runs all checks. The results are in the order of display.

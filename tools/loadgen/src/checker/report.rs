@@ -20,6 +20,8 @@ pub enum Category {
     Unexpected,
     /// Requests without a response, or with a 5xx response: their coupon may be issued or not. Not a violation.
     UnknownOutcome,
+    /// Violations of: every request has an outcome after its retries.
+    Undecided,
     /// Violations of: the stock is exact.
     Stock,
     /// Violations of: the stores agree.
@@ -38,6 +40,7 @@ impl Category {
             Self::Duplicated => "duplicated",
             Self::Unexpected => "unexpected",
             Self::UnknownOutcome => "unknown outcome",
+            Self::Undecided => "undecided",
             Self::Stock => "stock",
             Self::Consistency => "consistency",
             Self::Window => "window",

@@ -28,6 +28,12 @@ impl RunningProgram {
     }
 }
 
+/// A running redeemer.
+pub(crate) struct Redeemer {
+    pub(crate) program: RunningProgram,
+    pub(crate) target: Target,
+}
+
 /// Deviations from the usual installation. Failpoints have the syntax of the variable `FAILPOINTS`.
 pub(crate) struct Overrides {
     /// URL of Redis.
@@ -103,6 +109,24 @@ impl Installation {
             node.wait_ready();
         }
         installation
+    }
+
+    /// Starts a redeemer, and waits until it is ready.
+    pub(crate) fn redeemer(&self) -> Redeemer {
+        let (monitor, address) = (ports::free().unwrap(), format!("127.0.0.1:{}", ports::free().unwrap()));
+        let process = couponry_testbed::program("couponry-redeemer")
+            .args(["--redis-url", &shared::redis(), "--redis-key-prefix", &format!("{}:", self.name)])
+            .args(["--postgres-url", &self.database.url(), "--kafka-brokers", &shared::kafka()])
+            .args(["--listen", &address, "--monitor-listen", &format!("127.0.0.1:{monitor}")])
+            .args(["--auth", "none", "--drain-seconds", "0", "--log-format", "text"]);
+        let program = RunningProgram { process: process.start().unwrap(), monitor };
+        program.wait_ready();
+        Redeemer { program, target: format!("http://{address}").parse().unwrap() }
+    }
+
+    /// The URL of the database.
+    pub(crate) fn postgres(&self) -> String {
+        self.database.url()
     }
 
     /// Applies an event with two discounts, 70 and 30 percent, and waits until it is open.

@@ -4,3 +4,4 @@ mod guarantees;
 mod installation;
 mod load;
 mod negative_controls;
+mod redemptions;

@@ -1,0 +1,45 @@
+//! Compares what shops were answered about their coupons with the table of uses and with the redeemer's own view.
+//!
+//! The checker does not use the rules of the redeemer (`libs/domain/src/redemption.rs`). It has its own, in a different
+//! form: the rows of a coupon are a total order, so each response must be possible after some number of rows. That
+//! number is limited by real time: a change whose response had arrived before the request was sent has happened, and a
+//! change that was requested after the response had arrived has not.
+//!
+//! # Assumptions
+//! The data is read when no request is in progress, and the history has every attempt of the event. Only for the end of
+//! a reservation the clocks of the load generator and of Postgres are compared; they differ by less than a second.
+
+mod input;
+mod responses;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use input::{RedemptionInput, UseRow};
+
+use self::input::Calls;
+use super::report::Report;
+
+/// Runs all checks of redemptions. The results are in the order of display.
+#[must_use]
+pub fn check_redemptions(input: &RedemptionInput) -> Report {
+    let calls = Calls::new(input);
+    Report {
+        results: vec![
+            responses::confirmed_changes_are_stored(input, &calls),
+            responses::redemptions_are_returned(input, &calls),
+            responses::no_issued_coupon_is_unknown(input),
+            responses::requests_are_decided(&calls),
+            responses::redeemed_once(input, &calls),
+            responses::repeated_requests_have_equal_responses(&calls),
+            rows::reservations_exclude_other_orders(input),
+            rows::each_row_can_follow(input),
+            rows::rows_were_requested(input, &calls),
+            rows::rows_are_in_real_time_order(input, &calls),
+            responses::refused_as_reserved_only_while_reserved(input, &calls),
+            responses::other_refusals_have_a_reason(input, &calls),
+            rows::redeemer_returns_stored_history(input),
+            responses::unknown_outcomes(input),
+        ],
+    }
+}
