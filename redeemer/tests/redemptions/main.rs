@@ -2,6 +2,7 @@
 
 mod changes;
 mod checkout;
+mod clock;
 mod not_recorded;
 mod openapi;
 mod outages;
