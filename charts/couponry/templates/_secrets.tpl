@@ -12,6 +12,9 @@
 {{- if eq .Values.issuer.userIdentity "jwt" }}
 {{- include "couponry.namedSecrets" (dict "path" "issuer.jwt" "values" .Values.issuer.jwt "required" $required) }}
 {{- end }}
+{{- if and .Values.redeemer.enabled (eq .Values.redeemer.auth "jwt") }}
+{{- include "couponry.namedSecrets" (dict "path" "redeemer.jwt" "values" .Values.redeemer.jwt "required" $required) }}
+{{- end }}
 {{- $lines := list }}
 {{- range $path, $name := $required }}
 {{- if not (has $name $existing) }}{{ $lines = append $lines (printf "  %s (%s)" $name $path) }}{{ end }}

@@ -15,7 +15,7 @@
 {{- end }}
 {{- $redeemer := $values.redeemer }}
 {{- if and $redeemer.enabled (eq $redeemer.auth "none") }}
-{{- $lines = append $lines "redeemer.auth is none: every client that can connect to the redeemer can redeem coupons. Set service-account." }}
+{{- $lines = append $lines "redeemer.auth is none: every client that can connect to the redeemer can redeem coupons. Set service-account or jwt." }}
 {{- end }}
 {{- if not $policy.enabled }}
 {{- $lines = append $lines "networkPolicy.enabled is false: every pod can connect to the programs and to the embedded servers. Set it to true." }}

@@ -148,6 +148,10 @@ fn notes_describe_how_the_redeemer_authenticates_callers() {
     let binding = format!("create rolebinding checkout --role=couponry-redeem --serviceaccount={namespace}:checkout");
     assert!(authenticated.contains(&binding) && authenticated.contains("audience shop."), "{authenticated}");
     assert!(!warnings(&authenticated).contains(&"redeemer.auth"), "{authenticated}");
+    let jwt = ["redeemer.enabled=true", "redeemer.auth=jwt", "redeemer.jwt.audience=services"];
+    let with_jwt = notes(&namespace, &[&jwt[..], &["redeemer.jwt.jwks.secretName=keys"]].concat());
+    assert!(with_jwt.contains("a JWT for the\naudience services.") && !with_jwt.contains("rolebinding"), "{with_jwt}");
+    assert!(with_jwt.contains("  keys (redeemer.jwt.jwks.secretName)"), "{with_jwt}");
     let open = notes(&namespace, &["redeemer.enabled=true", "redeemer.auth=none"]);
     assert!(open.contains("without authentication") && !open.contains("rolebinding"), "{open}");
     assert!(!notes(&namespace, &[]).contains("redeem"));
