@@ -40,6 +40,8 @@ impl From<&Servers> for Addresses {
 #[derive(Debug)]
 pub(crate) struct RunningProgram {
     pub(crate) name: String,
+    /// One of [`NAMES`].
+    pub(crate) program: String,
     pub(crate) process: Running,
     /// The port of `/readyz` and `/metrics`.
     pub(crate) monitor: u16,
@@ -58,7 +60,7 @@ impl RunningProgram {
         env: &[(&str, &str)],
     ) -> Result<Self> {
         let monitor = ports::free()?;
-        let listen = if program == ISSUER { Some(ports::free()?) } else { None };
+        let listen = if [ISSUER, REDEEMER].contains(&program) { Some(ports::free()?) } else { None };
         let mut launch = Program::at(bin.join(program))
             .args(["--redis-url", &servers.redis])
             .args(["--kafka-brokers", &servers.kafka])
@@ -66,8 +68,12 @@ impl RunningProgram {
         if let Some(port) = listen {
             // No load balancer needs time to remove it.
             launch = launch.args(["--listen", &format!("127.0.0.1:{port}"), "--drain-seconds", "0"]);
-        } else {
+        }
+        if program != ISSUER {
             launch = launch.args(["--postgres-url", &servers.postgres]);
+        }
+        if program == REDEEMER {
+            launch = launch.args(["--auth", "none"]);
         }
         if program == OPERATOR {
             launch = launch.args(["--admin-listen", ""]).env("KUBECONFIG", &servers.kubeconfig);
@@ -77,7 +83,7 @@ impl RunningProgram {
         for (key, value) in env {
             launch = launch.env(key, value);
         }
-        Ok(Self { name: name.to_owned(), process: launch.start()?, monitor, listen })
+        Ok(Self { name: name.to_owned(), program: program.to_owned(), process: launch.start()?, monitor, listen })
     }
 
     /// Waits until it reports that it is ready.

@@ -33,6 +33,11 @@ pub(crate) struct Options {
     coupons: Option<u64>,
 }
 
+/// The number of coupons that are used at a checkout.
+const USED_COUPONS: &str = "3000";
+/// The number of shops, each with one order at a time.
+const SHOPS: &str = "64";
+
 /// The running programs and servers. The programs are dropped before the servers which they use.
 struct Demo {
     programs: Programs,
@@ -84,8 +89,8 @@ impl Demo {
         Ok(guarantees_hold)
     }
 
-    /// Sends the requests of the users, and checks the guarantees against all stores. Returns false if one was
-    /// violated.
+    /// Sends the requests of the users, uses some of their coupons, and checks the guarantees against all stores.
+    /// Returns false if one was violated.
     fn sell_out(&self, users: u32) -> Result<bool> {
         let scratch = Scratch::new("history")?;
         let history = scratch.path().join("responses");
@@ -95,9 +100,20 @@ impl Demo {
         }
         let run = run.args(["--history".as_ref(), history.as_os_str()]);
         let sent = cargo::in_foreground(run).context("cannot run loadgen")?.success();
+        let redeemer = self.programs.redeemers().pop().context("no redeemer is running")?;
+        let redemptions = scratch.path().join("redemptions");
+        println!("\nshops use {USED_COUPONS} coupons: some twice, some after a release, some in two orders at once");
+        let redeem = loadgen()?
+            .args(["redeem", "--event", event::NAME, "--target", &redeemer])
+            .args(["--coupons", USED_COUPONS, "--shops", SHOPS])
+            .args(["--issued".as_ref(), history.as_os_str(), "--history".as_ref(), redemptions.as_os_str()]);
+        let uses_ended = cargo::in_foreground(redeem).context("cannot run loadgen")?.success();
+        println!();
         let mut check = loadgen()?
             .args(["check", "--event", event::NAME, "--total", &self.event.total().to_string()])
             .args(["--history".as_ref(), history.as_os_str()])
+            .args(["--redemptions".as_ref(), redemptions.as_os_str()])
+            .args(["--redeemer", &redeemer])
             .args(["--redis-url", &self.servers.redis.url()])
             .args(["--postgres-url", &self.servers.postgres.url()])
             .args(["--kafka-brokers", &self.servers.kafka.brokers()]);
@@ -105,7 +121,7 @@ impl Demo {
             check = check.args(["--expect", expected]);
         }
         let guarantees_hold = cargo::in_foreground(check).context("cannot check the guarantees")?.success();
-        Ok(sent && guarantees_hold)
+        Ok(sent && uses_ended && guarantees_hold)
     }
 
     /// Prints the event as kubectl shows it.

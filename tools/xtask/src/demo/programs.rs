@@ -1,9 +1,9 @@
-//! The programs of the demo: an operator, two issuers and a consumer.
+//! The programs of the demo: an operator, two issuers, a consumer and a redeemer.
 
 use anyhow::{Result, bail};
 use couponry_testbed::progress::Step;
 
-use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, RunningProgram};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, signals};
 
@@ -15,25 +15,35 @@ pub(super) struct Programs {
 impl Programs {
     /// Starts them and waits until each is ready.
     pub(super) fn start(servers: &Servers) -> Result<Self> {
-        let step = Step::start("starting the operator, two issuers and the consumer");
+        let step = Step::start("starting the operator, two issuers, the consumer and the redeemer");
         let (bin, servers) = (cargo::built("release")?, Addresses::from(servers));
         let node = |name, program| RunningProgram::start(&bin, (name, program), &servers, &[], &[]);
         let programs = Self {
             running: vec![
                 node("issuer 1", ISSUER)?,
                 node("issuer 2", ISSUER)?,
+                node("redeemer", REDEEMER)?,
                 node("consumer", CONSUMER)?,
                 node("operator", OPERATOR)?,
             ],
         };
         programs.running.iter().try_for_each(RunningProgram::wait_ready)?;
-        step.done_with("the operator, two issuers and the consumer are ready");
+        step.done_with("the operator, two issuers, the consumer and the redeemer are ready");
         Ok(programs)
     }
 
     /// The addresses of the issuers.
     pub(super) fn issuers(&self) -> Vec<String> {
-        self.running.iter().filter_map(RunningProgram::url).collect()
+        self.urls(ISSUER)
+    }
+
+    /// The addresses of the redeemers.
+    pub(super) fn redeemers(&self) -> Vec<String> {
+        self.urls(REDEEMER)
+    }
+
+    fn urls(&self, program: &str) -> Vec<String> {
+        self.running.iter().filter(|node| node.program == program).filter_map(RunningProgram::url).collect()
     }
 
     /// Name and monitoring URL of each program.
