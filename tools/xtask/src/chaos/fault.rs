@@ -16,6 +16,7 @@ pub(super) enum Component {
     Issuer,
     Consumer,
     Operator,
+    Redeemer,
     Redis,
     Kafka,
     Postgres,
@@ -47,8 +48,8 @@ pub(super) enum Kind {
     RollBack,
     /// The number of consumers changes every few seconds.
     Rescale,
-    /// The clock of an issuer is set ahead by these seconds.
-    Clock(i64),
+    /// The clock of an issuer or a redeemer is set ahead by these seconds.
+    Clock(Component, i64),
     /// Another operator runs without leader election.
     SecondLeader,
     /// The operator of another namespace uses the same stores, for an event of the same name.
@@ -94,10 +95,11 @@ pub(super) enum Kind {
 }
 
 /// All kinds, with their names on the command line.
-pub(super) const KINDS: [(&str, Kind); 53] = [
+pub(super) const KINDS: [(&str, Kind); 58] = [
     ("kill-issuer", Kind::Kill(Component::Issuer)),
     ("kill-consumer", Kind::Kill(Component::Consumer)),
     ("kill-operator", Kind::Kill(Component::Operator)),
+    ("kill-redeemer", Kind::Kill(Component::Redeemer)),
     ("kill-redis", Kind::Kill(Component::Redis)),
     ("kill-kafka", Kind::Kill(Component::Kafka)),
     ("kill-postgres", Kind::Kill(Component::Postgres)),
@@ -105,6 +107,7 @@ pub(super) const KINDS: [(&str, Kind); 53] = [
     ("freeze-issuer", Kind::Freeze(Component::Issuer)),
     ("freeze-consumer", Kind::Freeze(Component::Consumer)),
     ("freeze-operator", Kind::Freeze(Component::Operator)),
+    ("freeze-redeemer", Kind::Freeze(Component::Redeemer)),
     ("freeze-redis", Kind::Freeze(Component::Redis)),
     ("freeze-kafka", Kind::Freeze(Component::Kafka)),
     ("freeze-postgres", Kind::Freeze(Component::Postgres)),
@@ -116,6 +119,7 @@ pub(super) const KINDS: [(&str, Kind); 53] = [
     ("crash-issuer", Kind::Crash(Component::Issuer)),
     ("crash-consumer", Kind::Crash(Component::Consumer)),
     ("crash-operator", Kind::Crash(Component::Operator)),
+    ("crash-redeemer", Kind::Crash(Component::Redeemer)),
     ("crash-preload", Kind::CrashPreload),
     ("redis-misconf", Kind::Misconf),
     ("redis-no-replicas", Kind::NoReplicas),
@@ -123,8 +127,10 @@ pub(super) const KINDS: [(&str, Kind); 53] = [
     ("redis-flushed", Kind::Flush),
     ("redis-rolled-back", Kind::RollBack),
     ("rescale-consumers", Kind::Rescale),
-    ("clock-ahead", Kind::Clock(7200)),
-    ("clock-back", Kind::Clock(-7200)),
+    ("clock-ahead", Kind::Clock(Component::Issuer, 7200)),
+    ("clock-back", Kind::Clock(Component::Issuer, -7200)),
+    ("redeemer-clock-ahead", Kind::Clock(Component::Redeemer, 7200)),
+    ("redeemer-clock-back", Kind::Clock(Component::Redeemer, -7200)),
     ("second-leader", Kind::SecondLeader),
     ("second-installation", Kind::SecondInstallation),
     ("top-up", Kind::TopUp),
@@ -225,6 +231,11 @@ fn crash_points(component: Component) -> &'static [&'static str] {
             "database.before-record-commit=20%return",
             "consumer.after-record=20%return",
             "consumer.before-offsets=20%return",
+        ],
+        Component::Redeemer => &[
+            "database.before-coupon-use=2%return",
+            "database.after-coupon-use=2%return",
+            "database.before-sent-uses-are-deleted=50%return",
         ],
         _ => &[
             "operator.before-step=30%return",

@@ -28,7 +28,7 @@ enum Sign {
 
 /// The metrics that report faults: the beginning of each series without `couponry_`, and the alert that fires if the
 /// fault lasts, if there is one.
-const METRICS: [(&str, Sign, &str); 18] = [
+const METRICS: [(&str, Sign, &str); 19] = [
     ("issuer_requests_total{outcome=\"unknown_outcome\"", Sign::Increases, "CouponryHighErrorRate"),
     ("issuer_requests_total{outcome=\"unverified\"", Sign::Increases, "CouponryHighErrorRate"),
     ("issuer_requests_total{outcome=\"overloaded\"", Sign::Increases, "CouponryHighErrorRate"),
@@ -36,6 +36,7 @@ const METRICS: [(&str, Sign, &str); 18] = [
     ("issuer_requests_total{outcome=\"unknown_event\"", Sign::Increases, ""),
     ("issuer_dependency_available", Sign::Zero, "CouponryDependencyUnavailable"),
     ("consumer_dependency_available", Sign::Zero, "CouponryDependencyUnavailable"),
+    ("redeemer_dependency_available", Sign::Zero, "CouponryDependencyUnavailable"),
     ("issuer_records_unconfirmed_total", Sign::Increases, "CouponryKafkaDeliveryFailing"),
     ("consumer_dead_letters_total", Sign::Increases, "CouponryDeadLetters"),
     ("consumer_deferred_records", Sign::AtLeast(1.0), "CouponryDeferredRecords"),

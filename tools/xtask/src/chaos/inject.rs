@@ -80,7 +80,7 @@ impl Fault {
             Kind::MaxMemory => set(&servers.redis, "maxmemory", "1"),
             Kind::Flush => redis::command(&servers.redis.url(), &["FLUSHALL"]).map(drop),
             Kind::RollBack => servers.redis.back_up(&servers.redis.dir().join(BACKUP)),
-            Kind::Clock(ahead) => installation.set_clock(self.which(installation.issuers.len()), ahead),
+            Kind::Clock(_, ahead) => self.set_clock(installation, ahead),
             Kind::SecondLeader => {
                 let second = installation.operator("second leader", false)?;
                 installation.operators.push(second);
@@ -181,7 +181,7 @@ impl Fault {
                 servers.redis.roll_back(&backup)?;
                 fs::remove_dir_all(&backup).context("cannot remove the backup")
             }
-            Kind::Clock(_) => installation.set_clock(self.which(installation.issuers.len()), 0),
+            Kind::Clock(..) => self.set_clock(installation, 0),
             Kind::SecondLeader => {
                 installation.operators.pop();
                 Ok(())
@@ -281,10 +281,19 @@ impl Fault {
                 &mut installation.consumers
             }
             Kind::Kill(Component::Operator) | Kind::Freeze(Component::Operator) => &mut installation.operators,
+            Kind::Kill(Component::Redeemer)
+            | Kind::Freeze(Component::Redeemer)
+            | Kind::Crash(Component::Redeemer)
+            | Kind::Clock(Component::Redeemer, _) => &mut installation.redeemers,
             _ => &mut installation.issuers,
         };
         let which = self.which(instances.len());
         &mut instances[which]
+    }
+
+    fn set_clock(&self, installation: &mut Installation, ahead: i64) -> Result<()> {
+        let name = self.instance(installation).node.name.clone();
+        installation.set_clock(&name, ahead)
     }
 }
 

@@ -15,13 +15,14 @@ use couponry_testbed::{Process, Redis, RedisCluster, programs, redis};
 use super::event::Event;
 use super::links::Links;
 use super::recorder::{Target, Targets};
-use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, RunningProgram};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 
 pub(super) const ISSUERS: usize = 3;
 pub(super) const OPERATORS: usize = 2;
 pub(super) const CONSUMERS: usize = 3;
+pub(super) const REDEEMERS: usize = 2;
 /// The number of partitions with which the operator creates a topic.
 pub(super) const PARTITIONS: u32 = 12;
 const MASTERS: usize = 3;
@@ -34,6 +35,7 @@ pub(super) struct Installation {
     pub(super) issuers: Vec<Instance>,
     pub(super) consumers: Vec<Instance>,
     pub(super) operators: Vec<Instance>,
+    pub(super) redeemers: Vec<Instance>,
     pub(super) links: Links,
     pub(super) servers: Servers,
     /// Used instead of the Redis of `servers`.
@@ -46,7 +48,7 @@ pub(super) struct Installation {
     pub(super) targets: Targets,
     /// Number of partitions of the topic.
     pub(super) partitions: u32,
-    /// Directory of histories, logs, and the clock files of issuers.
+    /// Directory of histories, logs, and the clock files of issuers and redeemers.
     pub(super) dir: PathBuf,
     bin: PathBuf,
 }
@@ -81,6 +83,7 @@ impl Installation {
             issuers: Vec::new(),
             consumers: Vec::new(),
             operators: Vec::new(),
+            redeemers: Vec::new(),
             links,
             servers,
             cluster,
@@ -91,7 +94,7 @@ impl Installation {
             dir: dir.to_owned(),
             bin: cargo::built("debug")?,
         };
-        let step = Step::start("starting two operators, three issuers and three consumers");
+        let step = Step::start("starting two operators, three issuers, three consumers and two redeemers");
         for number in 1..=OPERATORS {
             let operator = installation.operator(&format!("operator {number}"), true)?;
             installation.operators.push(operator);
@@ -104,8 +107,12 @@ impl Installation {
             let consumer = installation.consumer(number)?;
             installation.consumers.push(consumer);
         }
+        for number in 1..=REDEEMERS {
+            let redeemer = installation.with_clock(&format!("redeemer {number}"), REDEEMER, &[])?;
+            installation.redeemers.push(redeemer);
+        }
         installation.instances().try_for_each(|instance| instance.node.wait_ready())?;
-        step.done_with("two operators, three issuers and three consumers are ready");
+        step.done_with("two operators, three issuers, three consumers and two redeemers are ready");
         Ok(installation)
     }
 
@@ -152,10 +159,15 @@ impl Installation {
         self.instance(&format!("consumer {number}"), CONSUMER, &[], &[])
     }
 
-    /// An issuer whose wall clock can be set.
     pub(super) fn issuer(&self, number: usize, args: &[&str]) -> Result<Instance> {
+        let args = [&["--outbox-takeover-seconds", "3"], args].concat();
+        self.with_clock(&format!("issuer {number}"), ISSUER, &args)
+    }
+
+    /// A program whose wall clock can be set.
+    fn with_clock(&self, name: &str, program: &str, args: &[&str]) -> Result<Instance> {
         let library = programs::faketime().context("libfaketime is not installed: run `cargo xtask setup`")?;
-        let clock = self.clock(number - 1);
+        let clock = self.clock(name);
         fs::write(&clock, "+0").with_context(|| format!("cannot write {}", clock.display()))?;
         let env = [
             ("LD_PRELOAD", &*library.to_string_lossy()),
@@ -163,26 +175,26 @@ impl Installation {
             ("FAKETIME_CACHE_DURATION", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
-        let args = [&["--outbox-takeover-seconds", "3"], args].concat();
-        self.instance(&format!("issuer {number}"), ISSUER, &args, &env)
+        self.instance(name, program, args, &env)
     }
 
-    /// Sets the wall clock of an issuer ahead of the real time.
-    pub(super) fn set_clock(&self, issuer: usize, ahead: i64) -> Result<()> {
-        let clock = self.clock(issuer);
+    /// Sets the wall clock of an issuer or a redeemer ahead of the real time.
+    pub(super) fn set_clock(&self, name: &str, ahead: i64) -> Result<()> {
+        let clock = self.clock(name);
         fs::write(&clock, format!("{ahead:+}")).with_context(|| format!("cannot write {}", clock.display()))
     }
 
-    fn clock(&self, issuer: usize) -> PathBuf {
-        self.dir.join(format!("clock-of-issuer-{}", issuer + 1))
+    fn clock(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("clock-of-{}", name.replace(' ', "-")))
     }
 
     pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
-        self.operators.iter().chain(&self.issuers).chain(&self.consumers)
+        self.operators.iter().chain(&self.issuers).chain(&self.consumers).chain(&self.redeemers)
     }
 
     fn instances_mut(&mut self) -> impl Iterator<Item = &mut Instance> {
-        self.operators.iter_mut().chain(&mut self.issuers).chain(&mut self.consumers)
+        let Self { operators, issuers, consumers, redeemers, .. } = self;
+        operators.iter_mut().chain(issuers).chain(consumers).chain(redeemers)
     }
 
     /// Each program is a pod; one that is stopped for a while is a pod whose container restarts.

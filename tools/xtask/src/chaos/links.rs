@@ -8,7 +8,7 @@ use couponry_testbed::kafka::ProxiedListener;
 use couponry_testbed::toxiproxy::Toxic;
 use couponry_testbed::{Clock, Kafka, Redis, Toxiproxy, ports};
 
-use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER};
 use crate::servers::Servers;
 
 /// A kind of program and a server.
@@ -19,7 +19,7 @@ pub(super) const KAFKA: &str = "kafka";
 pub(super) const POSTGRES: &str = "postgres";
 
 /// All links. Issuers do not connect to Postgres.
-pub(super) const LINKS: [Link; 8] = [
+pub(super) const LINKS: [Link; 11] = [
     (ISSUER, REDIS),
     (ISSUER, KAFKA),
     (CONSUMER, REDIS),
@@ -28,6 +28,9 @@ pub(super) const LINKS: [Link; 8] = [
     (OPERATOR, REDIS),
     (OPERATOR, KAFKA),
     (OPERATOR, POSTGRES),
+    (REDEEMER, REDIS),
+    (REDEEMER, KAFKA),
+    (REDEEMER, POSTGRES),
 ];
 
 /// The proxies of all links.

@@ -1,4 +1,4 @@
-//! The load generator: requests of users to an event, and the check of their responses.
+//! The load generator: requests of users to an event, shops that use their coupons, and the check of all responses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use crate::cargo;
 
 /// How long the load continues without faults.
 pub(super) const CALM_PERIOD: Duration = Duration::from_secs(5);
+/// How many of the coupons are used.
+const USED_PERCENT: &str = "25";
 /// Timeout for the last responses.
 const RESPONSE_TIMEOUT: Duration = Duration::from_mins(2);
 /// Timeout until all issuances are recorded. An event that had finished is reconciled every five minutes.
@@ -63,6 +65,34 @@ impl Load {
     }
 }
 
+/// Shops that use some of the coupons as soon as users receive them.
+#[derive(Debug)]
+pub(super) struct Shops(Process);
+
+impl Shops {
+    pub(super) fn start(installation: &Installation, event: &Event, seed: u64) -> Result<Self> {
+        let (dir, seed) = (&installation.dir, u32::try_from(seed >> 32).unwrap_or_default());
+        let mut redeem = loadgen("redeem", &dir.join(format!("{}.shops", event.name)))?
+            .args(["--event", &event.name, "--follow", "--percent", USED_PERCENT, "--seed", &seed.to_string()])
+            .args(["--issued".as_ref(), history(dir, event).as_os_str()])
+            .args(["--history".as_ref(), redemptions(dir, event).as_os_str()]);
+        for target in installation.redeemers.iter().filter_map(|instance| instance.node.url()) {
+            redeem = redeem.args(["--target", &target]);
+        }
+        Process::start(redeem).map(Self)
+    }
+
+    /// Lets the shops finish the orders in progress. Fails if a request has no outcome after all retries.
+    pub(super) fn finish(&self, installation: &mut Installation) -> Result<()> {
+        self.0.interrupt()?;
+        installation.supervise(RESPONSE_TIMEOUT, |_| Ok(self.0.exited()?.is_some()))?;
+        self.0.stop()?;
+        let status = self.0.wait()?;
+        ensure!(status.code() == Some(0), "loadgen redeem failed ({status}): {}", self.0.log_tail());
+        Ok(())
+    }
+}
+
 /// The result of [`check`].
 pub(super) struct Checked {
     pub(super) passed: bool,
@@ -86,6 +116,13 @@ pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_re
         .args(["--postgres-url", &installation.servers.postgres.url()])
         .args(["--kafka-brokers", &installation.servers.kafka.brokers()])
         .args(["--history".as_ref(), history.as_os_str(), "--json".as_ref(), counts.as_os_str()]);
+    let redemptions = redemptions(&installation.dir, event);
+    if redemptions.exists()
+        && let Some(redeemer) = installation.redeemers.iter().find_map(|instance| instance.node.url())
+    {
+        let history = ["--redemptions".as_ref(), redemptions.as_os_str()];
+        launch = launch.args(["--redeemer", &redeemer]).args(history);
+    }
     if was_topic_recreated {
         launch = launch.args(["--topic-was-recreated"]);
     }
@@ -105,7 +142,9 @@ pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_re
     let json = fs::read_to_string(&counts).with_context(|| format!("cannot read {}", counts.display()))?;
     let counts = serde_json::from_str(&json).context("the output of loadgen check is not valid JSON")?;
     if passed {
-        fs::remove_file(&history).with_context(|| format!("cannot remove {}", history.display()))?;
+        for file in [&history, &redemptions].into_iter().filter(|file| file.exists()) {
+            fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
     } else {
         println!("{}", check.log().trim_end());
     }
@@ -124,6 +163,10 @@ pub(super) fn change_topic(installation: &Installation, change: &[&str]) -> Resu
 
 pub(super) fn history(dir: &Path, event: &Event) -> PathBuf {
     dir.join(format!("{}.history", event.name))
+}
+
+fn redemptions(dir: &Path, event: &Event) -> PathBuf {
+    dir.join(format!("{}.redemptions", event.name))
 }
 
 /// The load generator, without environment variables which could change its servers.

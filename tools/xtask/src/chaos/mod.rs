@@ -1,9 +1,9 @@
 //! `cargo xtask chaos`.
 //!
-//! An installation of two operators, three issuers and three consumers, with a proxy on each connection to Redis,
-//! Kafka and Postgres, serves one event after the other. In each [`round`], random [`fault`]s are injected one after
-//! the other while users send requests. Then all faults are removed, and `loadgen check` compares all responses with
-//! the stores.
+//! An installation of two operators, three issuers, three consumers and two redeemers, with a proxy on each connection
+//! to Redis, Kafka and Postgres, serves one event after the other. In each [`round`], random [`fault`]s are injected
+//! one after the other while users request coupons and shops use them. Then all faults are removed, and `loadgen check`
+//! compares all responses with the stores.
 //!
 //! [`inject`] injects and removes faults, [`installation`] starts and restarts programs, [`links`] has the proxies,
 //! [`load`] sends requests and checks their responses, [`outage`] computes how long no request was answered, and

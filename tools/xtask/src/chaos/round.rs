@@ -1,4 +1,4 @@
-//! A round: a new event, a load, faults one after the other, and the check.
+//! A round: a new event, users and shops, faults one after the other, and the check.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::event::{Event, Events};
 use super::fault::{Fault, Kind};
 use super::installation::Installation;
-use super::load::{self, CALM_PERIOD, Load, Workload};
+use super::load::{self, CALM_PERIOD, Load, Shops, Workload};
 use super::outage;
 use super::rng::Rng;
 use super::statistics::Statistics;
@@ -63,6 +63,7 @@ impl Round {
         }
         println!("  {:>6.1} s  open, {restarts} restarts of programs", start.elapsed().as_secs_f64());
         let load = Load::start(installation, &events.main, &Workload { users, rate: self.rate, seed: self.seed })?;
+        let shops = Shops::start(installation, &events.main, self.seed)?;
 
         let mut injections = Vec::new();
         for fault in faults {
@@ -79,6 +80,7 @@ impl Round {
         }
         println!("  {:>6.1} s  all faults removed, {restarts} restarts of programs", start.elapsed().as_secs_f64());
         load.finish(installation)?;
+        shops.finish(installation)?;
 
         let outages = outage::after_each(&load::history(&installation.dir, &events.main), &injections)?;
         for ((_, kind), outage) in injections.into_iter().zip(outages) {

@@ -16,6 +16,8 @@ pub(super) struct Statistics {
     faults: BTreeMap<&'static str, Faults>,
     /// Attempts by outcome.
     attempts: BTreeMap<String, u64>,
+    /// Attempts of shops by outcome.
+    redemptions: BTreeMap<String, u64>,
     /// Violations by category.
     violations: BTreeMap<String, u64>,
     /// The longest time from the end of a load until everything was recorded.
@@ -45,7 +47,8 @@ impl Statistics {
 
     /// Adds the output of `loadgen check --json`.
     pub(super) fn add_check(&mut self, counts: &Value) {
-        for (sums, key) in [(&mut self.attempts, "attempts"), (&mut self.violations, "violations")] {
+        let Self { attempts, redemptions, violations, .. } = self;
+        for (sums, key) in [(attempts, "attempts"), (redemptions, "redemptions"), (violations, "violations")] {
             for (name, count) in counts[key].as_object().into_iter().flatten() {
                 *sums.entry(name.clone()).or_default() += count.as_u64().unwrap_or(0);
             }
@@ -57,9 +60,11 @@ impl Statistics {
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} attempts", format_count(self.attempts.values().sum()))?;
-        for (outcome, count) in &self.attempts {
-            writeln!(f, "  {outcome:<20}{:>12}", format_count(*count))?;
+        for (name, attempts) in [("attempts", &self.attempts), ("attempts at redemptions", &self.redemptions)] {
+            writeln!(f, "{} {name}", format_count(attempts.values().sum()))?;
+            for (outcome, count) in attempts {
+                writeln!(f, "  {outcome:<20}{:>12}", format_count(*count))?;
+            }
         }
         let count = format_count(self.faults.values().map(|faults| faults.count).sum());
         writeln!(f, "{count} faults{:>37}  {:>15}", "duration", "longest outage")?;
