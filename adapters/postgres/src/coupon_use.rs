@@ -134,6 +134,9 @@ impl CouponSnapshot {
 
 /// Reads the event, the coupon, the last row of its history, and the row of the request. `clock_timestamp()` is read
 /// after the snapshot was taken, so the time is not before that of a row that is found.
+///
+/// LIMIT prevents that the planner pulls up the subqueries: for small tables, it would then search an index by its second
+/// column alone, and keep this plan when the tables have grown.
 const READ: &str = "
     SELECT event.uid, event.is_deleted, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,
            issuance.user_id, issuance.code, issuance.type, issuance.value,
@@ -154,14 +157,18 @@ const READ: &str = "
                  resource_deleted_at IS NOT NULL, created_at DESC, uid
         LIMIT 1
     ) AS event
-    LEFT JOIN issuance ON issuance.event_uid = event.uid AND issuance.code = $2
+    LEFT JOIN LATERAL (
+        SELECT * FROM issuance WHERE issuance.event_uid = event.uid AND issuance.code = $2 LIMIT 1
+    ) AS issuance ON true
     LEFT JOIN discount_conditions conditions ON conditions.event_uid = event.uid
          AND conditions.type = issuance.type AND conditions.value = issuance.value
     LEFT JOIN LATERAL (
         SELECT * FROM coupon_use WHERE coupon_use.event_uid = event.uid AND coupon_use.code = $2
         ORDER BY seq DESC LIMIT 1
     ) AS last ON true
-    LEFT JOIN coupon_use own ON own.event_uid = event.uid AND own.request_id = $3";
+    LEFT JOIN LATERAL (
+        SELECT * FROM coupon_use WHERE coupon_use.event_uid = event.uid AND coupon_use.request_id = $3 LIMIT 1
+    ) AS own ON true";
 
 /// Inserts the next row of the history. The lock on the issuance prevents its deletion before the commit.
 const INSERT: &str = "
