@@ -6,7 +6,7 @@
 //! - [`readers`] reads the data of an event from Redis, Kafka and Postgres.
 //! - [`checker`] compares the history with the data. It does no I/O, so tests can feed it violations.
 //!
-//! The program `loadgen` is made of `run`, `redeem` and `check`, and of `measure`, `control` and
+//! The program `loadgen` is made of `run`, `redeem` and `check`, and of `measure`, `measure_uses`, `control` and
 //! `textbook` for `cargo xtask bench`.
 
 pub mod checker;

@@ -5,6 +5,7 @@
 mod check;
 mod control;
 mod measure;
+mod measure_uses;
 mod redeem;
 mod run;
 mod textbook;
@@ -37,6 +38,8 @@ enum Command {
     Topic(topic::Args),
     /// Measure throughput and latency of issuers at low client cost, and print them as JSON.
     Measure(Box<measure::Args>),
+    /// Measure how many coupons a redeemer, its adapter, or plain inserts can redeem per second, and print it as JSON.
+    MeasureUses(Box<measure_uses::Args>),
     /// Serve a baseline for measurements: an endpoint which parses issue requests and returns a constant.
     Control(control::Args),
     /// Issue and record coupons in the usual way, as a baseline for measurements: one call, one record and one row for
@@ -58,9 +61,12 @@ fn run(command: Command) -> Result<ExitCode> {
     let mut runtime = match command {
         Command::Control(_) | Command::Textbook(_) => Builder::new_multi_thread(),
         // One thread, so that the other cores are free for the programs under test.
-        Command::Run(_) | Command::Redeem(_) | Command::Check(_) | Command::Topic(_) | Command::Measure(_) => {
-            Builder::new_current_thread()
-        }
+        Command::Run(_)
+        | Command::Redeem(_)
+        | Command::Check(_)
+        | Command::Topic(_)
+        | Command::Measure(_)
+        | Command::MeasureUses(_) => Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     match command {
@@ -69,6 +75,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check(args) => runtime.block_on(check::check(*args)),
         Command::Topic(args) => runtime.block_on(topic::change(args)),
         Command::Measure(args) => runtime.block_on(measure::measure(*args)),
+        Command::MeasureUses(args) => runtime.block_on(measure_uses::measure(*args)),
         Command::Control(args) => runtime.block_on(control::serve(args)),
         Command::Textbook(args) => runtime.block_on(textbook::run(args)),
     }

@@ -78,9 +78,14 @@ impl Installation {
 
     /// Starts another issuer.
     pub(super) fn start_issuer(&self, args: &[&str]) -> Result<RunningProgram> {
-        let issuer = node(&self.servers, ISSUER, args)?;
-        issuer.wait_ready()?;
-        Ok(issuer)
+        self.start_program(ISSUER, args)
+    }
+
+    /// Starts another program, and waits until it is ready.
+    pub(super) fn start_program(&self, program: &str, args: &[&str]) -> Result<RunningProgram> {
+        let node = node(&self.servers, program, args)?;
+        node.wait_ready()?;
+        Ok(node)
     }
 
     pub(super) fn set_fsync(&self, policy: FsyncPolicy) -> Result<()> {
@@ -214,9 +219,9 @@ fn node(servers: &Servers, program: &str, args: &[&str]) -> Result<RunningProgra
     RunningProgram::start(&cargo::built("release")?, (program, program), &Addresses::from(servers), args, &[])
 }
 
-/// The URL of an issuer.
-pub(super) fn url(issuer: &RunningProgram) -> String {
-    format!("http://127.0.0.1:{}", issuer.listen.unwrap_or_default())
+/// The URL of an issuer or a redeemer.
+pub(super) fn url(node: &RunningProgram) -> String {
+    format!("http://127.0.0.1:{}", node.listen.unwrap_or_default())
 }
 
 /// Runs `work` and returns the CPU seconds which the process has used meanwhile.

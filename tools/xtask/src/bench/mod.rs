@@ -4,8 +4,9 @@
 //! comparison is repeated; the table shows the median and the range.
 //!
 //! [`installation`] is measured under a [`load`]. [`cost`], [`issuing`], [`textbook`], [`opening`], [`latency`],
-//! [`overload`], [`issuers`], [`preload`], [`recording`] and [`many_events`] each add rows to the [`table`]. [`report`]
-//! writes `docs/benchmarks.md`, with the curves of [`plot`]. [`flame_graph`] shows where the CPU time goes.
+//! [`overload`], [`issuers`], [`preload`], [`recording`], [`redemptions`] and [`many_events`] each add rows to the
+//! [`table`]. [`report`] writes `docs/benchmarks.md`, with the curves of [`plot`]. [`flame_graph`] shows where the CPU
+//! time goes.
 
 mod cost;
 mod flame_graph;
@@ -21,6 +22,7 @@ mod overload;
 mod plot;
 mod preload;
 mod recording;
+mod redemptions;
 mod report;
 mod statistics;
 mod table;
@@ -44,9 +46,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let profiler = options.flame_graph.as_ref().map(|_| flame_graph::profiler()).transpose()?;
     couponry_testbed::programs::install()?;
     eprintln!("building the programs");
-    let packages = ["couponry-operator", "couponry-issuer", "couponry-consumer", "couponry-loadgen"]
-        .into_iter()
-        .flat_map(|name| ["--package", name]);
+    let packages =
+        ["couponry-operator", "couponry-issuer", "couponry-consumer", "couponry-redeemer", "couponry-loadgen"]
+            .into_iter()
+            .flat_map(|name| ["--package", name]);
     cargo::run(["build", "--release", "--bins"].into_iter().chain(packages))?;
     let start = Instant::now();
     let installation = Installation::start()?;
@@ -66,6 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Part::Issuers => issuers::measure(&installation, options, &mut table)?,
             Part::Preload => preload::measure(&installation, options, &mut table)?,
             Part::Recording => recording::measure(&installation, options, &mut table)?,
+            Part::Redemptions => redemptions::measure(&installation, options, &mut table)?,
             Part::ManyEvents => many_events::measure(&installation, options, &mut table)?,
         }
     }

@@ -45,5 +45,6 @@ pub(super) enum Part {
     Issuers,
     Preload,
     Recording,
+    Redemptions,
     ManyEvents,
 }
