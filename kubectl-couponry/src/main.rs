@@ -117,6 +117,16 @@ enum Command {
         #[command(flatten)]
         event: DeletedEvent,
     },
+    /// Replaces a user by pseudonyms in Postgres, Redis and future exports. The coupons of the user stay issued. Runs in
+    /// the operator's pod.
+    EraseUser {
+        /// The user to erase.
+        #[arg(value_name = "USER")]
+        user: String,
+        /// Only list the events in which the user has a coupon.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Sends dead letters that are not recorded to the topic again. Runs in the operator's pod.
     ReplayDeadLetters {
         /// Only dead letters of the event with this name.
@@ -238,6 +248,12 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             args.extend(options.iter().flatten().map(String::as_str));
             exec::run(&cluster, &args, None).await
         }
+        Command::EraseUser { user, dry_run } => {
+            let mut args = vec!["erase-user"];
+            args.extend(dry_run.then_some("--dry-run"));
+            args.extend(["--", &user]);
+            exec::run(&cluster, &args, None).await
+        }
         Command::ReplayDeadLetters { event, reason, yes } => {
             let mut args = vec!["replay-dead-letters"];
             args.extend(event.iter().flat_map(|event| ["--event", event]));
@@ -272,6 +288,7 @@ impl Command {
             | Self::Audit { .. }
             | Self::Repair { .. }
             | Self::Void { .. }
+            | Self::EraseUser { .. }
             | Self::ReplayDeadLetters { .. }
             | Self::Purge { .. }
             | Self::Export { .. } => true,

@@ -6,8 +6,8 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        audit::Audit, check::Check, export::Export, install_test::InstallTest, purge::Purge, repair::Repair,
-        replay_dead_letters::ReplayDeadLetters, take_over::TakeOver, void::Void,
+        audit::Audit, check::Check, erase_user::EraseUser, export::Export, install_test::InstallTest, purge::Purge,
+        repair::Repair, replay_dead_letters::ReplayDeadLetters, take_over::TakeOver, void::Void,
     },
     run::{Migrate, Run},
 };
@@ -48,6 +48,9 @@ pub(crate) enum Command {
     /// Void the coupon of a user: it can no longer be redeemed, and the user receives no other one. Exit code 0: it is
     /// voided; 1: it was redeemed, or the user has no coupon; 2: the command failed.
     Void(Box<Void>),
+    /// Replace a user by pseudonyms in Postgres and Redis. The coupons of the user stay issued. Exit code 0: erased; 2:
+    /// the command failed, and can be repeated.
+    EraseUser(Box<EraseUser>),
     /// Delete the rows of events whose `CouponEvent` was deleted (deletionPolicy: Retain). Without --yes, list them.
     Purge(Box<Purge>),
     /// Make this namespace the owner of the stores after a restore of Kubernetes, and continue their events. Without

@@ -50,6 +50,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Repair(repair) => return Ok(exit_code(&repair.telemetry, Box::pin(repair.run())).await),
         Command::ReplayDeadLetters(replay) => return Ok(exit_code(&replay.telemetry, Box::pin(replay.run())).await),
         Command::Void(void) => return Ok(exit_code(&void.telemetry, Box::pin(void.run())).await),
+        Command::EraseUser(erase) => {
+            return Ok(exit_code(&erase.installation.telemetry, Box::pin(erase.run())).await);
+        }
         Command::Purge(purge) => return Ok(exit_code(&purge.installation.telemetry, Box::pin(purge.run())).await),
         Command::Check(check) => return Ok(exit_code(&check.telemetry, Box::pin(check.run())).await),
     }

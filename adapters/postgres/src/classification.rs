@@ -1,6 +1,6 @@
 //! Why a record was not inserted.
 
-use couponry_domain::IssuedCoupon;
+use couponry_domain::{IssuedCoupon, PseudonymKey, UserId};
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::{
@@ -20,6 +20,8 @@ pub(crate) struct RecordState {
     same_discount: bool,
     /// The holder of the coupon.
     holder: Option<String>,
+    /// Set if the holder was erased.
+    pseudonym_key: Option<PseudonymKey>,
     /// The coupon that the user has.
     user_coupon: Option<IssuedCoupon>,
 }
@@ -41,20 +43,31 @@ impl RecordState {
             coupon_exists: row.try_get("coupon_exists")?,
             same_discount: row.try_get("same_discount")?,
             holder: row.try_get("holder")?,
+            pseudonym_key: row::seed_if_set(row, "seed")?.map(|seed| PseudonymKey::of(&seed)),
             user_coupon,
         };
         Ok((row.try_get("position")?, state))
     }
 
     /// What follows for the record of this user.
-    pub(crate) fn conclusion(self, user: &str) -> Conclusion {
-        let Self { event_exists, generated, is_before_cutoff, coupon_exists, same_discount, holder, user_coupon } =
-            self;
+    pub(crate) fn conclusion(self, user: &UserId) -> Conclusion {
+        let Self {
+            event_exists,
+            generated,
+            is_before_cutoff,
+            coupon_exists,
+            same_discount,
+            holder,
+            user_coupon,
+            pseudonym_key,
+        } = self;
         let rejected = |rejection| Conclusion::Certain(RecordOutcome::Rejected(rejection));
         if !event_exists {
             return rejected(Rejection::UnknownEvent);
         }
-        if holder.as_deref() == Some(user) {
+        let pseudonym = pseudonym_key.map(|key| key.pseudonym(user));
+        let is_holder = |holder: &str| holder == user.as_str() || pseudonym.is_some_and(|it| holder == it.as_str());
+        if holder.as_deref().is_some_and(is_holder) {
             return Conclusion::Certain(RecordOutcome::AlreadyRecorded);
         }
         if is_before_cutoff {
@@ -92,7 +105,7 @@ pub(crate) enum Conclusion {
 
 #[cfg(test)]
 mod tests {
-    use couponry_domain::{Discount, DiscountType};
+    use couponry_domain::{Discount, DiscountType, Seed};
 
     use super::*;
 
@@ -111,6 +124,7 @@ mod tests {
             coupon_exists: true,
             same_discount: true,
             holder: None,
+            pseudonym_key: None,
             user_coupon: None,
         };
         let user_coupon = Some(other.clone());
@@ -123,6 +137,13 @@ mod tests {
             |is_free| rejected(Rejection::UserHoldsAnother { recorded: other.clone(), record_coupon_is_free: is_free });
         let unknown_coupon = RecordState { coupon_exists: false, same_discount: false, ..free.clone() };
         let recorded = RecordState { holder: by("u1"), ..free.clone() };
+        let user: UserId = "u1".parse().unwrap();
+        let key = PseudonymKey::of(&Seed::from([7; 32]));
+        let erased = |pseudonym: UserId| RecordState {
+            holder: by(pseudonym.as_str()),
+            pseudonym_key: Some(key.clone()),
+            ..free.clone()
+        };
         let cases = [
             (free.clone(), Conclusion::Recordable),
             (RecordState { event_exists: false, ..free.clone() }, rejected(Rejection::UnknownEvent)),
@@ -132,8 +153,10 @@ mod tests {
             (RecordState { same_discount: false, ..free.clone() }, rejected(Rejection::DiscountMismatch)),
             (RecordState { user_coupon: user_coupon.clone(), ..recorded.clone() }, already_recorded.clone()),
             (RecordState { is_before_cutoff: true, ..free.clone() }, rejected(Rejection::BeforeRecordCutoff)),
-            (RecordState { is_before_cutoff: true, ..recorded }, already_recorded),
+            (RecordState { is_before_cutoff: true, ..recorded }, already_recorded.clone()),
             (RecordState { holder: by("u2"), ..free.clone() }, rejected(Rejection::CouponHeldByAnother)),
+            (erased(key.pseudonym(&user)), already_recorded),
+            (erased(key.pseudonym(&"u2".parse().unwrap())), rejected(Rejection::CouponHeldByAnother)),
             (RecordState { user_coupon: user_coupon.clone(), ..free.clone() }, another(true)),
             (RecordState { holder: by("u2"), user_coupon: user_coupon.clone(), ..free.clone() }, another(false)),
             (RecordState { same_discount: false, user_coupon: user_coupon.clone(), ..free }, another(false)),
@@ -143,7 +166,7 @@ mod tests {
             ),
         ];
         for (state, conclusion) in cases {
-            assert_eq!(state.clone().conclusion("u1"), conclusion, "{state:?}");
+            assert_eq!(state.clone().conclusion(&user), conclusion, "{state:?}");
         }
     }
 }

@@ -41,6 +41,8 @@ pub enum Operation {
     UseCoupon,
     /// [`Database::send_uses`](crate::Database::send_uses).
     SendUses,
+    /// [`Database::erase_user`](crate::Database::erase_user).
+    EraseUser,
     /// Reading or counting issuances.
     ReadIssuances,
     /// [`Database::delete_event`](crate::Database::delete_event).
@@ -71,6 +73,7 @@ impl fmt::Display for Operation {
             Self::Record => "cannot record issuances in Postgres",
             Self::UseCoupon => "cannot read or change the coupon in Postgres",
             Self::SendUses => "cannot read or delete the unsent uses of coupons in Postgres",
+            Self::EraseUser => "cannot erase the user in Postgres",
             Self::ReadIssuances => "cannot read the issuances from Postgres",
             Self::DeleteEvent => "cannot delete the event from Postgres",
             Self::MarkDeletion => "cannot mark the event as deleted in Postgres",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use couponry_domain::{
-    CodeFormat, CouponTerms, Currency, Discount, DiscountConditions, EventName, Seed, Uuid, Validity,
+    CodeFormat, CouponTerms, Currency, Discount, DiscountConditions, EventName, PseudonymKey, Seed, Uuid, Validity,
     code::{CodeGenerator, CouponCode},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -62,9 +62,17 @@ pub struct StoredEvent {
     /// Issuances before this time (milliseconds since the Unix epoch) that are not recorded yet are rejected: see
     /// [`Database::set_record_cutoff`].
     pub record_cutoff: Option<i64>,
+    /// Whether users of its coupons were erased, and replaced by pseudonyms.
+    pub has_pseudonyms: bool,
 }
 
 impl StoredEvent {
+    /// The key of the pseudonyms of erased users. None: no user of the event was erased.
+    #[must_use]
+    pub fn pseudonym_key(&self) -> Option<PseudonymKey> {
+        self.has_pseudonyms.then(|| PseudonymKey::of(&self.seed))
+    }
+
     /// The number of generated coupons.
     #[must_use]
     pub fn generated(&self) -> u64 {
@@ -241,7 +249,9 @@ async fn read(
     let event = sqlx::query(
         "SELECT uid, name, policy_name, code_prefix, code_length, currency, validity, seed, generation, stock_epoch,
                 is_opening_final, openings, (extract(epoch FROM opens_at) * 1000)::bigint AS opens_at,
-                (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff
+                (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff,
+                EXISTS (SELECT FROM issuance WHERE event_uid = $1 AND user_id >= 'erased:' AND user_id < 'erased;')
+                    AS has_pseudonyms
          FROM coupon_event WHERE uid = $1",
     )
     .bind(uid)
@@ -263,8 +273,7 @@ async fn read(
 }
 
 fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, InvalidRow> {
-    let seed: Vec<u8> = event.try_get("seed")?;
-    let seed: [u8; 32] = seed.try_into().map_err(|_| InvalidRow::new("the seed does not have 32 bytes"))?;
+    let seed = row::seed_if_set(event, "seed")?.ok_or_else(|| InvalidRow::new("seed is NULL"))?;
     let length: i16 = event.try_get("code_length")?;
     let prefix = event.try_get("code_prefix")?;
     let (mut discount_counts, mut conditions) = (Vec::new(), BTreeMap::new());
@@ -277,7 +286,7 @@ fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, Inval
         uid: event.try_get("uid")?,
         name: row::parsed(event, "name")?,
         policy_name: event.try_get("policy_name")?,
-        seed: Seed::from(seed),
+        seed,
         format: CodeFormat { prefix, length: u8::try_from(length).map_err(InvalidRow::new)? },
         terms: CouponTerms {
             validity: row::parsed_if_set(event, "validity")?,
@@ -291,6 +300,7 @@ fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, Inval
         is_opening_final: event.try_get("is_opening_final")?,
         openings: u32::try_from(event.try_get::<i32, _>("openings")?).map_err(InvalidRow::new)?,
         record_cutoff: event.try_get("record_cutoff")?,
+        has_pseudonyms: event.try_get("has_pseudonyms")?,
     })
 }
 

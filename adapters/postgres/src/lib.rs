@@ -24,6 +24,7 @@ mod coupon_use;
 mod coupon_use_outbox;
 mod coupons;
 mod deletion;
+mod erase;
 mod error;
 mod event;
 mod generate;
@@ -47,6 +48,7 @@ pub use coupon_use::{
 };
 pub use coupon_use_outbox::{PendingUses, SendOutcome};
 pub use coupons::CouponWithHolder;
+pub use erase::KnownEvent;
 pub use error::{DatabaseError, DriverError, Operation};
 pub use event::{NewEvent, StoredEvent};
 pub use installation::{Installation, Owner};

@@ -263,6 +263,7 @@ fn classification(stock: Option<StockTable>) -> String {
                 coupon.code IS NOT NULL AS coupon_exists,
                 coalesce(coupon.type = record.type AND coupon.value = record.value, false) AS same_discount,
                 holder.user_id AS holder,
+                CASE WHEN holder.user_id >= 'erased:' AND holder.user_id < 'erased;' THEN event.seed END AS seed,
                 own.user_id, own.code, own.type, own.value,
                 (extract(epoch FROM own.issued_at) * 1000)::bigint AS issued_at
          FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
@@ -403,7 +404,7 @@ impl EventRecords<'_> {
         let mut unproven = Vec::new();
         for (position, &i) in (1..).zip(not_inserted) {
             let Some(state) = states.remove(&position) else { continue };
-            match state.conclusion(self.records[i].issued.user_id.as_str()) {
+            match state.conclusion(&self.records[i].issued.user_id) {
                 Conclusion::Certain(outcome) => outcomes[i] = Some(outcome),
                 Conclusion::Recordable => {}
                 Conclusion::IfStockIsComplete(rejection) => unproven.push((i, rejection)),

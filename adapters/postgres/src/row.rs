@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use couponry_domain::Discount;
+use couponry_domain::{Discount, Seed};
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::error::{DatabaseError, Operation};
@@ -25,6 +25,13 @@ impl From<sqlx::Error> for InvalidRow {
     fn from(error: sqlx::Error) -> Self {
         Self::new(error)
     }
+}
+
+/// The seed in a column that may be NULL.
+pub(crate) fn seed_if_set(row: &PgRow, column: &str) -> Result<Option<Seed>, InvalidRow> {
+    let Some(seed) = row.try_get::<Option<Vec<u8>>, _>(column)? else { return Ok(None) };
+    let seed: [u8; 32] = seed.try_into().map_err(|_| InvalidRow::new("the seed does not have 32 bytes"))?;
+    Ok(Some(Seed::from(seed)))
 }
 
 /// Parses a text column.

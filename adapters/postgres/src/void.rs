@@ -1,4 +1,5 @@
-//! Voiding issued coupons: withdrawing them from their users ([ADR 0030](../../../docs/adr/0030-voids.md)).
+//! Voiding issued coupons: withdrawing them from their users
+//! ([ADR 0030](../../../docs/adr/0030-voids-and-erasures.md)).
 //!
 //! # Guarantees
 //! A void is the last entry of the history of its coupon, inserted like the others: if a redemption is inserted first,

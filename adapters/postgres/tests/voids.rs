@@ -120,3 +120,37 @@ async fn redemption_and_void_at_the_same_time_have_one_winner() {
     println!("{voided} voided, {redeemed} redeemed");
     assert_eq!(fixture.sql("SELECT count(*), count(DISTINCT code) FROM coupon_use"), "30|30");
 }
+
+#[tokio::test]
+async fn issuance_is_updated_only_to_erase_its_user() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 2).await;
+    let user: UserId = "u0".parse().unwrap();
+    let key = couponry_domain::PseudonymKey::of(&event.seed);
+    assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().pseudonym_key(), None);
+    for _ in 0..2 {
+        fixture.database.erase_user(event.uid, &user, &key.pseudonym(&user)).await.unwrap();
+    }
+    let erased = fixture.database.find_issuances(event.uid, &[], &coupons[..1]).await.unwrap();
+    assert_eq!(erased[0].issued.user_id, key.pseudonym(&user));
+    assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().pseudonym_key(), Some(key.clone()));
+    for update in [
+        "user_id = 'u9'".to_owned(),
+        "user_id = 'erased:1', value = 1".to_owned(),
+        "user_id = 'erased:1', recorded_at = now() + interval '1 s'".to_owned(),
+        "user_id = 'erased:1', valid_until = now()".to_owned(),
+        format!("user_id = 'erased:1', code = '{}'", coupons[5]),
+        "value = value".to_owned(),
+    ] {
+        assert!(fixture.server.sql(&format!("UPDATE issuance SET {update} WHERE user_id = 'u1'")).is_err(), "{update}");
+    }
+    let again = "UPDATE issuance SET user_id = 'erased:1' WHERE user_id LIKE 'erased:%'";
+    assert!(fixture.server.sql(again).is_err());
+    // The record of an erased user is consumed again; the coupon of another erased user is not that of this one.
+    let stock = fixture.database.coupons(event.uid, 0, 2).await.unwrap();
+    let replayed = [record(&event, "u0", &stock[0]), record(&event, "u1", &stock[0])];
+    let outcomes = fixture.database.record(&replayed[..1]).await.unwrap();
+    assert_eq!(outcomes, [RecordOutcome::AlreadyRecorded]);
+    let foreign = fixture.database.record(&replayed[1..]).await.unwrap();
+    assert!(matches!(foreign[..], [RecordOutcome::Rejected(_)]), "{foreign:?}");
+}

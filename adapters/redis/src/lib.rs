@@ -24,6 +24,7 @@
 mod active_events;
 mod active_marks;
 mod availability;
+mod erase;
 mod error;
 mod event_list;
 mod fenced_write;
@@ -47,6 +48,7 @@ mod server_version;
 mod settle;
 
 pub use couponry_settings::RedisSettings;
+pub use erase::ErasedUser;
 pub use error::{DriverError, RedisStoreError};
 pub use fenced_write::FencedWrite;
 pub use gate::GateSettings;

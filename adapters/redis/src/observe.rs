@@ -49,6 +49,8 @@ pub struct RedisEvent {
     /// instant, `loaded` is the sum of `available`, `issued` and this. Negative if a coupon is counted twice, which
     /// happens briefly after two users received the same one.
     pub withheld: i64,
+    /// Whether it has the key of the pseudonyms of erased users.
+    pub has_pseudonym_key: bool,
     /// For a retired event, its gate before it was retired. The gate is closed now.
     pub retired: Option<Gate>,
     /// How many outbox entries Kafka has not confirmed yet.
@@ -171,6 +173,7 @@ impl RedisStore {
             voided: number("voided")?,
             cancelled,
             withheld: text("withheld").parse().map_err(|_| invalid("withheld"))?,
+            has_pseudonym_key: meta.contains_key("pseudonymKey"),
             retired,
             outbox,
             now,

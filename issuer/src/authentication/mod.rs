@@ -87,7 +87,13 @@ impl Authenticator {
 }
 
 fn parse_user(id: String) -> Result<UserId, Problem> {
-    id.try_into().map_err(|error: couponry_domain::names::InvalidId| Problem::invalid(error.to_string()))
+    let user =
+        UserId::try_from(id).map_err(|error: couponry_domain::names::InvalidId| Problem::invalid(error.to_string()))?;
+    // Otherwise a client could ask for the coupon of an erased user.
+    if user.is_pseudonym() {
+        return Err(Problem::invalid("userId begins with \"erased:\""));
+    }
+    Ok(user)
 }
 
 fn user_in_header(name: &HeaderName, headers: &HeaderMap) -> Result<String, Failure> {
@@ -129,7 +135,7 @@ mod tests {
         let mut forged = headers;
         forged.append("x-user-id", "u2".parse().unwrap());
         assert_eq!(status(&forged, None).await, Err(401));
-        for (user, expected) in [("", 400), (" ", 400), ("a\tb", 400), ("\u{fc}", 200)] {
+        for (user, expected) in [("", 400), (" ", 400), ("a\tb", 400), ("erased:1", 400), ("\u{fc}", 200)] {
             let value = axum::http::HeaderValue::from_bytes(user.as_bytes()).unwrap();
             let headers = HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), value)]);
             assert_eq!(status(&headers, None).await.err().unwrap_or(200), expected, "{user:?}");

@@ -23,6 +23,7 @@ impl Stores {
         };
         let mut notes = Vec::new();
         let mut comparison = Comparison::default();
+        comparison.pseudonym_key = event.pseudonym_key();
         self.read_postgres(&event, &mut comparison).await?;
         let dead_letters = self.read_kafka(uid, &mut comparison, &mut notes).await?;
         let observed = self.read_redis(&event, &mut comparison).await?;

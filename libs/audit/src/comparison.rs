@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use couponry_domain::{Discount, IssuedCoupon, UserId, code::CouponCode};
+use couponry_domain::{Discount, IssuedCoupon, PseudonymKey, UserId, code::CouponCode};
 use couponry_redis::{IssuedStatus, UndecodableValue};
 
 use crate::{
@@ -34,6 +34,8 @@ pub(crate) struct Comparison {
     /// The users and coupons of voids in Postgres.
     voided: FingerprintSet,
     undecodable: HashSet<UndecodableValue>,
+    /// Set if users of the event were erased: records in Kafka still name them.
+    pub(crate) pseudonym_key: Option<PseudonymKey>,
     pub(crate) counts: Counts,
     /// Certain discrepancies.
     pub(crate) discrepancies: Discrepancies,
@@ -103,6 +105,7 @@ impl Comparison {
     /// Adds a record in Kafka.
     pub(crate) fn add_sent(&mut self, issued: IssuedCoupon) {
         self.check_generated(&issued.coupon, issued.discount, Place::Kafka);
+        let issued = self.under_pseudonym(issued);
         match self.recorded.mark(&issued, IN_KAFKA) {
             Some(before) if before & IN_KAFKA != 0 => self.counts.resent += 1,
             Some(_) => self.counts.sent += 1,
@@ -115,6 +118,16 @@ impl Comparison {
                 });
             }
         }
+    }
+
+    /// The issuance with the pseudonym of its user, if it is recorded so.
+    fn under_pseudonym(&self, issued: IssuedCoupon) -> IssuedCoupon {
+        let Some(key) = &self.pseudonym_key else { return issued };
+        if self.recorded.marks(&issued).is_some() {
+            return issued;
+        }
+        let erased = IssuedCoupon { user_id: key.pseudonym(&issued.user_id), ..issued.clone() };
+        if self.recorded.marks(&erased).is_some() { erased } else { issued }
     }
 
     /// Adds a coupon of the queue in Redis.

@@ -6,11 +6,11 @@ use couponry_audit::{Report, Stores, Verdict};
 use couponry_domain::{
     Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount,
     DiscountType::{Amount, Percent},
-    EventName, Gate, IssuedCoupon, IssuedRecord, UserId, Uuid, Window,
+    EventName, Gate, IssuedCoupon, IssuedRecord, PseudonymKey, UserId, Uuid, Window,
 };
 use couponry_kafka::{Consumer, DeadLetterProducer, KafkaSettings, Producer, TopicSettings, topics};
 use couponry_postgres::{Database, NewEvent, VoidOutcome};
-use couponry_redis::{GateSettings, RedisStore, Settlement, SettlementOutcome};
+use couponry_redis::{ErasedUser, FencedWrite, GateSettings, RedisStore, Settlement, SettlementOutcome};
 use couponry_testbed::{Database as TestDatabase, shared, unique_name};
 
 const ISSUED: usize = 60;
@@ -432,4 +432,20 @@ async fn coupon_voided_in_one_store_is_reported() {
     let mut expected = [message(redis, "Redis", "Postgres"), message(postgres, "Postgres", "Redis")];
     expected.sort();
     assert_eq!(messages, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn record_of_erased_user_in_kafka_is_no_discrepancy() {
+    let fixture = Fixture::recorded().await;
+    let Stores { database, redis_store, .. } = &fixture.stores;
+    let event = database.event(fixture.uid).await.unwrap().unwrap();
+    let (key, user) = (PseudonymKey::of(&event.seed), &fixture.records[0].issued.user_id);
+    assert!(database.erase_user(fixture.uid, user, &key.pseudonym(user)).await.unwrap());
+    let half_way = fixture.audit().await;
+    assert_eq!(half_way.verdict, Verdict::Differs, "Redis still has the user");
+    let erased = redis_store.erase_user(&fixture.event, fixture.uid, user, &key).await.unwrap();
+    assert_eq!(erased, FencedWrite::Applied(ErasedUser::Replaced));
+    let report = fixture.audit().await;
+    assert_eq!(report.verdict, Verdict::Ok, "{report:#?}");
+    assert_eq!((report.counts.sent, report.counts.not_in_kafka), (60, 0));
 }

@@ -1,4 +1,5 @@
-//! Commands for administrators. [`audit`], [`export`] and [`check`] read the stores; [`void`] changes one coupon;
+//! Commands for administrators. [`audit`], [`export`] and [`check`] read the stores; [`void`] changes one coupon,
+//! [`erase_user`] one user;
 //! [`repair`], [`replay_dead_letters`], [`purge`] and [`take_over`] change the stores only with `--yes`;
 //! [`install_test`] is an end-to-end test. They read the same environment variables as `run`, so they need no flags in
 //! the operator's pod.
@@ -11,6 +12,7 @@ mod check_kubernetes;
 mod check_result;
 mod check_stores;
 mod crd;
+pub(crate) mod erase_user;
 pub(crate) mod exit_code;
 pub(crate) mod export;
 mod format;

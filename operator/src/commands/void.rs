@@ -1,4 +1,5 @@
-//! `couponry-operator void EVENT`: withdraws a coupon from its user ([ADR 0030](../../../docs/adr/0030-voids.md)).
+//! `couponry-operator void EVENT`: withdraws a coupon from its user
+//! ([ADR 0030](../../../docs/adr/0030-voids-and-erasures.md)).
 //!
 //! # Guarantees
 //! - Postgres first: once it has the void, no redeemer accepts the coupon. If Redis is not available then, the operator

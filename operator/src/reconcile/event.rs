@@ -82,6 +82,7 @@ async fn run_steps(
     for steps in 0.. {
         let observation_started = Instant::now();
         let observed = observe(context, desired).await?;
+        voids::set_pseudonym_key(desired, &observed, context).await?;
         if steps == 0 {
             // Not a step of the plan: a void whose coupon Redis does not have would be applied without end.
             voids::apply_missing(desired, &observed, context).await?;

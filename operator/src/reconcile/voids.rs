@@ -35,6 +35,20 @@ pub(super) async fn apply_missing(
     Ok(())
 }
 
+/// Stores the key of the pseudonyms of erased users in Redis if it has lost it. Before the plan, which verifies Redis:
+/// without the key, erased users would receive another coupon.
+pub(super) async fn set_pseudonym_key(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let (Some(in_redis), Some(stored)) = (observed.redis_event(desired), &observed.stored) else { return Ok(()) };
+    if let Some(key) = stored.pseudonym_key().filter(|_| !in_redis.has_pseudonym_key) {
+        context.redis_store.set_pseudonym_key(&desired.name, desired.uid, &key).await?;
+    }
+    Ok(())
+}
+
 async fn apply_all(
     database: &Database,
     redis_store: &RedisStore,

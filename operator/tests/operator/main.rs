@@ -7,6 +7,7 @@ mod crashes;
 mod deletion;
 mod disaster_recovery;
 mod durability;
+mod erasures;
 mod install_test;
 mod installation;
 mod invalid_objects;

@@ -9,7 +9,7 @@
 --   2 uid
 --   3 the time of coupons that this call issues, in milliseconds since the Unix epoch
 --   4 acknowledge: Redis or Kafka
---   5 for each user the existing entry, or nil
+--   5 for each user the existing entry, or nil; that of an erased user always as VOIDED
 --   6 the issued stock items, in the order of the users without an entry; if there are fewer of them, the stock is
 --     sold out
 --   7 the id of the outbox entry with the issued coupons, or nil
@@ -27,7 +27,7 @@ if #ARGV > 3000 then
   return redis.error_reply('ERR at most 3,000 users can be served at once')
 end
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'gate', 'start', 'end', 'acknowledge', 'replicationId', 'issuedAtMin',
-  'recoveryId', 'installation', 'validity')
+  'recoveryId', 'installation', 'validity', 'pseudonymKey')
 local uid, gate, starts, ends, replication_id = meta[1], meta[2], tonumber(meta[3]), tonumber(meta[4]), meta[6]
 if not uid then
   return false
@@ -70,6 +70,25 @@ for i, entry in ipairs(entries) do
   if not entries[i] then
     without_coupon[#without_coupon + 1] = i
   end
+end
+
+-- Erased users have their entry under a pseudonym (erase_user.lua). Their coupons cannot be used any more.
+local pseudonym_key = meta[11]
+if pseudonym_key and #without_coupon > 0 then
+  local pseudonyms, others = {}, {}
+  for j, i in ipairs(without_coupon) do
+    pseudonyms[j] = 'erased:' .. redis.sha1hex(pseudonym_key .. redis.sha1hex(pseudonym_key .. ARGV[i]))
+  end
+  local erased = redis.call('HMGET', KEYS[3], unpack(pseudonyms))
+  for j, i in ipairs(without_coupon) do
+    local entry = erased[j]
+    if entry and string.sub(entry, -#CANCELLED) ~= CANCELLED then
+      entries[i] = (string.match(entry, '^(.*:)') or '') .. 'VOIDED'
+    else
+      others[#others + 1] = i
+    end
+  end
+  without_coupon = others
 end
 
 -- The database rejects records with an earlier time than the record cutoff (mark_verified.lua).

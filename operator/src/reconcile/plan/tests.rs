@@ -61,6 +61,7 @@ fn stored(discount_counts: Vec<(Discount, u64)>, opens_at: Option<i64>) -> Store
         is_opening_final: opens_at.is_some_and(|at| at != LATER),
         openings: opens_at.is_some().into(),
         record_cutoff: None,
+        has_pseudonyms: false,
     }
 }
 
@@ -82,6 +83,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
         voided: 0,
         cancelled: 0,
         withheld: 0,
+        has_pseudonym_key: false,
         retired: None,
         outbox: 0,
         now: NOW,

@@ -45,6 +45,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         is_opening_final: window.start.is_none_or(|start| start <= NOW),
         openings: 1,
         record_cutoff: None,
+        has_pseudonyms: false,
     };
     let redis = RedisEvent {
         uid: UID,
@@ -62,6 +63,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         voided: 0,
         cancelled: 0,
         withheld: 0,
+        has_pseudonym_key: false,
         retired: None,
         outbox: 0,
         now: NOW,

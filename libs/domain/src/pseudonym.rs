@@ -1,0 +1,85 @@
+//! Pseudonyms: what replaces a user id when the user is erased.
+//!
+//! The pseudonym of a user depends on the event, and can be computed only with a secret of that event. So it shows
+//! neither the user nor which coupons of different events belong to the same user, but a request of the user can still
+//! be recognized.
+
+use std::fmt;
+
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+
+use crate::{code::Seed, names::UserId};
+
+/// The beginning of every pseudonym. No other user id begins with it: the issuer rejects such requests.
+pub const PSEUDONYM_PREFIX: &str = "erased:";
+
+/// The secret from which the pseudonyms of an event are computed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PseudonymKey(String);
+
+impl fmt::Debug for PseudonymKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PseudonymKey(secret)")
+    }
+}
+
+impl PseudonymKey {
+    /// The key of the event with this seed. The seed cannot be computed from it.
+    #[must_use]
+    pub fn of(seed: &Seed) -> Self {
+        let labelled = [b"pseudonyms ".as_slice(), seed.as_bytes()].concat();
+        Self(hex(digest(&SHA256, &labelled).as_ref()))
+    }
+
+    /// The text that `issue.lua` uses.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The pseudonym of the user. `issue.lua` computes the same one, with the only hash function of Redis: that SHA-1
+    /// has collisions does not help to find an input whose key is secret.
+    ///
+    /// # Panics
+    /// Never: a pseudonym is a valid user id.
+    #[must_use]
+    pub fn pseudonym(&self, user: &UserId) -> UserId {
+        let sha1 = |text: &str| hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref());
+        let inner = sha1(&format!("{}{user}", self.0));
+        let outer = sha1(&format!("{}{inner}", self.0));
+        format!("{PSEUDONYM_PREFIX}{outer}").parse().expect("a pseudonym is a valid user id")
+    }
+}
+
+impl UserId {
+    /// Whether it replaces the id of a user who was erased.
+    #[must_use]
+    pub fn is_pseudonym(&self) -> bool {
+        self.as_str().starts_with(PSEUDONYM_PREFIX)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pseudonym_depends_on_user_and_event_only() {
+        let (key, other) = (PseudonymKey::of(&Seed::from([1; 32])), PseudonymKey::of(&Seed::from([2; 32])));
+        let pseudonym = |key: &PseudonymKey, user: &str| key.pseudonym(&user.parse().unwrap());
+        let of_user = pseudonym(&key, "u1");
+        assert!(of_user.is_pseudonym() && of_user.as_str().len() == PSEUDONYM_PREFIX.len() + 40, "{of_user}");
+        assert_eq!(of_user, pseudonym(&key, "u1"));
+        assert_ne!(of_user, pseudonym(&key, "u2"));
+        assert_ne!(of_user, pseudonym(&other, "u1"));
+        assert!(!"u1".parse::<UserId>().unwrap().is_pseudonym());
+    }
+}
