@@ -11,7 +11,7 @@ use couponry_domain::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use thiserror::Error;
 
-use crate::spec::{CodeSpec, CouponEvent, CouponEventSpec, DiscountSpec, ValiditySpec};
+use crate::spec::{CodeSource, CodeSpec, CouponEvent, CouponEventSpec, DiscountSpec, ValiditySpec};
 
 /// The spec violates a rule of the CRD.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -77,10 +77,16 @@ impl CouponEventSpec {
     /// The format of the codes.
     #[must_use]
     pub fn code_format(&self) -> CodeFormat {
-        self.code.as_ref().map_or_else(CodeFormat::default, |CodeSpec { prefix, length }| CodeFormat {
+        self.code.as_ref().map_or_else(CodeFormat::default, |CodeSpec { source: _, prefix, length }| CodeFormat {
             prefix: prefix.clone(),
             length: *length,
         })
+    }
+
+    /// Where the codes come from.
+    #[must_use]
+    pub fn code_source(&self) -> CodeSource {
+        self.code.as_ref().map(|code| code.source).unwrap_or_default()
     }
 
     /// The terms of the coupons.

@@ -10,9 +10,10 @@ pub mod status;
 
 pub use conversions::{CONTINUES, InvalidSpec, REPLACES, stored_identity};
 pub use spec::{
-    CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, IssuingMode, ScalingSpec, ValiditySpec,
+    CodeSource, CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, IssuingMode, ScalingSpec,
+    ValiditySpec,
 };
-pub use status::{BalanceStatus, CouponEventStatus};
+pub use status::{BalanceStatus, CouponEventStatus, ImportStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;

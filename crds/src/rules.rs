@@ -231,6 +231,12 @@ pub const MAX_DISCOUNT_OF_PERCENT: EventRule = EventRule {
 
 // Rules of the code
 
+/// Imported codes have the format that they have. The API server sets a length that is omitted to its default.
+pub const FORMAT_OF_GENERATED: EventRule = EventRule {
+    rule: "self.source != 'Imported' || (!has(self.prefix) && self.length == 12)",
+    message: "code.prefix and code.length are for generated codes: remove them, or set code.source to Generated",
+};
+
 /// Printed codes must be easy to type.
 pub const PREFIX_ALPHABET: EventRule = EventRule {
     rule: "self.matches('^[A-Z0-9]+$')",

@@ -139,7 +139,7 @@ pub struct CouponEventSpec {
     #[serde(default)]
     pub issuance: IssuingMode,
 
-    /// Format of the coupon codes. Immutable.
+    /// Source and format of the coupon codes. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "CodeSpec")]
     pub code: Option<CodeSpec>,
@@ -286,6 +286,16 @@ pub enum IssuingMode {
     Closed,
 }
 
+/// Where the codes of an event come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CodeSource {
+    /// From a secret of the event.
+    #[default]
+    Generated,
+    /// From a file.
+    Imported,
+}
+
 /// The schema of [`Acknowledge`].
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
@@ -306,18 +316,24 @@ pub enum DeletionPolicy {
     Delete,
 }
 
-/// Format of the coupon codes.
+/// Source and format of the coupon codes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = rules::FORMAT_OF_GENERATED)]
 #[serde(rename_all = "camelCase")]
 pub struct CodeSpec {
-    /// Prefix of each code, followed by a hyphen: A-Z and 0-9. Default: neither prefix nor hyphen.
+    /// Generated: by Couponry. Imported: with `kubectl couponry import`; the event waits for as many codes of each
+    /// discount as it has coupons.
+    #[serde(default)]
+    pub source: CodeSource,
+
+    /// Prefix of each generated code, followed by a hyphen: A-Z and 0-9. Default: neither prefix nor hyphen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 16))]
     #[x_kube(validation = rules::PREFIX_ALPHABET)]
     pub prefix: Option<String>,
 
-    /// Number of random characters of each code, from an alphabet of 32 that are easy to distinguish (A-Z without I
-    /// and O, 2-9).
+    /// Number of random characters of each generated code, from an alphabet of 32 that are easy to distinguish (A-Z
+    /// without I and O, 2-9).
     #[serde(default = "default_length")]
     #[schemars(with = "i64", range(min = couponry_domain::code::MIN_LENGTH, max = couponry_domain::code::MAX_LENGTH))]
     pub length: u8,

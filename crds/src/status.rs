@@ -55,6 +55,11 @@ pub struct CouponEventStatus {
     #[schemars(with = "i64")]
     pub available: Option<u64>,
 
+    /// Latest import of codes. Set once codes were imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ImportStatus")]
+    pub imported: Option<ImportStatus>,
+
     /// Number of coupons in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BalanceStatus")]
@@ -75,6 +80,21 @@ pub struct CouponEventStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub finished_at: Option<Time>,
+}
+
+/// An import of codes.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportStatus {
+    /// Number of imported codes.
+    #[schemars(with = "i64")]
+    pub count: u64,
+
+    /// SHA-256 of the file, as hexadecimal digits.
+    pub sha256: String,
+
+    /// When the codes were imported, by the clock of Postgres.
+    pub imported_at: Time,
 }
 
 /// Number of coupons in each state. After loading: generated = available + unrecorded + recorded + withheld.
@@ -123,7 +143,7 @@ pub mod condition {
     /// The stores match the manifest: all coupons are loaded, or the event is closed or retired. While `Stalled` is
     /// True, it is False with the same reason.
     pub const READY: &str = "Ready";
-    /// All coupons that were generated in Postgres are loaded into Redis.
+    /// All coupons in Postgres are loaded into Redis, and no codes have to be imported.
     pub const PRELOADED: &str = "Preloaded";
     /// Coupons can be issued now. Its reason is the event's state, or what prevents issuing, usually that of `Stalled`.
     /// It is Unknown while the operator cannot observe whether issuers serve users.
@@ -171,6 +191,8 @@ pub mod reason {
     pub const PRELOADING: &str = "Preloading";
     /// Coupons are being added to an event that has opened.
     pub const TOPPING_UP: &str = "ToppingUp";
+    /// Codes have to be imported; the message contains their number.
+    pub const AWAITING_CODES: &str = "AwaitingCodes";
     /// No coupon has been issued yet.
     pub const NOTHING_ISSUED: &str = "NothingIssued";
     /// Issued coupons are being recorded.

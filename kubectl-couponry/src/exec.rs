@@ -16,7 +16,7 @@ use kube::{
     Api, ResourceExt as _,
     api::{AttachParams, ListParams},
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::cluster::Cluster;
 
@@ -30,11 +30,28 @@ const BUFFER_SIZE: usize = 64 * 1024;
 /// Runs a command of the operator and returns its exit code. Its output goes to standard output, or to `file` if it
 /// succeeds.
 pub(crate) async fn run(cluster: &Cluster, args: &[&str], file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    execute(cluster, args, file, None).await
+}
+
+/// Runs a command of the operator with this file, or with standard input for `-`, as its input, and returns its exit
+/// code.
+pub(crate) async fn run_with_input(cluster: &Cluster, args: &[&str], input: &Path) -> anyhow::Result<ExitCode> {
+    execute(cluster, args, None, Some(Input::open(input).await?)).await
+}
+
+async fn execute(
+    cluster: &Cluster,
+    args: &[&str],
+    file: Option<&Path>,
+    input: Option<Input>,
+) -> anyhow::Result<ExitCode> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let (pod, container) = find_operator(cluster, &pods).await?;
     let command: Vec<&str> = std::iter::once(PROGRAM).chain(args.iter().copied()).collect();
-    let mut params = AttachParams::default().stdin(false).stdout(true).stderr(true).max_stdout_buf_size(BUFFER_SIZE);
+    let mut params =
+        AttachParams::default().stdin(input.is_some()).stdout(true).stderr(true).max_stdout_buf_size(BUFFER_SIZE);
     params.container = container;
+    params.max_stdin_buf_size = Some(BUFFER_SIZE);
     let mut process = pods.exec(&pod, command, &params).await.map_err(|error| match error {
         kube::Error::Api(status) if status.code == 403 => forbidden(cluster),
         // A rejected upgrade contains the status code only in its text.
@@ -43,11 +60,27 @@ pub(crate) async fn run(cluster: &Cluster, args: &[&str], file: Option<&Path>) -
     })?;
     let (out, err) =
         process.stdout().zip(process.stderr()).context("the connection to the pod has no output stream")?;
+    let stdin = process.stdin();
     let status = process.take_status().context("the connection to the pod has no status stream")?;
 
     let mut sink = Sink::new(file)?;
-    let progress = progress(args, file.is_some());
-    let code = stream_output(&mut sink, out, err, status, &progress).await;
+    let progress = match &input {
+        Some(input) => input.progress(),
+        None => progress(args, file.is_some()),
+    };
+    // The progress is that of the input, if there is one.
+    let output_progress = if input.is_some() { ProgressBar::hidden() } else { progress.clone() };
+    let output = stream_output(&mut sink, out, err, status, &output_progress, &progress);
+    let code = match input {
+        None => output.await,
+        Some(input) => {
+            let stdin = stdin.context("the connection to the pod has no input stream")?;
+            tokio::select! {
+                code = output => code,
+                error = input.copy_to(stdin, &progress) => Err(error),
+            }
+        }
+    };
     progress.finish_and_clear();
     sink.finish(matches!(code, Ok(0)))?;
     code.map(ExitCode::from)
@@ -61,9 +94,10 @@ async fn stream_output(
     err: impl AsyncRead + Unpin,
     status: impl Future<Output = Option<Status>>,
     progress: &ProgressBar,
+    shown: &ProgressBar,
 ) -> anyhow::Result<u8> {
     let stderr_and_status = async {
-        let ((), status) = tokio::join!(copy_to_stderr(err), status);
+        let ((), status) = tokio::join!(copy_to_stderr(err, shown), status);
         Ok(status)
     };
     let ((), status) = tokio::try_join!(sink.copy_from(out, progress), stderr_and_status)?;
@@ -212,12 +246,68 @@ impl Sink {
     }
 }
 
-async fn copy_to_stderr(mut from: impl AsyncRead + Unpin) {
+/// The progress bar that is `shown` must not overwrite the text.
+async fn copy_to_stderr(mut from: impl AsyncRead + Unpin, shown: &ProgressBar) {
     let mut buffer = vec![0; 4096];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if io::stderr().write_all(&buffer[..count]).is_err() {
+        if shown.suspend(|| io::stderr().write_all(&buffer[..count])).is_err() {
             return;
         }
+    }
+}
+
+/// The input of a command.
+struct Input {
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// Its size in bytes, if it is known.
+    len: Option<u64>,
+    name: String,
+}
+
+impl Input {
+    async fn open(path: &Path) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self { reader: Box::new(tokio::io::stdin()), len: None, name: "standard input".to_owned() });
+        }
+        let name = path.display().to_string();
+        let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot read {name}"))?;
+        let metadata = file.metadata().await.with_context(|| format!("cannot read {name}"))?;
+        Ok(Self { reader: Box::new(file), len: metadata.is_file().then_some(metadata.len()), name })
+    }
+
+    fn progress(&self) -> ProgressBar {
+        let (bar, template) = match self.len {
+            Some(len) => (ProgressBar::new(len), "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec}"),
+            None => (ProgressBar::new_spinner(), "{spinner} {msg} {bytes} {bytes_per_sec}"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(format!("sending {}", self.name));
+        bar
+    }
+
+    /// Sends the input, then closes the stream. Returns only if the input cannot be read; otherwise the result of the
+    /// command decides, also if it has ended early.
+    async fn copy_to(mut self, mut stdin: impl AsyncWrite + Unpin, progress: &ProgressBar) -> anyhow::Error {
+        let mut buffer = vec![0; BUFFER_SIZE];
+        loop {
+            match self.reader.read(&mut buffer).await {
+                Ok(0) => break,
+                Ok(count) => {
+                    if stdin.write_all(&buffer[..count]).await.is_err() {
+                        break;
+                    }
+                    progress.inc(count as u64);
+                }
+                Err(error) => return anyhow::Error::new(error).context(format!("cannot read {}", self.name)),
+            }
+        }
+        progress.set_message("waiting for the operator");
+        // Fails if the command has ended.
+        let _ = stdin.shutdown().await;
+        drop(stdin);
+        std::future::pending().await
     }
 }
 
@@ -256,7 +346,7 @@ mod tests {
         let mut sink = Sink::File { file, temporary: "temporary".into(), path: "path".into() };
         let (stderr, _open) = tokio::io::duplex(1);
         let progress = ProgressBar::hidden();
-        let streamed = stream_output(&mut sink, tokio::io::repeat(b'x'), stderr, pending(), &progress);
+        let streamed = stream_output(&mut sink, tokio::io::repeat(b'x'), stderr, pending(), &progress, &progress);
         let deadline = std::time::Duration::from_mins(1);
         tokio::time::timeout(deadline, streamed).await.expect("must not wait for the command").unwrap_err()
     }
@@ -269,6 +359,26 @@ mod tests {
         assert!(format!("{closed:#}").contains("Broken pipe"), "{closed:#}");
         let full = error_of_endless_output(File::options().write(true).open("/dev/full").unwrap()).await;
         assert!(format!("{full:#}").contains("No space left"), "{full:#}");
+    }
+
+    #[tokio::test]
+    async fn input_is_sent_and_closed_and_an_unreadable_one_is_an_error() {
+        let (writer, mut reader) = tokio::io::duplex(16);
+        let input = Input { reader: Box::new(&b"code\nAAAA\n"[..]), len: None, name: "input".into() };
+        let progress = ProgressBar::hidden();
+        let mut received = String::new();
+        tokio::select! {
+            error = input.copy_to(writer, &progress) => panic!("{error:#}"),
+            result = reader.read_to_string(&mut received) => drop(result.unwrap()),
+        }
+        assert_eq!((&*received, progress.position()), ("code\nAAAA\n", 10));
+
+        let missing = Input::open(Path::new("/nonexistent")).await.err().unwrap();
+        assert!(format!("{missing:#}").starts_with("cannot read /nonexistent: "), "{missing:#}");
+        let directory = Input::open(Path::new("/")).await.unwrap();
+        let (writer, _reader) = tokio::io::duplex(16);
+        let error = directory.copy_to(writer, &progress).await;
+        assert!(format!("{error:#}").starts_with("cannot read /: "), "{error:#}");
     }
 
     #[test]

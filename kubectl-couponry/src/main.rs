@@ -32,8 +32,8 @@ use crate::{
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 the command failed, `check`, `audit`, `repair` or `replay-dead-letters` found something to do, \
-or `void` was refused; 2 invalid usage, or a command in the operator's pod could not run, or the \
-result of `audit` or `repair` is UNCERTAIN, or that of `audit` is DELAYED; 141 the reader of the output has ended.";
+`import` refused the file, or `void` was refused; 2 invalid usage, or a command in the operator's pod could not run, \
+or the result of `audit` or `repair` is UNCERTAIN, or that of `audit` is DELAYED; 141 the reader of the output has ended.";
 
 /// Exit code of the commands in the operator's pod if they could not run, as of an audit or a repair whose result is
 /// uncertain.
@@ -147,6 +147,16 @@ enum Command {
         /// Delete the rows. Default: only list the events.
         #[arg(long)]
         yes: bool,
+    },
+    /// Imports the codes of an event with `code.source: Imported`. Runs in the operator's pod.
+    Import {
+        /// Name of the event.
+        #[arg(value_parser = event_name)]
+        name: String,
+        /// CSV file with the columns `code,discount`, or only `code` if the event has one discount; it may be
+        /// compressed with gzip. `-` is standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Writes the coupons or the issuances of an event as CSV. Runs in the operator's pod.
     Export {
@@ -266,6 +276,7 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             args.extend(yes.then_some("--yes"));
             exec::run(&cluster, &args, None).await
         }
+        Command::Import { name, file } => exec::run_with_input(&cluster, &["import", &name], &file).await,
         Command::Export { name, rows, output, for_spreadsheets, event } => {
             let rows = match rows {
                 Rows::Coupons => "coupons",
@@ -291,6 +302,7 @@ impl Command {
             | Self::EraseUser { .. }
             | Self::ReplayDeadLetters { .. }
             | Self::Purge { .. }
+            | Self::Import { .. }
             | Self::Export { .. } => true,
         }
     }

@@ -245,6 +245,7 @@ fn missing_or_forbidden_resources_are_reported() {
         &["repair", "summer", "--yes"],
         &["replay-dead-letters", "--event", "summer"],
         &["purge", "--older-than", "90d"],
+        &["import", "summer", "-"],
     ] {
         let error = not_run(&run(args));
         assert!(error.contains("no operator found in the namespace default"), "{error}");

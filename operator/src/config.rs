@@ -6,7 +6,8 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        audit::Audit, check::Check, erase_user::EraseUser, export::Export, install_test::InstallTest, purge::Purge,
+        audit::Audit, check::Check, erase_user::EraseUser, export::Export, import::Import, install_test::InstallTest,
+        purge::Purge,
         repair::Repair, replay_dead_letters::ReplayDeadLetters, take_over::TakeOver, void::Void,
     },
     run::{Migrate, Run},
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     Audit(Box<Audit>),
     /// Write the coupons or the issuances of an event to standard output as CSV.
     Export(Box<Export>),
+    /// Import the codes of an event with `code.source: Imported` from standard input: CSV with the columns code and
+    /// discount, or only code, which may be compressed with gzip. Exit code 0: imported, now or before; 1: the file was
+    /// refused, and nothing was imported; 2: the command failed.
+    Import(Box<Import>),
     /// Check the health of the installation. Exit code 0: healthy, possibly with warnings; 1: a check failed; 2: the
     /// check could not run.
     Check(Box<Check>),

@@ -21,7 +21,7 @@ pub(crate) enum ReconcileResult {
     Done,
     /// Steps were applied, and more may follow.
     Progressing,
-    /// A preload waits until others have finished.
+    /// A preload waits until others have finished, or until codes are imported.
     Waiting,
     /// A condition that the operator cannot resolve alone; see the event's Stalled condition.
     Blocked,

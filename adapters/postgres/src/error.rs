@@ -25,6 +25,8 @@ pub enum Operation {
     ReadEvent,
     /// [`Database::generate_coupons`](crate::Database::generate_coupons).
     GenerateCoupons,
+    /// Importing codes: [`CodeImport`](crate::CodeImport).
+    ImportCodes,
     /// [`Database::discard_stock`](crate::Database::discard_stock).
     DiscardStock,
     /// [`Database::schedule_opening`](crate::Database::schedule_opening).
@@ -65,6 +67,7 @@ impl fmt::Display for Operation {
             Self::Register => "cannot register the event in Postgres",
             Self::ReadEvent => "cannot read the event from Postgres",
             Self::GenerateCoupons => "cannot generate the coupons in Postgres",
+            Self::ImportCodes => "cannot import the codes into Postgres",
             Self::DiscardStock => "cannot discard the stock in Postgres",
             Self::ScheduleOpening => "cannot schedule the opening in Postgres",
             Self::WithdrawOpening => "cannot withdraw the opening in Postgres",
@@ -139,7 +142,7 @@ pub enum DatabaseError {
         uid: Uuid,
     },
     /// The batch does not continue the stock: another operator has generated coupons in the meantime.
-    #[error("{}: expected {expected} existing coupons, found {found}", Operation::GenerateCoupons)]
+    #[error("cannot add coupons in Postgres: expected {expected} existing coupons, found {found}")]
     StockChanged {
         /// The first ordinal of the batch.
         expected: u64,

@@ -18,7 +18,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// Postgres probes an idle client of the transaction after 10 seconds and closes its connection after 25: a client on a
 /// failed machine must not hold the lock of the event for hours.
-const KEEPALIVE: &str =
+pub(crate) const KEEPALIVE: &str =
     "SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3";
 
 impl Database {
@@ -93,11 +93,11 @@ impl Database {
             .await
             .map_err(at())?;
         StockTable(uid).drop(&mut tx).await.map_err(at())?;
-        sqlx::query("DELETE FROM discount_policy WHERE event_uid = $1")
-            .bind(uid)
-            .execute(&mut *tx)
-            .await
-            .map_err(at())?;
+        for delete in
+            ["DELETE FROM discount_policy WHERE event_uid = $1", "DELETE FROM code_import WHERE event_uid = $1"]
+        {
+            sqlx::query(delete).bind(uid).execute(&mut *tx).await.map_err(at())?;
+        }
         tx.commit().await.map_err(at())?;
         session.finish();
         Ok(())
@@ -143,7 +143,7 @@ async fn copy(
 }
 
 /// Adds the batch to the counts of the discounts. New discounts are appended in the order of the batch.
-async fn add_to_counts(
+pub(crate) async fn add_to_counts(
     connection: &mut PgConnection,
     event: &StoredEvent,
     batch: &CouponBatch,

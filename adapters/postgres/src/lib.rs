@@ -1,6 +1,7 @@
 //! The coupons and issuances of events in Postgres, the source of truth for which coupons exist and who has them.
 //!
 //! - [`Database::register`] and [`Database::generate_coupons`] create an event and its coupons.
+//! - [`Database::begin_code_import`] imports its coupons instead.
 //! - [`Database::record`] records issuances.
 //! - [`Database::use_coupon`] reserves, redeems and releases an issued coupon; [`Database::void_coupon`] withdraws it.
 //! - [`Database::migrate`] creates the tables.
@@ -8,8 +9,8 @@
 //! Times are milliseconds since the Unix epoch.
 //!
 //! # Guarantees
-//! - Registering and generating are one transaction each: a process that is killed leaves no partial result, and the
-//!   call can be repeated.
+//! - Registering, generating and importing are one transaction each: a process that is killed leaves no partial result,
+//!   and the call can be repeated.
 //! - Recording is idempotent: any record may be recorded again, also concurrently.
 //! - A record is rejected only for what a query has found, never for what it has not found, unless the same snapshot
 //!   proves that the stock is complete. Otherwise it is deferred.
@@ -19,6 +20,7 @@
 //!   its statement within a second or two.
 
 mod classification;
+mod code_import;
 mod connection;
 mod coupon_use;
 mod coupon_use_outbox;
@@ -42,6 +44,7 @@ mod session_settings;
 mod stock_table;
 mod void;
 
+pub use code_import::{CodeFile, CodeImport, CodeLine, ImportOutcome, ImportedCodes};
 pub use connection::Database;
 pub use coupon_use::{
     CouponLookup, CouponSnapshot, FoundEvent, HolderUse, MAX_HISTORY, UseCounts, UseOutcome, UseRequest,

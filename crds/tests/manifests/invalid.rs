@@ -10,6 +10,9 @@ pub(crate) struct Invalid {
 const UNKNOWN_CURRENCY: &str =
     "currency must be the code of a currency in use (ISO 4217) in capital letters, such as EUR or KRW";
 
+const FORMAT_OF_IMPORTED: &str =
+    "code.prefix and code.length are for generated codes: remove them, or set code.source to Generated";
+
 const INVALID_DURATION: &str = "validity.duration must be an ISO 8601 duration of years, months, weeks, days, hours and \
                                 minutes, such as P30D, P1M or PT48H";
 const UNKNOWN_TIME_ZONE: &str =
@@ -113,6 +116,24 @@ pub(crate) const INVALID: &[Invalid] = &[
         description: "currency by its symbol",
         spec: "{policyName: p, totalCount: 100, currency: '$', discounts: [{type: Amount, value: 10, count: 100}]}",
         message: "spec.currency in body should be at least 3 chars long",
+    },
+    Invalid {
+        description: "prefix of imported codes",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               code: {source: Imported, prefix: SUMMER}}",
+        message: FORMAT_OF_IMPORTED,
+    },
+    Invalid {
+        description: "length of imported codes",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               code: {source: Imported, length: 10}}",
+        message: FORMAT_OF_IMPORTED,
+    },
+    Invalid {
+        description: "unknown source of codes",
+        spec: "{policyName: p, totalCount: 1, discounts: [{type: Percent, value: 10, count: 1}], \
+               code: {source: imported}}",
+        message: "spec.code.source: Unsupported value: \"imported\"",
     },
     Invalid {
         description: "validity without end",

@@ -1,11 +1,12 @@
 //! The rules of a coupon event, without I/O and without a clock: how the stock is split ([`allocation`]), generated
 //! ([`code`], [`coupon_batch`]), issued ([`window`]) and redeemed ([`redemption`]), on which terms ([`terms`]), which
-//! names are valid ([`names`]), and the records of issued and used coupons ([`record`],
-//! [`used_record`], the Kafka contracts).
+//! names are valid ([`names`]), how hard imported codes are to guess ([`code_statistic`]), and the records of issued
+//! and used coupons ([`record`], [`used_record`], the Kafka contracts).
 
 pub mod acknowledge;
 pub mod allocation;
 pub mod code;
+pub mod code_statistic;
 pub mod coupon_batch;
 pub mod currency;
 pub mod discount;

@@ -93,6 +93,13 @@ impl EventArgs {
         }
     }
 
+    /// The `CouponEvent`.
+    pub(super) async fn resource(&self) -> anyhow::Result<CouponEvent> {
+        let (events, namespace) = self.events().await?;
+        let found = events.get_opt(self.event.as_str()).await.context("cannot read the CouponEvent")?;
+        found.with_context(|| format!("the CouponEvent {} does not exist in the namespace {namespace}", self.event))
+    }
+
     /// Lets the operator reconcile the event now: it watches the annotations.
     pub(super) async fn wake_operator(&self) -> anyhow::Result<()> {
         let (events, _) = self.events().await?;

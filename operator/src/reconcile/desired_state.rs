@@ -1,9 +1,10 @@
 //! The state that a manifest specifies, as domain types.
 
-use couponry_crds::{CouponEvent, InvalidSpec, IssuingMode};
+use couponry_crds::{CodeSource, CouponEvent, InvalidSpec, IssuingMode};
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponTerms, Discount, EventName, Share, Uuid, Window, allocation::split,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, EventName, Share, Uuid, Window, allocation::split,
 };
+use couponry_postgres::StoredEvent;
 use couponry_runtime::error_chain;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub(crate) struct DesiredState {
     pub(crate) replaces: Option<Uuid>,
     pub(crate) policy_name: String,
     pub(crate) format: CodeFormat,
+    pub(crate) code_source: CodeSource,
     pub(crate) terms: CouponTerms,
     pub(crate) total: u64,
     pub(crate) shares: Vec<(Discount, Share)>,
@@ -56,6 +58,7 @@ impl DesiredState {
             replaces: event.replaces(),
             policy_name: spec.policy_name.clone(),
             format: spec.code_format(),
+            code_source: spec.code_source(),
             terms: spec.terms()?,
             total: spec.total_count,
             shares: spec.shares()?,
@@ -69,6 +72,33 @@ impl DesiredState {
     /// The stock of an event that has none yet. The error describes what is wrong with the manifest.
     pub(crate) fn full_stock(&self) -> Result<Vec<(Discount, u64)>, String> {
         self.split(self.total)
+    }
+
+    /// What `existing` coupons, none of which is issued, lack of the full stock. None: some of them do not belong to
+    /// it. The error describes what is wrong with the manifest.
+    pub(crate) fn missing(&self, existing: &[(Discount, u64)]) -> Result<Option<Vec<(Discount, u64)>>, String> {
+        let mut missing = self.full_stock()?;
+        for (discount, existing) in existing {
+            let Some((_, count)) = missing.iter_mut().find(|(known, count)| known == discount && count >= existing)
+            else {
+                return Ok(None);
+            };
+            *count -= existing;
+        }
+        // A discount without coupons is stored with the others.
+        let is_complete = missing.iter().all(|(_, count)| *count == 0);
+        Ok(Some(missing).filter(|missing| !is_complete || missing.len() == existing.len()))
+    }
+
+    /// The coupons whose codes have to be imported. The error describes what prevents the import.
+    pub(crate) fn awaited_codes(&self, stored: &StoredEvent) -> Result<CouponBatch, String> {
+        let counts = if stored.is_opening_final {
+            self.top_up(&stored.discount_counts)?
+        } else {
+            let missing = self.missing(&stored.discount_counts)?;
+            missing.ok_or("The operator discards the coupons first, because the manifest has changed. Retry later.")?
+        };
+        Ok(CouponBatch { first_ordinal: stored.generated(), counts })
     }
 
     /// The coupons to add to `existing` ones, some of which may be issued. With percentages the added coupons are

@@ -22,7 +22,7 @@ use crate::{
         state::state,
         status_writer::StatusWriter,
         step::Plan,
-        timing::{self, ACTIVE_INTERVAL, MAX_DURATION, UNVERIFIED_INTERVAL, next_check},
+        timing::{self, ACTIVE_INTERVAL, AWAITING_CODES_INTERVAL, MAX_DURATION, UNVERIFIED_INTERVAL, next_check},
         voids,
     },
 };
@@ -96,10 +96,15 @@ async fn run_steps(
         }
         let step = match planned {
             Plan::Apply(step) => step,
-            Plan::Done => {
+            Plan::Done | Plan::AwaitCodes(_) => {
                 let blocker = writer.confirmed_mismatch().map(CountMismatch::blocker);
-                let result = if blocker.is_some() { ReconcileResult::Blocked } else { ReconcileResult::Done };
-                let progress = blocker.map_or(Progress::Done, Progress::Blocked);
+                let (result, progress) = match (blocker, &planned) {
+                    (Some(blocker), _) => (ReconcileResult::Blocked, Progress::Blocked(blocker)),
+                    (None, Plan::AwaitCodes(batch)) => {
+                        (ReconcileResult::Waiting, Progress::awaiting_codes(&desired.name, batch))
+                    }
+                    (None, _) => (ReconcileResult::Done, Progress::Done),
+                };
                 // The end of the outage changes the status, although the stores stay as they are.
                 let is_kafka_available = context.kafka_outage(desired.acknowledge).is_none();
                 writer.report(desired, &observed, &progress).await?;
@@ -109,6 +114,9 @@ async fn run_steps(
                 let next_scaling_report = writer.next_scaling_report();
                 let mut interval = next_check(in_redis, &observed, retire_at);
                 interval = next_scaling_report.map_or(interval, |next| interval.min(next));
+                if result == ReconcileResult::Waiting {
+                    interval = interval.min(AWAITING_CODES_INTERVAL);
+                }
                 if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
                     interval = interval.min(ACTIVE_INTERVAL);
                 } else if result == ReconcileResult::Done && next_scaling_report.is_none() && is_kafka_available {

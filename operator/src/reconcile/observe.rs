@@ -1,9 +1,9 @@
 //! Reads the state of an event from the stores. It also adds the event to the event list and marks it as active in
 //! Redis.
 
-use couponry_crds::{status::reason, stored_identity};
+use couponry_crds::{CodeSource, status::reason, stored_identity};
 use couponry_domain::{Gate, Uuid};
-use couponry_postgres::{StoredEvent, UseCounts};
+use couponry_postgres::{ImportedCodes, StoredEvent, UseCounts};
 use couponry_redis::RedisEvent;
 use couponry_runtime::error_chain;
 
@@ -26,6 +26,8 @@ pub(super) struct ObservedState {
     pub(super) recorded: u64,
     /// How many coupons are reserved, redeemed and voided in Postgres, read before Redis.
     pub(super) uses: UseCounts,
+    /// The imports of codes, in their order.
+    pub(super) imports: Vec<ImportedCodes>,
     /// The event of this name in Redis, which may be another one.
     pub(super) redis: Option<RedisEvent>,
     /// Set if the event in Redis is another one, or if the event is not registered and Postgres has another one of this
@@ -94,6 +96,10 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let marked_recorded = first.as_ref().map_or(0, |first| first.marked_recorded);
     let recorded = database.recorded_count(desired.uid).await?;
     let uses = database.use_counts(desired.uid).await?;
+    let imports = match desired.code_source {
+        CodeSource::Generated => Vec::new(),
+        CodeSource::Imported => database.code_imports(desired.uid).await?,
+    };
     let (mut redis, redis_blocker) = observe_redis(context, desired, first.as_ref().is_some_and(may_issue)).await?;
     let stored = database.event(desired.uid).await?;
     if redis.is_some() {
@@ -137,7 +143,18 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
         Some(in_redis) => context.recording.poll(in_redis, recorded).await,
         None => RecordingState::default(),
     };
-    Ok(ObservedState { stored, marked_recorded, recorded, uses, redis, name_conflict, drain, recording, redis_blocker })
+    Ok(ObservedState {
+        stored,
+        marked_recorded,
+        recorded,
+        uses,
+        imports,
+        redis,
+        name_conflict,
+        drain,
+        recording,
+        redis_blocker,
+    })
 }
 
 /// Whether issuing has to work, now or when the event starts.

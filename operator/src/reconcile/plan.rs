@@ -20,7 +20,7 @@
 //! epoch. An operator that observes a newer generation, or a later event with the same name, is stale and leaves the
 //! event alone.
 
-use couponry_crds::{CONTINUES, IssuingMode, REPLACES, status::reason};
+use couponry_crds::{CONTINUES, CodeSource, IssuingMode, REPLACES, status::reason};
 use couponry_domain::{CouponBatch, Discount, Gate, Window};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{GateSettings, RedisEvent};
@@ -41,9 +41,11 @@ use crate::{
 
 pub(super) fn plan(desired: &DesiredState, observed: &ObservedState) -> Plan {
     match next_step(desired, observed) {
-        Plan::Done | Plan::Blocked(_) if observed.recording.stranded > 0 => Plan::Apply(Step::RecordStranded),
+        Plan::Done | Plan::AwaitCodes(_) | Plan::Blocked(_) if observed.recording.stranded > 0 => {
+            Plan::Apply(Step::RecordStranded)
+        }
         Plan::Done if is_retirement_due(desired, observed) => Plan::Apply(Step::Retire),
-        Plan::Done => observed.redis_blocker.clone().map_or(Plan::Done, Plan::Blocked),
+        plan @ (Plan::Done | Plan::AwaitCodes(_)) => observed.redis_blocker.clone().map_or(plan, Plan::Blocked),
         plan => plan,
     }
 }
@@ -237,29 +239,31 @@ fn without_opening(
     if let Some(plan) = close(desired, stored, in_redis) {
         return plan;
     }
-    let target = match desired.full_stock() {
-        Ok(target) => target,
+    let missing = match desired.missing(&stored.discount_counts) {
+        Ok(missing) => missing,
         Err(message) => return Plan::blocked(reason::PRELOAD_FAILED, message),
     };
-    if !stored.discount_counts.is_empty() && !is_same_stock(&stored.discount_counts, &target) {
-        return Plan::Apply(Step::DiscardStock);
-    }
-    let Some(in_redis) = in_redis else {
-        return Plan::Apply(if stored.discount_counts.is_empty() {
-            Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: target })
-        } else {
-            Step::Prepare
-        });
-    };
     let len = stored.generated();
-    if len == 0 {
-        let generate = Plan::Apply(Step::GenerateStock(CouponBatch { first_ordinal: 0, counts: target }));
-        return count_mismatch(desired, observed).unwrap_or(generate);
+    // Generated coupons are generated again instead, all of them in one shuffled order.
+    let Some(missing) = missing.filter(|missing| match desired.code_source {
+        CodeSource::Imported => true,
+        CodeSource::Generated => stored.discount_counts.is_empty() || is_empty(missing),
+    }) else {
+        return Plan::Apply(Step::DiscardStock);
+    };
+    let add = add_stock(desired, stored, missing);
+    let Some(in_redis) = in_redis else {
+        return add.filter(|_| len == 0).unwrap_or(Plan::Apply(Step::Prepare));
+    };
+    if len == 0
+        && let Some(add) = add
+    {
+        return count_mismatch(desired, observed).unwrap_or(add);
     }
     if let Some(load) = load(in_redis, len) {
         return load;
     }
-    if let Some(plan) = count_mismatch(desired, observed) {
+    if let Some(plan) = count_mismatch(desired, observed).or(add) {
         return plan;
     }
     if desired.issuance == IssuingMode::Paused {
@@ -323,12 +327,12 @@ fn with_final_opening(
     if let Some(plan) = set_gate(in_redis, settings) {
         return plan;
     }
-    match desired.top_up(&stored.discount_counts) {
+    let add = match desired.top_up(&stored.discount_counts) {
         Err(message) => return Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message),
-        Ok(counts) if counts.iter().any(|(_, count)| *count > 0) => {
-            return Plan::Apply(Step::GenerateStock(CouponBatch { first_ordinal: len, counts }));
-        }
-        Ok(_) => {}
+        Ok(counts) => add_stock(desired, stored, counts),
+    };
+    if let Some(generate @ Plan::Apply(_)) = add {
+        return generate;
     }
     // If `loaded` in Redis is too low, the same coupons would be loaded twice.
     if let Some(load) = load(in_redis, len) {
@@ -347,7 +351,23 @@ fn with_final_opening(
             format!("The event has opened, so its coupons keep their terms. Restore the previous {changed}."),
         );
     }
-    Plan::Done
+    add.unwrap_or(Plan::Done)
+}
+
+/// Adds these coupons to the stock: generates them, or waits until their codes are imported. None: there are none.
+fn add_stock(desired: &DesiredState, stored: &StoredEvent, counts: Vec<(Discount, u64)>) -> Option<Plan> {
+    if is_empty(&counts) {
+        return None;
+    }
+    let batch = CouponBatch { first_ordinal: stored.generated(), counts };
+    Some(match desired.code_source {
+        CodeSource::Generated => Plan::Apply(Step::GenerateStock(batch)),
+        CodeSource::Imported => Plan::AwaitCodes(batch),
+    })
+}
+
+fn is_empty(counts: &[(Discount, u64)]) -> bool {
+    counts.iter().all(|(_, count)| *count == 0)
 }
 
 /// Loads what is missing of `len` coupons.

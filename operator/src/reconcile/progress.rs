@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use couponry_domain::{CouponBatch, EventName};
+
 use crate::{blocker::Blocker, reconcile::step::Step};
 
 /// How often a long step reports its progress.
@@ -11,6 +13,8 @@ pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Progress {
     /// Coupons are being generated or loaded. The message contains their number.
     Preloading(String),
+    /// Codes have to be imported. The message contains their number.
+    AwaitingCodes(String),
     /// The stores match the manifest.
     Done,
     Blocked(Blocker),
@@ -38,9 +42,21 @@ impl Progress {
         Self::Preloading(format!("{done} of {total} coupons are loaded into Redis."))
     }
 
+    pub(super) fn awaiting_codes(event: &EventName, batch: &CouponBatch) -> Self {
+        let counts = batch.counts.iter().filter(|(_, count)| *count > 0);
+        let counts: Vec<String> = counts.map(|(discount, count)| format!("{count} of {discount}")).collect();
+        Self::AwaitingCodes(format!(
+            "{} codes have to be imported ({}). Run `kubectl couponry import {event} FILE`.",
+            batch.len(),
+            counts.join(", ")
+        ))
+    }
+
     pub(super) fn message(&self) -> &str {
         match self {
-            Self::Preloading(message) | Self::Blocked(Blocker { message, .. }) => message,
+            Self::Preloading(message) | Self::AwaitingCodes(message) | Self::Blocked(Blocker { message, .. }) => {
+                message
+            }
             Self::Done => "",
         }
     }

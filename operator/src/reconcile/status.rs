@@ -1,11 +1,11 @@
 //! Computes the status from the previous status and the observed state, without I/O.
 
 use couponry_crds::{
-    CouponEventStatus,
+    CouponEventStatus, ImportStatus,
     status::{condition, reason},
 };
-use couponry_domain::Gate;
-use couponry_postgres::UseCounts;
+use couponry_domain::{Gate, code_statistic::MIN_GUESS_BITS};
+use couponry_postgres::{ImportedCodes, UseCounts};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -99,6 +99,7 @@ pub(super) fn compute_status(
         reserved: uses.map(|uses| uses.reserved),
         redeemed: uses.map(|uses| uses.redeemed),
         voided: uses.map(|uses| uses.voided),
+        imported: observed.imports.last().and_then(import_status),
         available: Some(in_redis.map_or(0, |in_redis| in_redis.available)),
         opened_at: old.opened_at.clone().or_else(|| opened_at.and_then(to_time)),
         sold_out_at: since(old.sold_out_at.as_ref(), in_redis.is_some_and(is_sold_out), now),
@@ -179,6 +180,7 @@ fn ready_condition(
     let condition = |is_true, reason, message: String| NewCondition::new(condition::READY, is_true, reason, message);
     match progress {
         Progress::Preloading(message) => condition(false, preload_reason(observed), message.clone()),
+        Progress::AwaitingCodes(message) => condition(false, reason::AWAITING_CODES, message.clone()),
         Progress::Blocked(Blocker { reason, message, .. }) => condition(false, reason, message.clone()),
         Progress::Done if is_retired(desired, observed) => {
             condition(true, reason::RETIRED, "The event is over, and its coupons were removed from Redis.".to_owned())
@@ -190,7 +192,9 @@ fn ready_condition(
             } else {
                 format!(" Kafka does not match the operator's settings: {}.", topic_mismatches.join("; "))
             };
-            let message = format!("All {} coupons are generated and loaded.{warning}", desired.total);
+            let guessable = guessable_warning(&observed.imports).unwrap_or_default();
+            let verb = if observed.imports.is_empty() { "generated" } else { "imported" };
+            let message = format!("All {} coupons are {verb} and loaded.{guessable}{warning}", desired.total);
             condition(true, reason::STOCK_COMPLETE, message)
         }
     }
@@ -203,6 +207,7 @@ fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress:
     let loaded = observed.redis_event(desired).map_or(0, |in_redis| in_redis.loaded);
     match progress {
         Progress::Preloading(message) => condition(false, preload_reason(observed), message.clone()),
+        Progress::AwaitingCodes(message) => condition(false, reason::AWAITING_CODES, message.clone()),
         _ if is_retired(desired, observed) => {
             let message = format!("All {len} coupons were removed from Redis after the end; they remain in Postgres.");
             condition(true, reason::RETIRED, message)
@@ -215,6 +220,20 @@ fn preload_condition(desired: &DesiredState, observed: &ObservedState, progress:
             condition(false, reason::CLOSED, "The event was closed before its coupons were loaded.".to_owned())
         }
     }
+}
+
+/// A sentence if codes of an import are easier to guess than generated ones.
+fn guessable_warning(imports: &[ImportedCodes]) -> Option<String> {
+    let bits = imports.iter().map(|import| import.file.guess_bits).min().filter(|bits| *bits < MIN_GUESS_BITS)?;
+    Some(format!(
+        " The imported codes can be guessed: they are short or consecutive, and about one of {} guesses matches a \
+         code.",
+        1_u64 << bits
+    ))
+}
+
+fn import_status(import: &ImportedCodes) -> Option<ImportStatus> {
+    Some(ImportStatus { count: import.count, sha256: import.file.hash(), imported_at: to_time(import.imported_at)? })
 }
 
 fn is_retired(desired: &DesiredState, observed: &ObservedState) -> bool {
@@ -251,7 +270,7 @@ fn stalled_condition(progress: &Progress) -> NewCondition {
         Progress::Blocked(Blocker { reason, message, .. }) => {
             NewCondition::new(condition::STALLED, true, reason, message)
         }
-        Progress::Preloading(_) | Progress::Done => {
+        Progress::Preloading(_) | Progress::AwaitingCodes(_) | Progress::Done => {
             NewCondition::new(condition::STALLED, false, reason::NOT_STALLED, "The reconciliation is not blocked.")
         }
     }

@@ -79,6 +79,8 @@ pub(super) enum Plan {
     Apply(Step),
     /// The stores match the manifest, or a newer operator is responsible for the event.
     Done,
+    /// The codes of these coupons have to be imported; otherwise as [`Plan::Done`].
+    AwaitCodes(CouponBatch),
     /// The stores do not match the manifest, and no step can change that.
     Blocked(Blocker),
 }

@@ -19,6 +19,8 @@ pub(super) const FINISHED_INTERVAL: Duration = Duration::from_mins(5);
 pub(super) const SCHEDULED_INTERVAL: Duration = Duration::from_mins(5);
 /// How far in the future a start is distant, in milliseconds.
 const DISTANT: i64 = 10 * 60 * 1000;
+/// While codes have to be imported.
+pub(super) const AWAITING_CODES_INTERVAL: Duration = Duration::from_secs(5);
 /// While issuing is suspended because Redis is unverified.
 pub(super) const UNVERIFIED_INTERVAL: Duration = Duration::from_millis(500);
 /// While the deletion of an event waits for issued coupons to be recorded.

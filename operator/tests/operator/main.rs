@@ -2,6 +2,7 @@
 
 mod admin_api;
 mod balance;
+mod code_import;
 mod commands;
 mod crashes;
 mod deletion;

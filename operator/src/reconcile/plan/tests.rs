@@ -23,6 +23,7 @@ fn desired(total: u64) -> DesiredState {
         replaces: None,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
+        code_source: CodeSource::Generated,
         terms: CouponTerms::default(),
         total,
         shares: vec![(TEN_PERCENT, Share::Percentage(70)), (FIVE_THOUSAND, Share::Percentage(30))],
@@ -100,6 +101,7 @@ fn observed(stored: Option<StoredEvent>, redis: Option<RedisEvent>) -> ObservedS
         marked_recorded: 0,
         recorded: 0,
         uses: UseCounts::default(),
+        imports: Vec::new(),
         redis,
         name_conflict: None,
         drain: None,
@@ -580,4 +582,56 @@ fn policy_name_and_format_are_updated_in_postgres() {
     let shorter = DesiredState { format: CodeFormat { prefix: None, length: 10 }, ..desired(10) };
     assert_eq!(plan(&shorter, &observed(Some(stored(vec![], None)), None)), Plan::Apply(Step::Register));
     assert_eq!(plan(&shorter, &opened), Plan::Done, "generated codes stay");
+}
+
+#[test]
+fn event_with_imported_codes_waits_for_exactly_what_is_missing() {
+    let imported = |total| DesiredState { code_source: CodeSource::Imported, ..desired(total) };
+    let await_codes = |first_ordinal, counts| Plan::AwaitCodes(CouponBatch { first_ordinal, counts });
+    let unopened = |counts, redis| observed(Some(stored(counts, None)), redis);
+    assert_eq!(plan(&imported(10), &unopened(vec![], None)), await_codes(0, counts(7, 3)));
+
+    // The imported codes are loaded, also while more are awaited.
+    assert_eq!(plan(&imported(10), &unopened(counts(7, 3), None)), Plan::Apply(Step::Prepare));
+    assert_eq!(plan(&imported(20), &unopened(counts(7, 3), None)), Plan::Apply(Step::Prepare));
+    let (empty, loaded) = (Some(redis(Gate::Loading, 0, 0)), Some(redis(Gate::Loading, 10, 0)));
+    assert_eq!(plan(&imported(20), &unopened(counts(7, 3), empty)), Plan::Apply(Step::Load { from: 0, to: 10 }));
+    assert_eq!(plan(&imported(20), &unopened(counts(7, 3), loaded.clone())), await_codes(10, counts(7, 3)));
+    // They are discarded only if some of them do not belong to the event any more.
+    assert_eq!(plan(&imported(9), &unopened(counts(7, 3), loaded.clone())), Plan::Apply(Step::DiscardStock));
+    // Generated coupons are generated again, all of them in one shuffled order.
+    assert_eq!(plan(&desired(20), &unopened(counts(7, 3), loaded)), Plan::Apply(Step::DiscardStock));
+    // A paused event waits as well, and a closed one does not.
+    let paused = DesiredState { issuance: IssuingMode::Paused, ..imported(10) };
+    assert_eq!(plan(&paused, &unopened(vec![], None)), await_codes(0, counts(7, 3)));
+    let closed = DesiredState { issuance: IssuingMode::Closed, ..imported(10) };
+    assert_eq!(plan(&closed, &unopened(vec![], None)), Plan::Apply(Step::Prepare));
+}
+
+#[test]
+fn open_event_with_imported_codes_issues_while_it_waits_for_a_top_up() {
+    let imported = |total| DesiredState { code_source: CodeSource::Imported, ..desired(total) };
+    let open = |gate, loaded| observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, loaded, 4)));
+    let awaited = Plan::AwaitCodes(CouponBatch { first_ordinal: 10, counts: counts(7, 3) });
+    assert_eq!(plan(&imported(20), &open(Gate::Paused, 10)), gate(Gate::Open, Window::default(), 10));
+    assert_eq!(plan(&imported(20), &open(Gate::Open, 10)), awaited);
+    assert_eq!(plan(&imported(20), &open(Gate::Open, 8)), Plan::Apply(Step::Load { from: 8, to: 10 }));
+    assert_eq!(plan(&imported(10), &open(Gate::Open, 10)), Plan::Done);
+    let stranded = ObservedState {
+        recording: RecordingState { stranded: 1, ..RecordingState::default() },
+        ..open(Gate::Open, 10)
+    };
+    assert_eq!(plan(&imported(20), &stranded), Plan::Apply(Step::RecordStranded));
+}
+
+#[test]
+fn awaited_codes_are_those_of_the_plan() {
+    let imported = |total| DesiredState { code_source: CodeSource::Imported, ..desired(total) };
+    let batch = |first_ordinal, counts| Ok(CouponBatch { first_ordinal, counts });
+    assert_eq!(imported(10).awaited_codes(&stored(vec![], None)), batch(0, counts(7, 3)));
+    assert_eq!(imported(20).awaited_codes(&stored(counts(7, 3), None)), batch(10, counts(7, 3)));
+    assert_eq!(imported(20).awaited_codes(&stored(counts(7, 3), Some(NOW))), batch(10, counts(7, 3)));
+    assert!(imported(10).awaited_codes(&stored(counts(7, 3), Some(NOW))).unwrap().is_empty());
+    assert!(imported(9).awaited_codes(&stored(counts(7, 3), None)).unwrap_err().contains("discards"));
+    assert!(imported(9).awaited_codes(&stored(counts(7, 3), Some(NOW))).unwrap_err().contains("Raise totalCount"));
 }

@@ -1,6 +1,8 @@
-use couponry_crds::IssuingMode;
-use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, Discount, DiscountType, Seed, Share, Uuid, Window};
-use couponry_postgres::{StoredEvent, UseCounts};
+use couponry_crds::{CodeSource, IssuingMode};
+use couponry_domain::{
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, Seed, Share, Uuid, Window,
+};
+use couponry_postgres::{CodeFile, StoredEvent, UseCounts};
 use couponry_redis::RedisEvent;
 use insta::assert_yaml_snapshot;
 
@@ -20,6 +22,7 @@ fn desired() -> DesiredState {
         replaces: None,
         policy_name: "Summer sale".into(),
         format: CodeFormat::default(),
+        code_source: CodeSource::Generated,
         terms: CouponTerms::default(),
         total: 10,
         shares: vec![(TEN_PERCENT, Share::Percentage(100))],
@@ -77,6 +80,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         marked_recorded: recorded,
         recorded,
         uses: UseCounts::default(),
+        imports: Vec::new(),
         redis: Some(redis),
         name_conflict: None,
         drain: None,
@@ -332,4 +336,42 @@ fn scaled_condition_depends_on_the_scaling_report() {
     assert_eq!(reason_of(&status, condition::SCALED), reason::ISSUERS_READY);
     assert_eq!(status_with(&status, &ScalingReport::Unknown), status, "the previous condition is kept");
     assert!(status_with(&status, &ScalingReport::NotRequested).condition(condition::SCALED).is_none());
+}
+
+#[test]
+fn event_that_awaits_codes_is_neither_ready_nor_stalled() {
+    let batch = CouponBatch { first_ordinal: 0, counts: vec![(TEN_PERCENT, 10)] };
+    let progress = Progress::awaiting_codes(&"summer".parse().unwrap(), &batch);
+    let observed = ObservedState { redis: None, ..observed(Gate::Loading, ALWAYS, 0, 0, 0) };
+    let status = status_at(&CouponEventStatus::default(), &observed, &progress, NOW);
+    for type_ in [condition::READY, condition::PRELOADED] {
+        let condition = status.condition(type_).unwrap();
+        assert_eq!((&*condition.status, &*condition.reason), ("False", reason::AWAITING_CODES));
+        assert_eq!(
+            condition.message,
+            "10 codes have to be imported (10 of PERCENT:10). Run `kubectl couponry import summer FILE`."
+        );
+    }
+    assert_eq!(status.condition(condition::STALLED).unwrap().status, "False");
+}
+
+#[test]
+fn status_has_latest_import_and_a_warning_for_guessable_codes() {
+    let import = |count, guess_bits| ImportedCodes {
+        count,
+        file: CodeFile { sha256: [0xAB; 32], guess_bits },
+        imported_at: NOW,
+    };
+    let observed = |imports| ObservedState { imports, ..observed(Gate::Open, ALWAYS, 10, 0, 0) };
+    let message = |status: &CouponEventStatus| status.condition(condition::READY).unwrap().message.clone();
+    let good = status_done(&CouponEventStatus::default(), &observed(vec![import(8, 40), import(2, MIN_GUESS_BITS)]));
+    assert_eq!(message(&good), "All 10 coupons are imported and loaded.");
+    let imported = good.imported.unwrap();
+    assert_eq!((imported.count, imported.sha256), (2, "ab".repeat(32)));
+    let guessable = status_done(&CouponEventStatus::default(), &observed(vec![import(8, 3), import(2, 40)]));
+    assert_eq!(
+        message(&guessable),
+        "All 10 coupons are imported and loaded. The imported codes can be guessed: they are short or consecutive, and \
+         about one of 8 guesses matches a code."
+    );
 }

@@ -81,6 +81,7 @@ impl Model {
             marked_recorded: 0,
             recorded,
             uses: UseCounts::default(),
+            imports: Vec::new(),
             redis,
             name_conflict: None,
             drain,
@@ -287,7 +288,7 @@ proptest! {
                 prop_assert_eq!(&redis.validity, &desired.terms.validity);
             }
             Plan::Blocked(blocker) => prop_assert_eq!(blocker.reason, reason::CHANGE_NOT_POSSIBLE),
-            Plan::Apply(_) => unreachable!(),
+            Plan::Apply(_) | Plan::AwaitCodes(_) => unreachable!(),
         }
     }
 }
