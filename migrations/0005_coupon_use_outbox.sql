@@ -20,6 +20,6 @@ FOR EACH ROW EXECUTE FUNCTION add_to_coupon_use_outbox();
 
 -- Uses from before this migration.
 INSERT INTO coupon_use_outbox (event_uid, code, seq)
-SELECT event_uid, code, seq FROM coupon_use ORDER BY at, event_uid, code, seq;
+SELECT event_uid, code, seq FROM coupon_use ORDER BY event_uid, code, seq;
 
 COMMENT ON TABLE coupon_use_outbox IS 'Uses of coupons that were not sent to Kafka yet';

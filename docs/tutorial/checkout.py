@@ -19,17 +19,19 @@ def send(operation, attempt, body):
             headers["Authorization"] = f"Bearer {file.read().strip()}"
     url = f"{os.environ['REDEEMER_URL']}/redemptions/{operation}"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    end = time.monotonic() + 60
+    end, is_unknown = time.monotonic() + 60, False
     while True:
         try:
             with urllib.request.urlopen(request, timeout=15) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code not in (408, 429):
+            if error.code in (404, 409, 422) or error.code == 400 and not is_unknown:
                 raise Refused(json.load(error)["type"].rsplit(":")[-1]) from None
+            # Others, such as 401 or those of a proxy, do not tell whether an earlier try took effect.
             failure, pause = error, int(error.headers.get("Retry-After", 1))
         except (OSError, http.client.HTTPException) as error:
             failure, pause = error, 1
+        is_unknown = True
         if time.monotonic() + pause > end:
             raise failure  # The outcome is unknown: continue later, with the same attempt.
         time.sleep(pause + random.random())

@@ -117,8 +117,8 @@ enum Command {
         #[command(flatten)]
         event: DeletedEvent,
     },
-    /// Replaces a user by pseudonyms in Postgres, Redis and future exports. The coupons of the user stay issued. Runs in
-    /// the operator's pod.
+    /// Replaces a user by pseudonyms in Postgres, Redis and future exports. The coupons of the user stay issued. Runs
+    /// in the operator's pod.
     EraseUser {
         /// The user to erase.
         #[arg(value_name = "USER")]

@@ -7,8 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use crate::{
     commands::{
         audit::Audit, check::Check, erase_user::EraseUser, export::Export, import::Import, install_test::InstallTest,
-        purge::Purge,
-        repair::Repair, replay_dead_letters::ReplayDeadLetters, take_over::TakeOver, void::Void,
+        purge::Purge, repair::Repair, replay_dead_letters::ReplayDeadLetters, take_over::TakeOver, void::Void,
     },
     run::{Migrate, Run},
 };

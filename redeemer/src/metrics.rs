@@ -111,7 +111,8 @@ impl Metrics {
         );
         registry.register_with_unit(
             "oldest_unsent_use_age",
-            "Age of the first use of a coupon that waits to be sent to Kafka; 0 at redeemers that are not sending",
+            "Age of the first use of a coupon that waits to be sent to Kafka, or the time since the outbox could be read; 0 at \
+             redeemers that are not sending",
             Unit::Seconds,
             oldest_unsent_use,
         );
@@ -139,6 +140,11 @@ impl Metrics {
     /// Sets the number of uses that wait to be sent, and the age of the first one.
     pub(crate) fn set_unsent_uses(&self, count: u64, age_seconds: f64) {
         self.unsent_uses.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.set_oldest_unsent_use(age_seconds);
+    }
+
+    /// Sets the age of the first use that waits to be sent.
+    pub(crate) fn set_oldest_unsent_use(&self, age_seconds: f64) {
         self.oldest_unsent_use.set(age_seconds);
     }
 

@@ -13,7 +13,7 @@ use couponry_domain::{
 use couponry_kafka::{Message, Producer};
 use couponry_postgres::{Database, SendOutcome};
 use couponry_runtime::{CancellationToken, error_chain};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::metrics::Metrics;
 
@@ -35,7 +35,7 @@ pub(crate) struct Relay {
 impl Relay {
     /// Sends until the shutdown. A transaction in progress is completed.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut was_failing = false;
+        let (mut was_failing, mut last_success) = (false, Instant::now());
         while !shutdown.is_cancelled() {
             let outcome = Box::pin(self.send_batch()).await;
             let pause = match &outcome {
@@ -45,10 +45,15 @@ impl Relay {
             };
             // A lasting failure is logged once.
             let is_new = !mem::replace(&mut was_failing, outcome.is_err());
-            if let Err(error) = outcome
-                && is_new
-            {
-                tracing::warn!(error = error_chain(error), "cannot send uses of coupons");
+            match outcome {
+                Ok(_) => last_success = Instant::now(),
+                Err(error) => {
+                    // The outbox cannot be read, so something may be waiting since then.
+                    self.metrics.set_oldest_unsent_use(last_success.elapsed().as_secs_f64());
+                    if is_new {
+                        tracing::warn!(error = error_chain(error), "cannot send uses of coupons");
+                    }
+                }
             }
             tokio::select! {
                 () = time::sleep(pause) => {}

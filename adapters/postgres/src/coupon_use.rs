@@ -135,8 +135,8 @@ impl CouponSnapshot {
 /// Reads the event, the coupon, the last row of its history, and the row of the request. `clock_timestamp()` is read
 /// after the snapshot was taken, so the time is not before that of a row that is found.
 ///
-/// LIMIT prevents that the planner pulls up the subqueries: for small tables, it would then search an index by its second
-/// column alone, and keep this plan when the tables have grown.
+/// LIMIT prevents that the planner pulls up the subqueries: for small tables, it would then search an index by its
+/// second column alone, and keep this plan when the tables have grown.
 const READ: &str = "
     SELECT event.uid, event.is_deleted, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,
            issuance.user_id, issuance.code, issuance.type, issuance.value,

@@ -63,7 +63,7 @@ impl Database {
         // It writes nothing before the records are sent, so it does not delay VACUUM.
         let mut tx = with_timeout(OPERATION, session.begin()).await?;
         let Some((pending, ids)) = with_timeout(OPERATION, lock_and_read(&mut tx, max)).await? else {
-            tx.rollback().await.map_err(at)?;
+            with_timeout(OPERATION, async { tx.rollback().await.map_err(at) }).await?;
             session.finish();
             return Ok(SendOutcome::Busy);
         };
@@ -98,11 +98,16 @@ async fn lock_and_read(
 ) -> Result<Option<(PendingUses, Vec<i64>)>, DatabaseError> {
     let at = DatabaseError::at(OPERATION);
     // Released at the end of the transaction, also if this process is killed.
-    let is_locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
-        .bind(LOCK)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(at)?;
+    let (is_locked, is_read_only): (bool, bool) =
+        sqlx::query_as("SELECT pg_try_advisory_xact_lock($1), current_setting('transaction_read_only')::boolean")
+            .bind(LOCK)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(at)?;
+    // The entries could not be deleted, and would be sent again without end.
+    if is_read_only {
+        return Err(DatabaseError::ReadOnly);
+    }
     if !is_locked {
         return Ok(None);
     }

@@ -364,7 +364,7 @@ async fn uses_of_coupons_are_looked_up_by_indexes_also_in_small_tables() {
     assert_eq!(scans("seq_scan"), before);
 }
 
-/// A plan for almost empty tables must not read a whole index when they have grown.
+/// A plan for almost empty tables must not read a complete index when they have grown.
 #[tokio::test]
 async fn lookups_read_few_pages_after_the_tables_have_grown() {
     let fixture = Fixture::new().await;

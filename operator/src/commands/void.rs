@@ -135,7 +135,12 @@ impl Void {
         let mut found = None;
         if let Some(user) = &self.coupon.user {
             let lookup = redis_store.lookup(&event.name, user).await?;
-            found = lookup.and_then(|Lookup { uid, entry, .. }| entry.filter(|_| uid == event.uid));
+            let lookup = lookup.filter(|lookup| lookup.uid == event.uid);
+            ensure!(
+                lookup.as_ref().is_none_or(|lookup| lookup.is_verified),
+                "Redis is not verified: repeat the command when the event is ready"
+            );
+            found = lookup.and_then(|Lookup { entry, .. }| entry);
         } else if let Some(code) = &self.coupon.code {
             let visit = |entry| match entry {
                 Ok(entry @ IssuedEntry { .. }) if entry.issued.coupon == *code => found = Some(entry),

@@ -85,7 +85,10 @@ async fn run_steps(
         voids::set_pseudonym_key(desired, &observed, context).await?;
         if steps == 0 {
             // Not a step of the plan: a void whose coupon Redis does not have would be applied without end.
-            voids::apply_missing(desired, &observed, context).await?;
+            // Its failure must not stop what else is to be done.
+            if let Err(error) = voids::apply_missing(desired, &observed, context).await {
+                tracing::warn!(error = error_chain(error), "cannot apply voids to Redis, retrying later");
+            }
         }
         let min_interval = timing::delay_after_observation(observation_started.elapsed());
         context.metrics.set_oldest_unrecorded(desired.name.as_str(), observed.recording.oldest);

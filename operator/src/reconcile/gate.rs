@@ -18,6 +18,9 @@ pub(super) fn gate_settings(
     total: u64,
 ) -> GateSettings {
     let &DesiredState { acknowledge, generation, .. } = desired;
+    // No coupon is issued that has expired, also if the manifest has another validity by now, which is refused.
+    let end = window.end.into_iter().chain(validity.as_ref().and_then(Validity::fixed_end)).min();
+    let window = Window { end, ..window };
     GateSettings { gate, window, acknowledge, validity, generation, stock_epoch, total }
 }
 

@@ -1,14 +1,19 @@
-//! Applies voids to Redis that Postgres has and Redis has not: the command `void` ended before it had changed Redis, or
-//! Redis was not available, or has lost the change.
+//! Applies voids to the store that does not have them. Redis has fewer if the command `void` ended before it had
+//! changed Redis, or Redis was not available, or has lost the change. Postgres has fewer if it was restored from an
+//! older state.
 //!
 //! # Guarantees
-//! Postgres decides whether a coupon is voided, and a void is never undone. So a reconciliation that finds fewer voided
-//! coupons in Redis than in Postgres applies all of them again, which is idempotent. A recovery that restores Redis
-//! restores them, too.
+//! A void is inserted in Postgres first and never undone. So a void in either store proves that the coupon was voided,
+//! and a reconciliation that finds different numbers applies all of them again, which is idempotent. A recovery that
+//! restores Redis restores them, too.
+
+use std::collections::HashSet;
 
 use couponry_domain::{EventName, UserId, Uuid, code::CouponCode};
-use couponry_postgres::Database;
-use couponry_redis::{FencedWrite, RedisStore, RedisStoreError, Settlement, SettlementOutcome};
+use couponry_postgres::{Database, VoidOutcome};
+use couponry_redis::{
+    FencedWrite, IssuedEntry, IssuedStatus, RedisStore, RedisStoreError, Settlement, SettlementOutcome,
+};
 use futures::TryStreamExt as _;
 
 use crate::{
@@ -19,17 +24,24 @@ use crate::{
 /// How many voids are read before they are applied.
 const PAGE: usize = 1000;
 
-/// Applies all voids of the event if some are missing in Redis.
+/// The caller of a void that Postgres has lost, and its reason.
+const ACTOR: &str = "couponry-operator";
+const REASON: &str = "voided before Postgres was restored from an older state";
+
+/// Applies all voids of the event if a store has fewer than the other one.
 pub(super) async fn apply_missing(
     desired: &DesiredState,
     observed: &ObservedState,
     context: &Context,
 ) -> Result<(), ReconcileError> {
     let Some(in_redis) = observed.redis_event(desired) else { return Ok(()) };
-    let missing = observed.uses.voided.saturating_sub(in_redis.voided);
-    if in_redis.retired.is_some() || missing == 0 {
+    if in_redis.retired.is_some() || in_redis.voided == observed.uses.voided {
         return Ok(());
     }
+    if in_redis.is_verified && in_redis.voided > observed.uses.voided {
+        restore_in_postgres(&context.database, &context.redis_store, &desired.name, desired.uid).await?;
+    }
+    let missing = observed.uses.voided.saturating_sub(in_redis.voided);
     let applied = apply_all(&context.database, &context.redis_store, &desired.name, desired.uid).await?;
     tracing::info!(applied, missing, "voids applied to Redis");
     Ok(())
@@ -45,6 +57,37 @@ pub(super) async fn set_pseudonym_key(
     let (Some(in_redis), Some(stored)) = (observed.redis_event(desired), &observed.stored) else { return Ok(()) };
     if let Some(key) = stored.pseudonym_key().filter(|_| !in_redis.has_pseudonym_key) {
         context.redis_store.set_pseudonym_key(&desired.name, desired.uid, &key).await?;
+    }
+    Ok(())
+}
+
+async fn restore_in_postgres(
+    database: &Database,
+    redis_store: &RedisStore,
+    event: &EventName,
+    uid: Uuid,
+) -> Result<(), ReconcileError> {
+    let mut codes = Vec::new();
+    let visit = |entry| {
+        if let Ok(IssuedEntry { issued, status: IssuedStatus::Voided }) = entry {
+            codes.push(issued.coupon);
+        }
+    };
+    redis_store.each_issued(event, visit).await?;
+    for page in codes.chunks(PAGE) {
+        let known: HashSet<_> = database.voided_among(uid, page).await?.into_iter().collect();
+        for coupon in page.iter().filter(|coupon| !known.contains(*coupon)) {
+            match database.void_coupon(uid, coupon, ACTOR, REASON).await? {
+                VoidOutcome::Voided => tracing::warn!(%coupon, "voided a coupon again, Postgres had lost the void"),
+                VoidOutcome::AlreadyVoided => {}
+                // Its issuance is recorded again first.
+                VoidOutcome::NotRecorded => tracing::debug!(%coupon, "the issuance of a voided coupon is not recorded"),
+                VoidOutcome::Refused(refusal) => {
+                    let error = refusal.to_string();
+                    tracing::error!(%coupon, error, "a coupon that is voided in Redis cannot be voided in Postgres");
+                }
+            }
+        }
     }
     Ok(())
 }

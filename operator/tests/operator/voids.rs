@@ -136,3 +136,21 @@ async fn void_during_outage_of_redis_is_in_the_restored_redis() -> Result<()> {
     assert_eq!(status, Some(0), "{audited}");
     operator.stop()
 }
+
+/// Otherwise the coupon could be redeemed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn voids_that_a_restored_postgres_has_lost_are_restored_from_redis() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    let uid = world.open_event(SPEC).await?;
+    world.record_all("event").await?;
+    for user in ["--user=user-4", "--user=user-5"] {
+        assert_eq!(world.void(user, &[])?.0, Some(0));
+    }
+    world.wait("event", "counted", |status| status.voided == Some(2)).await?;
+    world.test_database.sql("DELETE FROM coupon_use WHERE kind = 'VOIDED'")?;
+    wait_until("the voids are restored", async || Ok(world.database.use_counts(uid).await?.voided == 2)).await?;
+    let (status, audited) = text(&world.run_command(&["audit", "event"], &[])?);
+    assert_eq!(status, Some(0), "{audited}");
+    operator.stop()
+}

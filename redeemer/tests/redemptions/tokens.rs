@@ -50,14 +50,16 @@ async fn token_of_a_service_authenticates_its_caller() {
         changed[name] = value;
         token(&changed)
     };
-    let forged = token(&claims).replace(['A', 'Q', 'g', 'w'], "x");
+    // The claims of one token with the signature of another one.
+    let (of_other, valid) = (with("sub", json!("other")), token(&claims));
+    let forged = format!("{}{}", &valid[..valid.rfind('.').unwrap()], &of_other[of_other.rfind('.').unwrap()..]);
     let rejected = [None, Some(with("aud", json!("shop"))), Some(with("exp", json!(1))), Some(forged)];
     for (i, token) in rejected.iter().enumerate() {
         let response = send(&format!("rejected-{i}"), token.as_deref()).await;
         assert_eq!((response.status, response.problem()), (StatusCode::UNAUTHORIZED, "unauthorized"), "{response:?}");
     }
     let metrics = redeemer.metrics().await;
-    for reason in ["no_token", "audience", "expired"] {
+    for reason in ["no_token", "audience", "expired", "signature"] {
         let line = format!(r#"couponry_redeemer_authentication_failures_total{{reason="{reason}"}} 1"#);
         assert!(metrics.contains(&line), "{metrics}");
     }

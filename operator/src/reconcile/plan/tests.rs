@@ -481,6 +481,28 @@ fn finished_event_is_retired_after_its_ttl() {
     }
 }
 
+/// Otherwise coupons would be issued that have expired: users receive the stored validity.
+#[test]
+fn window_of_opened_event_ends_with_the_stored_validity() {
+    const END: i64 = 1_641_600_000;
+    let validity = Some("1970-01-20T00:00:00Z UTC".parse().unwrap());
+    let terms = CouponTerms { validity: validity.clone(), ..CouponTerms::default() };
+    let stored = StoredEvent { terms, ..stored(counts(7, 3), Some(NOW - 1)) };
+    let window = Window { end: Some(END), ..ALWAYS };
+    let in_redis = RedisEvent { validity: validity.clone(), window, ..redis(Gate::Open, 10, 1) };
+    // The manifest does not specify the validity any more, and would end later.
+    for end in [None, Some(END + 1)] {
+        let changed = DesiredState { window: Window { end, ..ALWAYS }, ..desired(10) };
+        let refused = plan(&changed, &observed(Some(stored.clone()), Some(in_redis.clone())));
+        assert_eq!(reason_of(&refused), reason::CHANGE_NOT_POSSIBLE, "{end:?}");
+    }
+    let sooner = DesiredState { window: Window { end: Some(END - 1), ..ALWAYS }, ..desired(10) };
+    let Plan::Apply(Step::SetGate(settings)) = plan(&sooner, &observed(Some(stored), Some(in_redis))) else {
+        panic!("the window of the manifest is applied");
+    };
+    assert_eq!((settings.window.end, settings.validity), (Some(END - 1), validity));
+}
+
 #[test]
 fn predecessor_with_the_same_name_is_removed() {
     let predecessor = |gate, outbox| RedisEvent { uid: OTHER, outbox, ..redis(gate, 10, 4) };
