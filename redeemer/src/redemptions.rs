@@ -75,7 +75,7 @@ impl Redemptions {
     ) -> Result<(), Problem> {
         let lookup = self.redis_store.lookup(event, user).await.map_err(redis_failed)?;
         let (issued, validity) = match lookup {
-            // A verified Redis knows the holder of every coupon that is not recorded. A retired event has none.
+            // A verified Redis has the holder of every coupon that is not recorded. A retired event has none.
             Some(Lookup { uid, is_verified: true, entry, validity, .. }) if uid == found.uid => match entry {
                 Some(IssuedEntry { issued, status: IssuedStatus::Pending | IssuedStatus::Completed })
                     if issued.coupon == *code =>

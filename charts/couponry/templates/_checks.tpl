@@ -54,7 +54,7 @@
 {{- range $program, $verifier := $verifying }}
 {{- $jwt := $verifier.jwt }}
 {{- if not (or $jwt.jwksUrl (include "couponry.hasFile" $jwt.jwks)) }}{{ fail (printf "%s jwt requires %s.jwt.jwksUrl, or %s.jwt.jwks.secretName or configMapName" $verifier.setting $program $program) }}{{ end }}
-{{- if and (include "couponry.hasFile" $jwt.ca) (not (hasPrefix "https://" $jwt.jwksUrl)) }}{{ fail (printf "%s.jwt.ca requires an %s.jwt.jwksUrl that begins with https://" $program $program) }}{{ end }}
+{{- if and (include "couponry.hasFile" $jwt.ca) (not (hasPrefix "https://" $jwt.jwksUrl)) }}{{ fail (printf "%s.jwt.ca requires that %s.jwt.jwksUrl begins with https://" $program $program) }}{{ end }}
 {{- if and $jwt.jwksUrl (include "couponry.hasFile" $jwt.jwks) }}{{ fail (printf "%s.jwt.jwksUrl and %s.jwt.jwks are both set: remove one" $program $program) }}{{ end }}
 {{- end }}
 {{- range $name, $file := dict "redis.external.ca" $values.redis.external.ca "postgres.external.ca" $values.postgres.external.ca "kafka.external.ca" $values.kafka.external.ca "issuer.jwt.jwks" $jwt.jwks "issuer.jwt.ca" $jwt.ca "redeemer.jwt.jwks" $values.redeemer.jwt.jwks "redeemer.jwt.ca" $values.redeemer.jwt.ca }}

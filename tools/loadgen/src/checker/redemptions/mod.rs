@@ -1,4 +1,4 @@
-//! Compares what shops were answered about their coupons with the table of uses and with the redeemer's own view.
+//! Compares the responses that shops have received with the table of uses and with what the redeemer returns now.
 //!
 //! The checker does not use the rules of the redeemer (`libs/domain/src/redemption.rs`). It has its own, in a different
 //! form: the rows of a coupon are a total order, so each response must be possible after some number of rows. That

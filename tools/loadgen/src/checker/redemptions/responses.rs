@@ -64,7 +64,7 @@ pub(super) fn confirmed_changes_are_stored(input: &RedemptionInput, calls: &Call
     result
 }
 
-/// The redeemer says of each coupon whose redemption was confirmed that this order has redeemed it.
+/// The redeemer returns that this order has redeemed the coupon, for each redemption that was confirmed.
 pub(super) fn redemptions_are_returned(input: &RedemptionInput, calls: &Calls<'_>) -> CheckResult {
     let redemptions = calls.by_key.values().filter_map(|call| {
         let (attempt, _) = call.changed().next()?;
