@@ -7,21 +7,22 @@ use couponry_redis::{GateSettings, RedisEvent};
 
 use crate::reconcile::desired_state::DesiredState;
 
-/// `validity`: that of the event in Postgres, which is fixed by its opening. `total`: the stock that Redis must hold
-/// for the gate to leave `Loading`.
-pub(super) fn gate_settings(
-    desired: &DesiredState,
-    gate: Gate,
-    window: Window,
-    validity: Option<Validity>,
-    stock_epoch: u32,
-    total: u64,
-) -> GateSettings {
+/// The settings of an event. Its validity is that in Postgres, which is fixed by its opening.
+pub(super) fn gate_settings(desired: &DesiredState, stored: &StoredEvent, gate: Gate, window: Window) -> GateSettings {
     let &DesiredState { acknowledge, generation, .. } = desired;
+    let validity = stored.terms.validity.clone();
     // No coupon is issued that has expired, also if the manifest has another validity by now, which is refused.
     let end = window.end.into_iter().chain(validity.as_ref().and_then(Validity::fixed_end)).min();
     let window = Window { end, ..window };
-    GateSettings { gate, window, acknowledge, validity, generation, stock_epoch, total }
+    GateSettings {
+        gate,
+        window,
+        acknowledge,
+        validity,
+        generation,
+        stock_epoch: stored.stock_epoch,
+        total: stored.generated(),
+    }
 }
 
 /// The settings for an event whose opening is scheduled in Postgres and due. `has_issuances`: whether coupons have been
@@ -45,7 +46,7 @@ pub(super) fn final_gate_settings(
         Gate::Paused | Gate::Closed => in_redis.window.start,
     };
     let window = Window { start, end: desired.window.end };
-    gate_settings(desired, gate, window, stored.terms.validity.clone(), stored.stock_epoch, stored.generated())
+    gate_settings(desired, stored, gate, window)
 }
 
 /// The earliest time at which coupons can be issued if the gate opens at `now`.

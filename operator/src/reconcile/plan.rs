@@ -194,8 +194,15 @@ fn resolve_name_conflict(desired: &DesiredState, other: &RedisEvent, conflict: O
         return unknown_event(desired, other);
     }
     if other.gate != Gate::Closed {
-        let closed =
-            gate_settings(desired, Gate::Closed, other.window, other.validity.clone(), other.stock_epoch, other.loaded);
+        let closed = GateSettings {
+            gate: Gate::Closed,
+            window: other.window,
+            acknowledge: desired.acknowledge,
+            validity: other.validity.clone(),
+            generation: desired.generation,
+            stock_epoch: other.stock_epoch,
+            total: other.loaded,
+        };
         return Plan::Apply(Step::ClosePredecessor(uid, closed));
     }
     if other.outbox > 0 {
@@ -267,8 +274,7 @@ fn without_opening(
         return plan;
     }
     if desired.issuance == IssuingMode::Paused {
-        let validity = stored.terms.validity.clone();
-        let paused = gate_settings(desired, Gate::Paused, desired.window, validity, stored.stock_epoch, len);
+        let paused = gate_settings(desired, stored, Gate::Paused, desired.window);
         return set_gate(in_redis, paused).unwrap_or(Plan::Done);
     }
     schedule_opening(desired.window, in_redis)
@@ -294,8 +300,7 @@ fn with_provisional_opening(desired: &DesiredState, stored: &StoredEvent, in_red
         && desired.terms == stored.terms
         && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.discount_counts, &target));
     if is_as_desired {
-        let validity = stored.terms.validity.clone();
-        let open = gate_settings(desired, Gate::Open, desired.window, validity, stored.stock_epoch, len);
+        let open = gate_settings(desired, stored, Gate::Open, desired.window);
         return set_gate(in_redis, open).unwrap_or(Plan::Done);
     }
     Plan::Apply(Step::WithdrawOpening)
@@ -389,11 +394,7 @@ fn close(desired: &DesiredState, stored: &StoredEvent, in_redis: Option<&RedisEv
         Some(in_redis) if in_redis.gate == Gate::Closed => Some(Plan::Done),
         _ if desired.issuance != IssuingMode::Closed => None,
         None => Some(Plan::Apply(Step::Prepare)),
-        Some(_) => {
-            let (window, validity) = (desired.window, stored.terms.validity.clone());
-            let closed = gate_settings(desired, Gate::Closed, window, validity, stored.stock_epoch, stored.generated());
-            Some(Plan::Apply(Step::SetGate(closed)))
-        }
+        Some(_) => Some(Plan::Apply(Step::SetGate(gate_settings(desired, stored, Gate::Closed, desired.window)))),
     }
 }
 
