@@ -13,7 +13,7 @@ use crate::{
     connection::{Database, Session},
     error::{DatabaseError, Operation},
     event::{self, StoredEvent},
-    generate::{KEEPALIVE, add_to_counts},
+    generate::{KEEPALIVE, add_to_counts, check_continues, write_copy_line},
     row::{self, InvalidRow},
     stock_table::StockTable,
 };
@@ -135,8 +135,7 @@ impl CodeImport {
         let at = DatabaseError::at(OPERATION);
         let mut chunk = String::with_capacity(lines.len() * 48);
         for CodeLine { line, code, discount } in lines {
-            // Needs no escaping: codes consist of capital letters, digits and dashes.
-            writeln!(chunk, "{line}\t{code}\t{}\t{}", discount.kind, discount.value).expect("a string accepts it");
+            write_copy_line(&mut chunk, *line, code, *discount);
         }
         let copy = "COPY pg_temp.imported_code (line, code, type, value) FROM STDIN";
         let mut copy = self.session.connection().copy_in_raw(copy).await.map_err(at)?;
@@ -175,19 +174,16 @@ impl CodeImport {
         }
 
         let event = event::lock(connection, stored.uid, OPERATION).await?;
-        let found = event.generated();
         // A stock that is created now would remain after the deletion.
         let is_purging: bool = sqlx::query_scalar("SELECT is_purging FROM coupon_event WHERE uid = $1")
             .bind(stored.uid)
             .fetch_one(&mut *connection)
             .await
             .map_err(at)?;
-        if is_purging || event.stock_epoch != stored.stock_epoch {
+        if is_purging {
             return Err(DatabaseError::EventChanged(stored.uid));
         }
-        if found != batch.first_ordinal {
-            return Err(DatabaseError::StockChanged { expected: batch.first_ordinal, found });
-        }
+        check_continues(&event, stored, batch)?;
         let stock = StockTable(stored.uid);
         let is_first = event.discount_counts.is_empty();
         if is_first {

@@ -9,7 +9,6 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode},
 };
-
 use tokio::sync::Semaphore;
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use couponry_domain::{Coupon, CouponBatch};
+use couponry_domain::{Coupon, CouponBatch, Discount, code::CouponCode};
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
@@ -41,13 +41,7 @@ impl Database {
         let mut tx = session.begin().await?;
         sqlx::raw_sql(KEEPALIVE).execute(&mut *tx).await.map_err(at())?;
         let event = event::lock(&mut tx, uid, operation).await?;
-        let found = event.generated();
-        if event.stock_epoch != stored.stock_epoch {
-            return Err(DatabaseError::EventChanged(uid));
-        }
-        if found != batch.first_ordinal {
-            return Err(DatabaseError::StockChanged { expected: batch.first_ordinal, found });
-        }
+        check_continues(&event, stored, batch)?;
         if !batch.is_empty() {
             let is_first = event.discount_counts.is_empty();
             if is_first {
@@ -104,6 +98,28 @@ impl Database {
     }
 }
 
+/// Fails unless the stock of the locked `event` is that which was read as `stored`, and `batch` continues it.
+pub(crate) fn check_continues(
+    event: &StoredEvent,
+    stored: &StoredEvent,
+    batch: &CouponBatch,
+) -> Result<(), DatabaseError> {
+    if event.stock_epoch != stored.stock_epoch {
+        return Err(DatabaseError::EventChanged(stored.uid));
+    }
+    let found = event.generated();
+    if found != batch.first_ordinal {
+        return Err(DatabaseError::StockChanged { expected: batch.first_ordinal, found });
+    }
+    Ok(())
+}
+
+/// Adds a line for COPY.
+pub(crate) fn write_copy_line(lines: &mut String, number: u64, code: &CouponCode, discount: Discount) {
+    // Needs no escaping: codes consist of capital letters, digits and dashes.
+    writeln!(lines, "{number}\t{code}\t{}\t{}", discount.kind, discount.value).expect("a string accepts it");
+}
+
 /// Copies the coupons into the stock, and returns the number of inserted rows.
 ///
 /// The coupons are computed on a thread of their own, a few chunks ahead of Postgres, with constant memory.
@@ -122,8 +138,7 @@ async fn copy(
         for coupon in batch.coupons(seed, format) {
             generated += 1;
             let Coupon { ordinal, code, discount } = coupon;
-            // Needs no escaping: registered codes consist of capital letters, digits and dashes.
-            writeln!(chunk, "{ordinal}\t{code}\t{}\t{}", discount.kind, discount.value).expect("a string accepts it");
+            write_copy_line(&mut chunk, ordinal, &code, discount);
             if chunk.len() >= CHUNK {
                 let full = std::mem::replace(&mut chunk, String::with_capacity(CHUNK + 256));
                 if sender.blocking_send((full, generated)).is_err() {
