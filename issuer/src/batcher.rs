@@ -208,12 +208,18 @@ impl Batcher {
     }
 
     fn respond(&self, event: &EventName, responses: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
-        let IssueReply { event_uid, installation, acknowledge, validity, outcomes, outbox } = reply;
+        let IssueReply { event_uid, installation, acknowledge, validity, valid_until, outcomes, outbox } = reply;
         let undecodable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
         if undecodable > 0 {
             tracing::error!(%event, count = undecodable, "cannot decode values of couponIssued or couponQueue");
         }
-        let valid_until = |outcome: &IssueOutcome| Some(validity.as_ref()?.valid_until(outcome.issued()?.issued_at));
+        let valid_until = |outcome: &IssueOutcome| match outcome {
+            IssueOutcome::Issued(_) => valid_until,
+            IssueOutcome::Duplicate(entry) => {
+                validity.as_ref().map(|validity| validity.valid_until(entry.issued.issued_at))
+            }
+            _ => None,
+        };
         if acknowledge == Acknowledge::Redis {
             for (response, outcome) in responses.into_iter().zip(outcomes) {
                 let valid_until = valid_until(&outcome);

@@ -38,17 +38,6 @@ pub enum IssueOutcome {
     Undecodable,
 }
 
-impl IssueOutcome {
-    /// The coupon of the user.
-    #[must_use]
-    pub fn issued(&self) -> Option<&IssuedCoupon> {
-        match self {
-            Self::Issued(issued) | Self::Duplicate(IssuedEntry { issued, .. }) => Some(issued),
-            _ => None,
-        }
-    }
-}
-
 /// The result of a call.
 #[derive(Debug)]
 pub struct IssueReply {
@@ -60,6 +49,8 @@ pub struct IssueReply {
     pub acknowledge: Acknowledge,
     /// How long the coupons are valid. None: unlimited.
     pub validity: Option<Validity>,
+    /// From when on the coupons that this call issued are not valid any more. None: they are unlimited.
+    pub valid_until: Option<i64>,
     /// One outcome for each user, in the order of the call.
     pub outcomes: Vec<IssueOutcome>,
     /// The records to send to Kafka, if any coupon was issued.
@@ -128,7 +119,6 @@ impl RedisStore {
         let event_uid = parse_uid(OPERATION, &uid)?;
         let installation = parse_installation(installation);
         let validity = parse_validity(OPERATION, validity.as_deref())?;
-        // The same for all coupons of the call.
         let valid_until = validity.as_ref().map(|validity| validity.valid_until(issued_at));
         let without_coupon = match state.as_str() {
             "OPEN" => IssueOutcome::SoldOut,
@@ -186,6 +176,7 @@ impl RedisStore {
             installation,
             acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
             validity,
+            valid_until,
             outcomes,
             outbox: outbox_id
                 .zip(incarnation)

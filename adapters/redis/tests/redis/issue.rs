@@ -64,7 +64,7 @@ async fn records_and_lookups_have_validity_of_event() {
     let reply = event.redis_store.issue(&event.id, &users(0..2)).await.unwrap().unwrap();
     let valid_until = Some(validity.valid_until(issued(&reply.outcomes[0]).issued_at));
     let sent = reply.outbox.unwrap().records;
-    assert_eq!((sent[0].valid_until, sent[1].valid_until), (valid_until, valid_until));
+    assert_eq!((reply.valid_until, sent[0].valid_until, sent[1].valid_until), (valid_until, valid_until, valid_until));
     assert_eq!(reply.validity.as_ref(), Some(&validity));
 
     // Closing does not know the validity, and what is in the outbox is still to be sent.
