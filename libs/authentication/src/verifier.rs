@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use couponry_runtime::{CancellationToken, Health, error_chain};
 use jsonwebtoken::{Validation, errors::ErrorKind};
 use serde_json::{Map, Value};
@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    bearer::{BearerError, bearer_token},
     crypto,
     failure::{Failure, Reason},
     flags::{JwtArgs, JwtArgsError},
@@ -117,7 +118,10 @@ impl Verifier {
 
     /// Verifies the bearer token and returns its user.
     pub async fn verify(&self, headers: &HeaderMap) -> Result<String, Failure> {
-        let token = bearer(headers)?;
+        let token = bearer_token(headers).map_err(no_token)?;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(malformed());
+        }
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed())?;
         if header.crit.is_some() {
             // A critical extension must be rejected by a verifier that does not support it.
@@ -264,19 +268,14 @@ impl Fetcher {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
-    let missing = || Failure::new(Reason::NoToken, "the header `Authorization: Bearer TOKEN` is required");
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(missing)?;
-    if values.next().is_some() {
-        return Err(Failure::new(Reason::Malformed, "more than one Authorization header"));
+fn no_token(error: BearerError) -> Failure {
+    match error {
+        BearerError::Missing | BearerError::NotBearer => {
+            Failure::new(Reason::NoToken, "the header `Authorization: Bearer TOKEN` is required")
+        }
+        BearerError::Repeated => Failure::new(Reason::Malformed, "more than one Authorization header"),
+        BearerError::Empty => malformed(),
     }
-    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
-    }
-    let token = token.trim();
-    if token.len() > MAX_TOKEN_BYTES { Err(malformed()) } else { Ok(token) }
 }
 
 fn malformed() -> Failure {

@@ -6,7 +6,7 @@ mod service_account;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use clap::{Args, ValueEnum};
 use couponry_authentication::{JwtArgs, Verifier};
 use couponry_domain::EventName;
@@ -14,9 +14,6 @@ use couponry_runtime::{CancellationToken, Health, Problem};
 
 use self::service_account::ServiceAccounts;
 use crate::metrics::Metrics;
-
-/// The value of WWW-Authenticate (RFC 6750).
-const CHALLENGE: &str = r#"Bearer realm="couponry""#;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
@@ -85,15 +82,11 @@ impl AuthenticationArgs {
             }
             Method::ServiceAccount => {
                 let cache_time = Duration::from_secs(self.auth_cache_seconds.into());
-                let accounts = ServiceAccounts::connect(
-                    self.auth_audience,
-                    self.namespace.as_deref(),
-                    cache_time,
-                    metrics.clone(),
-                )
-                .await
-                .context("cannot authenticate callers; --auth none is for trials without Kubernetes")?;
-                Ok(Authenticator::ServiceAccount(Box::new(accounts), metrics))
+                let accounts =
+                    ServiceAccounts::connect(self.auth_audience, self.namespace.as_deref(), cache_time, metrics)
+                        .await
+                        .context("cannot authenticate callers; --auth none is for trials without Kubernetes")?;
+                Ok(Authenticator::ServiceAccount(Box::new(accounts)))
             }
         }
     }
@@ -102,7 +95,7 @@ impl AuthenticationArgs {
 /// Authenticates and authorizes callers.
 pub(crate) enum Authenticator {
     None,
-    ServiceAccount(Box<ServiceAccounts>, Metrics),
+    ServiceAccount(Box<ServiceAccounts>),
     Jwt(Box<Verifier>, Metrics),
 }
 
@@ -116,7 +109,7 @@ impl Authenticator {
     pub(crate) fn namespace(&self) -> Option<&str> {
         match self {
             Self::None | Self::Jwt(..) => None,
-            Self::ServiceAccount(accounts, _) => Some(accounts.namespace()),
+            Self::ServiceAccount(accounts) => Some(accounts.namespace()),
         }
     }
 
@@ -125,10 +118,7 @@ impl Authenticator {
     pub(crate) async fn authorize(&self, headers: &HeaderMap, event: &EventName) -> Result<Option<String>, Problem> {
         match self {
             Self::None => Ok(None),
-            Self::ServiceAccount(accounts, metrics) => {
-                let token = bearer_token(headers).inspect_err(|_| metrics.count_authentication_failure("no_token"))?;
-                accounts.authorize(token, event).await.map(Some)
-            }
+            Self::ServiceAccount(accounts) => accounts.authorize(headers, event).await.map(Some),
             Self::Jwt(verifier, metrics) => match verifier.verify(headers).await {
                 Ok(caller) => Ok(Some(caller)),
                 Err(failure) => {
@@ -136,48 +126,6 @@ impl Authenticator {
                     Err(failure.into())
                 }
             },
-        }
-    }
-}
-
-fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (all.next(), all.next()) else {
-        let detail = "send exactly one header `Authorization: Bearer TOKEN` with a token of a service account";
-        return Err(Problem::unauthorized(detail).with_challenge(CHALLENGE));
-    };
-    value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .filter(|token| !token.is_empty())
-        .ok_or_else(|| {
-            Problem::unauthorized("the header Authorization must have the form `Bearer TOKEN`")
-                .with_challenge(CHALLENGE)
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn bearer_token_requires_exactly_one_valid_header() {
-        let with = |values: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
-            }
-            bearer_token(&headers).map(str::to_owned).map_err(|problem| problem.status())
-        };
-        assert_eq!(with(&["Bearer abc"]), Ok("abc".to_owned()));
-        assert_eq!(with(&["bearer  abc "]), Ok("abc".to_owned()));
-        for invalid in [&[][..], &["abc"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer b"]] {
-            assert_eq!(with(invalid), Err(401), "{invalid:?}");
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use axum::http::HeaderMap;
+use couponry_authentication::BearerError;
 use couponry_crds::CouponEvent;
 use couponry_domain::EventName;
 use couponry_runtime::{Problem, error_chain};
@@ -16,6 +18,8 @@ use tokio::{sync::Semaphore, time};
 use super::decisions::{Decision, Decisions, Key};
 use crate::metrics::Metrics;
 
+/// The value of WWW-Authenticate (RFC 6750).
+const CHALLENGE: &str = r#"Bearer realm="couponry""#;
 /// The verb that a caller must be allowed to do with the `CouponEvent`.
 const VERB: &str = "redeem";
 /// Shorter than the timeout of a request, whose outcome would be unknown after it.
@@ -54,11 +58,15 @@ impl ServiceAccounts {
         &self.namespace
     }
 
-    /// Returns the name of the caller with this token, who must be allowed to redeem coupons of the event.
-    pub(super) async fn authorize(&self, token: &str, event: &EventName) -> Result<String, Problem> {
+    /// Returns the name of the caller with this bearer token, who must be allowed to redeem coupons of the event.
+    pub(super) async fn authorize(&self, headers: &HeaderMap, event: &EventName) -> Result<String, Problem> {
         let reject = |reason, problem| {
             self.metrics.count_authentication_failure(reason);
             Err(problem)
+        };
+        let token = match bearer_token(headers) {
+            Ok(token) => token,
+            Err(problem) => return reject("no_token", problem),
         };
         match self.decide(token, event).await {
             Ok(Decision::Allowed(caller)) => Ok(caller),
@@ -144,5 +152,40 @@ impl ServiceAccounts {
         let reviewed = reviews.create(&PostParams::default(), &review).await?;
         let is_allowed = reviewed.status.is_some_and(|status| status.allowed && status.denied != Some(true));
         Ok(if is_allowed { Decision::Allowed(caller) } else { Decision::Denied(caller) })
+    }
+}
+
+fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
+    couponry_authentication::bearer_token(headers).map_err(|error| {
+        let detail = match error {
+            BearerError::Missing | BearerError::Repeated => {
+                "send exactly one header `Authorization: Bearer TOKEN` with a token of a service account"
+            }
+            BearerError::NotBearer | BearerError::Empty => "the header Authorization must have the form `Bearer TOKEN`",
+        };
+        Problem::unauthorized(detail).with_challenge(CHALLENGE)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderValue, header};
+
+    use super::*;
+
+    #[test]
+    fn bearer_token_requires_exactly_one_valid_header() {
+        let with = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            bearer_token(&headers).map(str::to_owned).map_err(|problem| problem.status())
+        };
+        assert_eq!(with(&["Bearer abc"]), Ok("abc".to_owned()));
+        assert_eq!(with(&["bearer  abc "]), Ok("abc".to_owned()));
+        for invalid in [&[][..], &["abc"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(with(invalid), Err(401), "{invalid:?}");
+        }
     }
 }
