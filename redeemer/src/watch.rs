@@ -33,33 +33,33 @@ pub(crate) async fn watch_servers(
             () = shutdown.cancelled() => {}
         }
     };
+    // The redeemer stays ready without this server.
+    let report_optional = |server, result: Result<(), String>| match result {
+        Err(error) => health.degrade(server, error),
+        result => health.set(server, result),
+    };
     let postgres = async {
         let mut was_reached = false;
         while !shutdown.is_cancelled() {
             let result = check_postgres(&database, namespace.as_deref(), was_reached).await;
             was_reached |= result.is_ok();
-            match result {
-                Err(error) if was_reached => health.degrade(POSTGRES, error),
-                result => health.set(POSTGRES, result),
+            if was_reached {
+                report_optional(POSTGRES, result);
+            } else {
+                health.set(POSTGRES, result);
             }
             pause().await;
         }
     };
     let redis = async {
         while !shutdown.is_cancelled() {
-            match redis_store.ping().await {
-                Err(error) => health.degrade(REDIS, error),
-                Ok(()) => health.set(REDIS, Ok::<_, String>(())),
-            }
+            report_optional(REDIS, redis_store.ping().await.map_err(error_chain));
             pause().await;
         }
     };
     let kafka = async {
         while !shutdown.is_cancelled() {
-            match producer.ping(KAFKA_TIMEOUT).await {
-                Err(error) => health.degrade(KAFKA, error),
-                Ok(()) => health.set(KAFKA, Ok::<_, String>(())),
-            }
+            report_optional(KAFKA, producer.ping(KAFKA_TIMEOUT).await.map_err(error_chain));
             pause().await;
         }
     };

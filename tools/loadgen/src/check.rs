@@ -92,12 +92,13 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
     };
     let mut report = checker::check(&input);
     let redemptions = match &args.redeemer {
-        Some(redeemer) => redemptions(&args, redeemer, uid).await?,
+        Some(redeemer) => {
+            let redemptions = redemptions(&args, redeemer, uid).await?;
+            report.results.extend(checker::check_redemptions(&redemptions).results);
+            redemptions
+        }
         None => RedemptionInput::default(),
     };
-    if args.redeemer.is_some() {
-        report.results.extend(checker::check_redemptions(&redemptions).results);
-    }
     write!(Stdout, "{report}")?;
     if let Some(path) = &args.json {
         fs::write(path, counts(&input, &redemptions, &report, recorded_after).to_string())

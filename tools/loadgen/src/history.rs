@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use couponry_domain::code::CouponCode;
 use couponry_domain::{Discount, UserId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::outcome::{Failure, IssueResponse, Outcome};
 
@@ -128,30 +128,39 @@ impl Pairing {
 }
 
 /// Appends one entry, with one write, so that it is kept if this process is killed.
-pub fn write(mut file: &File, entry: &Entry) -> Result<()> {
+pub fn write(mut file: &File, entry: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(entry).context("cannot encode an entry of the history")?;
     line.push(b'\n');
     file.write_all(&line).context("cannot write the history")
 }
 
-/// Reads a history. An incomplete last line is ignored: the load generator was killed.
+/// Reads a history.
 pub fn read(path: &Path) -> Result<Vec<Attempt>> {
-    let failed = || format!("cannot read the history {}", path.display());
-    let mut file = BufReader::new(File::open(path).with_context(failed)?);
     let mut pairing = Pairing::default();
     let mut attempts = Vec::new();
+    read_lines(path, |entry| {
+        attempts.extend(pairing.add(entry));
+        Ok(())
+    })?;
+    attempts.extend(pairing.incomplete());
+    ensure!(!attempts.is_empty(), "the history {} is empty", path.display());
+    Ok(attempts)
+}
+
+/// Passes each entry of a history to `add`. An incomplete last line is ignored: the load generator was killed.
+pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path, mut add: impl FnMut(T) -> Result<()>) -> Result<()> {
+    let failed = || format!("cannot read the history {}", path.display());
+    let mut file = BufReader::new(File::open(path).with_context(failed)?);
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
         if file.read_until(b'\n', &mut line).with_context(failed)? == 0 || line.last() != Some(&b'\n') {
             break;
         }
-        let entry = serde_json::from_slice(&line).with_context(|| format!("{}, line {number}", failed()))?;
-        attempts.extend(pairing.add(entry));
+        let added = serde_json::from_slice(&line).map_err(Into::into).and_then(&mut add);
+        added.with_context(|| format!("{}, line {number}", failed()))?;
     }
-    attempts.extend(pairing.incomplete());
-    ensure!(!attempts.is_empty(), "the history {} is empty", path.display());
-    Ok(attempts)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use couponry_domain::EventName;
-use couponry_loadgen::checkout::{Checkout, HeldCoupon, IssuedCoupons, Statistics, drive, history};
+use couponry_loadgen::checkout::history::UseEntry;
+use couponry_loadgen::checkout::{Checkout, HeldCoupon, IssuedCoupons, Statistics, drive};
 use couponry_loadgen::connection::Target;
+use couponry_loadgen::history;
 use couponry_output::Stdout;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::sleep;
@@ -52,7 +54,7 @@ pub(crate) async fn redeem(args: Args) -> Result<ExitCode> {
     let file = File::create(&args.history).with_context(|| format!("cannot create {}", args.history.display()))?;
     let (sender, receiver) = mpsc::unbounded_channel();
     let checkout = Checkout { seed, shops: args.shops, ..Checkout::new(args.targets.clone(), args.event.clone()) };
-    let log = move |entry: &history::UseEntry| history::write(&file, entry);
+    let log = move |entry: &UseEntry| history::write(&file, entry);
     // The sender is dropped when the coupons end, so that the shops end too.
     let (statistics, ()) = tokio::try_join!(drive(checkout, receiver, log), send_coupons(&args, sender))?;
     writeln!(Stdout, "redemptions of event {}, seed {seed}\n{statistics}", args.event)?;

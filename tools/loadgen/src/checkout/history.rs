@@ -4,14 +4,14 @@
 //! An invocation without a completion has an unknown outcome: the load generator was killed.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use couponry_domain::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::history::read_lines;
 
 /// A change of a coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -162,34 +162,21 @@ pub fn problem(body: &Value) -> &str {
     body["type"].as_str().and_then(|text| text.rsplit(':').next()).unwrap_or_default()
 }
 
-/// Appends one entry, with one write, so that it is kept if this process is killed.
-pub fn write(mut file: &File, entry: &UseEntry) -> Result<()> {
-    let mut line = serde_json::to_vec(entry).context("cannot encode an entry of the history")?;
-    line.push(b'\n');
-    file.write_all(&line).context("cannot write the history")
-}
-
-/// Reads a history. An incomplete last line is ignored: the load generator was killed.
+/// Reads a history.
 pub fn read(path: &Path) -> Result<Vec<UseAttempt>> {
-    let failed = || format!("cannot read the history {}", path.display());
-    let mut file = BufReader::new(File::open(path).with_context(failed)?);
-    let (mut open, mut attempts, mut line) = (HashMap::new(), Vec::new(), Vec::new());
-    for number in 1.. {
-        line.clear();
-        if file.read_until(b'\n', &mut line).with_context(failed)? == 0 || line.last() != Some(&b'\n') {
-            break;
-        }
-        match serde_json::from_slice(&line).with_context(|| format!("{}, line {number}", failed()))? {
+    let (mut open, mut attempts) = (HashMap::new(), Vec::new());
+    read_lines(path, |entry| {
+        match entry {
             UseEntry::Invoked(invocation) => {
                 open.insert(invocation.id, invocation);
             }
             UseEntry::Completed(UseCompletion { id, finished, outcome }) => {
-                let UseInvocation { id: _, invoked, target, call } =
-                    open.remove(&id).with_context(|| format!("{}, line {number}: no invocation", failed()))?;
+                let UseInvocation { id: _, invoked, target, call } = open.remove(&id).context("no invocation")?;
                 attempts.push(UseAttempt { invoked, finished, target, call, outcome });
             }
         }
-    }
+        Ok(())
+    })?;
     attempts.extend(open.into_values().map(|UseInvocation { id: _, invoked, target, call }| {
         let outcome = UseOutcome::Unknown("the history has no completion".to_owned());
         UseAttempt { invoked, finished: i64::MAX, target, call, outcome }
@@ -199,9 +186,12 @@ pub fn read(path: &Path) -> Result<Vec<UseAttempt>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use serde_json::json;
 
     use super::*;
+    use crate::history::write;
 
     fn invocation(id: u64) -> UseInvocation {
         let call = UseCall {

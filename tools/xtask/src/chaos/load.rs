@@ -54,14 +54,7 @@ impl Load {
     /// Stops the load after a while without faults, and waits for its last responses.
     pub(super) fn finish(&self, installation: &mut Installation) -> Result<()> {
         installation.supervise(CALM_PERIOD, |_| Ok(self.0.exited()?.is_some()))?;
-        if self.0.exited()?.is_none() {
-            self.0.interrupt()?;
-        }
-        installation.supervise(RESPONSE_TIMEOUT, |_| Ok(self.0.exited()?.is_some()))?;
-        self.0.stop()?;
-        let status = self.0.wait()?;
-        ensure!(status.code() == Some(0), "loadgen run failed ({status}): {}", self.0.log_tail());
-        Ok(())
+        finish(&self.0, "run", installation)
     }
 }
 
@@ -84,13 +77,20 @@ impl Shops {
 
     /// Lets the shops finish the orders in progress. Fails if a request has no outcome after all retries.
     pub(super) fn finish(&self, installation: &mut Installation) -> Result<()> {
-        self.0.interrupt()?;
-        installation.supervise(RESPONSE_TIMEOUT, |_| Ok(self.0.exited()?.is_some()))?;
-        self.0.stop()?;
-        let status = self.0.wait()?;
-        ensure!(status.code() == Some(0), "loadgen redeem failed ({status}): {}", self.0.log_tail());
-        Ok(())
+        finish(&self.0, "redeem", installation)
     }
+}
+
+/// Interrupts a load generator unless it has exited, and waits for its last responses.
+fn finish(process: &Process, command: &str, installation: &mut Installation) -> Result<()> {
+    if process.exited()?.is_none() {
+        process.interrupt()?;
+    }
+    installation.supervise(RESPONSE_TIMEOUT, |_| Ok(process.exited()?.is_some()))?;
+    process.stop()?;
+    let status = process.wait()?;
+    ensure!(status.code() == Some(0), "loadgen {command} failed ({status}): {}", process.log_tail());
+    Ok(())
 }
 
 /// The result of [`check`].

@@ -1,15 +1,15 @@
 //! Requests of users through the ingress.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use couponry_testbed::Process;
 use couponry_testbed::process::Launch;
 use couponry_testbed::progress::Step;
 use couponry_testbed::scratch::Scratch;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::curl::request;
 use super::environment::Environment;
 use super::lifecycle::manifest;
 
@@ -54,16 +54,11 @@ impl Load {
 }
 
 impl Environment {
-    /// Sends one request with curl.
+    /// Requests a coupon for a user through the ingress.
     pub(super) fn issue(&self, event: &str, user: &str) -> Result<Value> {
         let url = format!("{}/coupons/issue", self.ingress());
-        let body = format!(r#"{{"userId":"{user}","eventId":"{event}"}}"#);
-        let header = "content-type: application/json";
-        let curl = Command::new("curl").args(["-sS", "-m", "20", "-H", header, "-d", &body, &url]).output();
-        let output = curl.context("cannot run curl")?;
-        ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("invalid response of {url}: {}", String::from_utf8_lossy(&output.stdout)))
+        let (_, response) = request(&url, None, &[], Some(&json!({"userId": user, "eventId": event})))?;
+        Ok(response)
     }
 }
 

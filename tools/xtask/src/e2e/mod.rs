@@ -1,5 +1,6 @@
 //! `cargo xtask e2e`: end-to-end tests of an installation on a cluster.
 
+mod curl;
 mod environment;
 mod lifecycle;
 mod load;

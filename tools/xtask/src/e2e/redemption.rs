@@ -1,6 +1,5 @@
 //! A shop redeems coupons with the tokens of its service accounts.
 
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use couponry_testbed::database::psql;
 use couponry_testbed::progress::Step;
 use serde_json::{Value, json};
 
+use super::curl::request;
 use super::environment::Environment;
 use super::lifecycle::manifest;
 use crate::cluster_backends::NAMESPACE;
@@ -126,25 +126,4 @@ impl Environment {
         let address = spec["clusterIP"].as_str().context("the Service has no address")?;
         Ok(format!("http://{address}:{}", spec["ports"][0]["port"]))
     }
-}
-
-/// Sends a request with curl, and returns the status and the body of its response.
-fn request(url: &str, token: Option<&str>, headers: &[(&str, &str)], body: Option<&Value>) -> Result<(u16, Value)> {
-    let mut curl = Command::new("curl");
-    curl.args(["-sS", "-m", "20", "-w", "\n%{http_code}", url]);
-    for (name, value) in headers {
-        curl.args(["-H", &format!("{name}: {value}")]);
-    }
-    if let Some(token) = token {
-        curl.args(["-H", &format!("Authorization: Bearer {token}")]);
-    }
-    if let Some(body) = body {
-        curl.args(["-H", "Content-Type: application/json", "-d", &body.to_string()]);
-    }
-    let output = curl.output().context("cannot run curl")?;
-    ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout);
-    let (body, status) = text.rsplit_once('\n').context("curl printed no status")?;
-    let body = serde_json::from_str(body).with_context(|| format!("invalid response of {url}: {body}"))?;
-    Ok((status.parse().context("curl printed an invalid status")?, body))
 }

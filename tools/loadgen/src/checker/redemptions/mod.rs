@@ -38,7 +38,7 @@ pub fn check_redemptions(input: &RedemptionInput) -> Report {
             rows::rows_are_in_real_time_order(input, &calls),
             responses::refused_as_reserved_only_while_reserved(input, &calls),
             responses::other_refusals_have_a_reason(input, &calls),
-            rows::redeemer_returns_stored_history(input),
+            rows::redeemer_returns_stored_history(input, &calls),
             responses::unknown_outcomes(input),
         ],
     }

@@ -111,14 +111,14 @@ pub(super) fn rows_are_in_real_time_order(input: &RedemptionInput, calls: &Calls
 }
 
 /// The redeemer's view of each coupon has the rows of the table.
-pub(super) fn redeemer_returns_stored_history(input: &RedemptionInput) -> CheckResult {
+pub(super) fn redeemer_returns_stored_history(input: &RedemptionInput, calls: &Calls<'_>) -> CheckResult {
     let mut result = CheckResult::new(
         Category::Consistency,
         "the redeemer returns the stored history",
         format!("{} coupons", count(input.views.len())),
     );
     for (coupon, view) in &input.views {
-        let rows = input.rows.iter().filter(|row| row.coupon == *coupon);
+        let rows = calls.history(coupon).iter();
         let stored: Vec<Value> = rows.map(|row| json!([row.seq, row.kind, row.order])).collect();
         let entries = view["history"].as_array().into_iter().flatten();
         let returned: Vec<Value> =
