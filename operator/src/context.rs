@@ -49,7 +49,9 @@ pub(crate) struct Context {
     /// `StockComplete`.
     pub(crate) topic_mismatches: Vec<String>,
     pub(crate) scaling: Scaler,
-    /// How long the deletion of an event waits for issued coupons to be recorded.
+    /// Whether the uses of coupons are sent to Kafka.
+    pub(crate) are_uses_sent: bool,
+    /// How long the deletion of an event waits for issued coupons to be recorded, and for their uses to be sent.
     pub(crate) deletion_timeout: Duration,
 }
 

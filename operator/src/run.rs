@@ -38,7 +38,8 @@ pub(crate) struct Run {
     /// kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// How long the deletion of an event waits until its issued coupons are recorded in Postgres.
+    /// How long the deletion of an event waits until its issued coupons are recorded in Postgres. With `deletionPolicy:
+    /// Delete`, also until their uses are sent to Kafka.
     #[arg(long, env, default_value_t = 60, value_name = "SECONDS")]
     deletion_timeout_seconds: u64,
     /// How long to wait, after Redis has restarted or failed over, for issuance records that issuers still hold in
@@ -146,6 +147,7 @@ impl Run {
                 recording: RecordingTracker::new(lag.clone()),
                 drains: DrainTracker::new(lag, Duration::from_secs(self.redis_recovery_grace_seconds)),
                 topic_mismatches: startup::topic_mismatches(&mismatches),
+                are_uses_sent: topics.used_topic.is_some(),
                 deletion_timeout: Duration::from_secs(self.deletion_timeout_seconds),
                 scaling: self.scaling.scaler(&client, &namespace),
             });

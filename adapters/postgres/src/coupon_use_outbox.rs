@@ -5,7 +5,7 @@
 //! - Each row of `coupon_use` has an entry in the outbox from the same transaction, until it was sent.
 //! - Only one session at a time sends entries: the one that has an advisory lock, until the end of its transaction.
 
-use couponry_domain::used_record::UsedRecord;
+use couponry_domain::{Uuid, used_record::UsedRecord};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
 use crate::{
@@ -88,6 +88,21 @@ impl Database {
         .await?;
         session.finish();
         Ok(outcome)
+    }
+}
+
+impl Database {
+    /// The number of uses of this event's coupons that were not sent yet.
+    pub async fn unsent_uses(&self, uid: Uuid) -> Result<u64, DatabaseError> {
+        let count: i64 = self
+            .with_connection(Operation::CountUnsentUses, async |connection| {
+                sqlx::query_scalar("SELECT count(*) FROM coupon_use_outbox WHERE event_uid = $1")
+                    .bind(uid)
+                    .fetch_one(connection)
+                    .await
+            })
+            .await?;
+        Ok(count.unsigned_abs())
     }
 }
 

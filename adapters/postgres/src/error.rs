@@ -43,6 +43,8 @@ pub enum Operation {
     UseCoupon,
     /// [`Database::send_uses`](crate::Database::send_uses).
     SendUses,
+    /// [`Database::unsent_uses`](crate::Database::unsent_uses).
+    CountUnsentUses,
     /// [`Database::erase_user`](crate::Database::erase_user).
     EraseUser,
     /// Reading or counting issuances.
@@ -76,6 +78,7 @@ impl fmt::Display for Operation {
             Self::Record => "cannot record issuances in Postgres",
             Self::UseCoupon => "cannot read or change the coupon in Postgres",
             Self::SendUses => "cannot read or delete the unsent uses of coupons in Postgres",
+            Self::CountUnsentUses => "cannot count the unsent uses of coupons in Postgres",
             Self::EraseUser => "cannot erase the user in Postgres",
             Self::ReadIssuances => "cannot read the issuances from Postgres",
             Self::DeleteEvent => "cannot delete the event from Postgres",

@@ -26,6 +26,8 @@ pub struct RetainedEvent {
     pub coupons: u64,
     /// The number of its recorded issuances.
     pub issuances: u64,
+    /// The number of uses of coupons that were not sent to Kafka.
+    pub unsent_uses: u64,
 }
 
 impl Database {
@@ -37,7 +39,8 @@ impl Database {
             "SELECT event.uid, event.name,
                     extract(epoch FROM now() - event.resource_deleted_at)::bigint AS deleted_seconds,
                     (SELECT coalesce(sum(count), 0)::bigint FROM discount_policy WHERE event_uid = event.uid) AS coupons,
-                    (SELECT count(*) FROM issuance WHERE event_uid = event.uid) AS issuances
+                    (SELECT count(*) FROM issuance WHERE event_uid = event.uid) AS issuances,
+                    (SELECT count(*) FROM coupon_use_outbox WHERE event_uid = event.uid) AS unsent_uses
              FROM coupon_event AS event
              WHERE NOT event.is_purging AND event.resource_deleted_at <= now() - $1 * interval '1 second'
              ORDER BY event.resource_deleted_at, event.uid",
@@ -54,6 +57,7 @@ impl Database {
                 deleted_for: Duration::from_secs(row::count(row, "deleted_seconds")?),
                 coupons: row::count(row, "coupons")?,
                 issuances: row::count(row, "issuances")?,
+                unsent_uses: row::count(row, "unsent_uses")?,
             })
         };
         rows.iter().map(event).collect::<Result<_, _>>().map_err(|invalid| invalid.in_operation(OPERATION))

@@ -41,13 +41,20 @@ impl Purge {
         let retained = database.retained_events(self.older_than).await?;
         let existing = self.existing_events(&database).await?;
         let (mut events, mut rows) = (0, 0);
-        for RetainedEvent { uid, name, deleted_for, coupons, issuances } in retained {
+        for RetainedEvent { uid, name, deleted_for, coupons, issuances, unsent_uses } in retained {
             if existing.contains(&uid) {
                 continue;
             }
             let days = deleted_for.as_secs() / DAY;
             let (n_coupons, n_issuances) = (group_digits(coupons), group_digits(issuances));
             writeln!(Stdout, "  {name}  {uid}  {days} days  {n_coupons} coupons  {n_issuances} issuances")?;
+            if unsent_uses > 0 {
+                let count = group_digits(unsent_uses);
+                writeln!(
+                    Stdout,
+                    "    uses of its coupons that were not sent to Kafka, and are lost with its rows: {count}"
+                )?;
+            }
             if redis_store.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
                 writeln!(Stdout, "    kept: Redis still has this event")?;
                 continue;

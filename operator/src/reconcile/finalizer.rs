@@ -3,7 +3,8 @@
 //! # Expected flow
 //! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and
 //! reads how many issuances are not recorded yet. Those of which no record is in flight are recorded directly, and so
-//! are all others when the timeout has passed. When none is left, the keys are removed from Redis, the rows from
+//! are all others when the timeout has passed. With `deletionPolicy: Delete`, it also waits until the redeemers have sent
+//! the uses of its coupons. When none is left, the keys are removed from Redis, the rows from
 //! Postgres (with `deletionPolicy: Delete`), and then the finalizer from the object. Meanwhile the conditions say
 //! `Deleting`.
 //!
@@ -86,7 +87,7 @@ pub(crate) async fn cleanup(
         context.preloads.leave(uid);
         context.idle_events.remove(uid);
         let may_wait = context.transient.deletion_elapsed(&key) < deletion_timeout;
-        match close_and_read_backlog(&event, context, uid, &name, may_wait).await {
+        match read_backlog(&event, context, uid, &name, may_wait).await {
             Ok(backlog) if backlog.is_empty() => {}
             Ok(backlog) if may_wait => {
                 report_waiting(event, context, &describe(backlog)).await?;
@@ -131,24 +132,41 @@ pub(crate) async fn cleanup(
     Ok((ReconcileResult::Done, Action::await_change()))
 }
 
-/// Issuances that are not recorded yet.
+/// What would be lost with the data of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct EventBacklog {
     /// Outbox entries that Kafka has not confirmed yet.
     outbox: u64,
     /// Issued coupons that are not recorded in Postgres.
     unrecorded: u64,
+    /// Uses of coupons that were not sent to Kafka, and could not be sent without their rows.
+    unsent_uses: u64,
 }
 
 impl EventBacklog {
     const fn is_empty(self) -> bool {
-        self.outbox == 0 && self.unrecorded == 0
+        self.outbox == 0 && self.unrecorded == 0 && self.unsent_uses == 0
     }
 }
 
-/// Closes the gate and returns the backlog. Issuances of which no record is in flight are recorded directly; when it
+/// Closes the gate and returns the backlog.
+async fn read_backlog(
+    event: &CouponEvent,
+    context: &Context,
+    uid: Uuid,
+    name: &EventName,
+    may_wait: bool,
+) -> Result<EventBacklog, ReconcileError> {
+    let backlog = close_and_record(event, context, uid, name, may_wait).await?;
+    if event.spec.deletion_policy == DeletionPolicy::Retain || !context.are_uses_sent {
+        return Ok(backlog);
+    }
+    Ok(EventBacklog { unsent_uses: context.database.unsent_uses(uid).await?, ..backlog })
+}
+
+/// Closes the gate and returns the issuances that are not recorded. Issuances of which no record is in flight are recorded directly; when it
 /// may not wait any more, all of them are.
-async fn close_and_read_backlog(
+async fn close_and_record(
     event: &CouponEvent,
     context: &Context,
     uid: Uuid,
@@ -173,7 +191,8 @@ async fn close_and_read_backlog(
         redis_store.mark_active(name).await;
     }
     let recorded = database.recorded_count(uid).await?;
-    let backlog = EventBacklog { outbox: in_redis.outbox, unrecorded: in_redis.issued.saturating_sub(recorded) };
+    let unrecorded = in_redis.issued.saturating_sub(recorded);
+    let backlog = EventBacklog { outbox: in_redis.outbox, unrecorded, ..EventBacklog::default() };
     let stranded = context.recording.poll(&in_redis, recorded).await.stranded;
     if backlog.is_empty() || (may_wait && stranded == 0) {
         return Ok(backlog);
@@ -187,7 +206,7 @@ async fn close_and_read_backlog(
     outcome.add_to(&context.metrics);
     tracing::warn!(recorded, conflicting, undecodable, "recorded issuances of the deleted event directly");
     // The records in the outbox are recorded, too.
-    Ok(EventBacklog { outbox: 0, unrecorded: conflicting + undecodable })
+    Ok(EventBacklog { unrecorded: conflicting + undecodable, ..EventBacklog::default() })
 }
 
 async fn remove_data(
@@ -242,8 +261,17 @@ async fn with_timeout(removal: impl Future<Output = Result<(), ReconcileError>>)
     tokio::time::timeout(REMOVAL_TIMEOUT, removal).await.unwrap_or(Err(ReconcileError::RemovalTimedOut))
 }
 
-fn describe(EventBacklog { outbox, unrecorded }: EventBacklog) -> String {
-    format!("{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox entries are not in Kafka)")
+fn describe(EventBacklog { outbox, unrecorded, unsent_uses }: EventBacklog) -> String {
+    let mut causes = Vec::new();
+    if outbox > 0 || unrecorded > 0 {
+        causes.push(format!(
+            "{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox entries are not in Kafka)"
+        ));
+    }
+    if unsent_uses > 0 {
+        causes.push(format!("uses of its coupons that the redeemers have not sent to Kafka yet: {unsent_uses}"));
+    }
+    causes.join(", and ")
 }
 
 /// Returns the event with the status that was written.

@@ -173,11 +173,17 @@ async fn purge_deletes_rows_of_old_deleted_events_only() -> Result<()> {
         format!("UPDATE coupon_event SET resource_deleted_at = now() - interval '101 days' WHERE uid = '{in_redis}'");
     world.test_database.sql(&older)?;
 
+    world.test_database.sql(&format!(
+        "INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, at)
+         SELECT event_uid, code, 1, 'REDEEMED', 'order-1', now() FROM issuance WHERE event_uid = '{deleted}'"
+    ))?;
+
     let list = world.run_command(&["purge", "--older-than", "90d"], &[])?;
     assert_eq!(list.status.code(), Some(0), "{}{}", stdout(&list), stderr(&list));
     let kept =
         format!("  in-redis  {in_redis}  101 days  10 coupons  1 issuances\n    kept: Redis still has this event\n");
-    let line = format!("{kept}  deleted  {deleted}  100 days  10 coupons  1 issuances\n");
+    let unsent = "    uses of its coupons that were not sent to Kafka, and are lost with its rows: 1\n";
+    let line = format!("{kept}  deleted  {deleted}  100 days  10 coupons  1 issuances\n{unsent}");
     let expected = format!("{line}1 event with 11 rows: nothing was deleted; repeat with --yes to delete it\n");
     assert_eq!(stdout(&list), expected);
     assert_eq!(world.database.recorded_count(deleted).await?, 1);
