@@ -4,9 +4,7 @@
 //! them into the stock. All of it is one transaction: an import that was interrupted leaves nothing, and can be
 //! repeated. The event is locked only while the stock is changed, so a slow sender does not delay others.
 
-use std::fmt::Write as _;
-
-use couponry_domain::{CouponBatch, Discount, Uuid, code::CouponCode};
+use couponry_domain::{CouponBatch, Discount, Uuid, code::CouponCode, hex::hex};
 use sqlx::{AssertSqlSafe, Row as _, postgres::PgRow};
 
 use crate::{
@@ -47,11 +45,7 @@ impl CodeFile {
     /// The hash as hexadecimal digits.
     #[must_use]
     pub fn hash(&self) -> String {
-        self.sha256.iter().fold(String::with_capacity(64), |mut digits, byte| {
-            // A string accepts it.
-            let _ = write!(digits, "{byte:02x}");
-            digits
-        })
+        hex(&self.sha256)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     jwks::{Key, KeyLookupError, KeySet},
     jwks_source::JwksSource,
 };
+
 /// The dependency that `/readyz` reports while the keys are missing.
 pub const JWKS: &str = "jwks";
 

@@ -12,6 +12,7 @@ pub mod currency;
 pub mod discount;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+pub mod hex;
 pub mod names;
 mod permutation;
 pub mod pseudonym;

@@ -8,7 +8,7 @@ use std::fmt;
 
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 
-use crate::{code::Seed, names::UserId};
+use crate::{code::Seed, hex::hex, names::UserId};
 
 /// The beginning of every pseudonym. No other user id begins with it: the issuer rejects such requests.
 pub const PSEUDONYM_PREFIX: &str = "erased:";
@@ -57,14 +57,6 @@ impl UserId {
     pub fn is_pseudonym(&self) -> bool {
         self.as_str().starts_with(PSEUDONYM_PREFIX)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
-        .collect()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ enum Rows {
     Coupons,
     /// All recorded issuances, unordered.
     Issuances,
-    /// All reservations, redemptions and releases, each coupon's in their order.
+    /// All reservations, redemptions, releases and voids, each coupon's in their order.
     Redemptions,
 }
 
@@ -117,11 +117,11 @@ impl Export {
     }
 
     /// For text that users or shops can choose.
-    fn cell<'a>(&self, user: &'a str) -> Cow<'a, str> {
-        if self.for_spreadsheets && user.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
-            format!("'{user}").into()
+    fn cell<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.for_spreadsheets && text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
+            format!("'{text}").into()
         } else {
-            user.into()
+            text.into()
         }
     }
 }

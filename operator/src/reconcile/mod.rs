@@ -6,7 +6,7 @@
 //! 1. [`finalizer`]: adds the finalizer, and cleans up a deleted event.
 //! 2. [`desired_state`]: reads the manifest.
 //! 3. [`observe`]: reads the stores. Uses [`drain`] to wait before a recovery, and [`recording`].
-//!    Then [`voids`] are applied to Redis if it has fewer than Postgres.
+//!    Then [`voids`] are applied to the store that has fewer.
 //! 4. [`plan`]: decides on the next [`step`], without I/O. Uses [`balance`], [`state`] and [`gate`].
 //! 5. [`execute`]: applies the step, for a preload after [`event`] has acquired a permit from [`preload_queue`]. Uses
 //!    [`recover`], [`set_comparison`], [`stranded_issuances`] and [`topic_records`].

@@ -6,11 +6,11 @@
 -- Invariant: loaded = queue + entries that are not CANCEL + withheld. A cancelled coupon that is not put back into the
 -- queue is withheld. REPLACE writes the coupon that is recorded for the user into the entry, and removes it from the
 -- queue. So withheld changes by:
---                                                       issued coupon put back     not put back
---   CANCEL                                                           0                  +1
---   REPLACE, the recorded coupon is in the queue                     0                  +1
---   REPLACE, the recorded coupon is withheld                          -1                   0
---   REPLACE, another user has it, whose entry is cancelled later    -1                   0
+--                                                                  issued coupon put back   not put back
+--   CANCEL                                                                              0             +1
+--   REPLACE, the recorded coupon is in the queue                                        0             +1
+--   REPLACE, the recorded coupon is withheld                                           -1              0
+--   REPLACE, another user has it, whose entry is cancelled later                       -1              0
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 how many coupons are completed, of users who occur once   then userId and couponKey of each of them
