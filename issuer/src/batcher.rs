@@ -28,7 +28,8 @@ pub(crate) enum IssueResult {
     Decided {
         /// The outcome.
         outcome: IssueOutcome,
-        /// From when on the coupon of the user is not valid any more. None: there is no coupon, or it is unlimited.
+        /// From when on the coupon of the user is not valid any more. None: the user has no coupon, or it
+        /// is valid without limit.
         valid_until: Option<i64>,
     },
     /// The event does not exist.

@@ -49,7 +49,7 @@ pub struct IssueReply {
     pub acknowledge: Acknowledge,
     /// How long the coupons are valid. None: unlimited.
     pub validity: Option<Validity>,
-    /// From when on the coupons that this call issued are not valid any more. None: they are unlimited.
+    /// From when on the coupons that this call issued are not valid any more. None: unlimited.
     pub valid_until: Option<i64>,
     /// One outcome for each user, in the order of the call.
     pub outcomes: Vec<IssueOutcome>,

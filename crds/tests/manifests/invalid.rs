@@ -108,7 +108,7 @@ pub(crate) const INVALID: &[Invalid] = &[
         message: UNKNOWN_CURRENCY,
     },
     Invalid {
-        description: "currency that is no longer in use",
+        description: "withdrawn currency",
         spec: "{policyName: p, totalCount: 100, currency: DEM, discounts: [{type: Amount, value: 10, count: 100}]}",
         message: UNKNOWN_CURRENCY,
     },

@@ -57,7 +57,7 @@ pub(super) fn each_row_can_follow(input: &RedemptionInput) -> CheckResult {
         {
             "the order has no reservation"
         } else if (row.kind == "RESERVED") != row.until.is_some() {
-            "the end of a reservation is missing, or there is no reservation"
+            "a reservation has no end, or another use has one"
         } else {
             continue;
         };
