@@ -3,10 +3,9 @@
 //! # Expected flow
 //! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and
 //! reads how many issuances are not recorded yet. Those of which no record is in flight are recorded directly, and so
-//! are all others when the timeout has passed. With `deletionPolicy: Delete`, it also waits until the redeemers have sent
-//! the uses of its coupons. When none is left, the keys are removed from Redis, the rows from
-//! Postgres (with `deletionPolicy: Delete`), and then the finalizer from the object. Meanwhile the conditions say
-//! `Deleting`.
+//! are all others when the timeout has passed. With `deletionPolicy: Delete`, it also waits until the redeemers have
+//! sent the uses of its coupons. When none is left, the keys are removed from Redis, the rows from Postgres (with
+//! `deletionPolicy: Delete`), and then the finalizer from the object. Meanwhile the conditions say `Deleting`.
 //!
 //! # Guarantees
 //! - A deletion always completes: it continues after `--deletion-timeout-seconds`, and a Kubernetes Event of type
@@ -164,8 +163,8 @@ async fn read_backlog(
     Ok(EventBacklog { unsent_uses: context.database.unsent_uses(uid).await?, ..backlog })
 }
 
-/// Closes the gate and returns the issuances that are not recorded. Issuances of which no record is in flight are recorded directly; when it
-/// may not wait any more, all of them are.
+/// Closes the gate and returns the issuances that are not recorded. Issuances of which no record is in flight are
+/// recorded directly; when it may not wait any more, all of them are.
 async fn close_and_record(
     event: &CouponEvent,
     context: &Context,
