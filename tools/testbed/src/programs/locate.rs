@@ -55,7 +55,19 @@ pub fn faketime() -> Option<PathBuf> {
     directories.map(|directory| directory.path().join("faketime/libfaketime.so.1")).find(|library| library.is_file())
 }
 
+/// The browser.
+#[must_use]
+pub fn chromium() -> Option<PathBuf> {
+    on_path("chromium")
+}
+
+/// The program which controls the browser.
+#[must_use]
+pub fn chromedriver() -> Option<PathBuf> {
+    on_path("chromedriver")
+}
+
 /// Converts a missing program to an error which names the command that installs it.
-pub(crate) fn require<T>(found: Option<T>, program: &str) -> Result<T> {
+pub fn require<T>(found: Option<T>, program: &str) -> Result<T> {
     found.with_context(|| format!("{program} is not installed: run `cargo xtask setup`"))
 }

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::artifacts::{ARTIFACTS, CLUSTER_ARTIFACTS, go_is_done};
-use super::locate::{CNI_PLUGINS, etcd, faketime, java, postgres_bin, redis_server};
+use super::locate::{CNI_PLUGINS, chromedriver, chromium, etcd, faketime, java, postgres_bin, redis_server};
+use super::npm::AXE;
 use super::{envoy, kafka, schemathesis};
 use crate::path::{is_executable, on_path};
 use crate::process::output;
@@ -33,7 +34,7 @@ const PERL: RequiredProgram =
     required("perl", "configures the OpenSSL of librdkafka", Some("perl"), || on_path("perl").is_some());
 
 /// Required by tests and the demo.
-pub(super) const TESTS: [RequiredProgram; 11] = [
+pub(super) const TESTS: [RequiredProgram; 14] = [
     required("redis-server (7.0 or newer)", "stores the stock", Some("redis-server"), || redis_server().is_some()),
     required("PostgreSQL server (15 or newer)", "records issuances", Some("postgresql"), || postgres_bin().is_some()),
     required("etcd", "stores the objects of the Kubernetes API", Some("etcd-server"), || etcd().is_some()),
@@ -49,6 +50,9 @@ pub(super) const TESTS: [RequiredProgram; 11] = [
     required("python3 with venv", "installs and runs Schemathesis", Some("python3-venv"), || {
         schemathesis::find().is_some() || has_venv()
     }),
+    required("chromium", "shows pages", Some("chromium"), || chromium().is_some()),
+    required("chromedriver", "controls chromium", Some("chromium-driver"), || chromedriver().is_some()),
+    required("npm", "downloads axe-core", Some("npm"), || AXE.find().is_some() || on_path("npm").is_some()),
 ];
 
 /// Required by the build of images.
@@ -125,7 +129,7 @@ mod tests {
         }
         assert!(text.contains("Debian package redis-server"), "{text}");
         assert!(text.ends_with(
-            "redis-server postgresql etcd-server default-jdk-headless maven build-essential perl libfaketime python3-venv"
+            "redis-server postgresql etcd-server default-jdk-headless maven build-essential perl libfaketime python3-venv chromium chromium-driver npm"
         ));
     }
 }
