@@ -1,4 +1,5 @@
-//! A dedicated Kubernetes API server: etcd and kube-apiserver, without nodes and controllers.
+//! A dedicated Kubernetes API server: etcd and kube-apiserver, without nodes and controllers. Programs on this machine
+//! can be its pods (see [`pods`](crate::pods)).
 
 use std::fmt::Write;
 use std::fs;
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use crate::certificate_authority::generate_key;
 use crate::kubectl::{kubectl, write_kubeconfig};
+use crate::pod_network::PodNetwork;
 use crate::ports;
 use crate::process::{Launch, Process, log_in};
 use crate::programs::kubernetes::find;
@@ -37,6 +39,7 @@ pub struct Kubernetes {
     etcd: Process,
     port: u16,
     kubeconfig: PathBuf,
+    _pod_network: PodNetwork,
     scratch: Scratch,
 }
 
@@ -60,11 +63,14 @@ impl Kubernetes {
                 .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
                 .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
                 .args(["--initial-cluster", &format!("default={peer}")]);
-            let api_server = api_server_launch(&api_server, dir, users, port, &client)?;
+            let pod_network = PodNetwork::start(dir)?;
+            let egress = pod_network.write_configuration(dir)?;
+            let api_server = api_server_launch(&api_server, dir, users, port, &client)?
+                .args([format!("--egress-selector-config-file={}", egress.display())]);
             let etcd = Process::start(etcd)?;
             let api_server = Process::start(api_server)?;
             let kubeconfig = dir.join("kubeconfig");
-            let kubernetes = Self { api_server, etcd, port, kubeconfig, scratch };
+            let kubernetes = Self { api_server, etcd, port, kubeconfig, _pod_network: pod_network, scratch };
             kubernetes.wait()?;
             Ok(kubernetes)
         })

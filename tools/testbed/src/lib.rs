@@ -24,6 +24,8 @@ pub mod kafka_acls;
 pub mod kubectl;
 pub mod kubernetes;
 pub mod path;
+mod pod_network;
+pub mod pods;
 pub mod ports;
 pub mod postgres;
 pub mod process;
