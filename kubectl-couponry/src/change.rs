@@ -86,11 +86,7 @@ pub(crate) struct Topup {
 impl Pause {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
-        let change = |event: &CouponEvent| match event.spec.issuance {
-            IssuingMode::Closed => bail!("the event {name} is closed and cannot be paused"),
-            IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Paused"}))),
-        };
-        let event = patch(cluster, &name, change).await?;
+        let event = pause(cluster, &name).await?;
         let is_done = |status: &CouponEventStatus| !status.may_be_open();
         waiting.wait(cluster, event, "paused", is_done).await
     }
@@ -99,11 +95,7 @@ impl Pause {
 impl Resume {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
-        let change = |event: &CouponEvent| match event.spec.issuance {
-            IssuingMode::Closed => bail!("the event {name} is closed and cannot be resumed"),
-            IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Auto"}))),
-        };
-        let event = patch(cluster, &name, change).await?;
+        let event = resume(cluster, &name).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) != reason::PAUSED;
         waiting.wait(cluster, event, "resumed", is_done).await
     }
@@ -116,7 +108,7 @@ impl Close {
         if !yes && event.spec.issuance != IssuingMode::Closed {
             confirm(&event)?;
         }
-        let event = patch(cluster, &name, |_| Ok(Some(json!({"issuance": "Closed"})))).await?;
+        let event = close(cluster, &name).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) == reason::CLOSED;
         waiting.wait(cluster, event, "closed", is_done).await
     }
@@ -142,20 +134,8 @@ fn confirm(event: &CouponEvent) -> anyhow::Result<()> {
 impl Topup {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, add, to, waiting } = self;
-        let change = |event: &CouponEvent| {
-            let old = event.spec.total_count;
-            let new = to.or_else(|| old.checked_add(add?)).context("the new totalCount is too large")?;
-            if to == Some(old) {
-                return Ok(None);
-            }
-            ensure!(new > old, "{name} already has {} coupons: a top-up must increase this number", HumanCount(old));
-            ensure!(event.spec.issuance != IssuingMode::Closed, "the event {name} is closed and cannot be topped up");
-            if event.spec.discounts.iter().any(|discount| discount.count.is_some()) {
-                bail!("{}", topup_by_counts_instructions(event, new));
-            }
-            Ok(Some(json!({"totalCount": new})))
-        };
-        let event = patch(cluster, &name, change).await?;
+        let total = to.map(Total::To).or_else(|| add.map(Total::Add)).context("specify the number of coupons")?;
+        let event = topup(cluster, &name, total).await?;
         let total = event.spec.total_count;
         let is_done = |status: &CouponEventStatus| {
             is_true(status, condition::PRELOADED) && status.loaded.is_some_and(|loaded| loaded >= total)
@@ -180,6 +160,56 @@ fn topup_by_counts_instructions(event: &CouponEvent, new: u64) -> String {
         discounts.join(", "),
         HumanCount(more)
     )
+}
+
+/// Changes the manifest so that issuing is suspended.
+pub(crate) async fn pause(cluster: &Cluster, name: &str) -> anyhow::Result<CouponEvent> {
+    let change = |event: &CouponEvent| match event.spec.issuance {
+        IssuingMode::Closed => bail!("the event {name} is closed and cannot be paused"),
+        IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Paused"}))),
+    };
+    patch(cluster, name, change).await
+}
+
+/// Changes the manifest so that issuing continues.
+pub(crate) async fn resume(cluster: &Cluster, name: &str) -> anyhow::Result<CouponEvent> {
+    let change = |event: &CouponEvent| match event.spec.issuance {
+        IssuingMode::Closed => bail!("the event {name} is closed and cannot be resumed"),
+        IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Auto"}))),
+    };
+    patch(cluster, name, change).await
+}
+
+/// Changes the manifest so that the event ends permanently.
+pub(crate) async fn close(cluster: &Cluster, name: &str) -> anyhow::Result<CouponEvent> {
+    patch(cluster, name, |_| Ok(Some(json!({"issuance": "Closed"})))).await
+}
+
+/// The number of coupons after a top-up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Total {
+    /// So many more than now.
+    Add(u64),
+    To(u64),
+}
+
+/// Changes the manifest so that the event has more coupons.
+pub(crate) async fn topup(cluster: &Cluster, name: &str, total: Total) -> anyhow::Result<CouponEvent> {
+    let change = |event: &CouponEvent| {
+        let old = event.spec.total_count;
+        let new = match total {
+            Total::Add(add) => old.checked_add(add).context("the new totalCount is too large")?,
+            Total::To(new) if new == old => return Ok(None),
+            Total::To(new) => new,
+        };
+        ensure!(new > old, "{name} already has {} coupons: a top-up must increase this number", HumanCount(old));
+        ensure!(event.spec.issuance != IssuingMode::Closed, "the event {name} is closed and cannot be topped up");
+        if event.spec.discounts.iter().any(|discount| discount.count.is_some()) {
+            bail!("{}", topup_by_counts_instructions(event, new));
+        }
+        Ok(Some(json!({"totalCount": new})))
+    };
+    patch(cluster, name, change).await
 }
 
 /// Patches the spec, unless `change` returns none. After a conflict with a concurrent change, computes the patch again.

@@ -107,6 +107,11 @@ impl ClusterArgs {
 }
 
 impl Cluster {
+    /// The URL of the API server.
+    pub(crate) fn server(&self) -> String {
+        self.server.to_string()
+    }
+
     pub(crate) fn events(&self) -> Api<DeserializeGuard<CouponEvent>> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }

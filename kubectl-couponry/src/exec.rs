@@ -39,12 +39,37 @@ pub(crate) async fn run_with_input(cluster: &Cluster, args: &[&str], input: &Pat
     execute(cluster, args, None, Some(Input::open(input).await?)).await
 }
 
+/// Runs a command of the operator, and returns its exit code and its standard output.
+pub(crate) async fn capture(cluster: &Cluster, args: &[&str]) -> anyhow::Result<(u8, Vec<u8>)> {
+    let mut sink = Sink::Memory(Vec::new());
+    let code = execute_into(&mut sink, cluster, args, ProgressBar::hidden(), None).await?;
+    let Sink::Memory(output) = sink else { bail!("the output of the command is elsewhere") };
+    Ok((code, output))
+}
+
 async fn execute(
     cluster: &Cluster,
     args: &[&str],
     file: Option<&Path>,
     input: Option<Input>,
 ) -> anyhow::Result<ExitCode> {
+    let progress = match &input {
+        Some(input) => input.progress(),
+        None => progress(args, file.is_some()),
+    };
+    let mut sink = Sink::new(file)?;
+    let code = execute_into(&mut sink, cluster, args, progress, input).await;
+    sink.finish(matches!(code, Ok(0)))?;
+    code.map(ExitCode::from)
+}
+
+async fn execute_into(
+    sink: &mut Sink,
+    cluster: &Cluster,
+    args: &[&str],
+    progress: ProgressBar,
+    input: Option<Input>,
+) -> anyhow::Result<u8> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let (pod, container) = find_operator(cluster, &pods).await?;
     let command: Vec<&str> = std::iter::once(PROGRAM).chain(args.iter().copied()).collect();
@@ -63,14 +88,9 @@ async fn execute(
     let stdin = process.stdin();
     let status = process.take_status().context("the connection to the pod has no status stream")?;
 
-    let mut sink = Sink::new(file)?;
-    let progress = match &input {
-        Some(input) => input.progress(),
-        None => progress(args, file.is_some()),
-    };
     // The progress is that of the input, if there is one.
     let output_progress = if input.is_some() { ProgressBar::hidden() } else { progress.clone() };
-    let output = stream_output(&mut sink, out, err, status, &output_progress, &progress);
+    let output = stream_output(sink, out, err, status, &output_progress, &progress);
     let code = match input {
         None => output.await,
         Some(input) => {
@@ -82,8 +102,7 @@ async fn execute(
         }
     };
     progress.finish_and_clear();
-    sink.finish(matches!(code, Ok(0)))?;
-    code.map(ExitCode::from)
+    code
 }
 
 /// Copies the output of the command until it ends, and returns its exit code. A failed write returns at once: without
@@ -181,6 +200,7 @@ fn progress(args: &[&str], to_file: bool) -> ProgressBar {
 enum Sink {
     Terminal,
     Pipe,
+    Memory(Vec<u8>),
     /// Written to a temporary file, which is renamed when it is complete.
     File {
         file: File,
@@ -220,7 +240,7 @@ impl Sink {
                         }
                     }
                 }
-                Self::Pipe | Self::File { .. } => self.write(&buffer[..count])?,
+                Self::Pipe | Self::Memory(_) | Self::File { .. } => self.write(&buffer[..count])?,
             }
         }
     }
@@ -228,6 +248,10 @@ impl Sink {
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         match self {
             Self::Terminal | Self::Pipe => Ok(Stdout.write_all(bytes)?),
+            Self::Memory(memory) => {
+                memory.extend_from_slice(bytes);
+                Ok(())
+            }
             Self::File { file, temporary, .. } => {
                 file.write_all(bytes).with_context(|| format!("cannot write {}", temporary.display()))
             }
@@ -359,6 +383,17 @@ mod tests {
         assert!(format!("{closed:#}").contains("Broken pipe"), "{closed:#}");
         let full = error_of_endless_output(File::options().write(true).open("/dev/full").unwrap()).await;
         assert!(format!("{full:#}").contains("No space left"), "{full:#}");
+    }
+
+    #[tokio::test]
+    async fn stream_output_into_memory_keeps_all_bytes_and_the_exit_code() {
+        let mut sink = Sink::Memory(Vec::new());
+        let (hidden, done) = (ProgressBar::hidden(), Status { status: Some("Success".into()), ..Status::default() });
+        let status = std::future::ready(Some(done));
+        let code = stream_output(&mut sink, &b"[1,\n2]"[..], tokio::io::empty(), status, &hidden, &hidden).await;
+        assert_eq!(code.unwrap(), 0);
+        assert!(matches!(&sink, Sink::Memory(bytes) if bytes == b"[1,\n2]"));
+        sink.finish(true).unwrap();
     }
 
     #[tokio::test]

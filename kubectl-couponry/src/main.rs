@@ -1,14 +1,16 @@
 //! `kubectl couponry`: shows, changes and inspects coupon events.
 //!
 //! [`status`] shows events, using [`view`], [`events_table`] and [`json`], and [`watch`] their changes; [`change`]
-//! changes them; [`exec`] runs commands of the operator in its pod. [`cluster`] connects to Kubernetes and translates
-//! its errors. [`completion`] completes command lines in a shell.
+//! changes them; [`dashboard`] does both in a browser; [`exec`] runs commands of the operator in its pod. [`cluster`]
+//! connects to Kubernetes and translates its errors. [`completion`] completes command lines in a shell.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod change;
 mod cluster;
 mod completion;
+mod dashboard;
+mod error_chain;
 mod events_table;
 mod exec;
 mod json;
@@ -17,6 +19,7 @@ mod status;
 mod table;
 mod view;
 mod watch;
+mod watched_events;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -26,6 +29,8 @@ use couponry_output::{CLOSED, Stderr, StdoutError};
 use crate::{
     change::{Close, Pause, Resume, Topup},
     cluster::{ClusterArgs, event_name},
+    dashboard::DashboardArgs,
+    error_chain::chain,
     output_format::OutputFormat,
     status::Status,
 };
@@ -54,6 +59,8 @@ struct Cli {
 enum Command {
     /// Shows coupon counts, window and conditions of an event. Without a name: a table of all events.
     Status(Status),
+    /// Serves a page about all events of the namespace on 127.0.0.1, with your permissions, until Ctrl-C.
+    Dashboard(DashboardArgs),
     /// Suspends issuing until the event is resumed.
     Pause(Pause),
     /// Resumes a paused event.
@@ -215,19 +222,11 @@ async fn main() -> ExitCode {
     })
 }
 
-/// The error and its causes in one line. Skips a cause which the previous text contains: errors of `kube` include
-/// theirs.
-fn chain(error: &anyhow::Error) -> String {
-    error.chain().skip(1).fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
-    })
-}
-
 async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
     let cluster = cluster.connect().await?;
     match command {
         Command::Status(status) => status.run(&cluster).await,
+        Command::Dashboard(dashboard) => dashboard.run(cluster).await,
         Command::Pause(pause) => pause.run(&cluster).await,
         Command::Resume(resume) => resume.run(&cluster).await,
         Command::Close(close) => close.run(&cluster).await,
@@ -294,7 +293,12 @@ impl Command {
     /// Whether the operator's program executes the command.
     const fn runs_in_pod(&self) -> bool {
         match self {
-            Self::Status(_) | Self::Pause(_) | Self::Resume(_) | Self::Close(_) | Self::Topup(_) => false,
+            Self::Status(_)
+            | Self::Dashboard(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Close(_)
+            | Self::Topup(_) => false,
             Self::Check { .. }
             | Self::Audit { .. }
             | Self::Repair { .. }
@@ -321,11 +325,5 @@ mod tests {
     #[test]
     fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn error_chain_skips_repeated_causes() {
-        let error = anyhow::anyhow!("no such file").context("cannot read x: no such file").context("cannot connect");
-        assert_eq!(chain(&error), "cannot connect: cannot read x: no such file");
     }
 }

@@ -156,16 +156,38 @@ fn balance(balance: &BalanceStatus, loaded: Option<u64>) -> String {
     )
 }
 
-fn condition(condition: &Condition, now: Timestamp) -> Vec<String> {
-    let Condition { type_, status, reason, message, last_transition_time, .. } = condition;
-    let (type_, reason) = (sanitize(type_), sanitize(reason));
-    let sign = match status.as_str() {
-        _ if type_ == condition::STALLED => style("✗").red(),
-        "True" => style("✓").green(),
-        "Unknown" => style("?").yellow(),
+/// Whether a condition is as expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Good,
+    Bad,
+    /// In progress, or not due yet.
+    Pending,
+    Unknown,
+}
+
+pub(crate) fn health(condition: &Condition) -> Health {
+    let type_ = condition.type_.as_str();
+    match condition.status.as_str() {
+        "False" if type_ == condition::STALLED => Health::Good,
+        _ if type_ == condition::STALLED => Health::Bad,
+        "True" => Health::Good,
+        "Unknown" => Health::Unknown,
         // These are False in normal operation, too.
-        _ if [condition::OPEN, condition::RECORDED, condition::PRELOADED].contains(&type_.as_str()) => style("·").dim(),
-        _ => style("✗").yellow(),
+        _ if [condition::OPEN, condition::RECORDED, condition::PRELOADED].contains(&type_) => Health::Pending,
+        _ => Health::Bad,
+    }
+}
+
+fn condition(condition: &Condition, now: Timestamp) -> Vec<String> {
+    let Condition { type_, reason, message, last_transition_time, .. } = condition;
+    let (type_, reason) = (sanitize(type_), sanitize(reason));
+    let sign = match health(condition) {
+        Health::Good => style("✓").green(),
+        Health::Unknown => style("?").yellow(),
+        Health::Pending => style("·").dim(),
+        Health::Bad if type_ == condition::STALLED => style("✗").red(),
+        Health::Bad => style("✗").yellow(),
     };
     let since = duration(now.duration_since(last_transition_time.0).max(SignedDuration::ZERO));
     let mut lines = vec![format!("  {sign} {type_:<10} {reason:<20} {}", style(format!("{since} ago")).dim())];

@@ -15,7 +15,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _,
-        watcher::{self, Event, watcher},
+        watcher::{self, watcher},
     },
 };
 
@@ -23,13 +23,10 @@ use crate::{
     cluster::{Cluster, parsed},
     events_table::events_table,
     view,
+    watched_events::{Events, Key, WatchedEvents},
 };
 
 const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Namespace and name.
-type Key = (String, String);
-type Events = BTreeMap<Key, DeserializeGuard<CouponEvent>>;
 
 /// Shows the event of this name, or all events of `api`, and their changes.
 pub(crate) async fn run(
@@ -39,31 +36,25 @@ pub(crate) async fn run(
     all_namespaces: bool,
 ) -> anyhow::Result<()> {
     let mut config = watcher::Config::default();
-    let mut events = Events::new();
+    let mut events = WatchedEvents::default();
     if let Some(name) = name {
         config = config.fields(&format!("metadata.name={name}"));
-        insert(&mut events, DeserializeGuard(Ok(cluster.event(name).await?)));
+        events.insert(DeserializeGuard(Ok(cluster.event(name).await?)));
     } else {
         let found = api.list(&ListParams::default()).await.map_err(|error| cluster.explain(error, "list"))?;
-        found.items.into_iter().for_each(|event| insert(&mut events, event));
+        found.items.into_iter().for_each(|event| events.insert(event));
     }
     let mut display = Display::new();
     let mut changes = watcher(api, config).default_backoff().boxed();
-    let mut relisted = Events::new();
     loop {
-        display.show(&events, name.is_none(), all_namespaces)?;
+        display.show(events.current(), name.is_none(), all_namespaces)?;
         let change = tokio::select! {
             change = changes.try_next() => change,
             // Redraws the countdowns.
             () = tokio::time::sleep(REDRAW_INTERVAL) => continue,
         };
         match change {
-            Ok(Some(Event::Init)) => relisted.clear(),
-            Ok(Some(Event::InitApply(event))) => insert(&mut relisted, event),
-            // Events that are missing were deleted while the watch was interrupted.
-            Ok(Some(Event::InitDone)) => events = std::mem::take(&mut relisted),
-            Ok(Some(Event::Apply(event))) => insert(&mut events, event),
-            Ok(Some(Event::Delete(event))) => drop(events.remove(&key(&event))),
+            Ok(Some(change)) => events.apply(change),
             Ok(None) => bail!("the watch ended"),
             Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) => {
                 if let kube::Error::Api(status) = &error
@@ -76,19 +67,11 @@ pub(crate) async fn run(
             Err(_) => {}
         }
         if let Some(name) = name
-            && events.is_empty()
+            && events.current().is_empty()
         {
             bail!("the event {name} was deleted");
         }
     }
-}
-
-fn key(event: &DeserializeGuard<CouponEvent>) -> Key {
-    (event.namespace().unwrap_or_default(), event.name_any())
-}
-
-fn insert(events: &mut Events, event: DeserializeGuard<CouponEvent>) {
-    events.insert(key(&event), event);
 }
 
 enum Display {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::event;
 use super::programs::Programs;
+use crate::cargo;
 use crate::servers::Servers;
 
 /// Prints the addresses, and commands for another terminal.
@@ -18,7 +19,9 @@ pub(super) fn print(programs: &Programs, servers: &Servers) -> Result<()> {
     let name = event::NAME;
     println!("All programs run until Ctrl-C. In another terminal:\n");
     println!("  export KUBECONFIG={}", servers.kubernetes.kubeconfig().display());
-    println!("  export PATH={}:$PATH", kubectl.parent().unwrap_or(Path::new("")).display());
+    let plugin = cargo::built("release")?;
+    println!("  export PATH={}:{}:$PATH", kubectl.parent().unwrap_or(Path::new("")).display(), plugin.display());
+    println!("  kubectl couponry dashboard        # opens a page about the event in the browser");
     println!("  kubectl get ce");
     println!("  kubectl describe ce {name}");
     println!("  curl -s {issuer}/coupons/{name}");

@@ -48,11 +48,9 @@ struct Demo {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     couponry_testbed::programs::install()?;
     eprintln!("building the programs");
-    cargo::run(
-        ["build", "--release"]
-            .into_iter()
-            .chain(crate::programs::NAMES.iter().chain(&["loadgen"]).flat_map(|name| ["--bin", name])),
-    )?;
+    cargo::run(["build", "--release"].into_iter().chain(
+        crate::programs::NAMES.iter().chain(&["loadgen", "kubectl-couponry"]).flat_map(|name| ["--bin", name]),
+    ))?;
 
     let servers = Servers::start()?;
     let step = Step::start("applying the CRD");

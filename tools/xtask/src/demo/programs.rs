@@ -1,6 +1,7 @@
 //! The programs of the demo: an operator, two issuers, a consumer and a redeemer.
 
 use anyhow::{Result, bail};
+use couponry_testbed::pods::PodOf;
 use couponry_testbed::progress::Step;
 
 use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram};
@@ -17,7 +18,14 @@ impl Programs {
     pub(super) fn start(servers: &Servers) -> Result<Self> {
         let step = Step::start("starting the operator, two issuers, the consumer and the redeemer");
         let (bin, servers) = (cargo::built("release")?, Addresses::from(servers));
-        let node = |name, program| RunningProgram::start(&bin, (name, program), &servers, &[], &[]);
+        let node = |name: &str, program: &str| {
+            let node = RunningProgram::start(&bin, (name, program), &servers, &[], &[])?;
+            // The dashboard reads their metrics through the API server.
+            let component = program.trim_start_matches("couponry-");
+            let pod = format!("couponry-{}", name.replace(' ', "-"));
+            PodOf { name: &pod, component, monitor_port: node.monitor }.create(&servers.kubeconfig, "default")?;
+            Ok::<_, anyhow::Error>(node)
+        };
         let programs = Self {
             running: vec![
                 node("issuer 1", ISSUER)?,
