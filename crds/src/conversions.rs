@@ -3,9 +3,11 @@
 //! The API server validates manifests, so errors occur only for objects which were created under an older CRD.
 
 use couponry_domain::{
-    CodeFormat, CouponTerms, Discount, DiscountConditions, EventName, Share, Uuid, Validity, Window,
+    CodeFormat, CouponTerms, Discount, DiscountConditions, Drops, EventName, Release, Share, StockDrop, Uuid, Validity,
+    Window,
     allocation::AllocationError,
     currency::UnknownCurrency,
+    release::InvalidDrops,
     validity::{InvalidValidity, ValidityEnd},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -25,6 +27,9 @@ pub enum InvalidSpec {
     /// The currency is not in use.
     #[error(transparent)]
     Currency(#[from] UnknownCurrency),
+    /// The drops are not in the order of their times.
+    #[error(transparent)]
+    Drops(#[from] InvalidDrops),
     /// The duration or the time zone of the validity is not valid.
     #[error(transparent)]
     Validity(#[from] InvalidValidity),
@@ -95,6 +100,15 @@ impl CouponEventSpec {
             validity: self.validity.as_ref().map(ValiditySpec::validity).transpose()?,
             currency: self.currency.as_deref().map(str::parse).transpose()?,
             conditions: self.discounts.iter().filter_map(|spec| Some((spec.discount(), spec.conditions()?))).collect(),
+        })
+    }
+
+    /// How the coupons are released.
+    pub fn release(&self) -> Result<Release, InvalidSpec> {
+        let drops = self.drops.iter().map(|drop| StockDrop { at: drop.at.0.as_millisecond(), count: drop.count });
+        Ok(Release {
+            ramp_seconds: self.admission.as_ref().map(|admission| admission.ramp_seconds),
+            drops: Drops::new(drops.collect())?,
         })
     }
 

@@ -10,8 +10,8 @@ pub mod status;
 
 pub use conversions::{CONTINUES, InvalidSpec, REPLACES, stored_identity};
 pub use spec::{
-    CodeSource, CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, IssuingMode, ScalingSpec,
-    ValiditySpec,
+    AdmissionSpec, CodeSource, CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, DropSpec,
+    IssuingMode, ScalingSpec, ValiditySpec,
 };
 pub use status::{BalanceStatus, CouponEventStatus, ImportStatus};
 

@@ -110,6 +110,25 @@ pub const VALIDITY_IMMUTABLE: EventRule = EventRule {
     message: "validity cannot change once the event has opened: restore the previous value",
 };
 
+/// Users have received the times at which they are admitted.
+pub const ADMISSION_IMMUTABLE: EventRule = EventRule {
+    rule: once_opened!(
+        "has(self.spec.admission) == has(oldSelf.spec.admission) && \
+         (!has(self.spec.admission) || self.spec.admission == oldSelf.spec.admission)"
+    ),
+    message: "admission cannot change once the event has opened: restore the previous value",
+};
+
+/// Users have received the time at which the next coupons become available.
+pub const DROPS_IMMUTABLE: EventRule = EventRule {
+    rule: once_opened!(
+        "has(self.spec.drops) == has(oldSelf.spec.drops) && \
+         (!has(self.spec.drops) || self.spec.drops == oldSelf.spec.drops)"
+    ),
+    message: "drops cannot change once the event has opened: restore the previous values (to release more coupons at \
+              once, raise totalCount)",
+};
+
 // Rules of the spec
 
 /// The split into discounts requires percentages that cover all coupons.
@@ -150,6 +169,37 @@ pub const START_BEFORE_UNTIL: EventRule = EventRule {
     message: "validity.until must be after startTime: move it, or use validity.duration",
 };
 
+/// Otherwise the times at which users are admitted would depend on how long loading takes.
+pub const ADMISSION_REQUIRES_START: EventRule = EventRule {
+    rule: "!has(self.admission) || has(self.startTime)",
+    message: "admission requires startTime: set it, or remove admission",
+};
+
+/// Otherwise some users could never receive a coupon.
+pub const ADMISSION_BEFORE_END: EventRule = EventRule {
+    rule: "!has(self.admission) || !has(self.startTime) || \
+           ((!has(self.endTime) || self.admission.rampSeconds <= (self.endTime - self.startTime).getSeconds()) && \
+           (!has(self.validity) || !has(self.validity.until) || \
+           self.admission.rampSeconds <= (self.validity.until - self.startTime).getSeconds()))",
+    message: "all users must be admitted before the event ends: lower admission.rampSeconds, or move endTime and \
+              validity.until (to end an event that has opened, set issuance to Closed)",
+};
+
+/// Otherwise the coupons could never be issued, or would not be held back.
+pub const DROPS_WITHIN_WINDOW: EventRule = EventRule {
+    rule: "!has(self.drops) || self.drops.all(d, (!has(self.startTime) || self.startTime < d.at) && \
+           (!has(self.endTime) || d.at < self.endTime) && \
+           (!has(self.validity) || !has(self.validity.until) || d.at < self.validity.until))",
+    message: "drops must be after startTime, and before endTime and validity.until (to end an event that has opened, \
+              set issuance to Closed)",
+};
+
+/// Otherwise a drop would have fewer coupons than it announces.
+pub const DROPS_WITHIN_TOTAL: EventRule = EventRule {
+    rule: "!has(self.drops) || self.drops.map(d, d.count).sum() <= self.totalCount",
+    message: "the counts of all drops must not exceed totalCount: lower them, or raise totalCount",
+};
+
 /// Keeps terminals and tables safe from control characters; Postgres does not accept NUL.
 pub const POLICY_NAME_ONE_VISIBLE_LINE: EventRule = EventRule {
     rule: r"self.matches('[^\\s\\p{Z}]') && !self.matches('[\\p{Cc}\\p{Zl}\\p{Zp}\\x{200E}\\x{200F}\\x{202A}-\\x{202E}\\x{2066}-\\x{2069}]')",
@@ -185,6 +235,14 @@ pub const CLOSED_IS_FINAL: EventRule = EventRule {
     rule: "oldSelf.issuance != 'Closed' || self.issuance == 'Closed'",
     message: "an event with issuance Closed cannot be reopened: create another event (use Paused to stop issuing \
               temporarily)",
+};
+
+// Rules of the drops
+
+/// The order of two drops at the same time, or of unsorted ones, is most likely a mistake.
+pub const DROPS_ASCENDING: EventRule = EventRule {
+    rule: "self.map(d, d.at).isSorted() && self.all(d, self.exists_one(e, e.at == d.at))",
+    message: "drops must be in the order of their times, without two at the same time: sort or merge them",
 };
 
 // Rules of the validity

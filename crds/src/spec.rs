@@ -80,7 +80,9 @@ use crate::{rules, status::CouponEventStatus};
     validation = rules::COUNTS_NOT_LOWERED,
     validation = rules::CURRENCY_IMMUTABLE,
     validation = rules::START_TIME_IMMUTABLE,
-    validation = rules::VALIDITY_IMMUTABLE
+    validation = rules::VALIDITY_IMMUTABLE,
+    validation = rules::ADMISSION_IMMUTABLE,
+    validation = rules::DROPS_IMMUTABLE
 )]
 #[x_kube(
     validation = rules::PERCENTAGES_SUM_TO_100,
@@ -89,6 +91,10 @@ use crate::{rules, status::CouponEventStatus};
     validation = rules::DISCOUNTS_UNIQUE,
     validation = rules::START_BEFORE_END,
     validation = rules::START_BEFORE_UNTIL,
+    validation = rules::ADMISSION_REQUIRES_START,
+    validation = rules::ADMISSION_BEFORE_END,
+    validation = rules::DROPS_WITHIN_WINDOW,
+    validation = rules::DROPS_WITHIN_TOTAL,
     validation = rules::CODE_IMMUTABLE,
     validation = rules::CLOSED_IS_FINAL
 )]
@@ -133,6 +139,20 @@ pub struct CouponEventSpec {
     #[schemars(with = "Time", extend("pattern" = rules::TIME_PATTERN))]
     #[x_kube(validation = rules::YEAR_IN_RANGE)]
     pub end_time: Option<Time>,
+
+    /// Admits the users one after the other from startTime on, in a random order. Until then they receive WAIT with the
+    /// time. Default: all users are admitted from the start. Immutable once the event has opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AdmissionSpec")]
+    pub admission: Option<AdmissionSpec>,
+
+    /// Coupons that are held back until later, in the order of their times. While all others are issued, users receive
+    /// the time of the next drop. Default: all coupons are available from the start. Immutable once the event has
+    /// opened; coupons of a top-up are available at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::DROPS_ASCENDING)]
+    pub drops: Vec<DropSpec>,
 
     /// Auto issues coupons between startTime and endTime. Paused suspends issuing until it is set back to Auto.
     /// Closed ends the event permanently.
@@ -190,6 +210,30 @@ pub struct ScalingSpec {
 
 const fn default_scaling_seconds() -> u32 {
     300
+}
+
+/// When users are admitted.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdmissionSpec {
+    /// Seconds from startTime until all users are admitted. When a user is admitted depends on the userId and a secret
+    /// of the event, not on when or how often the user sends requests.
+    #[schemars(with = "i64", range(min = 1, max = 86_400))]
+    pub ramp_seconds: u32,
+}
+
+/// Coupons that are held back until later.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DropSpec {
+    /// When the coupons become available: after startTime and before endTime.
+    #[schemars(extend("pattern" = rules::TIME_PATTERN))]
+    #[x_kube(validation = rules::YEAR_IN_RANGE)]
+    pub at: Time,
+
+    /// Number of coupons. The counts of all drops must not exceed totalCount.
+    #[schemars(with = "i64", range(min = 1, max = 10_000_000))]
+    pub count: u64,
 }
 
 /// How long coupons are valid.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use couponry_domain::{
-    CodeFormat, CouponTerms, Currency, Discount, DiscountConditions, EventName, PseudonymKey, Seed, Uuid, Validity,
+    AdmissionKey, CodeFormat, CouponTerms, Currency, Discount, DiscountConditions, EventName, PseudonymKey, Release,
+    Seed, Uuid, Validity,
     code::{CodeGenerator, CouponCode},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -27,6 +28,8 @@ pub struct NewEvent {
     pub format: CodeFormat,
     /// The terms of its coupons.
     pub terms: CouponTerms,
+    /// How its coupons are released.
+    pub release: Release,
     /// The generation of the manifest.
     pub generation: i64,
 }
@@ -46,6 +49,8 @@ pub struct StoredEvent {
     pub format: CodeFormat,
     /// The terms of its coupons.
     pub terms: CouponTerms,
+    /// How its coupons are released.
+    pub release: Release,
     /// The generation of the latest applied manifest.
     pub generation: i64,
     /// Number of times the stock was discarded. Operations for another stock epoch are rejected.
@@ -73,6 +78,12 @@ impl StoredEvent {
         self.has_pseudonyms.then(|| PseudonymKey::of(&self.seed))
     }
 
+    /// The key of the tickets. None: all users are admitted from the start.
+    #[must_use]
+    pub fn admission_key(&self) -> Option<AdmissionKey> {
+        self.release.ramp_seconds.map(|_| AdmissionKey::of(&self.seed))
+    }
+
     /// The number of generated coupons.
     #[must_use]
     pub fn generated(&self) -> u64 {
@@ -84,7 +95,8 @@ impl Database {
     /// Registers the event with a new seed, or updates a registered one.
     ///
     /// The policy name is updated to that of the manifest, and so are the code format while there are no coupons, and
-    /// the terms while no opening is stored. The seed never changes. A manifest of an older generation changes nothing.
+    /// the terms and the release while no opening is stored. The seed never changes. A manifest of an older generation
+    /// changes nothing.
     pub async fn register(&self, event: &NewEvent) -> Result<StoredEvent, DatabaseError> {
         let sample = CodeGenerator::new(Seed::from([0; 32]), event.format.clone()).code(0);
         if sample.as_str().parse::<CouponCode>().is_err() {
@@ -120,18 +132,21 @@ impl Database {
                 stored.terms = event.terms.clone();
                 store_conditions(&mut tx, &stored).await.map_err(at())?;
             }
+            if stored.opens_at.is_none() {
+                stored.release.clone_from(&event.release);
+            }
             stored.policy_name.clone_from(&event.policy_name);
             stored.generation = event.generation;
         }
         sqlx::query(
             "UPDATE coupon_event SET policy_name = $2, code_prefix = $3, code_length = $4, generation = $5,
-                                     currency = $6, validity = $7,
+                                     currency = $6, validity = $7, ramp_seconds = $8, drops = $9,
                                      -- A deleted event can be continued by another object.
                                      resource_deleted_at =
                                          CASE WHEN generation < $5 THEN NULL ELSE resource_deleted_at END
              WHERE uid = $1
-               AND (policy_name, code_prefix, code_length, generation, currency, validity)
-                   IS DISTINCT FROM ($2, $3, $4, $5, $6, $7)",
+               AND (policy_name, code_prefix, code_length, generation, currency, validity, ramp_seconds, drops)
+                   IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(event.uid)
         .bind(&stored.policy_name)
@@ -140,6 +155,8 @@ impl Database {
         .bind(stored.generation)
         .bind(stored.terms.currency.as_ref().map(Currency::as_str))
         .bind(stored.terms.validity.as_ref().map(Validity::to_string))
+        .bind(stored.release.ramp_seconds.map(i64::from))
+        .bind(Some(stored.release.drops.to_string()).filter(|drops| !drops.is_empty()))
         .execute(&mut *tx)
         .await
         .map_err(at())?;
@@ -247,7 +264,7 @@ async fn read(
 ) -> Result<Option<StoredEvent>, DatabaseError> {
     let at = || DatabaseError::at(operation);
     let event = sqlx::query(
-        "SELECT uid, name, policy_name, code_prefix, code_length, currency, validity, seed, generation, stock_epoch,
+        "SELECT uid, name, policy_name, code_prefix, code_length, currency, validity, ramp_seconds, drops, seed, generation, stock_epoch,
                 is_opening_final, openings, (extract(epoch FROM opens_at) * 1000)::bigint AS opens_at,
                 (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff,
                 EXISTS (SELECT FROM issuance WHERE event_uid = $1 AND user_id >= 'erased:' AND user_id < 'erased;')
@@ -276,6 +293,7 @@ fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, Inval
     let seed = row::seed_if_set(event, "seed")?.ok_or_else(|| InvalidRow::new("seed is NULL"))?;
     let length: i16 = event.try_get("code_length")?;
     let prefix = event.try_get("code_prefix")?;
+    let ramp_seconds: Option<i32> = event.try_get("ramp_seconds")?;
     let (mut discount_counts, mut conditions) = (Vec::new(), BTreeMap::new());
     for row in discounts {
         let discount = row::discount(row)?;
@@ -292,6 +310,10 @@ fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, Inval
             validity: row::parsed_if_set(event, "validity")?,
             currency: row::parsed_if_set(event, "currency")?,
             conditions,
+        },
+        release: Release {
+            ramp_seconds: ramp_seconds.map(u32::try_from).transpose().map_err(InvalidRow::new)?,
+            drops: row::parsed_if_set(event, "drops")?.unwrap_or_default(),
         },
         generation: event.try_get("generation")?,
         stock_epoch: u32::try_from(event.try_get::<i32, _>("stock_epoch")?).map_err(InvalidRow::new)?,

@@ -1,6 +1,6 @@
 //! Setting the gate and the window of an event.
 
-use couponry_domain::{Acknowledge, EventName, Gate, Uuid, Validity, Window};
+use couponry_domain::{Acknowledge, AdmissionKey, EventName, Gate, Release, Uuid, Validity, Window};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
@@ -21,6 +21,10 @@ pub struct GateSettings {
     /// How long the coupons are valid. It must not change once the event may have opened. [`Gate::Closed`] keeps the
     /// previous value.
     pub validity: Option<Validity>,
+    /// How the coupons are released. It is kept like the validity.
+    pub release: Release,
+    /// The key of the tickets, if users are admitted over a ramp.
+    pub admission_key: Option<AdmissionKey>,
     /// The generation of the manifest. An older generation than the current one has no effect.
     pub generation: i64,
     /// The stock epoch. A different epoch makes the call stale, except for closing the gate.
@@ -41,8 +45,17 @@ impl RedisStore {
         settings: &GateSettings,
     ) -> Result<FencedWrite<Gate>, RedisStoreError> {
         const OPERATION: &str = "cannot set the gate in Redis";
-        let GateSettings { gate, window: Window { start, end }, acknowledge, validity, generation, stock_epoch, total } =
-            settings;
+        let GateSettings {
+            gate,
+            window: Window { start, end },
+            acknowledge,
+            validity,
+            release: Release { ramp_seconds, drops },
+            admission_key,
+            generation,
+            stock_epoch,
+            total,
+        } = settings;
         if *gate == Gate::Open {
             self.ensure_in_event_list(event).await;
         }
@@ -61,6 +74,9 @@ impl RedisStore {
             .arg(*total)
             .arg(*stock_epoch)
             .arg(validity.as_ref().map_or_else(String::new, Validity::to_string))
+            .arg(ramp_seconds.as_ref().map_or_else(String::new, u32::to_string))
+            .arg(admission_key.as_ref().map_or("", AdmissionKey::as_str))
+            .arg(drops.to_string())
             .invoke_async(&mut self.connection())
             .await
             .map_err(self.failed(OPERATION))?;

@@ -23,8 +23,16 @@ pub enum IssueOutcome {
     Duplicate(IssuedEntry),
     /// The coupon of the user was voided.
     Voided,
-    /// The queue is empty.
-    SoldOut,
+    /// No coupon is available.
+    SoldOut {
+        /// When the next coupons become available (milliseconds since the Unix epoch). None: none are held back.
+        next_drop_at: Option<i64>,
+    },
+    /// Coupons are available, but the user is not admitted yet.
+    Wait {
+        /// When the user is (milliseconds since the Unix epoch, by the clock of Redis).
+        admitted_at: i64,
+    },
     /// The window has not begun, or the event is still loading.
     NotStarted,
     /// The window is over, or the event was closed.
@@ -68,6 +76,8 @@ type RawReply = (
     Option<String>,
     Option<String>,
     Option<String>,
+    Vec<Option<i64>>,
+    Option<i64>,
 );
 
 impl RedisStore {
@@ -107,8 +117,8 @@ impl RedisStore {
         let reply: Option<RawReply> =
             call.invoke_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
         let Some(reply) = reply else { return Ok(None) };
-        let (state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation, installation, validity) =
-            reply;
+        let (state, uid, issued_at, acknowledge, mut entries, items, outbox_id, incarnation, installation, ..) = reply;
+        let (.., validity, mut waits, next_drop_at) = reply;
 
         if outbox_id.is_some() {
             // Best effort: the sweeper also finds entries of events that are not marked. The reply does not wait for
@@ -121,7 +131,7 @@ impl RedisStore {
         let validity = parse_validity(OPERATION, validity.as_deref())?;
         let valid_until = validity.as_ref().map(|validity| validity.valid_until(issued_at));
         let without_coupon = match state.as_str() {
-            "OPEN" => IssueOutcome::SoldOut,
+            "OPEN" => IssueOutcome::SoldOut { next_drop_at },
             "NOT_STARTED" => IssueOutcome::NotStarted,
             "ENDED" => IssueOutcome::Ended,
             "PAUSED" => IssueOutcome::Paused,
@@ -129,16 +139,19 @@ impl RedisStore {
             other => return Err(invalid_value(OPERATION, other)),
         };
         entries.resize(distinct.len(), None);
+        waits.resize(distinct.len(), None);
         let (issued_count, mut items) = (items.len(), items.iter());
         let mut records = Vec::with_capacity(issued_count);
         let mut outcomes = Vec::with_capacity(distinct.len());
-        for (&user, entry) in distinct.iter().zip(&entries) {
+        for ((&user, entry), admitted_at) in distinct.iter().zip(&entries).zip(waits) {
             outcomes.push(if let Some(entry) = entry {
                 match IssuedEntry::from_bytes(user.clone(), entry) {
                     Some(IssuedEntry { status: IssuedStatus::Voided, .. }) => IssueOutcome::Voided,
                     Some(entry) => IssueOutcome::Duplicate(entry),
                     None => IssueOutcome::Undecodable,
                 }
+            } else if let Some(admitted_at) = admitted_at {
+                IssueOutcome::Wait { admitted_at }
             } else if let Some(item) = items.next() {
                 parse_item(item).map_or(IssueOutcome::Undecodable, |(coupon, discount)| {
                     let issued = IssuedCoupon { user_id: user.clone(), coupon, discount, issued_at };

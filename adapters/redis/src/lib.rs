@@ -2,7 +2,7 @@
 //!
 //! | key | type | content |
 //! |---|---|---|
-//! | `couponMeta:{eventId}` | HASH | uid, gate, window, validity, counts, stock epoch, replication id, recovery id |
+//! | `couponMeta:{eventId}` | HASH | uid, gate, window, validity, release, counts, epoch, recovery and other ids |
 //! | `couponQueue:{eventId}` | LIST | the available coupons in shuffled order, `couponKey:TYPE:value` |
 //! | `couponIssued:{eventId}` | HASH | userId to [`IssuedEntry`], as `couponKey:TYPE:value:issuedAt:STATUS` |
 //! | `couponOutbox:{eventId}` | STREAM | records that Kafka has not confirmed |

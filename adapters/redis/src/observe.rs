@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use couponry_domain::{Acknowledge, EventName, Gate, UserId, Uuid, Validity, Window};
+use couponry_domain::{Acknowledge, AdmissionKey, EventName, Gate, Release, UserId, Uuid, Validity, Window};
 
 use crate::{
     error::{RedisStoreError, invalid_value},
@@ -31,11 +31,16 @@ pub struct RedisEvent {
     pub acknowledge: Acknowledge,
     /// How long the coupons are valid. None: unlimited.
     pub validity: Option<Validity>,
+    /// How the coupons are released.
+    pub release: Release,
+    /// The key of the tickets, if users are admitted over a ramp.
+    pub admission_key: Option<AdmissionKey>,
     /// The generation of the manifest that the gate follows; 0 before it is first set.
     pub generation: i64,
     /// How many coupons are loaded.
     pub loaded: u64,
-    /// How many coupons are available, or were when the event was retired.
+    /// How many coupons are available, or were when the event was retired: also those that are held back until a later
+    /// time.
     pub available: u64,
     /// How many users have a coupon, or had when the event was retired.
     pub issued: u64,
@@ -74,6 +79,12 @@ impl RedisEvent {
     #[must_use]
     pub fn withheld_count(&self) -> u64 {
         u64::try_from(self.withheld).unwrap_or(0)
+    }
+
+    /// How many of the available coupons are not held back at `now`.
+    #[must_use]
+    pub fn available_at(&self, now: i64) -> u64 {
+        self.available.saturating_sub(self.release.drops.held_back(now))
     }
 
     /// How many coupons are counted twice.
@@ -149,6 +160,11 @@ impl RedisStore {
             None if gate == Gate::Loading => Ok(None),
             None => Err(invalid(field)),
         };
+        let set = |field: &str| Some(text(field)).filter(|text| !text.is_empty());
+        let release = Release {
+            ramp_seconds: set("rampSeconds").map(str::parse).transpose().map_err(|_| invalid("rampSeconds"))?,
+            drops: text("drops").parse().map_err(|_| invalid("drops"))?,
+        };
         let cancelled = number("cancelled")?;
         let retired = match text("retired") {
             "" => None,
@@ -165,6 +181,8 @@ impl RedisStore {
             window: Window { start: time("start")?, end: time("end")? },
             acknowledge: Acknowledge::from_name(text("acknowledge")).ok_or_else(|| invalid("acknowledge"))?,
             validity: parse_validity(operation, Some(text("validity")))?,
+            release,
+            admission_key: set("admissionKey").map(|key| AdmissionKey::from_stored(key.to_owned())),
             generation: text("generation").parse().map_err(|_| invalid("generation"))?,
             loaded: number("loaded")?,
             available,

@@ -8,7 +8,7 @@ use std::{
 
 use couponry_domain::{
     Acknowledge, CodeFormat, Coupon, CouponBatch, CouponTerms, Discount, DiscountType, EventName, Gate, IssuedCoupon,
-    IssuedRecord, UserId, Uuid, Window,
+    IssuedRecord, Release, UserId, Uuid, Window,
 };
 use couponry_kafka::{
     KafkaError, KafkaSettings, LagClient, Message, Producer, TopicSettings, consumer_group, read_all, topics,
@@ -97,6 +97,7 @@ impl World {
             policy_name: "Summer sale".into(),
             format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
             terms: CouponTerms::default(),
+            release: Release::default(),
             generation: 1,
         };
         let event = self.database.register(&event).await.unwrap();
@@ -113,6 +114,8 @@ impl World {
             window: Window::default(),
             acknowledge: Acknowledge::Redis,
             validity: None,
+            release: Release::default(),
+            admission_key: None,
             generation: 1,
             stock_epoch: 0,
             total: count,

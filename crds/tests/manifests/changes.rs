@@ -14,6 +14,8 @@ const DISCOUNTS_CHANGE: &str = "the discounts and their allocationPercentage can
 const CONDITIONS_CHANGE: &str = "maxDiscount and minimumOrderAmount cannot change once the event has opened";
 const CURRENCY_CHANGES: &str = "currency cannot change once the event has opened";
 const VALIDITY_CHANGES: &str = "validity cannot change once the event has opened";
+const ADMISSION_CHANGES: &str = "admission cannot change once the event has opened";
+const DROPS_CHANGE: &str = "drops cannot change once the event has opened";
 const START_CHANGES: &str = "startTime cannot change once the event has opened";
 const CODE_CHANGES: &str = "code cannot change after the event was created";
 
@@ -280,6 +282,102 @@ pub(crate) const CHANGES: &[Change] = &[
         after: by_percentage!(
             1,
             "startTime: '2027-01-01T12:00:00Z', validity: {until: '2027-01-01T00:00:00Z', endOfDay: true}"
+        ),
+        message: None,
+    },
+    Change {
+        description: "different ramp",
+        opened: true,
+        before: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 60}"),
+        after: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 61}"),
+        message: Some(ADMISSION_CHANGES),
+    },
+    Change {
+        description: "added admission",
+        opened: true,
+        before: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z'"),
+        after: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 60}"),
+        message: Some(ADMISSION_CHANGES),
+    },
+    Change {
+        description: "removed admission",
+        opened: true,
+        before: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 60}"),
+        after: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z'"),
+        message: Some(ADMISSION_CHANGES),
+    },
+    Change {
+        description: "different ramp before opening",
+        opened: false,
+        before: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 60}"),
+        after: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 61}"),
+        message: None,
+    },
+    Change {
+        description: "ramp that ends with the event",
+        opened: false,
+        before: by_percentage!(10, "startTime: '2026-12-01T00:00:00Z'"),
+        after: by_percentage!(
+            10,
+            "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 60}, endTime: '2026-12-01T00:01:00Z'"
+        ),
+        message: None,
+    },
+    Change {
+        description: "different count of a drop",
+        opened: true,
+        before: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"),
+        after: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:00Z', count: 6}]"),
+        message: Some(DROPS_CHANGE),
+    },
+    Change {
+        description: "different time of a drop",
+        opened: true,
+        before: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"),
+        after: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:01Z', count: 5}]"),
+        message: Some(DROPS_CHANGE),
+    },
+    Change {
+        description: "added drops",
+        opened: true,
+        before: by_percentage!(10),
+        after: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"),
+        message: Some(DROPS_CHANGE),
+    },
+    Change {
+        description: "removed drops",
+        opened: true,
+        before: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"),
+        after: by_percentage!(10),
+        message: Some(DROPS_CHANGE),
+    },
+    Change {
+        description: "different drops before opening",
+        opened: false,
+        before: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"),
+        after: by_percentage!(
+            10,
+            "drops: [{at: '2027-01-01T00:00:01Z', count: 4}, {at: '2027-01-01T00:00:02Z', count: 6}]"
+        ),
+        message: None,
+    },
+    Change {
+        description: "same drop in a different time zone",
+        opened: true,
+        before: by_percentage!(10, "drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"),
+        after: by_percentage!(10, "drops: [{at: '2027-01-01T09:00:00+09:00', count: 5}]"),
+        message: None,
+    },
+    Change {
+        description: "top-up with admission and drops",
+        opened: true,
+        before: by_percentage!(
+            10,
+            "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 60}, drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"
+        ),
+        after: by_percentage!(
+            20,
+            "startTime: '2026-12-01T00:00:00Z', admission: {rampSeconds: 60}, drops: [{at: '2027-01-01T00:00:00Z', count: 5}]"
         ),
         message: None,
     },

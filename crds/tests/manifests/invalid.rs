@@ -18,6 +18,13 @@ const INVALID_DURATION: &str = "validity.duration must be an ISO 8601 duration o
 const UNKNOWN_TIME_ZONE: &str =
     "validity.timeZone must be a name of the IANA time zone database, such as Europe/Berlin or Asia/Seoul";
 
+const LATE_ADMISSION: &str = "all users must be admitted before the event ends: lower admission.rampSeconds, or move \
+                              endTime and validity.until (to end an event that has opened, set issuance to Closed)";
+const UNSORTED_DROPS: &str =
+    "drops must be in the order of their times, without two at the same time: sort or merge them";
+const DROP_OUTSIDE: &str = "drops must be after startTime, and before endTime and validity.until (to end an event that \
+                            has opened, set issuance to Closed)";
+
 pub(crate) const INVALID: &[Invalid] = &[
     Invalid {
         description: "percentages sum to 99",
@@ -225,6 +232,124 @@ pub(crate) const INVALID: &[Invalid] = &[
                startTime: '2027-01-03T00:00:00Z', \
                validity: {until: '2027-01-01T00:00:00Z', endOfDay: true}}",
         message: "validity.until must be after startTime: move it, or use validity.duration",
+    },
+    Invalid {
+        description: "admission without startTime",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               admission: {rampSeconds: 60}}",
+        message: "admission requires startTime: set it, or remove admission",
+    },
+    Invalid {
+        description: "admission without ramp",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               startTime: '2027-01-01T00:00:00Z', admission: {}}",
+        message: "spec.admission.rampSeconds: Required value",
+    },
+    Invalid {
+        description: "ramp of zero seconds",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               startTime: '2027-01-01T00:00:00Z', admission: {rampSeconds: 0}}",
+        message: "spec.admission.rampSeconds in body should be greater than or equal to 1",
+    },
+    Invalid {
+        description: "ramp of more than a day",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               startTime: '2027-01-01T00:00:00Z', admission: {rampSeconds: 86401}}",
+        message: "spec.admission.rampSeconds in body should be less than or equal to 86400",
+    },
+    Invalid {
+        description: "ramp longer than the event",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               startTime: '2027-01-01T00:00:00Z', endTime: '2027-01-01T00:00:59Z', \
+               admission: {rampSeconds: 60}}",
+        message: LATE_ADMISSION,
+    },
+    Invalid {
+        description: "ramp beyond validity.until",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               startTime: '2027-01-01T00:00:00Z', validity: {until: '2027-01-01T00:00:59Z'}, \
+               admission: {rampSeconds: 60}}",
+        message: LATE_ADMISSION,
+    },
+    Invalid {
+        description: "empty drops",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: []}",
+        message: "spec.drops in body should have at least 1 items",
+    },
+    Invalid {
+        description: "drop without count",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-01T00:00:00Z'}]}",
+        message: "spec.drops[0].count: Required value",
+    },
+    Invalid {
+        description: "drop without coupons",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-01T00:00:00Z', count: 0}]}",
+        message: "spec.drops[0].count in body should be greater than or equal to 1",
+    },
+    Invalid {
+        description: "drop without time",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-01', count: 1}]}",
+        message: "spec.drops[0].at",
+    },
+    Invalid {
+        description: "unsorted drops",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-02T00:00:00Z', count: 1}, \
+               {at: '2027-01-01T00:00:00Z', count: 1}]}",
+        message: UNSORTED_DROPS,
+    },
+    Invalid {
+        description: "drops at the same time",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-01T00:00:00Z', count: 1}, \
+               {at: '2027-01-01T09:00:00+09:00', count: 1}]}",
+        message: UNSORTED_DROPS,
+    },
+    Invalid {
+        description: "drop at the start",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               startTime: '2027-01-01T00:00:00Z', drops: [{at: '2027-01-01T00:00:00Z', count: 1}]}",
+        message: DROP_OUTSIDE,
+    },
+    Invalid {
+        description: "drop at the end",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               endTime: '2027-01-01T00:00:00Z', drops: [{at: '2027-01-01T00:00:00Z', count: 1}]}",
+        message: DROP_OUTSIDE,
+    },
+    Invalid {
+        description: "drop after validity.until",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               validity: {until: '2027-01-01T00:00:00Z'}, \
+               drops: [{at: '2027-01-01T00:00:01Z', count: 1}]}",
+        message: DROP_OUTSIDE,
+    },
+    Invalid {
+        description: "drops of more coupons than there are",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-01T00:00:00Z', count: 6}, \
+               {at: '2027-01-02T00:00:00Z', count: 5}]}",
+        message: "the counts of all drops must not exceed totalCount: lower them, or raise totalCount",
+    },
+    Invalid {
+        description: "more than 20 drops",
+        spec: "{policyName: p, totalCount: 30, discounts: [{type: Percent, value: 10, count: 30}], \
+               drops: [{at: '2027-01-01T00:00:00Z', count: 1}, {at: '2027-01-02T00:00:00Z', count: 1}, \
+               {at: '2027-01-03T00:00:00Z', count: 1}, {at: '2027-01-04T00:00:00Z', count: 1}, \
+               {at: '2027-01-05T00:00:00Z', count: 1}, {at: '2027-01-06T00:00:00Z', count: 1}, \
+               {at: '2027-01-07T00:00:00Z', count: 1}, {at: '2027-01-08T00:00:00Z', count: 1}, \
+               {at: '2027-01-09T00:00:00Z', count: 1}, {at: '2027-01-10T00:00:00Z', count: 1}, \
+               {at: '2027-01-11T00:00:00Z', count: 1}, {at: '2027-01-12T00:00:00Z', count: 1}, \
+               {at: '2027-01-13T00:00:00Z', count: 1}, {at: '2027-01-14T00:00:00Z', count: 1}, \
+               {at: '2027-01-15T00:00:00Z', count: 1}, {at: '2027-01-16T00:00:00Z', count: 1}, \
+               {at: '2027-01-17T00:00:00Z', count: 1}, {at: '2027-01-18T00:00:00Z', count: 1}, \
+               {at: '2027-01-19T00:00:00Z', count: 1}, {at: '2027-01-20T00:00:00Z', count: 1}, \
+               {at: '2027-01-21T00:00:00Z', count: 1}]}",
+        message: "spec.drops: Too many: 21: must have at most 20 items",
     },
     Invalid {
         description: "unknown discount type",

@@ -28,9 +28,12 @@ pub(super) struct EventView {
     /// Number of loaded coupons.
     #[schema(example = 100_000)]
     total: u64,
-    /// Number of available coupons.
+    /// Number of coupons that are available now.
     #[schema(example = 58_210)]
     remaining: u64,
+    /// When the next coupons become available (RFC 3339 in UTC, with milliseconds). Null: no time is set.
+    #[schema(format = DateTime, example = "2026-12-01T01:00:00.000Z")]
+    next_drop_at: Option<String>,
 }
 
 /// The state of an event.
@@ -50,7 +53,7 @@ impl EventState {
             WindowState::NotStarted => Self::NotStarted,
             WindowState::Ended => Self::Ended,
             WindowState::Paused => Self::Paused,
-            WindowState::Open if observed.available == 0 => Self::SoldOut,
+            WindowState::Open if observed.available_at(observed.now) == 0 => Self::SoldOut,
             WindowState::Open => Self::Open,
         }
     }
@@ -108,6 +111,7 @@ async fn view(app: &App, event: String) -> Result<Json<EventView>, Problem> {
         start_time: observed.window.start.map(timestamp),
         end_time: observed.window.end.map(timestamp),
         total: observed.loaded,
-        remaining: observed.available,
+        remaining: observed.available_at(observed.now),
+        next_drop_at: observed.release.drops.next_at(observed.now).map(timestamp),
     }))
 }

@@ -56,6 +56,14 @@ pub(super) struct IssueResponse {
     #[schema(format = DateTime, example = "2027-01-01T00:00:00.000Z")]
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_until: Option<String>,
+    /// With `WAIT`: when the user is admitted (RFC 3339 in UTC, with milliseconds). Send the request again then.
+    #[schema(format = DateTime, example = "2026-12-01T00:00:42.123Z")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admitted_at: Option<String>,
+    /// With `SOLD_OUT`: when the next coupons become available (RFC 3339 in UTC, with milliseconds). Absent: never.
+    #[schema(format = DateTime, example = "2026-12-01T12:00:00.000Z")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_drop_at: Option<String>,
 }
 
 /// Why no coupon was issued.
@@ -65,6 +73,7 @@ pub(super) enum Reason {
     Duplicate,
     Voided,
     SoldOut,
+    Wait,
     NotStarted,
     Ended,
     Paused,
@@ -72,13 +81,24 @@ pub(super) enum Reason {
 
 impl IssueResponse {
     fn new(outcome: IssueOutcome, valid_until: Option<i64>) -> Result<Self, Problem> {
+        let (mut admitted_at, mut next_drop_at) = (None, None);
         let (reason, message, issued) = match outcome {
             IssueOutcome::Issued(issued) => (None, "The coupon is yours.", Some(issued)),
             IssueOutcome::Duplicate(entry) => {
                 (Some(Reason::Duplicate), "You already have a coupon of this event.", Some(entry.issued))
             }
             IssueOutcome::Voided => (Some(Reason::Voided), "Your coupon of this event was voided.", None),
-            IssueOutcome::SoldOut => (Some(Reason::SoldOut), "All coupons of this event have been issued.", None),
+            IssueOutcome::SoldOut { next_drop_at: None } => {
+                (Some(Reason::SoldOut), "All coupons of this event have been issued.", None)
+            }
+            IssueOutcome::SoldOut { next_drop_at: next } => {
+                next_drop_at = next;
+                (Some(Reason::SoldOut), "All coupons so far have been issued. More become available later.", None)
+            }
+            IssueOutcome::Wait { admitted_at: at } => {
+                admitted_at = Some(at);
+                (Some(Reason::Wait), "It is not your turn yet. Try again when you are admitted.", None)
+            }
             IssueOutcome::NotStarted => (Some(Reason::NotStarted), "The event has not started yet.", None),
             IssueOutcome::Ended => (Some(Reason::Ended), "The event has ended.", None),
             IssueOutcome::Paused => (Some(Reason::Paused), "The event is paused. Try again later.", None),
@@ -95,6 +115,8 @@ impl IssueResponse {
             discount_type: discount.map(|discount| discount.kind.into()),
             discount_amount: discount.map(|discount| discount.value),
             valid_until: valid_until.map(timestamp),
+            admitted_at: admitted_at.map(timestamp),
+            next_drop_at: next_drop_at.map(timestamp),
         })
     }
 }
@@ -215,7 +237,16 @@ mod tests {
         let duplicate = json(IssueOutcome::Duplicate(IssuedEntry { issued, status: IssuedStatus::Pending }));
         assert!(duplicate.contains(r#""success":false,"reason":"DUPLICATE","couponKey":"SUMMER-"#));
         assert!(json(IssueOutcome::Voided).contains(r#""success":false,"reason":"VOIDED","couponKey":null"#));
-        assert!(json(IssueOutcome::SoldOut).contains(r#""reason":"SOLD_OUT","couponKey":null"#));
+        let sold_out = json(IssueOutcome::SoldOut { next_drop_at: None });
+        assert!(sold_out.contains(r#""reason":"SOLD_OUT","couponKey":null"#) && !sold_out.contains("nextDropAt"));
+        let next_drop = json(IssueOutcome::SoldOut { next_drop_at: Some(1_798_761_600_000) });
+        assert!(
+            next_drop.ends_with(r#""discountAmount":null,"nextDropAt":"2027-01-01T00:00:00.000Z"}"#),
+            "{next_drop}"
+        );
+        let wait = json(IssueOutcome::Wait { admitted_at: 1_798_761_600_001 });
+        assert!(wait.starts_with(r#"{"success":false,"reason":"WAIT","couponKey":null"#), "{wait}");
+        assert!(wait.ends_with(r#""discountAmount":null,"admittedAt":"2027-01-01T00:00:00.001Z"}"#), "{wait}");
         let problem = IssueResponse::new(IssueOutcome::Unverified, None).err().unwrap();
         assert_eq!(problem.status(), 503, "a Redis that may have lost data must not reject a user");
         assert!(json(IssueOutcome::NotStarted).contains(r#""reason":"NOT_STARTED""#));

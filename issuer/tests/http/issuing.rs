@@ -32,7 +32,8 @@ async fn repeated_issue_returns_the_same_coupon() {
     let event = issuer.get("/coupons/summer").await;
     assert_eq!(
         event.json,
-        json!({"eventId": "summer", "state": "OPEN", "startTime": null, "endTime": null, "total": 10, "remaining": 9})
+        json!({"eventId": "summer", "state": "OPEN", "startTime": null, "endTime": null, "total": 10, "remaining": 9,
+               "nextDropAt": null})
     );
 }
 

@@ -10,6 +10,7 @@ mod outages;
 mod outbox;
 mod protocol;
 mod rate_limits;
+mod release;
 mod shutdown;
 mod support;
 mod token_signer;

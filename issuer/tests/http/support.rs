@@ -10,8 +10,8 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, Seed, Uuid, Validity,
-    Window,
+    Acknowledge, CodeFormat, CouponBatch, Discount, DiscountType, EventName, Gate, IssuedRecord, Release, Seed, Uuid,
+    Validity, Window,
 };
 use couponry_kafka::{KafkaSettings, TopicSettings, topics};
 use couponry_redis::{FencedWrite, GateSettings, RedisSettings, RedisStore};
@@ -93,7 +93,17 @@ impl World {
         validity: Option<Validity>,
     ) {
         let total = self.redis_store.observe(&self.event).await.unwrap().unwrap().loaded;
-        let opening = GateSettings { gate, window, acknowledge, validity, generation: 1, stock_epoch: 0, total };
+        let opening = GateSettings {
+            gate,
+            window,
+            acknowledge,
+            validity,
+            release: Release::default(),
+            admission_key: None,
+            generation: 1,
+            stock_epoch: 0,
+            total,
+        };
         self.redis_store.set_gate(&self.event, self.uid, &opening).await.unwrap();
     }
 

@@ -6,7 +6,7 @@ use couponry_audit::{Report, Stores, Verdict};
 use couponry_domain::{
     Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount,
     DiscountType::{Amount, Percent},
-    EventName, Gate, IssuedCoupon, IssuedRecord, PseudonymKey, UserId, Uuid, Window,
+    EventName, Gate, IssuedCoupon, IssuedRecord, PseudonymKey, Release, UserId, Uuid, Window,
 };
 use couponry_kafka::{Consumer, DeadLetterProducer, KafkaSettings, Producer, TopicSettings, topics};
 use couponry_postgres::{Database, NewEvent, VoidOutcome};
@@ -46,8 +46,15 @@ impl Fixture {
         topics::ensure(&kafka, &topic).await.unwrap();
         database.migrate().await.unwrap();
         let (policy_name, format) = ("Test".into(), CodeFormat::default());
-        let new =
-            NewEvent { uid, name: event.clone(), policy_name, format, terms: CouponTerms::default(), generation: 1 };
+        let new = NewEvent {
+            uid,
+            name: event.clone(),
+            policy_name,
+            format,
+            terms: CouponTerms::default(),
+            release: Release::default(),
+            generation: 1,
+        };
         let registered = database.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let batch =
@@ -61,8 +68,17 @@ impl Fixture {
         redis_store.load(&event, uid, 0, &coupons).await.unwrap();
         let (gate, window) = (Gate::Open, Window::default());
         let acknowledge = Acknowledge::Redis;
-        let settings =
-            GateSettings { gate, window, acknowledge, validity: None, generation: 1, stock_epoch: 0, total: COUPONS };
+        let settings = GateSettings {
+            gate,
+            window,
+            acknowledge,
+            validity: None,
+            release: Release::default(),
+            admission_key: None,
+            generation: 1,
+            stock_epoch: 0,
+            total: COUPONS,
+        };
         redis_store.set_gate(&event, uid, &settings).await.unwrap();
 
         let users: Vec<UserId> = (0..ISSUED).map(|number| format!("u{number}").parse().unwrap()).collect();

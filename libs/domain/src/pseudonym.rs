@@ -6,9 +6,9 @@
 
 use std::fmt;
 
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use ring::digest::{SHA256, digest};
 
-use crate::{code::Seed, hex::hex, names::UserId};
+use crate::{code::Seed, hash::keyed_sha1, hex::hex, names::UserId};
 
 /// The beginning of every pseudonym. No other user id begins with it: the issuer rejects such requests.
 pub const PSEUDONYM_PREFIX: &str = "erased:";
@@ -37,17 +37,14 @@ impl PseudonymKey {
         &self.0
     }
 
-    /// The pseudonym of the user. `issue.lua` computes the same one, with the only hash function of Redis: that SHA-1
-    /// has collisions does not help to find an input whose key is secret.
+    /// The pseudonym of the user. `issue.lua` computes the same one.
     ///
     /// # Panics
     /// Never: a pseudonym is a valid user id.
     #[must_use]
     pub fn pseudonym(&self, user: &UserId) -> UserId {
-        let sha1 = |text: &str| hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref());
-        let inner = sha1(&format!("{}{user}", self.0));
-        let outer = sha1(&format!("{}{inner}", self.0));
-        format!("{PSEUDONYM_PREFIX}{outer}").parse().expect("a pseudonym is a valid user id")
+        let hash = keyed_sha1(&self.0, user.as_str());
+        format!("{PSEUDONYM_PREFIX}{hash}").parse().expect("a pseudonym is a valid user id")
     }
 }
 

@@ -2,7 +2,8 @@
 
 use couponry_crds::{CodeSource, CouponEvent, InvalidSpec, IssuingMode};
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, EventName, Share, Uuid, Window, allocation::split,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, EventName, Release, Share, Uuid, Window,
+    allocation::split,
 };
 use couponry_postgres::StoredEvent;
 use couponry_runtime::error_chain;
@@ -23,6 +24,7 @@ pub(crate) struct DesiredState {
     pub(crate) format: CodeFormat,
     pub(crate) code_source: CodeSource,
     pub(crate) terms: CouponTerms,
+    pub(crate) release: Release,
     pub(crate) total: u64,
     pub(crate) shares: Vec<(Discount, Share)>,
     pub(crate) window: Window,
@@ -60,6 +62,7 @@ impl DesiredState {
             format: spec.code_format(),
             code_source: spec.code_source(),
             terms: spec.terms()?,
+            release: spec.release()?,
             total: spec.total_count,
             shares: spec.shares()?,
             window: spec.window(),

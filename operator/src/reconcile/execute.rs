@@ -51,11 +51,11 @@ pub(super) async fn execute(
     couponry_failpoint::crash("operator.before-step");
     match step {
         Step::Register => {
-            let DesiredState { uid, name, policy_name, format, terms, generation, .. } = desired.clone();
+            let DesiredState { uid, name, policy_name, format, terms, release, generation, .. } = desired.clone();
             if let Some(replaced) = desired.replaces {
                 database.mark_resource_deleted(replaced, &name).await?;
             }
-            database.register(&NewEvent { uid, name, policy_name, format, terms, generation }).await?;
+            database.register(&NewEvent { uid, name, policy_name, format, terms, release, generation }).await?;
         }
         Step::GenerateStock(batch) => generate_stock(&batch, desired, observed, context, writer).await?,
         Step::Prepare => {

@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use couponry_crds::{CouponEvent, DeletionPolicy, status::reason};
-use couponry_domain::{Acknowledge, EventName, Gate, Uuid};
+use couponry_domain::{Acknowledge, EventName, Gate, Release, Uuid};
 use couponry_redis::GateSettings;
 use couponry_runtime::error_chain;
 use kube::{
@@ -178,6 +178,8 @@ async fn close_and_record(
         window: event.spec.window(),
         acknowledge: Acknowledge::Redis,
         validity: event.spec.terms().ok().and_then(|terms| terms.validity),
+        release: Release::default(),
+        admission_key: None,
         generation: event.metadata.generation.unwrap_or_default(),
         stock_epoch: 0,
         total: 0,

@@ -7,18 +7,22 @@ use couponry_redis::{GateSettings, RedisEvent};
 
 use crate::reconcile::desired_state::DesiredState;
 
-/// The settings of an event. Its validity is that in Postgres, which is fixed by its opening.
+/// The settings of an event. Its validity and its release are those in Postgres, which are fixed by its opening.
 pub(super) fn gate_settings(desired: &DesiredState, stored: &StoredEvent, gate: Gate, window: Window) -> GateSettings {
     let &DesiredState { acknowledge, generation, .. } = desired;
     let validity = stored.terms.validity.clone();
     // No coupon is issued that has expired, also if the manifest has another validity by now, which is refused.
     let end = window.end.into_iter().chain(validity.as_ref().and_then(Validity::fixed_end)).min();
-    let window = Window { end, ..window };
+    // The ramp needs a start, also if the manifest has none any more, which is refused.
+    let start = window.start.or(stored.release.ramp_seconds.and(stored.opens_at));
+    let window = Window { start, end };
     GateSettings {
         gate,
         window,
         acknowledge,
         validity,
+        release: stored.release.clone(),
+        admission_key: stored.admission_key(),
         generation,
         stock_epoch: stored.stock_epoch,
         total: stored.generated(),

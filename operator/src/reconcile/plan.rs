@@ -79,7 +79,7 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
         return Plan::Done;
     }
     let is_format_outdated = stored.discount_counts.is_empty() && stored.format != desired.format;
-    let are_terms_outdated = stored.opens_at.is_none() && stored.terms != desired.terms;
+    let are_terms_outdated = stored.opens_at.is_none() && !has_same_terms(desired, stored);
     if is_format_outdated
         || are_terms_outdated
         || stored.policy_name != desired.policy_name
@@ -199,6 +199,8 @@ fn resolve_name_conflict(desired: &DesiredState, other: &RedisEvent, conflict: O
             window: other.window,
             acknowledge: desired.acknowledge,
             validity: other.validity.clone(),
+            release: other.release.clone(),
+            admission_key: other.admission_key.clone(),
             generation: desired.generation,
             stock_epoch: other.stock_epoch,
             total: other.loaded,
@@ -297,7 +299,7 @@ fn with_provisional_opening(desired: &DesiredState, stored: &StoredEvent, in_red
     let is_as_desired = desired.issuance == IssuingMode::Auto
         && desired.window.start == Some(at)
         && in_redis.loaded == len
-        && desired.terms == stored.terms
+        && has_same_terms(desired, stored)
         && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.discount_counts, &target));
     if is_as_desired {
         let open = gate_settings(desired, stored, Gate::Open, desired.window);
@@ -347,6 +349,13 @@ fn with_final_opening(
         return Plan::blocked(
             reason::CHANGE_NOT_POSSIBLE,
             "The event has opened, so its start cannot change. Restore the previous startTime.",
+        );
+    }
+    let changed = desired.release.differences(&stored.release).join(" and ");
+    if !changed.is_empty() {
+        return Plan::blocked(
+            reason::CHANGE_NOT_POSSIBLE,
+            format!("The event has opened, so its coupons are released as planned. Restore the previous {changed}."),
         );
     }
     let changed = desired.terms.differences(&stored.terms).join(", ");
@@ -416,8 +425,15 @@ fn set_gate(in_redis: &RedisEvent, settings: GateSettings) -> Option<Plan> {
         && in_redis.window == settings.window
         && in_redis.acknowledge == settings.acknowledge
         && in_redis.validity == settings.validity
+        && in_redis.release == settings.release
+        && in_redis.admission_key == settings.admission_key
         && in_redis.generation == settings.generation;
     (!is_in_force).then_some(Plan::Apply(Step::SetGate(settings)))
+}
+
+/// Whether the terms of the coupons and their release are stored as the manifest specifies them.
+fn has_same_terms(desired: &DesiredState, stored: &StoredEvent) -> bool {
+    desired.terms == stored.terms && desired.release == stored.release
 }
 
 /// Compares without regard to the order.

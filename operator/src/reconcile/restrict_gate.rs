@@ -36,6 +36,8 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
             window,
             acknowledge: event.spec.acknowledge,
             validity: in_redis.validity,
+            release: in_redis.release,
+            admission_key: in_redis.admission_key,
             generation: generation.max(in_redis.generation),
             stock_epoch: in_redis.stock_epoch,
             total: in_redis.loaded,

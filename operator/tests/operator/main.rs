@@ -24,6 +24,7 @@ mod recording;
 mod redis_installation;
 mod redis_recovery;
 mod rejected_commands;
+mod release;
 mod retirement;
 mod scaling;
 mod scheduling;

@@ -7,8 +7,8 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, EventName, Gate, IssuedRecord, UserId,
-    Uuid, Window, code::CouponCode,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, EventName, Gate, IssuedRecord, Release,
+    UserId, Uuid, Window, code::CouponCode,
 };
 use couponry_kafka::{KafkaSettings, TopicSettings, topics};
 use couponry_postgres::{Database, NewEvent, RecordOutcome};
@@ -82,6 +82,7 @@ impl World {
             policy_name: "Summer sale".into(),
             format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
             terms,
+            release: Release::default(),
             generation: 1,
         };
         let event = self.database.register(&event).await.unwrap();
@@ -95,6 +96,8 @@ impl World {
             window: Window::default(),
             acknowledge: Acknowledge::Redis,
             validity,
+            release: Release::default(),
+            admission_key: None,
             generation: 1,
             stock_epoch: 0,
             total: count,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use couponry_domain::DiscountType::{Amount, Percent};
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, EventName, Gate, IssuedRecord, UserId, Uuid, Window,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, EventName, Gate, IssuedRecord, Release, UserId, Uuid,
+    Window,
 };
 use couponry_kafka::{DeadLetterProducer, KafkaSettings, Message, Producer, TopicSettings, topics};
 use couponry_loadgen::history::{self, Completion, Entry, Invocation};
@@ -98,7 +99,15 @@ impl Fixture {
         database.migrate().await.unwrap();
         let (uid, name) = (self.uid, self.event.clone());
         let (policy_name, format) = ("Test".into(), CodeFormat::default());
-        let new = NewEvent { uid, name, policy_name, format, terms: CouponTerms::default(), generation: 1 };
+        let new = NewEvent {
+            uid,
+            name,
+            policy_name,
+            format,
+            terms: CouponTerms::default(),
+            release: Release::default(),
+            generation: 1,
+        };
         let registered = database.register(&new).await.unwrap();
         let discount = |kind, value| Discount { kind, value };
         let batch =
@@ -115,6 +124,8 @@ impl Fixture {
             window,
             acknowledge: Acknowledge::Redis,
             validity: None,
+            release: Release::default(),
+            admission_key: None,
             generation: 1,
             stock_epoch: 0,
             total: 100,
@@ -140,6 +151,8 @@ impl Fixture {
                 message: None,
                 discount_type: Some(record.issued.discount.kind),
                 discount_amount: Some(record.issued.discount.value),
+                admitted_at: None,
+                next_drop_at: None,
             });
             let unknown = Outcome::Unknown(Failure { message: "busy".into(), status: Some(503) });
             let (id, target) = (index as u64, "http://127.0.0.1:1".into());

@@ -4,7 +4,7 @@
 use couponry_domain::{
     CodeFormat, Coupon, CouponBatch, CouponTerms, Discount,
     DiscountType::{Amount, Percent},
-    IssuedCoupon, IssuedRecord, Uuid,
+    IssuedCoupon, IssuedRecord, Release, Uuid,
 };
 use couponry_postgres::{Database, NewEvent, StoredEvent};
 use couponry_testbed::Database as TestDatabase;
@@ -52,6 +52,7 @@ pub fn new_event(number: u128) -> NewEvent {
         policy_name: "Summer sale".into(),
         format: CodeFormat { prefix: Some("SUMMER".into()), length: 12 },
         terms: CouponTerms::default(),
+        release: Release::default(),
         generation: 1,
     }
 }

@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
--- Sets the window, the gate, and the validity of the coupons:
+-- Sets the window, the gate, the validity of the coupons, and how they are released:
 -- - A gate that is CLOSED remains CLOSED.
 -- - A gate that is LOADING becomes OPEN or PAUSED only if all coupons are loaded.
 -- - An older generation or another stock epoch has no effect, except for closing the gate, which ignores both.
 --
--- Closing and pausing succeed even if Redis is full. Closing keeps the validity, because it ignores which validity is
--- current, and the records of issued coupons may still have to be sent.
+-- Closing and pausing succeed even if Redis is full. Closing keeps the validity and the release, because it ignores
+-- which ones are current, and the records of issued coupons may still have to be sent.
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued
 -- ARGV  1 uid   2 gate   3 start   4 end (milliseconds since the Unix epoch, or empty)   5 acknowledge   6 generation
 --       7 how many coupons must be loaded   8 stock epoch   9 the validity, or empty if it is unlimited
+--       10 the ramp in seconds   11 the key of the tickets   12 the drops (each of them is empty if there is none)
 -- returns the resulting gate, or nil if couponMeta does not exist or has another uid or stock epoch;
 --   the error STOCKMISMATCH if the counts do not match
 
@@ -36,7 +37,9 @@ elseif meta[2] == 'LOADING' and (gate == 'OPEN' or gate == 'PAUSED') then
     return redis.error_reply('STOCKMISMATCH loaded ' .. loaded .. ', counted ' .. counted .. ', expected ' .. expected)
   end
 end
-local validity = ARGV[2] == 'CLOSED' and meta[8] or ARGV[9]
 redis.call('HSET', KEYS[1], 'gate', gate, 'start', ARGV[3], 'end', ARGV[4], 'acknowledge', ARGV[5],
-  'generation', ARGV[6], 'validity', validity)
+  'generation', ARGV[6])
+if ARGV[2] ~= 'CLOSED' or not meta[8] then
+  redis.call('HSET', KEYS[1], 'validity', ARGV[9], 'rampSeconds', ARGV[10], 'admissionKey', ARGV[11], 'drops', ARGV[12])
+end
 return gate

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
+use crate::support::{Event, SOLD_OUT, chain, coupons, gate_settings, mark_verified, users};
 use couponry_domain::{Gate, IssuedCoupon, UserId, Validity, Window};
 use couponry_redis::{GateSettings, IssueOutcome, IssuedEntry, IssuedStatus, RedisStore};
 use futures::future;
@@ -28,7 +28,7 @@ async fn issue_follows_shuffled_order_until_sold_out() {
     let codes: Vec<_> = reply.outcomes[..10].iter().map(|o| issued(o).coupon.clone()).collect();
     let generated: Vec<_> = coupons(0, 10).into_iter().map(|c| c.code).collect();
     assert_eq!(codes, generated);
-    assert_eq!(reply.outcomes[10..], [IssueOutcome::SoldOut, IssueOutcome::SoldOut]);
+    assert_eq!(reply.outcomes[10..], [SOLD_OUT, SOLD_OUT]);
     let records = reply.outbox.unwrap().records;
     assert_eq!(records.len(), 10);
     assert_eq!(records[3].issued.user_id.as_str(), "user-3");

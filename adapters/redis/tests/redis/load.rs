@@ -1,6 +1,6 @@
 //! Loading the stock, exactly once.
 
-use crate::support::{Event, chain, coupons, gate_settings, mark_verified, users};
+use crate::support::{Event, SOLD_OUT, chain, coupons, gate_settings, mark_verified, users};
 use couponry_domain::{Gate, Uuid, Window};
 use couponry_redis::{FencedWrite, GateSettings, RedisStore};
 use futures::future;
@@ -103,7 +103,7 @@ async fn top_up_of_open_event_appends_to_queue() {
     event.load(3, 2).await;
     let reply = event.redis_store.issue(&event.id, &users(3..6)).await.unwrap().unwrap();
     assert_eq!(reply.outbox.unwrap().records.len(), 2);
-    assert_eq!(reply.outcomes[2], couponry_redis::IssueOutcome::SoldOut);
+    assert_eq!(reply.outcomes[2], SOLD_OUT);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod model;
 mod outbox;
 mod permissions;
 mod recovery;
+mod release;
 mod retire;
 mod support;
 mod tls_and_acl;

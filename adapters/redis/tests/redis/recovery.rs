@@ -8,7 +8,7 @@ use couponry_redis::{
 };
 use couponry_testbed::{Redis, redis::command};
 
-use crate::support::{chain, coupons, gate_settings, mark_verified, record_all, users};
+use crate::support::{SOLD_OUT, chain, coupons, gate_settings, mark_verified, record_all, users};
 
 struct Event {
     redis: Redis,
@@ -173,7 +173,7 @@ async fn later_recovery_fences_earlier_one() {
     let is_restored = |outcome: &_| matches!(outcome, IssueOutcome::Duplicate(entry) if entry.issued.issued_at == 7);
     assert!(outcomes[..5].iter().all(is_restored), "{outcomes:?}");
     assert!(is_issued(&outcomes[5..]));
-    assert_eq!(event.ask(30..31).await, [IssueOutcome::SoldOut]);
+    assert_eq!(event.ask(30..31).await, [SOLD_OUT]);
 }
 
 #[tokio::test]

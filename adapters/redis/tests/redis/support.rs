@@ -3,9 +3,10 @@
 use std::error::Error;
 
 use couponry_domain::{
-    Acknowledge, CodeFormat, Coupon, CouponBatch, Discount, DiscountType, EventName, Gate, Seed, UserId, Uuid, Window,
+    Acknowledge, CodeFormat, Coupon, CouponBatch, Discount, DiscountType, EventName, Gate, Release, Seed, UserId, Uuid,
+    Window,
 };
-use couponry_redis::{FencedWrite, GateSettings, RedisStore, Settlement, SettlementOutcome};
+use couponry_redis::{FencedWrite, GateSettings, IssueOutcome, RedisStore, Settlement, SettlementOutcome};
 
 pub(crate) struct Event {
     pub(crate) redis_store: RedisStore,
@@ -14,6 +15,8 @@ pub(crate) struct Event {
 }
 
 pub(crate) const TEN_PERCENT: Discount = Discount { kind: DiscountType::Percent, value: 10 };
+/// No coupon is available, and none is held back.
+pub(crate) const SOLD_OUT: IssueOutcome = IssueOutcome::SoldOut { next_drop_at: None };
 pub(crate) const FIVE_THOUSAND: Discount = Discount { kind: DiscountType::Amount, value: 5000 };
 
 impl Event {
@@ -54,7 +57,17 @@ pub(crate) async fn mark_verified(redis_store: &RedisStore, id: &EventName) {
 }
 
 pub(crate) fn gate_settings(gate: Gate, window: Window, total: u64) -> GateSettings {
-    GateSettings { gate, window, acknowledge: Acknowledge::Redis, validity: None, generation: 1, stock_epoch: 0, total }
+    GateSettings {
+        gate,
+        window,
+        acknowledge: Acknowledge::Redis,
+        validity: None,
+        release: Release::default(),
+        admission_key: None,
+        generation: 1,
+        stock_epoch: 0,
+        total,
+    }
 }
 
 /// `count` coupons of both discounts from this ordinal on; the same ones in every call.

@@ -1,4 +1,4 @@
-use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, DiscountType, Seed, Share, Uuid, Window};
+use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, DiscountType, Release, Seed, Share, Uuid, Window};
 use couponry_postgres::UseCounts;
 
 use super::*;
@@ -25,6 +25,7 @@ fn desired(total: u64) -> DesiredState {
         format: CodeFormat::default(),
         code_source: CodeSource::Generated,
         terms: CouponTerms::default(),
+        release: Release::default(),
         total,
         shares: vec![(TEN_PERCENT, Share::Percentage(70)), (FIVE_THOUSAND, Share::Percentage(30))],
         window: Window::default(),
@@ -55,6 +56,7 @@ fn stored(discount_counts: Vec<(Discount, u64)>, opens_at: Option<i64>) -> Store
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
         terms: CouponTerms::default(),
+        release: Release::default(),
         generation: 1,
         stock_epoch: 0,
         discount_counts,
@@ -76,6 +78,8 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
         window: Window::default(),
         acknowledge: Acknowledge::Redis,
         validity: None,
+        release: Release::default(),
+        admission_key: None,
         generation: 1,
         loaded,
         available: loaded - issued,
@@ -116,6 +120,8 @@ fn gate(gate: Gate, window: Window, total: u64) -> Plan {
         window,
         acknowledge: Acknowledge::Redis,
         validity: None,
+        release: Release::default(),
+        admission_key: None,
         generation: 1,
         stock_epoch: 0,
         total,
@@ -239,6 +245,11 @@ fn stock_of_opened_event_only_grows() {
     let other_terms = plan(&DesiredState { terms: in_euro(), ..desired(10) }, &opened(0));
     let message = "The event has opened, so its coupons keep their terms. Restore the previous currency.";
     assert_eq!(other_terms, Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message));
+    let release = Release { ramp_seconds: Some(60), drops: "1000000001:5,".parse().unwrap() };
+    let released = plan(&DesiredState { release, ..desired(10) }, &opened(0));
+    let message =
+        "The event has opened, so its coupons are released as planned. Restore the previous admission and drops.";
+    assert_eq!(released, Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message));
     let limited = plan(&DesiredState { terms: valid_for("P1D"), ..desired(10) }, &opened(0));
     let message = "The event has opened, so its coupons keep their terms. Restore the previous validity.";
     assert_eq!(limited, Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message));
@@ -515,6 +526,8 @@ fn predecessor_with_the_same_name_is_removed() {
         window: ALWAYS,
         acknowledge: Acknowledge::Redis,
         validity: None,
+        release: Release::default(),
+        admission_key: None,
         generation: 1,
         stock_epoch: 0,
         total: 10,

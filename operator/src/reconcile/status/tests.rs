@@ -1,6 +1,6 @@
 use couponry_crds::{CodeSource, IssuingMode};
 use couponry_domain::{
-    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, Seed, Share, Uuid, Window,
+    Acknowledge, CodeFormat, CouponBatch, CouponTerms, Discount, DiscountType, Release, Seed, Share, Uuid, Window,
 };
 use couponry_postgres::{CodeFile, StoredEvent, UseCounts};
 use couponry_redis::RedisEvent;
@@ -24,6 +24,7 @@ fn desired() -> DesiredState {
         format: CodeFormat::default(),
         code_source: CodeSource::Generated,
         terms: CouponTerms::default(),
+        release: Release::default(),
         total: 10,
         shares: vec![(TEN_PERCENT, Share::Percentage(100))],
         window: Window::default(),
@@ -41,6 +42,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         seed: Seed::from([0; 32]),
         format: CodeFormat::default(),
         terms: CouponTerms::default(),
+        release: Release::default(),
         generation: 3,
         stock_epoch: 0,
         discount_counts: vec![(TEN_PERCENT, 10)],
@@ -58,6 +60,8 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         window,
         acknowledge: Acknowledge::Redis,
         validity: None,
+        release: Release::default(),
+        admission_key: None,
         generation: 3,
         loaded,
         available: loaded - issued,

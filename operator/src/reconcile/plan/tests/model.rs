@@ -1,7 +1,7 @@
 //! Runs the plan against a model of both stores, with changes of the manifest, users, crashes of the operator, loss of
 //! Redis, and a clock of Redis that jumps.
 
-use couponry_domain::Validity;
+use couponry_domain::{Drops, StockDrop, Validity};
 use proptest::prelude::*;
 
 use super::*;
@@ -18,6 +18,8 @@ struct Model {
     returned: u64,
     /// The validity with which they were issued.
     validity: Option<Validity>,
+    /// The release by which they were issued.
+    release: Release,
     /// Changes with every restart and failover.
     replication_id: u32,
 }
@@ -27,6 +29,8 @@ enum Action {
     Total(u64),
     Issuance(IssuingMode),
     Start(Option<i64>),
+    /// A ramp, and the time of a drop.
+    Release(Option<u32>, Option<i64>),
     /// The coupons are valid for this many days.
     ValidDays(Option<u8>),
     TimePasses(i64),
@@ -53,6 +57,8 @@ fn action() -> impl Strategy<Value = Action> {
         .prop_map(Action::Issuance),
         proptest::option::of(-2..4i64).prop_map(|hours| Action::Start(hours.map(|hours| NOW + hours * 3_600_000))),
         proptest::option::of(1..3u8).prop_map(Action::ValidDays),
+        (proptest::option::of(1..3u32), proptest::option::of(NOW..NOW + 2))
+            .prop_map(|(ramp_seconds, drop)| Action::Release(ramp_seconds, drop)),
         (0..5_000_000i64).prop_map(Action::TimePasses),
         (-10_000_000..10_000_000i64).prop_map(Action::ClockJumps),
         (1..10u64).prop_map(Action::UsersRequest),
@@ -99,6 +105,7 @@ impl Model {
                 event.generation = desired.generation;
                 if event.opens_at.is_none() {
                     event.terms.clone_from(&desired.terms);
+                    event.release.clone_from(&desired.release);
                 }
             }
             Step::GenerateStock(batch) => {
@@ -165,8 +172,12 @@ impl Model {
                 );
                 let gate = if redis.gate == Gate::Closed { Gate::Closed } else { opening.gate };
                 let GateSettings { window, acknowledge, generation, .. } = opening;
-                let validity = if opening.gate == Gate::Closed { redis.validity.take() } else { opening.validity };
-                *redis = RedisEvent { gate, window, acknowledge, validity, generation, ..redis.clone() };
+                *redis = RedisEvent { gate, window, acknowledge, generation, ..redis.clone() };
+                if opening.gate != Gate::Closed {
+                    redis.validity = opening.validity;
+                    redis.release = opening.release;
+                    redis.admission_key = opening.admission_key;
+                }
             }
             Step::RemoveStockEpoch(stock_epoch) => {
                 assert_eq!(self.redis.take().map(|redis| redis.stock_epoch), Some(stock_epoch));
@@ -196,6 +207,10 @@ impl Model {
                 assert_eq!(redis.validity, stored.terms.validity, "Postgres has another validity");
                 assert!(self.returned == 0 || self.validity == redis.validity, "the validity has changed");
                 self.validity.clone_from(&redis.validity);
+                assert_eq!(redis.release, stored.release, "Postgres has another release");
+                assert_eq!(redis.admission_key, stored.admission_key(), "Redis has another key");
+                assert!(self.returned == 0 || self.release == redis.release, "the release has changed");
+                self.release.clone_from(&redis.release);
             }
             self.returned += issued;
         }
@@ -227,8 +242,15 @@ proptest! {
         actions in proptest::collection::vec(action(), 1..40),
     ) {
         let mut desired = desired(10);
-        let mut model =
-            Model { stored: None, redis: None, now: NOW, returned: 0, validity: None, replication_id: 1 };
+        let mut model = Model {
+            stored: None,
+            redis: None,
+            now: NOW,
+            returned: 0,
+            validity: None,
+            release: Release::default(),
+            replication_id: 1,
+        };
         for action in actions {
             // The API server rejects these once the status has openedAt, which the operator may write late.
             let opened = model.returned > 0;
@@ -238,6 +260,10 @@ proptest! {
                 // Changes of an open event are also made, because the operator checks them itself.
                 Action::ValidDays(days) => {
                     desired.terms = days.map(|days| valid_for(&format!("P{days}D"))).unwrap_or_default();
+                }
+                Action::Release(ramp_seconds, drop) => {
+                    let drops = drop.map(|at| StockDrop { at, count: 1 });
+                    desired.release = Release { ramp_seconds, drops: Drops::new(drops.into_iter().collect()).unwrap() };
                 }
                 Action::Total(_) | Action::Start(_) => continue,
                 Action::Issuance(_) if desired.issuance == IssuingMode::Closed => continue,
@@ -286,6 +312,7 @@ proptest! {
                 prop_assert_eq!(redis.gate == Gate::Open, desired.issuance == IssuingMode::Auto);
                 prop_assert_eq!(redis.window, desired.window);
                 prop_assert_eq!(&redis.validity, &desired.terms.validity);
+                prop_assert_eq!(&redis.release, &desired.release);
             }
             Plan::Blocked(blocker) => prop_assert_eq!(blocker.reason, reason::CHANGE_NOT_POSSIBLE),
             Plan::Apply(_) | Plan::AwaitCodes(_) => unreachable!(),
