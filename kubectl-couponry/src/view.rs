@@ -34,6 +34,12 @@ pub(crate) fn details(event: &CouponEvent, now: Timestamp) -> Vec<String> {
     if let Some(window) = window(event, now) {
         lines.push(format!("  {:<10} {window}", "window"));
     }
+    if let Some(admission) = admission(event, now) {
+        lines.push(format!("  {:<10} {admission}", "admission"));
+    }
+    if !event.spec.drops.is_empty() {
+        lines.push(format!("  {:<10} {}", "drops", drops(event, now)));
+    }
     lines.push(String::new());
     let issued = status.issued.unwrap_or(0);
     lines.push(progress_bar("loaded", status.loaded.unwrap_or(0), total));
@@ -111,6 +117,32 @@ fn window(event: &CouponEvent, now: Timestamp) -> Option<String> {
         (None, None) => String::new(),
     };
     Some(window + &countdown)
+}
+
+/// How far the ramp is, by the clock of this machine.
+fn admission(event: &CouponEvent, now: Timestamp) -> Option<String> {
+    let ramp = SignedDuration::from_secs(event.spec.admission.as_ref()?.ramp_seconds.into());
+    let passed = event.spec.start_time.as_ref().map_or(SignedDuration::ZERO, |start| now.duration_since(start.0));
+    let percent = (passed.as_millis() * 100).checked_div(ramp.as_millis()).unwrap_or(100).clamp(0, 100);
+    let text = format!("all users within {} from the start", duration(ramp));
+    Some(match percent {
+        0 => text,
+        100 => format!("{text}, all are admitted"),
+        _ => format!("{text}, {} {}", style(format!("{percent} % are admitted,")).cyan(), time_left(ramp - passed)),
+    })
+}
+
+fn time_left(left: SignedDuration) -> String {
+    style(format!("{} left", duration(left))).cyan().bold().to_string()
+}
+
+/// The coupons that are not released yet, by the clock of this machine.
+fn drops(event: &CouponEvent, now: Timestamp) -> String {
+    let pending: Vec<_> = event.spec.drops.iter().filter(|drop| drop.at.0 > now).collect();
+    let Some(next) = pending.first() else { return "all coupons are released".to_owned() };
+    let (held_back, count) = (pending.iter().map(|drop| drop.count).sum(), HumanCount(next.count));
+    let left = style(duration(next.at.0.duration_since(now))).cyan().bold();
+    format!("{} held back; next {count} at {}, in {left}", HumanCount(held_back), time(&next.at))
 }
 
 fn time(time: &Time) -> String {
@@ -264,6 +296,38 @@ status:
           ✗ Stalled    DriftFound           10 s ago
                        a coupon is lost
         ");
+    }
+
+    #[test]
+    fn details_show_admission_and_next_drop() {
+        let released = SUMMER.replace(
+            "  startTime",
+            "  admission: {rampSeconds: 600}\n  drops:\n    - {at: '2026-12-01T01:00:00Z', count: 20000}\n    - {at: \
+             '2026-12-01T02:00:00Z', count: 1000}\n  startTime",
+        );
+        let lines = |now: &str| {
+            let text = details_text(&released, now);
+            text.lines().skip(3).take(2).map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines("2026-11-30T23:59:00Z"),
+            [
+                "admission  all users within 10 min 0 s from the start",
+                "drops      21,000 held back; next 20,000 at 2026-12-01 01:00:00 UTC, in 1 h 1 min",
+            ]
+        );
+        assert_eq!(
+            lines("2026-12-01T00:02:30Z")[0],
+            "admission  all users within 10 min 0 s from the start, 25 % are admitted, 7 min 30 s left"
+        );
+        assert_eq!(
+            lines("2026-12-01T01:00:00Z"),
+            [
+                "admission  all users within 10 min 0 s from the start, all are admitted",
+                "drops      1,000 held back; next 1,000 at 2026-12-01 02:00:00 UTC, in 1 h 0 min",
+            ]
+        );
+        assert_eq!(lines("2026-12-01T02:00:00Z")[1], "drops      all coupons are released");
     }
 
     #[test]

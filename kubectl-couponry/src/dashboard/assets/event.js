@@ -8,7 +8,7 @@ const byId = (id) => document.getElementById(id);
 
 const OUTCOMES = {
   issued: "issued", duplicate: "already had a coupon", sold_out: "sold out", not_started: "not started", ended: "ended",
-  paused: "paused", voided: "coupon voided", unverified: "Redis unverified", undecodable: "undecodable",
+  wait: "waiting for admission", paused: "paused", voided: "coupon voided", unverified: "Redis unverified", undecodable: "undecodable",
   unknown_event: "unknown event", unknown_outcome: "outcome unknown (503)", overloaded: "overloaded (503)",
 };
 const FAILURES = ["unverified", "undecodable", "unknown_outcome", "overloaded"];
