@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use couponry_testbed::program::{Program, Running};
 use couponry_testbed::progress::Step;
 use couponry_testbed::{Kafka, Process, Redis, http, ports, programs, redis};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 use super::load::{self, Load, LoadResult};
 use super::statistics::float;
@@ -18,6 +20,9 @@ use crate::{cargo, coupon_event};
 
 /// Coupons issued before the first measurement. The broker's JVM compiles its code meanwhile, which takes a core.
 const WARM_UP: u64 = 200_000;
+
+/// The longest ramp, of which the last minutes are measured.
+const RAMP_SECONDS: i64 = 86_400;
 
 const TIMEOUT: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(50);
@@ -115,9 +120,29 @@ impl Installation {
 
     /// Applies an event with a new name, and waits until it is open.
     pub(super) fn open(&self, coupons: u64, acknowledge: &str) -> Result<String> {
+        self.open_with(coupons, acknowledge, &json!({}))
+    }
+
+    /// Opens an event that is released over time: the ramp is active and has admitted all but a few of 1,000 users, and
+    /// all coupons but one are released.
+    pub(super) fn open_with_release(&self, coupons: u64) -> Result<String> {
+        let at = |seconds| format!("{:.0}", Timestamp::now() + SignedDuration::from_secs(seconds));
+        let release = json!({
+            "startTime": at(300 - RAMP_SECONDS),
+            "admission": {"rampSeconds": RAMP_SECONDS},
+            "drops": [{"at": at(-600), "count": coupons / 2}, {"at": at(3600), "count": 1}],
+        });
+        self.open_with(coupons + 1, "Redis", &release)
+    }
+
+    /// Opens an event with further fields of the spec.
+    fn open_with(&self, coupons: u64, acknowledge: &str, fields: &Value) -> Result<String> {
         let name = format!("bench-{}", self.events.replace(self.events.get() + 1));
         let kubernetes = &self.servers.kubernetes;
-        let manifest = coupon_event::manifest(&name, "Benchmark", coupons, acknowledge);
+        let mut manifest = coupon_event::manifest(&name, "Benchmark", coupons, acknowledge);
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            manifest["spec"][field] = value.clone();
+        }
         kubernetes.kubectl_with(&["apply", "-f", "-"], &manifest.to_string())?;
         kubernetes.kubectl(&["wait", "--for=condition=Open", "couponevent", &name, "--timeout=10m"])?;
         Ok(name)

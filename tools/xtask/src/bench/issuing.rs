@@ -1,6 +1,6 @@
 //! Throughput of issuing and of rejecting, compared with the control.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use couponry_testbed::progress::Step;
 
 use super::installation::{FsyncPolicy, Installation};
@@ -15,6 +15,7 @@ struct Rates {
     redis: Samples,
     always: Samples,
     kafka: Samples,
+    released: Samples,
     reject: Samples,
 }
 
@@ -22,8 +23,8 @@ struct Rates {
 pub(super) fn measure(installation: &Installation, options: &Options, table: &mut Table) -> Result<()> {
     let Options { rounds, coupons, connections, .. } = *options;
     let mut rates = Rates::default();
-    let (mut issue_ratios, mut reject_ratios, mut always_ratios, mut kafka_ratios) =
-        (Samples::default(), Samples::default(), Samples::default(), Samples::default());
+    let [mut issue_ratios, mut reject_ratios, mut always_ratios, mut kafka_ratios, mut released_ratios] =
+        [(); 5].map(|()| Samples::default());
     let mut recorded = Samples::default();
     for round in 1..=rounds {
         let step = Step::start(format!("issuing and rejecting, round {round} of {rounds}"));
@@ -36,6 +37,10 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         installation.wait_until_recorded()?;
         issue_ratios.push(issued_per_second / control);
         rates.redis.push(issued_per_second);
+
+        let released = issue_with_release(installation, coupons, connections)?;
+        released_ratios.push(released / issued_per_second);
+        rates.released.push(released);
 
         let rejects = Load::refused(&installation.target(), &event, coupons, connections);
         let reject = rejects.send()?.responses_per_second();
@@ -78,6 +83,13 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
     );
     let redis = per_second(&rates.redis);
     table.add(
+        "issue during a ramp and before a drop",
+        "issue without `admission` and `drops`",
+        Goal::AtLeast(0.97),
+        released_ratios,
+        format!("{}, control {redis}", per_second(&rates.released)),
+    );
+    table.add(
         "issue with `appendfsync always`",
         "issue with `everysec`",
         Goal::AtLeast(0.7),
@@ -92,4 +104,14 @@ pub(super) fn measure(installation: &Installation, options: &Options, table: &mu
         format!("{}, control {redis}", per_second(&rates.kafka)),
     );
     Ok(())
+}
+
+/// Issues the coupons of an event that is released over time. Returns responses per second.
+fn issue_with_release(installation: &Installation, coupons: u64, connections: u32) -> Result<f64> {
+    let event = installation.open_with_release(coupons)?;
+    let result = installation.send_load(&Load::once_each(&installation.target(), &event, coupons, connections))?;
+    let (issued, waiting) = (result.count("issued"), result.count("notIssued"));
+    ensure!(issued >= coupons * 98 / 100 && waiting > 0, "{issued} of {coupons} were issued, {waiting} users wait");
+    installation.close(&event)?;
+    Ok(result.responses_per_second())
 }
