@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use couponry_domain::{Discount, EventName, Uuid};
+use couponry_domain::{Discount, Drops, EventName, Release, Uuid};
 use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, RedemptionInput, Report};
 use couponry_loadgen::checkout;
 use couponry_loadgen::connection::Target;
@@ -33,6 +33,12 @@ pub(crate) struct Args {
     /// Planned number of coupons of a discount, such as PERCENT:10=70000. Repeatable, for all discounts or none.
     #[arg(long = "expect", value_name = "TYPE:VALUE=COUNT")]
     expected: Vec<Expected>,
+    /// Planned ramp of the admission, in seconds.
+    #[arg(long)]
+    ramp_seconds: Option<u32>,
+    /// Planned drops, such as 1796083200000:500,1796086800000:1000, with times in milliseconds since the Unix epoch.
+    #[arg(long, default_value = "")]
+    drops: Drops,
     /// Maximum time to wait until all issuances are recorded.
     #[arg(long, default_value_t = 120)]
     wait_seconds: u64,
@@ -85,6 +91,7 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
     let input = CheckInput {
         total: args.total,
         expected: args.expected.iter().map(|Expected(discount, count)| (*discount, *count)).collect(),
+        release: Release { ramp_seconds: args.ramp_seconds, drops: args.drops.clone() },
         history,
         redis: stores.redis(&args.event).await?,
         kafka: KafkaData { is_incomplete: args.topic_was_recreated, ..stores.kafka(uid).await? },

@@ -1,5 +1,6 @@
 //! Sends a workload over a fixed number of connections. Each connection sends its next request when the previous one is
-//! finished and, with a rate, the next one is due. Attempts without a response are retried.
+//! finished and, with a rate, the next one is due. Attempts without a response are retried. A user who has to wait
+//! sends the request again when it is time.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,10 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::issue;
 use crate::connection::{Connection, RequestTemplate, Target};
+use crate::deferred::{Deferred, DeferredRequests};
 use crate::history::{Attempt, Completion, Entry, Invocation, Pairing};
+use crate::outcome::Outcome;
 use crate::pacer::Pacer;
 use crate::progress::Progress;
 use crate::workload::{UserRequest, Workload};
+
+/// Minimum delay of a user who has to wait: the clock of Redis may be behind this one.
+const MIN_WAIT: Duration = Duration::from_millis(50);
 
 /// Parameters of a run.
 #[derive(Clone, Debug)]
@@ -38,6 +44,8 @@ pub struct Load {
     pub timeout: Duration,
     /// Maximum delay before a retry; limits `Retry-After`.
     pub max_retry_delay: Duration,
+    /// Maximum time that a user waits for the admission, or for more coupons.
+    pub max_wait: Duration,
 }
 
 impl Load {
@@ -53,6 +61,7 @@ impl Load {
             max_attempts: 20,
             timeout: Duration::from_secs(10),
             max_retry_delay: Duration::from_secs(5),
+            max_wait: Duration::from_mins(5),
         }
     }
 }
@@ -79,6 +88,7 @@ pub async fn drive(
         requests,
         next_request: AtomicUsize::new(0),
         next_attempt: AtomicU64::new(0),
+        deferred: DeferredRequests::default(),
         clock,
         log,
         progress: progress.clone(),
@@ -117,6 +127,7 @@ struct Workers<L> {
     pacer: Option<Pacer>,
     next_request: AtomicUsize,
     next_attempt: AtomicU64,
+    deferred: DeferredRequests,
     clock: Clock,
     log: L,
     progress: Arc<Progress>,
@@ -127,24 +138,41 @@ impl<L: Fn(Entry) -> Result<()>> Workers<L> {
     async fn work(self: Arc<Self>, number: usize) -> Result<()> {
         let mut connections: Vec<Connection> = self.load.targets.iter().cloned().map(Connection::new).collect();
         while !self.stop.is_cancelled() {
-            let index = self.next_request.fetch_add(1, Ordering::Relaxed);
-            let Some(request) = self.requests.get(index) else { break };
-            if let Some(pacer) = &self.pacer
-                && self.stop.run_until_cancelled(pacer.wait()).await.is_none()
-            {
-                break;
+            let Some(next) = self.next().await else { break };
+            if let Some(is_answered) = self.send(next, &mut connections, number).await? {
+                self.progress.count_request(is_answered);
             }
-            let is_answered = self.send(*request, &mut connections, number).await?;
-            self.progress.count_request(is_answered);
         }
         Ok(())
     }
 
-    /// Sends a request until a final response arrives, or no attempt is left. Returns whether one has arrived.
-    async fn send(&self, request: UserRequest, connections: &mut [Connection], number: usize) -> Result<bool> {
+    /// The next request that is due. None: all are finished, or in progress on other connections.
+    async fn next(&self) -> Option<Deferred> {
+        loop {
+            let due = match self.deferred.take_due(self.clock.now()) {
+                Ok(deferred) => return Some(deferred),
+                Err(due) => due,
+            };
+            let index = self.next_request.fetch_add(1, Ordering::Relaxed);
+            if let Some(request) = self.requests.get(index) {
+                if let Some(pacer) = &self.pacer {
+                    self.stop.run_until_cancelled(pacer.wait()).await?;
+                }
+                return Some(Deferred { request: *request, attempt: 1 });
+            }
+            let wait = Duration::from_micros(u64::try_from(due? - self.clock.now()).unwrap_or(0));
+            self.stop.run_until_cancelled(tokio::time::sleep(wait)).await?;
+        }
+    }
+
+    /// Sends a request until a final response arrives, or no attempt is left. Returns whether one has arrived, or None
+    /// if the user has to wait.
+    async fn send(&self, next: Deferred, connections: &mut [Connection], number: usize) -> Result<Option<bool>> {
+        let Deferred { request, attempt: first } = next;
         let user = self.load.workload.user_name(request.user);
         let mut bytes = Vec::with_capacity(512);
-        for (retries, attempt) in (0..).zip(1..=self.load.max_attempts.max(1)) {
+        let last = first + self.load.max_attempts.max(1) - 1;
+        for (retries, attempt) in (0..).zip(first..=last) {
             let which = (number + retries) % connections.len();
             let connection = &mut connections[which];
             self.template.write(connection.target(), request.user.into(), &mut bytes);
@@ -158,20 +186,30 @@ impl<L: Fn(Entry) -> Result<()>> Workers<L> {
                 target: connection.target().to_string(),
             }))?;
             let reply = issue(connection, &bytes, self.load.timeout).await;
-            let is_final = reply.is_final();
+            let (is_final, due) = (reply.is_final(), self.due(&reply.outcome));
             self.progress.count_attempt(&reply.outcome);
             (self.log)(Entry::Completed(Completion { id, finished: self.clock.now(), outcome: reply.outcome }))?;
-            if is_final {
-                return Ok(true);
+            if let Some(due) = due {
+                self.deferred.add(due, id, Deferred { request, attempt: attempt + 1 });
+                return Ok(None);
             }
-            let delay = self.retry_delay(attempt, reply.retry_after);
-            if attempt < self.load.max_attempts
-                && self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none()
-            {
+            if is_final {
+                return Ok(Some(true));
+            }
+            let delay = self.retry_delay(attempt - first + 1, reply.retry_after);
+            if attempt < last && self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 break;
             }
         }
-        Ok(false)
+        Ok(Some(false))
+    }
+
+    /// When the user sends the request again. None: not at a known time, or too late.
+    fn due(&self, outcome: &Outcome) -> Option<i64> {
+        let Outcome::Answered(response) = outcome else { return None };
+        let (now, at) = (self.clock.now(), response.retry_at()?.as_microsecond());
+        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        (at - now < micros(self.load.max_wait)).then(|| at.max(now + micros(MIN_WAIT)))
     }
 
     /// `Retry-After`, or exponential backoff, with jitter.

@@ -13,6 +13,7 @@ pub mod checker;
 pub mod checkout;
 pub mod client;
 pub mod connection;
+mod deferred;
 pub mod driver;
 pub mod history;
 pub mod latencies;

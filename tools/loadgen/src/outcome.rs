@@ -2,6 +2,7 @@
 
 use couponry_domain::code::CouponCode;
 use couponry_domain::{Discount, DiscountType};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// What the client knows about an attempt.
@@ -47,6 +48,12 @@ pub struct IssueResponse {
     /// The value of the discount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discount_amount: Option<u32>,
+    /// When the user is admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted_at: Option<Timestamp>,
+    /// When more coupons become available.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_drop_at: Option<Timestamp>,
 }
 
 /// Why no coupon was issued.
@@ -57,6 +64,8 @@ pub enum Reason {
     Duplicate,
     /// No coupon is available.
     SoldOut,
+    /// The user is not admitted yet.
+    Wait,
     /// The event has not started.
     NotStarted,
     /// The event has ended.
@@ -66,6 +75,12 @@ pub enum Reason {
 }
 
 impl IssueResponse {
+    /// When the same request can have another outcome, if that is known.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        self.admitted_at.or(self.next_drop_at)
+    }
+
     /// The user's coupon according to the response. The error describes a contradiction in the response.
     pub fn coupon(&self) -> Result<Option<(CouponCode, Discount)>, &'static str> {
         let coupon = match (&self.coupon_key, self.discount_type, self.discount_amount) {
@@ -76,6 +91,12 @@ impl IssueResponse {
             }
             _ => return Err("only some of couponKey, discountType and discountAmount are present"),
         };
+        if self.admitted_at.is_some() != (self.reason == Some(Reason::Wait)) {
+            return Err("only one of the reason WAIT and admittedAt is present");
+        }
+        if self.next_drop_at.is_some() && self.reason != Some(Reason::SoldOut) {
+            return Err("there is a nextDropAt, but the reason is not SOLD_OUT");
+        }
         match (self.success, self.reason, &coupon) {
             (true, None, Some(_)) | (false, Some(Reason::Duplicate), Some(_)) => Ok(coupon),
             (true, Some(_), _) => Err("success is true, but there is a reason"),
@@ -98,6 +119,8 @@ pub enum OutcomeKind {
     Duplicate,
     /// No coupon was available.
     SoldOut,
+    /// The user was not admitted yet.
+    Waiting,
     /// The event had not started.
     NotStarted,
     /// The event had ended.
@@ -114,10 +137,11 @@ pub enum OutcomeKind {
 
 impl OutcomeKind {
     /// All kinds with their names, in the order of display.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::Issued, "issued"),
         (Self::Duplicate, "duplicate"),
         (Self::SoldOut, "sold out"),
+        (Self::Waiting, "waiting"),
         (Self::NotStarted, "not started"),
         (Self::Ended, "ended"),
         (Self::Paused, "paused"),
@@ -140,6 +164,7 @@ impl From<&Outcome> for OutcomeKind {
                 None => Self::Issued,
                 Some(Reason::Duplicate) => Self::Duplicate,
                 Some(Reason::SoldOut) => Self::SoldOut,
+                Some(Reason::Wait) => Self::Waiting,
                 Some(Reason::NotStarted) => Self::NotStarted,
                 Some(Reason::Ended) => Self::Ended,
                 Some(Reason::Paused) => Self::Paused,
@@ -177,6 +202,18 @@ mod tests {
             assert_eq!(problem(&format!(r#"{{"success":{success},"reason":{reason},{coupon}}}"#)), expected);
         }
         assert!(problem(r#"{"success":true,"couponKey":"A-1"}"#).contains("only some"));
+        let at = r#""2026-12-01T00:00:00.001Z""#;
+        let waiting = response(&format!(r#"{{"success":false,"reason":"WAIT","admittedAt":{at},{none}}}"#));
+        assert_eq!((waiting.coupon(), waiting.retry_at()), (Ok(None), waiting.admitted_at));
+        let next = response(&format!(r#"{{"success":false,"reason":"SOLD_OUT","nextDropAt":{at},{none}}}"#));
+        assert_eq!((next.coupon(), next.retry_at()), (Ok(None), waiting.admitted_at));
+        for contradiction in [
+            format!(r#"{{"success":false,"reason":"WAIT",{none}}}"#),
+            format!(r#"{{"success":true,"reason":null,"admittedAt":{at},{coupon}}}"#),
+            format!(r#"{{"success":false,"reason":"ENDED","nextDropAt":{at},{none}}}"#),
+        ] {
+            problem(&contradiction);
+        }
     }
 
     #[test]

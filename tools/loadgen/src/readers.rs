@@ -100,8 +100,8 @@ impl Stores {
         let observed = self.observe(event).await?;
         let queue = self.redis_store.scan_queue(event).await?;
         let issued = self.redis_store.scan_issued(event).await?.into_values().collect();
-        let RedisEvent { outbox, window, is_verified, .. } = observed;
-        Ok(RedisData { queue, issued, outbox, window, is_verified })
+        let RedisEvent { outbox, window, release, admission_key, is_verified, .. } = observed;
+        Ok(RedisData { queue, issued, outbox, window, release, admission_key, is_verified })
     }
 
     /// The event's data in Kafka. Undecodable records may belong to any event, so all of them are included.

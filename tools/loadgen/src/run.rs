@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Maximum delay before a retry. Limits Retry-After.
     #[arg(long, default_value_t = 5)]
     max_retry_delay_seconds: u64,
+    /// Maximum time that a user waits for the admission, or for more coupons.
+    #[arg(long, default_value_t = 300)]
+    max_wait_seconds: u64,
     /// Maximum duration of the run.
     #[arg(long)]
     max_seconds: Option<u64>,
@@ -79,6 +82,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         history: path,
         max_attempts,
         max_retry_delay_seconds,
+        max_wait_seconds,
         max_seconds,
         strict,
     } = args;
@@ -87,7 +91,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let seed = seed.unwrap_or_else(rand::random);
     let workload = Workload { users, prefix, seed, twice_percent, thrice_percent };
     let max_retry_delay = Duration::from_secs(max_retry_delay_seconds);
-    let load = Load { connections, rate, max_attempts, max_retry_delay, ..Load::new(targets, event, workload) };
+    let max_wait = Duration::from_secs(max_wait_seconds);
+    let load =
+        Load { connections, rate, max_attempts, max_retry_delay, max_wait, ..Load::new(targets, event, workload) };
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     writeln!(
         Stdout,

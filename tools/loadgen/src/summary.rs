@@ -147,6 +147,8 @@ mod tests {
             message: None,
             discount_type: Some(kind),
             discount_amount: Some(value),
+            admitted_at: None,
+            next_drop_at: None,
         })
     }
 

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::post};
 use couponry_domain::DiscountType::Percent;
-use couponry_domain::{Discount, IssuedCoupon, Window};
+use couponry_domain::{Discount, IssuedCoupon, Release, Window};
 use couponry_loadgen::checker::{self, CheckInput, KafkaData, PostgresData, RedisData};
 use couponry_loadgen::connection::Target;
 use couponry_loadgen::driver::{Load, collect_history};
@@ -18,6 +18,7 @@ use couponry_loadgen::history::Attempt;
 use couponry_loadgen::outcome::Outcome;
 use couponry_loadgen::workload::Workload;
 use couponry_redis::{IssuedEntry, IssuedStatus};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,8 @@ enum Fault {
 struct Event {
     total: usize,
     issued: HashMap<String, usize>,
+    /// When all users are admitted.
+    admitted_at: Option<Timestamp>,
     users: HashSet<String>,
 }
 
@@ -80,18 +83,22 @@ async fn issue(State(issuer): State<Issuer>, Json(body): Json<Value>) -> Respons
 
 fn respond(event: &mut Event, user: &str) -> Value {
     event.users.insert(user.to_owned());
+    let admitted_at = event.admitted_at.filter(|at| Timestamp::now() < *at);
     let (reason, coupon) = match event.issued.get(user) {
         Some(number) => (Some("DUPLICATE"), Some(*number)),
         None if event.issued.len() == event.total => (Some("SOLD_OUT"), None),
+        None if admitted_at.is_some() => (Some("WAIT"), None),
         None => {
             let number = event.issued.len();
             event.issued.insert(user.to_owned(), number);
             (None, Some(number))
         }
     };
+    let admitted_at = admitted_at.filter(|_| reason == Some("WAIT")).map(|at| format!("{at:.3}"));
     json!({
         "success": reason.is_none(),
         "reason": reason,
+        "admittedAt": admitted_at,
         "couponKey": coupon.map(|number| format!("S-{number}")),
         "message": "text",
         "discountType": coupon.map(|_| "PERCENT"),
@@ -134,6 +141,7 @@ fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
     CheckInput {
         total: event.total as u64,
         expected: BTreeMap::new(),
+        release: Release::default(),
         history,
         redis: RedisData {
             queue: coupons[event.issued.len()..].to_vec(),
@@ -143,6 +151,8 @@ fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
                 .collect(),
             outbox: 0,
             window: Window::default(),
+            release: Release::default(),
+            admission_key: None,
             is_verified: true,
         },
         kafka: KafkaData { records: issuances.clone(), ..KafkaData::default() },
@@ -306,4 +316,27 @@ async fn run_without_responses_exits_1() {
         text.contains("unreachable") && text.contains("0 of 5 requests were answered, 5 were not answered"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn waiting_users_send_their_requests_again_when_they_are_admitted() {
+    let (event, targets) = issuers(50, &[|_| None]).await;
+    let admitted_at = Timestamp::now() + SignedDuration::from_millis(500);
+    event.lock().unwrap().admitted_at = Some(admitted_at);
+    // More users than connections: those who wait do not block the others.
+    let (progress, stop) = (Arc::default(), CancellationToken::new());
+    let history = collect_history(&load(targets, 50), &progress, &stop).await;
+    assert_eq!(event.lock().unwrap().issued.len(), 50);
+    let told: HashSet<_> = history
+        .iter()
+        .filter(|attempt| attempt.response().is_some_and(|response| response.admitted_at.is_some()))
+        .map(|attempt| (&attempt.user, attempt.request))
+        .collect();
+    assert!(told.len() > 16, "only {} requests had to wait", told.len());
+    for attempt in history.iter().filter(|attempt| attempt.attempt > 1) {
+        assert!(told.contains(&(&attempt.user, attempt.request)), "{attempt:?}");
+        assert!(attempt.invoked >= admitted_at.as_microsecond() / 1000 * 1000, "{attempt:?}");
+    }
+    let report = checker::check(&input(&event.lock().unwrap(), history));
+    println!("{report}");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use couponry_domain::code::CouponCode;
-use couponry_domain::{Discount, IssuedCoupon, Window};
+use couponry_domain::{AdmissionKey, Discount, IssuedCoupon, Release, Window};
 use couponry_redis::IssuedEntry;
 
 use crate::history::Attempt;
@@ -19,6 +19,10 @@ pub struct RedisData {
     pub outbox: u64,
     /// The window of the event.
     pub window: Window,
+    /// How its coupons are released.
+    pub release: Release,
+    /// The key of the tickets, if users are admitted over a ramp.
+    pub admission_key: Option<AdmissionKey>,
     /// Whether Redis is verified: known to have lost nothing. Otherwise it issues nothing.
     pub is_verified: bool,
 }
@@ -61,6 +65,8 @@ pub struct CheckInput {
     pub total: u64,
     /// The planned number of coupons of each discount; empty if not known.
     pub expected: BTreeMap<Discount, u64>,
+    /// How the coupons are released according to the manifest.
+    pub release: Release,
     /// All attempts of the event.
     pub history: Vec<Attempt>,
     /// Data from Redis.

@@ -14,6 +14,7 @@ mod consistency;
 mod input;
 mod inventory;
 mod redemptions;
+mod release;
 mod report;
 mod responses;
 #[cfg(test)]
@@ -50,6 +51,9 @@ pub fn check(input: &CheckInput) -> Report {
             consistency::redis_is_verified(input),
             inventory::issued_in_window(input),
             responses::no_not_started_after_coupon(input),
+            release::redis_has_planned_release(input),
+            release::issued_after_admission(input),
+            release::issued_after_release(input),
         ],
     }
 }

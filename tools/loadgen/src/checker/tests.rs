@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use couponry_domain::DiscountType::{Amount, Percent};
 use couponry_domain::code::CouponCode;
-use couponry_domain::{Discount, IssuedCoupon, UserId, Window};
+use couponry_domain::{Discount, IssuedCoupon, Release, UserId, Window};
 use couponry_redis::{IssuedEntry, IssuedStatus};
 
 use super::*;
 use crate::history::Attempt;
 use crate::outcome::{Failure, IssueResponse, Outcome, Reason};
+
+mod release;
 
 const PERCENT_10: Discount = Discount { kind: Percent, value: 10 };
 const AMOUNT_10: Discount = Discount { kind: Amount, value: 10 };
@@ -75,6 +77,8 @@ fn with_coupon(reason: Option<Reason>, coupon: u32, discount: Discount) -> Outco
         message: None,
         discount_type: Some(discount.kind),
         discount_amount: Some(discount.value),
+        admitted_at: None,
+        next_drop_at: None,
     })
 }
 
@@ -86,6 +90,8 @@ fn denied(reason: Reason) -> Outcome {
         message: None,
         discount_type: None,
         discount_amount: None,
+        admitted_at: None,
+        next_drop_at: None,
     })
 }
 
@@ -116,6 +122,7 @@ fn consistent_input() -> CheckInput {
     CheckInput {
         total: 10,
         expected: BTreeMap::from([(PERCENT_10, 5), (AMOUNT_10, 5)]),
+        release: Release::default(),
         history,
         redis: RedisData {
             queue: coupons[6..].to_vec(),
@@ -125,6 +132,8 @@ fn consistent_input() -> CheckInput {
                 .collect(),
             outbox: 0,
             window: Window { start: Some(1000), end: Some(2000) },
+            release: Release::default(),
+            admission_key: None,
             is_verified: true,
         },
         kafka: KafkaData { records, ..KafkaData::default() },
@@ -160,7 +169,7 @@ fn consistent_data_passes() {
     let report = check(&consistent_input());
     assert!(report.is_ok(), "{report}");
     let text = report.to_string();
-    assert!(text.contains("All 20 checks passed."), "{text}");
+    assert!(text.contains("All 23 checks passed."), "{text}");
     assert!(text.contains("2 unknown: 1 users received their coupon later, 1 received none although one is recorded"));
     assert!(text.contains("6 sent, 1 sent again, 6 recorded"), "{text}");
     assert!(text.contains("4 available + 6 issued = 10, 0 missing"), "{text}");

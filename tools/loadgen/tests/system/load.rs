@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use couponry_domain::{Discount, EventName};
+use couponry_domain::{Discount, EventName, Release};
 use couponry_loadgen::checker::{self, CheckInput, Report};
 use couponry_loadgen::driver::{Load, collect_history};
 use couponry_loadgen::history::Attempt;
@@ -76,6 +76,7 @@ pub(crate) fn check(
         CheckInput {
             total: plan.total,
             expected: plan.by_discount,
+            release: Release::default(),
             history,
             redis: stores.redis(event).await.unwrap(),
             kafka: stores.kafka(uid).await.unwrap(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use couponry_testbed::Kubernetes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
 
 use crate::coupon_event::{condition, get, manifest};
@@ -66,11 +66,33 @@ pub(super) struct Event {
     acknowledge: &'static str,
     is_paused: bool,
     start_time: Option<Timestamp>,
+    release: Option<Release>,
+}
+
+/// How the coupons of an event are released.
+#[derive(Debug)]
+struct Release {
+    ramp_seconds: u64,
+    drops: Vec<(Timestamp, u64)>,
 }
 
 impl Event {
     pub(super) fn new(name: String, total: u64, acknowledge: &'static str) -> Self {
-        Self { name, total, acknowledge, is_paused: false, start_time: None }
+        Self { name, total, acknowledge, is_paused: false, start_time: None, release: None }
+    }
+
+    /// Admits users over a minute from now on, and releases three fifths of the coupons meanwhile.
+    pub(super) fn released_over_time(self) -> Self {
+        let start: Timestamp = Timestamp::now().round(Unit::Second).expect("a time in range");
+        let drops = [30, 45, 75].map(|seconds| (start + SignedDuration::from_secs(seconds), self.total / 5));
+        Self { release: Some(Release { ramp_seconds: 60, drops: drops.to_vec() }), ..self.starting_at(start) }
+    }
+
+    /// The release, as arguments of `loadgen check`.
+    pub(super) fn release_args(&self) -> Vec<String> {
+        let Some(Release { ramp_seconds, drops }) = &self.release else { return Vec::new() };
+        let drops: Vec<_> = drops.iter().map(|(at, count)| format!("{}:{count},", at.as_millisecond())).collect();
+        vec!["--ramp-seconds".to_owned(), ramp_seconds.to_string(), "--drops".to_owned(), drops.concat()]
     }
 
     pub(super) fn starting_at(self, start_time: Timestamp) -> Self {
@@ -82,6 +104,11 @@ impl Event {
         manifest["spec"]["issuance"] = json!(if self.is_paused { "Paused" } else { "Auto" });
         if let Some(start_time) = self.start_time {
             manifest["spec"]["startTime"] = json!(format!("{start_time:.0}"));
+        }
+        if let Some(Release { ramp_seconds, drops }) = &self.release {
+            manifest["spec"]["admission"] = json!({"rampSeconds": ramp_seconds});
+            let drops = drops.iter().map(|(at, count)| json!({"at": format!("{at:.0}"), "count": count}));
+            manifest["spec"]["drops"] = drops.collect();
         }
         manifest
     }

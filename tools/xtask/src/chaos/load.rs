@@ -107,6 +107,7 @@ pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_re
     let log = installation.dir.join(format!("{}.check", event.name));
     let mut launch = loadgen("check", &log)?
         .args(["--event", &event.name, "--total", &event.total.to_string()])
+        .args(event.release_args())
         .args(["--wait-seconds", &RECORD_TIMEOUT.as_secs().to_string()])
         .args([
             "--redis-url",

@@ -22,6 +22,8 @@ pub(super) struct Round {
     /// Number of coupons in percent of the users. About half of the users send a request in time.
     pub(super) stock_percent: u64,
     pub(super) acknowledge: &'static str,
+    /// Whether users are admitted, and coupons released, over the first minute.
+    pub(super) is_released_over_time: bool,
     /// The seed of the workload.
     pub(super) seed: u64,
 }
@@ -33,7 +35,8 @@ impl Round {
         let stock_percent = *rng.pick(&[20, 40, 100]);
         let acknowledge = *rng.pick(&["Redis", "Kafka"]);
         let acknowledge = if faults.iter().any(|fault| fault.kind.is_loss_of_redis()) { "Kafka" } else { acknowledge };
-        Self { number, faults, rate, stock_percent, acknowledge, seed: rng.next() }
+        let (seed, is_released_over_time) = (rng.next(), *rng.pick(&[true, false, false]));
+        Self { number, faults, rate, stock_percent, acknowledge, is_released_over_time, seed }
     }
 
     /// Enough users for the entire round, even if servers restart slowly.
@@ -47,8 +50,10 @@ impl Round {
         let (start, users) = (Instant::now(), self.users());
         let total = users * self.stock_percent / 100;
         let name = format!("round-{}", self.number);
-        println!("\nround {}: {total} coupons, {users} users, acknowledge {}", self.number, self.acknowledge);
-        let mut events = Events::new(Event::new(name, total, self.acknowledge));
+        let release = if self.is_released_over_time { ", released over time" } else { "" };
+        println!("\nround {}: {total} coupons{release}, {users} users, acknowledge {}", self.number, self.acknowledge);
+        let event = Event::new(name, total, self.acknowledge);
+        let mut events = Events::new(if self.is_released_over_time { event.released_over_time() } else { event });
         let (preload_faults, faults): (Vec<&Fault>, Vec<_>) =
             self.faults.iter().partition(|f| f.kind == Kind::CrashPreload);
         for fault in &preload_faults {
