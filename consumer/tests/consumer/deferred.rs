@@ -1,6 +1,6 @@
 //! Records whose event Postgres or Redis cannot process yet. Other events do not wait.
 
-use couponry_postgres::Database;
+use couponry_postgres::{Database, RecordOutcome};
 use couponry_redis::IssuedStatus;
 use couponry_testbed::{Database as TestDatabase, RedisCluster, redis::command, shared};
 
@@ -100,6 +100,31 @@ async fn lock_on_one_event_defers_only_its_own_records() {
     for (world, records) in [(&world, &first), (&open, &second)] {
         world.assert_exactly_once(records).await;
     }
+}
+
+/// Redeemers record the issuances of coupons that are used before. A batch is first recorded on the assumption that
+/// nobody has.
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_with_issuances_that_redeemers_recorded_is_recorded_without_dead_letters() {
+    let world = World::open(EVENT_RECORDS as u64).await;
+    let database = Database::connect(&world.postgres).unwrap();
+    let records = world.issue(0..EVENT_RECORDS).await;
+    let recorded: Vec<_> = records.iter().step_by(7).cloned().collect();
+    for record in &recorded {
+        assert_eq!(database.record_concurrently(record.clone()).await.unwrap(), RecordOutcome::Recorded);
+    }
+    // The other redeemers record while the consumer does.
+    world.publish(&records).await;
+    let consumer = world.consumer(&["--max-batch", "20"]);
+    for record in records.iter().skip(3).step_by(7) {
+        let outcome = database.record_concurrently(record.clone()).await.unwrap();
+        assert!(matches!(outcome, RecordOutcome::Recorded | RecordOutcome::AlreadyRecorded), "{outcome:?}");
+    }
+    world.wait_until_committed().await;
+    consumer.wait_until_ready().await;
+    assert_eq!(consumer.metric("couponry_consumer_deferred_records"), 0);
+    assert_eq!(world.dead_letters().await, []);
+    world.assert_exactly_once(&records).await;
 }
 
 /// Waits until all coupons of the event are marked as recorded in Redis.
