@@ -102,8 +102,8 @@ async fn lock_on_one_event_defers_only_its_own_records() {
     }
 }
 
-/// Redeemers record the issuances of coupons that are used before. A batch is first recorded on the assumption that
-/// nobody has.
+/// Redeemers record the issuances of coupons that are used before. A batch is first recorded on the assumption that all
+/// its issuances are new.
 #[tokio::test(flavor = "multi_thread")]
 async fn batch_with_issuances_that_redeemers_recorded_is_recorded_without_dead_letters() {
     let world = World::open(EVENT_RECORDS as u64).await;
