@@ -53,6 +53,7 @@ fn needs_stock(event: &CouponEvent, desired: &DesiredState, observed: &ObservedS
     let is_same_stock =
         (changed.total, &changed.shares, &changed.format) == (desired.total, &desired.shares, &desired.format);
     changed.uid == desired.uid
+        && changed.code_source == desired.code_source
         && event.metadata.deletion_timestamp.is_none()
         && changed.issuance != IssuingMode::Closed
         && (has_opening || is_same_stock)

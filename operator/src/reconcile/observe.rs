@@ -1,7 +1,7 @@
 //! Reads the state of an event from the stores. It also adds the event to the event list and marks it as active in
 //! Redis.
 
-use couponry_crds::{CodeSource, status::reason, stored_identity};
+use couponry_crds::{status::reason, stored_identity};
 use couponry_domain::{Gate, Uuid};
 use couponry_postgres::{ImportedCodes, StoredEvent, UseCounts};
 use couponry_redis::RedisEvent;
@@ -96,10 +96,8 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let marked_recorded = first.as_ref().map_or(0, |first| first.marked_recorded);
     let recorded = database.recorded_count(desired.uid).await?;
     let uses = database.use_counts(desired.uid).await?;
-    let imports = match desired.code_source {
-        CodeSource::Generated => Vec::new(),
-        CodeSource::Imported => database.code_imports(desired.uid).await?,
-    };
+    // Also if the manifest asks for generated codes: it may have changed.
+    let imports = database.code_imports(desired.uid).await?;
     let (mut redis, redis_blocker) = observe_redis(context, desired, first.as_ref().is_some_and(may_issue)).await?;
     let stored = database.event(desired.uid).await?;
     if redis.is_some() {

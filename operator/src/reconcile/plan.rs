@@ -98,7 +98,7 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
             None => without_opening(desired, stored, Some(in_redis), observed),
             Some(_) if stored.is_opening_final => with_final_opening(desired, stored, in_redis, observed),
             Some(_) if is_open_now(in_redis) => confirm_opening(stored, in_redis),
-            Some(at) => with_provisional_opening(desired, stored, in_redis, at),
+            Some(at) => with_provisional_opening(desired, stored, in_redis, at, observed),
         },
         // Redis has lost the event. It may have opened, whatever the clocks say: its metadata is created, then it is
         // recovered.
@@ -248,6 +248,9 @@ fn without_opening(
     if let Some(plan) = close(desired, stored, in_redis) {
         return plan;
     }
+    if let Some(plan) = block_other_source(desired, observed) {
+        return plan;
+    }
     let missing = match desired.missing(&stored.discount_counts) {
         Ok(missing) => missing,
         Err(message) => return Plan::blocked(reason::PRELOAD_FAILED, message),
@@ -291,7 +294,13 @@ fn schedule_opening(window: Window, in_redis: &RedisEvent) -> Plan {
 
 /// The opening is scheduled at `at`, and according to a verified Redis no coupon could be issued yet: everything may
 /// still change.
-fn with_provisional_opening(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, at: i64) -> Plan {
+fn with_provisional_opening(
+    desired: &DesiredState,
+    stored: &StoredEvent,
+    in_redis: &RedisEvent,
+    at: i64,
+    observed: &ObservedState,
+) -> Plan {
     let len = stored.generated();
     if let Some(plan) = close(desired, stored, Some(in_redis)) {
         return plan;
@@ -303,7 +312,7 @@ fn with_provisional_opening(desired: &DesiredState, stored: &StoredEvent, in_red
         && desired.full_stock().is_ok_and(|target| is_same_stock(&stored.discount_counts, &target));
     if is_as_desired {
         let open = gate_settings(desired, stored, Gate::Open, desired.window);
-        return set_gate(in_redis, open).unwrap_or(Plan::Done);
+        return set_gate(in_redis, open).or_else(|| block_other_source(desired, observed)).unwrap_or(Plan::Done);
     }
     Plan::Apply(Step::WithdrawOpening)
 }
@@ -334,8 +343,10 @@ fn with_final_opening(
     if let Some(plan) = set_gate(in_redis, settings) {
         return plan;
     }
+    let other_source = block_other_source(desired, observed);
     let add = match desired.top_up(&stored.discount_counts) {
         Err(message) => return Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message),
+        Ok(_) if other_source.is_some() => other_source,
         Ok(counts) => add_stock(desired, stored, counts),
     };
     if let Some(generate @ Plan::Apply(_)) = add {
@@ -366,6 +377,23 @@ fn with_final_opening(
         );
     }
     add.unwrap_or(Plan::Done)
+}
+
+/// Blocks a change of the source of the codes: the CRD refuses it, unless it is an older one. Generated codes among
+/// imported ones would not be known to the shop, and imported ones may exist nowhere else, so they are not discarded.
+/// Coupons are issued as before.
+fn block_other_source(desired: &DesiredState, observed: &ObservedState) -> Option<Plan> {
+    let imported: u64 = observed.imports.iter().map(|import| import.count).sum();
+    let (has, previous) = match desired.code_source {
+        CodeSource::Imported => (observed.generated() > imported, "Generated"),
+        CodeSource::Generated => (imported > 0, "Imported"),
+    };
+    let message = format!(
+        "The codes of the event are {}, so their source cannot change. Restore code.source {previous}, or delete and \
+         recreate the event.",
+        previous.to_lowercase()
+    );
+    has.then(|| Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message))
 }
 
 /// Adds these coupons to the stock: generates them, or waits until their codes are imported. None: there are none.

@@ -180,6 +180,30 @@ async fn guessable_codes_are_reported() -> Result<()> {
     Ok(())
 }
 
+/// As if the manifest had been changed under a CRD without the rule: the stored codes were imported.
+#[tokio::test(flavor = "multi_thread")]
+async fn event_whose_codes_were_imported_generates_none() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    let spec = |total| spec(total).replace("code: {source: Imported}, ", "");
+    world.apply_open("event", &spec(10)).await?;
+    let uid = world.uid("event").await?;
+    world.test_database.sql(&format!(
+        "INSERT INTO code_import (event_uid, first_ordinal, count, sha256, guess_bits)
+         VALUES ('{uid}', 0, 10, decode(repeat('00', 32), 'hex'), 60)"
+    ))?;
+    world.apply("event", &spec(20))?;
+    let blocked = world.wait("event", "blocked", |status| reason(status, "Stalled") == "ChangeNotPossible").await?;
+    assert_eq!(
+        message(&blocked, "Stalled"),
+        "The codes of the event are imported, so their source cannot change. Restore code.source Imported, or delete and \
+         recreate the event."
+    );
+    assert_eq!(world.issue("event", 0..20).await?, 10, "issuing continues");
+    assert_eq!(world.coupons_in_postgres(uid).await?.len(), 10);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, with COUNT codes"]
 async fn import_of_many_codes_needs_constant_memory() -> Result<()> {

@@ -1,5 +1,5 @@
 use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, DiscountType, Release, Seed, Share, Uuid, Window};
-use couponry_postgres::UseCounts;
+use couponry_postgres::{CodeFile, ImportedCodes, UseCounts};
 
 use super::*;
 use crate::reconcile::recording::RecordingState;
@@ -619,11 +619,18 @@ fn policy_name_and_format_are_updated_in_postgres() {
     assert_eq!(plan(&shorter, &opened), Plan::Done, "generated codes stay");
 }
 
+/// The state if all coupons have imported codes.
+fn with_imports(observed: ObservedState) -> ObservedState {
+    let file = CodeFile { sha256: [0; 32], guess_bits: 40 };
+    let import = ImportedCodes { count: observed.generated(), file, imported_at: NOW };
+    ObservedState { imports: vec![import], ..observed }
+}
+
 #[test]
 fn event_with_imported_codes_waits_for_exactly_what_is_missing() {
     let imported = |total| DesiredState { code_source: CodeSource::Imported, ..desired(total) };
     let await_codes = |first_ordinal, counts| Plan::AwaitCodes(CouponBatch { first_ordinal, counts });
-    let unopened = |counts, redis| observed(Some(stored(counts, None)), redis);
+    let unopened = |counts, redis| with_imports(observed(Some(stored(counts, None)), redis));
     assert_eq!(plan(&imported(10), &unopened(vec![], None)), await_codes(0, counts(7, 3)));
 
     // The imported codes are loaded, also while more are awaited.
@@ -635,7 +642,8 @@ fn event_with_imported_codes_waits_for_exactly_what_is_missing() {
     // They are discarded only if some of them do not belong to the event any more.
     assert_eq!(plan(&imported(9), &unopened(counts(7, 3), loaded.clone())), Plan::Apply(Step::DiscardStock));
     // Generated coupons are generated again, all of them in one shuffled order.
-    assert_eq!(plan(&desired(20), &unopened(counts(7, 3), loaded)), Plan::Apply(Step::DiscardStock));
+    let generated = observed(Some(stored(counts(7, 3), None)), loaded);
+    assert_eq!(plan(&desired(20), &generated), Plan::Apply(Step::DiscardStock));
     // A paused event waits as well, and a closed one does not.
     let paused = DesiredState { issuance: IssuingMode::Paused, ..imported(10) };
     assert_eq!(plan(&paused, &unopened(vec![], None)), await_codes(0, counts(7, 3)));
@@ -646,7 +654,8 @@ fn event_with_imported_codes_waits_for_exactly_what_is_missing() {
 #[test]
 fn open_event_with_imported_codes_issues_while_it_waits_for_a_top_up() {
     let imported = |total| DesiredState { code_source: CodeSource::Imported, ..desired(total) };
-    let open = |gate, loaded| observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, loaded, 4)));
+    let open =
+        |gate, loaded| with_imports(observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, loaded, 4))));
     let awaited = Plan::AwaitCodes(CouponBatch { first_ordinal: 10, counts: counts(7, 3) });
     assert_eq!(plan(&imported(20), &open(Gate::Paused, 10)), gate(Gate::Open, Window::default(), 10));
     assert_eq!(plan(&imported(20), &open(Gate::Open, 10)), awaited);
@@ -657,6 +666,43 @@ fn open_event_with_imported_codes_issues_while_it_waits_for_a_top_up() {
         ..open(Gate::Open, 10)
     };
     assert_eq!(plan(&imported(20), &stranded), Plan::Apply(Step::RecordStranded));
+}
+
+#[test]
+fn changed_source_of_codes_is_refused_and_the_event_continues() {
+    let imported = |total| DesiredState { code_source: CodeSource::Imported, ..desired(total) };
+    let message = |source: &str, previous| {
+        let rest = "so their source cannot change. Restore code.source";
+        format!("The codes of the event are {source}, {rest} {previous}, or delete and recreate the event.")
+    };
+    let to_imported = Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message("generated", "Generated"));
+    let to_generated = Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message("imported", "Imported"));
+    let loading = || Some(redis(Gate::Loading, 10, 0));
+    for total in [9, 10, 20] {
+        let unopened = observed(Some(stored(counts(7, 3), None)), loading());
+        assert_eq!(plan(&imported(total), &unopened), to_imported, "{total}");
+        assert_eq!(plan(&desired(total), &with_imports(unopened)), to_generated, "{total}");
+    }
+    for total in [10, 20] {
+        let opened = |gate| observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(gate, 10, 4)));
+        assert_eq!(plan(&imported(total), &opened(Gate::Open)), to_imported, "{total}");
+        assert_eq!(plan(&desired(total), &with_imports(opened(Gate::Open))), to_generated, "{total}");
+        let resumed = gate(Gate::Open, Window::default(), 10);
+        assert_eq!(plan(&desired(total), &with_imports(opened(Gate::Paused))), resumed, "{total}");
+    }
+    // Part of the stock is generated: with the rules of this version that cannot happen.
+    let mixed = |observed| with_imports(ObservedState { imports: vec![], ..observed });
+    let mut mixed = mixed(observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis(Gate::Open, 10, 4))));
+    mixed.imports[0].count = 4;
+    assert_eq!(plan(&imported(10), &mixed), to_imported);
+    // A scheduled event opens as planned.
+    let later = DesiredState { window: FROM_LATER, ..desired(10) };
+    let scheduled = |gate| with_imports(observed(Some(stored(counts(7, 3), Some(LATER))), Some(redis(gate, 10, 0))));
+    assert_eq!(plan(&later, &scheduled(Gate::Loading)), gate(Gate::Open, FROM_LATER, 10));
+    // An event without codes can still change.
+    let waiting = observed(Some(stored(vec![], None)), None);
+    let first = CouponBatch { first_ordinal: 0, counts: counts(7, 3) };
+    assert_eq!(plan(&desired(10), &waiting), Plan::Apply(Step::GenerateStock(first)));
 }
 
 #[test]
