@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Write as _},
+    io::{self, BufWriter, Write as _},
+    path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use couponry_testbed::shared;
 
 use crate::support::{World, is_true, message, reason};
@@ -204,25 +205,12 @@ async fn event_whose_codes_were_imported_generates_none() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement, with COUNT codes"]
-async fn import_of_many_codes_needs_constant_memory() -> Result<()> {
-    let count: u64 = std::env::var("COUNT").map_or(Ok(1_000_000), |count| count.parse())?;
-    let world = World::shared().await?;
-    let _operator = world.start_operator()?;
-    let spec = "code: {source: Imported}, discounts: [{type: Amount, value: 1, allocationPercentage: 100}]";
-    world.apply("event", &format!("{{policyName: p, totalCount: {count}, {spec}}}"))?;
-    world.wait("event", "waiting", |status| reason(status, "Preloaded") == "AwaitingCodes").await?;
-    let path = std::env::temp_dir().join(format!("couponry-codes-{}", std::process::id()));
-    let mut file = BufWriter::new(File::create(&path)?);
-    writeln!(file, "code")?;
-    for number in 0..count {
-        writeln!(file, "OWN-{:016X}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15))?;
-    }
-    file.into_inner()?.sync_all()?;
-
+/// Imports this file, and returns the duration and the peak memory of the command in KiB. It must show its progress.
+async fn measure_import(world: &World, event: &str, path: &Path, count: u64) -> Result<(Duration, u64)> {
     let started = Instant::now();
-    let mut child = world.import_command("event").stdin(File::open(&path)?).spawn()?;
+    let mut child = world.import_command(event).stdin(File::open(path)?).stderr(Stdio::piped()).spawn()?;
+    let mut stderr = child.stderr.take().context("no standard error")?;
+    let shown = std::thread::spawn(move || io::read_to_string(&mut stderr));
     let mut peak = String::new();
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -232,10 +220,54 @@ async fn import_of_many_codes_needs_constant_memory() -> Result<()> {
         peak = memory.lines().find(|line| line.starts_with("VmHWM")).map_or(peak, str::to_owned);
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    println!("{count} codes in {:?}, {peak}", started.elapsed());
-    fs::remove_file(&path)?;
+    let duration = started.elapsed();
+    let shown = shown.join().map_err(|_| anyhow!("the reader panicked"))??;
+    println!("{shown}{event}: {count} codes in {duration:?}, {peak}");
     ensure!(status.success(), "{status}");
-    let kilobytes: u64 = peak.split_whitespace().nth(1).context("no peak memory")?.parse()?;
-    ensure!(kilobytes < 100 << 10, "{peak}");
+    let lines = shown.lines().filter(|line| line.ends_with("codes received")).count();
+    ensure!(lines as u64 == count / 1_000_000, "{lines} lines of progress");
+    Ok((duration, peak.split_whitespace().nth(1).context("no peak memory")?.parse()?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, with COUNT codes"]
+async fn import_of_many_codes_needs_constant_memory() -> Result<()> {
+    let count: u64 = std::env::var("COUNT").map_or(Ok(1_000_000), |count| count.parse())?;
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    let spec = "code: {source: Imported}, discounts: [{type: Amount, value: 1, allocationPercentage: 100}]";
+    for event in ["plain", "compressed"] {
+        world.apply(event, &format!("{{policyName: p, totalCount: {count}, {spec}}}"))?;
+    }
+    let path = std::env::temp_dir().join(format!("couponry-codes-{}", std::process::id()));
+    let mut file = BufWriter::new(File::create(&path)?);
+    writeln!(file, "code")?;
+    for number in 0..count {
+        writeln!(file, "OWN-{:016X}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15))?;
+    }
+    file.into_inner()?.sync_all()?;
+    let compressed = path.with_extension("gz");
+    let zipped = Command::new("gzip").arg("-1c").arg(&path).stdout(File::create(&compressed)?).status()?;
+    ensure!(zipped.success(), "{zipped}");
+
+    let started = Instant::now();
+    world.test_database.sql(&format!(
+        "CREATE TABLE plain_copy (code text COLLATE \"C\"); COPY plain_copy FROM '{}' (FORMAT csv, HEADER);
+         CREATE UNIQUE INDEX ON plain_copy (code)",
+        path.display()
+    ))?;
+    let baseline = started.elapsed();
+    println!("COPY of the file and a unique index: {baseline:?}");
+    let mut results = Vec::new();
+    for (event, path) in [("plain", &path), ("compressed", &compressed)] {
+        world.wait(event, "waiting", |status| reason(status, "Preloaded") == "AwaitingCodes").await?;
+        results.push((event, measure_import(&world, event, path, count).await));
+        fs::remove_file(path)?;
+    }
+    for (event, result) in results {
+        let (duration, kilobytes) = result?;
+        println!("{event}: {:.1} times the COPY", duration.as_secs_f64() / baseline.as_secs_f64());
+        ensure!(kilobytes < 100 << 10, "{event}: {kilobytes} KiB");
+    }
     Ok(())
 }
