@@ -35,8 +35,9 @@ pub(crate) struct ClusterArgs {
     /// Cluster of the kubeconfig. Default: that of the context.
     #[arg(long, global = true, value_name = "NAME")]
     cluster: Option<String>,
-    /// User of the kubeconfig. Default: that of the context.
-    #[arg(long, global = true, value_name = "NAME")]
+    /// User of the kubeconfig. Default: that of the context. It precedes the command, because `void` has a flag of this
+    /// name.
+    #[arg(id = "kubeconfig_user", long = "user", value_name = "NAME")]
     user: Option<String>,
     /// URL of the API server. Default: that of the cluster.
     #[arg(long, short, global = true, value_name = "URL", value_parser = server_url)]

@@ -320,10 +320,33 @@ impl DeletedEvent {
 
 #[cfg(test)]
 mod tests {
+    use clap::Arg;
+
     use super::*;
 
     #[test]
     fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Clap would use the value of a command's argument for the global one, such as a user of an event for the user of
+    /// the kubeconfig.
+    #[test]
+    fn argument_of_command_never_has_the_id_of_a_global_one() {
+        let cli = Cli::command();
+        let global: Vec<_> = cli.get_arguments().map(Arg::get_id).collect();
+        for command in cli.get_subcommands() {
+            for arg in command.get_arguments() {
+                assert!(!global.contains(&arg.get_id()), "{} {}", command.get_name(), arg.get_id());
+            }
+        }
+        let user = |words: &[&str]| {
+            let matches = Cli::command().try_get_matches_from([&["kubectl-couponry"], words].concat()).unwrap();
+            matches.get_one::<String>("kubeconfig_user").cloned()
+        };
+        let void = ["void", "summer", "--user", "anna", "--reason", "resold"];
+        assert_eq!(user(&void), None);
+        assert_eq!(user(&["erase-user", "anna"]), None);
+        assert_eq!(user(&[&["--user", "admin"], &void[..]].concat()), Some("admin".to_owned()));
     }
 }
