@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use couponry_domain::{IssuedCoupon, UserId, code::CouponCode, redemption::Refusal};
 use couponry_output::{Stderr, Stdout};
-use couponry_postgres::{Database, StoredEvent, VoidOutcome};
+use couponry_postgres::{Database, KnownEvent, StoredEvent, VoidOutcome};
 use couponry_redis::{IssuedEntry, IssuedStatus, Lookup, RedisStore};
 use couponry_runtime::{error_chain, telemetry::TelemetryArgs};
 use couponry_settings::{PostgresSettings, RedisSettings};
@@ -105,7 +105,7 @@ impl Void {
         if let Some(found) = database.find_issuances(event.uid, users, codes).await?.into_iter().next() {
             return Ok(Some(found.issued));
         }
-        let issued = self.issued_in_redis(event, redis_store).await;
+        let issued = self.issued_in_redis(event, database, redis_store).await;
         let issued = issued.context("Postgres has no issuance of the coupon, and it is not known whether Redis has")?;
         let Some(issued) = issued else {
             // Recorded, and removed from Redis, between the two reads.
@@ -126,11 +126,20 @@ impl Void {
     async fn issued_in_redis(
         &self,
         event: &StoredEvent,
+        database: &Database,
         redis_store: &RedisStore,
     ) -> anyhow::Result<Option<IssuedCoupon>> {
         let observed = redis_store.observe(&event.name).await?.filter(|observed| observed.uid == event.uid);
-        // The event was deleted or is not opened yet, or is retired.
-        let Some(observed) = observed.filter(|observed| observed.retired.is_none()) else { return Ok(None) };
+        let Some(observed) = observed else {
+            // Otherwise Redis has lost the event, and with it issuances whose records are still on their way.
+            let is_deleted = |known: &KnownEvent| known.uid == event.uid && known.is_deleted;
+            let has_no_issuance = event.opens_at.is_none() || database.known_events().await?.iter().any(is_deleted);
+            ensure!(has_no_issuance, "Redis has lost the event: repeat the command when the event is ready");
+            return Ok(None);
+        };
+        if observed.retired.is_some() {
+            return Ok(None);
+        }
         ensure!(observed.is_verified, "Redis is not verified: repeat the command when the event is ready");
         let mut found = None;
         if let Some(user) = &self.coupon.user {
