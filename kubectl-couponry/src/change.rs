@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, error::ErrorKind};
 use couponry_crds::{
-    CouponEvent, IssuingMode,
+    CodeSource, CouponEvent, IssuingMode,
     status::{CouponEventStatus, condition, reason},
 };
 use couponry_output::Stdout;
@@ -137,10 +137,18 @@ impl Topup {
         let total = to.map(Total::To).or_else(|| add.map(Total::Add)).context("specify the number of coupons")?;
         let event = topup(cluster, &name, total).await?;
         let total = event.spec.total_count;
-        let is_done = |status: &CouponEventStatus| {
+        let is_loaded = |status: &CouponEventStatus| {
             is_true(status, condition::PRELOADED) && status.loaded.is_some_and(|loaded| loaded >= total)
         };
-        waiting.wait(cluster, event, &format!("topped up to {} coupons", HumanCount(total)), is_done).await
+        let topped_up = format!("topped up to {} coupons", HumanCount(total));
+        if event.spec.code_source() == CodeSource::Generated || event.status.as_ref().is_some_and(is_loaded) {
+            return waiting.wait(cluster, event, &topped_up, is_loaded).await;
+        }
+        let awaits_codes = |status: &CouponEventStatus| {
+            is_loaded(status) || reason_of(status, condition::PRELOADED) == reason::AWAITING_CODES
+        };
+        let done = format!("{topped_up}, whose codes have to be imported with `kubectl couponry import`");
+        waiting.wait(cluster, event, &done, awaits_codes).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! A cluster with imported images, and servers outside of it.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use couponry_testbed::Cluster;
@@ -17,6 +18,14 @@ pub(super) struct Environment {
     pub(super) backends: ClusterBackends,
     pub(super) cluster: Cluster,
     programs: PathBuf,
+}
+
+/// What a command of the plugin has printed.
+#[derive(Debug)]
+pub(super) struct Printed {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
 impl Environment {
@@ -48,6 +57,27 @@ impl Environment {
     /// The path of a program, such as `loadgen`.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
+    }
+
+    /// Runs `kubectl couponry`.
+    pub(super) fn couponry(&self, args: &[&str], stdin: Stdio) -> Result<Printed> {
+        let program = self.program("kubectl-couponry");
+        let ran = Command::new(&program)
+            .env("KUBECONFIG", self.kubeconfig())
+            .args(["--namespace", self.kubectl.namespace()])
+            .args(args)
+            .stdin(stdin)
+            .output()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Printed { status: ran.status, stdout: text(&ran.stdout), stderr: text(&ran.stderr) })
+    }
+
+    /// Runs `kubectl couponry`, which must succeed, and returns its output.
+    pub(super) fn couponry_text(&self, args: &[&str]) -> Result<String> {
+        let Printed { status, stdout, stderr } = self.couponry(args, Stdio::null())?;
+        ensure!(status.success(), "kubectl couponry {} ({status}):\n{stdout}{stderr}", args.join(" "));
+        Ok(stdout)
     }
 
     /// Applies an event and waits until it is Ready.

@@ -1,6 +1,6 @@
 //! The lifecycle of an event, and a failover of the operator.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use couponry_testbed::progress::Step;
 use serde_json::{Value, json};
 
@@ -34,6 +34,7 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
     environment.apply_event("lifecycle", &manifest("lifecycle", 10))?;
     let first = environment.issue("lifecycle", "anna")?;
     ensure!(first["success"] == true, "anna did not receive a coupon: {first}");
+    erase_user(environment)?;
 
     for (spec, reason) in [
         (json!({"issuance": "Paused"}), "PAUSED"),
@@ -60,6 +61,31 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
         "anna received {first} and after the recreation {second}"
     );
     kubectl.run(&["delete", event, "--timeout=120s"]).map(drop)
+}
+
+/// Erases a user: the coupon stays issued, and the user receives no other one.
+fn erase_user(environment: &Environment) -> Result<()> {
+    let coupon = environment.issue("lifecycle", "clara")?;
+    let key = coupon["couponKey"].as_str().context("clara did not receive a coupon")?;
+    let step = Step::start("erasing a user");
+    let listed = environment.couponry_text(&["erase-user", "clara", "--dry-run"])?;
+    ensure!(listed.contains("lifecycle") && listed.contains("nothing was changed"), "{listed}");
+    for expected in ["erased the user in 1 event", "erased the user in 0 events"] {
+        let erased = environment.couponry_text(&["erase-user", "clara"])?;
+        ensure!(erased.contains(expected), "{expected:?} is missing: {erased}");
+        let issuances = environment.couponry_text(&["export", "lifecycle", "issuances"])?;
+        let row = issuances.lines().find(|row| row.contains(key)).context("the coupon is not issued any more")?;
+        ensure!(row.contains("erased:") && !issuances.contains("clara"), "the user is not erased:\n{issuances}");
+        let response = environment.issue("lifecycle", "clara")?;
+        ensure!(
+            response["reason"] == "VOIDED" && response["couponKey"].is_null(),
+            "the response to an erased user: {response}"
+        );
+    }
+    let audit = environment.couponry_text(&["audit", "lifecycle"])?;
+    ensure!(audit.contains("OK"), "{audit}");
+    step.done();
+    Ok(())
 }
 
 /// Kills the leading operator during a preload.

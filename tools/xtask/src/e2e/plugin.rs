@@ -1,12 +1,21 @@
 //! The commands of `kubectl couponry`.
 
-use std::process::Command;
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use couponry_testbed::progress::Step;
+use couponry_testbed::scratch::Scratch;
+use serde_json::json;
 
 use super::environment::Environment;
-use super::lifecycle::manifest;
+use super::lifecycle::{manifest, manifest_with};
 use crate::cluster_backends::NAMESPACE;
+
+/// Number of codes of each imported file: more than the buffers between the plugin and the operator hold.
+const IMPORTED: u64 = 50_000;
 
 pub(super) fn run(environment: &Environment) -> Result<()> {
     environment.apply_event("plugin", &manifest("plugin", 100))?;
@@ -21,7 +30,7 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
         (&["audit", "plugin"], "OK"),
         (&["export", "plugin", "issuances"], key),
     ] {
-        let printed = couponry(environment, args)?;
+        let printed = environment.couponry_text(args)?;
         ensure!(
             printed.contains(expected),
             "the output of kubectl couponry {} has no {expected:?}:\n{printed}",
@@ -30,9 +39,9 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
         println!("$ kubectl couponry {}\n{}", args.join(" "), printed.trim_end());
     }
     check_export_to_closed_output(environment)?;
-    let missing = couponry(environment, &["audit", "nothing"]);
+    let missing = environment.couponry_text(&["audit", "nothing"]);
     ensure!(missing.is_err(), "the audit of a missing event succeeded: {missing:?}");
-    Ok(())
+    check_import(environment)
 }
 
 /// Checks the exit codes of an export whose output is closed or full. The export is larger than the buffer of a pipe.
@@ -55,16 +64,78 @@ fn check_export_to_closed_output(environment: &Environment) -> Result<()> {
     environment.kubectl.run(&["delete", "couponevent/large", "--timeout=120s"]).map(drop)
 }
 
-fn couponry(environment: &Environment, args: &[&str]) -> Result<String> {
-    let program = environment.program("kubectl-couponry");
-    let ran = Command::new(&program)
-        .env("KUBECONFIG", environment.kubeconfig())
-        .args(["--namespace", environment.kubectl.namespace()])
-        .args(args)
-        .output()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&ran.stderr);
-    ensure!(ran.status.success(), "kubectl couponry {} ({}):\n{printed}{errors}", args.join(" "), ran.status);
-    Ok(printed)
+/// Imports codes through the standard input of the operator's pod: a plain file, and for a top-up a compressed one.
+fn check_import(environment: &Environment) -> Result<()> {
+    let (kubectl, event) = (&environment.kubectl, "couponevent/imported");
+    let import = |file: &str, stdin: Stdio| environment.couponry(&["import", "imported", file], stdin);
+    kubectl.apply(&manifest_with("imported", IMPORTED, &json!({"code": {"source": "Imported"}})))?;
+    let reason = |reason| format!(r#"jsonpath={{.status.conditions[?(@.type=="Preloaded")].reason}}={reason}"#);
+    kubectl.wait(event, &reason("AwaitingCodes"), 60)?;
+
+    let scratch = Scratch::new("import")?;
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let (plain, more) = (codes(0), codes(IMPORTED));
+    fs::write(path("codes.csv"), &plain)?;
+    fs::write(path("more.csv"), &more)?;
+    let compressed = Command::new("gzip").arg(path("more.csv")).status().context("cannot run gzip")?;
+    ensure!(compressed.success(), "gzip ended with {compressed}");
+
+    let step = Step::start("importing a file with wrong lines");
+    let wrong = plain.replacen(",PERCENT:10", ",PERCENT:11", 2).replacen("AMOUNT:5000\n", "AMOUNT:5000,\n", 1);
+    fs::write(path("wrong.csv"), &wrong)?;
+    let refused = import(&path("wrong.csv"), Stdio::null())?;
+    let problems = [
+        "line 2: the event has no such discount: expected AMOUNT:5000 or PERCENT:10",
+        "line 3: the event has no such discount: expected AMOUNT:5000 or PERCENT:10",
+        &format!("line {}: expected two columns", IMPORTED * 7 / 10 + 2),
+        "REFUSED: nothing was imported",
+    ];
+    ensure!(
+        refused.status.code() == Some(1) && problems.iter().all(|problem| refused.stdout.contains(problem)),
+        "a wrong file: {refused:?}"
+    );
+    let truncated = import("-", Stdio::null())?;
+    ensure!(
+        truncated.status.code() == Some(1) && truncated.stdout.contains("the file has 0 codes of PERCENT:10"),
+        "an empty file: {truncated:?}"
+    );
+    kubectl.wait(event, &reason("AwaitingCodes"), 60)?;
+    step.done();
+
+    let step = Step::start("importing codes through standard input");
+    for expected in [format!("{IMPORTED} codes imported"), "imported already".to_owned()] {
+        let imported = import("-", File::open(path("codes.csv"))?.into())?;
+        ensure!(
+            imported.status.success() && imported.stdout.replace(',', "").contains(&expected),
+            "{expected:?} is missing: {imported:?}"
+        );
+        environment.wait_ready("imported")?;
+    }
+    step.done_with("the event opened when its codes were imported");
+    let codes: HashSet<&str> = plain.lines().filter_map(|line| line.split(',').next()).collect();
+    let coupon = environment.issue("imported", "anna")?;
+    let key = coupon["couponKey"].as_str().context("anna did not receive a coupon")?;
+    ensure!(codes.contains(key), "anna received {coupon}, which was not imported");
+
+    let step = Step::start("importing a compressed file for a top-up");
+    let topped_up = environment.couponry_text(&["topup", "imported", &IMPORTED.to_string()])?;
+    ensure!(topped_up.contains("codes have to be imported"), "{topped_up}");
+    kubectl.wait(event, &reason("AwaitingCodes"), 60)?;
+    let imported = import(&path("more.csv.gz"), Stdio::null())?;
+    ensure!(imported.status.success(), "{imported:?}");
+    kubectl.wait(event, &format!("jsonpath={{.status.loaded}}={}", 2 * IMPORTED), 180)?;
+    step.done();
+    let audit = environment.couponry_text(&["audit", "imported"])?;
+    ensure!(audit.contains("OK"), "{audit}");
+    kubectl.run(&["delete", event, "--timeout=120s"]).map(drop)
+}
+
+/// A file with codes for [`manifest`]. Equal numbers have equal codes.
+fn codes(first: u64) -> String {
+    (first..first + IMPORTED).fold("code,discount\n".to_owned(), |mut file, number| {
+        let discount = if number - first < IMPORTED * 7 / 10 { "PERCENT:10" } else { "AMOUNT:5000" };
+        // The factor is odd, so all codes are different. They are not consecutive either.
+        let _ = writeln!(file, "{:016X},{discount}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        file
+    })
 }

@@ -1,5 +1,6 @@
 //! A shop redeems coupons with the tokens of its service accounts.
 
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -22,14 +23,7 @@ const POLLS: u32 = 120;
 pub(super) fn run(environment: &Environment) -> Result<()> {
     let Environment { kubectl, .. } = environment;
     environment.apply_event(EVENT, &manifest(EVENT, 10))?;
-    let coupon = |user: &str| -> Result<Value> {
-        let issued = environment.issue(EVENT, user)?;
-        ensure!(issued["success"] == true, "{user} did not receive a coupon: {issued}");
-        Ok(
-            json!({"eventId": EVENT, "couponKey": issued["couponKey"], "userId": user, "orderId": format!("order-{user}")}),
-        )
-    };
-    let of_anna = coupon("anna")?;
+    let of_anna = coupon(environment, "anna")?;
 
     let step = Step::start("creating the service accounts of a shop");
     for account in ["checkout", "stranger"] {
@@ -50,9 +44,8 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
     step.done();
 
     let redeemer = environment.service("couponry-redeemer")?;
-    let post = |token: Option<&str>, operation: &str, key: &str, body: &Value| {
-        request(&format!("{redeemer}/redemptions/{operation}"), token, &[("Idempotency-Key", key)], Some(body))
-    };
+    let post =
+        |token: Option<&str>, operation: &str, key: &str, body: &Value| post(&redeemer, token, operation, key, body);
     let step = Step::start("redeeming a coupon");
     for (name, token, expected) in &tokens {
         let (status, response) = post(token.as_deref(), "redeem", "1", &of_anna)?;
@@ -86,7 +79,9 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
     ensure!(callers == Some(vec![caller.clone(), caller]), "the history has other callers: {history}");
     step.done();
 
-    let of_bert = coupon("bert")?;
+    void_coupons(environment, &redeemer, &checkout)?;
+
+    let of_bert = coupon(environment, "bert")?;
     let step = Step::start("restarting the redeemers while a coupon is reserved and released");
     let requests = thread::scope(|scope| -> Result<u32> {
         let restart = scope.spawn(|| -> Result<String> {
@@ -117,6 +112,52 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
     }
     step.done();
     kubectl.run(&["delete", &format!("couponevent/{EVENT}"), "--timeout=120s"]).map(drop)
+}
+
+/// Voids the coupon of a user: no redeemer accepts it any more, and the user receives no other one. The coupon of anna
+/// is redeemed.
+fn void_coupons(environment: &Environment, redeemer: &str, token: &str) -> Result<()> {
+    let of_carl = coupon(environment, "carl")?;
+    let step = Step::start("voiding coupons");
+    let void = |user: &str| environment.couponry(&["void", EVENT, "--user", user, "--reason", "fraud"], Stdio::null());
+    let refused = void("anna")?;
+    ensure!(
+        refused.status.code() == Some(1) && refused.stdout.contains("so it cannot be voided"),
+        "the void of a redeemed coupon: {refused:?}"
+    );
+    for expected in ["voided the coupon", "was voided before"] {
+        let voided = void("carl")?;
+        ensure!(voided.status.success() && voided.stdout.contains(expected), "{expected:?} is missing: {voided:?}");
+        let response = environment.issue(EVENT, "carl")?;
+        ensure!(
+            response["reason"] == "VOIDED" && response["success"] == false,
+            "the response to the user of a voided coupon: {response}"
+        );
+        for operation in ["reserve", "redeem"] {
+            let (status, response) = post(redeemer, Some(token), operation, &format!("carl-{operation}"), &of_carl)?;
+            ensure!(
+                status == 409 && response["type"] == "urn:couponry:problem:coupon-voided",
+                "{operation} of a voided coupon: {status} {response}"
+            );
+        }
+    }
+    let path = format!("{redeemer}/redemptions/{EVENT}/{}", of_carl["couponKey"].as_str().unwrap_or_default());
+    let (_, view) = request(&path, Some(token), &[], None)?;
+    ensure!(view["state"] == "VOIDED" && !view["history"][0]["caller"].is_null(), "the voided coupon: {view}");
+    step.done();
+    Ok(())
+}
+
+/// Issues a coupon, and returns the body of a request to use it.
+fn coupon(environment: &Environment, user: &str) -> Result<Value> {
+    let issued = environment.issue(EVENT, user)?;
+    ensure!(issued["success"] == true, "{user} did not receive a coupon: {issued}");
+    Ok(json!({"eventId": EVENT, "couponKey": issued["couponKey"], "userId": user, "orderId": format!("order-{user}")}))
+}
+
+/// Sends a request to change a coupon.
+fn post(redeemer: &str, token: Option<&str>, operation: &str, key: &str, body: &Value) -> Result<(u16, Value)> {
+    request(&format!("{redeemer}/redemptions/{operation}"), token, &[("Idempotency-Key", key)], Some(body))
 }
 
 impl Environment {
