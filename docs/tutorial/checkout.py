@@ -26,7 +26,7 @@ def send(operation, attempt, body):
                 return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code in (404, 409, 422) or error.code == 400 and not is_unknown:
-                raise Refused(json.load(error)["type"].rsplit(":")[-1]) from None
+                raise Refused(json.load(error)["type"].rsplit("/")[-1]) from None
             # Others, such as 401 or those of a proxy, do not tell whether an earlier try took effect.
             failure, pause = error, int(error.headers.get("Retry-After", 1))
         except (OSError, http.client.HTTPException) as error:

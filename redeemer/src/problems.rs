@@ -6,14 +6,13 @@ use couponry_redis::RedisStoreError;
 use couponry_runtime::{Problem, error_chain};
 
 pub(crate) fn unknown_event(event: &EventName) -> Problem {
-    Problem::not_found(format!("the event {event} does not exist"))
-        .with_type("urn:couponry:problem:unknown-event", "Unknown event")
+    Problem::not_found(format!("the event {event} does not exist")).with_type("unknown-event", "Unknown event")
 }
 
 /// Redis and Postgres agree that the user does not have the coupon.
 pub(crate) fn unknown_coupon() -> Problem {
     Problem::not_found("the event has not issued this coupon to this user")
-        .with_type("urn:couponry:problem:unknown-coupon", "Unknown coupon")
+        .with_type("unknown-coupon", "Unknown coupon")
 }
 
 /// Without a user, Redis cannot be searched for a coupon that is not recorded yet.
@@ -22,26 +21,24 @@ pub(crate) fn not_recorded() -> Problem {
         "no issuance of this coupon is recorded. If it was issued moments ago, retry later, or add the query parameter \
          userId.",
     )
-    .with_type("urn:couponry:problem:coupon-not-recorded", "Coupon not recorded")
+    .with_type("coupon-not-recorded", "Coupon not recorded")
 }
 
 pub(crate) fn request_id_reused() -> Problem {
     Problem::unprocessable("another request of this event has the same Idempotency-Key; nothing was changed")
-        .with_type("urn:couponry:problem:idempotency-key-reused", "Idempotency key reused")
+        .with_type("idempotency-key-reused", "Idempotency key reused")
 }
 
 pub(crate) fn refused(refusal: &Refusal) -> Problem {
     let (r#type, title) = match refusal {
-        Refusal::WrongUser => ("urn:couponry:problem:wrong-user", "Coupon of another user"),
-        Refusal::Reserved { .. } => ("urn:couponry:problem:coupon-reserved", "Coupon reserved"),
-        Refusal::Redeemed { by_order: false } => ("urn:couponry:problem:coupon-redeemed", "Coupon redeemed"),
-        Refusal::Redeemed { by_order: true } => {
-            ("urn:couponry:problem:coupon-redeemed-by-order", "Coupon redeemed by this order")
-        }
-        Refusal::NotReserved => ("urn:couponry:problem:coupon-not-reserved", "Coupon not reserved"),
-        Refusal::Voided => ("urn:couponry:problem:coupon-voided", "Coupon voided"),
-        Refusal::Expired => ("urn:couponry:problem:coupon-expired", "Coupon expired"),
-        Refusal::BelowMinimum { .. } => ("urn:couponry:problem:below-minimum-order", "Order amount below the minimum"),
+        Refusal::WrongUser => ("wrong-user", "Coupon of another user"),
+        Refusal::Reserved { .. } => ("coupon-reserved", "Coupon reserved"),
+        Refusal::Redeemed { by_order: false } => ("coupon-redeemed", "Coupon redeemed"),
+        Refusal::Redeemed { by_order: true } => ("coupon-redeemed-by-order", "Coupon redeemed by this order"),
+        Refusal::NotReserved => ("coupon-not-reserved", "Coupon not reserved"),
+        Refusal::Voided => ("coupon-voided", "Coupon voided"),
+        Refusal::Expired => ("coupon-expired", "Coupon expired"),
+        Refusal::BelowMinimum { .. } => ("below-minimum-order", "Order amount below the minimum"),
     };
     let detail = match refusal {
         Refusal::Reserved { until } => format!("{refusal} until {}", timestamp(*until)),

@@ -17,7 +17,7 @@ fn assert_problem(response: &Response, status: u16, detail: &str) {
     assert_eq!(response.status, status, "{}", response.json);
     assert_eq!(response.headers["content-type"], "application/problem+json");
     assert_eq!(response.json["status"], status);
-    assert!(response.json["type"].as_str().unwrap().starts_with("urn:couponry:problem:"));
+    assert!(response.json["type"].as_str().unwrap().starts_with("https://couponry.dev/problems/"));
     assert!(
         response.json["detail"].as_str().unwrap().contains(detail),
         "{} does not contain {detail:?}",

@@ -133,7 +133,7 @@ async fn lookup_with_acknowledge_kafka_returns_503_until_confirmed() {
     world.redis_store.issue(&world.event, &["u1".parse().unwrap()]).await.unwrap().unwrap();
     let pending = issuer.get("/coupons/summer/users/u1").await;
     assert_eq!(pending.status, StatusCode::SERVICE_UNAVAILABLE, "{}", pending.json);
-    assert_eq!(pending.headers["retry-after"], "1");
+    assert!(pending.headers.contains_key("retry-after"));
     assert_eq!(issuer.get("/coupons/summer/users/u2").await.status, StatusCode::NOT_FOUND, "no record to wait for");
     kafka.resume().unwrap();
     until("the coupon is returned", async || issuer.get("/coupons/summer/users/u1").await.status == StatusCode::OK)

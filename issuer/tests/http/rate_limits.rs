@@ -18,9 +18,10 @@ const LOW_RATE: &str = "0.001";
 fn assert_rate_limited(response: &Response) {
     assert_eq!(response.status, StatusCode::TOO_MANY_REQUESTS, "{}", response.json);
     assert_eq!(response.headers["content-type"], "application/problem+json");
-    assert_eq!(response.json["type"], "urn:couponry:problem:too-many-requests");
+    assert_eq!(response.json["type"], "https://couponry.dev/problems/too-many-requests");
     let wait: u64 = response.headers["retry-after"].to_str().unwrap().parse().unwrap();
-    assert!((1..=1000).contains(&wait), "{wait}");
+    let millis = response.json["retryAfterMs"].as_u64().unwrap();
+    assert!((1..=1005).contains(&wait) && wait == millis.div_ceil(1000), "{wait} {millis}");
 }
 
 async fn get_event(issuer: &Issuer, forwarded_for: &str) -> Response {

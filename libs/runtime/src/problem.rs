@@ -1,23 +1,29 @@
 //! HTTP error responses as problem details (RFC 9457).
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-/// `Retry-After` of a 503 response without a more specific value, in seconds.
-const DEFAULT_RETRY_AFTER: u64 = 1;
+/// The address of the pages about the types of problems (`docs/reference/problems`).
+const BASE_URL: &str = "https://couponry.dev/problems/";
+/// The wait before a retry after a 503 response without a more specific value, in milliseconds.
+const DEFAULT_RETRY_AFTER_MS: RangeInclusive<u64> = 500..=2500;
+/// How much is added to a specific wait: at most a quarter of it, within these limits, in milliseconds.
+const MIN_JITTER_MS: u64 = 500;
+const MAX_JITTER_MS: u64 = 5000;
 
 /// An error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// The kind of problem.
-    #[schema(example = "urn:couponry:problem:invalid-request")]
+    /// The kind of problem, which is stable: the address of a page about it.
+    #[serde(serialize_with = "serialize_type")]
+    #[schema(value_type = String, format = "uri", example = "https://couponry.dev/problems/invalid-request")]
     r#type: &'static str,
     /// A summary of the kind of problem.
     #[schema(example = "Invalid request")]
@@ -31,20 +37,28 @@ pub struct Problem {
     /// The header `WWW-Authenticate`.
     #[serde(skip)]
     challenge: Option<&'static str>,
-    /// The header `Retry-After`, in seconds.
-    #[serde(skip)]
-    retry_after: Option<u64>,
+    /// How long to wait before a retry, in milliseconds: with 429 and 503 only. The header `Retry-After` is the same
+    /// time in seconds, rounded up. It differs randomly, so that clients that failed together do not return together.
+    #[serde(rename = "retryAfterMs", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false, example = 1_370)]
+    retry_after_ms: Option<u64>,
+}
+
+fn serialize_type<S: Serializer>(name: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{BASE_URL}{name}"))
 }
 
 macro_rules! problems {
-    ($($(#[$doc:meta])* $name:ident: $status:expr, $urn:literal, $title:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $status:expr, $type:literal, $title:literal;)*) => {
         impl Problem {
             $($(#[$doc])*
             #[must_use]
             pub fn $name(detail: impl Into<String>) -> Self {
-                let r#type = concat!("urn:couponry:problem:", $urn);
+                let retry_after_ms = ($status == StatusCode::SERVICE_UNAVAILABLE
+                    || $status == StatusCode::TOO_MANY_REQUESTS)
+                    .then(|| rand::random_range(DEFAULT_RETRY_AFTER_MS));
                 let (title, status, detail) = ($title, $status.as_u16(), detail.into());
-                Self { r#type, title, status, detail, challenge: None, retry_after: None }
+                Self { r#type: $type, title, status, detail, challenge: None, retry_after_ms }
             })*
         }
     };
@@ -88,7 +102,7 @@ impl Problem {
         self.status
     }
 
-    /// Replaces the type and its summary by more specific ones.
+    /// Replaces the type and its summary by more specific ones. The type is the name of its page.
     #[must_use]
     pub const fn with_type(mut self, r#type: &'static str, title: &'static str) -> Self {
         self.r#type = r#type;
@@ -103,10 +117,12 @@ impl Problem {
         self
     }
 
-    /// Adds the header `Retry-After`, rounded up to seconds.
+    /// Asks the client to wait for at least this time. Some of them wait a little longer, by chance.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        let millis = u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        let jitter = (millis / 4).clamp(MIN_JITTER_MS, MAX_JITTER_MS);
+        self.retry_after_ms = Some(millis.saturating_add(rand::random_range(0..=jitter)));
         self
     }
 }
@@ -124,13 +140,65 @@ impl IntoResponse for Problem {
             // The rest of the body would be parsed as the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let default = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(DEFAULT_RETRY_AFTER);
-        if let Some(seconds) = self.retry_after.or(default) {
-            headers.insert(header::RETRY_AFTER, seconds.into());
+        if let Some(millis) = self.retry_after_ms {
+            headers.insert(header::RETRY_AFTER, millis.div_ceil(1000).into());
         }
         if let Some(challenge) = self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// The wait in milliseconds, and the header in seconds.
+    fn waits(problem: &Problem, response: &Response) -> (u64, u64) {
+        let seconds = response.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
+        let json = serde_json::to_value(problem).unwrap();
+        assert_eq!(json["retryAfterMs"].as_u64(), problem.retry_after_ms);
+        (problem.retry_after_ms.unwrap(), seconds)
+    }
+
+    fn respond(create: impl Fn() -> Problem) -> Vec<(u64, u64)> {
+        let respond = |_| {
+            let (body, response) = (create(), create());
+            let body = Problem { retry_after_ms: response.retry_after_ms, ..body };
+            waits(&body, &response.into_response())
+        };
+        (0..200).map(respond).collect()
+    }
+
+    #[test]
+    fn retry_after_differs_from_response_to_response_and_is_never_too_early() {
+        let minimum = Duration::from_micros(6_500_500);
+        for (all, range) in [
+            (respond(|| Problem::unavailable("x")), DEFAULT_RETRY_AFTER_MS),
+            (respond(|| Problem::too_many_requests("x")), DEFAULT_RETRY_AFTER_MS),
+            (respond(|| Problem::too_many_requests("x").with_retry_after(minimum)), 6501..=8126),
+            (respond(|| Problem::unavailable("x").with_retry_after(Duration::ZERO)), 0..=500),
+        ] {
+            assert!(all.iter().all(|(millis, _)| range.contains(millis)), "{all:?}");
+            assert!(all.iter().all(|(millis, seconds)| *seconds == millis.div_ceil(1000)), "{all:?}");
+            assert!(all.iter().map(|(millis, _)| millis).collect::<HashSet<_>>().len() > 10, "{all:?}");
+        }
+        let long = respond(|| Problem::too_many_requests("x").with_retry_after(Duration::from_secs(1000)));
+        assert!(long.iter().all(|(millis, _)| (1_000_000..=1_005_000).contains(millis)), "{long:?}");
+        assert_eq!(Problem::invalid("x").retry_after_ms, None);
+        assert!(!Problem::invalid("x").into_response().headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn type_is_an_address() {
+        let problem = Problem::not_found("x").with_type("unknown-event", "Unknown event");
+        let json = serde_json::to_string(&problem).unwrap();
+        assert_eq!(
+            json,
+            r#"{"type":"https://couponry.dev/problems/unknown-event","title":"Unknown event","status":404,"detail":"x"}"#
+        );
     }
 }

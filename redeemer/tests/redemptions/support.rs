@@ -190,7 +190,7 @@ pub(crate) struct Response {
 impl Response {
     /// The last part of the type of a problem.
     pub(crate) fn problem(&self) -> &str {
-        self.json["type"].as_str().unwrap_or_default().trim_start_matches("urn:couponry:problem:")
+        self.json["type"].as_str().unwrap_or_default().trim_start_matches("https://couponry.dev/problems/")
     }
 
     pub(crate) fn state(&self) -> &str {
@@ -199,7 +199,7 @@ impl Response {
 
     pub(crate) fn assert_unavailable(&self) {
         assert_eq!(self.status, StatusCode::SERVICE_UNAVAILABLE, "{}", self.json);
-        assert_eq!(self.headers["retry-after"], "1");
+        assert!(self.json["retryAfterMs"].is_u64() && self.headers.contains_key("retry-after"), "{}", self.json);
         assert_eq!(self.headers["content-type"], "application/problem+json");
     }
 }

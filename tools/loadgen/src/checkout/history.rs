@@ -159,7 +159,7 @@ impl UseAttempt {
 /// The last part of the type of a problem.
 #[must_use]
 pub fn problem(body: &Value) -> &str {
-    body["type"].as_str().and_then(|text| text.rsplit(':').next()).unwrap_or_default()
+    body["type"].as_str().and_then(|text| text.rsplit('/').next()).unwrap_or_default()
 }
 
 /// Reads a history.
@@ -209,7 +209,7 @@ mod tests {
     fn history_read_from_file_has_all_attempts() {
         let path = std::env::temp_dir().join(format!("loadgen-uses-{}", std::process::id()));
         let file = File::create(&path).unwrap();
-        let body = json!({"type": "urn:couponry:problem:coupon-reserved"});
+        let body = json!({"type": "https://couponry.dev/problems/coupon-reserved"});
         let outcomes = [UseOutcome::Unknown("timeout".into()), UseOutcome::Decided { status: 409, body }];
         (0..3).for_each(|id| write(&file, &UseEntry::Invoked(invocation(id))).unwrap());
         for (id, outcome) in (0..2).zip(outcomes) {

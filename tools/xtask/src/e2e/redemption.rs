@@ -56,12 +56,12 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
     let mut first = Value::Null;
     for (operation, key, body, expected) in [
         ("reserve", "1", &of_anna, (200, "RESERVED")),
-        ("redeem", "2", &of_another_order, (409, "urn:couponry:problem:coupon-reserved")),
+        ("redeem", "2", &of_another_order, (409, "https://couponry.dev/problems/coupon-reserved")),
         ("redeem", "3", &of_anna, (200, "REDEEMED")),
         ("redeem", "3", &of_anna, (200, "REDEEMED")),
-        ("redeem", "4", &of_anna, (409, "urn:couponry:problem:coupon-redeemed-by-order")),
-        ("redeem", "5", &of_another_order, (409, "urn:couponry:problem:coupon-redeemed")),
-        ("redeem", "3", &of_another_order, (422, "urn:couponry:problem:idempotency-key-reused")),
+        ("redeem", "4", &of_anna, (409, "https://couponry.dev/problems/coupon-redeemed-by-order")),
+        ("redeem", "5", &of_another_order, (409, "https://couponry.dev/problems/coupon-redeemed")),
+        ("redeem", "3", &of_another_order, (422, "https://couponry.dev/problems/idempotency-key-reused")),
     ] {
         let (status, response) = post(Some(&checkout), operation, key, body)?;
         let result = response["state"].as_str().or(response["type"].as_str()).unwrap_or_default();

@@ -4,5 +4,6 @@ mod comment_width;
 mod files;
 mod import_graph;
 mod links;
+mod problem_types;
 mod rust_source;
 mod vocabulary;

@@ -46,7 +46,7 @@ fn attempt(second: i64, call: &UseCall, outcome: UseOutcome) -> UseAttempt {
 }
 
 fn refused(status: u16, problem: &str) -> UseOutcome {
-    UseOutcome::Decided { status, body: json!({"type": format!("urn:couponry:problem:{problem}")}) }
+    UseOutcome::Decided { status, body: json!({"type": format!("https://couponry.dev/problems/{problem}")}) }
 }
 
 fn unknown() -> UseOutcome {
@@ -174,7 +174,7 @@ fn unknown_coupon_is_detected() {
     };
     assert_eq!(unknown(404, "unknown-coupon"), [KNOWN]);
     assert_eq!(unknown(404, "unknown-event"), [KNOWN]);
-    let problem = json!({"type": "urn:couponry:problem:unknown-coupon"});
+    let problem = json!({"type": "https://couponry.dev/problems/unknown-coupon"});
     assert!(failed_checks(|input| *input.views.get_mut("A").unwrap() = problem).contains(&KNOWN));
 }
 
