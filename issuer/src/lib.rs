@@ -7,8 +7,12 @@
 mod authentication;
 mod batcher;
 mod client_ip;
+mod cors;
+mod event_cache;
+mod lookups;
 mod metrics;
 mod rate_limits;
+mod read_failure;
 mod recent_events;
 mod relay;
 mod request_threads;
@@ -38,6 +42,9 @@ pub use crate::routes::read_issue_request;
 use crate::{
     authentication::{Authenticator, flags::AuthenticationArgs},
     batcher::Batchers,
+    cors::{Cors, CorsArgs},
+    event_cache::EventCache,
+    lookups::Lookups,
     metrics::Metrics,
     rate_limits::{RateLimits, flags::RateLimitArgs},
     recent_events::RecentEvents,
@@ -145,6 +152,8 @@ pub struct Config {
     #[command(flatten)]
     limits: RateLimitArgs,
     #[command(flatten)]
+    cors: CorsArgs,
+    #[command(flatten)]
     redis: RedisSettings,
     #[command(flatten)]
     kafka: KafkaSettings,
@@ -185,9 +194,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let app = App {
         batchers,
         relay: relay.clone(),
+        lookups: Lookups::new(redis_store.clone(), recent_events.clone(), config.max_queued_requests),
         // A connection of its own: that of the batches must not be opened, and served, by the threads of the requests.
-        redis_store: RedisStore::open(&config.redis)?,
-        recent_events: recent_events.clone(),
+        event_cache: EventCache::new(
+            RedisStore::open(&config.redis)?,
+            recent_events.clone(),
+            metrics.event_reads.clone(),
+        ),
         authenticator: Authenticator::start(config.identity, metrics.clone(), &health, stop_accepting.clone())?,
         limits,
         metrics: metrics.clone(),
@@ -211,7 +224,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         draining: shutdown.clone(),
         stop: stop_accepting.clone(),
     };
-    let mut requests = RequestThreads::start(config.worker_threads, listener, server, Routes::new(app))?;
+    let mut requests =
+        RequestThreads::start(config.worker_threads, listener, server, Routes::new(app, Cors::new(config.cors)))?;
     let probe =
         tokio::spawn(watch_servers(redis_store.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {

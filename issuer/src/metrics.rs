@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     connections_rejected: Counter,
     rate_limited: Family<LimitLabels, Counter>,
     rate_limit_keys: Family<LimitLabels, Gauge>,
+    pub(crate) event_reads: Counter,
     pub(crate) batch_users: Histogram,
     pub(crate) issue_request_duration: Histogram,
     pub(crate) records_sent: Counter,
@@ -75,6 +76,7 @@ impl Metrics {
             connections_rejected: Counter::default(),
             rate_limited: Family::default(),
             rate_limit_keys: Family::default(),
+            event_reads: Counter::default(),
             batch_users: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             issue_request_duration: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
             records_sent: Counter::default(),
@@ -94,6 +96,7 @@ impl Metrics {
             connections_rejected,
             rate_limited,
             rate_limit_keys,
+            event_reads,
             batch_users,
             issue_request_duration,
             records_sent,
@@ -127,6 +130,11 @@ impl Metrics {
         );
         registry.register("rate_limited", "Requests rejected with 429, by the kind of limit", rate_limited);
         registry.register("rate_limit_keys", "Users and addresses tracked by a rate limit", rate_limit_keys);
+        registry.register(
+            "event_reads",
+            "Reads of the state of an event from Redis, for all requests of the event",
+            event_reads,
+        );
         registry.register("batch_users", "Users per call to Redis", batch_users);
         registry.register_with_unit(
             "issue_request_duration",

@@ -57,8 +57,8 @@ impl IssuedEntry {
         format!("{coupon}:{discount}:{issued_at}:{}", self.status.as_str())
     }
 
-    pub(crate) fn parse(operation: &'static str, user_id: UserId, value: &str) -> Result<Self, RedisStoreError> {
-        Self::from_value(user_id, value).ok_or_else(|| invalid_value(operation, value))
+    pub(crate) fn parse(operation: &'static str, user_id: UserId, value: &[u8]) -> Result<Self, RedisStoreError> {
+        Self::from_bytes(user_id, value).ok_or_else(|| invalid_value(operation, &String::from_utf8_lossy(value)))
     }
 
     /// None: this version does not write such a value.
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn parse(value: &str) -> Result<IssuedEntry, RedisStoreError> {
-        IssuedEntry::parse("issue", "u1".parse().unwrap(), value)
+        IssuedEntry::parse("issue", "u1".parse().unwrap(), value.as_bytes())
     }
 
     #[test]

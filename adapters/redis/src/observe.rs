@@ -6,6 +6,7 @@ use couponry_domain::{Acknowledge, AdmissionKey, EventName, Gate, Release, UserI
 
 use crate::{
     error::{RedisStoreError, invalid_value},
+    issue::MAX_BATCH,
     issued_entry::{IssuedEntry, parse_installation, parse_uid, parse_validity},
     redis_store::RedisStore,
     script::Script,
@@ -42,6 +43,9 @@ pub struct RedisEvent {
     /// How many coupons are available, or were when the event was retired: also those that are held back until a later
     /// time.
     pub available: u64,
+    /// When the last available coupon was issued, in milliseconds since the Unix epoch. None: coupons are available, or
+    /// the time was lost with the data of Redis.
+    pub sold_out_at: Option<i64>,
     /// How many users have a coupon, or had when the event was retired.
     pub issued: u64,
     /// How many of the issued coupons are marked `COMPLETED` or `VOIDED`, which means that they are recorded.
@@ -113,7 +117,7 @@ pub struct Lookup {
     pub entry: Option<IssuedEntry>,
 }
 
-type RawLookup = (String, String, bool, bool, Option<String>, Option<String>, Option<String>);
+type RawLookups = (String, String, bool, bool, Vec<Option<Vec<u8>>>, Option<String>, Option<String>);
 type RawObserved = (HashMap<String, String>, u64, u64, u64, i64, String);
 
 impl RedisStore {
@@ -166,6 +170,10 @@ impl RedisStore {
             drops: text("drops").parse().map_err(|_| invalid("drops"))?,
         };
         let cancelled = number("cancelled")?;
+        let sold_out_at = match text("soldOutAt") {
+            "" => None,
+            time => Some(time.parse().map_err(|_| invalid("soldOutAt"))?),
+        };
         let retired = match text("retired") {
             "" => None,
             gate => Some(Gate::from_name(gate).ok_or_else(|| invalid("retired"))?),
@@ -186,6 +194,8 @@ impl RedisStore {
             generation: text("generation").parse().map_err(|_| invalid("generation"))?,
             loaded: number("loaded")?,
             available,
+            // Coupons can become available again.
+            sold_out_at: sold_out_at.filter(|_| available == 0),
             issued: entries.saturating_sub(cancelled),
             marked_recorded: number("completed")?,
             voided: number("voided")?,
@@ -204,26 +214,42 @@ impl RedisStore {
 
     /// Reads the entry of one user. Returns None if Redis does not have the event.
     pub async fn lookup(&self, event: &EventName, user: &UserId) -> Result<Option<Lookup>, RedisStoreError> {
-        const OPERATION: &str = "cannot look up the user in Redis";
+        let found = self.lookup_batch(event, std::slice::from_ref(user)).await?;
+        found.and_then(|mut lookups| lookups.pop()).transpose()
+    }
+
+    /// Reads the entries of many users in one call. Returns None if Redis does not have the event. An entry that cannot
+    /// be parsed is the error of its user only.
+    ///
+    /// # Panics
+    /// With more than [`MAX_BATCH`] users, or none.
+    pub async fn lookup_batch(
+        &self,
+        event: &EventName,
+        users: &[UserId],
+    ) -> Result<Option<Vec<Result<Lookup, RedisStoreError>>>, RedisStoreError> {
+        const OPERATION: &str = "cannot look up users in Redis";
+        assert!((1..=MAX_BATCH).contains(&users.len()), "{} users in one batch", users.len());
         let keys = self.keys(event);
-        let found: Option<RawLookup> = (self.scripts.lookup)
-            .key(keys.meta)
-            .key(keys.issued)
-            .arg(user.as_str())
-            .invoke_async(&mut self.connection())
-            .await
-            .map_err(self.failed(OPERATION))?;
-        let Some((uid, acknowledge, is_retired, is_verified, entry, installation, validity)) = found else {
+        let mut call = self.scripts.lookup.key(keys.meta).key(keys.issued);
+        for user in users {
+            call.push(user.as_str());
+        }
+        let found: Option<RawLookups> =
+            call.invoke_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
+        let Some((uid, acknowledge, is_retired, is_verified, mut entries, installation, validity)) = found else {
             return Ok(None);
         };
-        Ok(Some(Lookup {
-            uid: parse_uid(OPERATION, &uid)?,
-            installation: parse_installation(installation),
-            acknowledge: Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?,
-            validity: parse_validity(OPERATION, validity.as_deref())?,
-            is_retired,
-            is_verified,
-            entry: entry.map(|entry| IssuedEntry::parse(OPERATION, user.clone(), &entry)).transpose()?,
-        }))
+        let uid = parse_uid(OPERATION, &uid)?;
+        let installation = parse_installation(installation);
+        let acknowledge = Acknowledge::from_name(&acknowledge).ok_or_else(|| invalid_value(OPERATION, &acknowledge))?;
+        let validity = parse_validity(OPERATION, validity.as_deref())?;
+        entries.resize(users.len(), None);
+        let lookup = |(user, entry): (&UserId, Option<Vec<u8>>)| {
+            let entry = entry.map(|entry| IssuedEntry::parse(OPERATION, user.clone(), &entry)).transpose()?;
+            let validity = validity.clone();
+            Ok(Lookup { uid, installation, acknowledge, validity, is_retired, is_verified, entry })
+        };
+        Ok(Some(users.iter().zip(entries).map(lookup).collect()))
     }
 }

@@ -1,30 +1,28 @@
 //! The state that the routes share, and what several of them need.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
-    Json,
     extract::{FromRequestParts, Path, rejection::PathRejection},
-    http::{HeaderName, header::CACHE_CONTROL, request::Parts},
+    http::request::Parts,
 };
 use couponry_domain::{DiscountType, EventName, names::InvalidId};
-use couponry_redis::{RedisStore, RedisStoreError};
-use couponry_runtime::{error_chain, problem::Problem};
+use couponry_runtime::problem::Problem;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
 use crate::{
-    authentication::Authenticator, batcher::Batchers, metrics::Metrics, rate_limits::RateLimits,
-    recent_events::RecentEvents, relay::Relay,
+    authentication::Authenticator, batcher::Batchers, event_cache::EventCache, lookups::Lookups, metrics::Metrics,
+    rate_limits::RateLimits, read_failure::ReadFailure, relay::Relay,
 };
 
 /// The state that the routes share.
 pub(crate) struct App {
     pub(crate) batchers: Batchers,
     pub(crate) relay: Relay,
-    pub(crate) redis_store: RedisStore,
-    pub(crate) recent_events: Arc<RecentEvents>,
+    pub(crate) lookups: Lookups,
+    pub(crate) event_cache: EventCache,
     pub(crate) authenticator: Authenticator,
     pub(crate) limits: RateLimits,
     pub(crate) metrics: Metrics,
@@ -32,30 +30,6 @@ pub(crate) struct App {
     pub(crate) response_timeout: Duration,
     /// Number of proxies whose entries in `X-Forwarded-For` are trusted.
     pub(crate) trusted_proxies: u8,
-}
-
-impl App {
-    /// Returns the value if Redis is verified, otherwise the [`Problem`] to respond with.
-    pub(super) async fn verified<T>(
-        &self,
-        event: &EventName,
-        value: Option<T>,
-        is_verified: impl Fn(&T) -> bool,
-    ) -> Result<T, Problem> {
-        match value {
-            Some(value) if is_verified(&value) => Ok(value),
-            Some(_) => Err(unverified()),
-            None if self.recent_events.may_exist(event, &self.redis_store).await => Err(unverified()),
-            None => Err(unknown_event(event)),
-        }
-    }
-}
-
-/// A response about one user, which no cache may store.
-pub(super) type Uncached<T> = ([(HeaderName, &'static str); 1], Json<T>);
-
-pub(super) fn uncached<T>(body: T) -> Uncached<T> {
-    ([(CACHE_CONTROL, "no-store")], Json(body))
 }
 
 /// The type of a discount.
@@ -121,15 +95,16 @@ pub(super) fn unknown_outcome() -> Problem {
 }
 
 /// The response to a failed read, which can be repeated.
-pub(super) fn read_failed(error: RedisStoreError) -> Problem {
-    let detail = match &error {
-        RedisStoreError::InvalidValue { .. } => {
+pub(super) fn read_failed(event: &EventName, failure: ReadFailure) -> Problem {
+    Problem::unavailable(match failure {
+        ReadFailure::UnknownEvent => return unknown_event(event),
+        ReadFailure::Unverified => return unverified(),
+        ReadFailure::InvalidValue => {
             "The data of this event cannot be read. Retry later, or contact the administrator."
         }
-        _ => "Redis is unavailable. Retry later.",
-    };
-    tracing::warn!(error = error_chain(error), "cannot read from Redis");
-    Problem::unavailable(detail)
+        ReadFailure::Unavailable => "Redis is unavailable. Retry later.",
+        ReadFailure::Overloaded => "Too many requests are waiting. Retry later.",
+    })
 }
 
 /// A point in time in RFC 3339, always with milliseconds.

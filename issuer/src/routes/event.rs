@@ -1,15 +1,26 @@
 //! `GET /coupons/{eventId}`
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher as _},
+    sync::Arc,
+};
 
-use axum::{Json, extract::State};
-use couponry_domain::WindowState;
-use couponry_redis::RedisEvent;
+use axum::{
+    Json,
+    extract::State,
+    http::{
+        HeaderMap, HeaderName, StatusCode,
+        header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH},
+    },
+    response::{IntoResponse as _, Response},
+};
+use couponry_domain::{EventName, WindowState};
 use couponry_runtime::problem::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::app::{App, Params, parse_event, read_failed, timestamp};
+use crate::event_cache::EventSnapshot;
 
 /// An event.
 #[derive(Serialize, ToSchema)]
@@ -31,13 +42,20 @@ pub(super) struct EventView {
     /// Number of coupons that are available now.
     #[schema(example = 58_210)]
     remaining: u64,
+    /// When the last available coupon was issued (RFC 3339 in UTC, with milliseconds). Null: coupons are available, or
+    /// the time is not known any more.
+    #[schema(format = DateTime, example = "2026-12-01T00:00:41.500Z")]
+    sold_out_at: Option<String>,
     /// When the next coupons become available (RFC 3339 in UTC, with milliseconds). Null: no time is set.
     #[schema(format = DateTime, example = "2026-12-01T01:00:00.000Z")]
     next_drop_at: Option<String>,
+    /// The clock that decides, at the time of the response (RFC 3339 in UTC, with milliseconds). It is never ahead.
+    #[schema(format = DateTime, example = "2026-12-01T00:00:07.123Z")]
+    server_time: String,
 }
 
 /// The state of an event.
-#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Hash, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum EventState {
     NotStarted,
@@ -47,15 +65,36 @@ pub(super) enum EventState {
     Ended,
 }
 
-impl EventState {
-    fn of(observed: &RedisEvent) -> Self {
-        match observed.window.state(observed.gate, observed.now) {
-            WindowState::NotStarted => Self::NotStarted,
-            WindowState::Ended => Self::Ended,
-            WindowState::Paused => Self::Paused,
-            WindowState::Open if observed.available_at(observed.now) == 0 => Self::SoldOut,
-            WindowState::Open => Self::Open,
+impl EventView {
+    /// The event at `now`, by the clock of Redis.
+    fn of(event: EventName, snapshot: &EventSnapshot, now: i64) -> Self {
+        let observed = &snapshot.observed;
+        let state = match observed.window.state(observed.gate, now) {
+            WindowState::NotStarted => EventState::NotStarted,
+            WindowState::Ended => EventState::Ended,
+            WindowState::Paused => EventState::Paused,
+            WindowState::Open if observed.available_at(now) == 0 => EventState::SoldOut,
+            WindowState::Open => EventState::Open,
+        };
+        Self {
+            event_id: event.into(),
+            state,
+            start_time: observed.window.start.map(timestamp),
+            end_time: observed.window.end.map(timestamp),
+            total: observed.loaded,
+            remaining: observed.available_at(now),
+            sold_out_at: observed.sold_out_at.map(timestamp),
+            next_drop_at: observed.release.drops.next_at(now).map(timestamp),
+            server_time: timestamp(now),
         }
+    }
+
+    /// The same for all views that differ in `serverTime` only. So it is a weak one.
+    fn etag(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        (&self.event_id, &self.state, &self.start_time, &self.end_time, self.total).hash(&mut hasher);
+        (self.remaining, &self.sold_out_at, &self.next_drop_at).hash(&mut hasher);
+        format!("W/\"{:016x}\"", hasher.finish())
     }
 }
 
@@ -65,7 +104,9 @@ impl EventState {
     path = "/coupons/{eventId}",
     params(("eventId" = String, Path, description = "The event", example = "summer")),
     responses(
-        (status = 200, description = "The event", body = EventView),
+        (status = 200, description = "The event", body = EventView,
+            headers(("ETag" = String, description = "For `If-None-Match`"))),
+        (status = 304, description = "The event has not changed since the response with this `ETag`"),
         (status = 400, description = "The eventId is not a valid name", body = Problem,
             content_type = "application/problem+json"),
         (status = 404, description = "The event does not exist", body = Problem,
@@ -78,9 +119,10 @@ impl EventState {
 )]
 pub(super) async fn event(
     State(app): State<Arc<App>>,
+    headers: HeaderMap,
     Params(event): Params<String>,
-) -> Result<Json<EventView>, Problem> {
-    view(&app, event).await
+) -> Result<Response, Problem> {
+    view(&app, &headers, event).await
 }
 
 /// Get the event with the name `issue`, whose path is also that of another operation.
@@ -88,7 +130,9 @@ pub(super) async fn event(
     get,
     path = "/coupons/issue",
     responses(
-        (status = 200, description = "The event", body = EventView),
+        (status = 200, description = "The event", body = EventView,
+            headers(("ETag" = String, description = "For `If-None-Match`"))),
+        (status = 304, description = "The event has not changed since the response with this `ETag`"),
         (status = 404, description = "The event does not exist", body = Problem,
             content_type = "application/problem+json"),
         (status = 429, description = "Rate limit exceeded; the request was not processed", body = Problem,
@@ -97,21 +141,48 @@ pub(super) async fn event(
             content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn event_named_issue(State(app): State<Arc<App>>) -> Result<Json<EventView>, Problem> {
-    view(&app, "issue".to_owned()).await
+pub(super) async fn event_named_issue(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
+    view(&app, &headers, "issue".to_owned()).await
 }
 
-async fn view(app: &App, event: String) -> Result<Json<EventView>, Problem> {
+async fn view(app: &App, headers: &HeaderMap, event: String) -> Result<Response, Problem> {
     let event = parse_event(event)?;
-    let found = app.redis_store.observe(&event).await.map_err(read_failed)?;
-    let observed = app.verified(&event, found, |observed| observed.is_verified).await?;
-    Ok(Json(EventView {
-        event_id: event.into(),
-        state: EventState::of(&observed),
-        start_time: observed.window.start.map(timestamp),
-        end_time: observed.window.end.map(timestamp),
-        total: observed.loaded,
-        remaining: observed.available_at(observed.now),
-        next_drop_at: observed.release.drops.next_at(observed.now).map(timestamp),
-    }))
+    let snapshot = app.event_cache.get(&event).await.map_err(|failure| read_failed(&event, failure))?;
+    let view = EventView::of(event, &snapshot, snapshot.now());
+    let etag = view.etag();
+    let is_unchanged = matches(headers, &etag);
+    let headers: [(HeaderName, _); 2] = [(CACHE_CONTROL, "public, max-age=1".to_owned()), (ETAG, etag)];
+    Ok(if is_unchanged {
+        (StatusCode::NOT_MODIFIED, headers).into_response()
+    } else {
+        (headers, Json(view)).into_response()
+    })
+}
+
+/// Whether `If-None-Match` contains the weak tag (RFC 9110, 13.1.2).
+fn matches(headers: &HeaderMap, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn if_none_match_is_compared_weakly() {
+        let with = |values: &[&'static str]| {
+            let values = values.iter().map(|value| (IF_NONE_MATCH, HeaderValue::from_static(value)));
+            matches(&values.collect(), "W/\"a\"")
+        };
+        for same in [&["W/\"a\""][..], &["\"a\""], &["*"], &["\"b\",W/\"a\""], &["\"b\"", "\"a\""]] {
+            assert!(with(same), "{same:?}");
+        }
+        for other in [&[][..], &["W/\"b\""], &["a"], &["W/\"a"]] {
+            assert!(!with(other), "{other:?}");
+        }
+    }
 }

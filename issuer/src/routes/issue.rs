@@ -5,9 +5,13 @@ use std::{fmt::Display, sync::Arc};
 #[cfg(any(test, fuzzing))]
 use axum::http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use axum::{
+    Json,
     body::{Body, Bytes, HttpBody},
     extract::State,
-    http::Request,
+    http::{
+        HeaderName, Request,
+        header::{CACHE_CONTROL, CONTENT_LANGUAGE, VARY},
+    },
 };
 use couponry_domain::IssuedCoupon;
 use couponry_redis::IssueOutcome;
@@ -16,8 +20,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::{
-    App, DiscountTypeName, Uncached, parse_event, timestamp, uncached, undecodable, unknown_event, unknown_outcome,
-    unverified, within,
+    App, DiscountTypeName, parse_event, timestamp, undecodable, unknown_event, unknown_outcome, unverified, within,
+};
+use super::{
+    language::Language,
+    messages::{Reason, message},
 };
 use crate::batcher::IssueResult;
 
@@ -40,12 +47,14 @@ pub(super) struct IssueRequest {
 pub(super) struct IssueResponse {
     /// Whether this request issued a coupon.
     success: bool,
+    /// Whether the user has a coupon of the event: issued by this request, or earlier (DUPLICATE).
+    has_coupon: bool,
     /// Why it did not.
     reason: Option<Reason>,
     /// The coupon of the user: the new one, or with DUPLICATE the one that was issued before.
     #[schema(example = "SUMMER-7GK2M9QXW4TB")]
     coupon_key: Option<String>,
-    /// The outcome in words.
+    /// The outcome in words, in English or Korean (`Accept-Language`). It may change: decide by `reason`.
     message: &'static str,
     /// The type of the discount.
     discount_type: Option<DiscountTypeName>,
@@ -66,42 +75,24 @@ pub(super) struct IssueResponse {
     next_drop_at: Option<String>,
 }
 
-/// Why no coupon was issued.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum Reason {
-    Duplicate,
-    Voided,
-    SoldOut,
-    Wait,
-    NotStarted,
-    Ended,
-    Paused,
-}
-
 impl IssueResponse {
-    fn new(outcome: IssueOutcome, valid_until: Option<i64>) -> Result<Self, Problem> {
+    fn new(outcome: IssueOutcome, valid_until: Option<i64>, language: Language) -> Result<Self, Problem> {
         let (mut admitted_at, mut next_drop_at) = (None, None);
-        let (reason, message, issued) = match outcome {
-            IssueOutcome::Issued(issued) => (None, "The coupon is yours.", Some(issued)),
-            IssueOutcome::Duplicate(entry) => {
-                (Some(Reason::Duplicate), "You already have a coupon of this event.", Some(entry.issued))
-            }
-            IssueOutcome::Voided => (Some(Reason::Voided), "Your coupon of this event was voided.", None),
-            IssueOutcome::SoldOut { next_drop_at: None } => {
-                (Some(Reason::SoldOut), "All coupons of this event have been issued.", None)
-            }
+        let (reason, issued) = match outcome {
+            IssueOutcome::Issued(issued) => (None, Some(issued)),
+            IssueOutcome::Duplicate(entry) => (Some(Reason::Duplicate), Some(entry.issued)),
+            IssueOutcome::Voided => (Some(Reason::Voided), None),
             IssueOutcome::SoldOut { next_drop_at: next } => {
                 next_drop_at = next;
-                (Some(Reason::SoldOut), "All coupons so far have been issued. More become available later.", None)
+                (Some(Reason::SoldOut), None)
             }
             IssueOutcome::Wait { admitted_at: at } => {
                 admitted_at = Some(at);
-                (Some(Reason::Wait), "It is not your turn yet. Try again when you are admitted.", None)
+                (Some(Reason::Wait), None)
             }
-            IssueOutcome::NotStarted => (Some(Reason::NotStarted), "The event has not started yet.", None),
-            IssueOutcome::Ended => (Some(Reason::Ended), "The event has ended.", None),
-            IssueOutcome::Paused => (Some(Reason::Paused), "The event is paused. Try again later.", None),
+            IssueOutcome::NotStarted => (Some(Reason::NotStarted), None),
+            IssueOutcome::Ended => (Some(Reason::Ended), None),
+            IssueOutcome::Paused => (Some(Reason::Paused), None),
             IssueOutcome::Unverified => return Err(unverified()),
             IssueOutcome::Undecodable => return Err(undecodable()),
         };
@@ -109,9 +100,10 @@ impl IssueResponse {
             issued.map(|IssuedCoupon { coupon, discount, .. }| (coupon.to_string(), discount)).unzip();
         Ok(Self {
             success: reason.is_none(),
+            has_coupon: coupon_key.is_some(),
             reason,
             coupon_key,
-            message,
+            message: message(reason, next_drop_at.is_some(), language),
             discount_type: discount.map(|discount| discount.kind.into()),
             discount_amount: discount.map(|discount| discount.value),
             valid_until: valid_until.map(timestamp),
@@ -120,6 +112,9 @@ impl IssueResponse {
         })
     }
 }
+
+/// A response about one user in one language, which no cache may store.
+type Localized<T> = ([(HeaderName, &'static str); 3], Json<T>);
 
 /// Issue a coupon to a user.
 ///
@@ -151,12 +146,12 @@ impl IssueResponse {
 pub(super) async fn issue(
     State(app): State<Arc<App>>,
     request: Request<Body>,
-) -> Result<Uncached<IssueResponse>, Problem> {
+) -> Result<Localized<IssueResponse>, Problem> {
     respond(&app, request).await
 }
 
 /// Responds to an issue request, and counts the response.
-pub(super) async fn respond<B>(app: &App, request: Request<B>) -> Result<Uncached<IssueResponse>, Problem>
+pub(super) async fn respond<B>(app: &App, request: Request<B>) -> Result<Localized<IssueResponse>, Problem>
 where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
@@ -165,7 +160,7 @@ where
     response
 }
 
-async fn process<B>(app: &App, request: Request<B>) -> Result<Uncached<IssueResponse>, Problem>
+async fn process<B>(app: &App, request: Request<B>) -> Result<Localized<IssueResponse>, Problem>
 where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
@@ -181,7 +176,11 @@ where
     app.metrics.issue_request_duration.observe(duration.as_secs_f64());
     app.metrics.count_request(result.label());
     match result {
-        IssueResult::Decided { outcome, valid_until } => IssueResponse::new(outcome, valid_until).map(uncached),
+        IssueResult::Decided { outcome, valid_until } => {
+            let language = Language::preferred(&parts.headers);
+            let headers = [(CACHE_CONTROL, "no-store"), (CONTENT_LANGUAGE, language.tag()), (VARY, "Accept-Language")];
+            IssueResponse::new(outcome, valid_until, language).map(|response| (headers, Json(response)))
+        }
         IssueResult::UnknownEvent => Err(unknown_event(&event)),
         IssueResult::UnknownOutcome => Err(unknown_outcome()),
         IssueResult::Overloaded => {
@@ -222,21 +221,23 @@ mod tests {
             discount: couponry_domain::Discount { kind: couponry_domain::DiscountType::Percent, value: 10 },
             issued_at: 1,
         };
-        let respond =
-            |outcome, valid_until| serde_json::to_string(&IssueResponse::new(outcome, valid_until).unwrap()).unwrap();
+        let respond = |outcome, valid_until| {
+            let response = IssueResponse::new(outcome, valid_until, Language::English).unwrap();
+            serde_json::to_string(&response).unwrap()
+        };
         let json = |outcome| respond(outcome, None);
         assert_eq!(
             json(IssueOutcome::Issued(issued.clone())),
             concat!(
-                r#"{"success":true,"reason":null,"couponKey":"SUMMER-7GK2M9QXW4TB","message":"The coupon is yours.","#,
+                r#"{"success":true,"hasCoupon":true,"reason":null,"couponKey":"SUMMER-7GK2M9QXW4TB","message":"The coupon is yours.","#,
                 r#""discountType":"PERCENT","discountAmount":10}"#
             )
         );
         let limited = respond(IssueOutcome::Issued(issued.clone()), Some(1_798_761_600_000));
         assert!(limited.ends_with(r#","discountAmount":10,"validUntil":"2027-01-01T00:00:00.000Z"}"#), "{limited}");
         let duplicate = json(IssueOutcome::Duplicate(IssuedEntry { issued, status: IssuedStatus::Pending }));
-        assert!(duplicate.contains(r#""success":false,"reason":"DUPLICATE","couponKey":"SUMMER-"#));
-        assert!(json(IssueOutcome::Voided).contains(r#""success":false,"reason":"VOIDED","couponKey":null"#));
+        assert!(duplicate.contains(r#""success":false,"hasCoupon":true,"reason":"DUPLICATE","couponKey":"SUMMER-"#));
+        assert!(json(IssueOutcome::Voided).contains(r#""hasCoupon":false,"reason":"VOIDED","couponKey":null"#));
         let sold_out = json(IssueOutcome::SoldOut { next_drop_at: None });
         assert!(sold_out.contains(r#""reason":"SOLD_OUT","couponKey":null"#) && !sold_out.contains("nextDropAt"));
         let next_drop = json(IssueOutcome::SoldOut { next_drop_at: Some(1_798_761_600_000) });
@@ -245,9 +246,9 @@ mod tests {
             "{next_drop}"
         );
         let wait = json(IssueOutcome::Wait { admitted_at: 1_798_761_600_001 });
-        assert!(wait.starts_with(r#"{"success":false,"reason":"WAIT","couponKey":null"#), "{wait}");
+        assert!(wait.starts_with(r#"{"success":false,"hasCoupon":false,"reason":"WAIT","couponKey":null"#), "{wait}");
         assert!(wait.ends_with(r#""discountAmount":null,"admittedAt":"2027-01-01T00:00:00.001Z"}"#), "{wait}");
-        let problem = IssueResponse::new(IssueOutcome::Unverified, None).err().unwrap();
+        let problem = IssueResponse::new(IssueOutcome::Unverified, None, Language::English).err().unwrap();
         assert_eq!(problem.status(), 503, "a Redis that may have lost data must not reject a user");
         assert!(json(IssueOutcome::NotStarted).contains(r#""reason":"NOT_STARTED""#));
     }

@@ -3,6 +3,8 @@
 pub(crate) mod app;
 mod event;
 mod issue;
+mod language;
+mod messages;
 mod openapi;
 mod request_log;
 mod user;
@@ -15,7 +17,10 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    http::{Method, Request, header::CONTENT_TYPE},
+    http::{
+        Method, Request,
+        header::{CONTENT_TYPE, ORIGIN},
+    },
     middleware,
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -26,7 +31,7 @@ use couponry_runtime::{
 };
 
 use self::app::App;
-use crate::rate_limits;
+use crate::{cors::Cors, rate_limits};
 
 /// `OPTIONS *` asks about the server, so its method is not allowed rather than its path unknown.
 async fn no_route(method: Method) -> Problem {
@@ -46,23 +51,36 @@ pub(crate) struct Routes {
     app: Arc<App>,
     router: Router,
     has_layers: bool,
+    cors: Option<Cors>,
 }
 
 impl Routes {
-    pub(crate) fn new(app: App) -> Self {
+    pub(crate) fn new(app: App, cors: Option<Cors>) -> Self {
         let app = Arc::new(app);
         let layers = Layers { limit_addresses: app.limits.limits_addresses(), log_failures: request_log::is_enabled() };
-        Self { router: router(app.clone(), layers), app, has_layers: layers.limit_addresses || layers.log_failures }
+        let has_layers = layers.limit_addresses || layers.log_failures;
+        Self { router: router(app.clone(), layers), app, has_layers, cors }
     }
-}
 
-impl Handler for Routes {
-    async fn respond(self, request: Request<Incoming>) -> Response {
+    async fn route(self, request: Request<Incoming>) -> Response {
         if !self.has_layers && request.method() == Method::POST && request.uri().path() == ISSUE {
             issue::respond(&self.app, request).await.into_response()
         } else {
             self.router.respond(request).await
         }
+    }
+}
+
+impl Handler for Routes {
+    async fn respond(mut self, request: Request<Incoming>) -> Response {
+        let Some(cors) = self.cors.take() else { return self.route(request).await };
+        if let Some(response) = cors.preflight_response(&request) {
+            return response;
+        }
+        let origin = request.headers().get(ORIGIN).cloned();
+        let mut response = self.route(request).await;
+        cors.add_headers(response.headers_mut(), origin.as_ref());
+        response
     }
 }
 

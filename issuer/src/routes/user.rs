@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::HeaderMap};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderName, header::CACHE_CONTROL},
+};
 use couponry_domain::{IssuedCoupon, IssuedRecord};
 use couponry_redis::{IssuedEntry, IssuedStatus, Lookup};
 use couponry_runtime::problem::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::app::{
-    App, DiscountTypeName, Params, Uncached, parse_event, read_failed, timestamp, uncached, unknown_outcome, within,
-};
+use super::app::{App, DiscountTypeName, Params, parse_event, read_failed, timestamp, unknown_outcome, within};
+
+/// A response about one user, which no cache may store.
+type Private<T> = ([(HeaderName, &'static str); 1], Json<T>);
 
 /// The coupon of a user.
 #[derive(Serialize, ToSchema)]
@@ -67,14 +72,13 @@ pub(super) async fn user(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     Params((event, user)): Params<(String, String)>,
-) -> Result<Uncached<UserCoupon>, Problem> {
+) -> Result<Private<UserCoupon>, Problem> {
     let event = parse_event(event)?;
     let user = app.authenticator.authenticate(&headers, Some(user)).await?;
     app.limits.check_user(&user)?;
     let read = async {
-        let found = app.redis_store.lookup(&event, &user).await.map_err(read_failed)?;
-        let Lookup { uid, installation, acknowledge, validity, is_retired, is_verified: _, entry } =
-            app.verified(&event, found, |lookup| lookup.is_verified).await?;
+        let found = app.lookups.get(&event, user.clone()).await.map_err(|failure| read_failed(&event, failure))?;
+        let Lookup { uid, installation, acknowledge, validity, is_retired, is_verified: _, entry } = found;
         let valid_until =
             validity.zip(entry.as_ref()).map(|(validity, entry)| validity.valid_until(entry.issued.issued_at));
         if let Some(entry) = entry.as_ref().filter(|entry| app.relay.must_resend(acknowledge, uid, entry)) {
@@ -89,7 +93,7 @@ pub(super) async fn user(
     match entry {
         Some(IssuedEntry { issued, status: status @ (IssuedStatus::Pending | IssuedStatus::Completed) }) => {
             let IssuedCoupon { user_id: _, coupon, discount, issued_at } = issued;
-            Ok(uncached(UserCoupon {
+            let body = UserCoupon {
                 event_id: event.into(),
                 user_id: user.into(),
                 coupon_key: coupon.to_string(),
@@ -98,7 +102,8 @@ pub(super) async fn user(
                 issued_at: timestamp(issued_at),
                 valid_until: valid_until.map(timestamp),
                 recorded: status == IssuedStatus::Completed,
-            }))
+            };
+            Ok(([(CACHE_CONTROL, "private, no-store")], Json(body)))
         }
         Some(IssuedEntry { status: IssuedStatus::Voided, .. }) => {
             Err(Problem::gone(format!("the user's coupon of the event {event} was voided")))

@@ -3,8 +3,11 @@
 mod attacks;
 mod cluster;
 mod connections;
+mod cors;
+mod event_view;
 mod invalid_requests;
 mod issuing;
+mod lookups;
 mod openapi;
 mod outages;
 mod outbox;

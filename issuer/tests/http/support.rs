@@ -188,7 +188,9 @@ impl Issuer {
         let response = self.client.request(request.uri(url).body(body.into()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes: Bytes = body.collect().await.unwrap().to_bytes();
-        let json = serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("not JSON: {bytes:?}"));
+        // A 304 has no body.
+        let body = if bytes.is_empty() { b"null" } else { bytes.as_ref() };
+        let json = serde_json::from_slice(body).unwrap_or_else(|_| panic!("not JSON: {bytes:?}"));
         Response { status: parts.status, headers: parts.headers, json }
     }
 

@@ -147,7 +147,12 @@ end
 local issued_at = math.max(now, tonumber(meta[7]) or 0)
 local items, outbox_id, incarnation = {}, false, false
 if state == 'OPEN' and count > 0 then
-  items = redis.call('LRANGE', KEYS[2], 0, count - 1)
+  -- One more than needed shows whether others are left.
+  items = redis.call('LRANGE', KEYS[2], 0, count)
+  local sells_out = #items <= count
+  if not sells_out then
+    items[#items] = nil
+  end
   if #items > 0 then
     local pending = string.format(':%.0f:PENDING', issued_at)
     local fields, replaced = {}, 0
@@ -158,17 +163,23 @@ if state == 'OPEN' and count > 0 then
         replaced = replaced + 1
       end
     end
-    local cancelled = replaced > 0 and tonumber(redis.call('HGET', KEYS[1], 'cancelled')) - replaced
+    local changes = {}
+    if replaced > 0 then
+      changes = { 'cancelled', tonumber(redis.call('HGET', KEYS[1], 'cancelled')) - replaced }
+    end
+    if sells_out then
+      changes[#changes + 1], changes[#changes + 2] = 'soldOutAt', string.format('%.0f', now)
+    end
     if not redis.acl_check_cmd('HSET', KEYS[3]) or not redis.acl_check_cmd('LTRIM', KEYS[2])
-      or (cancelled and not redis.acl_check_cmd('HSET', KEYS[1])) then
+      or (#changes > 0 and not redis.acl_check_cmd('HSET', KEYS[1])) then
       return redis.error_reply('NOPERM no permissions to run HSET or LTRIM')
     end
 
     outbox_id = redis.call('XADD', KEYS[4], '*', 'uid', uid, 'records', table.concat(fields, '\n'))
     redis.call('HSET', KEYS[3], unpack(fields))
     redis.call('LTRIM', KEYS[2], #items, -1)
-    if cancelled then
-      redis.call('HSET', KEYS[1], 'cancelled', cancelled)
+    if #changes > 0 then
+      redis.call('HSET', KEYS[1], unpack(changes))
     end
     incarnation = replication_id .. ':' .. (meta[8] or '')
   end

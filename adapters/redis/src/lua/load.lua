@@ -48,6 +48,7 @@ if not redis.acl_check_cmd('HSET', KEYS[1]) or not redis.acl_check_cmd('HSET', K
 end
 if items > 0 then
   redis.call('RPUSH', KEYS[2], unpack(ARGV, 7, 6 + items))
+  redis.call('HSET', KEYS[1], 'soldOutAt', '')
 end
 if holders > 0 then
   redis.call('HSET', KEYS[3], unpack(ARGV, 7 + items))

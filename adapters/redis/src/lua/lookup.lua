@@ -1,13 +1,16 @@
 #!lua flags=no-writes
--- Reads the entry of one user.
+-- Reads the entries of users.
 --
 -- KEYS  1 couponMeta   2 couponIssued
--- ARGV  1 userId
+-- ARGV  the userIds, at most 3,000
 -- returns nil if the event is unknown, otherwise
---   { uid, acknowledge, 1 if the event is retired (retire.lua), 1 if this Redis is verified, the entry or nil,
---     the id of the installation, or nil or empty if it is not known,
+--   { uid, acknowledge, 1 if the event is retired (retire.lua), 1 if this Redis is verified,
+--     for each user the entry or nil, the id of the installation, or nil or empty if it is not known,
 --     the validity of the coupons, or nil or empty if it is unlimited }
 
+if #ARGV > 3000 then
+  return redis.error_reply('ERR at most 3,000 users can be looked up at once')
+end
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'acknowledge', 'retired', 'replicationId', 'installation',
   'validity')
 if not meta[1] then
@@ -17,5 +20,5 @@ end
 local info = redis.call('INFO', 'replication')
 local is_verified = meta[4] == string.match(info, 'master_replid:(%x+)')
   and string.find(info, '\nrole:master\r\n', 1, true)
-local entry = redis.call('HGET', KEYS[2], ARGV[1])
-return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, entry, meta[5], meta[6] }
+local entries = redis.call('HMGET', KEYS[2], unpack(ARGV))
+return { meta[1], meta[2], meta[3] and 1 or 0, is_verified and 1 or 0, entries, meta[5], meta[6] }

@@ -36,6 +36,27 @@ async fn issue_follows_shuffled_order_until_sold_out() {
 }
 
 #[tokio::test]
+async fn event_is_sold_out_from_the_issue_of_its_last_coupon_until_a_top_up() {
+    let event = Event::open(10).await;
+    let observe = async || event.redis_store.observe(&event.id).await.unwrap().unwrap();
+    let issue = async |range| event.redis_store.issue(&event.id, &users(range)).await.unwrap().unwrap();
+    issue(0..9).await;
+    assert_eq!(observe().await.sold_out_at, None);
+    // The batch takes exactly what is left.
+    let last = issued(&issue(9..10).await.outcomes[0]).issued_at;
+    assert_eq!(observe().await.sold_out_at, Some(last));
+    assert_eq!(issue(10..12).await.outcomes, [SOLD_OUT, SOLD_OUT]);
+    assert_eq!(observe().await.sold_out_at, Some(last), "a rejected request does not change it");
+
+    event.load(10, 3).await;
+    assert_eq!(observe().await.sold_out_at, None);
+    // The batch needs more than is left.
+    let reply = issue(20..24).await;
+    assert_eq!(reply.outcomes[3], SOLD_OUT);
+    assert_eq!(observe().await.sold_out_at, Some(issued(&reply.outcomes[0]).issued_at));
+}
+
+#[tokio::test]
 async fn repeated_issue_returns_same_coupon_also_after_close() {
     let event = Event::open(1).await;
     let first = event.redis_store.issue(&event.id, &users(0..1)).await.unwrap().unwrap();
@@ -95,6 +116,27 @@ async fn event_without_field_validity_has_unlimited_coupons() {
     let _: u8 = redis.hset(&meta, "validity", "P1D Europe/Atlantis").unwrap();
     let error = event.redis_store.issue(&event.id, &users(1..2)).await.unwrap_err();
     assert!(chain(&error).contains("validity=P1D Europe/Atlantis"), "{error}");
+}
+
+#[tokio::test]
+async fn lookup_batch_returns_each_entry_and_the_error_of_an_invalid_one() {
+    let event = Event::open(10).await;
+    let reply = event.redis_store.issue(&event.id, &users(0..2)).await.unwrap().unwrap();
+    let issued = format!("test-{}-couponIssued:{{summer}}", event.uid);
+    let mut redis = redis::Client::open(couponry_testbed::shared::redis()).unwrap().get_connection().unwrap();
+    let _: u8 = redis.hset(&issued, "user-2", b"\xff:x".as_slice()).unwrap();
+    // In the order of the call, and a user twice.
+    let order: Vec<UserId> = [1, 3, 2, 0, 1].iter().map(|i| users(*i..*i + 1).remove(0)).collect();
+    let lookups = event.redis_store.lookup_batch(&event.id, &order).await.unwrap().unwrap();
+    let entries: Vec<_> = lookups.iter().map(|lookup| lookup.as_ref().map(|lookup| lookup.entry.clone())).collect();
+    let entry = |i: usize| Some(pending(&reply.outcomes[i]));
+    assert_eq!(entries[0].as_ref().unwrap(), &entry(1));
+    assert_eq!(entries[1].as_ref().unwrap(), &None);
+    assert!(chain(*entries[2].as_ref().unwrap_err()).contains("cannot look up users in Redis"));
+    assert_eq!(entries[3].as_ref().unwrap(), &entry(0));
+    assert_eq!(entries[4].as_ref().unwrap(), &entry(1));
+    let many = event.redis_store.lookup_batch(&event.id, &users(0..3000)).await.unwrap().unwrap();
+    assert_eq!(many.len(), 3000);
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
         generation: 1,
         loaded,
         available: loaded - issued,
+        sold_out_at: None,
         issued,
         marked_recorded: 0,
         voided: 0,

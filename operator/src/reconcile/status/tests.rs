@@ -65,6 +65,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         generation: 3,
         loaded,
         available: loaded - issued,
+        sold_out_at: None,
         issued,
         marked_recorded: recorded,
         voided: 0,

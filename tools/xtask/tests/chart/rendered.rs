@@ -83,6 +83,18 @@ fn rate_limits_by_default_are_disabled() {
 }
 
 #[test]
+fn pages_of_other_origins_are_allowed_only_if_listed() {
+    let origins = |sets: &[&str]| {
+        let issuer = environment(find(&with(sets), "Deployment", "couponry-issuer"));
+        issuer.into_iter().find_map(|(key, value)| (key == "CORS_ALLOWED_ORIGINS").then_some(value))
+    };
+    assert_eq!(origins(&[]), None);
+    assert_eq!(origins(&["issuer.corsAllowedOrigins[0]=*"]), Some(json!("*")));
+    let two = ["issuer.corsAllowedOrigins[0]=https://a.example", "issuer.corsAllowedOrigins[1]=http://b.example:81"];
+    assert_eq!(origins(&two), Some(json!("https://a.example,http://b.example:81")));
+}
+
+#[test]
 fn crd_is_the_generated_one_and_kept_on_uninstall() {
     let generated = fs::read_to_string(root().join("crds/couponevents.couponry.dev.yaml")).unwrap();
     let copy = fs::read_to_string(chart().join("files/couponevents.couponry.dev.yaml")).unwrap();

@@ -26,6 +26,8 @@ const INVALID: &[(&[&str], &str)] = &[
     (&["issuer.replicas=two"], "at '/issuer/replicas': got string, want integer"),
     (&["redis.mode=extern"], "at '/redis/mode': value must be one of 'embedded', 'external'"),
     (&["issuer.userIdentity=cookie"], "/issuer/userIdentity"),
+    (&["issuer.corsAllowedOrigins[0]=https://shop.example.com/"], "/issuer/corsAllowedOrigins"),
+    (&["issuer.corsAllowedOrigins[0]=*", "issuer.corsAllowedOrigins[1]=http://a"], "/issuer/corsAllowedOrigins"),
     (&["issuer.rateLimit.perUser.requestsPerSecond=-1"], "/issuer/rateLimit/perUser/requestsPerSecond"),
     (&["issuer.rateLimit.perAddress.burst=0"], "/issuer/rateLimit/perAddress/burst"),
     (&["operator.image.digest=latest"], "/operator/image/digest"),
