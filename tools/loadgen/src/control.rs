@@ -13,8 +13,8 @@ use tokio::net::TcpListener;
 
 /// Has the length of a response with a coupon.
 const RESPONSE: &str = concat!(
-    r#"{"success":true,"reason":null,"couponKey":"BENCH-7GK2M9QXW4TB","message":"The coupon is yours.","#,
-    r#""discountType":"PERCENT","discountAmount":10}"#
+    r#"{"success":true,"hasCoupon":true,"reason":null,"couponKey":"BENCH-7GK2M9QXW4TB","#,
+    r#""message":"The coupon is yours.","discountType":"PERCENT","discountAmount":10}"#
 );
 
 #[derive(clap::Args)]

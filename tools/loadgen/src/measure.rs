@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Maximum duration in seconds.
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
+    /// Request the view of the event (GET /coupons/{event}), as browsers do, instead of coupons.
+    #[arg(long)]
+    views: bool,
     /// Number of connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -117,7 +120,11 @@ impl Workers {
             self.next.replace(number + 1);
             let due = self.pacer.as_ref().map_or(elapsed, |pacer| pacer.due_after(number));
             let user = self.args.first_user + number * self.args.stride % self.args.users;
-            self.template.write(connection.target(), user, &mut request);
+            if self.args.views {
+                request = connection.target().request("GET", &format!("/coupons/{}", self.args.event), "", "");
+            } else {
+                self.template.write(connection.target(), user, &mut request);
+            }
             let response = timeout(TIMEOUT, connection.exchange(&request)).await;
             let result = response.ok().and_then(Result::ok).as_ref().map_or(Counted::Failed, Counted::from);
             self.counts.borrow_mut().add(result, self.start.elapsed().saturating_sub(due));

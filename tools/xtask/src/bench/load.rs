@@ -33,6 +33,8 @@ pub(super) struct Load {
     pub(super) rate: Option<f64>,
     /// Whether the order of users is mixed.
     pub(super) mixed: bool,
+    /// Whether the view of the event is requested instead of coupons.
+    pub(super) views: bool,
 }
 
 impl Load {
@@ -48,12 +50,24 @@ impl Load {
             connections,
             rate: None,
             mixed: false,
+            views: false,
         }
     }
 
     /// As many requests after the event is sold out, in mixed order: half of the users have a coupon.
     pub(super) fn refused(target: &str, event: &str, requests: u64, connections: u32) -> Self {
         Self { requests: Some(requests), mixed: true, ..Self::once_each(target, event, 2 * requests, connections) }
+    }
+
+    /// The view of the event at a rate, as browsers request it.
+    pub(super) fn views(target: &str, event: &str, rate: f64, seconds: f64, connections: u32) -> Self {
+        let load = Self {
+            views: true,
+            rate: Some(rate),
+            seconds: Some(seconds),
+            ..Self::once_each(target, event, 1, connections)
+        };
+        Self { requests: None, ..load }
     }
 
     /// Runs the load.
@@ -73,6 +87,7 @@ impl Load {
         add("rate", self.rate.map(|rate| format!("{:.0}", rate.max(1.0))));
         // Prime, so that all users send a request before the first one repeats.
         add("stride", self.mixed.then(|| "7919".to_owned()));
+        args.extend(self.views.then(|| "--views".to_owned()));
         let printed = process::output(&program()?, &args, None)?;
         let result = LoadResult(serde_json::from_str(&printed).context("the output of loadgen is not valid JSON")?);
         ensure!(

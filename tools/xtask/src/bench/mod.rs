@@ -4,10 +4,11 @@
 //! comparison is repeated; the table shows the median and the range.
 //!
 //! [`installation`] is measured under a [`load`]. [`cost`], [`issuing`], [`textbook`], [`opening`], [`latency`],
-//! [`overload`], [`issuers`], [`preload`], [`recording`], [`redemptions`] and [`many_events`] each add rows to the
-//! [`table`]. [`report`] writes `docs/benchmarks.md`, with the curves of [`plot`]. [`flame_graph`] shows where the CPU
-//! time goes.
+//! [`overload`], [`browsers`], [`issuers`], [`preload`], [`recording`], [`redemptions`] and [`many_events`] each add
+//! rows to the [`table`]. [`report`] writes `docs/benchmarks.md`, with the curves of [`plot`]. [`flame_graph`] shows
+//! where the CPU time goes.
 
+mod browsers;
 mod cost;
 mod flame_graph;
 mod installation;
@@ -66,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Part::Opening => opening::measure(&installation, options, &mut table)?,
             Part::Latency => latency::measure(&installation, options, &mut table)?,
             Part::Overload => overload::measure(&installation, options, &mut table)?,
+            Part::Browsers => browsers::measure(&installation, options, &mut table)?,
             Part::Issuers => issuers::measure(&installation, options, &mut table)?,
             Part::Preload => preload::measure(&installation, options, &mut table)?,
             Part::Recording => recording::measure(&installation, options, &mut table)?,

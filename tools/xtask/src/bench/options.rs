@@ -42,6 +42,7 @@ pub(super) enum Part {
     Opening,
     Latency,
     Overload,
+    Browsers,
     Issuers,
     Preload,
     Recording,
