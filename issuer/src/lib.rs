@@ -11,6 +11,7 @@ mod cors;
 mod event_cache;
 mod lookups;
 mod metrics;
+mod page;
 mod rate_limits;
 mod read_failure;
 mod recent_events;
@@ -46,6 +47,7 @@ use crate::{
     event_cache::EventCache,
     lookups::Lookups,
     metrics::Metrics,
+    page::PageArgs,
     rate_limits::{RateLimits, flags::RateLimitArgs},
     recent_events::RecentEvents,
     relay::Relay,
@@ -154,6 +156,8 @@ pub struct Config {
     #[command(flatten)]
     cors: CorsArgs,
     #[command(flatten)]
+    page: PageArgs,
+    #[command(flatten)]
     redis: RedisSettings,
     #[command(flatten)]
     kafka: KafkaSettings,
@@ -191,6 +195,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let health = Health::new(&dependencies);
     let limits = RateLimits::start(&config.limits, &metrics, &stop_accepting);
     let needs_peer_address = limits.limits_addresses();
+    let page = config.page.routes(config.identity.source())?;
     let app = App {
         batchers,
         relay: relay.clone(),
@@ -225,7 +230,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop: stop_accepting.clone(),
     };
     let mut requests =
-        RequestThreads::start(config.worker_threads, listener, server, Routes::new(app, Cors::new(config.cors)))?;
+        RequestThreads::start(config.worker_threads, listener, server, Routes::new(app, Cors::new(config.cors), page))?;
     let probe =
         tokio::spawn(watch_servers(redis_store.clone(), producer.clone(), health.clone(), stop_accepting.clone()));
     let sweeper = Sweeper {

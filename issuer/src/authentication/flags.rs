@@ -56,6 +56,15 @@ impl AuthenticationArgs {
         self.user_identity == UserIdentity::Jwt
     }
 
+    /// Where the userId comes from: body, header or jwt.
+    pub(crate) const fn source(&self) -> &'static str {
+        match self.user_identity {
+            UserIdentity::Body => "body",
+            UserIdentity::Header(_) => "header",
+            UserIdentity::Jwt => "jwt",
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), AuthenticationArgsError> {
         if !self.needs_keys() && self.jwt.has_key_source() {
             return Err(AuthenticationArgsError::UnusedKeySource);

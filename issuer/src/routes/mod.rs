@@ -55,11 +55,12 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    pub(crate) fn new(app: App, cors: Option<Cors>) -> Self {
+    /// `page` has the routes of the event page, if it is enabled.
+    pub(crate) fn new(app: App, cors: Option<Cors>, page: Option<Router>) -> Self {
         let app = Arc::new(app);
         let layers = Layers { limit_addresses: app.limits.limits_addresses(), log_failures: request_log::is_enabled() };
         let has_layers = layers.limit_addresses || layers.log_failures;
-        Self { router: router(app.clone(), layers), app, has_layers, cors }
+        Self { router: router(app.clone(), layers, page.unwrap_or_default()), app, has_layers, cors }
     }
 
     async fn route(self, request: Request<Incoming>) -> Response {
@@ -92,7 +93,7 @@ struct Layers {
 }
 
 /// All routes.
-fn router(app: Arc<App>, layers: Layers) -> Router {
+fn router(app: Arc<App>, layers: Layers, page: Router) -> Router {
     let (limits, trusted_proxies) = (app.limits.clone(), app.trusted_proxies);
     // Rendered once: it is the largest response, and any client can request it.
     let document = Bytes::from(openapi::document(&app.authenticator.auth_scheme()).to_string());
@@ -103,7 +104,8 @@ fn router(app: Arc<App>, layers: Layers) -> Router {
         .route("/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], document) }))
         .fallback(no_route)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("see /openapi.json") })
-        .with_state(app);
+        .with_state(app)
+        .merge(page);
     let router = if layers.limit_addresses {
         router.layer(middleware::from_fn_with_state((limits, trusted_proxies), rate_limits::limit_address))
     } else {

@@ -27,7 +27,7 @@ async fn raw(port: u16, bytes: &[u8]) -> String {
 }
 
 fn percent_encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |path, byte| path + &format!("%{byte:02X}"))
+    text.bytes().fold(String::new(), |path, byte| path + format!("%{byte:02X}").as_str())
 }
 
 #[tokio::test]

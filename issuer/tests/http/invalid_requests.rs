@@ -82,7 +82,7 @@ async fn user_id_may_contain_any_script() {
     ] {
         let first = issuer.issue(user).await;
         assert!(first.succeeded(), "{user}: {}", first.json);
-        let path = user.bytes().fold(String::new(), |path, byte| path + &format!("%{byte:02X}"));
+        let path = user.bytes().fold(String::new(), |path, byte| path + format!("%{byte:02X}").as_str());
         let lookup = issuer.get(&format!("/coupons/summer/users/{path}")).await;
         assert_eq!(
             (lookup.json["userId"].as_str(), lookup.json["couponKey"].as_str()),

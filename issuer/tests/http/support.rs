@@ -199,6 +199,13 @@ impl Issuer {
         self.send(request, "/coupons/issue", body).await
     }
 
+    /// The status and the headers of a response whose body is not JSON.
+    pub(crate) async fn head(&self, path: &str) -> (StatusCode, HeaderMap) {
+        let url = format!("http://127.0.0.1:{}{path}", self.listen).parse().unwrap();
+        let (parts, _) = self.client.get(url).await.unwrap().into_parts();
+        (parts.status, parts.headers)
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.send(Request::builder(), path, Body::empty()).await
     }

@@ -25,6 +25,7 @@ pub(super) fn print(programs: &Programs, servers: &Servers) -> Result<()> {
     println!("  kubectl get ce");
     println!("  kubectl describe ce {name}");
     println!("  curl -s {issuer}/coupons/{name}");
+    println!("  xdg-open {issuer}/coupons/{name}/page");
     println!("  curl -s {issuer}/coupons/{name}/users/user-1");
     println!(
         "  curl -s {issuer}/coupons/issue -H 'content-type: application/json' -d '{{\"userId\":\"user-1\",\"eventId\":\"{name}\"}}'"

@@ -19,7 +19,8 @@ impl Programs {
         let step = Step::start("starting the operator, two issuers, the consumer and the redeemer");
         let (bin, servers) = (cargo::built("release")?, Addresses::from(servers));
         let node = |name: &str, program: &str| {
-            let node = RunningProgram::start(&bin, (name, program), &servers, &[], &[])?;
+            let page: &[&str] = if program == ISSUER { &["--page"] } else { &[] };
+            let node = RunningProgram::start(&bin, (name, program), &servers, page, &[])?;
             // The dashboard reads their metrics through the API server.
             let component = program.trim_start_matches("couponry-");
             let pod = format!("couponry-{}", name.replace(' ', "-"));

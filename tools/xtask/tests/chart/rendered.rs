@@ -95,6 +95,35 @@ fn pages_of_other_origins_are_allowed_only_if_listed() {
 }
 
 #[test]
+fn page_has_its_texts_and_colors_and_restarts_the_issuer_with_them() {
+    let without = with(&[]);
+    let annotation = |objects: &[Value]| {
+        find(objects, "Deployment", "couponry-issuer")["spec"]["template"]["metadata"]["annotations"]["checksum/page"]
+            .clone()
+    };
+    assert!(
+        !environment(find(&without, "Deployment", "couponry-issuer")).iter().any(|(key, _)| key.starts_with("PAGE"))
+    );
+    assert_eq!(annotation(&without), Value::Null);
+    let objects = with(&[
+        "issuer.page.enabled=true",
+        "issuer.page.texts.en.title=Sale {{ x }}",
+        "issuer.page.colors.dark.text=#ffffff",
+    ]);
+    let issuer = find(&objects, "Deployment", "couponry-issuer");
+    let environment = environment(issuer);
+    assert!(environment.contains(&("PAGE".into(), json!("true"))), "{environment:?}");
+    assert!(environment.contains(&("PAGE_CONFIG".into(), json!("/etc/couponry/page/page.json"))), "{environment:?}");
+    let pod = &issuer["spec"]["template"]["spec"];
+    let volume = json!({"name": "page", "configMap": {"name": "couponry-page"}});
+    assert!(pod["volumes"].as_array().unwrap().contains(&volume), "{}", pod["volumes"]);
+    let config = &find(&objects, "ConfigMap", "couponry-page")["data"]["page.json"];
+    let config: Value = serde_json::from_str(config.as_str().unwrap()).unwrap();
+    assert_eq!(config, json!({"texts": {"en": {"title": "Sale {{ x }}"}}, "colors": {"dark": {"text": "#ffffff"}}}));
+    assert_ne!(annotation(&objects), annotation(&with(&["issuer.page.enabled=true"])));
+}
+
+#[test]
 fn crd_is_the_generated_one_and_kept_on_uninstall() {
     let generated = fs::read_to_string(root().join("crds/couponevents.couponry.dev.yaml")).unwrap();
     let copy = fs::read_to_string(chart().join("files/couponevents.couponry.dev.yaml")).unwrap();

@@ -87,7 +87,11 @@ const NAMES: &[Rule] = &[
     rule(r"\bWanted\b|wanted\.rs", "DesiredState; RequiredProgram"),
     rule(r"\b(Seen|Rival|Obstacle|Hindrance)\b", "ObservedState, NameConflict, Blocker"),
     rule(r"\bPlan::(Do|Rest|Stuck)\b", "Plan::{Apply, Done, Blocked}"),
-    rule(r"\b(Reporter|Promise)\b", "StatusWriter, DurabilityReport"),
+    rule_except(
+        r"\b(Reporter|Promise)\b",
+        "StatusWriter, DurabilityReport",
+        &[(r"\.(js|ts):", "a type of JavaScript")],
+    ),
     rule(r"\b([Ss]ightings?|give_up|Asked)\b", "ObservedLease, recent_events; release; ScalingReport"),
     rule(r"\b(Told|KeysAway)\b|identity/document\.rs", "Decided; JwksUnavailable; openapi.rs"),
     rule(

@@ -1,0 +1,295 @@
+// The page of an event: shows its state, requests a coupon for the user, and shows the coupon.
+//
+// The state of the event is read about every second or two, and more often only by the button. The countdown follows the
+// clock of the server. Nothing is stored but the user ID of a trial: a repeated request returns the coupon again.
+
+import { CouponryClient, ProblemError, ServerClock, sleep } from './client.js';
+
+const POLL_MS = 2000;
+const eventId = decodeURIComponent(location.pathname.split('/').at(-2));
+const element = (id) => document.getElementById(id);
+
+// A token in the fragment, which browsers do not send to servers. It is removed from the address, and not stored.
+const token = new URLSearchParams(location.hash.slice(1)).get('token');
+if (token) {
+  history.replaceState(null, '', location.pathname + location.search);
+}
+
+const clock = new ServerClock();
+const otherTabs = new BroadcastChannel(`couponry:${eventId}`);
+const state = {
+  /** The last read state of the event. */
+  event: null,
+  /** The coupon of the user: an IssueResponse with hasCoupon. */
+  coupon: null,
+  /** The last outcome without a coupon: WAIT or VOIDED. */
+  outcome: null,
+  isRequesting: false,
+  /** A text that replaces all others: the event does not exist, or the user is not signed in. */
+  failure: null,
+  /** The time and the cause of the next attempt, after a failed one. */
+  retry: null,
+};
+
+let config;
+let texts;
+let client;
+
+/** The text in the language of the page, with these values. */
+function text(name, values = {}) {
+  return texts[name].replace(/\{(\w+)\}/g, (placeholder, key) => values[key] ?? placeholder);
+}
+
+/** Changes the text only if it differs: screen readers announce each change. */
+function setText(id, value) {
+  if (element(id).textContent !== value) {
+    element(id).textContent = value;
+  }
+}
+
+function show(id, isVisible) {
+  element(id).hidden = !isVisible;
+}
+
+function formatDuration(ms) {
+  const seconds = Math.ceil(ms / 1000);
+  const [days, hours, minutes] = [Math.floor(seconds / 86_400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
+  const pad = (number) => String(number).padStart(2, '0');
+  const time = `${days || hours ? `${pad(hours)}:` : ''}${pad(minutes)}:${pad(seconds % 60)}`;
+  return days ? `${days}\u00a0d ${time}` : time;
+}
+
+function formatDiscount({ discountType, discountAmount }) {
+  const number = new Intl.NumberFormat(document.documentElement.lang).format(discountAmount);
+  return text(discountType === 'PERCENT' ? 'percent' : 'amount', { value: number });
+}
+
+/** What the page shows: a headline, the time that a countdown ends at, and the text of the button. */
+function view() {
+  const { event, coupon, outcome, failure } = state;
+  if (failure) {
+    return { headline: failure };
+  }
+  if (coupon) {
+    return { headline: '' };
+  }
+  if (outcome?.reason === 'VOIDED') {
+    return { headline: text('voided') };
+  }
+  if (!event) {
+    return { headline: text('loading') };
+  }
+  const isWaiting = outcome?.reason === 'WAIT' && clock.until(outcome.admittedAt) > 0;
+  switch (event.state) {
+    case 'NOT_STARTED':
+      if (event.startTime === null) {
+        return { headline: text('notStarted') };
+      }
+      // The state may be a second old: the button appears when the time has come.
+      return clock.until(event.startTime) > 0
+        ? { headline: text('startsIn'), until: event.startTime }
+        : { headline: text('open'), button: 'get' };
+    case 'PAUSED':
+      return { headline: text('paused') };
+    case 'ENDED':
+      return { headline: text('ended'), button: 'show' };
+    case 'SOLD_OUT':
+      return event.nextDropAt && clock.until(event.nextDropAt) > 0
+        ? { headline: text('nextDrop'), until: event.nextDropAt }
+        : { headline: text('soldOut'), button: 'show' };
+    default:
+      return isWaiting
+        ? { headline: text('wait'), until: outcome.admittedAt }
+        : { headline: text('open'), button: 'get', available: event };
+  }
+}
+
+function render() {
+  const { headline, until, button, available } = view();
+  setText('headline', headline);
+  show('countdown', until);
+  setText('countdown', until ? formatDuration(clock.until(until)) : '');
+  show('available', available);
+  if (available) {
+    const format = new Intl.NumberFormat(document.documentElement.lang);
+    setText('available', text('available', { count: format.format(available.remaining), total: format.format(available.total) }));
+  }
+  const hasButton = Boolean(button) || state.isRequesting;
+  show('user', hasButton && config.identity === 'body');
+  // A disabled button would lose the focus of the keyboard.
+  show('get', hasButton);
+  element('get').setAttribute('aria-disabled', String(state.isRequesting));
+  element('get').setAttribute('aria-busy', String(state.isRequesting));
+  setText('get', text(state.isRequesting ? 'getting' : (button ?? 'get')));
+  show('coupon', state.coupon);
+  const { retry } = state;
+  const seconds = retry && Math.max(1, Math.ceil((retry.at - performance.now()) / 1000));
+  setText('retrying', retry ? text('retrying', { cause: retry.cause, seconds }) : '');
+}
+
+function showCoupon(coupon) {
+  const isNew = !state.coupon;
+  state.coupon = coupon;
+  setText('code', coupon.couponKey);
+  setText('discount', formatDiscount(coupon));
+  show('valid-until', coupon.validUntil);
+  if (coupon.validUntil) {
+    const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: 'medium', timeStyle: 'short' });
+    setText('valid-until', text('validUntil', { time: format.format(new Date(coupon.validUntil)) }));
+  }
+  render();
+  if (isNew) {
+    element('copy').focus();
+  }
+}
+
+function onRetry({ delayMs, error }) {
+  const cause = text(error instanceof ProblemError ? 'busy' : 'offline');
+  state.retry = { at: performance.now() + delayMs, cause };
+  render();
+}
+
+/** Shows why a request was refused. Repeating it does not help. */
+function showRefusal(error) {
+  if (!(error instanceof ProblemError)) {
+    throw error;
+  }
+  const detail = error.problem?.detail ?? error.message;
+  state.failure = error.status === 404 ? text('unknown') : error.status === 401 ? text('signIn') : text('refused', { detail });
+}
+
+/** The user, if neither a proxy nor a token says who it is. */
+function userId() {
+  if (config.identity !== 'body') {
+    return undefined;
+  }
+  const id = element('user-id').value.trim();
+  localStorage.setItem('couponry:user', id);
+  return id;
+}
+
+async function requestCoupon() {
+  if (state.isRequesting) {
+    return;
+  }
+  if (config.identity === 'body' && !element('user-id').value.trim()) {
+    element('user-id').focus();
+    return;
+  }
+  state.isRequesting = true;
+  render();
+  try {
+    const outcome = await client.issue(eventId, userId(), { onRetry });
+    state.retry = null;
+    if (outcome.hasCoupon) {
+      otherTabs.postMessage({ user: userId(), coupon: outcome });
+      showCoupon(outcome);
+      return;
+    }
+    state.outcome = outcome;
+    await readEvent();
+    if (outcome.reason === 'WAIT') {
+      state.isRequesting = false;
+      render();
+      await waitUntil(outcome.admittedAt);
+      await requestCoupon();
+    }
+  } catch (error) {
+    showRefusal(error);
+  } finally {
+    state.isRequesting = false;
+    render();
+  }
+}
+
+async function waitUntil(time) {
+  while (clock.until(time) > 0) {
+    await sleep(Math.min(clock.until(time), 1000));
+  }
+}
+
+async function readEvent() {
+  state.event = await client.event(eventId, { onRetry: state.isRequesting ? undefined : onRetry });
+  clock.synchronize(state.event);
+  if (!state.isRequesting) {
+    state.retry = null;
+  }
+  render();
+}
+
+/** Reads the event for as long as its state can change what the page shows. Pages in the background read nothing. */
+async function poll() {
+  while (!state.failure) {
+    if (document.hidden || state.coupon) {
+      await sleep(POLL_MS);
+      continue;
+    }
+    await readEvent();
+    const { startTime, state: name } = state.event;
+    // Far from the start, only the clock matters.
+    const isFar = name === 'NOT_STARTED' && startTime && clock.until(startTime) > 60_000;
+    await sleep((isFar ? 10 : 1) * POLL_MS * (0.75 + Math.random() / 2));
+  }
+}
+
+async function copyCode() {
+  let isCopied = true;
+  try {
+    await navigator.clipboard.writeText(state.coupon.couponKey);
+  } catch {
+    // Only pages over HTTPS may write to the clipboard.
+    const selection = getSelection();
+    selection.selectAllChildren(element('code'));
+    isCopied = document.execCommand('copy');
+  }
+  setText('copied', text(isCopied ? 'copied' : 'copyFailed'));
+}
+
+async function readConfig() {
+  for (;;) {
+    try {
+      const response = await fetch(new URL('config.json', import.meta.url));
+      if (response.ok) {
+        return await response.json();
+      }
+    } catch {
+      // Retried below, as after a response of a proxy.
+    }
+    await sleep(1000 + 2000 * Math.random());
+  }
+}
+
+async function start() {
+  config = await readConfig();
+  const wanted = navigator.languages.map((language) => language.split('-')[0]);
+  const language = wanted.find((tag) => tag in config.texts) ?? 'en';
+  texts = config.texts[language];
+  document.documentElement.lang = language;
+  document.title = text('title', { event: eventId });
+  setText('title', document.title);
+  document.querySelector('label').textContent = text('userId');
+  setText('coupon-title', text('couponTitle'));
+  setText('copy', text('copy'));
+  element('user-id').value = localStorage.getItem('couponry:user') ?? '';
+  const options = { baseUrl: new URL('../../../', import.meta.url), language };
+  client = new CouponryClient(token ? { ...options, token: () => token } : options);
+
+  element('get').addEventListener('click', () => void requestCoupon());
+  element('user-id').addEventListener('keydown', ({ key }) => void (key === 'Enter' && requestCoupon()));
+  element('copy').addEventListener('click', () => void copyCode());
+  otherTabs.addEventListener('message', ({ data: { user, coupon } }) => {
+    if (user === userId()) {
+      showCoupon(coupon);
+    }
+  });
+  setInterval(render, 250);
+  render();
+  try {
+    await poll();
+  } catch (error) {
+    showRefusal(error);
+    render();
+  }
+}
+
+void start();
