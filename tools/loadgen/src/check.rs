@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use couponry_domain::{Discount, Drops, EventName, Release, Uuid};
-use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, RedemptionInput, Report};
-use couponry_loadgen::checkout;
+use couponry_loadgen::checker::{self, Category, CheckInput, KafkaData, PostgresData, RedemptionInput, Report};
+use couponry_loadgen::checkout::{self, void_history};
 use couponry_loadgen::connection::Target;
 use couponry_loadgen::history;
 use couponry_loadgen::outcome::OutcomeKind;
@@ -51,6 +51,12 @@ pub(crate) struct Args {
     /// Redeemer whose responses are compared, as http://host:port.
     #[arg(long, value_name = "URL")]
     redeemer: Option<Target>,
+    /// History of the voids. Repeatable; together they must have all voids of the event.
+    #[arg(long, value_name = "FILE")]
+    voids: Vec<PathBuf>,
+    /// Topic of the uses of coupons.
+    #[arg(long, default_value = "coupon-used", value_name = "TOPIC")]
+    kafka_used_topic: String,
     /// File for the number of attempts by outcome and of violations by category, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -88,19 +94,27 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
     let recorded_after = start.elapsed();
 
     let uid = stores.uid(&args.event).await?;
+    let mut voids = Vec::new();
+    for path in &args.voids {
+        voids.extend(void_history::read(path)?);
+    }
+    let uses = checkout::stored::rows(&args.postgres, uid).await?;
+    let voided: BTreeSet<_> = uses.iter().filter(|row| row.kind == "VOIDED").map(|row| row.coupon.clone()).collect();
+    let redis = stores.wait_voided(&args.event, voided.len(), Duration::from_secs(args.wait_seconds)).await?;
     let input = CheckInput {
         total: args.total,
         expected: args.expected.iter().map(|Expected(discount, count)| (*discount, *count)).collect(),
         release: Release { ramp_seconds: args.ramp_seconds, drops: args.drops.clone() },
         history,
-        redis: stores.redis(&args.event).await?,
+        voids,
+        redis,
         kafka: KafkaData { is_incomplete: args.topic_was_recreated, ..stores.kafka(uid).await? },
-        postgres: stores.postgres(uid).await?,
+        postgres: PostgresData { voided, ..stores.postgres(uid).await? },
     };
     let mut report = checker::check(&input);
     let redemptions = match &args.redeemer {
         Some(redeemer) => {
-            let redemptions = redemptions(&args, redeemer, uid).await?;
+            let redemptions = redemptions(&args, redeemer, uid, &input).await?;
             report.results.extend(checker::check_redemptions(&redemptions).results);
             redemptions
         }
@@ -114,15 +128,23 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn redemptions(args: &Args, redeemer: &Target, uid: Uuid) -> Result<RedemptionInput> {
+async fn redemptions(args: &Args, redeemer: &Target, uid: Uuid, issued: &CheckInput) -> Result<RedemptionInput> {
     let mut attempts = Vec::new();
     for path in &args.redemptions {
         attempts.extend(checkout::history::read(path)?);
     }
+    checkout::stored::wait_sent(&args.postgres, uid, Duration::from_secs(args.wait_seconds)).await?;
     let rows = checkout::stored::rows(&args.postgres, uid).await?;
+    let used = KafkaSettings { topic: args.kafka_used_topic.clone(), ..args.kafka.clone() };
+    let messages = checkout::stored::messages(&used, uid).await?;
+    let valid_until = issued.history.iter().filter_map(|attempt| {
+        let valid_until = attempt.response()?.valid_until?.as_millisecond();
+        Some((attempt.coupon()?.0.to_string(), valid_until))
+    });
+    let valid_until = valid_until.collect();
     let coupons: BTreeSet<_> = attempts.iter().map(|attempt| &*attempt.call.coupon).collect();
     let views = checkout::stored::views(redeemer, &args.event, coupons).await?;
-    Ok(RedemptionInput { attempts, rows, views })
+    Ok(RedemptionInput { attempts, rows, views, voids: issued.voids.clone(), valid_until, messages })
 }
 
 fn counts(
@@ -139,10 +161,16 @@ fn counts(
     for attempt in &redemptions.attempts {
         let outcome = match attempt.decided() {
             Some((200, _)) => attempt.call.operation.kind(),
+            Some((409, body)) if checkout::history::problem(body) == "coupon-voided" => "refused as voided",
+            Some((409, body)) if checkout::history::problem(body) == "coupon-expired" => "refused as expired",
             Some(_) => "refused",
             None => "unknown",
         };
         *uses.entry(outcome).or_default() += 1;
+    }
+    let mut voids: BTreeMap<String, u64> = BTreeMap::new();
+    for void in &input.voids {
+        *voids.entry(format!("{:?}", void.outcome)).or_default() += 1;
     }
     let mut violations: BTreeMap<&str, u64> = BTreeMap::new();
     for result in report.results.iter().filter(|result| result.category != Category::UnknownOutcome) {
@@ -150,7 +178,7 @@ fn counts(
     }
     let recorded_after = recorded_after.as_secs_f64();
     serde_json::json!({
-        "attempts": attempts, "redemptions": uses, "violations": violations, "recordedAfterSeconds": recorded_after,
+        "attempts": attempts, "redemptions": uses, "voids": voids, "violations": violations, "recordedAfterSeconds": recorded_after,
     })
 }
 

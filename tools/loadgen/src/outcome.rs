@@ -54,6 +54,9 @@ pub struct IssueResponse {
     /// When more coupons become available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_drop_at: Option<Timestamp>,
+    /// From when on the coupon can no longer be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
 }
 
 /// Why no coupon was issued.
@@ -72,6 +75,8 @@ pub enum Reason {
     Ended,
     /// The event is paused.
     Paused,
+    /// The user's coupon was voided.
+    Voided,
 }
 
 impl IssueResponse {
@@ -127,6 +132,8 @@ pub enum OutcomeKind {
     Ended,
     /// The event was paused.
     Paused,
+    /// The user's coupon was voided.
+    Voided,
     /// The issuer rejected the request (status 4xx).
     Rejected,
     /// The client could not connect.
@@ -145,6 +152,7 @@ impl OutcomeKind {
         (Self::NotStarted, "not started"),
         (Self::Ended, "ended"),
         (Self::Paused, "paused"),
+        (Self::Voided, "voided"),
         (Self::Rejected, "rejected"),
         (Self::Unreachable, "unreachable"),
         (Self::Unknown, "unknown"),
@@ -168,6 +176,7 @@ impl From<&Outcome> for OutcomeKind {
                 Some(Reason::NotStarted) => Self::NotStarted,
                 Some(Reason::Ended) => Self::Ended,
                 Some(Reason::Paused) => Self::Paused,
+                Some(Reason::Voided) => Self::Voided,
             },
             Outcome::Rejected(Failure { status: Some(_), .. }) => Self::Rejected,
             Outcome::Rejected(_) => Self::Unreachable,

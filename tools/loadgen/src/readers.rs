@@ -1,12 +1,13 @@
 //! Reads the data of an event from Redis, Kafka and Postgres.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use couponry_domain::{Coupon, EventName, IssuedRecord, Uuid};
 use couponry_kafka::{DeadLetterProducer, KafkaError, Message};
 use couponry_postgres::Database;
-use couponry_redis::{RedisEvent, RedisStore};
+use couponry_redis::{IssuedStatus, RedisEvent, RedisStore};
 use couponry_settings::{KafkaSettings, PostgresSettings, RedisSettings};
 use futures::TryStreamExt as _;
 use tokio::time::Instant;
@@ -104,6 +105,19 @@ impl Stores {
         Ok(RedisData { queue, issued, outbox, window, release, admission_key, is_verified })
     }
 
+    /// Waits until Redis has this number of voided coupons, or the timeout has passed, and returns its data.
+    pub async fn wait_voided(&self, event: &EventName, voided: usize, timeout: Duration) -> Result<RedisData> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let data = self.redis(event).await?;
+            let found = data.issued.iter().filter(|entry| entry.status == IssuedStatus::Voided).count();
+            if found == voided || Instant::now() >= deadline {
+                return Ok(data);
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
     /// The event's data in Kafka. Undecodable records may belong to any event, so all of them are included.
     pub async fn kafka(&self, uid: Uuid) -> Result<KafkaData> {
         let mut data = KafkaData::default();
@@ -128,7 +142,7 @@ impl Stores {
         Ok(data)
     }
 
-    /// The event's data in Postgres.
+    /// The event's data in Postgres, without voids.
     pub async fn postgres(&self, uid: Uuid) -> Result<PostgresData> {
         let mut coupons: Vec<Coupon> = Vec::new();
         loop {
@@ -141,7 +155,7 @@ impl Stores {
         }
         let coupons = coupons.into_iter().map(|Coupon { code, discount, .. }| (code, discount)).collect();
         let issuances = self.database.stream_issuances(uid).map_ok(|issuance| issuance.issued);
-        Ok(PostgresData { coupons, issuances: issuances.try_collect().await? })
+        Ok(PostgresData { coupons, issuances: issuances.try_collect().await?, voided: BTreeSet::new() })
     }
 }
 

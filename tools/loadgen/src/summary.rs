@@ -149,6 +149,7 @@ mod tests {
             discount_amount: Some(value),
             admitted_at: None,
             next_drop_at: None,
+            valid_until: None,
         })
     }
 

@@ -153,6 +153,7 @@ impl Fixture {
                 discount_amount: Some(record.issued.discount.value),
                 admitted_at: None,
                 next_drop_at: None,
+                valid_until: None,
             });
             let unknown = Outcome::Unknown(Failure { message: "busy".into(), status: Some(503) });
             let (id, target) = (index as u64, "http://127.0.0.1:1".into());

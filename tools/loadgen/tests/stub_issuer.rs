@@ -142,6 +142,7 @@ fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
         total: event.total as u64,
         expected: BTreeMap::new(),
         release: Release::default(),
+        voids: Vec::new(),
         history,
         redis: RedisData {
             queue: coupons[event.issued.len()..].to_vec(),
@@ -156,7 +157,7 @@ fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
             is_verified: true,
         },
         kafka: KafkaData { records: issuances.clone(), ..KafkaData::default() },
-        postgres: PostgresData { coupons, issuances },
+        postgres: PostgresData { coupons, issuances, ..PostgresData::default() },
     }
 }
 

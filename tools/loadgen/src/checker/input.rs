@@ -1,11 +1,12 @@
 //! The data which the checker compares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use couponry_domain::code::CouponCode;
 use couponry_domain::{AdmissionKey, Discount, IssuedCoupon, Release, Window};
 use couponry_redis::IssuedEntry;
 
+use crate::checkout::void_history::VoidAttempt;
 use crate::history::Attempt;
 
 /// The event's data in Redis.
@@ -56,6 +57,8 @@ pub struct PostgresData {
     pub coupons: Vec<(CouponCode, Discount)>,
     /// The recorded issuances.
     pub issuances: Vec<IssuedCoupon>,
+    /// The voided coupons.
+    pub voided: BTreeSet<String>,
 }
 
 /// All data which is compared.
@@ -69,6 +72,8 @@ pub struct CheckInput {
     pub release: Release,
     /// All attempts of the event.
     pub history: Vec<Attempt>,
+    /// All voids of the event.
+    pub voids: Vec<VoidAttempt>,
     /// Data from Redis.
     pub redis: RedisData,
     /// Data from Kafka.

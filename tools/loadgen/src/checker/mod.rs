@@ -19,9 +19,10 @@ mod report;
 mod responses;
 #[cfg(test)]
 mod tests;
+mod voids;
 
 pub use input::{CheckInput, DeadLetter, KafkaData, PostgresData, RedisData};
-pub use redemptions::{RedemptionInput, UseRow, check_redemptions};
+pub use redemptions::{RedemptionInput, UseMessage, UseRow, check_redemptions};
 pub use report::{Category, CheckResult, Report};
 
 /// Runs all checks. The results are in the order of display.
@@ -34,6 +35,7 @@ pub fn check(input: &CheckInput) -> Report {
             responses::answered_coupons_are_recorded(input, &users),
             responses::answered_coupons_are_not_cancelled(input, &users),
             responses::no_denial_after_coupon(input, &users),
+            voids::only_users_of_voided_coupons_receive_voided(input),
             holders.each_coupon_has_one_holder(),
             holders.each_user_has_one_coupon(),
             responses::responses_agree(&users),
@@ -47,6 +49,7 @@ pub fn check(input: &CheckInput) -> Report {
             consistency::redis_agrees_with_postgres(input),
             consistency::kafka_agrees_with_postgres(input),
             consistency::redis_marks_recorded(input),
+            voids::redis_agrees_with_postgres(input),
             consistency::nothing_is_unsent_or_rejected(input),
             consistency::redis_is_verified(input),
             inventory::issued_in_window(input),

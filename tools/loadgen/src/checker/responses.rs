@@ -118,7 +118,7 @@ pub(super) fn answered_coupons_are_recorded(input: &CheckInput, users: &Response
     result
 }
 
-/// After a response with a coupon, every later request must be answered with it.
+/// After a response with a coupon, every later request must be answered with it, unless the coupon is voided.
 pub(super) fn no_denial_after_coupon(input: &CheckInput, users: &ResponsesByUser<'_>) -> CheckResult {
     let repeated = input.history.iter().filter(|attempt| attempt.request > 1 || attempt.attempt > 1).count();
     let mut result = CheckResult::new(
@@ -132,6 +132,10 @@ pub(super) fn no_denial_after_coupon(input: &CheckInput, users: &ResponsesByUser
         };
         for denial in responses.denials.iter().filter(|denial| denial.invoked > first.finished) {
             let reason = denial.response().and_then(|response| response.reason);
+            // Another check is about these.
+            if reason == Some(Reason::Voided) {
+                continue;
+            }
             result
                 .add_violation(|| format!("{user} received {}, and later {reason:?} from {}", coupon.0, denial.target));
         }

@@ -36,7 +36,7 @@ const VERIFIED: &str = "Redis is verified";
 const IN_WINDOW: &str = "no coupon is issued outside of the window";
 const NO_NOT_STARTED: &str = "no user receives NOT_STARTED after the first coupon";
 
-fn code(number: u32) -> CouponCode {
+pub(super) fn code(number: u32) -> CouponCode {
     format!("S-{number}").parse().unwrap()
 }
 
@@ -57,7 +57,7 @@ fn issued(number: u32) -> IssuedCoupon {
     }
 }
 
-fn attempt(number: u32, request: u8, invoked: i64, outcome: Outcome) -> Attempt {
+pub(super) fn attempt(number: u32, request: u8, invoked: i64, outcome: Outcome) -> Attempt {
     Attempt {
         invoked,
         finished: invoked + 10,
@@ -79,10 +79,11 @@ fn with_coupon(reason: Option<Reason>, coupon: u32, discount: Discount) -> Outco
         discount_amount: Some(discount.value),
         admitted_at: None,
         next_drop_at: None,
+        valid_until: None,
     })
 }
 
-fn denied(reason: Reason) -> Outcome {
+pub(super) fn denied(reason: Reason) -> Outcome {
     Outcome::Answered(IssueResponse {
         success: false,
         reason: Some(reason),
@@ -92,6 +93,7 @@ fn denied(reason: Reason) -> Outcome {
         discount_amount: None,
         admitted_at: None,
         next_drop_at: None,
+        valid_until: None,
     })
 }
 
@@ -101,7 +103,7 @@ fn unknown() -> Outcome {
 
 /// Ten coupons: 0 to 5 are issued to the users with these numbers, 6 to 9 are available. Users 0 to 2 received their
 /// coupon, user 3 after a retry, user 4 received no response, user 5 sent three requests, and user 6 was too late.
-fn consistent_input() -> CheckInput {
+pub(super) fn consistent_input() -> CheckInput {
     let coupons: Vec<_> = (0..10).map(|number| (code(number), discount(number))).collect();
     let issuances: Vec<_> = (0..6).map(issued).collect();
     let mut history: Vec<_> =
@@ -123,6 +125,7 @@ fn consistent_input() -> CheckInput {
         total: 10,
         expected: BTreeMap::from([(PERCENT_10, 5), (AMOUNT_10, 5)]),
         release: Release::default(),
+        voids: Vec::new(),
         history,
         redis: RedisData {
             queue: coupons[6..].to_vec(),
@@ -137,7 +140,7 @@ fn consistent_input() -> CheckInput {
             is_verified: true,
         },
         kafka: KafkaData { records, ..KafkaData::default() },
-        postgres: PostgresData { coupons, issuances },
+        postgres: PostgresData { coupons, issuances, ..PostgresData::default() },
     }
 }
 
@@ -146,7 +149,7 @@ fn dead_letter(number: u32) -> DeadLetter {
 }
 
 /// The checks which fail after this change to consistent data.
-fn failed_checks(change: impl FnOnce(&mut CheckInput)) -> Vec<&'static str> {
+pub(super) fn failed_checks(change: impl FnOnce(&mut CheckInput)) -> Vec<&'static str> {
     let mut input = consistent_input();
     change(&mut input);
     let report = check(&input);
@@ -169,7 +172,7 @@ fn consistent_data_passes() {
     let report = check(&consistent_input());
     assert!(report.is_ok(), "{report}");
     let text = report.to_string();
-    assert!(text.contains("All 23 checks passed."), "{text}");
+    assert!(text.contains("All 25 checks passed."), "{text}");
     assert!(text.contains("2 unknown: 1 users received their coupon later, 1 received none although one is recorded"));
     assert!(text.contains("6 sent, 1 sent again, 6 recorded"), "{text}");
     assert!(text.contains("4 available + 6 issued = 10, 0 missing"), "{text}");

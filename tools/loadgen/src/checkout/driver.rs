@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use couponry_domain::EventName;
+use jiff::Timestamp;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -22,7 +23,7 @@ use crate::driver::Clock;
 
 /// The duration of a reservation that expires.
 const SHORT_RESERVATION: Duration = Duration::from_secs(1);
-/// How long after its end a reservation has expired, also by the clock of Postgres.
+/// How long after its end a reservation or a coupon has expired, also by the clock of Postgres.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(300);
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(25);
 
@@ -188,11 +189,23 @@ async fn play<L: Fn(&UseEntry) -> Result<()>>(
             second.send(&reserve('b')).await?;
             second.send(&redeem('b')).await?;
         }
+        Script::Late => {
+            if let Some(valid_until) = orders.held.valid_until {
+                first.send(&reserve('a')).await?;
+                let remaining = valid_until.duration_since(Timestamp::now()).try_into().unwrap_or_default();
+                sleep(Duration::saturating_add(remaining, CLOCK_TOLERANCE)).await;
+                first.send(&redeem('a')).await?;
+                second.send(&redeem('b')).await?;
+                first.send(&orders.call(Release, 'a')).await?;
+            } else {
+                first.send(&redeem('a')).await?;
+            }
+        }
     }
     if is_repeated {
         let call = match script {
             Script::Regular | Script::Released | Script::Abandoned | Script::Contended => reserve('a'),
-            Script::Direct | Script::Twice | Script::DoubleClick => redeem('a'),
+            Script::Direct | Script::Twice | Script::DoubleClick | Script::Late => redeem('a'),
             Script::Expired => redeem('b'),
         };
         second.send(&call).await?;

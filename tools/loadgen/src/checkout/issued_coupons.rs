@@ -8,6 +8,7 @@ use std::str;
 
 use anyhow::{Context, Result};
 use couponry_domain::UserId;
+use jiff::Timestamp;
 
 use crate::history::{Entry, Pairing};
 
@@ -20,6 +21,8 @@ pub struct HeldCoupon {
     pub user: UserId,
     /// The coupon.
     pub coupon: String,
+    /// From when on it can no longer be used.
+    pub valid_until: Option<Timestamp>,
 }
 
 /// Reads a history that may be written at the same time.
@@ -61,9 +64,10 @@ impl IssuedCoupons {
             let entry: Entry = serde_json::from_str(line).with_context(failed)?;
             let Some(attempt) = self.pairing.add(entry) else { continue };
             let Some((coupon, _)) = attempt.coupon() else { continue };
+            let valid_until = attempt.response().and_then(|response| response.valid_until);
             let number = self.users.len() as u64;
             if self.users.insert(attempt.user.clone()) {
-                coupons.push(HeldCoupon { number, user: attempt.user, coupon: coupon.to_string() });
+                coupons.push(HeldCoupon { number, user: attempt.user, coupon: coupon.to_string(), valid_until });
             }
         }
         Ok(Some(coupons))

@@ -4,6 +4,7 @@
 //! - [`script`] decides what happens to a coupon: most are reserved and redeemed, others compete.
 //! - [`drive`] sends the requests, retries them until their outcome is known, and logs every attempt in a [`history`].
 //! - [`stored`] reads what became of the coupons, for the checker.
+//! - [`void_history`] has the voids of administrators.
 
 mod driver;
 pub mod history;
@@ -11,6 +12,7 @@ mod issued_coupons;
 mod script;
 mod statistics;
 pub mod stored;
+pub mod void_history;
 
 pub use driver::{Checkout, drive};
 pub use issued_coupons::{HeldCoupon, IssuedCoupons};

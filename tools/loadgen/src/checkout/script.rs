@@ -22,6 +22,9 @@ pub(super) enum Script {
     Expired,
     /// Reserved and never redeemed, while another order wants it.
     Abandoned,
+    /// Reserved, then redeemed too late by this and another order: the coupon has expired. Redeemed at once if it does
+    /// not expire.
+    Late,
 }
 
 /// The script of a coupon, and whether its first request is sent again at the end.
@@ -35,7 +38,8 @@ pub(super) fn draw(seed: u64, number: u64) -> (Script, bool) {
         72..80 => Script::Contended,
         80..90 => Script::Released,
         90..95 => Script::Expired,
-        _ => Script::Abandoned,
+        95..99 => Script::Abandoned,
+        _ => Script::Late,
     };
     (script, rng.random_range(0..4) == 0)
 }
@@ -53,7 +57,7 @@ mod tests {
             assert_eq!(draw(1, number), draw(1, number));
             *counts.entry(format!("{:?}", draw(1, number).0)).or_insert(0) += 1;
         }
-        assert_eq!(counts.len(), 8, "{counts:?}");
+        assert_eq!(counts.len(), 9, "{counts:?}");
         assert!((400..600).contains(&counts["Regular"]), "{counts:?}");
         assert!((0..100).any(|number| draw(1, number) != draw(2, number)));
     }

@@ -1,22 +1,61 @@
-//! Reads the uses of coupons: the rows from Postgres, without our adapter, and the view of a redeemer.
+//! Reads the uses of coupons: the rows from Postgres, without our adapter, the records of the topic, and the view of a
+//! redeemer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use couponry_domain::{EventName, Uuid};
-use couponry_settings::{ExposeSecret as _, PostgresSettings};
+use couponry_kafka::KafkaError;
+use couponry_settings::{ExposeSecret as _, KafkaSettings, PostgresSettings};
 use futures::future;
 use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::checker::UseRow;
+use crate::checker::{UseMessage, UseRow};
 use crate::connection::{Connection, Target};
 
 const CONNECTIONS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Waits until all uses of the event are sent to Kafka, or the timeout has passed.
+pub async fn wait_sent(settings: &PostgresSettings, uid: Uuid, timeout: Duration) -> Result<()> {
+    let deadline = Instant::now() + timeout;
+    let mut connection =
+        PgConnection::connect(settings.url.expose_secret()).await.context("cannot connect to Postgres")?;
+    loop {
+        let unsent: i64 = sqlx::query_scalar("SELECT count(*) FROM coupon_use_outbox WHERE event_uid = $1")
+            .bind(uid)
+            .fetch_one(&mut connection)
+            .await
+            .context("cannot read the outbox of uses")?;
+        if unsent == 0 || Instant::now() >= deadline {
+            return Ok(());
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// The messages of the topic of uses that are about the event, and those that are about no event.
+pub async fn messages(settings: &KafkaSettings, uid: Uuid) -> Result<Vec<UseMessage>> {
+    let messages = match couponry_kafka::read_all(settings).await {
+        // No coupon was used.
+        Err(KafkaError::TopicNotFound(_)) => Vec::new(),
+        other => other.context("cannot read the topic of uses")?,
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let uid = uid.to_string();
+    let messages = messages.iter().map(|message| UseMessage {
+        partition: message.partition,
+        key: message.key.as_deref().map(text),
+        version: message.version().map(text),
+        body: serde_json::from_slice(&message.payload).unwrap_or_default(),
+    });
+    Ok(messages.filter(|message| message.body["eventUid"].as_str().is_none_or(|of| of == uid)).collect())
+}
 
 /// All rows of the event: coupon by coupon, each history in its order.
 pub async fn rows(settings: &PostgresSettings, uid: Uuid) -> Result<Vec<UseRow>> {

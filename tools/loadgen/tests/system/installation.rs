@@ -90,6 +90,7 @@ impl Installation {
         let (operator, monitor) = common("couponry-operator");
         let operator = operator
             .args(["--postgres-url", &postgres, "--namespace", &name, "--admin-listen", ""])
+            .args(["--kafka-used-topic", &format!("{name}.used")])
             .env("KUBECONFIG", shared::kubeconfig());
         let operator = start((operator, monitor));
         let (consumer, monitor) = common("couponry-consumer");
@@ -117,11 +118,17 @@ impl Installation {
         let process = couponry_testbed::program("couponry-redeemer")
             .args(["--redis-url", &shared::redis(), "--redis-key-prefix", &format!("{}:", self.name)])
             .args(["--postgres-url", &self.database.url(), "--kafka-brokers", &shared::kafka()])
+            .args(["--kafka-used-topic", &self.used_topic()])
             .args(["--listen", &address, "--monitor-listen", &format!("127.0.0.1:{monitor}")])
             .args(["--auth", "none", "--drain-seconds", "0", "--log-format", "text"]);
         let program = RunningProgram { process: process.start().unwrap(), monitor };
         program.wait_ready();
         Redeemer { program, target: format!("http://{address}").parse().unwrap() }
+    }
+
+    /// The topic of the uses of coupons.
+    pub(crate) fn used_topic(&self) -> String {
+        format!("{}.used", self.name)
     }
 
     /// The URL of the database.

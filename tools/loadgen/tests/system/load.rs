@@ -77,6 +77,7 @@ pub(crate) fn check(
             total: plan.total,
             expected: plan.by_discount,
             release: Release::default(),
+            voids: Vec::new(),
             history,
             redis: stores.redis(event).await.unwrap(),
             kafka: stores.kafka(uid).await.unwrap(),

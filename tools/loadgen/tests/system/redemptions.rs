@@ -13,7 +13,8 @@ use couponry_loadgen::checkout::{Checkout, HeldCoupon, drive, stored};
 use couponry_loadgen::connection::Connection;
 use couponry_loadgen::history::Attempt;
 use couponry_loadgen::outcome::Outcome;
-use couponry_settings::PostgresSettings;
+use couponry_settings::{KafkaSettings, PostgresSettings};
+use couponry_testbed::shared;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::installation::{Installation, Redeemer, until};
 use crate::load::{self, BackgroundLoad, Plan};
 
+const TIMEOUT: Duration = Duration::from_mins(3);
 const USED: &str = "SELECT count(*) FROM coupon_use";
 
 /// Uses these coupons as shops do, and returns all attempts.
@@ -60,10 +62,14 @@ fn check(
 ) -> Report {
     let input = runtime.block_on(async {
         let uid = installation.stores.uid(event).await.unwrap();
-        let rows = stored::rows(&PostgresSettings::at(&installation.postgres()), uid).await.unwrap();
+        let postgres = PostgresSettings::at(&installation.postgres());
+        let rows = stored::rows(&postgres, uid).await.unwrap();
         let coupons: BTreeSet<_> = attempts.iter().map(|attempt| &*attempt.call.coupon).collect();
         let views = stored::views(&redeemer.target, event, coupons).await.unwrap();
-        RedemptionInput { attempts, rows, views }
+        stored::wait_sent(&postgres, uid, TIMEOUT).await.unwrap();
+        let messages =
+            stored::messages(&KafkaSettings::at(shared::kafka(), installation.used_topic()), uid).await.unwrap();
+        RedemptionInput { attempts, rows, views, messages, ..RedemptionInput::default() }
     });
     let report = checker::check_redemptions(&input);
     println!("{report}");
@@ -83,7 +89,7 @@ fn killed_and_frozen_redeemers_violate_no_guarantee() {
     let coupons = history.iter().filter(|attempt| attempt.response().is_some_and(|response| response.success));
     let coupons = (0..).zip(coupons).map(|(number, attempt)| {
         let coupon = attempt.coupon().unwrap().0.to_string();
-        HeldCoupon { number, user: attempt.user.clone(), coupon }
+        HeldCoupon { number, user: attempt.user.clone(), coupon, valid_until: None }
     });
     let coupons: Vec<_> = coupons.collect();
 

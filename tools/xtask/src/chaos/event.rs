@@ -66,6 +66,8 @@ pub(super) struct Event {
     acknowledge: &'static str,
     is_paused: bool,
     start_time: Option<Timestamp>,
+    /// How long its coupons are valid after they were issued.
+    validity: Option<&'static str>,
     release: Option<Release>,
 }
 
@@ -78,7 +80,7 @@ struct Release {
 
 impl Event {
     pub(super) fn new(name: String, total: u64, acknowledge: &'static str) -> Self {
-        Self { name, total, acknowledge, is_paused: false, start_time: None, release: None }
+        Self { name, total, acknowledge, is_paused: false, start_time: None, validity: None, release: None }
     }
 
     /// Admits users over a minute from now on, and releases three fifths of the coupons meanwhile.
@@ -95,6 +97,10 @@ impl Event {
         vec!["--ramp-seconds".to_owned(), ramp_seconds.to_string(), "--drops".to_owned(), drops.concat()]
     }
 
+    pub(super) fn valid_for(self, validity: Option<&'static str>) -> Self {
+        Self { validity, ..self }
+    }
+
     pub(super) fn starting_at(self, start_time: Timestamp) -> Self {
         Self { start_time: Some(start_time), ..self }
     }
@@ -102,6 +108,9 @@ impl Event {
     fn manifest(&self) -> Value {
         let mut manifest = manifest(&self.name, "Chaos", self.total, self.acknowledge);
         manifest["spec"]["issuance"] = json!(if self.is_paused { "Paused" } else { "Auto" });
+        if let Some(duration) = self.validity {
+            manifest["spec"]["validity"] = json!({"duration": duration});
+        }
         if let Some(start_time) = self.start_time {
             manifest["spec"]["startTime"] = json!(format!("{start_time:.0}"));
         }

@@ -315,11 +315,15 @@ fn hold(installation: &mut Installation, statements: &str) -> Result<()> {
     Ok(())
 }
 
+/// Without those of used coupons: a use is newer than its issuance, so it would be lost as well.
 fn lose_rows(installation: &Installation, event: &Event) -> Result<()> {
     let sql = format!(
         "WITH event AS (SELECT uid FROM coupon_event WHERE name = '{}' AND NOT is_purging)
          DELETE FROM issuance WHERE (event_uid, user_id) IN (
              SELECT event_uid, user_id FROM issuance JOIN event ON event_uid = uid
+             WHERE NOT EXISTS (
+                 SELECT FROM coupon_use used WHERE used.event_uid = issuance.event_uid AND used.code = issuance.code
+             )
              ORDER BY recorded_at DESC LIMIT {LOST_ROWS}
          )",
         event.name

@@ -25,6 +25,8 @@ pub(super) const CONSUMERS: usize = 3;
 pub(super) const REDEEMERS: usize = 2;
 /// The number of partitions with which the operator creates a topic.
 pub(super) const PARTITIONS: u32 = 12;
+/// The topic of the uses of coupons, which the operator creates.
+const USED_TOPIC: &str = "coupon-used";
 const MASTERS: usize = 3;
 /// Timeout for the preload, with crashing operators.
 const PRELOAD_TIMEOUT: Duration = Duration::from_mins(5);
@@ -125,6 +127,11 @@ impl Installation {
         addresses
     }
 
+    /// The path of a program.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
     /// The arguments about Redis other than its address.
     pub(super) fn redis_args(&self) -> &'static [&'static str] {
         if self.cluster.is_some() { &["--redis-cluster"] } else { &[] }
@@ -151,7 +158,7 @@ impl Installation {
 
     pub(super) fn operator_in(&self, namespace: &str, name: &str, leader_elect: bool) -> Result<Instance> {
         let elect = format!("--leader-elect={leader_elect}");
-        let args = [&*elect, "--identity", &name.replace(' ', "-")];
+        let args = [&*elect, "--identity", &name.replace(' ', "-"), "--kafka-used-topic", USED_TOPIC];
         self.instance(name, OPERATOR, &args, &[("POD_NAMESPACE", namespace)])
     }
 

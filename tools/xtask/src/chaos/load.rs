@@ -17,6 +17,8 @@ use crate::cargo;
 pub(super) const CALM_PERIOD: Duration = Duration::from_secs(5);
 /// How many of the coupons are used.
 const USED_PERCENT: &str = "25";
+/// Enough shops for those that wait until a coupon expires.
+const SHOPS: &str = "64";
 /// Timeout for the last responses.
 const RESPONSE_TIMEOUT: Duration = Duration::from_mins(2);
 /// Timeout until all issuances are recorded. An event that had finished is reconciled every five minutes.
@@ -66,7 +68,17 @@ impl Shops {
     pub(super) fn start(installation: &Installation, event: &Event, seed: u64) -> Result<Self> {
         let (dir, seed) = (&installation.dir, u32::try_from(seed >> 32).unwrap_or_default());
         let mut redeem = loadgen("redeem", &dir.join(format!("{}.shops", event.name)))?
-            .args(["--event", &event.name, "--follow", "--percent", USED_PERCENT, "--seed", &seed.to_string()])
+            .args([
+                "--event",
+                &event.name,
+                "--follow",
+                "--percent",
+                USED_PERCENT,
+                "--shops",
+                SHOPS,
+                "--seed",
+                &seed.to_string(),
+            ])
             .args(["--issued".as_ref(), history(dir, event).as_os_str()])
             .args(["--history".as_ref(), redemptions(dir, event).as_os_str()]);
         for target in installation.redeemers.iter().filter_map(|instance| instance.node.url()) {
@@ -124,6 +136,10 @@ pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_re
         let history = ["--redemptions".as_ref(), redemptions.as_os_str()];
         launch = launch.args(["--redeemer", &redeemer]).args(history);
     }
+    let voids = voids(&installation.dir, event);
+    if voids.exists() {
+        launch = launch.args(["--voids".as_ref(), voids.as_os_str()]);
+    }
     if was_topic_recreated {
         launch = launch.args(["--topic-was-recreated"]);
     }
@@ -143,7 +159,7 @@ pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_re
     let json = fs::read_to_string(&counts).with_context(|| format!("cannot read {}", counts.display()))?;
     let counts = serde_json::from_str(&json).context("the output of loadgen check is not valid JSON")?;
     if passed {
-        for file in [&history, &redemptions].into_iter().filter(|file| file.exists()) {
+        for file in [&history, &redemptions, &voids].into_iter().filter(|file| file.exists()) {
             fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
         }
     } else {
@@ -166,7 +182,11 @@ pub(super) fn history(dir: &Path, event: &Event) -> PathBuf {
     dir.join(format!("{}.history", event.name))
 }
 
-fn redemptions(dir: &Path, event: &Event) -> PathBuf {
+pub(super) fn voids(dir: &Path, event: &Event) -> PathBuf {
+    dir.join(format!("{}.voids", event.name))
+}
+
+pub(super) fn redemptions(dir: &Path, event: &Event) -> PathBuf {
     dir.join(format!("{}.redemptions", event.name))
 }
 

@@ -6,8 +6,9 @@
 //! compares all responses with the stores.
 //!
 //! [`inject`] injects and removes faults, [`installation`] starts and restarts programs, [`links`] has the proxies,
-//! [`load`] sends requests and checks their responses, [`outage`] computes how long no request was answered, and
-//! [`statistics`] sums up all rounds. [`recorder`] records the metrics of [`recorded_cases`].
+//! [`load`] sends requests and checks their responses, [`voids`] voids coupons that shops use, [`outage`] computes how
+//! long no request was answered, and [`statistics`] sums up all rounds. [`recorder`] records the metrics of
+//! [`recorded_cases`].
 //!
 //! With `--indicators`, [`indicators`] injects each kind of fault once and writes what is reported about it:
 //! [`indications`] reads conditions, probes and metrics, and [`users`] notes whether users receive coupons.
@@ -28,6 +29,7 @@ mod rng;
 mod round;
 mod statistics;
 mod users;
+mod voids;
 
 use std::fs;
 use std::process::ExitCode;

@@ -11,6 +11,10 @@ use super::load::{self, CALM_PERIOD, Load, Shops, Workload};
 use super::outage;
 use super::rng::Rng;
 use super::statistics::Statistics;
+use super::voids::Voids;
+
+/// The shortest validity that a manifest can have.
+const SHORT_VALIDITY: &str = "PT1M";
 
 /// Parameters of a round.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(super) struct Round {
     pub(super) acknowledge: &'static str,
     /// Whether users are admitted, and coupons released, over the first minute.
     pub(super) is_released_over_time: bool,
+    /// How long coupons are valid.
+    pub(super) validity: Option<&'static str>,
     /// The seed of the workload.
     pub(super) seed: u64,
 }
@@ -36,7 +42,8 @@ impl Round {
         let acknowledge = *rng.pick(&["Redis", "Kafka"]);
         let acknowledge = if faults.iter().any(|fault| fault.kind.is_loss_of_redis()) { "Kafka" } else { acknowledge };
         let (seed, is_released_over_time) = (rng.next(), *rng.pick(&[true, false, false]));
-        Self { number, faults, rate, stock_percent, acknowledge, is_released_over_time, seed }
+        let validity = *rng.pick(&[None, Some(SHORT_VALIDITY)]);
+        Self { number, faults, rate, stock_percent, acknowledge, validity, is_released_over_time, seed }
     }
 
     /// Enough users for the entire round, even if servers restart slowly.
@@ -51,8 +58,12 @@ impl Round {
         let total = users * self.stock_percent / 100;
         let name = format!("round-{}", self.number);
         let release = if self.is_released_over_time { ", released over time" } else { "" };
-        println!("\nround {}: {total} coupons{release}, {users} users, acknowledge {}", self.number, self.acknowledge);
-        let event = Event::new(name, total, self.acknowledge);
+        let validity = self.validity.unwrap_or("unlimited");
+        println!(
+            "\nround {}: {total} coupons{release}, {users} users, acknowledge {}, validity {validity}",
+            self.number, self.acknowledge
+        );
+        let event = Event::new(name, total, self.acknowledge).valid_for(self.validity);
         let mut events = Events::new(if self.is_released_over_time { event.released_over_time() } else { event });
         let (preload_faults, faults): (Vec<&Fault>, Vec<_>) =
             self.faults.iter().partition(|f| f.kind == Kind::CrashPreload);
@@ -69,6 +80,7 @@ impl Round {
         println!("  {:>6.1} s  open, {restarts} restarts of programs", start.elapsed().as_secs_f64());
         let load = Load::start(installation, &events.main, &Workload { users, rate: self.rate, seed: self.seed })?;
         let shops = Shops::start(installation, &events.main, self.seed)?;
+        let voids = Voids::start(installation, &events.main)?;
 
         let mut injections = Vec::new();
         for fault in faults {
@@ -85,6 +97,7 @@ impl Round {
         }
         println!("  {:>6.1} s  all faults removed, {restarts} restarts of programs", start.elapsed().as_secs_f64());
         load.finish(installation)?;
+        voids.finish()?;
         shops.finish(installation)?;
 
         let outages = outage::after_each(&load::history(&installation.dir, &events.main), &injections)?;

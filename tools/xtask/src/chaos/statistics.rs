@@ -18,6 +18,8 @@ pub(super) struct Statistics {
     attempts: BTreeMap<String, u64>,
     /// Attempts of shops by outcome.
     redemptions: BTreeMap<String, u64>,
+    /// Voids by outcome.
+    voids: BTreeMap<String, u64>,
     /// Violations by category.
     violations: BTreeMap<String, u64>,
     /// The longest time from the end of a load until everything was recorded.
@@ -47,8 +49,9 @@ impl Statistics {
 
     /// Adds the output of `loadgen check --json`.
     pub(super) fn add_check(&mut self, counts: &Value) {
-        let Self { attempts, redemptions, violations, .. } = self;
-        for (sums, key) in [(attempts, "attempts"), (redemptions, "redemptions"), (violations, "violations")] {
+        let Self { attempts, redemptions, voids, violations, .. } = self;
+        let sums = [(attempts, "attempts"), (redemptions, "redemptions"), (voids, "voids"), (violations, "violations")];
+        for (sums, key) in sums {
             for (name, count) in counts[key].as_object().into_iter().flatten() {
                 *sums.entry(name.clone()).or_default() += count.as_u64().unwrap_or(0);
             }
@@ -60,7 +63,9 @@ impl Statistics {
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, attempts) in [("attempts", &self.attempts), ("attempts at redemptions", &self.redemptions)] {
+        for (name, attempts) in
+            [("attempts", &self.attempts), ("attempts at redemptions", &self.redemptions), ("voids", &self.voids)]
+        {
             writeln!(f, "{} {name}", format_count(attempts.values().sum()))?;
             for (outcome, count) in attempts {
                 writeln!(f, "  {outcome:<20}{:>12}", format_count(*count))?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::checkout::history::UseAttempt;
+use crate::checkout::void_history::{VoidAttempt, VoidOutcome};
 
 /// A row of the table `coupon_use`. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,22 @@ pub struct UseRow {
     pub at: i64,
 }
 
+/// A message of the topic `coupon-used`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UseMessage {
+    /// Its partition.
+    pub partition: i32,
+    /// Its key.
+    pub key: Option<String>,
+    /// The value of the version header.
+    pub version: Option<String>,
+    /// Its value. Null: not JSON.
+    pub body: Value,
+}
+
+/// How much the clocks of the load generator, of the voids and of Postgres may differ, in microseconds.
+pub(super) const CLOCK_TOLERANCE: i64 = 1_000_000;
+
 /// All data which is compared.
 #[derive(Clone, Debug, Default)]
 pub struct RedemptionInput {
@@ -34,6 +51,12 @@ pub struct RedemptionInput {
     pub rows: Vec<UseRow>,
     /// The response of a redeemer about each coupon: its state and history.
     pub views: BTreeMap<String, Value>,
+    /// All voids of the event.
+    pub voids: Vec<VoidAttempt>,
+    /// From when on coupons can no longer be used, in the responses to their users (milliseconds since the Unix epoch).
+    pub valid_until: BTreeMap<String, i64>,
+    /// The messages of the topic that are about the event, in order within each partition.
+    pub messages: Vec<UseMessage>,
 }
 
 /// The attempts at one request, in the order in which they were sent.
@@ -67,6 +90,7 @@ impl<'a> Call<'a> {
 pub(super) struct Calls<'a> {
     pub(super) by_key: BTreeMap<&'a str, Call<'a>>,
     histories: BTreeMap<&'a str, Vec<&'a UseRow>>,
+    voids: BTreeMap<&'a str, Vec<&'a VoidAttempt>>,
 }
 
 impl<'a> Calls<'a> {
@@ -82,7 +106,11 @@ impl<'a> Calls<'a> {
         for row in &input.rows {
             histories.entry(&*row.coupon).or_default().push(row);
         }
-        Self { by_key, histories }
+        let mut voids = BTreeMap::<_, Vec<_>>::new();
+        for void in &input.voids {
+            voids.entry(&*void.coupon).or_default().push(void);
+        }
+        Self { by_key, histories, voids }
     }
 
     /// The history of a coupon.
@@ -95,14 +123,36 @@ impl<'a> Calls<'a> {
         self.by_key.get(row.key.as_deref()?)
     }
 
+    /// The voids of a coupon.
+    pub(super) fn voids(&self, coupon: &str) -> &[&'a VoidAttempt] {
+        self.voids.get(coupon).map_or(&[], Vec::as_slice)
+    }
+
+    /// When the change of a row was confirmed.
+    fn confirmed(&self, row: &UseRow) -> Option<i64> {
+        if row.kind == "VOIDED" {
+            let confirmed = self.voids(&row.coupon).iter().filter(|void| void.outcome == VoidOutcome::Voided);
+            return confirmed.map(|void| void.finished + CLOCK_TOLERANCE).min();
+        }
+        self.of_row(row).and_then(Call::confirmed)
+    }
+
+    /// When the change of a row was requested.
+    fn invoked(&self, row: &UseRow) -> Option<i64> {
+        if row.kind == "VOIDED" {
+            let may_have_changed = self.voids(&row.coupon).iter().filter(|void| void.may_have_changed());
+            return may_have_changed.map(|void| void.invoked - CLOCK_TOLERANCE).min();
+        }
+        self.of_row(row).map(Call::invoked)
+    }
+
     /// The rows that can have been the last one of the coupon when the attempt was decided. None: no row.
     pub(super) fn possible_last_rows(&self, attempt: &UseAttempt) -> impl Iterator<Item = Option<&'a UseRow>> {
         let history = self.history(&attempt.call.coupon);
-        let confirmed = |row: &UseRow| self.of_row(row).and_then(Call::confirmed);
-        let has_begun = |row: &UseRow| self.of_row(row).is_none_or(|call| call.invoked() < attempt.finished);
+        let has_begun = |row: &UseRow| self.invoked(row).is_none_or(|invoked| invoked < attempt.finished);
         let at_least = history
             .iter()
-            .rposition(|row| confirmed(row).is_some_and(|confirmed| confirmed < attempt.invoked))
+            .rposition(|row| self.confirmed(row).is_some_and(|confirmed| confirmed < attempt.invoked))
             .map_or(0, |last| last + 1);
         let at_most = history.iter().take_while(|row| has_begun(row)).count();
         (at_least..=at_most).map(|count| count.checked_sub(1).map(|last| history[last]))

@@ -1,4 +1,5 @@
-//! Compares the responses that shops have received with the table of uses and with what the redeemer returns now.
+//! Compares the responses that shops have received, and the results of voids, with the table of uses, with the topic of
+//! uses, and with what the redeemer returns now.
 //!
 //! The checker does not use the rules of the redeemer (`libs/domain/src/redemption.rs`). It has its own, in a different
 //! form: the rows of a coupon are a total order, so each response must be possible after some number of rows. That
@@ -7,15 +8,18 @@
 //!
 //! # Assumptions
 //! The data is read when no request is in progress, and the history has every attempt of the event. Only for the end of
-//! a reservation the clocks of the load generator and of Postgres are compared; they differ by less than a second.
+//! a reservation or of a coupon, and for voids, clocks are compared; they differ by less than a second.
 
 mod input;
+mod messages;
 mod responses;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod validity;
+mod voids;
 
-pub use input::{RedemptionInput, UseRow};
+pub use input::{RedemptionInput, UseMessage, UseRow};
 
 use self::input::Calls;
 use super::report::Report;
@@ -39,6 +43,14 @@ pub fn check_redemptions(input: &RedemptionInput) -> Report {
             responses::refused_as_reserved_only_while_reserved(input, &calls),
             responses::other_refusals_have_a_reason(input, &calls),
             rows::redeemer_returns_stored_history(input, &calls),
+            voids::confirmed_voids_are_stored(input, &calls),
+            voids::voids_were_requested(input, &calls),
+            voids::refused_voids_have_a_reason(input, &calls),
+            validity::no_use_after_the_end(input),
+            validity::redeemer_returns_the_end(input),
+            messages::uses_are_sent(input),
+            messages::messages_are_of_uses(input),
+            messages::messages_are_in_order(input),
             responses::unknown_outcomes(input),
         ],
     }

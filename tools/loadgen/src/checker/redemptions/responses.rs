@@ -6,12 +6,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::report::{Category, CheckResult, count};
-use super::input::{Calls, RedemptionInput, UseRow};
+use super::input::{CLOCK_TOLERANCE, Calls, RedemptionInput, UseRow};
 use super::rows::describe;
 use crate::checkout::history::{Operation, UseAttempt};
-
-/// How much the clocks of the load generator and of Postgres may differ, in microseconds.
-const CLOCK_TOLERANCE: i64 = 1_000_000;
 
 /// A request for messages.
 fn describe_call(attempt: &UseAttempt) -> String {
@@ -20,7 +17,7 @@ fn describe_call(attempt: &UseAttempt) -> String {
 }
 
 /// A time of a response, in milliseconds. None: null, or not a time.
-fn millis(time: &Value) -> Option<i64> {
+pub(super) fn millis(time: &Value) -> Option<i64> {
     time.as_str()?.parse().ok().map(Timestamp::as_millisecond)
 }
 
@@ -208,6 +205,8 @@ pub(super) fn other_refusals_have_a_reason(input: &RedemptionInput, calls: &Call
     for (attempt, status, problem) in others {
         let call = &attempt.call;
         let is_own = |last: &UseRow| last.order.as_deref() == Some(&call.order);
+        let valid_until = input.valid_until.get(&call.coupon);
+        let has_expired = valid_until.is_some_and(|end| 1000 * end < attempt.finished + CLOCK_TOLERANCE);
         let is_reason = |last: Option<&UseRow>| match (status, problem) {
             (409, "coupon-redeemed") => last.is_some_and(|last| last.kind == "REDEEMED" && !is_own(last)),
             (409, "coupon-redeemed-by-order") => last.is_some_and(|last| last.kind == "REDEEMED" && is_own(last)),
@@ -216,7 +215,10 @@ pub(super) fn other_refusals_have_a_reason(input: &RedemptionInput, calls: &Call
                 call.operation == Operation::Release
                     && !last.is_some_and(|last| last.kind == "RESERVED" && is_own(last))
             }
-            // Shops send valid requests of holders, and the coupons of these events do not expire.
+            (409, "coupon-expired") => {
+                has_expired && !last.is_some_and(|last| last.kind == "REDEEMED" || last.kind == "VOIDED")
+            }
+            // Shops send valid requests of holders.
             _ => false,
         };
         if !calls.possible_last_rows(attempt).any(is_reason) {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::checkout::history::{Operation, UseAttempt, UseCall, UseOutcome};
+use crate::checkout::void_history::{VoidAttempt, VoidOutcome};
 
 const STORED: &str = "confirmed uses of coupons are in Postgres";
 const RETURNED: &str = "the redeemer returns every confirmed redemption";
@@ -20,11 +21,11 @@ const REASON: &str = "every other refusal has a reason in the history of the cou
 const SAME_HISTORY: &str = "the redeemer returns the stored history";
 
 /// The time of Postgres, in milliseconds, at which the request of this second was decided.
-fn at(second: i64) -> i64 {
+pub(super) fn at(second: i64) -> i64 {
     1000 * second + 5
 }
 
-fn timestamp(millis: i64) -> String {
+pub(super) fn timestamp(millis: i64) -> String {
     jiff::Timestamp::from_millisecond(millis).unwrap().to_string()
 }
 
@@ -39,6 +40,11 @@ fn call(operation: Operation, coupon: &str, order: &str) -> UseCall {
     }
 }
 
+/// A request of this order to redeem the coupon.
+pub(super) fn redeem(coupon: &str, order: &str) -> UseCall {
+    call(Operation::Redeem, coupon, order)
+}
+
 /// An attempt that is sent at this second, and answered 10 ms later.
 fn attempt(second: i64, call: &UseCall, outcome: UseOutcome) -> UseAttempt {
     let invoked = 1_000_000 * second;
@@ -47,6 +53,11 @@ fn attempt(second: i64, call: &UseCall, outcome: UseOutcome) -> UseAttempt {
 
 fn refused(status: u16, problem: &str) -> UseOutcome {
     UseOutcome::Decided { status, body: json!({"type": format!("https://couponry.dev/problems/{problem}")}) }
+}
+
+/// An attempt that is refused for this reason.
+pub(super) fn refused_attempt(second: i64, call: &UseCall, problem: &str) -> UseAttempt {
+    attempt(second, call, refused(409, problem))
 }
 
 fn unknown() -> UseOutcome {
@@ -106,7 +117,37 @@ fn consistent_input() -> RedemptionInput {
     // Its response was lost.
     input.attempts.pop();
     set_views(&mut input);
+    set_messages(&mut input);
     input
+}
+
+/// The messages of the topic for the rows.
+fn set_messages(input: &mut RedemptionInput) {
+    let messages = input.rows.iter().map(|row| {
+        let mut body = json!({"couponKey": row.coupon, "userId": "u1", "seq": row.seq, "kind": row.kind, "at": row.at});
+        if let Some(order) = &row.order {
+            body["orderId"] = json!(order);
+        }
+        if let Some(until) = row.until {
+            body["reservedUntil"] = json!(until);
+        }
+        UseMessage { partition: 0, key: Some(row.coupon.clone()), version: Some("1".into()), body }
+    });
+    input.messages = messages.collect();
+}
+
+/// A confirmed void at this time.
+pub(super) fn void_coupon(input: &mut RedemptionInput, coupon: &str, at: i64) {
+    let coupon = coupon.to_owned();
+    let last = input.rows.iter().filter(|row| row.coupon == coupon).map(|row| row.seq).max();
+    let (seq, kind) = (last.unwrap_or_default() + 1, "VOIDED".to_owned());
+    let view = input.views.entry(coupon.clone()).or_insert_with(|| json!({"history": []}));
+    view["state"] = json!(kind);
+    view["history"].as_array_mut().unwrap().push(json!({"seq": seq, "kind": kind, "orderId": null}));
+    input.rows.push(UseRow { coupon: coupon.clone(), seq, kind, order: None, until: None, key: None, at });
+    input.rows.sort_by_key(|row| (row.coupon.clone(), row.seq));
+    let outcome = VoidOutcome::Voided;
+    input.voids.push(VoidAttempt { coupon, invoked: 1000 * at - 5000, finished: 1000 * at + 5000, outcome });
 }
 
 /// The views that a redeemer returns for the rows.
@@ -119,7 +160,7 @@ fn set_views(input: &mut RedemptionInput) {
     }
 }
 
-fn row<'a>(input: &'a mut RedemptionInput, coupon: &str, seq: i32) -> &'a mut UseRow {
+pub(super) fn row<'a>(input: &'a mut RedemptionInput, coupon: &str, seq: i32) -> &'a mut UseRow {
     input.rows.iter_mut().find(|row| row.coupon == coupon && row.seq == seq).unwrap()
 }
 
@@ -127,10 +168,15 @@ fn remove_row(input: &mut RedemptionInput, coupon: &str, seq: i32) {
     input.rows.retain(|row| row.coupon != coupon || row.seq != seq);
 }
 
-/// The checks which fail after this change to consistent data.
-fn failed_checks(change: impl FnOnce(&mut RedemptionInput)) -> Vec<&'static str> {
+/// The checks which fail after this change to consistent data. Unless it changes the messages, they are those of the
+/// changed rows.
+pub(super) fn failed_checks(change: impl FnOnce(&mut RedemptionInput)) -> Vec<&'static str> {
     let mut input = consistent_input();
+    let messages = input.messages.clone();
     change(&mut input);
+    if input.messages == messages {
+        set_messages(&mut input);
+    }
     let report = check_redemptions(&input);
     report.failed().map(|result| result.property).collect()
 }

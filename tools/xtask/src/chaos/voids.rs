@@ -1,0 +1,175 @@
+//! Voids of coupons while shops use them, by the command of the operator. Each run is a line of the history that
+//! `loadgen check` reads. Some runs crash after the void in Postgres; the operator must then apply it to Redis.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::{Value, json};
+
+use super::event::Event;
+use super::installation::Installation;
+use super::load;
+use crate::programs::{Addresses, OPERATOR};
+
+/// Time between the end of a void and the next one.
+const PAUSE: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(20);
+/// A void that takes longer is killed.
+const TIMEOUT: Duration = Duration::from_secs(20);
+const FAILPOINTS: &str = "operator.before-void-in-redis=10%return";
+
+/// The thread that voids coupons.
+#[derive(Debug)]
+pub(super) struct Voids {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Voids {
+    /// Voids coupons that shops use.
+    pub(super) fn start(installation: &Installation, event: &Event) -> Result<Self> {
+        let history = load::voids(&installation.dir, event);
+        let mut file = File::create(&history).with_context(|| format!("cannot create {}", history.display()))?;
+        let mut used = UsedCoupons::new(load::redemptions(&installation.dir, event));
+        let operator = Operator {
+            program: installation.program(OPERATOR),
+            addresses: installation.addresses(OPERATOR),
+            args: installation.redis_args(),
+            event: event.name.clone(),
+            log: installation.dir.join(format!("{}.void-log", event.name)),
+        };
+        let stop = Arc::<AtomicBool>::default();
+        let is_stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            for number in 0.. {
+                if is_stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                used.read()?;
+                if let Some(coupon) = used.take(number) {
+                    let invoked = now();
+                    let outcome = operator.void(&coupon)?;
+                    let line = json!({"coupon": coupon, "invoked": invoked, "finished": now(), "outcome": outcome});
+                    writeln!(file, "{line}").context("cannot write the history of voids")?;
+                }
+                thread::sleep(PAUSE);
+            }
+            Ok(())
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Waits for the last void.
+    pub(super) fn finish(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the thread of the voids panicked"))?
+    }
+}
+
+/// Microseconds since the Unix epoch.
+fn now() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The coupons in the history of the shops, which is being written.
+struct UsedCoupons {
+    path: PathBuf,
+    /// How many bytes were read.
+    read: u64,
+    /// The coupon of the last request. Most likely, it is redeemed at the same time.
+    latest: Option<String>,
+    /// Coupons that were reserved, and not redeemed yet; some of them will never be.
+    reserved: Vec<String>,
+}
+
+impl UsedCoupons {
+    fn new(path: PathBuf) -> Self {
+        Self { path, read: 0, latest: None, reserved: Vec::new() }
+    }
+
+    /// The coupon that the void with this number is about.
+    fn take(&mut self, number: usize) -> Option<String> {
+        if number.is_multiple_of(4) {
+            return self.latest.take();
+        }
+        let count = self.reserved.len();
+        (count > 0).then(|| self.reserved.swap_remove(number.wrapping_mul(7919) % count))
+    }
+
+    /// Reads what was written since the previous call.
+    fn read(&mut self) -> Result<()> {
+        let Ok(mut file) = File::open(&self.path) else { return Ok(()) };
+        let mut bytes = Vec::new();
+        let read = file.seek(SeekFrom::Start(self.read)).and_then(|_| file.read_to_end(&mut bytes));
+        read.with_context(|| format!("cannot read {}", self.path.display()))?;
+        bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+        self.read += bytes.len() as u64;
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let entry: Value = serde_json::from_slice(line).context("invalid history of the shops")?;
+            let (call, response) = (&entry["call"], &entry["outcome"]["decided"]["body"]);
+            if let Some(coupon) = call["coupon"].as_str() {
+                self.latest = Some(coupon.to_owned());
+            }
+            if response["state"] == "RESERVED" {
+                self.reserved.extend(response["couponKey"].as_str().map(str::to_owned));
+            } else if response["state"] == "REDEEMED" {
+                self.reserved.retain(|reserved| response["couponKey"] != **reserved);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The command of the operator.
+struct Operator {
+    program: PathBuf,
+    addresses: Addresses,
+    args: &'static [&'static str],
+    event: String,
+    log: PathBuf,
+}
+
+impl Operator {
+    /// Voids a coupon, and returns the outcome as `loadgen check` names it.
+    fn void(&self, coupon: &str) -> Result<&'static str> {
+        let Self { program, addresses, args, event, log } = self;
+        let open = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
+        let mut process = Command::new(program)
+            .env_clear()
+            .env("KUBECONFIG", &addresses.kubeconfig)
+            .env("POD_NAMESPACE", "default")
+            .env("FAILPOINTS", FAILPOINTS)
+            .args(["void", event, "--code", coupon, "--reason", "chaos", "--actor", "chaos"])
+            .args(["--redis-url", &addresses.redis, "--postgres-url", &addresses.postgres])
+            .args(*args)
+            .stdin(Stdio::null())
+            .stdout(open(log)?)
+            .stderr(open(&log.with_extension("void-errors"))?)
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let deadline = Instant::now() + TIMEOUT;
+        let status = loop {
+            if let Some(status) = process.try_wait().context("cannot wait for a void")? {
+                break status;
+            }
+            if Instant::now() >= deadline {
+                process.kill().context("cannot kill a void")?;
+            }
+            thread::sleep(POLL);
+        };
+        let printed = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
+        Ok(match status.code() {
+            Some(0) => "voided",
+            Some(1) if printed.contains("so it cannot be voided") => "redeemed",
+            Some(1) if printed.contains("has no user") => "noUser",
+            _ => "unknown",
+        })
+    }
+}
