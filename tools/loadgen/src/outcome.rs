@@ -144,7 +144,7 @@ pub enum OutcomeKind {
 
 impl OutcomeKind {
     /// All kinds with their names, in the order of display.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::Issued, "issued"),
         (Self::Duplicate, "duplicate"),
         (Self::SoldOut, "sold out"),

@@ -51,7 +51,6 @@ impl NpmPackage {
                 "": {"name": "couponry-tests", "dependencies": {*name: version}},
                 format!("node_modules/{name}"): {
                     "version": version,
-                    "resolved": format!("https://registry.npmjs.org/{name}/-/{name}-{version}.tgz"),
                     "integrity": integrity,
                 },
             },

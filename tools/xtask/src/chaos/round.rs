@@ -43,7 +43,7 @@ impl Round {
         let acknowledge = if faults.iter().any(|fault| fault.kind.is_loss_of_redis()) { "Kafka" } else { acknowledge };
         let (seed, is_released_over_time) = (rng.next(), *rng.pick(&[true, false, false]));
         let validity = *rng.pick(&[None, Some(SHORT_VALIDITY)]);
-        Self { number, faults, rate, stock_percent, acknowledge, validity, is_released_over_time, seed }
+        Self { number, faults, rate, stock_percent, acknowledge, is_released_over_time, validity, seed }
     }
 
     /// Enough users for the entire round, even if servers restart slowly.
