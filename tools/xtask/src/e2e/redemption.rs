@@ -136,7 +136,7 @@ fn void_coupons(environment: &Environment, redeemer: &str, token: &str) -> Resul
         for operation in ["reserve", "redeem"] {
             let (status, response) = post(redeemer, Some(token), operation, &format!("carl-{operation}"), &of_carl)?;
             ensure!(
-                status == 409 && response["type"] == "urn:couponry:problem:coupon-voided",
+                status == 409 && response["type"] == "https://couponry.dev/problems/coupon-voided",
                 "{operation} of a voided coupon: {status} {response}"
             );
         }
