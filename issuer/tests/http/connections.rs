@@ -36,7 +36,9 @@ impl Client {
     /// Begins a request whose body follows with [`Client::end_request`].
     async fn begin_request(&mut self) {
         let head = "POST /coupons/issue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
-        self.0.write_all(format!("{head}Content-Length: 34\r\n\r\n{{").as_bytes()).await.unwrap();
+        self.0.write_all(format!("{head}Expect: 100-continue\r\nContent-Length: 34\r\n\r\n").as_bytes()).await.unwrap();
+        assert_eq!(self.read().await, "HTTP/1.1 100 Continue\r\n\r\n", "the request is in progress");
+        self.0.write_all(b"{").await.unwrap();
     }
 
     /// Sends the rest of a request, and returns its response.

@@ -77,10 +77,10 @@ async fn page_counts_down_and_gives_the_coupon_to_the_user() {
     assert_eq!(browser.evaluate("document.getElementById('get').hidden").await.unwrap(), json!(true));
     check_layout(&browser).await;
 
-    // The clock of Redis decides, and it is that of this machine.
-    world.gate(Gate::Open, Window { start: Some(now() + 20_000), end: None }, Acknowledge::Redis).await;
-    browser.refresh().await.unwrap();
-    browser.wait_for("/^00:[012]\\d$/.test(document.getElementById('countdown').innerText)").await.unwrap();
+    // The clock of Redis decides, and it is that of this machine. Far from the start, the page reads the event every 15
+    // to 25 seconds.
+    world.gate(Gate::Open, Window { start: Some(now() + 45_000), end: None }, Acknowledge::Redis).await;
+    browser.wait_for("/^00:[0-4]\\d$/.test(document.getElementById('countdown').innerText)").await.unwrap();
     picture(&browser, "page-countdown.png").await;
     browser.wait_for_text("Get my coupon").await.unwrap();
     check_layout(&browser).await;

@@ -96,10 +96,11 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let marked_recorded = first.as_ref().map_or(0, |first| first.marked_recorded);
     let recorded = database.recorded_count(desired.uid).await?;
     let uses = database.use_counts(desired.uid).await?;
-    // Also if the manifest asks for generated codes: it may have changed.
-    let imports = database.code_imports(desired.uid).await?;
     let (mut redis, redis_blocker) = observe_redis(context, desired, first.as_ref().is_some_and(may_issue)).await?;
     let stored = database.event(desired.uid).await?;
+    // Also if the manifest asks for generated codes: it may have changed. After the event, so that an import that is
+    // committed meanwhile does not look like generated codes.
+    let imports = database.code_imports(desired.uid).await?;
     if redis.is_some() {
         match redis_store.ensure_listed(&desired.name).await {
             Ok(true) => tracing::warn!("the event was missing in the event list, added it again"),
