@@ -94,9 +94,12 @@ function view() {
     case 'ENDED':
       return { headline: text('ended'), button: 'show' };
     case 'SOLD_OUT':
-      return event.nextDropAt && clock.until(event.nextDropAt) > 0
+      if (!event.nextDropAt) {
+        return { headline: text('soldOut'), button: 'show' };
+      }
+      return clock.until(event.nextDropAt) > 0
         ? { headline: text('nextDrop'), until: event.nextDropAt }
-        : { headline: text('soldOut'), button: 'show' };
+        : { headline: text('open'), button: 'get' };
     default:
       return isWaiting
         ? { headline: text('wait'), until: outcome.admittedAt }

@@ -76,6 +76,8 @@ impl EventView {
             WindowState::Open if observed.available_at(now) == 0 => EventState::SoldOut,
             WindowState::Open => EventState::Open,
         };
+        // After the end, no more coupons become available.
+        let next_drop = observed.release.drops.next_at(now).filter(|_| state != EventState::Ended);
         Self {
             event_id: event.into(),
             state,
@@ -84,7 +86,7 @@ impl EventView {
             total: observed.loaded,
             remaining: observed.available_at(now),
             sold_out_at: observed.sold_out_at.map(timestamp),
-            next_drop_at: observed.release.drops.next_at(now).map(timestamp),
+            next_drop_at: next_drop.map(timestamp),
             server_time: timestamp(now),
         }
     }

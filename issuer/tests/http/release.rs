@@ -4,7 +4,7 @@ use couponry_domain::{Acknowledge, AdmissionKey, Gate, Release, Seed, Window};
 use couponry_redis::GateSettings;
 use serde_json::{Value, json};
 
-use crate::support::World;
+use crate::support::{World, until};
 
 #[tokio::test]
 async fn responses_have_the_times_of_admission_and_next_drop() {
@@ -56,5 +56,11 @@ async fn responses_have_the_times_of_admission_and_next_drop() {
         let view = issuer.get("/coupons/summer").await.json;
         let shown = (&view["state"], &view["remaining"], &view["nextDropAt"]);
         assert_eq!(shown, (&json!("SOLD_OUT"), &json!(0), &json!(time(next))), "{view}");
+        world.redis_store.set_gate(&world.event, world.uid, &settings(Gate::Closed)).await.unwrap();
+        until("the closed event has no next drop", async || {
+            let view = issuer.get("/coupons/summer").await.json;
+            view["state"] == "ENDED" && view["nextDropAt"].is_null()
+        })
+        .await;
     }
 }
