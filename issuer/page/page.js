@@ -1,7 +1,7 @@
 // The page of an event: shows its state, requests a coupon for the user, and shows the coupon.
 //
 // The state of the event is read about every second or two, and more often only by the button. The countdown follows the
-// clock of the server. Nothing is stored but the user ID of a trial: a repeated request returns the coupon again.
+// clock of the server. Only the user ID of a trial is stored: a repeated request returns the coupon again.
 
 import { CouponryClient, ProblemError, ServerClock, sleep } from './client.js';
 
@@ -85,12 +85,15 @@ function view() {
       if (event.startTime === null) {
         return { headline: text('notStarted') };
       }
+      if (event.serverTime >= event.startTime) {
+        return { headline: text('notStarted') };
+      }
       // The state may be a second old: the button appears when the time has come.
       return clock.until(event.startTime) > 0
         ? { headline: text('startsIn'), until: event.startTime }
         : { headline: text('open'), button: 'get' };
     case 'PAUSED':
-      return { headline: text('paused') };
+      return { headline: text('paused'), button: 'show' };
     case 'ENDED':
       return { headline: text('ended'), button: 'show' };
     case 'SOLD_OUT':
@@ -98,7 +101,7 @@ function view() {
         return { headline: text('soldOut'), button: 'show' };
       }
       return clock.until(event.nextDropAt) > 0
-        ? { headline: text('nextDrop'), until: event.nextDropAt }
+        ? { headline: text('nextDrop'), until: event.nextDropAt, button: 'show' }
         : { headline: text('open'), button: 'get' };
     default:
       return isWaiting
@@ -161,41 +164,64 @@ function showRefusal(error) {
   state.failure = error.status === 404 ? text('unknown') : error.status === 401 ? text('signIn') : text('refused', { detail });
 }
 
-/** The user, if neither a proxy nor a token says who it is. */
-function userId() {
-  if (config.identity !== 'body') {
-    return undefined;
+/**
+ * Identifies the user among the tabs of this browser. Null: it is not known, so the tabs share nothing. Of a token, it is
+ * the part with the claims, which is not a credential.
+ */
+function owner() {
+  switch (config.identity) {
+    case 'body':
+      return element('user-id').value.trim() || null;
+    case 'jwt':
+      return token?.split('.')[1] ?? null;
+    default:
+      return null;
   }
-  const id = element('user-id').value.trim();
-  localStorage.setItem('couponry:user', id);
-  return id;
+}
+
+/** The stored user ID of a trial. Some browsers have no storage. */
+function storedUser(id) {
+  try {
+    if (id !== undefined) {
+      localStorage.setItem('couponry:user', id);
+    }
+    return localStorage.getItem('couponry:user') ?? '';
+  } catch {
+    return '';
+  }
 }
 
 async function requestCoupon() {
+  // It may be changed during the request.
+  const user = owner();
   if (state.isRequesting) {
     return;
   }
-  if (config.identity === 'body' && !element('user-id').value.trim()) {
-    element('user-id').focus();
-    return;
+  if (config.identity === 'body') {
+    if (!user) {
+      element('user-id').focus();
+      return;
+    }
+    storedUser(user);
   }
   state.isRequesting = true;
   render();
   try {
-    const outcome = await client.issue(eventId, userId(), { onRetry });
+    const outcome = await client.issue(eventId, config.identity === 'body' ? user : undefined, { onRetry });
     state.retry = null;
     if (outcome.hasCoupon) {
-      otherTabs.postMessage({ user: userId(), coupon: outcome });
+      if (user) {
+        otherTabs.postMessage({ user, coupon: outcome });
+      }
       showCoupon(outcome);
       return;
     }
+    const wasWaiting = state.outcome?.reason === 'WAIT';
     state.outcome = outcome;
-    await readEvent();
-    if (outcome.reason === 'WAIT') {
-      state.isRequesting = false;
-      render();
-      await waitUntil(outcome.admittedAt);
-      await requestCoupon();
+    if (outcome.reason !== 'WAIT') {
+      await readEvent();
+    } else if (!wasWaiting) {
+      void requestWhenAdmitted();
     }
   } catch (error) {
     showRefusal(error);
@@ -205,9 +231,18 @@ async function requestCoupon() {
   }
 }
 
-async function waitUntil(time) {
-  while (clock.until(time) > 0) {
-    await sleep(Math.min(clock.until(time), 1000));
+/** Requests the coupon of a user that waits for the admission, when the time has come. */
+async function requestWhenAdmitted() {
+  while (state.outcome?.reason === 'WAIT' && !state.coupon && !state.failure) {
+    const wait = clock.until(state.outcome.admittedAt);
+    if (wait > 0) {
+      await sleep(Math.min(wait, 1000));
+    } else {
+      if (state.event?.state !== 'PAUSED') {
+        await requestCoupon();
+      }
+      await sleep(1000);
+    }
   }
 }
 
@@ -222,16 +257,23 @@ async function readEvent() {
 
 /** Reads the event for as long as its state can change what the page shows. Pages in the background read nothing. */
 async function poll() {
+  let wake = new AbortController();
+  document.addEventListener('visibilitychange', () => {
+    wake.abort();
+    wake = new AbortController();
+  });
+  // Ends early when the page becomes visible.
+  const pause = (ms) => sleep(ms, wake.signal).catch(() => {});
   while (!state.failure) {
     if (document.hidden || state.coupon) {
-      await sleep(POLL_MS);
+      await pause(POLL_MS);
       continue;
     }
     await readEvent();
     const { startTime, state: name } = state.event;
     // Far from the start, only the clock matters.
     const isFar = name === 'NOT_STARTED' && startTime && clock.until(startTime) > 60_000;
-    await sleep((isFar ? 10 : 1) * POLL_MS * (0.75 + Math.random() / 2));
+    await pause((isFar || name === 'ENDED' ? 10 : 1) * POLL_MS * (0.75 + Math.random() / 2));
   }
 }
 
@@ -273,7 +315,7 @@ async function start() {
   document.querySelector('label').textContent = text('userId');
   setText('coupon-title', text('couponTitle'));
   setText('copy', text('copy'));
-  element('user-id').value = localStorage.getItem('couponry:user') ?? '';
+  element('user-id').value = config.identity === 'body' ? storedUser() : '';
   const options = { baseUrl: new URL('../../../', import.meta.url), language };
   client = new CouponryClient(token ? { ...options, token: () => token } : options);
 
@@ -281,7 +323,7 @@ async function start() {
   element('user-id').addEventListener('keydown', ({ key }) => void (key === 'Enter' && requestCoupon()));
   element('copy').addEventListener('click', () => void copyCode());
   otherTabs.addEventListener('message', ({ data: { user, coupon } }) => {
-    if (user === userId()) {
+    if (user && user === owner()) {
       showCoupon(coupon);
     }
   });

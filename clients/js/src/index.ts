@@ -68,8 +68,13 @@ export interface CallOptions {
 const FIRST_DELAY_MS = 300;
 const MAX_DELAY_MS = 10_000;
 
-/** Status codes after which the same request may succeed. */
-const TRANSIENT = new Set([408, 425, 429, 500, 502, 503, 504]);
+/** The longest wait for a request, also if a proxy asks for more. */
+const MAX_WAIT_MS = 3_600_000;
+
+/** Whether the same request may succeed later. Some proxies have status codes of their own, such as 520. */
+function isTransient(status: number): boolean {
+  return status >= 500 || status === 408 || status === 425 || status === 429;
+}
 
 /** Requests to the issuer. */
 export class CouponryClient {
@@ -111,11 +116,14 @@ export class CouponryClient {
 
   async #repeat<T>(path: string, init: RequestInit, { signal, onRetry }: CallOptions): Promise<T> {
     for (let attempts = 1; ; attempts += 1) {
+      // Outside of `try`: a failure to get the token is not one of the network.
+      const headers = await this.#headers(init);
+      signal?.throwIfAborted();
       try {
-        return await this.#attempt(path, init, signal);
+        return await this.#attempt(path, { ...init, headers }, signal);
       } catch (error) {
         signal?.throwIfAborted();
-        if (error instanceof ProblemError && !TRANSIENT.has(error.status)) {
+        if (error instanceof ProblemError && !isTransient(error.status)) {
           throw error;
         }
         const delayMs = retryDelay(attempts, error);
@@ -125,8 +133,8 @@ export class CouponryClient {
     }
   }
 
-  async #attempt<T>(path: string, init: RequestInit, signal?: AbortSignal): Promise<T> {
-    const { token, language, timeoutMs = 10_000, fetch: send = fetch } = this.#options;
+  async #headers(init: RequestInit): Promise<Headers> {
+    const { token, language } = this.#options;
     const headers = new Headers(init.headers);
     if (token) {
       headers.set('Authorization', `Bearer ${await token()}`);
@@ -134,6 +142,11 @@ export class CouponryClient {
     if (language) {
       headers.set('Accept-Language', language);
     }
+    return headers;
+  }
+
+  async #attempt<T>(path: string, init: RequestInit, signal?: AbortSignal): Promise<T> {
+    const { timeoutMs = 10_000, fetch: send = fetch } = this.#options;
     // Not AbortSignal.any: browsers have it only since 2024.
     const abort = new AbortController();
     const cancel = () => abort.abort(signal?.reason);
@@ -141,7 +154,11 @@ export class CouponryClient {
     signal?.addEventListener('abort', cancel);
     try {
       signal?.throwIfAborted();
-      const response = await send(new URL(path, this.#base), { ...init, headers, signal: abort.signal });
+      // The API does not redirect. A proxy redirects users that are not signed in.
+      const response = await send(new URL(path, this.#base), { ...init, redirect: 'manual', signal: abort.signal });
+      if (response.type === 'opaqueredirect') {
+        throw new ProblemError(401);
+      }
       if (!response.ok) {
         throw problemError(response, await response.text());
       }
@@ -172,18 +189,19 @@ function parseProblem(response: Response, body: string): Problem | undefined {
 }
 
 /**
- * The wait before the next attempt. The issuer's own value is at least as long as it needs, and differs from client to
- * client. Otherwise exponential, and a random part of it, so that clients that failed together do not return together.
+ * The wait before the next attempt. The issuer's own value differs from client to client, so that those that failed
+ * together do not return together. Otherwise, the wait has a random part, and becomes longer with each attempt.
  */
 function retryDelay(attempts: number, error: unknown): number {
   const longest = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempts - 1));
   const backoff = longest * (0.5 + Math.random() / 2);
-  const asked = error instanceof ProblemError ? error.retryAfterMs : undefined;
-  if (asked === undefined) {
+  if (!(error instanceof ProblemError) || error.retryAfterMs === undefined) {
     return backoff;
   }
-  // A server that is overloaded for longer is asked less often.
-  return attempts > 3 ? Math.max(asked, backoff) : asked;
+  const isOwn = error.problem?.retryAfterMs !== undefined;
+  const asked = isOwn ? error.retryAfterMs : error.retryAfterMs + backoff;
+  // A server that is overloaded for longer receives fewer requests.
+  return Math.min(MAX_WAIT_MS, attempts > 3 ? Math.max(asked, backoff) : asked);
 }
 
 /** Waits, or throws the reason of the signal. */

@@ -91,9 +91,11 @@ impl EventView {
         }
     }
 
-    /// The same for all views that differ in `serverTime` only. So it is a weak one.
-    fn etag(&self) -> String {
+    /// The same for all views of one second that differ in `serverTime` only. So it is a weak one. Caches keep the body
+    /// that they have while the tag matches: over longer times, clients would receive an old `serverTime`.
+    fn etag(&self, now: i64) -> String {
         let mut hasher = DefaultHasher::new();
+        now.div_euclid(1000).hash(&mut hasher);
         (&self.event_id, &self.state, &self.start_time, &self.end_time, self.total).hash(&mut hasher);
         (self.remaining, &self.sold_out_at, &self.next_drop_at).hash(&mut hasher);
         format!("W/\"{:016x}\"", hasher.finish())
@@ -150,8 +152,9 @@ pub(super) async fn event_named_issue(State(app): State<Arc<App>>, headers: Head
 async fn view(app: &App, headers: &HeaderMap, event: String) -> Result<Response, Problem> {
     let event = parse_event(event)?;
     let snapshot = app.event_cache.get(&event).await.map_err(|failure| read_failed(&event, failure))?;
-    let view = EventView::of(event, &snapshot, snapshot.now());
-    let etag = view.etag();
+    let now = snapshot.now();
+    let view = EventView::of(event, &snapshot, now);
+    let etag = view.etag(now);
     let is_unchanged = matches(headers, &etag);
     let headers: [(HeaderName, _); 2] = [(CACHE_CONTROL, "public, max-age=1".to_owned()), (ETAG, etag)];
     Ok(if is_unchanged {

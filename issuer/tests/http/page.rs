@@ -6,7 +6,8 @@ use couponry_browser::{
     Browser,
     thirtyfour::{By, Key},
 };
-use couponry_domain::{Acknowledge, Gate, Window};
+use couponry_domain::{Acknowledge, AdmissionKey, Gate, Release, Seed, Window};
+use couponry_redis::GateSettings;
 use couponry_testbed::{Redis, Toxiproxy, ports, scratch::Scratch, toxiproxy::Toxic};
 use serde_json::json;
 
@@ -154,6 +155,38 @@ async fn page_shows_each_state_of_the_event() {
     browser.goto(format!("http://127.0.0.1:{}/coupons/winter/page", issuer.listen)).await.unwrap();
     browser.wait_for_text("존재하지 않는 이벤트입니다").await.unwrap();
     check_layout(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_requests_the_coupon_when_the_user_is_admitted() {
+    let world = World::shared().await.open(10).await;
+    let key = AdmissionKey::of(&Seed::from([7; 32]));
+    let (start, ramp_seconds) = (now(), 120);
+    let wait = |user: &str| key.admitted_at(start, ramp_seconds, &user.parse().unwrap()) - start;
+    let user =
+        (0..1000).map(|number| format!("u{number}")).find(|user| (60_000..65_000).contains(&wait(user))).unwrap();
+    let settings = GateSettings {
+        gate: Gate::Open,
+        window: Window { start: Some(start), end: None },
+        acknowledge: Acknowledge::Redis,
+        validity: None,
+        release: Release { ramp_seconds: Some(ramp_seconds), ..Release::default() },
+        admission_key: Some(key.clone()),
+        generation: 2,
+        stock_epoch: 0,
+        total: 10,
+    };
+    world.redis_store.set_gate(&world.event, world.uid, &settings).await.unwrap();
+    let issuer = world.ready_issuer(&["--page"]).await;
+    let browser = open(issuer.listen, "summer", &[]).await;
+    browser.wait_for_text("Get my coupon").await.unwrap();
+    type_user(&browser, &user).await;
+    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    browser.wait_for_text("You are in line.").await.unwrap();
+    check_layout(&browser).await;
+    assert!(code(&browser).await.len() > 10);
+    assert!(now() >= start + wait(&user));
+    check_console(&browser).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,16 @@ fn page_has_its_texts_and_colors_and_restarts_the_issuer_with_them() {
     let config: Value = serde_json::from_str(config.as_str().unwrap()).unwrap();
     assert_eq!(config, json!({"texts": {"en": {"title": "Sale {{ x }}"}}, "colors": {"dark": {"text": "#ffffff"}}}));
     assert_ne!(annotation(&objects), annotation(&with(&["issuer.page.enabled=true"])));
+
+    let read = |path: &str| -> Value { serde_json::from_str(&fs::read_to_string(root().join(path)).unwrap()).unwrap() };
+    let schema = read("charts/couponry/values.schema.json");
+    let page = &schema["$defs"]["page"]["properties"]["texts"]["patternProperties"]["^[a-z]{2,3}$"]["properties"];
+    let mut names: Vec<_> = page.as_object().unwrap().keys().cloned().collect();
+    let texts = read("issuer/page/texts.json");
+    let mut expected: Vec<_> = texts["en"].as_object().unwrap().keys().cloned().collect();
+    names.sort();
+    expected.sort();
+    assert_eq!(names, expected, "the schema has the names of the texts");
 }
 
 #[test]
