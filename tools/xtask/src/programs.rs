@@ -8,6 +8,9 @@ use couponry_testbed::{http, ports};
 
 use crate::servers::Servers;
 
+/// The topic of the uses of coupons: the default of the redeemer. The operator creates it if it has the flag.
+pub(crate) const USED_TOPIC: &str = "coupon-used";
+
 pub(crate) const OPERATOR: &str = "couponry-operator";
 pub(crate) const ISSUER: &str = "couponry-issuer";
 pub(crate) const CONSUMER: &str = "couponry-consumer";

@@ -15,7 +15,7 @@ use couponry_testbed::{Process, Redis, RedisCluster, programs, redis};
 use super::event::Event;
 use super::links::Links;
 use super::recorder::{Target, Targets};
-use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram, USED_TOPIC};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 
@@ -25,8 +25,6 @@ pub(super) const CONSUMERS: usize = 3;
 pub(super) const REDEEMERS: usize = 2;
 /// The number of partitions with which the operator creates a topic.
 pub(super) const PARTITIONS: u32 = 12;
-/// The topic of the uses of coupons, which the operator creates.
-const USED_TOPIC: &str = "coupon-used";
 const MASTERS: usize = 3;
 /// Timeout for the preload, with crashing operators.
 const PRELOAD_TIMEOUT: Duration = Duration::from_mins(5);
