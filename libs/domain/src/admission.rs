@@ -1,8 +1,8 @@
 //! Admission: the users of an event are admitted one after the other, in a random order.
 //!
 //! Each user has a ticket, a number from 0 (inclusive) to 1 (exclusive), which depends on the user and a secret of the
-//! event only. The user is admitted when that part of the ramp has passed, so early, repeated or many requests do not
-//! change when, and there is no state that could be lost. `issue.lua` decides, by the same rule and the clock of Redis.
+//! event only. The user is admitted when that part of the ramp has passed. Early or repeated requests do not change the
+//! time, and no state is stored. `issue.lua` decides, by the same rule and the clock of Redis.
 
 use std::fmt;
 

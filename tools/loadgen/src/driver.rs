@@ -1,6 +1,6 @@
 //! Sends a workload over a fixed number of connections. Each connection sends its next request when the previous one is
-//! finished and, with a rate, the next one is due. Attempts without a response are retried. A user who has to wait
-//! sends the request again when it is time.
+//! finished and, with a rate, the next one is due. Attempts without a response are retried. A request that is
+//! answered with WAIT is repeated at the time of admission.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use crate::pacer::Pacer;
 use crate::progress::Progress;
 use crate::workload::{UserRequest, Workload};
 
-/// Minimum delay of a user who has to wait: the clock of Redis may be behind this one.
+/// Minimum delay after WAIT: the clock of Redis may be behind this one.
 const MIN_WAIT: Duration = Duration::from_millis(50);
 
 /// Parameters of a run.

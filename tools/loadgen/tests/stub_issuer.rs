@@ -324,7 +324,7 @@ async fn waiting_users_send_their_requests_again_when_they_are_admitted() {
     let (event, targets) = issuers(50, &[|_| None]).await;
     let admitted_at = Timestamp::now() + SignedDuration::from_millis(500);
     event.lock().unwrap().admitted_at = Some(admitted_at);
-    // More users than connections: those who wait do not block the others.
+    // More users than connections: waiting users do not block the others.
     let (progress, stop) = (Arc::default(), CancellationToken::new());
     let history = collect_history(&load(targets, 50), &progress, &stop).await;
     assert_eq!(event.lock().unwrap().issued.len(), 50);
