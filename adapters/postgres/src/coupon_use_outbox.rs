@@ -166,11 +166,11 @@ async fn lock_and_read(
     Ok(Some((PendingUses { records, count: count.unsigned_abs(), age_seconds }, ids)))
 }
 
-/// None: the event or its issuances were deleted.
+/// None: the use was deleted, together with its event.
 fn used_record(row: &PgRow) -> Result<Option<UsedRecord>, InvalidRow> {
-    let (event_id, user_id) = (row::parsed_if_set(row, "name")?, row::parsed_if_set(row, "user_id")?);
-    let (Some(event_id), Some(user_id), Some(entry)) = (event_id, user_id, coupon_use(row, "")?) else {
-        return Ok(None);
-    };
+    let event_id = row::parsed_if_set(row, "name")?;
+    let (Some(event_id), Some(entry)) = (event_id, coupon_use(row, "")?) else { return Ok(None) };
+    // Postgres has lost the issuance, for example in a restore. The operator records it again from Redis.
+    let user_id = row::parsed_if_set(row, "user_id")?.ok_or_else(|| InvalidRow::new("the issuance is missing"))?;
     Ok(Some(UsedRecord { event_id, event_uid: row.try_get("uid")?, coupon: row::parsed(row, "code")?, user_id, entry }))
 }

@@ -9,7 +9,7 @@ use couponry_domain::{
     redemption::{Change, CouponHistory, CouponState, CouponUse, Order, RedeemableCoupon, Refusal, UseKind},
 };
 use couponry_postgres::{
-    CouponLookup, Database, FoundEvent, RecordOutcome, StoredEvent, UseCounts, UseOutcome, UseRequest,
+    CouponLookup, Database, FoundEvent, RecordOutcome, SendOutcome, StoredEvent, UseCounts, UseOutcome, UseRequest,
 };
 use futures::{TryStreamExt as _, future::join_all};
 use support::{Fixture, new_event, record};
@@ -337,6 +337,34 @@ async fn deletion_waits_for_a_use_that_is_being_inserted() {
     deletion.await.unwrap().unwrap();
     assert_eq!(fixture.sql("SELECT count(*) FROM coupon_use"), "0");
     assert_eq!(fixture.sql("SELECT count(*) FROM coupon_event"), "0");
+}
+
+/// A restore or a mistake has removed issuances. They are recorded again later.
+#[tokio::test]
+async fn use_whose_issuance_is_missing_waits_and_does_not_hold_others_back() {
+    let fixture = Fixture::new().await;
+    let (lost, of_lost) = issued_event(&fixture, 1).await;
+    let (other, of_other) = issued_event(&fixture, 2).await;
+    for (event, coupons) in [(&lost, &of_lost), (&other, &of_other)] {
+        let redeemed = fixture.database.use_coupon(&request(event, &coupons[0], Change::Redeem, "A", "1")).await;
+        assert!(changed(&redeemed.unwrap()).is_some());
+    }
+    let sent = async || {
+        let mut sent = Vec::new();
+        let outcome = fixture.database.send_uses(10, async |pending| {
+            sent.extend(pending.records.into_iter().map(|record| record.event_uid));
+            true
+        });
+        let outcome = outcome.await.unwrap();
+        (outcome, sent)
+    };
+    fixture.sql(&format!("DELETE FROM issuance WHERE event_uid = '{}'", lost.uid));
+    assert_eq!(sent().await, (SendOutcome::Sent, vec![other.uid]));
+    assert_eq!(sent().await, (SendOutcome::NotSent, vec![]));
+    let recorded = [record(&lost, "u1", &of_lost[0])];
+    assert_eq!(fixture.database.record(&recorded).await.unwrap(), [RecordOutcome::Recorded]);
+    assert_eq!(sent().await, (SendOutcome::Sent, vec![lost.uid]));
+    assert_eq!(sent().await, (SendOutcome::Empty, vec![]));
 }
 
 /// A plan that was made for small tables is used again when they have grown.
