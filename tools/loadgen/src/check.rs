@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -45,6 +46,10 @@ pub(crate) struct Args {
     /// The topic was deleted and created again during the event, so it does not have all records.
     #[arg(long)]
     topic_was_recreated: bool,
+    /// Period in which the clock of Redis was set back, such as 1796083200000000-1796083202000000, in microseconds
+    /// since the Unix epoch. Responses `NOT_STARTED` are then valid. Repeatable.
+    #[arg(long, value_name = "FROM-UNTIL")]
+    redis_clock_back: Vec<Period>,
     /// History which `redeem` wrote. Repeatable; together they must have all requests of the event to redeemers.
     #[arg(long, value_name = "FILE", requires = "redeemer")]
     redemptions: Vec<PathBuf>,
@@ -83,6 +88,19 @@ impl FromStr for Expected {
     }
 }
 
+/// `FROM-UNTIL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Period(RangeInclusive<i64>);
+
+impl FromStr for Period {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (from, until) = text.split_once('-').context("not of the form FROM-UNTIL")?;
+        Ok(Self(from.parse().context("invalid FROM")?..=until.parse().context("invalid UNTIL")?))
+    }
+}
+
 pub(crate) async fn check(args: Args) -> Result<ExitCode> {
     let mut history = Vec::new();
     for path in &args.history {
@@ -105,6 +123,7 @@ pub(crate) async fn check(args: Args) -> Result<ExitCode> {
         total: args.total,
         expected: args.expected.iter().map(|Expected(discount, count)| (*discount, *count)).collect(),
         release: Release { ramp_seconds: args.ramp_seconds, drops: args.drops.clone() },
+        redis_clock_back: args.redis_clock_back.iter().map(|Period(period)| period.clone()).collect(),
         history,
         voids,
         redis,

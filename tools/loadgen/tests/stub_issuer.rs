@@ -143,6 +143,7 @@ fn input(event: &Event, history: Vec<Attempt>) -> CheckInput {
         expected: BTreeMap::new(),
         release: Release::default(),
         voids: Vec::new(),
+        redis_clock_back: Vec::new(),
         history,
         redis: RedisData {
             queue: coupons[event.issued.len()..].to_vec(),

@@ -1,6 +1,7 @@
 //! The data which the checker compares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use couponry_domain::code::CouponCode;
 use couponry_domain::{AdmissionKey, Discount, IssuedCoupon, Release, Window};
@@ -70,6 +71,8 @@ pub struct CheckInput {
     pub expected: BTreeMap<Discount, u64>,
     /// How the coupons are released according to the manifest.
     pub release: Release,
+    /// When the clock of Redis was set back, in microseconds since the Unix epoch.
+    pub redis_clock_back: Vec<RangeInclusive<i64>>,
     /// All attempts of the event.
     pub history: Vec<Attempt>,
     /// All voids of the event.

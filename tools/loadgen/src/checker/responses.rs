@@ -200,7 +200,8 @@ pub(super) fn responses_are_valid(input: &CheckInput) -> CheckResult {
     result
 }
 
-/// After the first response with a coupon, no later request may be answered with `NOT_STARTED`.
+/// After the first response with a coupon, no later request may be answered with `NOT_STARTED`, unless the clock of
+/// Redis, which decides on the window, was set back meanwhile.
 pub(super) fn no_not_started_after_coupon(input: &CheckInput) -> CheckResult {
     let first = responses(input).filter(|(_, response)| response.success).map(|(attempt, _)| attempt.finished).min();
     let not_started = responses(input).filter(|(_, response)| response.reason == Some(Reason::NotStarted));
@@ -209,7 +210,11 @@ pub(super) fn no_not_started_after_coupon(input: &CheckInput) -> CheckResult {
         "no user receives NOT_STARTED after the first coupon",
         format!("{} responses NOT_STARTED", count(not_started.clone().count())),
     );
-    for (attempt, _) in not_started.filter(|(attempt, _)| first.is_some_and(|first| attempt.invoked > first)) {
+    let is_clock_back = |attempt: &Attempt| {
+        input.redis_clock_back.iter().any(|back| attempt.invoked <= *back.end() && *back.start() <= attempt.finished)
+    };
+    let too_late = |attempt: &Attempt| first.is_some_and(|first| attempt.invoked > first) && !is_clock_back(attempt);
+    for (attempt, _) in not_started.filter(|(attempt, _)| too_late(attempt)) {
         let Attempt { user, target, .. } = attempt;
         result.add_violation(|| format!("{user} received NOT_STARTED from {target} after the first coupon"));
     }

@@ -126,6 +126,7 @@ pub(super) fn consistent_input() -> CheckInput {
         expected: BTreeMap::from([(PERCENT_10, 5), (AMOUNT_10, 5)]),
         release: Release::default(),
         voids: Vec::new(),
+        redis_clock_back: Vec::new(),
         history,
         redis: RedisData {
             queue: coupons[6..].to_vec(),
@@ -393,6 +394,21 @@ fn not_started_after_first_coupon_fails() {
     // The consistent history has such a response to a request which was sent before the first response with a coupon.
     let late = attempt(9, 1, 111, denied(Reason::NotStarted));
     assert_eq!(failed_checks(|input| input.history.push(late)), [NO_NOT_STARTED]);
+}
+
+#[test]
+fn not_started_while_clock_of_redis_is_back_passes() {
+    let late = attempt(9, 1, 111, denied(Reason::NotStarted));
+    let is_valid_with = |back| {
+        let mut input = consistent_input();
+        input.history.push(late.clone());
+        input.redis_clock_back = vec![back];
+        check(&input).is_ok()
+    };
+    assert!(is_valid_with(late.finished..=late.finished + 1));
+    assert!(is_valid_with(0..=late.invoked));
+    assert!(!is_valid_with(late.finished + 1..=late.finished + 2));
+    assert!(!is_valid_with(0..=late.invoked - 1));
 }
 
 #[test]

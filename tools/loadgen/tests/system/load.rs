@@ -78,6 +78,7 @@ pub(crate) fn check(
             expected: plan.by_discount,
             release: Release::default(),
             voids: Vec::new(),
+            redis_clock_back: Vec::new(),
             history,
             redis: stores.redis(event).await.unwrap(),
             kafka: stores.kafka(uid).await.unwrap(),

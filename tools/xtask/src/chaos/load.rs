@@ -112,9 +112,17 @@ pub(super) struct Checked {
     pub(super) counts: Value,
 }
 
-/// Waits until everything is recorded, and compares the history with the stores. `was_topic_recreated`: Kafka does not
-/// have all records any more.
-pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_recreated: bool) -> Result<Checked> {
+/// What the faults of a round have changed for good, or visibly for users.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Kafka does not have all records any more.
+    pub(super) is_topic_recreated: bool,
+    /// When the clock of Redis was set back, in microseconds since the Unix epoch.
+    pub(super) redis_clock_back: Vec<(i64, i64)>,
+}
+
+/// Waits until everything is recorded, and compares the history with the stores.
+pub(super) fn check(installation: &mut Installation, event: &Event, effects: &Effects) -> Result<Checked> {
     let (history, counts) = (history(&installation.dir, event), installation.dir.join("counts.json"));
     let log = installation.dir.join(format!("{}.check", event.name));
     let mut launch = loadgen("check", &log)?
@@ -140,8 +148,11 @@ pub(super) fn check(installation: &mut Installation, event: &Event, was_topic_re
     if voids.exists() {
         launch = launch.args(["--voids".as_ref(), voids.as_os_str()]);
     }
-    if was_topic_recreated {
+    if effects.is_topic_recreated {
         launch = launch.args(["--topic-was-recreated"]);
+    }
+    for (from, until) in &effects.redis_clock_back {
+        launch = launch.args(["--redis-clock-back", &format!("{from}-{until}")]);
     }
     let check = Process::start(launch)?;
     let mut attempts = 1;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::event::{Event, Events};
 use super::fault::{Fault, Kind};
 use super::installation::Installation;
-use super::load::{self, CALM_PERIOD, Load, Shops, Workload};
+use super::load::{self, CALM_PERIOD, Effects, Load, Shops, Workload};
 use super::outage;
 use super::rng::Rng;
 use super::statistics::Statistics;
@@ -82,12 +82,20 @@ impl Round {
         let shops = Shops::start(installation, &events.main, self.seed)?;
         let voids = Voids::start(installation, &events.main)?;
 
-        let mut injections = Vec::new();
+        let (mut injections, mut effects) = (Vec::new(), Effects::default());
         for fault in faults {
             restarts += installation.supervise(fault.after, |_| Ok(false))?;
             println!("  {:>6.1} s  {fault}", start.elapsed().as_secs_f64());
-            injections.push((jiff::Timestamp::now().as_microsecond(), fault.kind.name()));
+            let injected_at = now();
+            injections.push((injected_at, fault.kind.name()));
             restarts += fault.run(installation, &mut events)?;
+            match fault.kind {
+                Kind::TopicRecreated => effects.is_topic_recreated = true,
+                Kind::RedisClock(..0) | Kind::RedisClockAndFlush(..0) => {
+                    effects.redis_clock_back.push((injected_at, now()));
+                }
+                _ => {}
+            }
             statistics.add_fault(fault);
         }
         installation.wait_ready()?;
@@ -104,10 +112,9 @@ impl Round {
         for ((_, kind), outage) in injections.into_iter().zip(outages) {
             statistics.add_outage(kind, outage);
         }
-        let was_topic_recreated = self.faults.iter().any(|fault| fault.kind == Kind::TopicRecreated);
         let mut passed = true;
         for event in events.loaded() {
-            let checked = load::check(installation, event, was_topic_recreated)?;
+            let checked = load::check(installation, event, &effects)?;
             statistics.add_check(&checked.counts);
             passed &= checked.passed;
         }
@@ -122,4 +129,9 @@ impl Round {
         }
         Ok(passed)
     }
+}
+
+/// Microseconds since the Unix epoch.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
 }
