@@ -1,14 +1,15 @@
 //! Issues one coupon per user over HTTP.
 //!
-//! [`routes`] parses and authenticates a request, [`batcher`] issues coupons to many users in one call to Redis,
-//! [`relay`] sends the issued records to Kafka, [`sweeper`] sends the entries of any issuer that were not
-//! confirmed in time.
+//! [`routes`] parses and authenticates a request, [`event_queues`] collects the requests of an event, [`issuing`]
+//! issues coupons to many users in one call to Redis, [`relay`] sends the issued records to Kafka, [`sweeper`] sends
+//! the entries of any issuer that were not confirmed in time.
 
 mod authentication;
-mod batcher;
 mod client_ip;
 mod cors;
 mod event_cache;
+mod event_queues;
+mod issuing;
 mod lookups;
 mod metrics;
 mod page;
@@ -42,9 +43,9 @@ use tokio::time;
 pub use crate::routes::read_issue_request;
 use crate::{
     authentication::{Authenticator, flags::AuthenticationArgs},
-    batcher::Batchers,
     cors::{Cors, CorsArgs},
     event_cache::EventCache,
+    issuing::IssueQueues,
     lookups::Lookups,
     metrics::Metrics,
     page::PageArgs,
@@ -178,7 +179,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let relay = Relay::start(redis_store.clone(), producer.clone(), metrics.clone());
     let recent_events = Arc::<RecentEvents>::default();
-    let batchers = Batchers::new(
+    let issue_queues = IssueQueues::new(
         redis_store.clone(),
         relay.clone(),
         metrics.clone(),
@@ -197,7 +198,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let needs_peer_address = limits.limits_addresses();
     let page = config.page.routes(config.identity.source())?;
     let app = App {
-        batchers,
+        issue_queues,
         relay: relay.clone(),
         lookups: Lookups::new(redis_store.clone(), recent_events.clone(), config.max_queued_requests),
         // A connection of its own: that of the batches must not be opened, and served, by the threads of the requests.

@@ -13,13 +13,13 @@ use tokio::time::{self, Instant};
 use utoipa::ToSchema;
 
 use crate::{
-    authentication::Authenticator, batcher::Batchers, event_cache::EventCache, lookups::Lookups, metrics::Metrics,
+    authentication::Authenticator, event_cache::EventCache, issuing::IssueQueues, lookups::Lookups, metrics::Metrics,
     rate_limits::RateLimits, read_failure::ReadFailure, relay::Relay,
 };
 
 /// The state that the routes share.
 pub(crate) struct App {
-    pub(crate) batchers: Batchers,
+    pub(crate) issue_queues: IssueQueues,
     pub(crate) relay: Relay,
     pub(crate) lookups: Lookups,
     pub(crate) event_cache: EventCache,

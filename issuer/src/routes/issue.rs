@@ -26,7 +26,7 @@ use super::{
     language::Language,
     messages::{Reason, message},
 };
-use crate::batcher::IssueResult;
+use crate::issuing::IssueResult;
 
 /// A request for a coupon.
 #[derive(Deserialize, ToSchema)]
@@ -171,7 +171,7 @@ where
     app.limits.check_user(&user)?;
     let event = parse_event(event)?;
 
-    let (result, duration) = within(app.response_timeout, app.batchers.issue(&event, user)).await;
+    let (result, duration) = within(app.response_timeout, app.issue_queues.issue(&event, user)).await;
     let result = result.unwrap_or(IssueResult::UnknownOutcome);
     app.metrics.issue_request_duration.observe(duration.as_secs_f64());
     app.metrics.count_request(result.label());

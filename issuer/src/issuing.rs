@@ -1,25 +1,17 @@
-//! Batches the requests of an event: the requests that arrive during a call to Redis are collected for the next call.
-//! Without load a request is sent at once; under load the batches grow.
+//! Issues coupons, those of many requests in one call to Redis.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use couponry_domain::{Acknowledge, EventName, IssuedRecord, UserId, code::CouponCode};
 use couponry_redis::{IssueOutcome, IssueReply, RedisStore};
 use couponry_runtime::error_chain;
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-    time,
+
+use crate::{
+    event_queues::{BatchProcessor, EventQueues, QueueError, Responses},
+    metrics::Metrics,
+    recent_events::RecentEvents,
+    relay::Relay,
 };
-
-use crate::{metrics::Metrics, recent_events::RecentEvents, relay::Relay};
-
-/// The queue of an event is removed after this time without requests.
-const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The result of an issue request.
 #[derive(Debug)]
@@ -63,33 +55,18 @@ impl IssueResult {
     }
 }
 
-struct Request {
-    user: UserId,
-    response: oneshot::Sender<IssueResult>,
-}
-
-/// One queue of requests per event.
-pub(crate) struct Batchers {
-    batcher: Batcher,
-    /// The runtime that processes the queues. On that of the requests, each call to Redis would wait behind all
-    /// requests.
-    runtime: Handle,
-    queues: Arc<Queues>,
-    max_queued_requests: usize,
-}
-
-type Queues = Mutex<HashMap<EventName, mpsc::Sender<Request>>>;
+/// The issue requests that wait for Redis.
+pub(crate) struct IssueQueues(EventQueues<Issuing>);
 
 #[derive(Clone)]
-struct Batcher {
+struct Issuing {
     redis_store: RedisStore,
     relay: Relay,
     metrics: Metrics,
     recent_events: Arc<RecentEvents>,
-    max_batch: usize,
 }
 
-impl Batchers {
+impl IssueQueues {
     pub(crate) fn new(
         redis_store: RedisStore,
         relay: Relay,
@@ -98,91 +75,28 @@ impl Batchers {
         max_batch: usize,
         max_queued_requests: u32,
     ) -> Self {
-        let max_queued_requests = usize::try_from(max_queued_requests).unwrap_or(usize::MAX);
-        let batcher = Batcher { redis_store, relay, metrics, recent_events, max_batch };
-        Self { batcher, runtime: Handle::current(), queues: Arc::default(), max_queued_requests }
+        let issuing = Issuing { redis_store, relay, metrics, recent_events };
+        Self(EventQueues::new(issuing, max_batch, max_queued_requests))
     }
 
     /// Issues a coupon to `user`.
     pub(crate) async fn issue(&self, event: &EventName, user: UserId) -> IssueResult {
-        let (response, receiver) = oneshot::channel();
-        let mut request = Request { user, response };
-        loop {
-            match self.queue(event).try_send(request) {
-                Ok(()) => break,
-                Err(mpsc::error::TrySendError::Full(_)) => return IssueResult::Overloaded,
-                // The task of the queue ended in between: the next iteration creates another queue.
-                Err(mpsc::error::TrySendError::Closed(rejected)) => request = rejected,
-            }
-        }
-        receiver.await.unwrap_or(IssueResult::UnknownOutcome)
-    }
-
-    fn queue(&self, event: &EventName) -> mpsc::Sender<Request> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(event).filter(|queue| !queue.is_closed()) {
-            return queue.clone();
-        }
-        let (queue, requests) = mpsc::channel(self.max_queued_requests);
-        queues.insert(event.clone(), queue.clone());
-        self.runtime.spawn(run(self.batcher.clone(), event.clone(), requests, self.queues.clone()));
-        queue
-    }
-}
-
-/// Processes the requests of one event until the queue is idle. The queue of an event that is not known to exist ends
-/// as soon as it is empty, so that requests with random names do not accumulate memory, not even during an outage of
-/// Redis.
-async fn run(batcher: Batcher, event: EventName, mut requests: mpsc::Receiver<Request>, queues: Arc<Queues>) {
-    let mut batch = Vec::new();
-    let mut exists = false;
-    loop {
-        let received = time::timeout(IDLE_TIMEOUT, requests.recv_many(&mut batch, batcher.max_batch)).await;
-        if received.is_ok() {
-            exists = batcher.process(&event, &mut batch, exists).await;
-        }
-        // A second queue may only be created once this one is empty, otherwise more requests than the limit could
-        // wait.
-        if received.is_err() || (!exists && requests.is_empty()) {
-            requests.close();
-            // Requests that were queued before the close are processed as well.
-            while requests.recv_many(&mut batch, batcher.max_batch).await > 0 {
-                batcher.process(&event, &mut batch, exists).await;
-            }
-            let mut queues = queues.lock().unwrap_or_else(PoisonError::into_inner);
-            if queues.get(&event).is_some_and(mpsc::Sender::is_closed) {
-                queues.remove(&event);
-            }
-            return;
+        match self.0.request(event, user).await {
+            Ok(result) => result,
+            Err(QueueError::Full) => IssueResult::Overloaded,
+            Err(QueueError::Dropped) => IssueResult::UnknownOutcome,
         }
     }
 }
 
-impl Batcher {
-    /// Responds to the requests of `batch` and drains it. Returns whether the event exists, or `exists` if that is
-    /// unknown.
-    async fn process(&self, event: &EventName, batch: &mut Vec<Request>, exists: bool) -> bool {
-        // The request of a client that has disconnected is dropped; the client can retry.
-        batch.retain(|request| !request.response.is_closed());
-        if batch.is_empty() {
-            return exists;
-        }
-        let (users, responses): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|request| (request.user, request.response)).unzip();
-        self.issue_batch(event, &users, responses).await.unwrap_or(exists)
-    }
+impl BatchProcessor for Issuing {
+    type Result = IssueResult;
 
-    /// Returns whether the event exists, or None if the outcome is unknown.
     #[tracing::instrument(level = "debug", skip_all, fields(%event, users = users.len()))]
-    async fn issue_batch(
-        &self,
-        event: &EventName,
-        users: &[UserId],
-        responses: Vec<oneshot::Sender<IssueResult>>,
-    ) -> Option<bool> {
+    async fn process(&self, event: &EventName, users: Vec<UserId>, responses: Responses<IssueResult>) -> Option<bool> {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         self.metrics.batch_users.observe(users.len() as f64);
-        match self.redis_store.issue(event, users).await {
+        match self.redis_store.issue(event, &users).await {
             Ok(Some(reply)) => {
                 couponry_failpoint::crash("issuer.after-lua");
                 self.recent_events.note(event);
@@ -208,8 +122,10 @@ impl Batcher {
             }
         }
     }
+}
 
-    fn respond(&self, event: &EventName, responses: Vec<oneshot::Sender<IssueResult>>, reply: IssueReply) {
+impl Issuing {
+    fn respond(&self, event: &EventName, responses: Responses<IssueResult>, reply: IssueReply) {
         let IssueReply { event_uid, installation, acknowledge, validity, valid_until, outcomes, outbox } = reply;
         let undecodable = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Undecodable)).count();
         if undecodable > 0 {
@@ -284,41 +200,8 @@ enum Confirmation {
     Resent,
 }
 
-fn send_all(responses: Vec<oneshot::Sender<IssueResult>>, value: impl Fn() -> IssueResult) {
+fn send_all(responses: Responses<IssueResult>, value: impl Fn() -> IssueResult) {
     for response in responses {
         let _ = response.send(value());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use couponry_kafka::{KafkaSettings, Producer};
-    use futures::future;
-    use prometheus_client::registry::Registry;
-    use tokio::time::Instant;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn queue_of_unknown_event_is_removed_after_the_response() {
-        let redis_store = RedisStore::connect("redis://127.0.0.1:1", "").unwrap();
-        let unreachable = KafkaSettings::at("127.0.0.1:1", "coupon-issued");
-        let metrics = Metrics::register(&mut Registry::default());
-        let relay = Relay::start(redis_store.clone(), Producer::new(&unreachable).unwrap(), metrics.clone());
-        let batchers = Batchers::new(redis_store, relay, metrics, Arc::default(), 4, 100);
-        let requests = (0..60).map(async |i| {
-            let event = format!("event-{}", i % 20).parse().unwrap();
-            // Some arrive during the batch before them, some while their queue ends.
-            time::sleep(Duration::from_millis(i * 20)).await;
-            batchers.issue(&event, format!("user-{i}").parse().unwrap()).await
-        });
-        for response in future::join_all(requests).await {
-            assert!(matches!(response, IssueResult::UnknownOutcome), "{response:?}");
-        }
-        let answered = Instant::now();
-        while !batchers.queues.lock().unwrap().is_empty() {
-            assert!(answered.elapsed() < IDLE_TIMEOUT / 2, "the queues were not removed");
-            time::sleep(Duration::from_millis(10)).await;
-        }
     }
 }
