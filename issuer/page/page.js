@@ -27,6 +27,8 @@ const state = {
   isRequesting: false,
   /** A text that replaces all others: the event does not exist, or the user is not signed in. */
   failure: null,
+  /** Whether the event did not exist when it was last read. It may be created later. */
+  isMissing: false,
   /** The time and the cause of the next attempt, after a failed one. */
   retry: null,
 };
@@ -130,7 +132,9 @@ function render() {
   show('coupon', state.coupon);
   const { retry } = state;
   const seconds = retry && Math.max(1, Math.ceil((retry.at - performance.now()) / 1000));
-  setText('retrying', retry ? text('retrying', { cause: retry.cause, seconds }) : '');
+  setText('retrying', retry ? text('retrying', { cause: retry.cause }) : '');
+  // Not announced: it changes each second.
+  setText('retry-seconds', retry ? text('seconds', { seconds }) : '');
 }
 
 function showCoupon(coupon) {
@@ -160,8 +164,9 @@ function showRefusal(error) {
   if (!(error instanceof ProblemError)) {
     throw error;
   }
+  state.isMissing = error.status === 404;
   const detail = error.problem?.detail ?? error.message;
-  state.failure = error.status === 404 ? text('unknown') : error.status === 401 ? text('signIn') : text('refused', { detail });
+  state.failure = state.isMissing ? text('unknown') : error.status === 401 ? text('signIn') : text('refused', { detail });
 }
 
 /**
@@ -249,6 +254,10 @@ async function requestWhenAdmitted() {
 async function readEvent() {
   state.event = await client.event(eventId, { onRetry: state.isRequesting ? undefined : onRetry });
   clock.synchronize(state.event);
+  if (state.isMissing) {
+    state.isMissing = false;
+    state.failure = null;
+  }
   if (!state.isRequesting) {
     state.retry = null;
   }
@@ -264,16 +273,21 @@ async function poll() {
   });
   // Ends early when the page becomes visible.
   const pause = (ms) => sleep(ms, wake.signal).catch(() => {});
-  while (!state.failure) {
+  while (!state.failure || state.isMissing) {
     if (document.hidden || state.coupon) {
       await pause(POLL_MS);
       continue;
     }
-    await readEvent();
-    const { startTime, state: name } = state.event;
+    try {
+      await readEvent();
+    } catch (error) {
+      showRefusal(error);
+      render();
+    }
+    const { startTime, state: name } = state.event ?? {};
     // Far from the start, only the clock matters.
     const isFar = name === 'NOT_STARTED' && startTime && clock.until(startTime) > 60_000;
-    await pause((isFar || name === 'ENDED' ? 10 : 1) * POLL_MS * (0.75 + Math.random() / 2));
+    await pause((isFar || state.isMissing || name === 'ENDED' ? 10 : 1) * POLL_MS * (0.75 + Math.random() / 2));
   }
 }
 
@@ -293,7 +307,7 @@ async function copyCode() {
 async function readConfig() {
   for (;;) {
     try {
-      const response = await fetch(new URL('config.json', import.meta.url));
+      const response = await fetch(new URL('config.json', import.meta.url), { signal: AbortSignal.timeout(10_000) });
       if (response.ok) {
         return await response.json();
       }
@@ -329,12 +343,7 @@ async function start() {
   });
   setInterval(render, 250);
   render();
-  try {
-    await poll();
-  } catch (error) {
-    showRefusal(error);
-    render();
-  }
+  await poll();
 }
 
 void start();

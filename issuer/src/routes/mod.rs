@@ -103,9 +103,9 @@ fn router(app: Arc<App>, layers: Layers, page: Router) -> Router {
         .route("/coupons/{eventId}/users/{userId}", get(user::user))
         .route("/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], document) }))
         .fallback(no_route)
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed("see /openapi.json") })
         .with_state(app)
-        .merge(page);
+        .merge(page)
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed("see /openapi.json") });
     let router = if layers.limit_addresses {
         router.layer(middleware::from_fn_with_state((limits, trusted_proxies), rate_limits::limit_address))
     } else {

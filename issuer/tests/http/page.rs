@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use axum::http::Request;
 use couponry_browser::{
     Browser,
     thirtyfour::{By, Key},
 };
-use couponry_domain::{Acknowledge, AdmissionKey, Gate, Release, Seed, Window};
+use couponry_domain::{Acknowledge, AdmissionKey, Gate, Release, Seed, Uuid, Window};
 use couponry_redis::GateSettings;
 use couponry_testbed::{Redis, Toxiproxy, ports, scratch::Scratch, toxiproxy::Toxic};
 use serde_json::json;
@@ -154,6 +155,10 @@ async fn page_shows_each_state_of_the_event() {
     browser.goto(format!("http://127.0.0.1:{}/coupons/winter/page", issuer.listen)).await.unwrap();
     browser.wait_for_text("존재하지 않는 이벤트입니다").await.unwrap();
     check_layout(&browser).await;
+    // A page that was open before its event was created: it reads less often, and when the user returns.
+    World { event: "winter".parse().unwrap(), uid: Uuid::new_v4(), ..world }.open(1).await;
+    browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))").await.unwrap();
+    browser.wait_for_text("지금 쿠폰을 받으실 수 있습니다").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +210,8 @@ async fn page_repeats_a_request_whose_response_is_lost() {
     })
     .await;
     toxiproxy.inject("issuer", Toxic::Cut).unwrap();
-    browser.wait_for_text("No connection. Trying again in").await.unwrap();
+    browser.wait_for_text("No connection. Trying again.").await.unwrap();
+    browser.wait_for("/^\\d+ s$/.test(document.getElementById('retry-seconds').innerText)").await.unwrap();
     browser.check_accessibility().await.unwrap();
     toxiproxy.reset().unwrap();
     assert_eq!(code(&browser).await, issuer.issue("kim").await.coupon());
@@ -222,7 +228,7 @@ async fn page_waits_while_redis_is_unavailable() {
     type_user(&browser, "kim").await;
     redis.pause().unwrap();
     browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
-    browser.wait_for_text("Many people are here. Trying again in").await.unwrap();
+    browser.wait_for_text("Many people are here. Trying again.").await.unwrap();
     redis.resume().unwrap();
     assert!(code(&browser).await.len() > 10);
 }
@@ -264,6 +270,8 @@ async fn page_is_served_only_if_enabled_and_cannot_be_embedded() {
         assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
         assert_eq!(headers["x-content-type-options"], "nosniff");
         assert_eq!(headers["cache-control"], "public, max-age=60");
+        let refused = issuer.send(Request::put("/"), &path, "").await;
+        assert_eq!((refused.status.as_u16(), &refused.json["status"]), (405, &json!(405)), "{path}");
     }
     assert_eq!(issuer.head("/coupons/summer/page/texts.json").await.0, 404);
     assert_eq!(issuer.get("/coupons/Not%20a%20name/page").await.status, 400);

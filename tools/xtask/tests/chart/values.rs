@@ -27,6 +27,7 @@ const INVALID: &[(&[&str], &str)] = &[
     (&["redis.mode=extern"], "at '/redis/mode': value must be one of 'embedded', 'external'"),
     (&["issuer.userIdentity=cookie"], "/issuer/userIdentity"),
     (&["issuer.corsAllowedOrigins[0]=https://shop.example.com/"], "/issuer/corsAllowedOrigins"),
+    (&["issuer.corsAllowedOrigins[0]=https://shop.example.com:443"], "/issuer/corsAllowedOrigins"),
     (&["issuer.corsAllowedOrigins[0]=*", "issuer.corsAllowedOrigins[1]=http://a"], "/issuer/corsAllowedOrigins"),
     (&["issuer.page.colors.light.accent=red"], "at '/issuer/page/colors/light/accent'"),
     (&["issuer.page.texts.English.title=x"], "/issuer/page/texts"),
