@@ -8,8 +8,8 @@ use couponry_testbed::{http, ports};
 
 use crate::servers::Servers;
 
-/// The topic of the uses of coupons: the default of the redeemer. The operator creates it if it has the flag.
-pub(crate) const USED_TOPIC: &str = "coupon-used";
+/// The topic of the uses of coupons: the default of the redeemer. The operator creates it.
+const USED_TOPIC: &str = "coupon-used";
 
 pub(crate) const OPERATOR: &str = "couponry-operator";
 pub(crate) const ISSUER: &str = "couponry-issuer";
@@ -79,7 +79,8 @@ impl RunningProgram {
             launch = launch.args(["--auth", "none"]);
         }
         if program == OPERATOR {
-            launch = launch.args(["--admin-listen", ""]).env("KUBECONFIG", &servers.kubeconfig);
+            launch = launch.args(["--admin-listen", "", "--kafka-used-topic", USED_TOPIC]);
+            launch = launch.env("KUBECONFIG", &servers.kubeconfig);
             launch = launch.env("POD_NAMESPACE", "default");
         }
         launch = launch.args(args.iter().copied());

@@ -15,7 +15,7 @@ use couponry_testbed::{Process, Redis, RedisCluster, programs, redis};
 use super::event::Event;
 use super::links::Links;
 use super::recorder::{Target, Targets};
-use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram, USED_TOPIC};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 
@@ -156,7 +156,7 @@ impl Installation {
 
     pub(super) fn operator_in(&self, namespace: &str, name: &str, leader_elect: bool) -> Result<Instance> {
         let elect = format!("--leader-elect={leader_elect}");
-        let args = [&*elect, "--identity", &name.replace(' ', "-"), "--kafka-used-topic", USED_TOPIC];
+        let args = [&*elect, "--identity", &name.replace(' ', "-")];
         self.instance(name, OPERATOR, &args, &[("POD_NAMESPACE", namespace)])
     }
 

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use couponry_testbed::pods::PodOf;
 use couponry_testbed::progress::Step;
 
-use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram, USED_TOPIC};
+use crate::programs::{Addresses, CONSUMER, ISSUER, OPERATOR, REDEEMER, RunningProgram};
 use crate::servers::Servers;
 use crate::{cargo, signals};
 
@@ -19,11 +19,7 @@ impl Programs {
         let step = Step::start("starting the operator, two issuers, the consumer and the redeemer");
         let (bin, servers) = (cargo::built("release")?, Addresses::from(servers));
         let node = |name: &str, program: &str| {
-            let args: &[&str] = match program {
-                ISSUER => &["--page"],
-                OPERATOR => &["--kafka-used-topic", USED_TOPIC],
-                _ => &[],
-            };
+            let args: &[&str] = if program == ISSUER { &["--page"] } else { &[] };
             let node = RunningProgram::start(&bin, (name, program), &servers, args, &[])?;
             // The dashboard reads their metrics through the API server.
             let component = program.trim_start_matches("couponry-");
