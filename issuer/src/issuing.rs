@@ -131,6 +131,8 @@ impl Issuing {
         if undecodable > 0 {
             tracing::error!(%event, count = undecodable, "cannot decode values of couponIssued or couponQueue");
         }
+        let issued_count = outcomes.iter().filter(|outcome| matches!(outcome, IssueOutcome::Issued(_))).count();
+        self.metrics.count_issued(event, issued_count);
         let valid_until = |outcome: &IssueOutcome| match outcome {
             IssueOutcome::Issued(_) => valid_until,
             IssueOutcome::Duplicate(entry) => {

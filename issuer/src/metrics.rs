@@ -1,5 +1,6 @@
 //! Metrics of the issuer. Labels never contain users or coupons.
 
+use couponry_domain::EventName;
 use couponry_runtime::http::ConnectionMetrics;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -33,6 +34,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
     code: u16,
 }
@@ -44,6 +50,7 @@ const INITIAL_CODES: [u16; 2] = [200, 503];
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Family<OutcomeLabels, Counter>,
+    coupons_issued: Family<EventLabels, Counter>,
     issue_responses: Family<CodeLabels, Counter>,
     authentication_failures: Family<ReasonLabels, Counter>,
     jwks_keys: Family<StateLabels, Gauge>,
@@ -67,6 +74,7 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
+            coupons_issued: Family::default(),
             issue_responses: Family::default(),
             authentication_failures: Family::default(),
             jwks_keys: Family::default(),
@@ -87,6 +95,7 @@ impl Metrics {
         };
         let Self {
             requests,
+            coupons_issued,
             issue_responses,
             authentication_failures,
             jwks_keys,
@@ -109,6 +118,7 @@ impl Metrics {
             drop(issue_responses.get_or_create(&CodeLabels { code }));
         }
         registry.register("requests", "Completed issue requests, by outcome", requests);
+        registry.register("coupons_issued", "Issued coupons, by event", coupons_issued);
         registry.register("issue_responses", "Responses to issue requests, by HTTP status code", issue_responses);
         registry.register(
             "authentication_failures",
@@ -194,5 +204,13 @@ impl Metrics {
     /// Counts a completed issue request.
     pub(crate) fn count_request(&self, outcome: &'static str) {
         self.requests.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Counts coupons that were issued in one batch. Only existing events have a label.
+    pub(crate) fn count_issued(&self, event: &EventName, count: usize) {
+        if count > 0 {
+            let labels = EventLabels { event: event.as_str().to_owned() };
+            self.coupons_issued.get_or_create(&labels).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        }
     }
 }

@@ -149,6 +149,7 @@ async fn outcomes_without_a_coupon_return_200_with_their_reason() {
 
     let metrics = issuer.metrics().await;
     assert!(metrics.contains(r#"couponry_issuer_requests_total{outcome="sold_out"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"couponry_issuer_coupons_issued_total{event="summer"} 1"#), "{metrics}");
 }
 
 #[tokio::test]
