@@ -86,7 +86,7 @@ pub(crate) struct Topup {
 impl Pause {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
-        let event = pause(cluster, &name).await?;
+        let event = pause(cluster, &name, None).await?;
         let is_done = |status: &CouponEventStatus| !status.may_be_open();
         waiting.wait(cluster, event, "paused", is_done).await
     }
@@ -95,7 +95,7 @@ impl Pause {
 impl Resume {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, waiting } = self;
-        let event = resume(cluster, &name).await?;
+        let event = resume(cluster, &name, None).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) != reason::PAUSED;
         waiting.wait(cluster, event, "resumed", is_done).await
     }
@@ -108,7 +108,7 @@ impl Close {
         if !yes && event.spec.issuance != IssuingMode::Closed {
             confirm(&event)?;
         }
-        let event = close(cluster, &name).await?;
+        let event = close(cluster, &name, event.uid().as_deref()).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) == reason::CLOSED;
         waiting.wait(cluster, event, "closed", is_done).await
     }
@@ -135,7 +135,7 @@ impl Topup {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
         let Self { name, add, to, waiting } = self;
         let total = to.map(Total::To).or_else(|| add.map(Total::Add)).context("specify the number of coupons")?;
-        let event = topup(cluster, &name, total).await?;
+        let event = topup(cluster, &name, total, None).await?;
         let total = event.spec.total_count;
         let is_loaded = |status: &CouponEventStatus| {
             is_true(status, condition::PRELOADED) && status.loaded.is_some_and(|loaded| loaded >= total)
@@ -170,27 +170,28 @@ fn topup_by_counts_instructions(event: &CouponEvent, new: u64) -> String {
     )
 }
 
-/// Changes the manifest so that issuing is suspended.
-pub(crate) async fn pause(cluster: &Cluster, name: &str) -> anyhow::Result<CouponEvent> {
+/// Changes the manifest so that issuing is suspended. As for the other changes, only the event with this UID is changed,
+/// or the one that has the name now.
+pub(crate) async fn pause(cluster: &Cluster, name: &str, uid: Option<&str>) -> anyhow::Result<CouponEvent> {
     let change = |event: &CouponEvent| match event.spec.issuance {
         IssuingMode::Closed => bail!("the event {name} is closed and cannot be paused"),
         IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Paused"}))),
     };
-    patch(cluster, name, change).await
+    patch(cluster, name, uid, change).await
 }
 
 /// Changes the manifest so that issuing continues.
-pub(crate) async fn resume(cluster: &Cluster, name: &str) -> anyhow::Result<CouponEvent> {
+pub(crate) async fn resume(cluster: &Cluster, name: &str, uid: Option<&str>) -> anyhow::Result<CouponEvent> {
     let change = |event: &CouponEvent| match event.spec.issuance {
         IssuingMode::Closed => bail!("the event {name} is closed and cannot be resumed"),
         IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Auto"}))),
     };
-    patch(cluster, name, change).await
+    patch(cluster, name, uid, change).await
 }
 
 /// Changes the manifest so that the event ends permanently.
-pub(crate) async fn close(cluster: &Cluster, name: &str) -> anyhow::Result<CouponEvent> {
-    patch(cluster, name, |_| Ok(Some(json!({"issuance": "Closed"})))).await
+pub(crate) async fn close(cluster: &Cluster, name: &str, uid: Option<&str>) -> anyhow::Result<CouponEvent> {
+    patch(cluster, name, uid, |_| Ok(Some(json!({"issuance": "Closed"})))).await
 }
 
 /// The number of coupons after a top-up.
@@ -199,16 +200,35 @@ pub(crate) enum Total {
     /// So many more than now.
     Add(u64),
     To(u64),
+    /// From the number that the user has seen: repeated, it changes nothing.
+    Raise {
+        from: u64,
+        to: u64,
+    },
 }
 
 /// Changes the manifest so that the event has more coupons.
-pub(crate) async fn topup(cluster: &Cluster, name: &str, total: Total) -> anyhow::Result<CouponEvent> {
+pub(crate) async fn topup(
+    cluster: &Cluster,
+    name: &str,
+    total: Total,
+    uid: Option<&str>,
+) -> anyhow::Result<CouponEvent> {
     let change = |event: &CouponEvent| {
         let old = event.spec.total_count;
         let new = match total {
             Total::Add(add) => old.checked_add(add).context("the new totalCount is too large")?,
-            Total::To(new) if new == old => return Ok(None),
+            Total::To(new) | Total::Raise { to: new, .. } if new == old => return Ok(None),
             Total::To(new) => new,
+            Total::Raise { from, to } => {
+                ensure!(
+                    from == old,
+                    "{name} has {} coupons now, not {}: look at it again before you add coupons",
+                    HumanCount(old),
+                    HumanCount(from)
+                );
+                to
+            }
         };
         ensure!(new > old, "{name} already has {} coupons: a top-up must increase this number", HumanCount(old));
         ensure!(event.spec.issuance != IssuingMode::Closed, "the event {name} is closed and cannot be topped up");
@@ -217,26 +237,42 @@ pub(crate) async fn topup(cluster: &Cluster, name: &str, total: Total) -> anyhow
         }
         Ok(Some(json!({"totalCount": new})))
     };
-    patch(cluster, name, change).await
+    patch(cluster, name, uid, change).await
 }
 
-/// Patches the spec, unless `change` returns none. After a conflict with a concurrent change, computes the patch again.
+/// Patches the spec, unless `change` returns none. After a conflict with a concurrent change, computes the patch again:
+/// a conflict proves that the patch was not applied, because the client does not repeat requests by itself.
 async fn patch(
     cluster: &Cluster,
     name: &str,
+    uid: Option<&str>,
     change: impl Fn(&CouponEvent) -> anyhow::Result<Option<Value>>,
 ) -> anyhow::Result<CouponEvent> {
     let mut attempt = 1;
     loop {
         let event = cluster.event(name).await?;
+        if uid.is_some() && uid != event.metadata.uid.as_deref() {
+            bail!("{name} was deleted and created again: look at the new event before you change it");
+        }
         let Some(spec) = change(&event)? else { return Ok(event) };
         let patch = json!({"metadata": {"resourceVersion": event.metadata.resource_version}, "spec": spec});
         match cluster.events().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(event) => return parsed(&event).cloned(),
             Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => attempt += 1,
-            Err(error) => return Err(cluster.explain(error, "patch")),
+            Err(error) => {
+                let is_refused = matches!(&error, kube::Error::Api(status) if status.code < 500);
+                let error = cluster.explain(error, "patch");
+                return Err(if is_refused { error } else { error.context(unconfirmed(name)) });
+            }
         }
     }
+}
+
+fn unconfirmed(name: &str) -> String {
+    format!(
+        "the API server has not confirmed the change of {name}: it may be stored. Compare the event before you repeat \
+         it (kubectl couponry status {name})"
+    )
 }
 
 impl Waiting {

@@ -100,6 +100,8 @@ impl ClusterArgs {
             config.read_timeout = Some(request_timeout);
         }
         config.headers.push((USER_AGENT, HeaderValue::from_static(USER_AGENT_OF_PLUGIN)));
+        // A change whose response is lost must not be repeated, and the dashboard must notice errors at once.
+        config.default_retry = false;
         let server = config.cluster_url.clone();
         let client = Client::try_from(config).context("cannot create a Kubernetes client")?;
         let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());

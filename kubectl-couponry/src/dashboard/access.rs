@@ -1,7 +1,6 @@
 //! Only the browser that opened the link of this launch may use the dashboard.
 //!
-//! - The link contains a random token, which is valid once; the browser receives a cookie for it. Other users of this
-//!   computer may see the link in the list of processes while the browser starts, when it is used already.
+//! - The link contains a random token, which is valid once; the browser receives a cookie for it.
 //! - `Host` must be the address of the dashboard: another site whose name resolves to 127.0.0.1 (DNS rebinding) is
 //!   rejected.
 //! - A request that changes something must have the dashboard as its `Origin`. Other sites also cannot send the cookie,
@@ -16,11 +15,17 @@ use axum::{
     Json,
     extract::{Request, State},
     middleware::Next,
-    response::{IntoResponse as _, Redirect, Response},
+    response::{Html, IntoResponse as _, Redirect, Response},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
+use tokio::sync::Notify;
+
+/// The response to the link. A redirect would continue the navigation of another site or of a file, in which browsers
+/// send no `SameSite=Strict` cookie.
+const CONTINUE: Html<&str> =
+    Html("<!doctype html><meta http-equiv=\"refresh\" content=\"0;url=/\"><title>Couponry</title>");
 
 const SECURITY_HEADERS: [(&str, &str); 7] = [
     (
@@ -40,6 +45,7 @@ const SECURITY_HEADERS: [(&str, &str); 7] = [
 pub(super) struct Access {
     /// The token of the link; none once it was used.
     token: Mutex<Option<String>>,
+    redeemed: Notify,
     cookie_name: String,
     cookie: String,
     /// Accepted values of `Host`.
@@ -51,6 +57,7 @@ impl Access {
         let port = address.port();
         Self {
             token: Mutex::new(Some(secret())),
+            redeemed: Notify::new(),
             // Cookies of a host are shared by its ports.
             cookie_name: format!("couponry-dashboard-{port}"),
             cookie: secret(),
@@ -62,6 +69,11 @@ impl Access {
     pub(super) fn url(&self) -> String {
         let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         format!("http://{}/?token={}", self.hosts[0], token.as_deref().unwrap_or_default())
+    }
+
+    /// Returns once the link was used.
+    pub(super) async fn redeemed(&self) {
+        self.redeemed.notified().await;
     }
 
     /// The response to a request that must not be served.
@@ -86,7 +98,7 @@ impl Access {
         let token = request.uri().query().and_then(|query| query.strip_prefix("token="));
         if request.uri().path() == "/" && token.is_some_and(|token| self.redeem(token)) {
             let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Strict", self.cookie_name, self.cookie);
-            return Some(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response());
+            return Some(([(header::SET_COOKIE, cookie)], CONTINUE).into_response());
         }
         let advice = if token.is_some() {
             "the link of the dashboard was used already, or belongs to an earlier launch: continue in the browser that \
@@ -103,6 +115,7 @@ impl Access {
         let is_valid = expected.as_deref().is_some_and(|expected| equal(expected, token));
         if is_valid {
             *expected = None;
+            self.redeemed.notify_one();
         }
         is_valid
     }

@@ -1,4 +1,4 @@
-//! What the dashboard shows now: filled by the watch of events and by the polls of pods, read by the pages.
+//! What the dashboard shows now: filled by the feeds, read by the pages.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,14 +11,11 @@ use tokio::sync::watch;
 
 use super::rates::Sample;
 
-/// Half an hour of samples.
-const MAX_SAMPLES: usize = 900;
-/// Half an hour of changes of an event that changes every 2 seconds.
-const MAX_COUNTS: usize = 900;
-/// An event whose count has not changed for this time is idle.
-const IDLE_MILLIS: i64 = 4000;
-/// A rate requires two counts.
-const COUNTS_PER_MESSAGE: usize = 2;
+/// Ten minutes of samples, as many as the plots show.
+const MAX_SAMPLES: usize = 300;
+/// Others follow in the next message.
+const MAX_EVENTS_PER_MESSAGE: usize = 200;
+const MAX_KUBERNETES_EVENTS: usize = 50;
 
 /// Where data comes from, and what may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +23,7 @@ pub(super) enum Source {
     Events,
     Pods,
     Metrics,
+    KubernetesEvents,
 }
 
 #[derive(Default)]
@@ -42,30 +40,24 @@ struct Content {
     events: BTreeMap<String, EventEntry>,
     samples: VecDeque<(u64, Sample)>,
     pods: Vec<Value>,
-    /// Why a source has no data, although the API server has responded.
-    problems: BTreeMap<Source, String>,
-    /// Since when a source has no contact with the API server.
-    lost: BTreeMap<Source, Timestamp>,
+    /// By UID: the name of the event, and the Kubernetes Event.
+    kubernetes_events: BTreeMap<String, (String, Value)>,
+    contacts: BTreeMap<Source, Contact>,
 }
 
 struct EventEntry {
     version: u64,
     view: Value,
-    /// Times and numbers of issued coupons.
-    counts: VecDeque<(i64, u64)>,
+    received_at: Timestamp,
 }
 
-impl EventEntry {
-    fn add_count(&mut self, at: i64, issued: u64) {
-        self.counts.push_back((at, issued));
-        if self.counts.len() > MAX_COUNTS {
-            self.counts.pop_front();
-        }
-    }
-
-    fn latest_counts(&self) -> Vec<&(i64, u64)> {
-        self.counts.range(self.counts.len().saturating_sub(COUNTS_PER_MESSAGE)..).collect()
-    }
+/// The latest contact with a source.
+#[derive(Default)]
+struct Contact {
+    /// When it confirmed the data.
+    at: Option<Timestamp>,
+    /// Why the data is outdated or incomplete.
+    problem: Option<String>,
 }
 
 /// What a page has received.
@@ -80,44 +72,59 @@ impl Board {
         self.changed.subscribe()
     }
 
-    /// Replaces the events by these views. `issued` is the number of issued coupons of each.
-    pub(super) fn set_events(&self, events: BTreeMap<String, (Value, u64)>, now: Timestamp) {
-        self.change(|content| {
-            content.events.retain(|name, _| events.contains_key(name));
-            for (name, (view, issued)) in events {
-                let version = content.version;
-                let new = || EventEntry { version, view: Value::Null, counts: VecDeque::new() };
-                let entry = content.events.entry(name).or_insert_with(new);
-                if entry.view == view {
-                    continue;
-                }
-                (entry.version, entry.view) = (version, view);
-                entry.add_count(now.as_millisecond(), issued);
-            }
-        });
-    }
-
-    /// Adds a count for each event that has not changed, so that an idle time is not mistaken for a slow one. Without
-    /// contact with the API server, nothing is known.
-    pub(super) fn add_idle_counts(&self, now: Timestamp) {
-        let now = now.as_millisecond();
-        let mut content = self.lock();
-        if content.lost.is_empty() {
-            for entry in content.events.values_mut() {
-                if let Some(&(_, issued)) = entry.counts.back().filter(|(at, _)| now - at >= IDLE_MILLIS) {
-                    entry.add_count(now, issued);
-                }
-            }
+    /// Replaces the events by these views.
+    pub(super) fn set_events(&self, events: BTreeMap<String, Value>, now: Timestamp) {
+        let removed: Vec<String> = {
+            let content = self.lock();
+            content.events.keys().filter(|name| !events.contains_key(*name)).cloned().collect()
+        };
+        for name in removed {
+            self.remove_event(&name);
+        }
+        for (name, view) in events {
+            self.set_event(name, view, now);
         }
     }
 
-    /// The numbers of issued coupons of an event so far, with their times.
-    pub(super) fn counts(&self, name: &str) -> Vec<(i64, u64)> {
-        self.lock().events.get(name).map(|entry| entry.counts.iter().copied().collect()).unwrap_or_default()
+    pub(super) fn set_event(&self, name: String, view: Value, now: Timestamp) {
+        if self.lock().events.get(&name).is_none_or(|entry| entry.view != view) {
+            self.change(|content| {
+                let entry = EventEntry { version: content.version, view, received_at: now };
+                content.events.insert(name, entry);
+            });
+        }
+    }
+
+    pub(super) fn remove_event(&self, name: &str) {
+        self.change(|content| drop(content.events.remove(name)));
+    }
+
+    pub(super) fn set_kubernetes_events(&self, events: BTreeMap<String, (String, Value)>) {
+        self.lock().kubernetes_events = events;
+    }
+
+    pub(super) fn set_kubernetes_event(&self, (uid, event): (String, (String, Value))) {
+        self.lock().kubernetes_events.insert(uid, event);
+    }
+
+    pub(super) fn remove_kubernetes_event(&self, uid: &str) {
+        self.lock().kubernetes_events.remove(uid);
+    }
+
+    /// The Kubernetes Events about an event, the latest first.
+    pub(super) fn kubernetes_events(&self, name: &str) -> Vec<Value> {
+        let content = self.lock();
+        let about = content.kubernetes_events.values().filter(|(about, _)| about == name);
+        let mut found: Vec<Value> = about.map(|(_, event)| event.clone()).collect();
+        found.sort_by_key(|event| std::cmp::Reverse(event["at"].as_i64()));
+        found.truncate(MAX_KUBERNETES_EVENTS);
+        found
     }
 
     pub(super) fn set_pods(&self, pods: Vec<Value>) {
-        self.change(|content| content.pods = pods);
+        if self.lock().pods != pods {
+            self.change(|content| content.pods = pods);
+        }
     }
 
     pub(super) fn add_sample(&self, sample: Sample) {
@@ -129,54 +136,56 @@ impl Board {
         });
     }
 
-    /// The source has current data, or the reason why it has none.
-    pub(super) fn reached(&self, source: Source, problem: Option<String>) {
-        let is_known = {
-            let content = self.lock();
-            !content.lost.contains_key(&source) && content.problems.get(&source) == problem.as_ref()
-        };
+    /// The source has confirmed its data now.
+    pub(super) fn confirm(&self, source: Source, now: Timestamp) {
+        self.confirm_with(source, now, None);
+    }
+
+    /// The source has confirmed its data now, except for this problem.
+    pub(super) fn confirm_with(&self, source: Source, now: Timestamp, problem: Option<String>) {
+        let mut content = self.lock();
+        let contact = content.contacts.entry(source).or_default();
+        contact.at = Some(now);
+        let is_known = contact.problem == problem;
+        contact.problem = problem;
+        drop(content);
         if !is_known {
-            self.change(|content| {
-                content.lost.remove(&source);
-                match problem {
-                    Some(problem) => content.problems.insert(source, problem),
-                    None => content.problems.remove(&source),
-                };
-            });
+            self.change(|_| {});
         }
     }
 
-    /// The API server does not respond.
-    pub(super) fn lost(&self, source: Source, now: Timestamp) {
-        self.change(|content| {
-            content.lost.entry(source).or_insert(now);
-        });
+    /// The source has no data now, for this reason.
+    pub(super) fn fail(&self, source: Source, problem: String) {
+        self.change(|content| content.contacts.entry(source).or_default().problem = Some(problem));
     }
 
-    /// What has changed since the page received its last message, as its next message.
-    pub(super) fn message(&self, received: &mut Received, now: Timestamp) -> Value {
+    /// What has changed since the page received its last message, as its next message, and whether more is left.
+    pub(super) fn message(&self, received: &mut Received, now: Timestamp) -> (Value, bool) {
         let content = self.lock();
-        let changed = content.events.iter().filter(|(_, entry)| entry.version > received.version);
-        let counts: BTreeMap<&String, _> = changed.clone().map(|(name, entry)| (name, entry.latest_counts())).collect();
-        let changed: Vec<&Value> = changed.map(|(_, entry)| &entry.view).collect();
+        let mut changed: Vec<&EventEntry> =
+            content.events.values().filter(|entry| entry.version > received.version).collect();
+        changed.sort_by_key(|entry| entry.version);
+        let is_complete = changed.len() <= MAX_EVENTS_PER_MESSAGE;
+        changed.truncate(MAX_EVENTS_PER_MESSAGE);
+        let last = changed.last().map_or(content.version, |entry| entry.version);
+        let version = if is_complete { content.version } else { last };
+        let new_samples = content.samples.iter().filter(|(added, _)| *added > received.version && *added <= version);
+        let samples: Vec<&Sample> = new_samples.map(|(_, sample)| sample).collect();
+        let events: Vec<Value> = changed.into_iter().map(EventEntry::message).collect();
         let names: BTreeSet<String> = content.events.keys().cloned().collect();
         let removed: Vec<&String> = received.events.difference(&names).collect();
-        let samples: Vec<&Sample> =
-            content.samples.iter().filter(|(version, _)| *version > received.version).map(|(_, it)| it).collect();
-        let stale_since = content.lost.values().min().map(|since| since.as_millisecond());
-        let problems: Vec<&String> = content.problems.values().collect();
+        let contacts: BTreeMap<_, _> =
+            content.contacts.iter().map(|(source, it)| (name(*source), it.message())).collect();
         let message = json!({
             "now": now.as_millisecond(),
-            "staleSince": stale_since,
-            "problems": problems,
-            "events": changed,
-            "counts": counts,
+            "sources": contacts,
+            "events": events,
             "removed": removed,
             "samples": samples,
             "pods": content.pods,
         });
-        *received = Received { version: content.version, events: names };
-        message
+        *received = Received { version, events: names };
+        (message, !is_complete)
     }
 
     fn change(&self, change: impl FnOnce(&mut Content)) {
@@ -192,63 +201,106 @@ impl Board {
     }
 }
 
+impl EventEntry {
+    fn message(&self) -> Value {
+        let mut view = self.view.clone();
+        view["receivedAt"] = json!(self.received_at.as_millisecond());
+        view
+    }
+}
+
+impl Contact {
+    fn message(&self) -> Value {
+        json!({"at": self.at.map(Timestamp::as_millisecond), "problem": self.problem})
+    }
+}
+
+const fn name(source: Source) -> &'static str {
+    match source {
+        Source::Events => "events",
+        Source::Pods => "pods",
+        Source::Metrics => "metrics",
+        Source::KubernetesEvents => "kubernetesEvents",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn events(names: &[(&str, u64)]) -> BTreeMap<String, (Value, u64)> {
-        let view = |name: &str, issued: u64| json!({"name": name, "issued": issued});
-        names.iter().map(|(name, issued)| ((*name).to_owned(), (view(name, *issued), *issued))).collect()
+    fn view(name: &str, issued: u64) -> Value {
+        json!({"name": name, "issued": issued})
+    }
+
+    fn events(names: &[(&str, u64)]) -> BTreeMap<String, Value> {
+        names.iter().map(|(name, issued)| ((*name).to_owned(), view(name, *issued))).collect()
+    }
+
+    fn names(message: &Value) -> Vec<&str> {
+        message["events"].as_array().unwrap().iter().map(|event| event["name"].as_str().unwrap()).collect()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
     }
 
     #[test]
     fn message_has_only_what_changed_since_the_last_one() {
         let board = Board::default();
-        let now: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
         let mut received = Received::default();
-        let mut next = || {
-            let message = board.message(&mut received, now);
-            let names = message["events"].as_array().unwrap().iter().map(|event| event["name"].as_str().unwrap());
-            (names.map(str::to_owned).collect::<Vec<_>>(), message["removed"].clone(), message["samples"].clone())
-        };
-        board.set_events(events(&[("a", 1), ("b", 1)]), now);
-        assert_eq!(next().0, ["a", "b"]);
-        board.set_events(events(&[("a", 1), ("b", 2)]), now);
+        let mut next = || board.message(&mut received, at(9)).0;
+        board.set_events(events(&[("a", 1), ("b", 1)]), at(1));
+        assert_eq!(names(&next()), ["a", "b"]);
+        board.set_events(events(&[("a", 1), ("b", 2)]), at(2));
         board.add_sample(Sample::default());
-        let (changed, removed, samples) = next();
-        assert_eq!((changed, removed), (vec!["b".to_owned()], json!([])));
-        assert_eq!(samples.as_array().unwrap().len(), 1);
-        board.set_events(events(&[("a", 1)]), now);
-        assert_eq!(next(), (vec![], json!(["b"]), json!([])));
-        assert_eq!(board.counts("a"), [(now.as_millisecond(), 1)]);
+        let message = next();
+        assert_eq!((names(&message), &message["removed"]), (vec!["b"], &json!([])));
+        assert_eq!(
+            (&message["events"][0]["receivedAt"], message["samples"].as_array().unwrap().len()),
+            (&json!(2000), 1)
+        );
+        board.set_event("a".to_owned(), view("a", 7), at(3));
+        board.set_events(events(&[("a", 7)]), at(4));
+        let message = next();
+        assert_eq!((names(&message), &message["removed"], &message["samples"]), (vec!["a"], &json!(["b"]), &json!([])));
     }
 
     #[test]
-    fn idle_event_has_counts_while_the_api_server_responds() {
+    fn many_changes_are_spread_over_messages() {
         let board = Board::default();
-        let at = |second: i64| Timestamp::from_second(second).unwrap();
-        board.set_events(events(&[("a", 7)]), at(0));
-        board.add_idle_counts(at(3));
-        board.add_idle_counts(at(4));
-        board.lost(Source::Events, at(5));
-        board.add_idle_counts(at(9));
-        assert_eq!(board.counts("a"), [(0, 7), (4000, 7)]);
+        let mut received = Received::default();
+        let names = (0..450).map(|number| (number.to_string(), json!({})));
+        board.set_events(names.collect(), at(1));
+        board.add_sample(Sample::default());
+        let mut next = || {
+            let (message, has_more) = board.message(&mut received, at(1));
+            let count = |key: &str| message[key].as_array().unwrap().len();
+            (count("events"), count("samples"), has_more)
+        };
+        assert_eq!([next(), next(), next(), next()], [(200, 0, true), (200, 0, true), (50, 1, false), (0, 0, false)]);
     }
 
     #[test]
-    fn data_is_stale_until_all_sources_are_reached() {
+    fn outdated_data_has_the_time_of_the_last_contact_and_the_reason() {
         let board = Board::default();
-        let (first, second) = ("2026-12-01T00:00:00Z", "2026-12-01T00:00:05Z");
-        let [first, second]: [Timestamp; 2] = [first, second].map(|time| time.parse().unwrap());
-        let stale = || board.message(&mut Received::default(), second)["staleSince"].clone();
-        board.lost(Source::Events, first);
-        board.lost(Source::Pods, second);
-        board.lost(Source::Events, second);
-        assert_eq!(stale(), json!(first.as_millisecond()));
-        board.reached(Source::Events, None);
-        assert_eq!(stale(), json!(second.as_millisecond()));
-        board.reached(Source::Pods, Some("forbidden".to_owned()));
-        assert_eq!(stale(), Value::Null);
-        assert_eq!(board.message(&mut Received::default(), second)["problems"], json!(["forbidden"]));
+        let events = || board.message(&mut Received::default(), at(9)).0["sources"]["events"].clone();
+        assert_eq!(events(), Value::Null);
+        board.confirm(Source::Events, at(1));
+        board.fail(Source::Events, "silent".to_owned());
+        board.confirm(Source::Pods, at(2));
+        assert_eq!(events(), json!({"at": 1000, "problem": "silent"}));
+        board.confirm(Source::Events, at(3));
+        assert_eq!(events(), json!({"at": 3000, "problem": null}));
+    }
+
+    #[test]
+    fn kubernetes_events_are_those_of_the_event_and_the_latest_first() {
+        let board = Board::default();
+        let about = |name: &str, at: i64| (name.to_owned(), json!({"at": at}));
+        board.set_kubernetes_events(BTreeMap::from([("1".to_owned(), about("a", 1)), ("2".to_owned(), about("b", 2))]));
+        board.set_kubernetes_event(("3".to_owned(), about("a", 3)));
+        assert_eq!(board.kubernetes_events("a"), [json!({"at": 3}), json!({"at": 1})]);
+        board.remove_kubernetes_event("3");
+        assert_eq!(board.kubernetes_events("a"), [json!({"at": 1})]);
     }
 }

@@ -9,15 +9,32 @@ use serde_json::{Value, json};
 
 use crate::view::{self, Health};
 
-/// The view and the number of issued coupons. An object that does not match the schema has an error instead of counts.
-pub(super) fn event(DeserializeGuard(event): &DeserializeGuard<CouponEvent>) -> (Value, u64) {
+/// Annotation that suspends issuing, with the reason.
+const HOLD: &str = "couponry.dev/hold";
+/// Longer messages of conditions are cut off.
+const MAX_MESSAGE_CHARS: usize = 1000;
+
+pub(super) fn name(event: &DeserializeGuard<CouponEvent>) -> String {
+    event.name_any()
+}
+
+/// The view. An object that does not match the schema has an error instead of counts.
+pub(super) fn event(DeserializeGuard(event): &DeserializeGuard<CouponEvent>) -> Value {
     match event {
-        Ok(event) => (valid(event), event.status.as_ref().and_then(|status| status.issued).unwrap_or(0)),
-        Err(invalid) => (
-            json!({"name": invalid.metadata.name, "state": reason::INVALID_OBJECT, "error": view::sanitize(&invalid.error)}),
-            0,
-        ),
+        Ok(event) => valid(event),
+        Err(invalid) => {
+            json!({"name": invalid.metadata.name, "state": reason::INVALID_OBJECT, "error": cut(&invalid.error)})
+        }
     }
+}
+
+/// Text from the cluster, without control characters.
+fn cut(text: &str) -> String {
+    let mut cut: String = text.chars().take(MAX_MESSAGE_CHARS).collect();
+    if cut.len() < text.len() {
+        cut.push('…');
+    }
+    view::sanitize(&cut)
 }
 
 fn valid(event: &CouponEvent) -> Value {
@@ -31,6 +48,7 @@ fn valid(event: &CouponEvent) -> Value {
         "policyName": view::sanitize(&spec.policy_name),
         "state": view::state(event),
         "issuance": spec.issuance,
+        "hold": event.annotations().get(HOLD).map(|reason| cut(reason)),
         "total": spec.total_count,
         "loaded": status.loaded,
         "issued": status.issued,
@@ -69,7 +87,7 @@ fn condition(condition: &Condition) -> Value {
     json!({
         "type": view::sanitize(&condition.type_),
         "reason": view::sanitize(&condition.reason),
-        "message": view::sanitize(&condition.message),
+        "message": cut(&condition.message),
         "since": condition.last_transition_time.0.as_millisecond(),
         "health": health,
     })
@@ -77,7 +95,7 @@ fn condition(condition: &Condition) -> Value {
 
 /// A Kubernetes Event.
 pub(super) fn kubernetes_event(event: &k8s_openapi::api::core::v1::Event) -> Value {
-    let text = |text: &Option<String>| view::sanitize(text.as_deref().unwrap_or_default());
+    let text = |text: &Option<String>| cut(text.as_deref().unwrap_or_default());
     let times = [event.last_timestamp.as_ref().map(|it| it.0), event.event_time.as_ref().map(|it| it.0)];
     let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|it| it.0);
     let created = event.metadata.creation_timestamp.as_ref().map(|it| it.0);

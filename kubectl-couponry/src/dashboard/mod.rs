@@ -1,19 +1,25 @@
 //! `kubectl couponry dashboard`: a page about all events, on loopback, with the caller's own permissions.
 //!
-//! [`feeds`] fill the [`board`], from which [`routes`] serve the pages; [`access`] decides which browser may use it.
-//! [`rates`] are computed from the [`exposition`] of the pods; [`event_view`] is an event as the pages show it.
+//! The feeds ([`event_feeds`], [`pod_feed`]) fill the [`board`] with what they follow ([`object_watch`]); [`routes`]
+//! serve the pages from it, and [`event_change`] applies their changes. [`access`] decides which browser may use it;
+//! [`browser_launch`] opens it. [`rates`] are computed from the [`exposition`] of the pods; [`event_view`] is an event
+//! as the pages show it.
 
 mod access;
 mod board;
+mod browser_launch;
+mod event_change;
+mod event_feeds;
 mod event_view;
 mod exposition;
-mod feeds;
+mod object_watch;
+mod pod_feed;
 mod rates;
 mod routes;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::Arc,
 };
 
@@ -22,9 +28,12 @@ use clap::Args;
 use couponry_output::{Stderr, Stdout};
 use kube::api::ListParams;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
-use self::{access::Access, board::Board, routes::Dashboard};
+use self::{access::Access, board::Board, browser_launch::LinkFile, routes::Dashboard};
 use crate::cluster::Cluster;
 
 #[derive(Debug, Args)]
@@ -56,23 +65,38 @@ impl DashboardArgs {
             Stdout,
             "The dashboard of the namespace {namespace}, until Ctrl-C; the link works once:\n\n  {url}\n"
         )?;
-        if !self.no_browser && console::user_attended() {
-            open_in_browser(&url);
-        }
+        let link_file = if !self.no_browser && console::user_attended() { open_in_browser(&url) } else { None };
+        let remove_link_file = async {
+            access.redeemed().await;
+            drop(link_file);
+            std::future::pending::<()>().await;
+        };
+        let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
+        let (cluster, board) = (&dashboard.cluster, &dashboard.board);
         tokio::select! {
             served = axum::serve(listener, router) => served.context("cannot serve the dashboard")?,
-            () = feeds::watch_events(&dashboard.cluster, &dashboard.board) => {}
-            () = feeds::poll_pods(&dashboard.cluster, &dashboard.board) => {}
+            () = event_feeds::follow_events(cluster, board) => {}
+            () = event_feeds::follow_kubernetes_events(cluster, board) => {}
+            () = pod_feed::run(cluster, board) => {}
+            () = remove_link_file => {}
+            // The file with the link is removed.
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn open_in_browser(url: &str) {
-    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let started =
-        Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    if started.is_err() {
-        writeln!(Stderr, "cannot start a browser with {program}: open the link");
+fn open_in_browser(url: &str) -> Option<LinkFile> {
+    match LinkFile::create(url) {
+        Ok(file) if file.open() => Some(file),
+        Ok(_) => {
+            writeln!(Stderr, "cannot start a browser with {}: open the link", browser_launch::PROGRAM);
+            None
+        }
+        Err(error) => {
+            writeln!(Stderr, "cannot create the file that opens the link in the browser: {error}; open the link");
+            None
+        }
     }
 }

@@ -2,32 +2,26 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use axum::{
     Json, Router,
     extract::{Path, State},
     middleware,
-    response::{
-        IntoResponse, Response, Sse,
-        sse::{Event, KeepAlive},
-    },
+    response::{IntoResponse, Response, Sse, sse::Event},
     routing::{get, post},
 };
 use futures::{Stream, stream};
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Event as KubernetesEvent;
-use kube::{Api, api::ListParams};
-use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::{
     access::{self, Access},
     board::{Board, Received},
-    event_view,
+    event_change::{self, Action, Confirmation},
 };
 use crate::{
-    change,
     cluster::{Cluster, event_name},
     error_chain::chain,
     exec,
@@ -35,18 +29,22 @@ use crate::{
 
 /// At least this time between two messages to a page.
 const MIN_MESSAGE_INTERVAL: Duration = Duration::from_millis(500);
-const MAX_KUBERNETES_EVENTS: usize = 50;
+/// At most this time between two messages, so that the page notices a dead connection.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_TIME_LIMIT: Duration = Duration::from_mins(1);
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
-const ASSETS: [(&str, &str, &str); 7] = [
+const ASSETS: [(&str, &str, &str); 9] = [
     ("/", HTML, include_str!("assets/index.html")),
     ("/dashboard.css", CSS, include_str!("assets/dashboard.css")),
     ("/dashboard.js", JAVASCRIPT, include_str!("assets/dashboard.js")),
     ("/event.js", JAVASCRIPT, include_str!("assets/event.js")),
+    ("/change.js", JAVASCRIPT, include_str!("assets/change.js")),
     ("/plot.js", JAVASCRIPT, include_str!("assets/plot.js")),
+    ("/verdict.js", JAVASCRIPT, include_str!("assets/verdict.js")),
     ("/words.js", JAVASCRIPT, include_str!("assets/words.js")),
     ("/icon.svg", SVG, include_str!("assets/icon.svg")),
 ];
@@ -82,77 +80,33 @@ async fn identity(State(dashboard): State<Arc<Dashboard>>) -> Json<Value> {
 async fn stream_changes(State(dashboard): State<Arc<Dashboard>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let mut changes = dashboard.board.subscribe();
     changes.mark_changed();
-    let messages =
-        stream::unfold((dashboard, changes, Received::default()), |(dashboard, mut changes, mut received)| async {
-            changes.changed().await.ok()?;
-            let message = dashboard.board.message(&mut received, Timestamp::now());
-            // Further changes until then are in the next message.
-            tokio::time::sleep(MIN_MESSAGE_INTERVAL).await;
-            Some((Ok(Event::default().data(message.to_string())), (dashboard, changes, received)))
-        });
-    Sse::new(messages).keep_alive(KeepAlive::new().interval(Duration::from_secs(5)))
-}
-
-/// The history of an event, and its Kubernetes Events.
-async fn details(State(dashboard): State<Arc<Dashboard>>, Path(name): Path<String>) -> Result<Json<Value>, Failure> {
-    event_name(&name).map_err(|rule| Failure(anyhow::anyhow!(rule)))?;
-    let cluster = &dashboard.cluster;
-    let events: Api<KubernetesEvent> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let fields = format!("involvedObject.kind=CouponEvent,involvedObject.name={name}");
-    let (mut found, problem) = match events.list(&ListParams::default().fields(&fields)).await {
-        Ok(events) => (events.items.iter().map(event_view::kubernetes_event).collect(), None),
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            let rule = "{apiGroups: [\"\"], resources: [events], verbs: [list]}";
-            (
-                Vec::new(),
-                Some(format!("Not allowed to list Kubernetes Events: this requires a Role with the rule {rule}.")),
-            )
+    let state = (dashboard, changes, Received::default(), Duration::ZERO);
+    Sse::new(stream::unfold(state, |(dashboard, mut changes, mut received, delay)| async move {
+        let _ = timeout(HEARTBEAT_INTERVAL, changes.changed()).await;
+        // Further changes until then are in this message.
+        sleep(delay).await;
+        changes.mark_unchanged();
+        let (message, has_more) = dashboard.board.message(&mut received, Timestamp::now());
+        if has_more {
+            changes.mark_changed();
         }
-        Err(error) => (Vec::new(), Some(format!("{:#}", cluster.explain(error, "list")))),
-    };
-    found.sort_by_key(|event: &Value| std::cmp::Reverse(event["at"].as_i64()));
-    found.truncate(MAX_KUBERNETES_EVENTS);
-    Ok(Json(json!({"counts": dashboard.board.counts(&name), "kubernetesEvents": found, "problem": problem})))
+        Some((Ok(Event::default().data(message.to_string())), (dashboard, changes, received, MIN_MESSAGE_INTERVAL)))
+    }))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Action {
-    Pause,
-    Resume,
-    Close,
-    Topup,
+/// The Kubernetes Events about an event.
+async fn details(State(dashboard): State<Arc<Dashboard>>, Path(name): Path<String>) -> Json<Value> {
+    Json(json!({"kubernetesEvents": dashboard.board.kubernetes_events(&name)}))
 }
 
-#[derive(Debug, Deserialize)]
-struct Confirmation {
-    /// The event's name, as the user has typed it.
-    name: String,
-    /// Number of coupons to add.
-    add: Option<u64>,
-}
-
-/// Changes an event as the commands of the plugin do. The page sees in the stream when the operator has applied it.
+/// Changes an event. The page sees in the stream when the operator has applied it.
 async fn change_event(
     State(dashboard): State<Arc<Dashboard>>,
     Path((name, action)): Path<(String, Action)>,
     Json(confirmation): Json<Confirmation>,
 ) -> Result<Json<Value>, Failure> {
     event_name(&name).map_err(|rule| Failure(anyhow::anyhow!(rule)))?;
-    let cluster = &dashboard.cluster;
-    let change = async {
-        ensure!(confirmation.name == name, "not confirmed: type {name}");
-        match action {
-            Action::Pause => change::pause(cluster, &name).await,
-            Action::Resume => change::resume(cluster, &name).await,
-            Action::Close => change::close(cluster, &name).await,
-            Action::Topup => {
-                let add = confirmation.add.filter(|add| *add > 0).context("enter the number of coupons to add")?;
-                change::topup(cluster, &name, change::Total::Add(add)).await
-            }
-        }
-    };
-    change.await.map_err(Failure)?;
+    event_change::apply(&dashboard.cluster, &name, action, &confirmation).await.map_err(Failure)?;
     Ok(Json(json!({})))
 }
 
@@ -162,7 +116,9 @@ async fn check(State(dashboard): State<Arc<Dashboard>>) -> Result<Json<Value>, F
         let (_, output) = exec::capture(&dashboard.cluster, &["check", "--output", "json"]).await?;
         serde_json::from_slice(&output).context("the operator has printed no list of results; see its version")
     };
-    Ok(Json(check.await.map_err(Failure)?))
+    let checked = timeout(CHECK_TIME_LIMIT, check).await;
+    let checked = checked.context("the check has not ended in time").and_then(|results| results);
+    Ok(Json(checked.map_err(Failure)?))
 }
 
 /// A request that failed, with the reason in words.

@@ -22,8 +22,8 @@ fn requests_without_the_link_or_from_other_sites_are_rejected() {
     for host in ["evil.example", "evil.example:80", &format!("evil.example:{}", dashboard.port), "127.0.0.1", ""] {
         assert_eq!(get(link, &[("host", host)]).0, 421, "{host}");
     }
-    let (status, head, _) = get(link, &[("host", &own)]);
-    assert!(status == 303 && head.contains("location: /\r\n"), "{head}");
+    let (status, head, body) = get(link, &[("host", &own)]);
+    assert!(status == 200 && body.contains("content=\"0;url=/\""), "{head}{body}");
     let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
     let (cookie, attributes) = cookie.split_once(';').unwrap();
     assert_eq!(attributes, " Path=/; HttpOnly; SameSite=Strict");
@@ -44,18 +44,21 @@ fn requests_without_the_link_or_from_other_sites_are_rejected() {
         let (status, _, body) = dashboard.request("POST /api/events/summer/pause", &headers, body);
         (status, body)
     };
-    let confirmed = r#"{"name":"summer"}"#;
+    let uid = shared::kubectl(&["get", "ce", "summer", "-n", &namespace, "-o", "jsonpath={.metadata.uid}"]).unwrap();
+    let confirmed = |name: &str, uid: &str| format!(r#"{{"name":"{name}","uid":"{uid}","total":10}}"#);
     for origin in
         [None, Some("null"), Some("https://evil.example"), Some(&*format!("https://{own}")), Some("http://127.0.0.1:1")]
     {
-        assert_eq!(pause(origin, confirmed).0, 403, "{origin:?}");
+        assert_eq!(pause(origin, &confirmed("summer", &uid)).0, 403, "{origin:?}");
     }
     let issuance =
         || shared::kubectl(&["get", "ce", "summer", "-n", &namespace, "-o", "jsonpath={.spec.issuance}"]).unwrap();
     let same = format!("http://{own}");
-    let (status, body) = pause(Some(&same), r#"{"name":"winter"}"#);
+    let (status, body) = pause(Some(&same), &confirmed("winter", &uid));
     assert!(status == 422 && body.contains("not confirmed: type summer"), "{body}");
+    let (status, body) = pause(Some(&same), &confirmed("summer", "another"));
+    assert!(status == 422 && body.contains("deleted and created again"), "{body}");
     assert_eq!(issuance(), "Auto");
-    assert_eq!(pause(Some(&same), confirmed).0, 200);
+    assert_eq!(pause(Some(&same), &confirmed("summer", &uid)).0, 200);
     assert_eq!(issuance(), "Paused");
 }

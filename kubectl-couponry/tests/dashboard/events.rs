@@ -19,6 +19,8 @@ use crate::support::{
 const SUMMER: &str = "policyName: Summer sale, totalCount: 100000, currency: EUR, discounts: \
      [{type: Percent, value: 10, allocationPercentage: 70}, {type: Amount, value: 500, allocationPercentage: 30}]";
 
+const RATE_IS_POSITIVE: &str = "/^[0-9,.]*[1-9]/.test(document.querySelectorAll('#figures strong')[2].textContent)";
+
 const WINTER: &str = "{policyName: Winter sale, totalCount: 500, startTime: '2098-12-01T00:00:00Z', \
      discounts: [{type: Percent, value: 20, allocationPercentage: 100}]}";
 
@@ -70,20 +72,29 @@ async fn events_are_shown_live_and_changed_by_buttons() {
         .unwrap();
     browser.wait_for("document.querySelector('#issued-plot path.line')").await.unwrap();
     browser.wait_for("document.querySelector('#pipeline').innerText.includes('Consumer lag')").await.unwrap();
+    // One number for one thing.
+    let same = "document.querySelectorAll('#figures strong')[2].textContent \
+                === document.querySelector('#issued-plot .legend strong').textContent";
+    browser.wait_for(&format!("{RATE_IS_POSITIVE} && {same}")).await.unwrap();
     for text in ["10 % off 70,000", "€5.00 off 30,000", "1 of 1 issuers are ready", "Preload completed"] {
         browser.wait_for_text(text).await.unwrap();
-    }
-    if takes_pictures() {
-        take_pictures(&browser).await;
     }
     for scheme in ["light", "dark"] {
         browser.prefer_color_scheme(scheme).await.unwrap();
         browser.check_accessibility().await.unwrap();
     }
 
+    browser.wait_for(&verdict("Unknown: The check has not run")).await.unwrap();
+    show_rate_without_operator(&browser, &installation).await;
+
     // It requires a kubelet.
     click(&browser, "#check").await;
-    browser.wait_for_text("The check could not run").await.unwrap();
+    browser.wait_for_text("The check could not run: ").await.unwrap();
+    browser.wait_for(&verdict("Unknown: The check could not run")).await.unwrap();
+    show_check(&browser, &installation).await;
+    if takes_pictures() {
+        take_pictures(&browser).await;
+    }
 
     click(&browser, "[data-action=pause]").await;
     type_into(&browser, "#dialog-name", "winter").await;
@@ -94,6 +105,7 @@ async fn events_are_shown_live_and_changed_by_buttons() {
     click(&browser, "#dialog-submit").await;
     let state = |state: &str| format!("document.querySelector('#event-state').textContent === '{state}'");
     browser.wait_for(&state("Paused")).await.unwrap();
+    browser.wait_for(&verdict("No-go: The event is paused")).await.unwrap();
     confirm(&browser, "resume", "summer").await;
     browser.wait_for(&state("Open")).await.unwrap();
 
@@ -112,6 +124,7 @@ async fn events_are_shown_live_and_changed_by_buttons() {
     type_into(&browser, "#dialog-name", "summer").await;
     click(&browser, "#dialog-submit").await;
     browser.wait_for(&state("Closed")).await.unwrap();
+    browser.wait_for(&verdict("No-go: The event is closed")).await.unwrap();
     browser
         .wait_for("[...document.querySelectorAll('#actions button')].every(button => button.disabled)")
         .await
@@ -124,11 +137,49 @@ async fn events_are_shown_live_and_changed_by_buttons() {
     assert!(console.iter().all(rejected), "{console:#?}");
 }
 
+/// Without new counts, which the operator writes, the rate is still that of the issuers.
+async fn show_rate_without_operator(browser: &Browser, installation: &Installation) {
+    browser
+        .wait_for("document.querySelector('#verdict').textContent === 'Unknown: The check has not run'")
+        .await
+        .unwrap();
+    installation.pause_operator();
+    let counts = "document.querySelector('#figures-source').textContent.split('. ')[0]";
+    let (before, shown) =
+        (browser.evaluate(counts).await.unwrap(), "document.querySelector('#figures-source').textContent");
+    for _ in 0..5 {
+        let source = browser.evaluate(shown).await.unwrap();
+        browser.wait_for(&format!("{RATE_IS_POSITIVE} && {shown} !== {source}")).await.unwrap();
+    }
+    let same_counts = format!("{counts} === {before}");
+    installation.resume_operator();
+    browser.wait_for(&format!("!({same_counts})")).await.unwrap();
+}
+
+/// Passes what the operator's check reports to the page, as the dashboard would receive it from the pod.
+async fn show_check(browser: &Browser, installation: &Installation) {
+    let report = installation.check();
+    let replace = format!(
+        "(() => {{ const original = window.fetch; window.fetch = (path, options) => path === '/api/check' \
+         ? Promise.resolve(new Response({})) : original(path, options); return true; }})()",
+        serde_json::json!(report)
+    );
+    browser.evaluate(&replace).await.unwrap();
+    click(browser, "#check").await;
+    browser.wait_for_text("The check at ").await.unwrap();
+    browser.wait_for("document.querySelector('#verdict').textContent === 'Go'").await.unwrap();
+    browser.check_accessibility().await.unwrap();
+}
+
+fn verdict(text: &str) -> String {
+    format!("document.querySelector('#verdict').textContent.startsWith('{text}')")
+}
+
 /// After minutes of load, for a plot with a shape.
 async fn take_pictures(browser: &Browser) {
     tokio::time::sleep(Duration::from_mins(2)).await;
     browser.prefer_color_scheme("light").await.unwrap();
-    browser.resize(1280, 960).await.unwrap();
+    browser.resize(1280, 1500).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     picture(browser, "dashboard-event.png").await;
     browser.prefer_color_scheme("dark").await.unwrap();
@@ -163,6 +214,7 @@ async fn two_hundred_events_with_any_names_fit_a_phone() {
     type_into(&browser, "#filter", "xxx").await;
     browser.wait_for("document.querySelectorAll('.card').length === 1").await.unwrap();
     click(&browser, ".card a").await;
+    browser.wait_for(&verdict("No-go: No issuer is running")).await.unwrap();
     browser.wait_for_text("No operator has observed this event yet.").await.unwrap();
     browser.wait_for("document.documentElement.scrollWidth <= innerWidth").await.unwrap();
     browser.check_accessibility().await.unwrap();

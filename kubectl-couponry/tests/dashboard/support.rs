@@ -49,12 +49,23 @@ pub(crate) fn spec(policy_name: &str, total: u64) -> String {
     )
 }
 
+/// The flags of the servers of an installation.
+fn servers(namespace: &str) -> [String; 4] {
+    [
+        format!("--redis-url={}", shared::redis()),
+        format!("--redis-key-prefix={namespace}-"),
+        format!("--kafka-brokers={}", shared::kafka()),
+        format!("--kafka-topic={namespace}"),
+    ]
+}
+
 /// An operator, an issuer and a consumer, which are pods of the namespace.
 pub(crate) struct Installation {
     pub(crate) namespace: String,
     pub(crate) issuer_port: u16,
-    _programs: Vec<Running>,
-    _database: Database,
+    /// Operator, issuer and consumer.
+    programs: Vec<Running>,
+    database: Database,
 }
 
 impl Installation {
@@ -85,8 +96,7 @@ impl Installation {
         for (component, args) in components {
             let monitor_port = ports::free().unwrap();
             let program = couponry_testbed::program(&format!("couponry-{component}"))
-                .args(["--redis-url", &shared::redis(), "--redis-key-prefix", &format!("{namespace}-")])
-                .args(["--kafka-brokers", &shared::kafka(), "--kafka-topic", &namespace])
+                .args(servers(&namespace))
                 .args(["--monitor-listen", &format!("127.0.0.1:{monitor_port}")])
                 .args(args.iter().copied())
                 .env("KUBECONFIG", shared::kubeconfig());
@@ -94,7 +104,7 @@ impl Installation {
             PodOf { name: &name, component, monitor_port }.create(&shared::kubeconfig(), &namespace).unwrap();
             programs.push(program.start().unwrap());
         }
-        Self { namespace, issuer_port, _programs: programs, _database: database }
+        Self { namespace, issuer_port, programs, database }
     }
 
     pub(crate) fn apply(&self, name: &str, spec: &str) {
@@ -103,6 +113,28 @@ impl Installation {
 
     pub(crate) fn delete(&self, name: &str) {
         shared::kubectl(&["delete", "ce", name, "--namespace", &self.namespace]).unwrap();
+    }
+
+    /// What `check` of the operator reports about the installation, as JSON.
+    pub(crate) fn check(&self) -> String {
+        let output = Command::new(shared::program("couponry-operator"))
+            .args(["check", "--output", "json", "--namespace", &self.namespace])
+            .args(["--postgres-url", &self.database.url(), "--kafka-partitions", "1"])
+            .args(servers(&self.namespace))
+            .env("KUBECONFIG", shared::kubeconfig())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// SIGSTOP to the operator.
+    pub(crate) fn pause_operator(&self) {
+        self.programs[0].pause().unwrap();
+    }
+
+    /// Ends [`Installation::pause_operator`].
+    pub(crate) fn resume_operator(&self) {
+        self.programs[0].resume().unwrap();
     }
 
     /// Requests a coupon. The response is an error while the issuer starts.
@@ -139,6 +171,12 @@ impl Dashboard {
         Self { process, url, port }
     }
 
+    /// Sends a signal, such as `STOP`, to the program.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.process.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     pub(crate) async fn open(&self) -> Browser {
         let browser = Browser::start().await.unwrap();
         browser.goto(&self.url).await.unwrap();
@@ -168,6 +206,13 @@ impl Drop for Dashboard {
 
 pub(crate) async fn click(browser: &Browser, selector: &str) {
     browser.find(By::Css(selector)).await.unwrap().click().await.unwrap();
+}
+
+/// Opens the page of an event.
+pub(crate) async fn open_event(browser: &Browser, name: &str) {
+    let link = format!("a[href='#/{name}']");
+    browser.wait_for(&format!("document.querySelector(\"{link}\")")).await.unwrap();
+    click(browser, &link).await;
 }
 
 pub(crate) async fn type_into(browser: &Browser, selector: &str, text: &str) {

@@ -3,9 +3,13 @@
 import { EventView } from "/event.js";
 import { count, duration, element, kind, rate, setChildren, setText, stock, stockBar, timeOfDay, timer, words } from "/words.js";
 
-const MAX_SAMPLES = 900;
-/** After this time without a new count, nothing was issued. */
-const IDLE_MILLIS = 6000;
+const MAX_SAMPLES = 300;
+/** After this time without a new sample, rates and latencies are unknown. */
+const FRESH_MILLIS = 8000;
+/** The API server confirms the events every few seconds. After this time without, they may be outdated. */
+const STALE_MILLIS = 10_000;
+/** The program sends a message at least every two seconds. */
+const SILENT_MILLIS = 8000;
 /** Fewer events need no filter. */
 const FILTERED_FROM = 9;
 
@@ -13,22 +17,30 @@ const byId = (id) => document.getElementById(id);
 
 const model = {
   events: new Map(),
-  /** Lists of [time, issued]. */
-  counts: new Map(),
+  /** What all pods did every two seconds. */
   samples: [],
   pods: [],
-  problems: [],
-  staleSince: null,
-  isConnected: false,
+  /** For each source, the time of the last contact and the problem. */
+  sources: {},
+  /** Whether the program of the dashboard responds; null until that is known. */
+  isConnected: null,
   /** Difference of the clock of the plugin to that of the browser. */
   offset: 0,
+  freshMillis: FRESH_MILLIS,
   now() { return Date.now() + this.offset; },
-  /** Coupons per second, or null if unknown. */
-  rate(name) {
-    const [before, last] = (this.counts.get(name) ?? []).slice(-2);
-    if (!last) return null;
-    if (this.now() - last[0] > IDLE_MILLIS) return this.staleSince ? null : 0;
-    return Math.max(0, ((last[1] - before[1]) / (last[0] - before[0])) * 1000);
+  /** The current sample, if there is one. */
+  sample() {
+    const last = this.samples.at(-1);
+    return last && this.now() - last.at < FRESH_MILLIS ? last : null;
+  },
+  /** Coupons per second in a sample, or null if unknown. */
+  rateIn(sample, name) { return sample && sample.issuers.rated > 0 ? sample.issued[name] ?? 0 : null; },
+  /** Coupons per second now, or null if unknown. */
+  rate(name) { return this.rateIn(this.sample(), name); },
+  /** Whether the events may be outdated. */
+  isStale() {
+    const { at, problem } = this.sources.events ?? {};
+    return !this.isConnected || Boolean(problem) || !at || this.now() - at > STALE_MILLIS;
   },
 };
 
@@ -37,33 +49,48 @@ const cards = new Map();
 
 function receive(message) {
   model.offset = message.now - Date.now();
-  Object.assign(model, { isConnected: true, staleSince: message.staleSince, problems: message.problems, pods: message.pods });
+  Object.assign(model, { isConnected: true, sources: message.sources, pods: message.pods });
   for (const event of message.events) model.events.set(event.name, event);
-  for (const name of message.removed) {
-    model.events.delete(name);
-    model.counts.delete(name);
-  }
-  for (const [name, counts] of Object.entries(message.counts)) {
-    const known = model.counts.get(name) ?? [];
-    const newer = counts.filter(([time]) => time > (known.at(-1)?.[0] ?? 0));
-    model.counts.set(name, [...known, ...newer].slice(-2));
-  }
+  for (const name of message.removed) model.events.delete(name);
   model.samples = [...model.samples, ...message.samples].slice(-MAX_SAMPLES);
   render();
 }
 
+let stream = null;
+/** When the stream was opened, or the last message was received. */
+let heardAt = 0;
+
+/** A hidden page has no stream: browsers permit six connections to the program, for all tabs. */
 function connect() {
-  const stream = new EventSource("/api/stream");
-  stream.addEventListener("open", () => {
-    // After a reconnection the stream starts with everything.
-    for (const map of [model.events, model.counts]) map.clear();
-    model.samples = [];
+  stream?.close();
+  stream = null;
+  if (document.hidden) return;
+  heardAt = Date.now();
+  const opened = new EventSource("/api/stream");
+  let isFirst = true;
+  stream = opened;
+  opened.addEventListener("open", () => { isFirst = true; });
+  opened.addEventListener("message", (message) => {
+    heardAt = Date.now();
+    if (isFirst) {
+      // A new stream starts with everything.
+      model.events.clear();
+      model.samples = [];
+      isFirst = false;
+    }
+    receive(JSON.parse(message.data));
   });
-  stream.addEventListener("message", (message) => receive(JSON.parse(message.data)));
-  stream.addEventListener("error", () => {
+  opened.addEventListener("error", () => {
     model.isConnected = false;
     render();
   });
+}
+
+/** A connection can be dead without an error. */
+function supervise() {
+  if (document.hidden || Date.now() - heardAt < SILENT_MILLIS) return;
+  model.isConnected = false;
+  connect();
 }
 
 const RANKS = ["Open", "Held", "Paused", "Loading", "Scheduled", "SoldOut", "Ended", "Closed"];
@@ -129,16 +156,33 @@ function renderOverview() {
   setText(byId("overview-summary"), model.isConnected || all.length > 0 ? summary : "Loading…");
 }
 
-function renderNotices() {
-  const notices = model.problems.map((problem) => ["warn", problem]);
-  if (model.staleSince) {
-    notices.unshift(["bad", `No contact with the Kubernetes API server since ${timeOfDay(model.staleSince)}. All values are from before. Reconnecting…`]);
-  }
+/** What is wrong with the data, the most important first. */
+function notices() {
+  if (model.isConnected === null) return [];
   if (!model.isConnected) {
-    notices.unshift(["bad", "No contact with the dashboard's program: it has ended, or the computer was asleep. If it does not return, start kubectl couponry dashboard again."]);
+    const since = model.sources.events?.at;
+    const age = since ? ` What is shown is that of ${timeOfDay(since)}.` : "";
+    return [["bad", `No contact with the dashboard's program: it has ended, or the computer was asleep.${age} If it does not return, start kubectl couponry dashboard again.`]];
   }
-  setChildren(byId("notices"), notices.map(([name, text]) => element("p", { class: `notice ${name}` }, text)));
-  document.body.classList.toggle("stale", !model.isConnected || Boolean(model.staleSince));
+  const { events, pods, metrics } = model.sources;
+  const found = [];
+  if (model.isStale()) {
+    const problem = events?.problem ?? "No contact with the Kubernetes API server";
+    const age = events?.at ? ` since ${timeOfDay(events.at)} (${duration(model.now() - events.at)} ago). All values are from before` : "";
+    found.push(["bad", `${problem}${age}. Reconnecting…`]);
+  }
+  for (const source of [pods, metrics]) {
+    if (source?.problem && source.problem !== events?.problem) found.push(["warn", `${source.problem}.`]);
+  }
+  if (pods?.at && !pods.problem && !model.pods.some(({ component, isRunning }) => component === "issuer" && isRunning)) {
+    found.push(["warn", "No issuer is running in the namespace: no coupon can be issued."]);
+  }
+  return found;
+}
+
+function renderNotices() {
+  setChildren(byId("notices"), notices().map(([name, text]) => element("p", { class: `notice ${name}` }, text)));
+  document.body.classList.toggle("stale", model.isStale());
 }
 
 /** The name of the event in the address, or null. */
@@ -171,7 +215,14 @@ async function showIdentity() {
 
 byId("filter").addEventListener("input", render);
 window.addEventListener("hashchange", navigate);
-setInterval(render, 1000);
+document.addEventListener("visibilitychange", () => {
+  model.isConnected = null;
+  connect();
+});
+setInterval(() => {
+  supervise();
+  render();
+}, 1000);
 navigate();
 showIdentity();
 connect();

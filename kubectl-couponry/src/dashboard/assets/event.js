@@ -1,9 +1,13 @@
 // One event: its figures, plots, conditions, checks and buttons.
 
+import { ChangeDialog, request } from "/change.js";
 import { Plot } from "/plot.js";
+import { verdict } from "/verdict.js";
 import { at, bar, count, discount, duration, element, kind, percent, rate, seconds, setChildren, setText, stock, stockBar, timeOfDay, timer, words } from "/words.js";
 
 const REFRESH_INTERVAL = 5000;
+const CHECK_TIMEOUT = 70_000;
+const MAX_SILENT_PODS = 5;
 const byId = (id) => document.getElementById(id);
 
 const OUTCOMES = {
@@ -13,33 +17,8 @@ const OUTCOMES = {
 };
 const FAILURES = ["unverified", "undecodable", "unknown_outcome", "overloaded"];
 
-/** Reasons of the condition Scaled outside of the time in which the event requires issuers. */
-const NOT_REQUIRED = ["ScalingScheduled", "ScaledDown"];
-
-const DIALOGS = {
-  pause: { title: "Pause the event?", text: "Users receive no coupons until the event is resumed. Coupons that they have stay valid.", submit: "Pause" },
-  resume: { title: "Resume the event?", text: "Users receive coupons again, between the start and the end of the event.", submit: "Resume" },
-  topup: { title: "Add coupons?", text: "The coupons are split over the discounts as before. They cannot be removed again once the event has opened.", submit: "Add coupons" },
-  close: { title: "Close the event?", text: "Closing is final: the event ends at once and cannot be reopened.", submit: "Close for good" },
-};
-
-async function request(path, body) {
-  const options = body === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
-  const response = await fetch(path, options);
-  const text = await response.text();
-  let json = {};
-  try { json = JSON.parse(text); } catch { json = { error: text }; }
-  if (!response.ok) throw new Error(json.error || `status ${response.status}`);
-  return json;
-}
-
-/** Rates between consecutive counts, at the time of the later one. */
-function rates(counts) {
-  return counts.slice(1).map(([time, issued], index) => {
-    const [before, issuedBefore] = counts[index];
-    return [time, Math.max(0, ((issued - issuedBefore) / Math.max(1, time - before)) * 1000)];
-  });
-}
+/** Classes of the results of the check. */
+const MARKS = { OK: "good", WARN: "warning", FAIL: "bad" };
 
 const row = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, value));
 
@@ -48,27 +27,26 @@ export class EventView {
     this.model = model;
     this.issuedPlot = new Plot(byId("issued-plot"), { label: "Issued per second", series: ["coupons per second"], format: rate });
     this.latencyPlot = new Plot(byId("latency-plot"), { label: "Latency of issuers", series: ["median", "99th percentile"], format: seconds });
-    for (const button of byId("actions").children) button.addEventListener("click", () => this.ask(button.dataset.action));
-    byId("dialog-form").addEventListener("submit", (event) => this.submit(event));
-    byId("dialog-cancel").addEventListener("click", () => byId("dialog").close());
+    this.dialog = new ChangeDialog();
+    for (const button of byId("actions").children) {
+      button.addEventListener("click", () => this.dialog.ask(button.dataset.action, this.last));
+    }
     byId("check").addEventListener("click", () => this.check());
     setInterval(() => this.refresh(), REFRESH_INTERVAL);
   }
 
   select(name) {
-    if (byId("dialog").open) byId("dialog").close();
-    Object.assign(this, { name, last: null, history: [] });
+    this.dialog.close();
+    Object.assign(this, { name, last: null });
     this.refresh();
   }
 
   async refresh() {
     const { name } = this;
-    if (!name) return;
+    if (!name || document.hidden) return;
     try {
       const found = await request(`/api/events/${encodeURIComponent(name)}`);
-      if (name !== this.name) return;
-      this.history = found.counts;
-      this.renderKubernetesEvents(found.kubernetesEvents, found.problem);
+      if (name === this.name) this.renderKubernetesEvents(found.kubernetesEvents);
     } catch {
       // The notices report a lost contact.
     }
@@ -90,7 +68,7 @@ export class EventView {
     this.renderFigures(event);
     this.renderStock(event);
     this.renderConditions(event);
-    this.renderPlots();
+    this.renderPlots(event);
     this.renderInstallation();
   }
 
@@ -114,11 +92,22 @@ export class EventView {
     const figures = [
       figure("Issued", count(issued), `of ${count(total)} · ${percent(issued, total)}`),
       figure("Available", count(available), percent(available, total)),
-      figure("Per second", rate(this.model.rate(event.name)), "coupons issued now"),
+      figure("Per second", rate(this.model.rate(event.name)), this.rateNote()),
       figure("Not recorded yet", count(unrecorded), "in Postgres"),
     ];
     if (event.redeemed != null) figures.push(figure("Redeemed", count(event.redeemed), percent(event.redeemed, issued)));
     setChildren(byId("figures"), figures);
+    const sample = this.model.sample();
+    setText(byId("figures-source"), `Counts: status of the event, received at ${timeOfDay(event.receivedAt)}. `
+      + (sample ? `Per second: metrics of the issuers, at ${timeOfDay(sample.at)}.` : "Per second: no current metrics of the issuers."));
+  }
+
+  /** What the rate covers. */
+  rateNote() {
+    const sample = this.model.sample();
+    if (!sample || sample.issuers.rated === 0) return "unknown: no metrics of issuers";
+    const { rated, running } = sample.issuers;
+    return rated < running ? `of ${count(rated)} of ${count(running)} issuers` : "coupons issued now";
   }
 
   renderStock(event) {
@@ -146,67 +135,63 @@ export class EventView {
     this.renderGo(event);
   }
 
-  /** What speaks for and against the start, from the event and its pods. */
   renderGo(event) {
-    const find = (condition) => event.conditions.find(({ type }) => type === condition);
-    const mark = (condition, bad = "bad") => ({ bad })[find(condition)?.health] ?? find(condition)?.health ?? "unknown";
-    const issuers = this.model.pods.filter(({ component }) => component === "issuer");
-    const ready = issuers.filter(({ isReady }) => isReady).length;
-    const list = [
-      [event.isObserved ? "good" : "bad", "The operator has applied the latest change of the manifest"],
-      [mark("Stalled"), "The operator can make progress"],
-      [mark("Preloaded"), "All coupons are loaded into Redis"],
-      [mark("Balanced"), "Redis and Postgres have the same coupons"],
-      // A setting of Redis, which its administrator may have chosen.
-      [mark("Durable", "warning"), "Issued coupons survive a crash of Redis"],
-    ];
-    if (this.model.pods.length > 0) list.push([ready > 0 ? "good" : "bad", `${count(ready)} of ${count(issuers.length)} issuers are ready`]);
-    const scaled = find("Scaled");
-    if (scaled && !NOT_REQUIRED.includes(scaled.reason)) list.push([mark("Scaled"), "As many issuers are ready as the event requires"]);
-    for (const result of this.checkResults ?? []) if (result.severity === "FAIL") list.push(["bad", `${result.about}: ${result.found}`]);
-    setChildren(byId("go-list"), list.map(([mark, text]) => element("li", { class: mark }, text)));
-    const against = list.filter(([mark]) => mark === "bad").length;
-    const open = list.filter(([mark]) => mark === "pending" || mark === "unknown").length;
-    const [verdict, text] = against > 0 ? ["bad", `No-go: ${against} ${against === 1 ? "point" : "points"} against`]
-      : open > 0 ? ["warn", `Wait: ${open} ${open === 1 ? "point is" : "points are"} open`] : ["good", "Go"];
-    byId("verdict").className = `verdict ${verdict}`;
+    const { kind: kindOf, text, list } = verdict(event, this.model, this.checked);
+    setChildren(byId("go-list"), list.map(([mark, line]) => element("li", { class: mark }, line)));
+    byId("verdict").className = `verdict ${kindOf}`;
     setText(byId("verdict"), text);
   }
 
-  renderPlots() {
+  renderPlots(event) {
     const { samples } = this.model;
     const now = this.model.now();
-    this.issuedPlot.update([rates(this.history)], now);
+    this.issuedPlot.update([samples.map((sample) => [sample.at, this.model.rateIn(sample, event.name)])], now);
     this.latencyPlot.update(["p50", "p99"].map((key) => samples.map((sample) => [sample.at, sample[key]])), now);
   }
 
   renderInstallation() {
-    const sample = this.model.samples.at(-1);
-    if (!sample) {
-      setChildren(byId("outcomes"), [element("p", { class: "muted" }, "No metrics of issuers yet.")]);
-      setChildren(byId("pipeline"), [row("Metrics", "none yet")]);
-      return;
+    this.renderPods();
+    const sample = this.model.sample();
+    if (!sample || sample.issuers.rated === 0) {
+      const last = this.model.samples.findLast(({ issuers }) => issuers.rated > 0);
+      const none = `No current metrics of issuers${last ? `; the last ones are those of ${timeOfDay(last.at)}` : ""}.`;
+      setChildren(byId("outcomes"), [element("p", { class: "muted" }, none)]);
+    } else {
+      this.renderOutcomes(sample);
     }
+    const rated = sample?.issuers.rated > 0 ? sample : null;
+    const issuers = this.model.pods.filter(({ component }) => component === "issuer");
+    const ready = sample?.issuersReady ?? issuers.filter(({ isReady }) => isReady).length;
+    setChildren(byId("pipeline"), [
+      row("Errors (5xx) per second", rate(rated?.errors)),
+      row("Outbox entries in flight", count(sample?.outbox)),
+      row("Consumer lag, records", count(sample?.lag)),
+      row("Recorded per second", rate(sample?.recorded)),
+      row("Issuers ready", count(ready)),
+      row("Issuers wanted", sample?.issuersWanted ? `${count(sample.issuersWanted)} or more` : "–"),
+    ]);
+  }
+
+  /** The pods that do not contribute, with the age of what was read from them. */
+  renderPods() {
+    const now = this.model.now();
+    const silent = this.model.pods.filter(({ isRunning, readAt }) => isRunning && !(now - readAt < this.model.freshMillis));
+    const line = ({ name, readAt }) => element("li", { class: "warning" }, `${name}: `, readAt ? `no metrics for ${duration(now - readAt)}` : "no metrics yet");
+    setChildren(byId("silent-pods"), silent.slice(0, MAX_SILENT_PODS).map(line));
+  }
+
+  renderOutcomes(sample) {
     const outcomes = Object.entries(sample.outcomes).filter(([, value]) => value > 0).sort(([, a], [, b]) => b - a);
     const highest = Math.max(1, ...outcomes.map(([, value]) => value));
     const line = ([name, value]) => element("div", { class: "outcome" }, element("span", {}, OUTCOMES[name] ?? name),
       element("strong", {}, rate(value)), bar([[FAILURES.includes(name) ? "failed" : "recorded", value]], highest, `${rate(value)} per second`));
     setChildren(byId("outcomes"), outcomes.length > 0 ? outcomes.map(line) : [element("p", { class: "muted" }, "No requests at the moment.")]);
-    const issuers = this.model.pods.filter(({ component }) => component === "issuer");
-    const ready = sample.issuersReady ?? issuers.filter(({ isReady }) => isReady).length;
-    setChildren(byId("pipeline"), [
-      row("Errors (5xx) per second", rate(sample.errors)),
-      row("Outbox entries in flight", count(sample.outbox)),
-      row("Consumer lag, records", count(sample.lag)),
-      row("Recorded per second", rate(sample.recorded)),
-      row("Issuers ready", count(ready)),
-      row("Issuers wanted", sample.issuersWanted ? `${count(sample.issuersWanted)} or more` : "–"),
-    ]);
   }
 
-  renderKubernetesEvents(events, problem) {
+  renderKubernetesEvents(events) {
+    const problem = this.model.sources.kubernetesEvents?.problem;
     byId("kubernetes-events-problem").hidden = !problem && events.length > 0;
-    setText(byId("kubernetes-events-problem"), problem ?? "None in the last hour.");
+    setText(byId("kubernetes-events-problem"), problem ? `${problem}.` : "None in the last hour.");
     setChildren(byId("kubernetes-events"), events.map((entry) => element("li", { class: entry.isWarning ? "bad" : undefined },
       element("span", { class: "muted" }, entry.at ? timeOfDay(entry.at) : ""), element("strong", {}, words(entry.reason)), element("span", { dir: "auto" }, entry.message))));
   }
@@ -216,57 +201,18 @@ export class EventView {
     button.disabled = true;
     setText(byId("check-time"), "Running…");
     try {
-      this.checkResults = await request("/api/check", {});
-      const marks = { OK: "good", WARN: "pending", FAIL: "bad" };
-      const item = ({ severity, about, found, advice }) => element("li", { class: marks[severity] }, element("p", {}, element("strong", {}, about), ` ${found}`),
+      const results = await request("/api/check", {}, CHECK_TIMEOUT);
+      this.checked = { at: this.model.now(), results };
+      const item = ({ severity, about, found, advice }) => element("li", { class: MARKS[severity] }, element("p", {}, element("strong", {}, about), ` ${found}`),
         advice ? element("p", { class: "muted" }, `→ ${advice}`) : "");
-      setChildren(byId("check-result"), [element("ul", { class: "marks" }, ...this.checkResults.map(item))]);
-      setText(byId("check-time"), `at ${timeOfDay(this.model.now())}`);
+      setChildren(byId("check-result"), [element("ul", { class: "marks" }, ...results.map(item))]);
+      setText(byId("check-time"), `at ${timeOfDay(this.checked.at)}`);
     } catch (error) {
+      this.checked = { at: this.model.now(), error: error.message };
       setChildren(byId("check-result"), [element("p", { class: "notice warn" }, `The check could not run: ${error.message}`)]);
       setText(byId("check-time"), "");
     }
     button.disabled = false;
-  }
-
-  ask(action) {
-    const { title, text, submit } = DIALOGS[action];
-    const unused = action === "close" ? ` ${count(stock(this.last).available)} coupons will not be issued.` : "";
-    this.action = action;
-    setText(byId("dialog-title"), title);
-    setText(byId("dialog-text"), text + unused);
-    setText(byId("dialog-expected"), this.name);
-    setText(byId("dialog-submit"), submit);
-    byId("dialog-submit").className = action === "close" ? "danger" : "primary";
-    byId("dialog-add").hidden = action !== "topup";
-    byId("dialog-error").hidden = true;
-    byId("dialog-form").reset();
-    byId("dialog").showModal();
-    byId(action === "topup" ? "dialog-count" : "dialog-name").focus();
-  }
-
-  async submit(event) {
-    event.preventDefault();
-    const { name, action } = this;
-    const submit = byId("dialog-submit");
-    const typed = byId("dialog-name").value.trim();
-    if (typed !== name) {
-      this.fail(`Type ${name} to confirm.`);
-      return;
-    }
-    const add = action === "topup" ? Number(byId("dialog-count").value) : null;
-    submit.disabled = true;
-    try {
-      await request(`/api/events/${encodeURIComponent(name)}/${action}`, { name: typed, add });
-      byId("dialog").close();
-    } catch (error) {
-      this.fail(error.message);
-    }
-    submit.disabled = false;
-  }
-
-  fail(text) {
-    byId("dialog-error").hidden = false;
-    setText(byId("dialog-error"), text);
+    if (this.last && !this.last.error) this.renderGo(this.last);
   }
 }

@@ -2,6 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const WINDOW = 10 * 60 * 1000;
+/** Points further apart are not connected: what was in between is unknown. */
+const GAP = 15 * 1000;
 const MARGIN = { top: 10, right: 14, bottom: 24, left: 52 };
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -101,8 +103,8 @@ export class Plot {
     };
     for (const point of points) {
       // Without requests there is no latency: the line has a gap.
-      if (point[1] == null) finish();
-      else run.push(point);
+      if (point[1] == null || point[0] - run.at(-1)?.[0] > GAP) finish();
+      if (point[1] != null) run.push(point);
     }
     finish();
     const last = points.at(-1);
