@@ -71,7 +71,10 @@ impl DashboardArgs {
             drop(link_file);
             std::future::pending::<()>().await;
         };
-        let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
+        let [mut terminate, mut hang_up] = [
+            signal(SignalKind::terminate()).context("cannot handle signals")?,
+            signal(SignalKind::hangup()).context("cannot handle signals")?,
+        ];
         let (cluster, board) = (&dashboard.cluster, &dashboard.board);
         tokio::select! {
             served = axum::serve(listener, router) => served.context("cannot serve the dashboard")?,
@@ -82,6 +85,7 @@ impl DashboardArgs {
             // The file with the link is removed.
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
         }
         Ok(ExitCode::SUCCESS)
     }
