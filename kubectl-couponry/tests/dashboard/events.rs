@@ -180,10 +180,12 @@ async fn take_pictures(browser: &Browser) {
     tokio::time::sleep(Duration::from_mins(2)).await;
     browser.prefer_color_scheme("light").await.unwrap();
     browser.resize(1280, 1500).await.unwrap();
+    browser.evaluate("window.scrollTo(0, 0)").await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     picture(browser, "dashboard-event.png").await;
     browser.prefer_color_scheme("dark").await.unwrap();
     browser.resize(360, 740).await.unwrap();
+    browser.evaluate("window.scrollTo(0, 0)").await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     picture(browser, "dashboard-phone.png").await;
     browser.resize(1280, 800).await.unwrap();

@@ -119,7 +119,7 @@ impl Installation {
     pub(crate) fn check(&self) -> String {
         let output = Command::new(shared::program("couponry-operator"))
             .args(["check", "--output", "json", "--namespace", &self.namespace])
-            .args(["--postgres-url", &self.database.url(), "--kafka-partitions", "1"])
+            .args(["--postgres-url", &self.database.url(), "--kafka-partitions", "1", "--kafka-group", &self.namespace])
             .args(servers(&self.namespace))
             .env("KUBECONFIG", shared::kubeconfig())
             .output()
