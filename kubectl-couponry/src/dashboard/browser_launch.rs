@@ -1,5 +1,5 @@
 //! Opens the link in the browser through a file that only its user can read: the arguments of processes are visible to
-//! all users of the computer, and whoever has the link first may use the dashboard.
+//! all users of the computer, and the first user of the link may use the dashboard.
 
 use std::{
     env,

@@ -160,8 +160,8 @@ async fn show_rate_without_operator(browser: &Browser, installation: &Installati
 async fn show_check(browser: &Browser, installation: &Installation) {
     let report = installation.check();
     let replace = format!(
-        "(() => {{ const original = window.fetch; window.fetch = (path, options) => path === '/api/check' \
-         ? Promise.resolve(new Response({})) : original(path, options); return true; }})()",
+        "(() => {{ const original = window.fetch; window.fetch = async (path, options) => path === '/api/check' \
+         ? new Response({}) : original(path, options); return true; }})()",
         serde_json::json!(report)
     );
     browser.evaluate(&replace).await.unwrap();

@@ -62,7 +62,7 @@ impl FaultProxy {
     }
 }
 
-/// What the current request of a connection is.
+/// The kind of the current request of a connection.
 #[derive(Default)]
 struct Current {
     is_watch: AtomicBool,
