@@ -170,8 +170,7 @@ fn topup_by_counts_instructions(event: &CouponEvent, new: u64) -> String {
     )
 }
 
-/// Changes the manifest so that issuing is suspended. With a UID, as for the other changes, only the event with this UID
-/// is changed.
+/// Changes the manifest so that issuing is suspended. As for the other changes, with a UID only that event is changed.
 pub(crate) async fn pause(cluster: &Cluster, name: &str, uid: Option<&str>) -> anyhow::Result<CouponEvent> {
     let change = |event: &CouponEvent| match event.spec.issuance {
         IssuingMode::Closed => bail!("the event {name} is closed and cannot be paused"),
