@@ -20,7 +20,10 @@ use crate::{
     durable_condition::DurabilityCache,
     limiter::Limiter,
     metrics::Metrics,
-    reconcile::{drain::DrainTracker, idle::IdleEvents, preload_queue::PreloadQueue, recording::RecordingTracker},
+    reconcile::{
+        drain::DrainTracker, idle::IdleEvents, preload_queue::PreloadQueue, recording::RecordingTracker,
+        void_comparisons::VoidComparisons,
+    },
     scaling::scaler::Scaler,
     startup,
     transient_state::TransientState,
@@ -45,6 +48,7 @@ pub(crate) struct Context {
     /// Progress of the drains that precede a recovery of Redis.
     pub(crate) drains: DrainTracker,
     pub(crate) recording: RecordingTracker,
+    pub(crate) voids: VoidComparisons,
     /// Deviations of the Kafka topics from the configuration, appended to the message of `Ready` if its reason is
     /// `StockComplete`.
     pub(crate) topic_mismatches: Vec<String>,

@@ -1,7 +1,7 @@
 //! Watches the events of one namespace and dispatches each change: invalid object, deletion or reconciliation.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     convert::Infallible,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use couponry_crds::CouponEvent;
-use couponry_domain::EventName;
+use couponry_domain::{EventName, Uuid};
 use couponry_redis::{RedisStore, RedisStoreError};
 use couponry_runtime::{CancellationToken, error_chain};
 use futures::{Stream, StreamExt as _, stream};
@@ -34,6 +34,9 @@ use crate::{
 /// How often the replication ids and the events of Redis, and the start time of Postgres are read.
 const STORES_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often the voids of all events are counted.
+const VOIDS_INTERVAL: Duration = Duration::from_secs(15);
+
 /// By how many milliseconds the clock of Redis may move against that of this process between two observations: it is
 /// adjusted gradually, and a response may be late.
 const MAX_CLOCK_DRIFT: u64 = 10_000;
@@ -47,10 +50,11 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         .applied_objects()
         .predicate_filter(|event: &_| Some(manifest_hash(event)), PredicateConfig::default());
     let controller = Controller::for_stream(changes, store);
-    let (scaling_context, deletion_context) = (context.clone(), context.clone());
+    let (scaling_context, task_context) = (context.clone(), context.clone());
     let scaling = scaling_context.scaling.run(controller.store(), &scaling_context.metrics);
     let redis_changes = redis_changes(context.clone(), controller.store());
-    let store_changes = stream::select(redis_changes.boxed(), postgres_restarts(context.clone()).boxed());
+    let postgres_changes = stream::select(postgres_restarts(context.clone()).boxed(), voids(context.clone()).boxed());
+    let store_changes = stream::select(redis_changes.boxed(), postgres_changes);
     let reconciliations = controller
         .reconcile_all_on(store_changes)
         // Unlimited here: `context.limiter` limits the concurrency, and admits events in the order in which they became
@@ -66,7 +70,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     tokio::select! {
         () = reconciliations => tracing::error!("the watch ended unexpectedly"),
         () = scaling => {}
-        () = pending_deletions::run(&deletion_context) => {}
+        () = pending_deletions::run(&task_context) => {}
         () = shutdown.cancelled() => {}
     }
 }
@@ -167,6 +171,26 @@ fn postgres_restarts(context: Arc<Context>) -> impl Stream<Item = ()> {
                 return Some(((), (context, known)));
             }
             tokio::time::sleep(STORES_INTERVAL).await;
+        }
+    })
+}
+
+/// An item when coupons were voided. The command may not have changed Redis, and events that are over are reconciled
+/// rarely.
+fn voids(context: Arc<Context>) -> impl Stream<Item = ()> {
+    stream::unfold((context, None), |(context, mut known)| async move {
+        loop {
+            tokio::time::sleep(VOIDS_INTERVAL).await;
+            let Ok(counts) = context.database.void_counts().await else { continue };
+            // Events may have been reconciled before the first count.
+            let before: HashMap<Uuid, u64> = known.replace(counts.clone()).unwrap_or_default();
+            if before == counts {
+                continue;
+            }
+            for uid in before.keys().chain(counts.keys()).filter(|uid| before.get(uid) != counts.get(uid)) {
+                context.idle_events.invalidate_event(*uid);
+            }
+            return Some(((), (context, known)));
         }
     })
 }

@@ -5,6 +5,8 @@
 //! A void is the last entry of the history of its coupon, inserted like the others: if a redemption is inserted first,
 //! the void is refused, and the other way round.
 
+use std::collections::HashMap;
+
 use couponry_domain::{UserId, Uuid, code::CouponCode, redemption, redemption::Refusal};
 use futures::{StreamExt as _, stream::BoxStream};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -83,6 +85,18 @@ impl Database {
             voided().map_err(|invalid: InvalidRow| invalid.in_operation(OPERATION))
         })
         .boxed()
+    }
+
+    /// The number of voided coupons of each event that has some.
+    pub async fn void_counts(&self) -> Result<HashMap<Uuid, u64>, DatabaseError> {
+        let rows = self
+            .with_connection(OPERATION, async |connection| {
+                let count = "SELECT event_uid, count(*) FROM coupon_use WHERE kind = 'VOIDED' GROUP BY event_uid";
+                sqlx::query(count).fetch_all(connection).await
+            })
+            .await?;
+        let counts = rows.iter().map(|row| Ok((row.try_get("event_uid")?, row::count(row, "count")?)));
+        counts.collect::<Result<_, InvalidRow>>().map_err(|invalid| invalid.in_operation(OPERATION))
     }
 
     /// Those of these coupons that are voided.

@@ -11,12 +11,15 @@
 //! - What is loaded in Redis is generated in Postgres, which is read later.
 //! - What is recorded in Postgres is issued in Redis, which is read later.
 //! - Entries that are marked `COMPLETED` in Redis are recorded in Postgres, which is read later.
+//!
+//! [`CountMismatch::with_voids`] adds the voids that only one store has. They have no effect on the stock, so no step
+//! of the plan waits for them.
 
 use couponry_crds::{BalanceStatus, status::reason};
 
 use crate::{
     blocker::Blocker,
-    reconcile::{desired_state::DesiredState, observe::ObservedState},
+    reconcile::{desired_state::DesiredState, observe::ObservedState, void_comparisons::VoidDifference},
 };
 
 /// The inventory of an event.
@@ -37,7 +40,7 @@ pub(super) struct Balance {
 /// Counts that violate an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CountMismatch {
-    /// How many coupons are missing or surplus.
+    /// How many coupons are missing, surplus, or voided in only one store.
     pub(super) coupons: u64,
     /// Which counts contradict each other, and what to do.
     pub(super) message: String,
@@ -46,6 +49,33 @@ pub(super) struct CountMismatch {
 impl CountMismatch {
     pub(super) fn blocker(&self) -> Blocker {
         Blocker::new(reason::DRIFT_FOUND, self.message.clone())
+    }
+
+    /// Adds the voids that cannot be applied to the other store.
+    pub(super) fn with_voids(stock: Option<Self>, voids: VoidDifference) -> Option<Self> {
+        let VoidDifference { only_in_postgres, only_in_redis } = voids;
+        if voids == VoidDifference::default() {
+            return stock;
+        }
+        let mut findings = Vec::new();
+        if only_in_postgres > 0 {
+            findings.push(format!(
+                "{} voided in Postgres and cannot be voided in Redis, because the user has another entry or none.",
+                coupons_are(only_in_postgres)
+            ));
+        }
+        if only_in_redis > 0 {
+            findings.push(format!(
+                "{} voided in Redis and cannot be voided in Postgres, because the coupon was redeemed or is not recorded.",
+                coupons_are(only_in_redis)
+            ));
+        }
+        match &stock {
+            Some(stock) => findings.insert(0, stock.message.clone()),
+            None => findings.push("Compare the stores with `kubectl couponry audit`.".to_owned()),
+        }
+        let coupons = stock.map_or(0, |stock| stock.coupons) + only_in_postgres + only_in_redis;
+        Some(Self { coupons, message: findings.join(" ") })
     }
 }
 
@@ -255,5 +285,23 @@ mod tests {
         }
         let both = Balance { available: 59, recorded: 19, ..BALANCED }.count_mismatch().unwrap();
         assert!(both.coupons == 2 && both.message.contains("missing. 20 coupons are marked"), "{both:?}");
+    }
+
+    #[test]
+    fn voids_of_one_store_are_added_to_the_mismatch_of_the_stock() {
+        let none = VoidDifference::default();
+        assert_eq!(CountMismatch::with_voids(None, none), None);
+        let stock = Balance { available: 59, ..BALANCED }.count_mismatch();
+        assert_eq!(CountMismatch::with_voids(stock.clone(), none), stock);
+
+        let voids = VoidDifference { only_in_postgres: 2, only_in_redis: 1 };
+        let mismatch = CountMismatch::with_voids(None, voids).unwrap();
+        let expected = "2 coupons are voided in Postgres and cannot be voided in Redis, because the user has another \
+                        entry or none. 1 coupon is voided in Redis and cannot be voided in Postgres, because the coupon \
+                        was redeemed or is not recorded. Compare the stores with `kubectl couponry audit`.";
+        assert_eq!(mismatch, CountMismatch { coupons: 3, message: expected.to_owned() });
+        let both = CountMismatch::with_voids(stock, voids).unwrap();
+        assert!(both.coupons == 4 && both.message.starts_with("Of 100 coupons"), "{both:?}");
+        assert!(both.message.contains("audit`. 2 coupons are voided"), "{both:?}");
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         status_writer::StatusWriter,
         step::Plan,
         timing::{self, ACTIVE_INTERVAL, AWAITING_CODES_INTERVAL, MAX_DURATION, UNVERIFIED_INTERVAL, next_check},
+        void_comparisons::VoidDifference,
         voids,
     },
 };
@@ -79,20 +80,18 @@ async fn run_steps(
         return Ok((ReconcileResult::Done, Action::requeue(interval)));
     }
     let started = Instant::now();
+    let mut voids_difference = VoidDifference::default();
     for steps in 0.. {
         let observation_started = Instant::now();
         let observed = observe(context, desired).await?;
         voids::set_pseudonym_key(desired, &observed, context).await?;
         if steps == 0 {
             // Not a step of the plan: a void whose coupon Redis does not have would be applied without end.
-            // Its failure must not stop what else is to be done.
-            if let Err(error) = voids::apply_missing(desired, &observed, context).await {
-                tracing::warn!(error = error_chain(error), "cannot apply voids to Redis, retrying later");
-            }
+            voids_difference = voids::apply_missing(desired, &observed, context).await;
         }
         let min_interval = timing::delay_after_observation(observation_started.elapsed());
         context.metrics.set_oldest_unrecorded(desired.name.as_str(), observed.recording.oldest);
-        let is_balanced = writer.check_balance(desired, &observed);
+        let is_balanced = writer.check_balance(desired, &observed, voids_difference);
         let planned = plan(desired, &observed);
         if !matches!(planned, Plan::Apply(_)) {
             context.preloads.leave(desired.uid);

@@ -124,6 +124,7 @@ pub(crate) async fn cleanup(
         }
         context.metrics.remove_event(name.as_str());
         context.recording.forget(uid);
+        context.voids.forget(uid);
         tracing::info!("deleted event cleaned up");
     }
     remove(&event, context).await?;

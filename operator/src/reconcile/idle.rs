@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! A reconciliation that begins later than [`MAX_AGE`] after the last complete observation, or after a restart of
-//! Postgres, is complete, so a change of Postgres alone is noticed, too.
+//! Postgres or a void of the event, is complete, so a change of Postgres alone is noticed, too.
 
 use std::{
     collections::HashMap,
@@ -25,8 +25,8 @@ const MAX_AGE: Duration = Duration::from_secs(50);
 #[derive(Default)]
 pub(crate) struct IdleEvents {
     events: Mutex<HashMap<Uuid, IdleEvent>>,
-    /// Earlier observations do not count.
-    valid_from: Mutex<Option<Instant>>,
+    /// Earlier observations do not count: of all events, and of one.
+    valid_from: Mutex<(Option<Instant>, HashMap<Uuid, Instant>)>,
 }
 
 /// An event about which nothing was left to do.
@@ -47,10 +47,10 @@ impl IdleEvents {
     /// it still is, the caller inserts it again.
     pub(super) fn take(&self, uid: Uuid, generation: i64) -> Option<IdleEvent> {
         let idle = self.lock().remove(&uid)?;
-        let valid_from = *self.valid_from.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of_all, of_one) = &*self.valid_from.lock().unwrap_or_else(PoisonError::into_inner);
         let is_valid = idle.generation == generation
             && idle.observed_at.elapsed() < MAX_AGE
-            && valid_from.is_none_or(|from| idle.observed_at > from);
+            && of_all.iter().chain(of_one.get(&uid)).all(|from| idle.observed_at > *from);
         is_valid.then_some(idle)
     }
 
@@ -60,11 +60,17 @@ impl IdleEvents {
 
     /// Requires a complete observation of every event, also of those that are being observed.
     pub(crate) fn invalidate(&self) {
-        *self.valid_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.valid_from.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(Instant::now());
+    }
+
+    /// [`IdleEvents::invalidate`] for one event.
+    pub(crate) fn invalidate_event(&self, uid: Uuid) {
+        self.valid_from.lock().unwrap_or_else(PoisonError::into_inner).1.insert(uid, Instant::now());
     }
 
     pub(crate) fn remove(&self, uid: Uuid) {
         self.lock().remove(&uid);
+        self.valid_from.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&uid);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, IdleEvent>> {

@@ -45,4 +45,5 @@ mod step;
 pub(crate) mod stranded_issuances;
 pub(crate) mod timing;
 pub(crate) mod topic_records;
+pub(crate) mod void_comparisons;
 pub(crate) mod voids;

@@ -28,6 +28,7 @@ use crate::{
         observe::ObservedState,
         progress::Progress,
         status::{self, StatusInputs},
+        void_comparisons::VoidDifference,
     },
 };
 
@@ -67,9 +68,15 @@ impl<'a> StatusWriter<'a> {
         self.event
     }
 
-    /// Checks the balance of an observation. Returns whether the counts match.
-    pub(super) fn check_balance(&mut self, desired: &DesiredState, observed: &ObservedState) -> bool {
-        self.observed_mismatch = Balance::of(desired, observed).and_then(|balance| balance.count_mismatch());
+    /// Checks the balance of an observation, and the voids that only one store has. Returns whether the stores match.
+    pub(super) fn check_balance(
+        &mut self,
+        desired: &DesiredState,
+        observed: &ObservedState,
+        voids: VoidDifference,
+    ) -> bool {
+        self.observed_mismatch = Balance::of(desired, observed)
+            .and_then(|balance| CountMismatch::with_voids(balance.count_mismatch(), voids));
         let is_balanced = self.observed_mismatch.is_none();
         let duration = self.context.transient.note_balance(&desired.uid.to_string(), is_balanced);
         let old = self.event.status.as_ref().and_then(|status| status.condition(condition::BALANCED));

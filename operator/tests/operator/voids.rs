@@ -5,9 +5,9 @@ use std::process::Output;
 use anyhow::{Context as _, Result};
 use couponry_domain::UserId;
 use couponry_redis::{IssueOutcome, IssuedStatus};
-use couponry_testbed::Redis;
+use couponry_testbed::{Redis, http, ports};
 
-use crate::support::{World, is_true, wait_until};
+use crate::support::{World, is_true, message, reason, wait_until};
 
 const SPEC: &str = "{policyName: p, totalCount: 20, discounts: [{type: Amount, value: 1, count: 20}]}";
 
@@ -151,6 +151,93 @@ async fn void_during_outage_of_redis_is_in_the_restored_redis() -> Result<()> {
     assert_eq!((count(IssuedStatus::Voided), count(IssuedStatus::Completed)), (2, 8));
     let (status, audited) = text(&world.run_command(&["audit", "event"], &[])?);
     assert_eq!(status, Some(0), "{audited}");
+    operator.stop()
+}
+
+/// Redis has another coupon for the user, or the coupon was redeemed after Postgres was restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn void_that_one_store_cannot_have_is_reported_and_retried() -> Result<()> {
+    let world = World::shared().await?;
+    let monitor = ports::free()?;
+    let operator = world.operator_program(monitor).start()?;
+    let uid = world.open_event(SPEC).await?;
+    world.record_all("event").await?;
+    // No user can receive a coupon any more, so that the event would be idle.
+    world.apply("event", &SPEC.replacen('{', "{issuance: Closed, ", 1))?;
+    world.wait("event", "closed", |status| reason(status, "Open") == "Closed" && is_true(status, "Ready")).await?;
+    let key = world.key("couponIssued", "event");
+    let entry = world.redis(&["HGET", &key, "user-3"])?;
+    let entry = entry.lines().nth(1).context("the user has no entry")?.to_owned();
+    world.redis(&["HSET", &key, "user-3", &entry.replacen(&*world.code_of("user-3").await?, "UNKNOWN22222", 1)])?;
+    let (status, output) = world.void("--user=user-3", &[])?;
+    assert_eq!(status, Some(0), "{output}");
+    let status = world.wait("event", "mismatch", |status| reason(status, "Balanced") == "DriftFound").await?;
+    let reported = message(&status, "Balanced");
+    assert!(reported.starts_with("1 coupon is voided in Postgres and cannot be voided in Redis"), "{reported}");
+    let metrics = http::get(monitor, "/metrics").context("no response")?.1;
+    assert!(metrics.contains("couponry_operator_balance_mismatch{event=\"event\"} 1\n"), "{metrics}");
+
+    // It is retried until Redis has the coupon of the user.
+    world.redis(&["HSET", &key, "user-3", &entry])?;
+    world.wait("event", "balanced again", |status| is_true(status, "Balanced") && is_true(status, "Ready")).await?;
+    assert_eq!(world.outcome("user-3").await?, IssueOutcome::Voided);
+
+    let redeemed = world.code_of("user-3").await?;
+    world.test_database.sql(&format!(
+        "DELETE FROM coupon_use;
+         INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, at)
+         VALUES ('{uid}', '{redeemed}', 1, 'REDEEMED', 'order-1', now())"
+    ))?;
+    let status = world.wait("event", "mismatch", |status| reason(status, "Balanced") == "DriftFound").await?;
+    let reported = message(&status, "Balanced");
+    assert!(reported.starts_with("1 coupon is voided in Redis and cannot be voided in Postgres"), "{reported}");
+    operator.stop()
+}
+
+/// Postgres was restored from a state before the first void, and the command of the second one was killed: the numbers
+/// are equal.
+#[tokio::test(flavor = "multi_thread")]
+async fn different_voids_of_equal_number_are_applied_to_both_stores() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    let uid = world.open_event(SPEC).await?;
+    world.record_all("event").await?;
+    operator.stop()?;
+    assert_eq!(world.void("--user=user-4", &[])?.0, Some(0));
+    world.test_database.sql("DELETE FROM coupon_use")?;
+    let (status, _) = world.void("--user=user-5", &[("FAILPOINTS", "operator.before-void-in-redis=return")])?;
+    assert_eq!(status, None, "the command is killed");
+
+    let operator = world.start_operator()?;
+    wait_until("the void that Redis lacks is applied", async || {
+        Ok(world.outcome("user-5").await? == IssueOutcome::Voided)
+    })
+    .await?;
+    wait_until("the void that Postgres lacks is restored", async || {
+        Ok(world.database.use_counts(uid).await?.voided == 2)
+    })
+    .await?;
+    world.wait("event", "balanced", |status| is_true(status, "Balanced") && status.voided == Some(2)).await?;
+    let (status, audited) = text(&world.run_command(&["audit", "event"], &[])?);
+    assert_eq!(status, Some(0), "{audited}");
+    operator.stop()
+}
+
+/// A complete observation of a finished event is made every five minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn void_of_killed_command_after_the_end_is_applied_soon() -> Result<()> {
+    let world = World::shared().await?;
+    let operator = world.start_operator()?;
+    world.open_event(SPEC).await?;
+    world.record_all("event").await?;
+    world.apply("event", &SPEC.replacen('{', "{issuance: Closed, ", 1))?;
+    world.wait("event", "finished", |status| status.finished_at.is_some()).await?;
+    // By then, the void of the first event has been counted.
+    assert_eq!(world.void("--user=user-2", &[])?.0, Some(0));
+    world.wait("event", "counted", |status| status.voided == Some(1)).await?;
+    let (status, _) = world.void("--user=user-3", &[("FAILPOINTS", "operator.before-void-in-redis=return")])?;
+    assert_eq!(status, None, "the command is killed");
+    wait_until("the void is in Redis", async || Ok(world.outcome("user-3").await? == IssueOutcome::Voided)).await?;
     operator.stop()
 }
 
