@@ -27,7 +27,7 @@ use kube::{
 use crate::{
     context::Context,
     metrics::ReconcileResult,
-    pending_deletions,
+    pending_deletions, pending_erasures,
     reconcile::{error::ReconcileError, event, finalizer, invalid_object, restrict_gate::restrict_gate, timing},
 };
 
@@ -71,6 +71,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         () = reconciliations => tracing::error!("the watch ended unexpectedly"),
         () = scaling => {}
         () = pending_deletions::run(&task_context) => {}
+        () = pending_erasures::run(&task_context) => {}
         () = shutdown.cancelled() => {}
     }
 }

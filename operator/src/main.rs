@@ -22,6 +22,7 @@ mod limiter;
 mod metrics;
 mod namespace_cleanup;
 mod pending_deletions;
+mod pending_erasures;
 mod pod_status;
 mod reconcile;
 mod run;

@@ -100,7 +100,11 @@ impl BalanceMetrics {
             ("balance_unrecorded", "Issued coupons that are not recorded in Postgres yet, by event", unrecorded),
             ("balance_recorded", "Issued coupons that are recorded in Postgres, by event", recorded),
             ("balance_withheld", "Coupons that were cancelled and not put back into the queue, by event", withheld),
-            ("balance_mismatch", "Coupons missing or surplus in a confirmed inventory mismatch, by event", mismatch),
+            (
+                "balance_mismatch",
+                "Coupons missing, surplus or voided in only one store in a confirmed mismatch, by event",
+                mismatch,
+            ),
         ]
     }
 }
@@ -120,6 +124,7 @@ pub(crate) struct Metrics {
     pub(crate) issuances_resent: Counter,
     pub(crate) issuances_recorded_again: Counter,
     pub(crate) issuances_undecodable: Counter,
+    pub(crate) pending_erasures: Gauge,
     pub(crate) issuer_min_replicas: Gauge,
     pub(crate) issuers_ready: Gauge,
     is_leader: Gauge,
@@ -141,6 +146,7 @@ impl Metrics {
             issuances_resent: Counter::default(),
             issuances_recorded_again: Counter::default(),
             issuances_undecodable: Counter::default(),
+            pending_erasures: Gauge::default(),
             issuer_min_replicas: Gauge::default(),
             issuers_ready: Gauge::default(),
             is_leader: Gauge::default(),
@@ -202,6 +208,11 @@ impl Metrics {
             metrics.issuances_undecodable.clone(),
         );
         registry.register(
+            "pending_erasures",
+            "Erasures of users that are completed in Postgres and not in Redis",
+            metrics.pending_erasures.clone(),
+        );
+        registry.register(
             "issuer_min_replicas",
             "Minimum number of issuer replicas required now by the settings and the events",
             metrics.issuer_min_replicas.clone(),
@@ -219,6 +230,7 @@ impl Metrics {
     pub(crate) fn set_leader(&self, is_leader: bool) {
         self.is_leader.set(is_leader.into());
         if !is_leader {
+            self.pending_erasures.set(0);
             self.issuer_min_replicas.set(0);
             self.issuers_ready.set(0);
             self.coupons.clear();
@@ -236,7 +248,7 @@ impl Metrics {
         self.reconcile_duration.observe(duration.as_secs_f64());
     }
 
-    /// `mismatch`: the coupons missing or surplus in a confirmed mismatch.
+    /// `mismatch`: the coupons missing, surplus or voided in only one store in a confirmed mismatch.
     pub(crate) fn set_counts(&self, event: &str, status: &CouponEventStatus, mismatch: u64) {
         for (state, count) in counts_by_state(status) {
             let labels = CouponLabels { event: event.to_owned(), state };

@@ -20,6 +20,15 @@ pub struct KnownEvent {
     pub is_deleted: bool,
 }
 
+/// An erasure that is committed in Postgres, and possibly not completed in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingErasure {
+    /// The event.
+    pub uid: Uuid,
+    /// The pseudonym of the user.
+    pub pseudonym: UserId,
+}
+
 impl Database {
     /// All events, also those that were deleted and whose rows were retained, the earliest first.
     pub async fn known_events(&self) -> Result<Vec<KnownEvent>, DatabaseError> {
@@ -42,17 +51,53 @@ impl Database {
     }
 
     /// Replaces the user by this pseudonym in the issuances of the event. Returns whether the user had one. Idempotent.
+    ///
+    /// The erasure is pending until [`Database::finish_erasure`].
     pub async fn erase_user(&self, uid: Uuid, user: &UserId, pseudonym: &UserId) -> Result<bool, DatabaseError> {
         let erased = self
             .with_connection(Operation::EraseUser, async |connection| {
-                sqlx::query("UPDATE issuance SET user_id = $3 WHERE event_uid = $1 AND user_id = $2")
-                    .bind(uid)
-                    .bind(user.as_str())
-                    .bind(pseudonym.as_str())
-                    .execute(connection)
-                    .await
+                sqlx::query(
+                    "WITH erased AS (
+                         UPDATE issuance SET user_id = $3 WHERE event_uid = $1 AND user_id = $2
+                         RETURNING event_uid, user_id
+                     )
+                     INSERT INTO pending_erasure (event_uid, pseudonym) SELECT event_uid, user_id FROM erased",
+                )
+                .bind(uid)
+                .bind(user.as_str())
+                .bind(pseudonym.as_str())
+                .execute(connection)
+                .await
             })
             .await?;
         Ok(erased.rows_affected() > 0)
+    }
+
+    /// All pending erasures. Those of deleted rows of an event are deleted with them.
+    pub async fn pending_erasures(&self) -> Result<Vec<PendingErasure>, DatabaseError> {
+        let rows = self
+            .with_connection(Operation::EraseUser, async |connection| {
+                sqlx::query("SELECT event_uid, pseudonym FROM pending_erasure").fetch_all(connection).await
+            })
+            .await?;
+        let pending = |row: &PgRow| {
+            let (uid, pseudonym) = (row.try_get("event_uid")?, row::parsed(row, "pseudonym")?);
+            Ok::<_, InvalidRow>(PendingErasure { uid, pseudonym })
+        };
+        let pending = rows.iter().map(pending).collect::<Result<_, _>>();
+        pending.map_err(|invalid| invalid.in_operation(Operation::EraseUser))
+    }
+
+    /// The erasure is not pending any more: Redis does not name the user. Idempotent.
+    pub async fn finish_erasure(&self, uid: Uuid, pseudonym: &UserId) -> Result<(), DatabaseError> {
+        self.with_connection(Operation::EraseUser, async |connection| {
+            sqlx::query("DELETE FROM pending_erasure WHERE event_uid = $1 AND pseudonym = $2")
+                .bind(uid)
+                .bind(pseudonym.as_str())
+                .execute(connection)
+                .await
+        })
+        .await
+        .map(drop)
     }
 }

@@ -51,7 +51,7 @@ pub use coupon_use::{
 };
 pub use coupon_use_outbox::{PendingUses, SendOutcome};
 pub use coupons::CouponWithHolder;
-pub use erase::KnownEvent;
+pub use erase::{KnownEvent, PendingErasure};
 pub use error::{DatabaseError, DriverError, Operation};
 pub use event::{NewEvent, StoredEvent};
 pub use installation::{Installation, Owner};
