@@ -32,7 +32,7 @@ pub(crate) const OPERATIONS: [&str; 5] = ["validate", "reserve", "redeem", "rele
 const REASONS: [&str; 4] = ["no_token", "invalid_token", "forbidden", "unavailable"];
 
 /// Present from the start: the rate of a counter does not include the value with which it appears.
-const INITIAL_CODES: [u16; 2] = [200, 503];
+const INITIAL_CODES: [u16; 4] = [200, 401, 403, 503];
 
 /// All metrics of the redeemer. Clones share the values.
 #[derive(Clone)]

@@ -75,7 +75,7 @@ impl RunningProgram {
         if program != ISSUER {
             launch = launch.args(["--postgres-url", &servers.postgres]);
         }
-        if program == REDEEMER {
+        if program == REDEEMER && !args.contains(&"--auth") {
             launch = launch.args(["--auth", "none"]);
         }
         if program == OPERATOR {

@@ -28,7 +28,7 @@ enum Sign {
 
 /// The metrics that report faults: the beginning of each series without `couponry_`, and the alert that fires if the
 /// fault lasts, if there is one.
-const METRICS: [(&str, Sign, &str); 19] = [
+const METRICS: [(&str, Sign, &str); 20] = [
     ("issuer_requests_total{outcome=\"unknown_outcome\"", Sign::Increases, "CouponryHighErrorRate"),
     ("issuer_requests_total{outcome=\"unverified\"", Sign::Increases, "CouponryHighErrorRate"),
     ("issuer_requests_total{outcome=\"overloaded\"", Sign::Increases, "CouponryHighErrorRate"),
@@ -37,6 +37,7 @@ const METRICS: [(&str, Sign, &str); 19] = [
     ("issuer_dependency_available", Sign::Zero, "CouponryDependencyUnavailable"),
     ("consumer_dependency_available", Sign::Zero, "CouponryDependencyUnavailable"),
     ("redeemer_dependency_available", Sign::Zero, "CouponryDependencyUnavailable"),
+    ("redeemer_oldest_unsent_use_age_seconds", Sign::AtLeast(10.0), "CouponryUsesUnsent"),
     ("issuer_records_unconfirmed_total", Sign::Increases, "CouponryKafkaDeliveryFailing"),
     ("consumer_dead_letters_total", Sign::Increases, "CouponryDeadLetters"),
     ("consumer_deferred_records", Sign::AtLeast(1.0), "CouponryDeferredRecords"),

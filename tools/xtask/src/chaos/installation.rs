@@ -108,7 +108,7 @@ impl Installation {
             installation.consumers.push(consumer);
         }
         for number in 1..=REDEEMERS {
-            let redeemer = installation.with_clock(&format!("redeemer {number}"), REDEEMER, &[])?;
+            let redeemer = installation.redeemer(number, &[])?;
             installation.redeemers.push(redeemer);
         }
         installation.instances().try_for_each(|instance| instance.node.wait_ready())?;
@@ -169,12 +169,19 @@ impl Installation {
         self.with_clock(&format!("issuer {number}"), ISSUER, &args)
     }
 
+    /// It finds the API server if its arguments require one.
+    pub(super) fn redeemer(&self, number: usize, args: &[&str]) -> Result<Instance> {
+        self.with_clock(&format!("redeemer {number}"), REDEEMER, args)
+    }
+
     /// A program whose wall clock can be set.
     fn with_clock(&self, name: &str, program: &str, args: &[&str]) -> Result<Instance> {
         let library = programs::faketime().context("libfaketime is not installed: run `cargo xtask setup`")?;
         let clock = self.clock(name);
         fs::write(&clock, "+0").with_context(|| format!("cannot write {}", clock.display()))?;
+        let kubeconfig = self.addresses(program).kubeconfig;
         let env = [
+            ("KUBECONFIG", &*kubeconfig.to_string_lossy()),
             ("LD_PRELOAD", &*library.to_string_lossy()),
             ("FAKETIME_TIMESTAMP_FILE", &*clock.to_string_lossy()),
             ("FAKETIME_CACHE_DURATION", "1"),

@@ -17,12 +17,12 @@ use jiff::Timestamp;
 
 use super::event::{Event, Events};
 use super::fault::{Component, Fault, Kind};
-use super::installation::{CONSUMERS, ISSUERS, Installation, OPERATORS};
+use super::installation::{CONSUMERS, ISSUERS, Installation, OPERATORS, REDEEMERS};
 use super::links::REDIS;
-use super::load::{Load, Workload, change_topic};
+use super::load::{Load, Shops, Workload, change_topic};
 use super::recorder::Recorder;
 use crate::cargo;
-use crate::programs::{CONSUMER, ISSUER, OPERATOR};
+use crate::programs::{CONSUMER, ISSUER, OPERATOR, REDEEMER};
 
 /// The directory of the recordings, and the file with the alerts.
 const RECORDINGS: &str = "tools/xtask/tests/recordings";
@@ -79,10 +79,12 @@ enum Case {
     StockMissing,
     /// The API server rejects the status of events.
     StatusRejected,
+    /// The redeemers require tokens, and the shops have none.
+    CallersRejected,
 }
 
 /// Name, fault, and its duration in seconds.
-const CASES: [(&str, Case, u64); 20] = [
+const CASES: [(&str, Case, u64); 24] = [
     ("normal-sale", Case::NormalSale, 0),
     ("issuers-gone", Case::Gone(ISSUER), 75),
     ("consumers-gone", Case::Gone(CONSUMER), 165),
@@ -103,6 +105,10 @@ const CASES: [(&str, Case, u64); 20] = [
     ("coupon-lost", Case::CouponLost, 105),
     ("stock-missing", Case::StockMissing, 75),
     ("status-rejected", Case::StatusRejected, 390),
+    ("redeemers-gone", Case::Gone(REDEEMER), 75),
+    ("redemptions-failing", Case::Fault(Kind::Kill(Component::Postgres)), 75),
+    ("uses-unsent", Case::Fault(Kind::Kill(Component::Kafka)), 105),
+    ("callers-rejected", Case::CallersRejected, 75),
 ];
 
 /// Records these cases, or all.
@@ -142,6 +148,8 @@ impl Case {
             installation.wait_loaded(&events.main)?;
             let load = Load::start(installation, &events.main, &Workload { users, rate: RATE, seed: 1 })?;
             self.prepare(installation)?;
+            // They are killed at the end of the case: not every fault ends before they give up.
+            let _shops = Shops::start(installation, &events.main, 1)?;
             let recorder = Recorder::start(installation.targets.clone());
             installation.supervise(BASELINE, |_| Ok(false))?;
             self.inject(installation, &mut events, &mut held)?;
@@ -175,6 +183,9 @@ impl Case {
 
     /// Starts what the fault affects.
     fn prepare(self, installation: &mut Installation) -> Result<()> {
+        if let Self::CallersRejected = self {
+            return replace_redeemers(installation, &["--auth", "service-account"]);
+        }
         let port = ports::free()?.to_string();
         let issuer = match self {
             Self::ConnectionsExhausted => installation.issuer(ISSUERS + 1, &["--max-connections", "20"])?,
@@ -200,11 +211,12 @@ impl Case {
         let name = events.main.name.clone();
         let redis_url = installation.servers.redis.url();
         match self {
-            Self::NormalSale | Self::Fault(_) | Self::JwksDown => {}
+            Self::NormalSale | Self::Fault(_) | Self::JwksDown | Self::CallersRejected => {}
             Self::Gone(program) => {
                 let instances = match program {
                     ISSUER => &mut installation.issuers,
                     CONSUMER => &mut installation.consumers,
+                    REDEEMER => &mut installation.redeemers,
                     _ => &mut installation.operators,
                 };
                 instances.drain(..).try_for_each(|instance| instance.node.process.stop())?;
@@ -265,7 +277,12 @@ impl Case {
                     let consumer = installation.consumer(number)?;
                     installation.consumers.push(consumer);
                 }
+                for number in installation.redeemers.len() + 1..=REDEEMERS {
+                    let redeemer = installation.redeemer(number, &[])?;
+                    installation.redeemers.push(redeemer);
+                }
             }
+            Self::CallersRejected => replace_redeemers(installation, &[])?,
             Self::JwksDown | Self::ConnectionsExhausted => installation.issuers.truncate(ISSUERS),
             Self::CouponLost => {
                 let coupon =
@@ -298,6 +315,7 @@ fn sell(name: &str, installation: &mut Installation) -> Result<()> {
     installation.wait_loaded(&event)?;
     installation.supervise(Duration::from_secs(65), |_| Ok(false))?;
     let load = Load::start(installation, &event, &Workload { users: 3 * COUPONS, rate: 100, seed: 1 })?;
+    let shops = Shops::start(installation, &event, 1)?;
     installation.supervise(Duration::from_secs(30), |_| Ok(false))?;
     event.pause(&installation.servers.kubernetes, true)?;
     installation.supervise(Duration::from_secs(5), |_| Ok(false))?;
@@ -305,8 +323,20 @@ fn sell(name: &str, installation: &mut Installation) -> Result<()> {
     event.top_up(&installation.servers.kubernetes)?;
     load.finish(installation)?;
     installation.supervise(Duration::from_secs(30), |_| Ok(false))?;
+    shops.finish(installation)?;
     event.delete(&installation.servers.kubernetes)?;
     installation.supervise(Duration::from_mins(1), |_| Ok(false)).map(drop)
+}
+
+/// Replaces all redeemers by some with these arguments.
+fn replace_redeemers(installation: &mut Installation, args: &[&str]) -> Result<()> {
+    installation.redeemers.clear();
+    for number in 1..=REDEEMERS {
+        let redeemer = installation.redeemer(number, args)?;
+        redeemer.node.wait_ready()?;
+        installation.redeemers.push(redeemer);
+    }
+    installation.restart_exited().map(drop)
 }
 
 /// Serves one request for the JWKS in the background, and none afterwards.

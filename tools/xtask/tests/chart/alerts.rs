@@ -16,13 +16,14 @@ use crate::helm::{find, root, with};
 /// ready, and a busy machine is slow. In the normal sale, none may fire.
 ///
 /// `cargo xtask chaos --record` makes them again, or `--record NAME` one of them. `issuers-missing` is written
-/// manually: its fault needs the controllers of a cluster.
-const RECORDINGS: [(&str, &[&str]); 21] = [
+/// manually: its fault needs the controllers of a cluster. So is `erasure-pending`.
+const RECORDINGS: [(&str, &[&str]); 22] = [
     ("normal-sale", &[]),
     ("commits-refused", &["CouponryDependencyUnavailable"]),
     ("connections-exhausted", &["CouponryConnectionLimit"]),
     ("consumers-gone", &["CouponryNoConsumers", "CouponryRecordingStalled"]),
     ("coupon-lost", &["CouponryInventoryMismatch", "CouponryEventStalled"]),
+    ("erasure-pending", &["CouponryErasuresPending"]),
     ("event-not-ready", &["CouponryNotReadyForStart", "CouponryEventStalled"]),
     ("foreign-record", &["CouponryForeignRecords"]),
     ("garbage-record", &["CouponryDeadLetters"]),
@@ -49,11 +50,14 @@ const RECORDINGS: [(&str, &[&str]); 21] = [
     ("stock-missing", &["CouponryDeferredRecords", "CouponryNoConsumers"]),
 ];
 
-/// Recordings of an installation with redeemers, which has one more rule. They are written manually.
-const REDEEMER_RECORDINGS: [(&str, &[&str]); 4] = [
+/// Recordings of an installation with redeemers, which has one more rule. `normal-redemptions`,
+/// `scanner-rejected` and `uses-unsent` are written manually.
+const REDEEMER_RECORDINGS: [(&str, &[&str]); 6] = [
+    ("callers-rejected", &["CouponryRedemptionsUnauthorized"]),
     ("normal-redemptions", &[]),
     ("redeemers-gone", &["CouponryNoRedeemers"]),
     ("redemptions-failing", &["CouponryHighRedemptionErrorRate"]),
+    ("scanner-rejected", &[]),
     ("uses-unsent", &["CouponryUsesUnsent"]),
 ];
 
