@@ -1,4 +1,4 @@
-//! The checkout of the tutorial, `docs/tutorial/checkout.py`.
+//! The checkout of the tutorial, `docs/tutorial/checkout.py`, called by `shop.py`.
 
 use std::{path::Path, process::Output};
 
@@ -13,7 +13,7 @@ use crate::support::World;
 
 /// The checkout of an order of 12,000 with this coupon of `u1`.
 async fn check_out(port: u16, coupon: &CouponCode, order: &str, env: &[(&str, &str)]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorial/checkout.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorial/shop.py");
     let mut command = Command::new("python3");
     command.arg(script).args(["summer", coupon.as_str(), "u1", order, "12000"]);
     command.env("REDEEMER_URL", format!("http://127.0.0.1:{port}")).envs(env.iter().copied());
