@@ -14,7 +14,8 @@ const SKIPPED_FILES: [&str; 6] = [
     "fuzz/Cargo.lock",
 ];
 
-const EXTENSIONS: [&str; 12] = ["rs", "md", "lua", "sql", "yaml", "yml", "tpl", "txt", "toml", "json", "js", "c"];
+const EXTENSIONS: [&str; 16] =
+    ["rs", "md", "lua", "sql", "yaml", "yml", "tpl", "txt", "toml", "json", "js", "ts", "html", "css", "py", "c"];
 
 /// A pattern, its replacement, and where it is allowed.
 struct Rule {
