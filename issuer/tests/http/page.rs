@@ -40,10 +40,10 @@ async fn check_console(browser: &Browser) {
     assert!(messages.is_empty(), "{messages:#?}");
 }
 
-/// Writes a picture for the documentation if `UPDATE_PICTURES` is set.
+/// Writes a picture for the documentation to the directory `COUPONRY_SCREENSHOTS`, if it is set.
 async fn picture(browser: &Browser, name: &str) {
-    if std::env::var_os("UPDATE_PICTURES").is_some() {
-        let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/images")).join(name);
+    if let Some(directory) = std::env::var_os("COUPONRY_SCREENSHOTS") {
+        let path = PathBuf::from(directory).join(name);
         browser.resize(480, 560).await.unwrap();
         browser.save_screenshot(&path).await.unwrap();
         browser.resize(1280, 800).await.unwrap();
