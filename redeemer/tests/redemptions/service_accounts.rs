@@ -151,7 +151,7 @@ async fn unavailable_api_server_is_a_503() {
 
 /// A server that accepts connections and never responds.
 #[tokio::test]
-async fn caller_is_told_that_nothing_was_changed_while_the_api_server_hangs() {
+async fn redemption_while_the_api_server_hangs_returns_503_and_changes_nothing() {
     let world = World::open(10).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let scratch = Scratch::new("kubeconfig").unwrap();

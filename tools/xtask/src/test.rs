@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.cargo_test.is_empty() {
         println!("\nrunning every fault once, as `cargo xtask chaos --once` does");
         let kept = chaos::once()?;
-        println!("{}", if kept { "chaos: every promise held" } else { "chaos: promises were BROKEN" });
+        println!("{}", if kept { "chaos: every guarantee held" } else { "chaos: guarantees were VIOLATED" });
         if !kept {
             return Ok(ExitCode::FAILURE);
         }
