@@ -125,7 +125,7 @@ pub const DROPS_IMMUTABLE: EventRule = EventRule {
         "has(self.spec.drops) == has(oldSelf.spec.drops) && \
          (!has(self.spec.drops) || self.spec.drops == oldSelf.spec.drops)"
     ),
-    message: "drops cannot change once the event has opened: restore the previous values (to release more coupons at \
+    message: "drops cannot change once the event has opened: restore the previous values (to make more coupons available at \
               once, raise totalCount)",
 };
 

@@ -136,10 +136,10 @@ fn time_left(left: SignedDuration) -> String {
     style(format!("{} left", duration(left))).cyan().bold().to_string()
 }
 
-/// The coupons that are not released yet, by the clock of this machine.
+/// The coupons that are still held back, by the clock of this machine.
 fn drops(event: &CouponEvent, now: Timestamp) -> String {
     let pending: Vec<_> = event.spec.drops.iter().filter(|drop| drop.at.0 > now).collect();
-    let Some(next) = pending.first() else { return "all coupons are released".to_owned() };
+    let Some(next) = pending.first() else { return "nothing is held back".to_owned() };
     let (held_back, count) = (pending.iter().map(|drop| drop.count).sum(), HumanCount(next.count));
     let left = style(duration(next.at.0.duration_since(now))).cyan().bold();
     format!("{} held back; next {count} at {}, in {left}", HumanCount(held_back), time(&next.at))
@@ -327,7 +327,7 @@ status:
                 "drops      1,000 held back; next 1,000 at 2026-12-01 02:00:00 UTC, in 1 h 0 min",
             ]
         );
-        assert_eq!(lines("2026-12-01T02:00:00Z")[1], "drops      all coupons are released");
+        assert_eq!(lines("2026-12-01T02:00:00Z")[1], "drops      nothing is held back");
     }
 
     #[test]

@@ -366,7 +366,9 @@ fn with_final_opening(
     if !changed.is_empty() {
         return Plan::blocked(
             reason::CHANGE_NOT_POSSIBLE,
-            format!("The event has opened, so its coupons are released as planned. Restore the previous {changed}."),
+            format!(
+                "The event has opened, so its coupons become available as planned. Restore the previous {changed}."
+            ),
         );
     }
     let changed = desired.terms.differences(&stored.terms).join(", ");

@@ -249,7 +249,7 @@ fn stock_of_opened_event_only_grows() {
     let release = Release { ramp_seconds: Some(60), drops: "1000000001:5,".parse().unwrap() };
     let released = plan(&DesiredState { release, ..desired(10) }, &opened(0));
     let message =
-        "The event has opened, so its coupons are released as planned. Restore the previous admission and drops.";
+        "The event has opened, so its coupons become available as planned. Restore the previous admission and drops.";
     assert_eq!(released, Plan::blocked(reason::CHANGE_NOT_POSSIBLE, message));
     let limited = plan(&DesiredState { terms: valid_for("P1D"), ..desired(10) }, &opened(0));
     let message = "The event has opened, so its coupons keep their terms. Restore the previous validity.";

@@ -51,7 +51,11 @@ const WORDS: &[Rule] = &[
             (r"let remaining|= remaining|\(remaining|\bremaining[?)]", "a variable which does not count coupons"),
         ],
     ),
-    rule(r"\bcoupons?( \w+)? (is|are|was|were|be|been) (given|told|taken|held)\b", "issued"),
+    rule_except(
+        r"\bcoupons?( \w+)? (is|are|was|were|be|been) (given|told|taken|held)\b",
+        "issued",
+        &[(r"\bheld back\b", "the coupons of a later drop")],
+    ),
     rule(r"\b([Pp]ersisted|caught up)\b", "recorded"),
     rule_except(
         r"\bsettled?\b",
