@@ -114,7 +114,8 @@ pub(super) async fn check_kafka(stores: &Stores, settings: &TopicSettings) -> Ve
     }
     if results.len() == 1 {
         let (topic, dead_letters) = (&stores.kafka.topic, stores.kafka.dead_letter_topic());
-        results.push(CheckResult::ok(TOPICS, format!("{topic} and {dead_letters} match the settings")));
+        let used = settings.used_topic.as_ref().map_or_else(String::new, |used| format!(", {used}"));
+        results.push(CheckResult::ok(TOPICS, format!("{topic}, {dead_letters}{used} match the settings")));
     }
     if missing.is_empty() {
         let failed = |about: &'static str| move |error: KafkaError| CheckResult::fail(about, error_chain(&error), "");
