@@ -17,6 +17,7 @@ mod programs;
 mod servers;
 mod signals;
 mod test;
+mod void_command;
 
 use std::process::ExitCode;
 

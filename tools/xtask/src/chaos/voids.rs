@@ -1,28 +1,25 @@
-//! Voids of coupons while shops use them, by the command of the operator. Each run is a line of the history that
-//! `loadgen check` reads. Some runs crash after the void in Postgres; the operator must then apply it to Redis.
+//! Voids of coupons while shops use them. Some runs of the command crash after the void in Postgres; the operator must
+//! then apply it to Redis.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::event::Event;
 use super::installation::Installation;
 use super::load;
-use crate::programs::{Addresses, OPERATOR};
+use crate::programs::OPERATOR;
+use crate::void_command::VoidCommand;
 
 /// Time between the end of a void and the next one.
 const PAUSE: Duration = Duration::from_millis(300);
-const POLL: Duration = Duration::from_millis(20);
-/// A void that takes longer is killed.
-const TIMEOUT: Duration = Duration::from_secs(20);
 const FAILPOINTS: &str = "operator.before-void-in-redis=10%return";
 
 /// The thread that voids coupons.
@@ -38,11 +35,12 @@ impl Voids {
         let history = load::voids(&installation.dir, event);
         let mut file = File::create(&history).with_context(|| format!("cannot create {}", history.display()))?;
         let mut used = UsedCoupons::new(load::redemptions(&installation.dir, event));
-        let operator = Operator {
+        let command = VoidCommand {
             program: installation.program(OPERATOR),
             addresses: installation.addresses(OPERATOR),
             args: installation.redis_args(),
             event: event.name.clone(),
+            failpoints: FAILPOINTS,
             log: installation.dir.join(format!("{}.void-log", event.name)),
         };
         let stop = Arc::<AtomicBool>::default();
@@ -54,10 +52,7 @@ impl Voids {
                 }
                 used.read()?;
                 if let Some(coupon) = used.take(number) {
-                    let invoked = now();
-                    let outcome = operator.void(&coupon)?;
-                    let line = json!({"coupon": coupon, "invoked": invoked, "finished": now(), "outcome": outcome});
-                    writeln!(file, "{line}").context("cannot write the history of voids")?;
+                    command.void(&coupon, &mut file)?;
                 }
                 thread::sleep(PAUSE);
             }
@@ -71,11 +66,6 @@ impl Voids {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the thread of the voids panicked"))?
     }
-}
-
-/// Microseconds since the Unix epoch.
-fn now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The coupons in the history of the shops, which is being written.
@@ -124,52 +114,5 @@ impl UsedCoupons {
             }
         }
         Ok(())
-    }
-}
-
-/// The command of the operator.
-struct Operator {
-    program: PathBuf,
-    addresses: Addresses,
-    args: &'static [&'static str],
-    event: String,
-    log: PathBuf,
-}
-
-impl Operator {
-    /// Voids a coupon, and returns the outcome as `loadgen check` names it.
-    fn void(&self, coupon: &str) -> Result<&'static str> {
-        let Self { program, addresses, args, event, log } = self;
-        let open = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
-        let mut process = Command::new(program)
-            .env_clear()
-            .env("KUBECONFIG", &addresses.kubeconfig)
-            .env("POD_NAMESPACE", "default")
-            .env("FAILPOINTS", FAILPOINTS)
-            .args(["void", event, "--code", coupon, "--reason", "chaos", "--actor", "chaos"])
-            .args(["--redis-url", &addresses.redis, "--postgres-url", &addresses.postgres])
-            .args(*args)
-            .stdin(Stdio::null())
-            .stdout(open(log)?)
-            .stderr(open(&log.with_extension("void-errors"))?)
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        let deadline = Instant::now() + TIMEOUT;
-        let status = loop {
-            if let Some(status) = process.try_wait().context("cannot wait for a void")? {
-                break status;
-            }
-            if Instant::now() >= deadline {
-                process.kill().context("cannot kill a void")?;
-            }
-            thread::sleep(POLL);
-        };
-        let printed = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-        Ok(match status.code() {
-            Some(0) => "voided",
-            Some(1) if printed.contains("so it cannot be voided") => "redeemed",
-            Some(1) if printed.contains("has no user") => "noUser",
-            _ => "unknown",
-        })
     }
 }

@@ -3,7 +3,9 @@
 mod event;
 mod instructions;
 mod programs;
+mod voids;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use couponry_testbed::process::Launch;
 use couponry_testbed::progress::Step;
 use couponry_testbed::scratch::Scratch;
 
+use crate::programs::Addresses;
 use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 use event::Event;
@@ -87,19 +90,26 @@ impl Demo {
         Ok(guarantees_hold)
     }
 
-    /// Sends the requests of the users, uses some of their coupons, and checks the guarantees against all stores.
-    /// Returns false if one was violated.
+    /// Sends the requests of the users, voids some of their coupons and uses others, and checks the guarantees against
+    /// all stores. Returns false if one was violated.
     fn sell_out(&self, users: u32) -> Result<bool> {
         let scratch = Scratch::new("history")?;
-        let history = scratch.path().join("responses");
-        let mut run = loadgen()?.args(["run", "--event", event::NAME, "--users", &users.to_string()]);
-        for target in self.programs.issuers() {
-            run = run.args(["--target", &target]);
-        }
-        let run = run.args(["--history".as_ref(), history.as_os_str()]);
-        let sent = cargo::in_foreground(run).context("cannot run loadgen")?.success();
+        let [history, repeated, voided, redemptions] =
+            ["responses", "repeated", "voids", "redemptions"].map(|name| scratch.path().join(name));
+        let request = |users: u32, history: &Path| -> Result<bool> {
+            let mut run = loadgen()?.args(["run", "--event", event::NAME, "--users", &users.to_string()]);
+            for target in self.programs.issuers() {
+                run = run.args(["--target", &target]);
+            }
+            let run = run.args(["--history".as_ref(), history.as_os_str()]);
+            Ok(cargo::in_foreground(run).context("cannot run loadgen")?.success())
+        };
+        let sent = request(users, &history)?;
+        println!();
+        voids::void_some(Addresses::from(&self.servers), &history, &voided)?;
+        println!("\nusers request a coupon once more, those of voided coupons among them");
+        let sent = request(voids::USERS.min(users), &repeated)? && sent;
         let redeemer = self.programs.redeemers().pop().context("no redeemer is running")?;
-        let redemptions = scratch.path().join("redemptions");
         println!("\nshops use {USED_COUPONS} coupons: some twice, some after a release, some in two orders at once");
         let redeem = loadgen()?
             .args(["redeem", "--event", event::NAME, "--target", &redeemer])
@@ -110,6 +120,8 @@ impl Demo {
         let mut check = loadgen()?
             .args(["check", "--event", event::NAME, "--total", &self.event.total().to_string()])
             .args(["--history".as_ref(), history.as_os_str()])
+            .args(["--history".as_ref(), repeated.as_os_str()])
+            .args(["--voids".as_ref(), voided.as_os_str()])
             .args(["--redemptions".as_ref(), redemptions.as_os_str()])
             .args(["--redeemer", &redeemer])
             .args(["--redis-url", &self.servers.redis.url()])
