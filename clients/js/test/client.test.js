@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 
-import { CouponryClient, ProblemError, ServerClock } from '../dist/index.js';
+import { CouponryClient, ProblemError, ServerClock } from '@couponry/client';
 
 const { ISSUER: baseUrl, EVENT: event } = process.env;
 let users = 0;

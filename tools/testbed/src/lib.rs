@@ -23,6 +23,7 @@ pub mod kafka;
 pub mod kafka_acls;
 pub mod kubectl;
 pub mod kubernetes;
+pub mod npm_package;
 pub mod path;
 mod pod_network;
 pub mod pods;

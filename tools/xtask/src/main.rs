@@ -1,4 +1,4 @@
-//! The commands of the project: demo, test, bench, fuzz, chaos, e2e, chart, images, cluster, codegen, setup.
+//! The commands of the project.
 
 mod bench;
 mod cargo;
@@ -13,6 +13,7 @@ mod e2e;
 mod fuzz;
 mod images;
 mod kubectl;
+mod npm_package;
 mod programs;
 mod servers;
 mod signals;
@@ -28,11 +29,11 @@ use clap::{Parser, Subcommand};
 const ABOUT: &str = "\
 The commands of the project.
 
-The servers (Redis, PostgreSQL, Kafka, etcd and kube-apiserver) are the real programs. They are started on free ports \
-of 127.0.0.1 with their data in a temporary directory, and stopped at the end, also after Ctrl-C. Missing programs are \
-installed first: Debian packages with apt-get (requires root), kube-apiserver from Go modules, Kafka with Maven, and \
-Schemathesis from PyPI. Built and downloaded programs are cached in ${XDG_CACHE_HOME:-~/.cache}/couponry. `images` and \
-`cluster` require more programs.
+The servers (Redis, PostgreSQL, Kafka, etcd and kube-apiserver) are the real programs. They are started on free \
+ports of 127.0.0.1 with their data in a temporary directory, and stopped at the end, also after Ctrl-C. Missing \
+programs are installed first: Debian packages with apt-get (requires root), kube-apiserver from Go modules, Kafka \
+with Maven, Schemathesis from PyPI, and TypeScript and axe-core from npm. Built and downloaded programs are cached \
+in ${XDG_CACHE_HOME:-~/.cache}/couponry. `images` and `cluster` require more programs.
 
 Environment:
   XDG_CACHE_HOME          directory of the cache
@@ -68,6 +69,8 @@ enum Command {
     Codegen(codegen::Options),
     /// Build the images of all programs in `target/images`, without Docker.
     Images(images::Options),
+    /// Build the npm package of the JavaScript client in `target/npm`.
+    NpmPackage,
     /// Run a Kubernetes cluster with pods and an ingress on this machine (requires root).
     Cluster {
         /// The operation.
@@ -109,6 +112,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Chart(options) => chart::run(&options),
         Command::Codegen(options) => codegen::run(&options),
         Command::Images(options) => images::run(&options),
+        Command::NpmPackage => npm_package::run(),
         Command::Cluster { action } => cluster::run(&action),
         Command::Setup(options) => setup(&options),
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::go::{CONTOUR, COREDNS, GATEWAY_API, HELM, METRICS_SERVER, PROMETHEUS_OPERATOR, PROMTOOL, TOXIPROXY};
-use super::npm::AXE;
+use super::npm::{AXE, TYPESCRIPT};
 use super::{envoy, kafka, kubernetes, pause, schemathesis};
 
 /// A program or a set of files in the cache.
@@ -22,10 +22,11 @@ const fn from_go(is_present: fn() -> bool, create: fn() -> Result<()>) -> Artifa
 }
 
 /// Required by tests and the demo.
-pub(super) const ARTIFACTS: [Artifact; 9] = [
+pub(super) const ARTIFACTS: [Artifact; 10] = [
     artifact(|| kafka::jars().is_some(), kafka::download),
     artifact(|| schemathesis::find().is_some(), schemathesis::download),
     artifact(|| AXE.find().is_some(), || AXE.download()),
+    artifact(|| TYPESCRIPT.find().is_some(), || TYPESCRIPT.download()),
     from_go(|| kubernetes::find().is_some(), kubernetes::build),
     from_go(|| HELM.find().is_some(), || HELM.build()),
     from_go(|| PROMETHEUS_OPERATOR.find().is_some(), || PROMETHEUS_OPERATOR.download()),

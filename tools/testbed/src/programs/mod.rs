@@ -1,7 +1,7 @@
 //! The programs on which the servers run: their locations and their installation.
 //!
 //! `PostgreSQL`, Redis, etcd, a JDK and Maven are Debian packages; kube-apiserver and kubectl are built from Go
-//! modules; Kafka is downloaded with Maven, Schemathesis from PyPI, and axe-core from npm. A
+//! modules; Kafka is downloaded with Maven, Schemathesis from PyPI, and axe-core and TypeScript from npm. A
 //! [`Cluster`](crate::Cluster) requires more programs of all these kinds. Built and downloaded programs are cached by
 //! version in `${XDG_CACHE_HOME:-~/.cache}/couponry`.
 
@@ -29,5 +29,5 @@ pub use install::{install, install_cluster, install_images};
 pub use kafka::VERSION as KAFKA_VERSION;
 pub use kubernetes::{VERSION as KUBERNETES_VERSION, find as kubernetes};
 pub use locate::{chromedriver, chromium, etcd, faketime, postgres_bin, redis_server, require};
-pub use npm::{AXE, NpmPackage};
+pub use npm::{AXE, NpmPackage, TYPESCRIPT};
 pub use schemathesis::find as schemathesis;

@@ -29,6 +29,14 @@ pub static AXE: NpmPackage = NpmPackage {
     main: "axe.min.js",
 };
 
+/// Compiles the JavaScript client, in the version of its `package-lock.json`.
+pub static TYPESCRIPT: NpmPackage = NpmPackage {
+    name: "typescript",
+    version: "5.9.3",
+    integrity: "sha512-jl1vZzPDinLr9eUt3J/t7V6FgNEw9QjvBPdysz9KfQDD41fQrC2Y4vKQdiaUpFT4bXlb1RHhLpp8wtm6M5TgSw==",
+    main: "bin/tsc",
+};
+
 impl NpmPackage {
     /// The file that is used, if the package is installed.
     #[must_use]

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::artifacts::{ARTIFACTS, CLUSTER_ARTIFACTS, go_is_done};
 use super::locate::{CNI_PLUGINS, chromedriver, chromium, etcd, faketime, java, postgres_bin, redis_server};
-use super::npm::AXE;
 use super::{envoy, kafka, schemathesis};
 use crate::path::{is_executable, on_path};
 use crate::process::output;
@@ -52,7 +51,7 @@ pub(super) const TESTS: [RequiredProgram; 14] = [
     }),
     required("chromium", "shows pages", Some("chromium"), || chromium().is_some()),
     required("chromedriver", "controls chromium", Some("chromium-driver"), || chromedriver().is_some()),
-    required("npm", "downloads axe-core", Some("npm"), || AXE.find().is_some() || on_path("npm").is_some()),
+    required("npm", "packs the JavaScript client", Some("npm"), || on_path("npm").is_some()),
 ];
 
 /// Required by the build of images.
