@@ -22,6 +22,7 @@ pub(super) fn generate(read: impl Fn(&str) -> Result<String>) -> Result<String> 
             let metrics = metrics(program, source).with_context(|| format!("cannot read the metrics of {file}"))?;
             ensure!(!metrics.is_empty(), "no metrics found in {file}");
             for Metric { name, kind, labels, help } in metrics {
+                ensure!(!help.contains(['\n', '|', '\\']), "the help text of {name} breaks its table: {help:?}");
                 let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
                 let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {help} |");
             }
@@ -67,10 +68,17 @@ fn metrics(program: &str, source: &str) -> Result<Vec<Metric>> {
                 _ => "histogram",
             },
             labels: labels(source, definition),
-            help: help.to_owned(),
+            help: join_continuations(help),
         });
     }
     Ok(metrics)
+}
+
+/// The text of a string literal whose lines end with a backslash.
+fn join_continuations(literal: &str) -> String {
+    let mut lines = literal.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + line.trim_start())
 }
 
 /// The types of fields and local variables, with the definitions of type aliases.
@@ -118,11 +126,19 @@ struct Metrics {
     pub(crate) sent: Counter,
     balance: EventGauge,
     duration: Histogram,
+    age: Gauge<f64, AtomicU64>,
 }
 fn register() {
     registry.register("sent", "Sent records", metrics.sent.clone());
     registry.register_with_unit("duration", "Time of a request", Unit::Seconds, duration);
-    [("balance", "Coupons, by event", balance)]
+    [("balance", "Coupons, by event", balance)];
+    registry.register_with_unit(
+        "age",
+        "Age of the first record; 0 \
+         without one",
+        Unit::Seconds,
+        age,
+    );
 }
 "#;
         let metric = |name: &str, kind, labels: &[&str], help: &str| Metric {
@@ -135,6 +151,7 @@ fn register() {
             metric("sent_total", "counter", &[], "Sent records"),
             metric("duration_seconds", "histogram", &[], "Time of a request"),
             metric("balance", "gauge", &["event"], "Coupons, by event"),
+            metric("age_seconds", "gauge", &[], "Age of the first record; 0 without one"),
         ];
         assert_eq!(metrics("issuer", source).unwrap(), expected);
     }
