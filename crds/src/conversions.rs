@@ -13,7 +13,7 @@ use couponry_domain::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use thiserror::Error;
 
-use crate::spec::{CodeSource, CodeSpec, CouponEvent, CouponEventSpec, DiscountSpec, ValiditySpec};
+use crate::spec::{CodeSource, CodeSpec, CouponEvent, CouponEventSpec, DiscountSpec, IssuingMode, ValiditySpec};
 
 /// The spec violates a rule of the CRD.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -122,14 +122,23 @@ impl CouponEventSpec {
     }
 }
 
-/// Annotation of an event that continues a stored one, which had another uid or a later generation before Kubernetes
+/// The event continues a stored one, which had another uid or a later generation before Kubernetes
 /// was restored: `UID/GENERATION`, the uid in the stores, and the stored generation, to which the generations of this
 /// object are added.
 pub const CONTINUES: &str = "couponry.dev/continues";
 
-/// Annotation of an event that replaces a stored one of the same name, whose deletion the operator has not seen: its
-/// uid.
+/// The event replaces a stored one of the same name, whose deletion the operator has not seen: its uid.
 pub const REPLACES: &str = "couponry.dev/replaces";
+
+/// Issuing is held while the annotation is present, with any value, which is the reason: the gate is `PAUSED` without a
+/// change of the spec, which a GitOps tool would revert. `issuance: Closed` takes precedence.
+pub const HOLD: &str = "couponry.dev/hold";
+
+/// The reason of a hold whose annotation has no text.
+const NO_REASON: &str = "no reason given";
+
+/// A longer reason of a hold is truncated. The reason is part of the message of a condition.
+const MAX_HOLD_REASON_CHARS: usize = 200;
 
 /// The uid and the generation that an object has in the stores: its own, unless it continues a stored event. `None`:
 /// the object is not stored yet, or its annotation is not valid.
@@ -169,10 +178,38 @@ impl CouponEvent {
         self.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CONTINUES))
     }
 
+    /// Why issuing is held, without control and formatting characters and of limited length. `None`: it is not held, or
+    /// it is closed, which is final.
+    #[must_use]
+    pub fn hold(&self) -> Option<String> {
+        let value = self.metadata.annotations.as_ref()?.get(HOLD)?;
+        (self.spec.issuance != IssuingMode::Closed).then(|| hold_reason(value))
+    }
+
+    /// How coupons are issued. A hold pauses the event.
+    #[must_use]
+    pub fn issuance(&self) -> IssuingMode {
+        if self.hold().is_some() { IssuingMode::Paused } else { self.spec.issuance }
+    }
+
     /// The UID of the stored event that it replaces.
     #[must_use]
     pub fn replaces(&self) -> Option<Uuid> {
         self.metadata.annotations.as_ref()?.get(REPLACES)?.parse().ok()
+    }
+}
+
+/// The text of an annotation [`HOLD`], for a message.
+fn hold_reason(value: &str) -> String {
+    // Line and paragraph separators, and bidirectional formatting characters.
+    let is_formatting =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let printable: String = value.chars().filter(|c| !c.is_control() && !is_formatting(*c)).collect();
+    let text = printable.trim();
+    match text.char_indices().nth(MAX_HOLD_REASON_CHARS) {
+        _ if text.is_empty() => NO_REASON.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -205,6 +242,36 @@ mod tests {
              {type: Percent, value: 10, count: 1}]}",
         );
         assert_eq!(stock(&by_count), Ok(vec![(amount, 9), (percent, 1)]));
+    }
+
+    #[test]
+    fn hold_pauses_an_event_unless_it_is_closed() {
+        let event = |annotations: &str, issuance: &str| -> CouponEvent {
+            serde_yaml::from_str(&format!(
+                "{{apiVersion: couponry.dev/v1alpha1, kind: CouponEvent, metadata: {{name: summer, annotations: \
+                 {annotations}}}, spec: {{policyName: p, totalCount: 1, issuance: {issuance}, discounts: []}}}}"
+            ))
+            .unwrap()
+        };
+        let held = event("{couponry.dev/hold: wrong discount}", "Auto");
+        assert_eq!((held.hold().as_deref(), held.issuance()), (Some("wrong discount"), IssuingMode::Paused));
+        let paused = event("{couponry.dev/hold: wrong discount}", "Paused");
+        assert_eq!((paused.hold().as_deref(), paused.issuance()), (Some("wrong discount"), IssuingMode::Paused));
+        let closed = event("{couponry.dev/hold: wrong discount}", "Closed");
+        assert_eq!((closed.hold(), closed.issuance()), (None, IssuingMode::Closed));
+        let other = event("{couponry.dev/holder: x}", "Auto");
+        assert_eq!((other.hold(), other.issuance()), (None, IssuingMode::Auto));
+    }
+
+    #[test]
+    fn hold_reason_is_printable_and_of_limited_length() {
+        for empty in ["", "  ", "\n\u{202e}\u{1b}"] {
+            assert_eq!(hold_reason(empty), "no reason given", "{empty:?}");
+        }
+        assert_eq!(hold_reason("false"), "false");
+        assert_eq!(hold_reason(" wrong\u{1b}[2J\r\n \u{2066}값 "), "wrong[2J 값");
+        assert_eq!(hold_reason(&"값".repeat(200)), "값".repeat(200));
+        assert_eq!(hold_reason(&"값".repeat(10_000)), format!("{}…", "값".repeat(200)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod rules;
 pub mod spec;
 pub mod status;
 
-pub use conversions::{CONTINUES, InvalidSpec, REPLACES, stored_identity};
+pub use conversions::{CONTINUES, HOLD, InvalidSpec, REPLACES, stored_identity};
 pub use spec::{
     AdmissionSpec, CodeSource, CodeSpec, CouponEvent, CouponEventSpec, DeletionPolicy, DiscountSpec, DropSpec,
     IssuingMode, ScalingSpec, ValiditySpec,

@@ -132,8 +132,8 @@ impl CouponEventStatus {
     /// Whether the gate may be open: the condition `Open` is True, or has a reason that is not a state of the event.
     #[must_use]
     pub fn may_be_open(&self) -> bool {
-        use reason::{CLOSED, ENDED, LOADING, PAUSED, SCHEDULED, SOLD_OUT};
-        let not_open = [LOADING, SCHEDULED, PAUSED, SOLD_OUT, ENDED, CLOSED];
+        use reason::{CLOSED, ENDED, HELD, LOADING, PAUSED, SCHEDULED, SOLD_OUT};
+        let not_open = [LOADING, SCHEDULED, PAUSED, HELD, SOLD_OUT, ENDED, CLOSED];
         self.condition(condition::OPEN).is_some_and(|open| !not_open.contains(&open.reason.as_str()))
     }
 }
@@ -176,6 +176,9 @@ pub mod reason {
     pub const OPEN: &str = "Open";
     /// Suspended by `issuance: Paused`.
     pub const PAUSED: &str = "Paused";
+    /// Suspended by the annotation `couponry.dev/hold`, also while coupons are still being loaded. The message has the
+    /// reason of the hold.
+    pub const HELD: &str = "Held";
     /// No coupon is available.
     pub const SOLD_OUT: &str = "SoldOut";
     /// The end time has passed.

@@ -1,11 +1,12 @@
-//! `pause`, `resume`, `close` and `topup`: each patches the spec and waits until the operator has applied the change.
+//! `pause`, `resume`, `close` and `topup` patch the spec, `hold` and `release-hold` an annotation. Each waits until the
+//! operator has applied the change.
 
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, error::ErrorKind};
 use couponry_crds::{
-    CodeSource, CouponEvent, IssuingMode,
+    CodeSource, CouponEvent, HOLD, IssuingMode,
     status::{CouponEventStatus, condition, reason},
 };
 use couponry_output::Stdout;
@@ -56,6 +57,27 @@ pub(crate) struct Resume {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Hold {
+    /// Name of the event.
+    #[arg(value_parser = event_name)]
+    name: String,
+    /// Why issuing is held. Everyone who may read the event can read it.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseHold {
+    /// Name of the event.
+    #[arg(value_parser = event_name)]
+    name: String,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Close {
     /// Name of the event.
     #[arg(value_parser = event_name)]
@@ -98,6 +120,33 @@ impl Resume {
         let event = resume(cluster, &name, None).await?;
         let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) != reason::PAUSED;
         waiting.wait(cluster, event, "resumed", is_done).await
+    }
+}
+
+impl Hold {
+    pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
+        let Self { name, reason, waiting } = self;
+        let change = |event: &CouponEvent| {
+            ensure!(event.spec.issuance != IssuingMode::Closed, "the event {name} is closed and cannot be held");
+            Ok(Some(json!({"metadata": {"annotations": {HOLD: reason}}})))
+        };
+        let event = patch(cluster, &name, None, change).await?;
+        let is_done = |status: &CouponEventStatus| {
+            [reason::HELD, reason::ENDED, reason::CLOSED].contains(&reason_of(status, condition::OPEN))
+        };
+        waiting.wait(cluster, event, "held", is_done).await
+    }
+}
+
+impl ReleaseHold {
+    pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<ExitCode> {
+        let Self { name, waiting } = self;
+        let change = |event: &CouponEvent| {
+            Ok(event.annotations().contains_key(HOLD).then(|| json!({"metadata": {"annotations": {HOLD: null}}})))
+        };
+        let event = patch(cluster, &name, None, change).await?;
+        let is_done = |status: &CouponEventStatus| reason_of(status, condition::OPEN) != reason::HELD;
+        waiting.wait(cluster, event, "no longer held", is_done).await
     }
 }
 
@@ -174,7 +223,7 @@ fn topup_by_counts_instructions(event: &CouponEvent, new: u64) -> String {
 pub(crate) async fn pause(cluster: &Cluster, name: &str, uid: Option<&str>) -> anyhow::Result<CouponEvent> {
     let change = |event: &CouponEvent| match event.spec.issuance {
         IssuingMode::Closed => bail!("the event {name} is closed and cannot be paused"),
-        IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Paused"}))),
+        IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"spec": {"issuance": "Paused"}}))),
     };
     patch(cluster, name, uid, change).await
 }
@@ -183,14 +232,14 @@ pub(crate) async fn pause(cluster: &Cluster, name: &str, uid: Option<&str>) -> a
 pub(crate) async fn resume(cluster: &Cluster, name: &str, uid: Option<&str>) -> anyhow::Result<CouponEvent> {
     let change = |event: &CouponEvent| match event.spec.issuance {
         IssuingMode::Closed => bail!("the event {name} is closed and cannot be resumed"),
-        IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"issuance": "Auto"}))),
+        IssuingMode::Auto | IssuingMode::Paused => Ok(Some(json!({"spec": {"issuance": "Auto"}}))),
     };
     patch(cluster, name, uid, change).await
 }
 
 /// Changes the manifest so that the event ends permanently.
 pub(crate) async fn close(cluster: &Cluster, name: &str, uid: Option<&str>) -> anyhow::Result<CouponEvent> {
-    patch(cluster, name, uid, |_| Ok(Some(json!({"issuance": "Closed"})))).await
+    patch(cluster, name, uid, |_| Ok(Some(json!({"spec": {"issuance": "Closed"}})))).await
 }
 
 /// The number of coupons after a top-up.
@@ -234,13 +283,13 @@ pub(crate) async fn topup(
         if event.spec.discounts.iter().any(|discount| discount.count.is_some()) {
             bail!("{}", topup_by_counts_instructions(event, new));
         }
-        Ok(Some(json!({"totalCount": new})))
+        Ok(Some(json!({"spec": {"totalCount": new}})))
     };
     patch(cluster, name, uid, change).await
 }
 
-/// Patches the spec, unless `change` returns none. After a conflict with a concurrent change, computes the patch again:
-/// a conflict proves that the patch was not applied, because the client does not repeat requests by itself.
+/// Patches the event, unless `change` returns none. After a conflict with a concurrent change, computes the patch
+/// again: a conflict proves that the patch was not applied, because the client does not repeat requests by itself.
 async fn patch(
     cluster: &Cluster,
     name: &str,
@@ -253,8 +302,8 @@ async fn patch(
         if uid.is_some() && uid != event.metadata.uid.as_deref() {
             bail!("{name} was deleted and created again: look at the new event before you change it");
         }
-        let Some(spec) = change(&event)? else { return Ok(event) };
-        let patch = json!({"metadata": {"resourceVersion": event.metadata.resource_version}, "spec": spec});
+        let Some(mut patch) = change(&event)? else { return Ok(event) };
+        patch["metadata"]["resourceVersion"] = json!(event.metadata.resource_version);
         match cluster.events().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(event) => return parsed(&event).cloned(),
             Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => attempt += 1,

@@ -27,7 +27,7 @@ use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use couponry_output::{CLOSED, Stderr, StdoutError};
 
 use crate::{
-    change::{Close, Pause, Resume, Topup},
+    change::{Close, Hold, Pause, ReleaseHold, Resume, Topup},
     cluster::{ClusterArgs, event_name},
     dashboard::DashboardArgs,
     error_chain::chain,
@@ -65,6 +65,10 @@ enum Command {
     Pause(Pause),
     /// Resumes a paused event.
     Resume(Resume),
+    /// Suspends issuing with an annotation, which a GitOps tool does not revert, until the hold is released.
+    Hold(Hold),
+    /// Releases the hold of an event. Its manifest then decides whether it issues coupons.
+    ReleaseHold(ReleaseHold),
     /// Ends an event permanently. A closed event cannot be reopened.
     Close(Close),
     /// Adds coupons to an event, also while it is open.
@@ -229,6 +233,8 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Dashboard(dashboard) => dashboard.run(cluster).await,
         Command::Pause(pause) => pause.run(&cluster).await,
         Command::Resume(resume) => resume.run(&cluster).await,
+        Command::Hold(hold) => hold.run(&cluster).await,
+        Command::ReleaseHold(release) => release.run(&cluster).await,
         Command::Close(close) => close.run(&cluster).await,
         Command::Topup(topup) => topup.run(&cluster).await,
         Command::Check { output } => exec::run(&cluster, &["check", "--output", output.name()], None).await,
@@ -297,6 +303,8 @@ impl Command {
             | Self::Dashboard(_)
             | Self::Pause(_)
             | Self::Resume(_)
+            | Self::Hold(_)
+            | Self::ReleaseHold(_)
             | Self::Close(_)
             | Self::Topup(_) => false,
             Self::Check { .. }

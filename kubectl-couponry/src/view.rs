@@ -67,8 +67,10 @@ pub(crate) fn summary(event: &CouponEvent) -> String {
     let status = event.status.clone().unwrap_or_default();
     let stalled = status.condition(condition::STALLED).filter(|stalled| stalled.status == "True");
     let stalled = stalled.map_or_else(String::new, |stalled| format!("  STALLED: {}", sanitize(&stalled.message)));
+    let held = status.condition(condition::OPEN).filter(|open| open.reason == reason::HELD);
+    let held = held.map_or_else(String::new, |held| format!("  HELD: {}", sanitize(&held.message)));
     format!(
-        "{}  {}  loaded {}/{}  issued {}  recorded {}  available {}{stalled}",
+        "{}  {}  loaded {}/{}  issued {}  recorded {}  available {}{held}{stalled}",
         event.name_any(),
         state(event),
         count(status.loaded),
@@ -89,7 +91,7 @@ fn state_with_times(event: &CouponEvent, now: Timestamp) -> String {
     let state = state(event);
     let state = match state.as_str() {
         reason::OPEN => style(state).green().bold(),
-        reason::PAUSED | reason::LOADING | reason::SCHEDULED => style(state).yellow().bold(),
+        reason::PAUSED | reason::HELD | reason::LOADING | reason::SCHEDULED => style(state).yellow().bold(),
         _ => style(state).bold(),
     };
     let Some(status) = &event.status else { return state.to_string() };
@@ -357,6 +359,19 @@ status:
     fn summary_shows_counts_and_stalled_message() {
         let event = event(&format!("{SUMMER}{STATUS}"));
         insta::assert_snapshot!(summary(&event), @"summer  Open  loaded 100,000/100,000  issued 50,000  recorded 49,000  available 50,000  STALLED: a coupon is lost");
+    }
+
+    #[test]
+    fn summary_of_held_event_shows_the_reason() {
+        let message = "'Issuing is held: wrong discount. Remove the annotation couponry.dev/hold to continue.'";
+        let status = STATUS
+            .replace(
+                "status: 'True', reason: Open, message: ''",
+                &format!("status: 'False', reason: Held, message: {message}"),
+            )
+            .replace("type: Stalled, status: 'True'", "type: Stalled, status: 'False'");
+        let event = event(&format!("{SUMMER}{status}"));
+        insta::assert_snapshot!(summary(&event), @"summer  Held  loaded 100,000/100,000  issued 50,000  recorded 49,000  available 50,000  HELD: Issuing is held: wrong discount. Remove the annotation couponry.dev/hold to continue.");
     }
 
     #[test]

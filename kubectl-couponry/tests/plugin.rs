@@ -134,6 +134,20 @@ fn commands_on_running_event_change_its_status() {
     until("summer  Paused");
     let resumed = stdout(&installation.run(&["resume", "summer"]));
     assert!(resumed.starts_with("summer is resumed\nsummer  Open"), "{resumed}");
+
+    let held = stdout(&installation.run(&["hold", "summer", "--reason", "wrong discount\u{1b}[2J"]));
+    assert!(held.starts_with("summer is held\nsummer  Held"), "{held}");
+    assert!(held.contains("HELD: Issuing is held: wrong discount[2J."), "{held}");
+    until("summer  Held");
+    // A hold and the manifest are independent.
+    let resumed = stdout(&installation.run(&["resume", "summer"]));
+    assert!(resumed.starts_with("summer is resumed\nsummer  Held"), "{resumed}");
+    assert!(installation.wait("summer", "state      Held").contains("wrong discount"));
+    let released = stdout(&installation.run(&["release-hold", "summer"]));
+    assert!(released.starts_with("summer is no longer held\nsummer  Open"), "{released}");
+    assert!(stdout(&installation.run(&["release-hold", "summer"])).starts_with("summer is no longer held"));
+    assert!(not_run(&installation.run(&["hold", "summer"])).contains("--reason <TEXT>"));
+
     let topped_up = stdout(&installation.run(&["topup", "summer", "50"]));
     assert!(topped_up.starts_with("summer is topped up to 150 coupons\n"), "{topped_up}");
     assert!(topped_up.contains("loaded 150/150"), "{topped_up}");
@@ -148,6 +162,8 @@ fn commands_on_running_event_change_its_status() {
     assert!(stdout(&installation.run(&["close", "summer", "--yes"])).starts_with("summer is closed\nsummer  Closed"));
     assert!(failure(&installation.run(&["resume", "summer"])).contains("summer is closed and cannot be resumed"));
     assert!(failure(&installation.run(&["pause", "summer"])).contains("summer is closed"));
+    let held = failure(&installation.run(&["hold", "summer", "--reason", "x"]));
+    assert!(held.contains("summer is closed and cannot be held"), "{held}");
 
     let table = stdout(&installation.run(&["status"]));
     let cells: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();

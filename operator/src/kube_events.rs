@@ -21,6 +21,7 @@ const TOPPED_UP: &str = "ToppedUp";
 const OPENED: &str = "Opened";
 const PAUSED: &str = "Paused";
 const RESUMED: &str = "Resumed";
+const HOLD_RELEASED: &str = "HoldReleased";
 const SOLD_OUT: &str = "SoldOut";
 const ENDED: &str = "Ended";
 const BALANCED: &str = "Balanced";
@@ -127,10 +128,17 @@ fn issuance(old: &CouponEventStatus, new: &CouponEventStatus, end_time: Option<&
     {
         events.push(KubeEvent::normal(RESUMED, "Issuing is no longer paused."));
     }
+    let is_over = |state: &str| matches!(state, reason::ENDED | reason::CLOSED);
+    match (before.reason == reason::HELD, after.reason == reason::HELD) {
+        (false, true) => events.push(KubeEvent::normal(reason::HELD, after.message)),
+        (true, false) if !is_over(after.reason) => {
+            events.push(KubeEvent::normal(HOLD_RELEASED, "Issuing is no longer held."));
+        }
+        _ => {}
+    }
     if old.sold_out_at.is_none() && new.sold_out_at.is_some() {
         events.push(KubeEvent::normal(SOLD_OUT, "All coupons are issued."));
     }
-    let is_over = |state: &str| matches!(state, reason::ENDED | reason::CLOSED);
     if is_over(after.reason) && !is_over(before.reason) {
         events.push(KubeEvent::normal(ENDED, after.message));
     }

@@ -66,6 +66,9 @@ async fn examples_are_accepted() -> Result<()> {
     let mut accepted = 0;
     for file in fs::read_dir(&folder)? {
         let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
         let manifest = serde_yaml::from_str(&fs::read_to_string(&path)?)?;
         cluster.apply(&manifest).await?.map_err(anyhow::Error::msg).with_context(|| path.display().to_string())?;
         accepted += 1;

@@ -57,6 +57,24 @@ fn event_lifecycle_publishes_one_kubernetes_event_per_transition() {
 }
 
 #[test]
+fn hold_publishes_its_begin_and_its_release() {
+    let open = |reason| status(&[("Preloaded", true, "StockComplete"), ("Open", reason == "Open", reason)]);
+    for (from, to, expected) in [
+        ("Open", "Held", &["Held"][..]),
+        ("Scheduled", "Held", &["Held"]),
+        ("Held", "Held", &[]),
+        ("Held", "Open", &["HoldReleased"]),
+        ("Held", "Scheduled", &["HoldReleased"]),
+        ("Paused", "Held", &["Held"]),
+        ("Held", "Paused", &["Paused", "HoldReleased"]),
+        ("Held", "Ended", &["Ended"]),
+        ("Held", "Closed", &["Ended"]),
+    ] {
+        assert_eq!(reasons(&open(from), &open(to)), expected, "{from} to {to}");
+    }
+}
+
+#[test]
 fn transitions_between_two_statuses_are_all_published() {
     let scheduled = status(&[("Preloaded", true, "StockComplete"), ("Open", false, "Scheduled")]);
     let sold_out = CouponEventStatus {

@@ -28,7 +28,10 @@ pub(crate) struct DesiredState {
     pub(crate) total: u64,
     pub(crate) shares: Vec<(Discount, Share)>,
     pub(crate) window: Window,
+    /// A hold pauses the event.
     pub(crate) issuance: IssuingMode,
+    /// Why issuing is held. None: it is not.
+    pub(crate) hold: Option<String>,
     pub(crate) acknowledge: Acknowledge,
     /// When the coupons are to be removed from Redis, by the clock of Redis (milliseconds since the Unix epoch). None:
     /// not before the event is deleted, or not known yet.
@@ -66,7 +69,8 @@ impl DesiredState {
             total: spec.total_count,
             shares: spec.shares()?,
             window: spec.window(),
-            issuance: spec.issuance,
+            issuance: event.issuance(),
+            hold: event.hold(),
             acknowledge: spec.acknowledge,
             retire_at: retire_at(event),
         })

@@ -19,7 +19,7 @@ use crate::{
         observe::{ObservedState, may_issue, observe, observe_redis},
         plan::plan,
         progress::Progress,
-        state::state,
+        state::reported_state,
         status_writer::StatusWriter,
         step::Plan,
         timing::{self, ACTIVE_INTERVAL, AWAITING_CODES_INTERVAL, MAX_DURATION, UNVERIFIED_INTERVAL, next_check},
@@ -67,7 +67,8 @@ async fn observe_state(error: &ReconcileError, desired: &DesiredState, context: 
         return None;
     }
     let in_redis = context.redis_store.observe(&desired.name).await.ok().flatten();
-    in_redis.filter(|redis| redis.uid == desired.uid && redis.is_verified).map(|redis| state(Some(&redis)))
+    let in_redis = in_redis.filter(|redis| redis.uid == desired.uid && redis.is_verified)?;
+    Some(reported_state(Some(&in_redis), desired.hold.as_deref()))
 }
 
 /// Applies steps until nothing is left to do or [`MAX_DURATION`] has passed.
@@ -119,7 +120,9 @@ async fn run_steps(
                 if result == ReconcileResult::Waiting {
                     interval = interval.min(AWAITING_CODES_INTERVAL);
                 }
-                if writer.is_behind || !is_balanced || retire_at != desired.retire_at {
+                // A stale operator could open the gate again, because a hold does not change the generation.
+                let is_held = desired.hold.is_some();
+                if writer.is_behind || !is_balanced || is_held || retire_at != desired.retire_at {
                     interval = interval.min(ACTIVE_INTERVAL);
                 } else if result == ReconcileResult::Done && next_scaling_report.is_none() && is_kafka_available {
                     remember_idle(desired, &observed, observation_started, retire_at, context);
@@ -178,7 +181,7 @@ async fn report_preload(
 /// is required.
 async fn check_idle(desired: &DesiredState, context: &Context) -> Result<Option<Duration>, ReconcileError> {
     let Some(idle) = context.idle_events.take(desired.uid, desired.generation) else { return Ok(None) };
-    if context.kafka_outage(desired.acknowledge).is_some() {
+    if desired.hold.is_some() || context.kafka_outage(desired.acknowledge).is_some() {
         return Ok(None);
     }
     let (in_redis, redis_blocker) = observe_redis(context, desired, may_issue(&idle.redis)).await?;

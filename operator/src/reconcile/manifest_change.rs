@@ -28,7 +28,8 @@ pub(super) async fn is_changed(desired: &DesiredState, context: &Context, writer
     if event.event_uid() != Some(desired.uid) {
         return true;
     }
-    let is_changed = event.stored_generation() != desired.generation;
+    // A hold does not change the generation.
+    let is_changed = event.stored_generation() != desired.generation || event.hold() != desired.hold;
     if is_changed {
         restrict_gate(event, context).await;
     }

@@ -7,7 +7,11 @@
 //! It never opens a gate, and never extends a window. A gate that follows a newer generation stays as it is, unless the
 //! manifest is the current one: then the API server was restored from an older snapshot.
 
-use couponry_crds::{CouponEvent, IssuingMode, stored_identity};
+use couponry_crds::{
+    CouponEvent, IssuingMode,
+    status::{condition, reason},
+    stored_identity,
+};
 use couponry_domain::{Gate, Window};
 use couponry_redis::{FencedWrite, GateSettings};
 use couponry_runtime::error_chain;
@@ -62,13 +66,15 @@ async fn is_current(event: &CouponEvent, context: &Context) -> Result<bool, Reco
 
 /// The gate that the manifest specifies. None: the gate may stay open, or the status shows that it is not.
 fn restriction(event: &CouponEvent) -> Option<Gate> {
-    let gate = match event.spec.issuance {
+    let gate = match event.issuance() {
         _ if event.metadata.deletion_timestamp.is_some() => Gate::Closed,
         IssuingMode::Auto => return None,
         IssuingMode::Paused => Gate::Paused,
         IssuingMode::Closed => Gate::Closed,
     };
     let status = event.status.as_ref()?;
-    let is_current = status.observed_generation == event.metadata.generation;
+    let is_held = status.condition(condition::OPEN).is_some_and(|open| open.reason == reason::HELD);
+    // A hold does not change the generation.
+    let is_current = status.observed_generation == event.metadata.generation && event.hold().is_some() == is_held;
     (status.may_be_open() || !is_current).then_some(gate)
 }

@@ -1,6 +1,8 @@
 //! The state of an event: the reason of its condition `Open`.
 
-use couponry_crds::status::reason;
+use std::borrow::Cow;
+
+use couponry_crds::{HOLD, status::reason};
 use couponry_domain::{Gate, WindowState};
 use couponry_redis::RedisEvent;
 
@@ -21,20 +23,33 @@ pub(super) fn state(in_redis: Option<&RedisEvent>) -> &'static str {
     }
 }
 
+/// The state that the status reports. An event whose coupons are not loaded yet is held, too, unless its gate is open
+/// nevertheless, because the hold is not applied yet.
+pub(super) fn reported_state(in_redis: Option<&RedisEvent>, hold: Option<&str>) -> &'static str {
+    match state(in_redis) {
+        reason::LOADING | reason::PAUSED if hold.is_some() => reason::HELD,
+        state => state,
+    }
+}
+
 pub(super) fn is_sold_out(in_redis: &RedisEvent) -> bool {
     in_redis.gate != Gate::Loading && in_redis.available == 0 && in_redis.loaded > 0
 }
 
-/// The message of the condition `Open`.
-pub(super) const fn message(state: &'static str) -> &'static str {
-    match state.as_bytes() {
-        b"Loading" => "Issuing starts when all coupons are loaded.",
-        b"Scheduled" => "Issuing starts at startTime.",
-        b"Open" => "Coupons are being issued.",
-        b"Paused" => "Issuing is paused because issuance is Paused.",
-        b"SoldOut" => "All coupons are issued.",
-        b"Ended" => "The event ended at endTime.",
-        b"Closed" => "The event was closed because issuance is Closed.",
+/// The message of the condition `Open`. `hold`: the reason of a hold.
+pub(super) fn message(state: &'static str, hold: Option<&str>) -> Cow<'static, str> {
+    let message = match (state, hold) {
+        (reason::HELD, Some(hold)) => {
+            return format!("Issuing is held: {hold}. Remove the annotation {HOLD} to continue.").into();
+        }
+        (reason::LOADING, _) => "Issuing starts when all coupons are loaded.",
+        (reason::SCHEDULED, _) => "Issuing starts at startTime.",
+        (reason::OPEN, _) => "Coupons are being issued.",
+        (reason::PAUSED, _) => "Issuing is paused because issuance is Paused.",
+        (reason::SOLD_OUT, _) => "All coupons are issued.",
+        (reason::ENDED, _) => "The event ended at endTime.",
+        (reason::CLOSED, _) => "The event was closed because issuance is Closed.",
         _ => "",
-    }
+    };
+    message.into()
 }

@@ -21,7 +21,7 @@ use crate::{
         observe::ObservedState,
         progress::Progress,
         recording::{self, RecordingState},
-        state::{self, is_sold_out, state},
+        state::{self, is_sold_out, reported_state},
     },
     scaling::readiness::{ScaledCondition, ScalingReport},
 };
@@ -55,7 +55,7 @@ pub(super) fn compute_status(
         && blocker.reason == reason::REDIS_UNVERIFIED
     {
         // The counts in an unverified Redis may be outdated.
-        let previous = blocked_status(old, generation, blocker, None, now);
+        let previous = blocked_status(old, generation, blocker, None, None, now);
         let conditions = merge(&previous.conditions, durability, |_| true, generation, now);
         return CouponEventStatus { observed_generation: Some(generation), conditions, ..previous };
     }
@@ -63,7 +63,8 @@ pub(super) fn compute_status(
     let in_redis = observed.redis_event(desired);
     // `finishedAt`, plus the TTL, is compared with the clock of Redis before the coupons are removed.
     let redis_clock = in_redis.and_then(|in_redis| Timestamp::from_millisecond(in_redis.now).ok()).unwrap_or(now);
-    let state = state(in_redis);
+    let hold = desired.hold.as_deref();
+    let state = reported_state(in_redis, hold);
     let issued = in_redis.map_or(old.issued.unwrap_or_default(), |in_redis| in_redis.issued);
     let is_all_recorded = observed.recorded >= issued && in_redis.is_none_or(|in_redis| in_redis.outbox == 0);
     let has_ended_or_sold_out = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
@@ -73,7 +74,7 @@ pub(super) fn compute_status(
     let mut conditions = vec![
         ready_condition(desired, observed, progress, state, topic_mismatches),
         preload_condition(desired, observed, progress),
-        open_condition(state, progress, kafka_outage),
+        open_condition(state, hold, progress, kafka_outage),
         recorded_condition(issued, is_all_recorded, observed.recording),
         stalled_condition(progress),
     ];
@@ -108,12 +109,14 @@ pub(super) fn compute_status(
 }
 
 /// The status when the stores are unavailable or Redis is unverified: the previous counts, and the blocker. What may
-/// have changed since it was last observed is Unknown. `state`: that of the event in Redis, if it is known.
+/// have changed since it was last observed is Unknown. `state`: that of the event in Redis, if it is known. `hold`: see
+/// [`message`](state::message).
 pub(super) fn blocked_status(
     old: &CouponEventStatus,
     generation: i64,
     blocker: &Blocker,
     state: Option<&'static str>,
+    hold: Option<&str>,
     now: Timestamp,
 ) -> CouponEventStatus {
     let Blocker { reason, message, issuing: _ } = blocker;
@@ -122,12 +125,12 @@ pub(super) fn blocked_status(
         NewCondition::new(condition::STALLED, true, reason, message),
     ];
     if let Some(state) = state {
-        new.push(open_condition(state, &Progress::Blocked(blocker.clone()), None));
+        new.push(open_condition(state, hold, &Progress::Blocked(blocker.clone()), None));
     } else if old.may_be_open() {
         new.extend(blocked_open(blocker));
     } else if old.condition(condition::OPEN).is_none() {
-        let message = state::message(reason::LOADING);
-        new.push(NewCondition::new(condition::OPEN, false, reason::LOADING, message));
+        let state = reported_state(None, hold);
+        new.push(NewCondition::new(condition::OPEN, false, state, state::message(state, hold)));
     }
     // Nothing changes in an event that is over. A reported problem stays reported until it is resolved.
     let is_unknown =
@@ -153,10 +156,15 @@ pub(super) fn is_transition(old: &CouponEventStatus, new: &CouponEventStatus) ->
 }
 
 /// `kafka_outage`: see [`StatusInputs`].
-fn open_condition(state: &'static str, progress: &Progress, kafka_outage: Option<&Blocker>) -> NewCondition {
+fn open_condition(
+    state: &'static str,
+    hold: Option<&str>,
+    progress: &Progress,
+    kafka_outage: Option<&Blocker>,
+) -> NewCondition {
     let blocker = if let Progress::Blocked(blocker) = progress { Some(blocker) } else { None };
     let mut blockers = blocker.into_iter().chain(kafka_outage).filter(|_| state == reason::OPEN);
-    let open = || NewCondition::new(condition::OPEN, state == reason::OPEN, state, state::message(state));
+    let open = || NewCondition::new(condition::OPEN, state == reason::OPEN, state, state::message(state, hold));
     blockers.find_map(blocked_open).unwrap_or_else(open)
 }
 
@@ -185,7 +193,9 @@ fn ready_condition(
         Progress::Done if is_retired(desired, observed) => {
             condition(true, reason::RETIRED, "The event is over, and its coupons were removed from Redis.".to_owned())
         }
-        Progress::Done if state == reason::CLOSED => condition(true, reason::CLOSED, state::message(state).to_owned()),
+        Progress::Done if state == reason::CLOSED => {
+            condition(true, reason::CLOSED, state::message(state, None).into_owned())
+        }
         Progress::Done => {
             let warning = if topic_mismatches.is_empty() {
                 String::new()

@@ -151,7 +151,8 @@ impl<'a> StatusWriter<'a> {
         state: Option<&'static str>,
     ) -> Result<(), ReconcileError> {
         let old = self.event.status.clone().unwrap_or_default();
-        let new = status::blocked_status(&old, generation, blocker, state, Timestamp::now());
+        let hold = self.event.hold();
+        let new = status::blocked_status(&old, generation, blocker, state, hold.as_deref(), Timestamp::now());
         self.write(&old, new).await
     }
 

@@ -36,6 +36,70 @@ async fn issuance_change_pauses_resumes_and_closes_event() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn annotation_holds_event_without_a_change_of_its_spec() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply_open("event", BY_SHARES).await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    let uid = world.uid("event").await?;
+    world.record_all("event").await?;
+    // An idle event, too.
+    world.wait("event", "recorded", |status| is_true(status, "Recorded")).await?;
+
+    let generation = world.get("event").await?.metadata.generation;
+    world.annotate("event", "couponry.dev/hold=wrong discount")?;
+    let held = world.wait("event", "held", |status| reason(status, "Open") == "Held").await?;
+    assert_eq!(
+        message(&held, "Open"),
+        "Issuing is held: wrong discount. Remove the annotation couponry.dev/hold to continue."
+    );
+    assert!(is_true(&held, "Ready") && !is_true(&held, "Stalled"));
+    assert_eq!(world.redis_store.observe(&"event".parse()?).await?.map(|event| event.gate), Some(Gate::Paused));
+    assert_eq!(world.issue("event", 10..20).await?, 0);
+
+    // As a GitOps tool applies its manifest again.
+    world.apply("event", BY_SHARES)?;
+    world.apply("event", &with(BY_SHARES, "issuance: Auto"))?;
+    world.annotate("event", "couponry.dev/hold=")?;
+    let wait = "held without a reason";
+    let held = world.wait("event", wait, |status| message(status, "Open").contains("no reason given")).await?;
+    assert_eq!(reason(&held, "Open"), "Held");
+    assert_eq!(world.issue("event", 10..20).await?, 0);
+
+    world.annotate("event", "couponry.dev/hold-")?;
+    world.wait("event", "open again", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 10..20).await?, 10);
+    // The manifest with `issuance: Auto` differs from the one without; the hold alone changes no generation.
+    let released = world.get("event").await?;
+    assert!(released.metadata.generation <= generation.map(|generation| generation + 1));
+    assert_eq!(world.uid("event").await?, uid);
+
+    world.annotate("event", "couponry.dev/hold=until Monday")?;
+    world.wait("event", "held again", |status| reason(status, "Open") == "Held").await?;
+    world.apply("event", &with(BY_SHARES, "issuance: Closed"))?;
+    world.wait("event", "closed", |status| reason(status, "Open") == "Closed").await?;
+    let expected = ["Ended", "Held", "Held", "HoldReleased", "Opened", "PreloadCompleted", "PreloadStarted"];
+    world.wait_kube_events("event", &expected).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_held_before_its_start_opens_only_after_the_release() -> Result<()> {
+    let world = World::shared().await?;
+    world.apply("event", BY_SHARES)?;
+    world.annotate("event", "couponry.dev/hold=not approved")?;
+    let _operator = world.start_operator()?;
+    let loaded = world.wait("event", "loaded", |status| is_true(status, "Preloaded")).await?;
+    assert_eq!((reason(&loaded, "Open"), &loaded.opened_at), ("Held", &None));
+    world.wait("event", "ready", |status| is_true(status, "Ready") && reason(status, "Open") == "Held").await?;
+    assert_eq!(world.issue("event", 0..10).await?, 0);
+
+    world.annotate("event", "couponry.dev/hold-")?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    world.check_generated_stock("event", &[("PERCENT:10", 70), ("AMOUNT:5000", 30)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn top_up_of_sold_out_event_reopens_it() -> Result<()> {
     let world = World::shared().await?;
     let _operator = world.start_operator()?;

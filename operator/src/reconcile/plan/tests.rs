@@ -1,3 +1,4 @@
+use couponry_crds::CouponEvent;
 use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, DiscountType, Release, Seed, Share, Uuid, Window};
 use couponry_postgres::{CodeFile, ImportedCodes, UseCounts};
 
@@ -30,6 +31,7 @@ fn desired(total: u64) -> DesiredState {
         shares: vec![(TEN_PERCENT, Share::Percentage(70)), (FIVE_THOUSAND, Share::Percentage(30))],
         window: Window::default(),
         issuance: IssuingMode::Auto,
+        hold: None,
         acknowledge: Acknowledge::Redis,
         retire_at: None,
     }
@@ -295,6 +297,76 @@ fn gate_of_opened_event_follows_the_manifest() {
         gate(Gate::Paused, ALWAYS, 10),
         "a blocked change does not prevent a pause"
     );
+}
+
+#[test]
+fn gate_of_held_event_is_paused_until_the_hold_is_released() {
+    let manifest = |annotations: &str, issuance: &str, start: &str| {
+        let event: CouponEvent = serde_json::from_value(serde_json::json!({
+            "apiVersion": "couponry.dev/v1alpha1",
+            "kind": "CouponEvent",
+            "metadata": {"name": "summer", "uid": UID, "generation": 1,
+                "annotations": {"couponry.dev/hold": annotations}},
+            "spec": {"policyName": "Summer sale", "totalCount": 10, "issuance": issuance, "startTime": start,
+                "discounts": [{"type": "Percent", "value": 10, "allocationPercentage": 70},
+                    {"type": "Amount", "value": 5000, "allocationPercentage": 30}]},
+        }))
+        .unwrap();
+        DesiredState::from_manifest(&event).unwrap()
+    };
+    let (past, later) = ("1970-01-12T13:46:39Z", "1970-01-12T14:46:40Z");
+    let (began, starts) = (Some(NOW - 1000), Some(LATER));
+    let window = |start| Window { start, end: None };
+    let full = |opens_at| Some(stored(counts(7, 3), opens_at));
+    let with_window = |gate, issued, start| Some(RedisEvent { window: window(start), ..redis(gate, 10, issued) });
+    for (case, desired, stored, in_redis, expected) in [
+        (
+            "open",
+            manifest("wrong price", "Auto", past),
+            full(began),
+            with_window(Gate::Open, 4, began),
+            gate(Gate::Paused, window(began), 10),
+        ),
+        (
+            "without a reason",
+            manifest("", "Auto", past),
+            full(began),
+            with_window(Gate::Open, 4, began),
+            gate(Gate::Paused, window(began), 10),
+        ),
+        ("held already", manifest("x", "Auto", past), full(began), with_window(Gate::Paused, 4, began), Plan::Done),
+        (
+            "scheduled",
+            manifest("x", "Auto", later),
+            full(starts),
+            with_window(Gate::Open, 0, starts),
+            Plan::Apply(Step::WithdrawOpening),
+        ),
+        (
+            "held before its start",
+            manifest("x", "Auto", later),
+            full(None),
+            with_window(Gate::Loading, 0, starts),
+            gate(Gate::Paused, window(starts), 10),
+        ),
+        ("paused too", manifest("x", "Paused", past), full(began), with_window(Gate::Paused, 4, began), Plan::Done),
+        (
+            "closed too",
+            manifest("x", "Closed", past),
+            full(began),
+            with_window(Gate::Open, 4, began),
+            gate(Gate::Closed, window(began), 10),
+        ),
+        (
+            "not loaded",
+            manifest("x", "Auto", past),
+            full(None),
+            Some(redis(Gate::Loading, 4, 0)),
+            Plan::Apply(Step::Load { from: 4, to: 10 }),
+        ),
+    ] {
+        assert_eq!(plan(&desired, &observed(stored, in_redis)), expected, "{case}");
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn desired() -> DesiredState {
         shares: vec![(TEN_PERCENT, Share::Percentage(100))],
         window: Window::default(),
         issuance: IssuingMode::Auto,
+        hold: None,
         acknowledge: Acknowledge::Redis,
         retire_at: None,
     }
@@ -170,10 +171,10 @@ fn status_of_event_blocked_by_impossible_change() {
 #[test]
 fn status_during_outage_keeps_the_last_counts() {
     let outage = Blocker::new(reason::BACKEND_UNAVAILABLE, "Connection refused.");
-    assert_yaml_snapshot!(blocked_status(&open_status(), 4, &outage, None, at(NOW)));
+    assert_yaml_snapshot!(blocked_status(&open_status(), 4, &outage, None, None, at(NOW)));
     assert_yaml_snapshot!(
         "status_during_outage_of_new_event",
-        blocked_status(&CouponEventStatus::default(), 1, &outage, None, at(NOW))
+        blocked_status(&CouponEventStatus::default(), 1, &outage, None, None, at(NOW))
     );
 }
 
@@ -185,7 +186,7 @@ fn status_during_outage_of_postgres_follows_the_state_in_redis() {
         (open_status(), reason::OPEN, ("True", reason::OPEN)),
         (first_status(&observed(Gate::Paused, ALWAYS, 10, 4, 4)), reason::OPEN, ("True", reason::OPEN)),
     ] {
-        let status = blocked_status(&old, 4, &outage, Some(state), at(NOW));
+        let status = blocked_status(&old, 4, &outage, Some(state), None, at(NOW));
         let open = status.condition(condition::OPEN).unwrap();
         assert_eq!((&*open.status, &*open.reason), expected);
     }
@@ -195,7 +196,7 @@ fn status_during_outage_of_postgres_follows_the_state_in_redis() {
 fn outage_changes_only_what_may_have_changed() {
     let outage = Blocker::new(reason::BACKEND_UNAVAILABLE, "Connection refused.");
     let finished = first_status(&observed(Gate::Closed, ALWAYS, 10, 4, 4));
-    let during = blocked_status(&finished, 4, &outage, None, at(NOW));
+    let during = blocked_status(&finished, 4, &outage, None, None, at(NOW));
     assert_eq!(reason_of(&during, condition::RECORDED), reason::ALL_RECORDED, "nothing is issued any more");
     assert_eq!(reason_of(&during, condition::BALANCED), reason::COUNTS_MATCH);
 }
@@ -279,10 +280,43 @@ fn state_of_event_follows_gate_window_and_stock() {
         (Gate::Closed, after, 10, reason::CLOSED),
     ] {
         let observed = observed(gate, window, 10, issued, issued);
-        assert_eq!(state(observed.redis.as_ref()), expected, "{gate:?} {window:?} {issued}");
-        assert!(!state::message(expected).is_empty(), "{expected}");
+        assert_eq!(reported_state(observed.redis.as_ref(), None), expected, "{gate:?} {window:?} {issued}");
+        assert!(!state::message(expected, None).is_empty(), "{expected}");
     }
-    assert_eq!(state(None), reason::LOADING);
+    assert_eq!(reported_state(None, None), reason::LOADING);
+}
+
+#[test]
+fn held_event_is_reported_as_held_unless_it_is_over_or_still_open() {
+    let before = Window { start: Some(NOW + 1), end: None };
+    let after = Window { start: None, end: Some(NOW) };
+    for (gate, window, issued, expected) in [
+        (Gate::Loading, ALWAYS, 0, reason::HELD),
+        (Gate::Paused, ALWAYS, 0, reason::HELD),
+        (Gate::Paused, before, 0, reason::HELD),
+        (Gate::Paused, ALWAYS, 10, reason::HELD),
+        (Gate::Paused, after, 0, reason::ENDED),
+        (Gate::Open, ALWAYS, 0, reason::OPEN),
+        (Gate::Closed, ALWAYS, 0, reason::CLOSED),
+    ] {
+        let observed = observed(gate, window, 10, issued, issued);
+        let state = reported_state(observed.redis.as_ref(), Some("wrong price"));
+        assert_eq!(state, expected, "{gate:?} {window:?} {issued}");
+    }
+    let held = DesiredState { hold: Some("wrong price".into()), issuance: IssuingMode::Paused, ..desired() };
+    let paused = observed(Gate::Paused, ALWAYS, 10, 4, 4);
+    let status = compute_status(&open_status(), &held, &paused, &Progress::Done, NO_INPUTS, at(NOW));
+    let open = status.condition(condition::OPEN).unwrap();
+    assert_eq!((&*open.status, &*open.reason), ("False", "Held"));
+    assert_eq!(open.message, "Issuing is held: wrong price. Remove the annotation couponry.dev/hold to continue.");
+    assert!(!status.may_be_open() && status.condition(condition::READY).unwrap().status == "True");
+
+    // While a store is not available, a hold is reported once the gate is known to be paused.
+    let outage = Blocker::new(reason::BACKEND_UNAVAILABLE, "Postgres is unavailable.");
+    let blocked = |old: &CouponEventStatus, state| blocked_status(old, 4, &outage, state, Some("wrong price"), at(NOW));
+    assert_eq!(reason_of(&blocked(&open_status(), Some(reason::HELD)), condition::OPEN), reason::HELD);
+    assert_eq!(reason_of(&blocked(&status, None), condition::OPEN), reason::HELD);
+    assert_eq!(reason_of(&blocked(&CouponEventStatus::default(), None), condition::OPEN), reason::HELD);
 }
 
 #[test]

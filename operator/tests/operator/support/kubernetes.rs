@@ -47,6 +47,12 @@ impl World {
         self.wait(name, "open", |status| is_true(status, "Open")).await.map(drop)
     }
 
+    /// Changes an annotation of an event: `NAME=VALUE`, or `NAME-` to remove it.
+    pub(crate) fn annotate(&self, name: &str, annotation: &str) -> Result<()> {
+        let annotate = ["annotate", "--overwrite", "ce", name, annotation, "--namespace", self.namespace()];
+        shared::kubectl(&annotate).map(drop)
+    }
+
     /// Requests the deletion of an event.
     pub(crate) fn delete(&self, name: &str) -> Result<()> {
         shared::kubectl(&["delete", "ce", name, "--namespace", self.namespace(), "--wait=false"]).map(drop)

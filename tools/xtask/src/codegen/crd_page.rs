@@ -5,7 +5,11 @@ use std::fmt::Write;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-pub(super) fn generate(crd: &str) -> Result<String> {
+/// Where the annotations are defined.
+pub(super) const ANNOTATIONS: &str = "crds/src/conversions.rs";
+
+/// `annotations`: the content of [`ANNOTATIONS`].
+pub(super) fn generate(crd: &str, annotations: &str) -> Result<String> {
     let crd: Value = serde_yaml::from_str(crd).context("the CRD is not valid YAML")?;
     let version = &crd["spec"]["versions"][0];
     let schema = &version["schema"]["openAPIV3Schema"];
@@ -20,6 +24,8 @@ pub(super) fn generate(crd: &str) -> Result<String> {
         write_fields(&mut page, "", &schema["properties"][section], section == "spec");
         ensure!(page.lines().count() > rows, "the CRD has no fields in {section}");
     }
+    let _ = write!(page, "\n## Annotations\n\n| Annotation | Effect |\n|---|---|\n");
+    write_annotations(&mut page, annotations)?;
     let mut rules = Vec::new();
     collect_rules(schema, &mut rules);
     let _ = write!(page, "\n## Rules\n\nThe API server rejects manifests which violate a rule, with its message:\n\n");
@@ -27,6 +33,26 @@ pub(super) fn generate(crd: &str) -> Result<String> {
         let _ = writeln!(page, "- {rule}");
     }
     Ok(page)
+}
+
+/// Reads the public constants with their doc comments.
+fn write_annotations(page: &mut String, source: &str) -> Result<()> {
+    let (mut doc, mut count) = (String::new(), 0);
+    for line in source.lines() {
+        if let Some(text) = line.strip_prefix("///") {
+            doc.push_str(text);
+        } else {
+            let value = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(": &str = \""));
+            if let Some((_, value)) = value {
+                ensure!(!doc.is_empty(), "the annotation {value} has no doc comment");
+                let _ = writeln!(page, "| `{}` | {} |", value.trim_end_matches("\";"), cell(&doc));
+                count += 1;
+            }
+            doc.clear();
+        }
+    }
+    ensure!(count > 0, "no annotations found in {ANNOTATIONS}");
+    Ok(())
 }
 
 fn write_fields(page: &mut String, prefix: &str, schema: &Value, is_spec: bool) {
@@ -116,12 +142,14 @@ spec:
             x-kubernetes-validations: [{rule: x, message: parts must fit}]
           status: {properties: {at: {type: string, format: date-time}}}
 ";
-        let page = generate(crd).unwrap();
+        let annotations = "/// Holds\n/// it.\npub const HOLD: &str = \"x.dev/hold\";\n";
+        let page = generate(crd, annotations).unwrap();
         for line in [
             "| `parts[]` | list of objects | The parts. |",
             "| `parts[].size` | integer, 1 to 9 | Required. |",
             "| `at` | time |  |",
             "- parts must fit",
+            "| `x.dev/hold` | Holds it. |",
         ] {
             assert!(page.contains(line), "{line} in\n{page}");
         }

@@ -39,7 +39,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     };
     let [js_types, js_script] = js_client::generate(read)?;
     let files = [
-        ("docs/reference/crd.md", page("CouponEvent", "the crate `couponry-crds`", crd_page::generate(&crd)?)),
+        (
+            "docs/reference/crd.md",
+            page("CouponEvent", "the crate `couponry-crds`", crd_page::generate(&crd, &read(crd_page::ANNOTATIONS)?)?),
+        ),
         (
             "docs/reference/conditions.md",
             page(
