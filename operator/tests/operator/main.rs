@@ -1,6 +1,7 @@
 //! Tests of the operator's process with a Kubernetes API server, Postgres, Redis and Kafka.
 
 mod admin_api;
+mod argo_health;
 mod balance;
 mod code_import;
 mod commands;
