@@ -46,12 +46,20 @@ struct CodeLabels {
 /// Present from the start: the rate of a counter does not include the value with which it appears.
 const INITIAL_CODES: [u16; 2] = [200, 503];
 
+/// Why an issue request receives 503. Present from the start, too.
+const UNAVAILABLE_REASONS: [&str; 6] =
+    ["unknown_outcome", "unverified", "undecodable", "overloaded", "jwks_unavailable", "refresh_limited"];
+
+/// The status code of a response that is counted by its reason.
+const UNAVAILABLE: u16 = 503;
+
 /// All metrics of the issuer. Clones share the values.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Family<OutcomeLabels, Counter>,
     coupons_issued: Family<EventLabels, Counter>,
     issue_responses: Family<CodeLabels, Counter>,
+    unavailable_responses: Family<ReasonLabels, Counter>,
     authentication_failures: Family<ReasonLabels, Counter>,
     jwks_keys: Family<StateLabels, Gauge>,
     connections: Gauge,
@@ -76,6 +84,7 @@ impl Metrics {
             requests: Family::default(),
             coupons_issued: Family::default(),
             issue_responses: Family::default(),
+            unavailable_responses: Family::default(),
             authentication_failures: Family::default(),
             jwks_keys: Family::default(),
             connections: Gauge::default(),
@@ -97,6 +106,7 @@ impl Metrics {
             requests,
             coupons_issued,
             issue_responses,
+            unavailable_responses,
             authentication_failures,
             jwks_keys,
             connections,
@@ -117,9 +127,17 @@ impl Metrics {
         for code in INITIAL_CODES {
             drop(issue_responses.get_or_create(&CodeLabels { code }));
         }
+        for reason in UNAVAILABLE_REASONS {
+            drop(unavailable_responses.get_or_create(&ReasonLabels { reason }));
+        }
         registry.register("requests", "Completed issue requests, by outcome", requests);
         registry.register("coupons_issued", "Issued coupons, by event", coupons_issued);
         registry.register("issue_responses", "Responses to issue requests, by HTTP status code", issue_responses);
+        registry.register(
+            "unavailable_responses",
+            "Responses with the status code 503 to issue requests, by reason",
+            unavailable_responses,
+        );
         registry.register(
             "authentication_failures",
             "Requests whose user could not be authenticated, by reason",
@@ -196,9 +214,12 @@ impl Metrics {
         (self.rate_limited.get_or_create_owned(&labels), self.rate_limit_keys.get_or_create_owned(&labels))
     }
 
-    /// Counts the response to an issue request.
-    pub(crate) fn count_issue_response(&self, code: u16) {
+    /// Counts the response to an issue request, and the cause of a 503.
+    pub(crate) fn count_issue_response(&self, code: u16, cause: Option<&'static str>) {
         self.issue_responses.get_or_create(&CodeLabels { code }).inc();
+        if code == UNAVAILABLE {
+            self.unavailable_responses.get_or_create(&ReasonLabels { reason: cause.unwrap_or("other") }).inc();
+        }
     }
 
     /// Counts a completed issue request.

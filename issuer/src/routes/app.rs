@@ -84,14 +84,17 @@ pub(super) fn unknown_event(event: &EventName) -> Problem {
 
 pub(super) fn unverified() -> Problem {
     Problem::unavailable("The event is unavailable while Redis is verified after a restart. Retry later.")
+        .with_cause("unverified")
 }
 
 pub(super) fn undecodable() -> Problem {
     Problem::unavailable("The coupon of this user cannot be read. Retry later, or contact the administrator.")
+        .with_cause("undecodable")
 }
 
 pub(super) fn unknown_outcome() -> Problem {
     Problem::unavailable("The outcome is unknown: a coupon may have been issued. Retry to get the outcome.")
+        .with_cause("unknown_outcome")
 }
 
 /// The response to a failed read, which can be repeated.

@@ -156,7 +156,8 @@ where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
     let response = process(app, request).await;
-    app.metrics.count_issue_response(response.as_ref().err().map_or(200, Problem::status));
+    let problem = response.as_ref().err();
+    app.metrics.count_issue_response(problem.map_or(200, Problem::status), problem.and_then(Problem::cause));
     response
 }
 
@@ -184,7 +185,8 @@ where
         IssueResult::UnknownEvent => Err(unknown_event(&event)),
         IssueResult::UnknownOutcome => Err(unknown_outcome()),
         IssueResult::Overloaded => {
-            Err(Problem::unavailable("Too many requests are waiting for this event. Retry later."))
+            Err(Problem::unavailable("Too many requests are waiting for this event. Retry later.")
+                .with_cause("overloaded"))
         }
     }
 }

@@ -215,6 +215,7 @@ async fn paused_redis_returns_503_and_the_retry_returns_the_outcome() {
     redis.pause().unwrap();
     let responses = issuer.issue_all(0..10).await;
     responses.iter().for_each(assert_unknown);
+    assert_eq!(issuer.unavailable_responses().await, [("unknown_outcome".to_owned(), 10)].into());
     redis.resume().unwrap();
     until("the issuer responds again", async || issuer.issue("user-0").await.status == StatusCode::OK).await;
     for i in 0..10 {
@@ -225,6 +226,22 @@ async fn paused_redis_returns_503_and_the_retry_returns_the_outcome() {
     assert_eq!(world.users_in_kafka(10).await.len(), 10);
     world.wait_until_outbox_is_empty().await;
     assert_eq!(world.redis_store.observe(&world.event).await.unwrap().unwrap().available, 10);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_queue_return_503_and_are_counted() {
+    let redis = Redis::start().unwrap();
+    let world = World::on(redis.url(), couponry_testbed::shared::kafka()).await.open(100).await;
+    let issuer = world.ready_issuer(&["--max-queued-requests", "1"]).await;
+    redis.pause().unwrap();
+    let responses = issuer.issue_all(0..20).await;
+    responses.iter().for_each(assert_unknown);
+    let overloaded = responses.iter().filter(|response| response.json["detail"].as_str().unwrap().contains("Too many"));
+    let overloaded = overloaded.count() as u64;
+    assert!(overloaded > 10, "{overloaded}");
+    redis.resume().unwrap();
+    let counted = issuer.unavailable_responses().await;
+    assert_eq!((counted["overloaded"], counted["unknown_outcome"]), (overloaded, 20 - overloaded));
 }
 
 /// Without an operator, Redis is not verified after a restart.
@@ -249,6 +266,7 @@ async fn issue_after_redis_restart_returns_503_until_verified() {
     assert_unknown(&issuer.get("/coupons/summer").await);
     assert_unknown(&issuer.get("/coupons/summer/users/user-0").await);
     assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"unverified\"}"));
+    assert!(issuer.unavailable_responses().await["unverified"] > 10);
     world.mark_verified().await;
     let again = issuer.issue_all(0..10).await;
     assert_eq!(again.iter().filter(|response| response.reason() == "DUPLICATE").count(), 5);

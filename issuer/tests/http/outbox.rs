@@ -209,6 +209,7 @@ async fn undecodable_entry_fails_only_the_request_of_its_user() {
     assert_eq!(bad.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(bad.json["detail"].as_str().unwrap().contains("cannot be read"), "{}", bad.json);
     assert!(issuer.metrics().await.contains("couponry_issuer_requests_total{outcome=\"undecodable\"} 2"));
+    assert_eq!(issuer.unavailable_responses().await, [("undecodable".to_owned(), 2)].into());
 }
 
 /// As on an unavailable node of a cluster.

@@ -1,7 +1,7 @@
 //! An event in Redis, a topic in Kafka, issuers and an HTTP client.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -225,6 +225,21 @@ impl Issuer {
         let Ok(response) = self.client.get(url).await else { return (0, String::new()) };
         let status = response.status().as_u16();
         (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    /// How many issue requests received 503, by reason. The alerts count them by their status code.
+    pub(crate) async fn unavailable_responses(&self) -> BTreeMap<String, u64> {
+        let metrics = self.metrics().await;
+        let series = |prefix: &'static str| metrics.lines().filter_map(move |line| line.strip_prefix(prefix));
+        let by_reason: BTreeMap<String, u64> = series("couponry_issuer_unavailable_responses_total{reason=\"")
+            .filter_map(|series| series.split_once("\"} "))
+            .map(|(reason, count)| (reason.to_owned(), count.parse().unwrap()))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let code = "couponry_issuer_issue_responses_total{code=\"503\"} ";
+        let total: u64 = series(code).next().unwrap().parse().unwrap();
+        assert_eq!(by_reason.values().sum::<u64>(), total, "each 503 has a reason: {by_reason:?}");
+        by_reason
     }
 
     pub(crate) async fn metrics(&self) -> String {

@@ -101,7 +101,7 @@ impl From<Failure> for Problem {
             Reason::OtherUser => Self::invalid(detail),
             // A valid token must not be rejected because of an outage.
             Reason::JwksUnavailable | Reason::RefreshLimited => {
-                let problem = Self::unavailable(detail);
+                let problem = Self::unavailable(detail).with_cause(reason.label());
                 if let Some(wait) = retry_after { problem.with_retry_after(wait) } else { problem }
             }
             // A 401 requires a challenge; no registered scheme describes a header that a proxy sets.

@@ -34,6 +34,9 @@ pub struct Problem {
     /// What is wrong with this request, and how to correct it.
     #[schema(example = "userId is empty")]
     detail: String,
+    /// The cause, for metrics.
+    #[serde(skip)]
+    cause: Option<&'static str>,
     /// The header `WWW-Authenticate`.
     #[serde(skip)]
     challenge: Option<&'static str>,
@@ -58,7 +61,7 @@ macro_rules! problems {
                     || $status == StatusCode::TOO_MANY_REQUESTS)
                     .then(|| rand::random_range(DEFAULT_RETRY_AFTER_MS));
                 let (title, status, detail) = ($title, $status.as_u16(), detail.into());
-                Self { r#type: $type, title, status, detail, challenge: None, retry_after_ms }
+                Self { r#type: $type, title, status, detail, cause: None, challenge: None, retry_after_ms }
             })*
         }
     };
@@ -100,6 +103,19 @@ impl Problem {
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.status
+    }
+
+    /// The cause of the problem for metrics, if it was set.
+    #[must_use]
+    pub const fn cause(&self) -> Option<&'static str> {
+        self.cause
+    }
+
+    /// Sets the cause for metrics: clients do not receive it.
+    #[must_use]
+    pub const fn with_cause(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
     }
 
     /// Replaces the type and its summary by more specific ones. The type is the name of its page.

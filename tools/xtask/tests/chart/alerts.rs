@@ -36,14 +36,18 @@ const RECORDINGS: [(&str, &[&str]); 22] = [
         &[
             "CouponryDependencyUnavailable",
             "CouponryHighErrorRate",
+            "CouponryErrorBudgetBurn",
             "CouponryKafkaDeliveryFailing",
             "CouponryNoConsumers",
         ],
     ),
     ("operators-gone", &["CouponryNoLeader"]),
     ("postgres-down", &["CouponryConsumerLag", "CouponryDependencyUnavailable", "CouponryNoConsumers"]),
-    ("redis-down", &["CouponryDependencyUnavailable", "CouponryHighErrorRate", "CouponryEventStalled"]),
-    ("redis-out-of-memory", &["CouponryHighErrorRate"]),
+    (
+        "redis-down",
+        &["CouponryDependencyUnavailable", "CouponryHighErrorRate", "CouponryErrorBudgetBurn", "CouponryEventStalled"],
+    ),
+    ("redis-out-of-memory", &["CouponryHighErrorRate", "CouponryErrorBudgetBurn"]),
     ("redis-slow", &["CouponryHighLatency"]),
     ("redis-unverified", &["CouponryHighErrorRate", "CouponryEventStalled"]),
     ("status-rejected", &["CouponryReconcileErrors"]),
@@ -68,10 +72,9 @@ const LAG_MESSAGES: &str = "metrics.prometheusRule.lagMessages=500";
 const HELD_SCRAPES: usize = 40;
 const SCRAPE_SECONDS: usize = 15;
 
-/// The rules of the chart, as a file for promtool.
-fn rules(directory: &Path, redeemer: bool) -> Value {
-    let redeemer = format!("redeemer.enabled={redeemer}");
-    let objects = with(&["metrics.prometheusRule.enabled=true", LAG_MESSAGES, &redeemer]);
+/// The rules of the chart with these values, as a file for promtool.
+fn rules(directory: &Path, values: &[&str]) -> Value {
+    let objects = with(&[&["metrics.prometheusRule.enabled=true", LAG_MESSAGES], values].concat());
     let spec = find(&objects, "PrometheusRule", "couponry")["spec"].clone();
     fs::write(directory.join("rules.yaml"), spec.to_string()).unwrap();
     spec
@@ -88,29 +91,39 @@ fn promtool(directory: &Path, args: &[&str]) {
     assert!(output.status.success(), "{text}");
 }
 
-/// The test group of a recording: `fires` have fired until its end or, if it is empty, no alert has.
-fn test_group(name: &str, fires: &[&str]) -> Value {
+fn recording(name: &str) -> Value {
     let file = recordings().join(format!("{name}.yaml"));
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let mut group: Value = serde_yaml::from_str(&text).unwrap();
+    let group: Value = serde_yaml::from_str(&text).unwrap();
     assert_eq!(group["interval"], format!("{SCRAPE_SECONDS}s"), "{name}");
+    group
+}
+
+/// The test group of a recording: `fires` have fired until its end or, if it is empty, no alert has.
+fn test_group(name: &str, fires: &[&str]) -> Value {
+    let mut group = recording(name);
     let mut scrapes = 0;
     for series in group["input_series"].as_array_mut().unwrap() {
         let values = series["values"].as_str().unwrap();
         scrapes = scrapes.max(values.split(' ').map(count).sum());
         series["values"] = json!(hold(values));
     }
-    let sample = |alert: &&str| json!({"labels": format!("{{alertname=\"{alert}\"}}"), "value": 1});
     let alerts = if fires.is_empty() { ".+".to_owned() } else { fires.join("|") };
     group["name"] = json!(name);
-    group["promql_expr_test"] = json!([{
+    group["promql_expr_test"] = json!([fired_until(SCRAPE_SECONDS * (scrapes + HELD_SCRAPES - 1), &alerts, fires)]);
+    group
+}
+
+/// Of the alerts that match this expression, exactly `fires` have fired until this time.
+fn fired_until(seconds: usize, alerts: &str, fires: &[&str]) -> Value {
+    let sample = |alert: &&str| json!({"labels": format!("{{alertname=\"{alert}\"}}"), "value": 1});
+    json!({
         "expr": format!(
             "group by (alertname) (max_over_time(ALERTS{{alertstate=\"firing\",alertname=~\"{alerts}\"}}[1d]))"
         ),
-        "eval_time": format!("{}s", SCRAPE_SECONDS * (scrapes + HELD_SCRAPES - 1)),
+        "eval_time": format!("{seconds}s"),
         "exp_samples": fires.iter().map(sample).collect::<Vec<_>>(),
-    }]);
-    group
+    })
 }
 
 /// The number of scrapes of a word in promtool's notation: `1x3` is four times 1, and `_x3` three missing samples.
@@ -134,6 +147,10 @@ fn hold(values: &str) -> String {
 /// Evaluates the rules on each recording.
 fn evaluate(directory: &Path, recordings: &[(&str, &[&str])]) {
     let groups: Vec<Value> = recordings.iter().map(|(name, fires)| test_group(name, fires)).collect();
+    run_tests(directory, &groups);
+}
+
+fn run_tests(directory: &Path, groups: &[Value]) {
     let tests = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": groups});
     fs::write(directory.join("tests.yaml"), tests.to_string()).unwrap();
     promtool(directory, &["test", "rules", "tests.yaml"]);
@@ -142,10 +159,10 @@ fn evaluate(directory: &Path, recordings: &[(&str, &[&str])]) {
 #[test]
 fn each_alert_fires_in_its_fault_and_none_in_a_normal_sale() {
     let scratch = Scratch::new("alerts").unwrap();
-    rules(scratch.path(), false);
+    rules(scratch.path(), &[]);
     promtool(scratch.path(), &["check", "rules", "rules.yaml"]);
     evaluate(scratch.path(), &RECORDINGS);
-    let rules = rules(scratch.path(), true);
+    let rules = rules(scratch.path(), &["redeemer.enabled=true"]);
     promtool(scratch.path(), &["check", "rules", "rules.yaml"]);
     evaluate(scratch.path(), &REDEEMER_RECORDINGS);
 
@@ -159,4 +176,120 @@ fn each_alert_fires_in_its_fault_and_none_in_a_normal_sale() {
         .map(|file| file.unwrap().file_name().to_string_lossy().trim_end_matches(".yaml").to_owned())
         .collect();
     assert_eq!(files, all().map(|(name, _)| (*name).to_owned()).collect());
+}
+
+/// Sets the values of the series that begin with this text.
+fn set(group: &mut Value, series: &str, values: &str) {
+    let mut count = 0;
+    for input in group["input_series"].as_array_mut().unwrap() {
+        if input["series"].as_str().unwrap().starts_with(series) {
+            input["values"] = json!(values);
+            count += 1;
+        }
+    }
+    assert!(count > 0, "the recording has no series {series}");
+}
+
+/// As often as Prometheus evaluates the rules and scrapes the programs by default.
+#[test]
+fn alerts_about_requests_fire_within_a_minute_of_the_fault() {
+    /// `BASELINE` of the recordings.
+    const FAULT_AT: usize = 20;
+    let scratch = Scratch::new("alerts").unwrap();
+    rules(scratch.path(), &[]);
+    let groups = [
+        ("issuers-gone", "CouponryNoIssuers"),
+        ("redis-down", "CouponryHighErrorRate"),
+        ("redis-down", "CouponryErrorBudgetBurn"),
+        ("redis-out-of-memory", "CouponryHighErrorRate"),
+        ("redis-unverified", "CouponryHighErrorRate"),
+    ];
+    let groups = groups.map(|(name, alert)| {
+        let mut group = recording(name);
+        group["name"] = json!(format!("{alert} in {name}"));
+        group["promql_expr_test"] = json!([fired_until(FAULT_AT + 60, alert, &[alert])]);
+        group
+    });
+    run_tests(scratch.path(), &groups);
+}
+
+#[test]
+fn missing_issuers_are_reported_while_an_event_is_open_stalled_or_starts_soon() {
+    let scratch = Scratch::new("alerts").unwrap();
+    rules(scratch.path(), &[]);
+    let alert = "CouponryNoIssuers";
+    let case = |name: &str, change: &dyn Fn(&mut Value), fires: &[&str]| {
+        let mut group = recording("issuers-gone");
+        change(&mut group);
+        group["name"] = json!(name);
+        group["promql_expr_test"] = json!([fired_until(90, alert, fires)]);
+        group
+    };
+    // In the recording, the event is open.
+    let none_open = |group: &mut Value| {
+        for input in group["input_series"].as_array_mut().unwrap() {
+            if input["series"].as_str().unwrap().contains("condition=\"Open\"") {
+                input["values"] = json!("0x20");
+            }
+        }
+    };
+    let starts_at = |group: &mut Value, seconds: i64| {
+        let start = group["start_timestamp"].as_i64().unwrap() + seconds;
+        let series = "couponry_operator_event_start_time_seconds{namespace=\"shop\",event=\"soon\"}";
+        group["input_series"].as_array_mut().unwrap().push(json!({"series": series, "values": format!("{start}x20")}));
+    };
+    let groups = [
+        case("open", &|_| (), &[alert]),
+        case("between events", &none_open, &[]),
+        case(
+            "long before a start",
+            &|group| {
+                none_open(group);
+                starts_at(group, 3600);
+            },
+            &[],
+        ),
+        case(
+            "before a start",
+            &|group| {
+                none_open(group);
+                starts_at(group, 600);
+            },
+            &[alert],
+        ),
+        case(
+            "nothing is known about events",
+            &|group| {
+                let series = group["input_series"].as_array_mut().unwrap();
+                series.retain(|input| !input["series"].as_str().unwrap().starts_with("couponry_operator_condition"));
+            },
+            &[alert],
+        ),
+    ];
+    run_tests(scratch.path(), &groups);
+}
+
+/// A normal sale in which 2 of 1000 requests fail: few enough for `CouponryHighErrorRate`.
+#[test]
+fn few_errors_burn_the_budget_of_a_strict_objective_only() {
+    let alerts = "CouponryHighErrorRate|CouponryErrorBudgetBurn";
+    for (values, fires) in [
+        (&[][..], &["CouponryErrorBudgetBurn"][..]),
+        (&["metrics.prometheusRule.availabilityObjectivePercent=99.5"], &[]),
+    ] {
+        let scratch = Scratch::new("alerts").unwrap();
+        rules(scratch.path(), values);
+        let mut group = recording("normal-sale");
+        let issuer = |number: u32, code: u32| {
+            format!(
+                "couponry_issuer_issue_responses_total{{namespace=\"shop\",job=\"couponry-metrics\",pod=\"issuer-{number}\",code=\"{code}\"}}"
+            )
+        };
+        set(&mut group, "couponry_issuer_issue_responses_total", "0x40");
+        set(&mut group, &issuer(1, 200), "0x3 0+1000x36");
+        set(&mut group, &issuer(1, 503), "0x3 0+2x36");
+        group["name"] = json!("few errors");
+        group["promql_expr_test"] = json!([fired_until(180, alerts, fires)]);
+        run_tests(scratch.path(), &[group]);
+    }
 }
