@@ -133,11 +133,7 @@ impl Metrics {
         registry.register("requests", "Completed issue requests, by outcome", requests);
         registry.register("coupons_issued", "Issued coupons, by event", coupons_issued);
         registry.register("issue_responses", "Responses to issue requests, by HTTP status code", issue_responses);
-        registry.register(
-            "unavailable_responses",
-            "Responses with the status code 503 to issue requests, by reason",
-            unavailable_responses,
-        );
+        registry.register("unavailable_responses", "Responses 503 to issue requests, by reason", unavailable_responses);
         registry.register(
             "authentication_failures",
             "Requests whose user could not be authenticated, by reason",

@@ -3,6 +3,8 @@
 //! [`status`] shows events, using [`view`], [`events_table`] and [`json`], and [`watch`] their changes; [`change`]
 //! changes them; [`dashboard`] does both in a browser; [`exec`] runs commands of the operator in its pod. [`cluster`]
 //! connects to Kubernetes and translates its errors. [`completion`] completes command lines in a shell.
+//!
+//! [`plan`] shows what a manifest would do, [`report`] the course of a sale.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -15,6 +17,8 @@ mod events_table;
 mod exec;
 mod json;
 mod output_format;
+mod plan;
+mod report;
 mod status;
 mod table;
 mod view;
@@ -32,6 +36,8 @@ use crate::{
     dashboard::DashboardArgs,
     error_chain::chain,
     output_format::OutputFormat,
+    plan::Plan,
+    report::Report,
     status::Status,
 };
 
@@ -61,6 +67,8 @@ enum Command {
     Status(Status),
     /// Serves a page about all events of the namespace on 127.0.0.1, with your permissions, until Ctrl-C.
     Dashboard(DashboardArgs),
+    /// Shows what a manifest would do, before it is applied: coupons, memory, time, overlapping events and warnings.
+    Plan(Plan),
     /// Suspends issuing until the event is resumed.
     Pause(Pause),
     /// Resumes a paused event.
@@ -108,6 +116,9 @@ enum Command {
         #[command(flatten)]
         event: DeletedEvent,
     },
+    /// Shows the course of a sale: when it sold out, coupons per second, recording, redemptions. Runs in the operator's
+    /// pod.
+    Report(Report),
     /// Voids the coupon of a user: it can no longer be redeemed, and the user receives no other one. Runs in the
     /// operator's pod.
     #[command(group = ArgGroup::new("coupon").required(true))]
@@ -227,8 +238,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
+    let command = match command {
+        // Works without a cluster.
+        Command::Plan(plan) => return plan.run(cluster).await,
+        command => command,
+    };
     let cluster = cluster.connect().await?;
     match command {
+        Command::Plan(_) => unreachable!("handled above"),
         Command::Status(status) => status.run(&cluster).await,
         Command::Dashboard(dashboard) => dashboard.run(cluster).await,
         Command::Pause(pause) => pause.run(&cluster).await,
@@ -263,6 +280,7 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             args.extend(options.iter().flatten().map(String::as_str));
             exec::run(&cluster, &args, None).await
         }
+        Command::Report(report) => report.run(&cluster).await,
         Command::EraseUser { user, dry_run } => {
             let mut args = vec!["erase-user"];
             args.extend(dry_run.then_some("--dry-run"));
@@ -301,6 +319,7 @@ impl Command {
         match self {
             Self::Status(_)
             | Self::Dashboard(_)
+            | Self::Plan(_)
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Hold(_)
@@ -311,6 +330,7 @@ impl Command {
             | Self::Audit { .. }
             | Self::Repair { .. }
             | Self::Void { .. }
+            | Self::Report(_)
             | Self::EraseUser { .. }
             | Self::ReplayDeadLetters { .. }
             | Self::Purge { .. }

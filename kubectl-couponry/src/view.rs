@@ -104,7 +104,8 @@ fn state_with_times(event: &CouponEvent, now: Timestamp) -> String {
     format!("{state}{}", times.collect::<String>())
 }
 
-fn window(event: &CouponEvent, now: Timestamp) -> Option<String> {
+/// The window with a countdown. None: neither its start nor its end is fixed.
+pub(crate) fn window(event: &CouponEvent, now: Timestamp) -> Option<String> {
     let (start, end) = (event.spec.start_time.as_ref().map(time), event.spec.end_time.as_ref().map(time));
     let window = match (start, end) {
         (None, None) => return None,

@@ -7,7 +7,8 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use crate::{
     commands::{
         audit::Audit, check::Check, erase_user::EraseUser, export::Export, import::Import, install_test::InstallTest,
-        purge::Purge, repair::Repair, replay_dead_letters::ReplayDeadLetters, take_over::TakeOver, void::Void,
+        purge::Purge, repair::Repair, replay_dead_letters::ReplayDeadLetters, report::Report, take_over::TakeOver,
+        void::Void,
     },
     run::{Migrate, Run},
 };
@@ -35,6 +36,9 @@ pub(crate) enum Command {
     Audit(Box<Audit>),
     /// Write the coupons or the issuances of an event to standard output as CSV.
     Export(Box<Export>),
+    /// Write the figures of a sale to standard output as JSON: how fast it sold out, coupons per second, and how long
+    /// recording took. It contains neither users nor codes.
+    Report(Box<Report>),
     /// Import the codes of an event with `code.source: Imported` from standard input: CSV with the columns code and
     /// discount, or only code, which may be compressed with gzip. Exit code 0: imported, now or before; 1: the file was
     /// refused, and nothing was imported; 2: the command failed.

@@ -44,6 +44,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Migrate(migrate) => migrate.run().await?,
         Command::Audit(audit) => return Ok(exit_code(&audit.telemetry, Box::pin(audit.run())).await),
         Command::Export(export) => return Ok(exit_code(&export.telemetry, Box::pin(export.run())).await),
+        Command::Report(report) => return Ok(exit_code(&report.telemetry, Box::pin(report.run())).await),
         Command::Import(import) => return Ok(exit_code(&import.telemetry, Box::pin(import.run())).await),
         Command::TakeOver(take_over) => {
             return Ok(exit_code(&take_over.installation.telemetry, Box::pin(take_over.run())).await);

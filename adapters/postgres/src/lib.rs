@@ -4,6 +4,7 @@
 //! - [`Database::begin_code_import`] imports its coupons instead.
 //! - [`Database::record`] records issuances.
 //! - [`Database::use_coupon`] reserves, redeems and releases an issued coupon; [`Database::void_coupon`] withdraws it.
+//! - [`Database::sale_figures`] summarizes the recorded issuances of an event.
 //! - [`Database::migrate`] creates the tables.
 //!
 //! Times are milliseconds since the Unix epoch.
@@ -39,6 +40,7 @@ mod record_again;
 mod record_cutoff;
 mod retained_events;
 mod row;
+mod sale;
 mod schema;
 mod session_settings;
 mod stock_table;
@@ -58,5 +60,6 @@ pub use installation::{Installation, Owner};
 pub use issuance::Issuance;
 pub use outcome::{Deferral, RecordOutcome, Rejection};
 pub use retained_events::RetainedEvent;
+pub use sale::{SaleCurve, SaleFigures};
 pub use schema::{SchemaVersion, ServerSettings};
 pub use void::VoidOutcome;

@@ -1,7 +1,7 @@
-//! Commands for administrators. [`audit`], [`export`] and [`check`] read the stores; [`import`] adds codes; [`void`]
-//! changes one coupon, [`erase_user`] one user; [`repair`], [`replay_dead_letters`], [`purge`] and [`take_over`] change
-//! the stores only with `--yes`; [`install_test`] is an end-to-end test. They read the same environment variables as
-//! `run`, so they need no flags in the operator's pod.
+//! Commands for administrators. [`audit`], [`export`], [`report`] and [`check`] read the stores; [`import`] adds codes;
+//! [`void`] changes one coupon, [`erase_user`] one user; [`repair`], [`replay_dead_letters`], [`purge`] and
+//! [`take_over`] change the stores only with `--yes`; [`install_test`] is an end-to-end test. They read the same
+//! environment variables as `run`, so they need no flags in the operator's pod.
 
 pub(crate) mod args;
 pub(crate) mod audit;
@@ -22,5 +22,6 @@ pub(crate) mod purge;
 mod release_pods;
 pub(crate) mod repair;
 pub(crate) mod replay_dead_letters;
+pub(crate) mod report;
 pub(crate) mod take_over;
 pub(crate) mod void;

@@ -1,4 +1,4 @@
-//! The commands `audit`, `export`, `check` and `purge`.
+//! The commands `audit`, `export`, `report`, `check` and `purge`.
 
 use std::process::Output;
 
@@ -106,6 +106,90 @@ async fn export_with_special_characters_writes_valid_csv() -> Result<()> {
     );
     assert_eq!(issuances.matches("\r\n").count(), 4);
     assert!(issuances.contains("\r\n'=1+1,"), "{issuances}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn report_has_the_figures_of_a_sale_without_users_and_codes() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    world.apply_open("event", SPEC).await?;
+    let report = || -> Result<serde_json::Value> {
+        let output = world.run_command(&["report", "event"], &[])?;
+        ensure!(output.status.success(), "{}", stderr(&output));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let before = report()?;
+    assert_eq!((&before["recorded"], &before["issuing"]), (&0.into(), &serde_json::Value::Null));
+    assert!(before["openedAt"].is_string() && before["soldOutAfterMilliseconds"].is_null(), "{before}");
+
+    world.issue("event", 0..10).await?;
+    world.record_all("event").await?;
+    let after = report()?;
+    assert_eq!((&after["name"], &after["policyName"]), (&"event".into(), &"p".into()));
+    let discounts = json!([{"type": "PERCENT", "value": 10, "total": 10, "recorded": 10}]);
+    assert_eq!((&after["recorded"], &after["total"], &after["discounts"]), (&10.into(), &10.into(), &discounts));
+    assert!(after["soldOutAfterMilliseconds"].is_u64(), "{after}");
+    let issuing = &after["issuing"];
+    let points = issuing["points"].as_array().unwrap();
+    let sum: u64 = points.iter().map(|point| point[1].as_u64().unwrap()).sum();
+    let peak = points.iter().map(|point| point[1].as_u64().unwrap()).max();
+    assert_eq!((sum, issuing["peakPerSecond"].as_u64(), &issuing["secondsPerPoint"]), (10, peak, &1.into()));
+    assert!(issuing["firstAt"].as_str() <= issuing["lastAt"].as_str(), "{issuing}");
+    let delay = &issuing["recordingDelayMilliseconds"];
+    assert!(delay["p50"].as_u64() <= delay["p99"].as_u64() && delay["p99"].as_u64() <= delay["max"].as_u64());
+
+    let text = after.to_string();
+    let uid = world.uid("event").await?;
+    let issuances: Vec<_> = world.database.stream_issuances(uid).try_collect().await?;
+    assert_eq!(issuances.len(), 10);
+    for issuance in issuances {
+        assert!(!text.contains(issuance.issued.user_id.as_str()) && !text.contains(issuance.issued.coupon.as_str()));
+    }
+    let unknown = world.run_command(&["report", "other"], &[])?;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("the event other does not exist"), "{}", stderr(&unknown));
+    Ok(())
+}
+
+/// `kubectl couponry plan` estimates the memory of Redis.
+#[tokio::test(flavor = "multi_thread")]
+async fn planned_memory_of_redis_is_that_of_real_entries() -> Result<()> {
+    const COUPONS: u64 = 20_000;
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    let spec = format!(
+        "{{policyName: p, totalCount: {COUPONS}, code: {{prefix: SUMMER}}, discounts: [{{type: Percent, value: 10, \
+         allocationPercentage: 100}}]}}"
+    );
+    let scratch = couponry_testbed::scratch::Scratch::new("plan")?;
+    let file = scratch.path().join("event.yaml");
+    std::fs::write(
+        &file,
+        format!("{{apiVersion: couponry.dev/v1alpha1, kind: CouponEvent, metadata: {{name: event}}, spec: {spec}}}"),
+    )?;
+    let plan = std::process::Command::new(shared::program("kubectl-couponry"))
+        .args(["plan", "--offline", "--output", "json", "--filename"])
+        .arg(&file)
+        .output()?;
+    ensure!(plan.status.success(), "{}", stderr(&plan));
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout)?;
+    let estimate = |name: &str| plan[0]["redisBytes"][name].as_f64().unwrap_or_default();
+    let measured = |kind: &str| -> Result<f64> {
+        let reply = world.redis(&["MEMORY", "USAGE", &world.key(kind, "event"), "SAMPLES", "0"])?;
+        Ok(reply.trim().trim_start_matches(':').parse()?)
+    };
+
+    world.apply_open("event", &spec).await?;
+    let loaded = measured("couponQueue")?;
+    assert!((0.85..1.15).contains(&(estimate("loaded") / loaded)), "{plan}, measured {loaded}");
+    let users: Vec<_> =
+        (0..COUPONS).map(|n| format!("{n:08x}-0000-4000-8000-00000000{n:04x}").parse()).collect::<Result<_, _>>()?;
+    for users in users.chunks(1000) {
+        world.redis_store.issue(&"event".parse()?, users).await?;
+    }
+    let issued = measured("couponIssued")?;
+    assert!((0.85..1.15).contains(&(estimate("soldOut") / issued)), "{plan}, measured {issued}");
     Ok(())
 }
 

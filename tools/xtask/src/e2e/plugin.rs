@@ -27,7 +27,10 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
         (&["pause", "plugin"], "plugin"),
         (&["resume", "plugin"], "plugin"),
         (&["topup", "plugin", "50"], "150"),
+        (&["hold", "plugin", "--reason", "wrong price"], "wrong price"),
+        (&["release-hold", "plugin"], "plugin"),
         (&["audit", "plugin"], "OK"),
+        (&["report", "plugin"], "1 of 150 coupons"),
         (&["export", "plugin", "issuances"], key),
     ] {
         let printed = environment.couponry_text(args)?;

@@ -24,6 +24,7 @@ struct Block {
 pub(super) fn run(environment: &Environment) -> Result<()> {
     environment.backends.write_shell_environment(&environment.cluster, environment.programs())?;
     execute("docs/tutorial/README.md", "")?;
+    execute("docs/tutorial/event-day.md", "")?;
     let clean_up = format!(
         "kubectl -n {NAMESPACE} delete couponevent summer && helm -n {NAMESPACE} uninstall couponry --wait && \
          kubectl delete namespace {NAMESPACE}"
