@@ -123,7 +123,7 @@ pub(crate) fn window(event: &CouponEvent, now: Timestamp) -> Option<String> {
 }
 
 /// How far the ramp is, by the clock of this machine.
-fn admission(event: &CouponEvent, now: Timestamp) -> Option<String> {
+pub(crate) fn admission(event: &CouponEvent, now: Timestamp) -> Option<String> {
     let ramp = SignedDuration::from_secs(event.spec.admission.as_ref()?.ramp_seconds.into());
     let passed = event.spec.start_time.as_ref().map_or(SignedDuration::ZERO, |start| now.duration_since(start.0));
     let percent = (passed.as_millis() * 100).checked_div(ramp.as_millis()).unwrap_or(100).clamp(0, 100);
@@ -148,7 +148,7 @@ fn drops(event: &CouponEvent, now: Timestamp) -> String {
     format!("{} held back; next {count} at {}, in {left}", HumanCount(held_back), time(&next.at))
 }
 
-fn time(time: &Time) -> String {
+pub(crate) fn time(time: &Time) -> String {
     time.0.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 

@@ -56,6 +56,18 @@ fn plan_offline_needs_no_cluster() {
     ] {
         assert!(shown.contains(part), "{part:?} is not in\n{shown}");
     }
+    let shown = stdout(&plan(nowhere, &["--offline", "-f", &example("flash")]));
+    for part in [
+        "admission   all users within 1 min 0 s from the start",
+        "drops       34,000 available from the start",
+        "16,000 more at 2030-06-01 11:30:00 UTC",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+    }
+    let json: Value =
+        serde_json::from_str(&stdout(&plan(nowhere, &["--offline", "-f", &example("flash"), "-o", "json"]))).unwrap();
+    assert_eq!((&json[0]["admissionRampSeconds"], &json[0]["availableAtStart"]), (&60.into(), &34_000.into()));
+    assert_eq!(json[0]["drops"], serde_json::json!([{"at": "2030-06-01T11:30:00Z", "count": 16_000}]));
     let json: Value =
         serde_json::from_str(&stdout(&plan(nowhere, &["--offline", "-f", &example("summer"), "-o", "json"]))).unwrap();
     assert_eq!((&json[0]["totalCount"], &json[0]["checkedByServer"]), (&100_000.into(), &false.into()));

@@ -29,6 +29,8 @@ pub(super) struct Estimate {
     pub(super) added: Vec<(Discount, u64)>,
     /// How many coupons the event would have.
     pub(super) total: u64,
+    /// Those that no drop holds back.
+    pub(super) available_at_start: u64,
     /// One of this many guesses matches a code. None: the codes are imported.
     pub(super) guesses: Option<f64>,
     pub(super) redis: RedisBytes,
@@ -92,6 +94,11 @@ impl Estimate {
     ) -> anyhow::Result<Self> {
         let spec = &event.spec;
         spec.terms().context("the manifest is not valid")?;
+        let held_back = spec.release().context("the manifest is not valid")?.drops.held_back(i64::MIN);
+        let available_at_start = spec
+            .total_count
+            .checked_sub(held_back)
+            .with_context(|| format!("the drops have {held_back} coupons, the event only {}", spec.total_count))?;
         let stock = stock(event, spec.total_count)?;
         let added = match existing.filter(|existing| has_opened(existing)) {
             None => stock.clone(),
@@ -115,6 +122,7 @@ impl Estimate {
         Ok(Self {
             added,
             total: spec.total_count,
+            available_at_start,
             guesses: (!is_imported).then_some(guesses),
             redis: RedisBytes {
                 loaded: queue,
@@ -215,6 +223,18 @@ mod tests {
         };
         let opened = event(&by_counts(7, 3), OPENED);
         assert_eq!(new(&by_counts(7, 13), Some(&opened)).unwrap(), counts(0, 10));
+        let drops = |counts: [u64; 2]| {
+            let [first, second] = counts;
+            format!(
+                "totalCount: 10, {SHARES}, drops: [{{at: '2026-12-01T01:00:00Z', count: {first}}}, \
+                 {{at: '2026-12-01T02:00:00Z', count: {second}}}]"
+            )
+        };
+        let later = Estimate::new(&event(&drops([3, 5]), ""), None, PreloadRate::Benchmark).unwrap();
+        assert_eq!((later.available_at_start, later.total), (2, 10));
+        let error = new(&drops([3, 8]), None).unwrap_err();
+        assert!(error.to_string().contains("the drops have 11 coupons, the event only 10"), "{error}");
+
         let wrong = new("totalCount: 10, discounts: [{type: Percent, value: 10, count: 9}]", None).unwrap_err();
         assert!(format!("{wrong:#}").contains("the counts sum to 9, not to 10"), "{wrong:#}");
     }

@@ -62,6 +62,7 @@ impl Findings {
     ) -> Self {
         let existing = surroundings.and_then(|surroundings| surroundings.existing);
         let mut warnings = window_warnings(event, estimate, existing.is_some_and(has_opened), now);
+        warnings.extend(drop_warnings(event, estimate, now));
         warnings.extend(manifest_warnings(event, estimate));
         warnings.extend(scaling_warnings(
             event,
@@ -122,6 +123,24 @@ fn window_warnings(event: &CouponEvent, estimate: &Estimate, has_opened: bool, n
             warnings.push(text);
         }
         _ => {}
+    }
+    warnings
+}
+
+fn drop_warnings(event: &CouponEvent, estimate: &Estimate, now: Timestamp) -> Vec<String> {
+    let drops = &event.spec.drops;
+    let Some(first) = drops.first() else { return Vec::new() };
+    let mut warnings = Vec::new();
+    if estimate.available_at_start == 0 {
+        let at = view::time(&first.at);
+        warnings.push(format!(
+            "No coupon is available from the start: until the first drop at {at}, users receive SOLD_OUT."
+        ));
+    }
+    let passed = drops.iter().filter(|drop| drop.at.0 <= now).count();
+    if passed > 0 {
+        warnings
+            .push(format!("The time of {passed} of its drops has passed: their coupons are available from the start."));
     }
     warnings
 }
@@ -230,6 +249,16 @@ mod tests {
             ("startTime: '2026-12-02T00:00:00Z', ", "", "no startTime"),
             ("startTime: '2026-12-02", "startTime: '2026-11-02", "startTime has passed"),
             ("startTime: '2026-12-02T00:00:00Z'", "startTime: '2026-12-01T00:00:05Z'", "It starts in 5 s"),
+            (
+                "startTime",
+                "drops: [{at: '2026-12-02T01:00:00Z', count: 1000}], startTime",
+                "first drop at 2026-12-02 01",
+            ),
+            (
+                "startTime",
+                "drops: [{at: '2026-11-02T01:00:00Z', count: 1}], startTime",
+                "time of 1 of its drops has passed",
+            ),
             ("startTime", "issuance: Paused, startTime", "issuance is Paused"),
             ("startTime", "issuance: Closed, startTime", "issuance is Closed"),
             ("startTime", "code: {source: Imported}, startTime", "kubectl couponry import summer FILE"),

@@ -12,6 +12,8 @@ pub(super) fn plan(planned: &PlannedEvent) -> Value {
         .iter()
         .map(|(discount, count)| json!({"type": discount.kind.as_str(), "value": discount.value, "count": count}))
         .collect();
+    let drops: Vec<Value> =
+        event.spec.drops.iter().map(|drop| json!({"at": drop.at.0.to_string(), "count": drop.count})).collect();
     let clashes: Vec<Value> =
         findings.clashes.iter().map(|clash| json!({"event": clash.event, "totalCount": clash.total})).collect();
     let measured_on = match &estimate.preload_rate {
@@ -25,6 +27,9 @@ pub(super) fn plan(planned: &PlannedEvent) -> Value {
         "change": findings.change,
         "totalCount": estimate.total,
         "added": added,
+        "admissionRampSeconds": event.spec.admission.as_ref().map(|admission| admission.ramp_seconds),
+        "availableAtStart": estimate.available_at_start,
+        "drops": drops,
         "guessesPerCode": estimate.guesses,
         "redisBytes": {
             "loaded": estimate.redis.loaded,

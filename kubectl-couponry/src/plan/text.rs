@@ -32,6 +32,15 @@ pub(super) fn format(planned: &PlannedEvent, now: Timestamp) -> String {
     }
     add("codes", codes(planned));
     add("window", view::window(event, now).unwrap_or_else(|| "from when they are loaded until sold out".to_owned()));
+    if let Some(admission) = view::admission(event, now) {
+        add("admission", admission);
+    }
+    if !event.spec.drops.is_empty() {
+        add("drops", format!("{} available from the start", HumanCount(estimate.available_at_start)));
+    }
+    for drop in &event.spec.drops {
+        add("", format!("{} more at {}", HumanCount(drop.count), view::time(&drop.at)));
+    }
     // The estimate has checked the terms.
     let validity = event.spec.terms().ok().and_then(|terms| terms.validity);
     add("validity", validity.map_or_else(|| "without limit".to_owned(), |validity| validity.to_string()));
