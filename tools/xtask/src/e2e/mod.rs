@@ -1,6 +1,7 @@
 //! `cargo xtask e2e`: end-to-end tests of an installation on a cluster.
 
 mod curl;
+mod dashboard;
 mod environment;
 mod lifecycle;
 mod load;

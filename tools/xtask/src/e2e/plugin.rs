@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use couponry_testbed::progress::Step;
 use couponry_testbed::scratch::Scratch;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::dashboard;
 use super::environment::Environment;
 use super::lifecycle::{manifest, manifest_with};
 use crate::cluster_backends::NAMESPACE;
@@ -18,6 +19,7 @@ use crate::cluster_backends::NAMESPACE;
 const IMPORTED: u64 = 50_000;
 
 pub(super) fn run(environment: &Environment) -> Result<()> {
+    check_plan(environment)?;
     environment.apply_event("plugin", &manifest("plugin", 100))?;
     let coupon = environment.issue("plugin", "anna")?;
     let key = coupon["couponKey"].as_str().context("anna did not receive a coupon")?;
@@ -41,10 +43,53 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
         );
         println!("$ kubectl couponry {}\n{}", args.join(" "), printed.trim_end());
     }
+    check_report(environment)?;
+    dashboard::check(environment, "plugin")?;
     check_export_to_closed_output(environment)?;
     let missing = environment.couponry_text(&["audit", "nothing"]);
     ensure!(missing.is_err(), "the audit of a missing event succeeded: {missing:?}");
     check_import(environment)
+}
+
+/// Plans an event before it is applied, and a wrong one.
+fn check_plan(environment: &Environment) -> Result<()> {
+    let step = Step::start("planning an event");
+    let scratch = Scratch::new("plan")?;
+    let file = scratch.path().join("plugin.yaml");
+    let filename = file.display().to_string();
+    let plan = |fields: &Value| {
+        fs::write(&file, manifest_with("plugin", 100, fields))?;
+        environment.couponry(&["plan", "--filename", &filename], Stdio::null())
+    };
+    let planned = plan(&json!({
+        "startTime": "2098-01-01T00:00:00Z", "admission": {"rampSeconds": 60},
+        "drops": [{"at": "2098-01-01T01:00:00Z", "count": 40}],
+    }))?;
+    let parts =
+        ["creates the event", "70 of PERCENT:10 are generated", "60 available from the start", "within 1 min 0 s"];
+    ensure!(planned.status.success() && parts.iter().all(|part| planned.stdout.contains(part)), "{planned:?}");
+    // The API server evaluates this rule.
+    let refused = plan(&json!({"admission": {"rampSeconds": 60}}))?;
+    ensure!(
+        refused.status.code() == Some(1) && refused.stderr.contains("admission requires startTime"),
+        "an invalid plan: {refused:?}"
+    );
+    let existing = environment.kubectl.run(&["get", "couponevent/plugin"]);
+    ensure!(existing.is_err(), "the plan has created the event: {existing:?}");
+    step.done();
+    Ok(())
+}
+
+/// The report in the formats for programs and for people.
+fn check_report(environment: &Environment) -> Result<()> {
+    let step = Step::start("reporting an event");
+    let json: Value = serde_json::from_str(&environment.couponry_text(&["report", "plugin", "--output", "json"])?)?;
+    // The metrics of the issuers come through a real kubelet.
+    ensure!(json["recorded"] == 1 && json["issuers"].is_object(), "the report: {json}");
+    let svg = environment.couponry_text(&["report", "plugin", "--output", "svg"])?;
+    ensure!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "the report: {svg}");
+    step.done();
+    Ok(())
 }
 
 /// Checks the exit codes of an export whose output is closed or full. The export is larger than the buffer of a pipe.
