@@ -25,6 +25,7 @@ mod pending_deletions;
 mod pending_erasures;
 mod pod_status;
 mod reconcile;
+mod row_deletion;
 mod run;
 mod scaling;
 mod server_requirements;

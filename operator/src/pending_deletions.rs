@@ -4,23 +4,36 @@
 //! unavailable. The finalizer does not wait for ever; it leaves the deletion to this task.
 //!
 //! # Guarantees
-//! A pending deletion survives restarts: an event whose deletion has started is marked in Postgres, others are
-//! listed in Redis.
+//! - A pending deletion survives restarts: an event whose deletion has started is marked in Postgres, others are
+//!   listed in Redis.
+//! - It waits until the redeemers have sent the uses of the event's coupons, up to `--deletion-timeout-seconds`.
+//!
+//! # Caveats
+//! The timeout starts anew when the operator restarts.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use couponry_domain::{EventName, Uuid};
 use couponry_runtime::error_chain;
 
-use crate::{context::Context, reconcile::error::ReconcileError};
+use tokio::time::Instant;
+
+use crate::{context::Context, reconcile::error::ReconcileError, row_deletion};
 
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Deletes the rows of these events. Runs until the future is dropped.
 pub(crate) async fn run(context: &Context) {
+    let mut started: HashMap<Uuid, Instant> = HashMap::new();
     loop {
-        for (uid, name) in pending(context).await {
-            delete(context, uid, &name).await;
+        let pending = pending(context).await;
+        started.retain(|uid, _| pending.iter().any(|(pending, _)| pending == uid));
+        for (uid, name) in pending {
+            let started = started.entry(uid).or_insert_with(Instant::now);
+            delete(context, uid, &name, started.elapsed() < context.deletion_timeout).await;
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -37,14 +50,25 @@ async fn pending(context: &Context) -> BTreeSet<(Uuid, EventName)> {
     marked.into_iter().chain(listed).collect()
 }
 
-async fn delete(context: &Context, uid: Uuid, name: &EventName) {
-    let deleted: Result<(), ReconcileError> = async {
+/// `may_wait`: for uses that were not sent.
+async fn delete(context: &Context, uid: Uuid, name: &EventName, may_wait: bool) {
+    let deleted: Result<bool, ReconcileError> = async {
+        let unsent_uses = row_deletion::start_purge(context, uid, name).await?;
+        if unsent_uses > 0 && may_wait {
+            tracing::info!(%uid, unsent_uses, "deletion waits until the uses of coupons are sent");
+            return Ok(false);
+        }
+        if unsent_uses > 0 {
+            tracing::warn!(%uid, unsent_uses, "uses of coupons were not sent within the deletion timeout");
+        }
         context.database.delete_event(uid, name).await?;
-        Ok(context.redis_store.remove_pending_deletion(uid, name).await?)
+        context.redis_store.remove_pending_deletion(uid, name).await?;
+        Ok(true)
     }
     .await;
     match deleted {
-        Ok(()) => tracing::info!(%uid, "rows of the deleted event removed from Postgres"),
+        Ok(false) => {}
+        Ok(true) => tracing::info!(%uid, "rows of the deleted event removed from Postgres"),
         Err(error) => {
             tracing::warn!(%uid, error = error_chain(&error), "cannot delete the rows of the event, retrying");
         }

@@ -170,14 +170,17 @@ const READ: &str = "
         SELECT * FROM coupon_use WHERE coupon_use.event_uid = event.uid AND coupon_use.request_id = $3 LIMIT 1
     ) AS own ON true";
 
-/// Inserts the next row of the history. The lock on the issuance prevents its deletion before the commit.
+/// Inserts the next row of the history, unless the event is being deleted. The lock on the event lets its deletion wait
+/// for the commit, so that the use is sent; the lock on the issuance prevents that it is removed before.
 const INSERT: &str = "
-    WITH issued AS MATERIALIZED (
+    WITH event AS MATERIALIZED (
+        SELECT FROM coupon_event WHERE uid = $1 AND NOT is_purging FOR KEY SHARE
+    ), issued AS MATERIALIZED (
         SELECT event_uid, code FROM issuance WHERE event_uid = $1 AND code = $2 FOR KEY SHARE
     )
     INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, until, request_id, request_hash, actor, reason, at)
     SELECT event_uid, code, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, $10, to_timestamp($11 / 1000.0)
-    FROM issued";
+    FROM event, issued";
 
 impl Database {
     /// Changes the coupon as requested.
@@ -353,7 +356,7 @@ pub(crate) struct Cause<'a> {
     pub(crate) reason: Option<&'a str>,
 }
 
-/// Appends the entry to the history. False: the history has changed since it was read, or the issuance was deleted.
+/// Appends the entry to the history. False: the history has changed since it was read, or the event is being deleted.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     uid: Uuid,

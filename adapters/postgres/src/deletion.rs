@@ -14,10 +14,20 @@ const OPERATION: Operation = Operation::DeleteEvent;
 const BATCH: i64 = 10_000;
 
 impl Database {
+    /// Starts the deletion of the event: from now on, nothing is recorded for it, and none of its coupons can be used.
+    /// Waits for the transactions that do this now. Idempotent. Returns whether an event with this uid and name exists:
+    /// a manifest may name the uid of another event.
+    pub async fn start_purge(&self, uid: Uuid, name: &EventName) -> Result<bool, DatabaseError> {
+        let mut session = self.long_session(OPERATION).await?;
+        let exists = start_purge(&mut session, uid, name).await?;
+        session.finish();
+        Ok(exists)
+    }
+
     /// Deletes the event with its coupons, their issuances and uses. No-op if an event with this uid and name does not
-    /// exist: a manifest may name the uid of another event.
+    /// exist.
     ///
-    /// After it has started, nothing is recorded for the event any more. It uses many transactions, none of which locks
+    /// It starts with [`Self::start_purge`]. It uses many transactions, none of which locks
     /// anything of another event. Interrupted, or failed because of a lock that another session holds, it continues
     /// when the call is repeated.
     pub async fn delete_event(&self, uid: Uuid, name: &EventName) -> Result<(), DatabaseError> {
@@ -31,7 +41,6 @@ impl Database {
         while let Some(user) = last {
             last = delete_issuances(&mut session, uid, &user).await?;
         }
-        // Without issuances, no use can be inserted any more.
         while delete_uses(&mut session, uid).await? > 0 {}
         sqlx::query("DELETE FROM coupon_event WHERE uid = $1")
             .bind(uid)
@@ -55,21 +64,34 @@ impl Database {
     }
 }
 
-/// Ends the recording for the event: waits for the transactions that record its issuances, and prevents others. Returns
-/// whether the event exists.
+/// Marks the event, and waits for the transactions that record its issuances or change its coupons. They lock its row,
+/// and those that have not locked it yet see the mark. Returns whether the event exists.
 async fn start_purge(session: &mut Session, uid: Uuid, name: &EventName) -> Result<bool, DatabaseError> {
+    // Committed first, without waiting for the others: otherwise new ones could keep the row locked for ever.
+    if !mark_purging(session, uid, name).await? {
+        return Ok(false);
+    }
     let mut tx = session.begin().await?;
-    let mut exists = false;
     for statement in [
-        "SELECT FROM coupon_event WHERE uid = $1 AND name = $2 FOR UPDATE",
-        "UPDATE coupon_event SET is_purging = true WHERE uid = $1 AND name = $2 AND NOT is_purging",
+        "SELECT FROM coupon_event WHERE uid = $1 FOR UPDATE",
+        // A transaction with an older snapshot then finds that the row has changed, and reads it again.
+        "UPDATE coupon_event SET is_purging = true WHERE uid = $1",
     ] {
-        let statement = sqlx::query(statement).bind(uid).bind(name.as_str());
-        let done = statement.execute(&mut *tx).await.map_err(DatabaseError::at(OPERATION))?;
-        exists |= done.rows_affected() > 0;
+        let statement = sqlx::query(statement).bind(uid);
+        statement.execute(&mut *tx).await.map_err(DatabaseError::at(OPERATION))?;
     }
     tx.commit().await.map_err(DatabaseError::at(OPERATION))?;
-    Ok(exists)
+    Ok(true)
+}
+
+async fn mark_purging(session: &mut Session, uid: Uuid, name: &EventName) -> Result<bool, DatabaseError> {
+    let marked = sqlx::query("UPDATE coupon_event SET is_purging = true WHERE uid = $1 AND name = $2")
+        .bind(uid)
+        .bind(name.as_str())
+        .execute(session.connection())
+        .await
+        .map_err(DatabaseError::at(OPERATION))?;
+    Ok(marked.rows_affected() > 0)
 }
 
 /// Deletes the issuances of the next users after this one, and returns the last of them, or None if there are none.

@@ -27,7 +27,7 @@ pub enum VoidOutcome {
     AlreadyVoided,
     /// Nothing was changed.
     Refused(Refusal),
-    /// No issuance of the coupon is recorded. Nothing was changed.
+    /// No issuance of the coupon is recorded, or the event is being deleted. Nothing was changed.
     NotRecorded,
 }
 
@@ -41,7 +41,8 @@ const READ_LAST: &str = "
         WHERE coupon_use.event_uid = issuance.event_uid AND coupon_use.code = issuance.code
         ORDER BY seq DESC LIMIT 1
     ) AS last ON true
-    WHERE issuance.event_uid = $1 AND issuance.code = $2";
+    WHERE issuance.event_uid = $1 AND issuance.code = $2
+      AND EXISTS (SELECT FROM coupon_event WHERE uid = $1 AND NOT is_purging)";
 
 impl Database {
     /// Voids the coupon on behalf of `actor`. Idempotent.

@@ -10,8 +10,10 @@ use couponry_domain::{
 };
 use couponry_postgres::{
     CouponLookup, Database, FoundEvent, RecordOutcome, SendOutcome, StoredEvent, UseCounts, UseOutcome, UseRequest,
+    VoidOutcome,
 };
 use futures::{TryStreamExt as _, future::join_all};
+use sqlx::{Connection as _, PgConnection};
 use support::{Fixture, new_event, record};
 
 const MINUTE: Change = Change::Reserve { seconds: 60 };
@@ -319,24 +321,76 @@ async fn deletion_waits_for_a_use_that_is_being_inserted() {
         event.uid, coupons[0].code
     ));
     let held = held.unwrap();
-    let blocked = async |count: &str| {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                       AND wait_event_type = 'Lock'";
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        fixture.sql(waiting) == count
-    };
     let database = fixture.database.clone();
     let sent = request(&event, &coupons[0], Change::Redeem, "A", "1");
     let change = tokio::spawn(async move { database.use_coupon(&sent).await });
-    while !blocked("1").await {}
+    while !are_waiting(&fixture, "1").await {}
     let (database, deleted) = (fixture.database.clone(), event.clone());
     let deletion = tokio::spawn(async move { database.delete_event(deleted.uid, &deleted.name).await });
-    while !blocked("2").await && !deletion.is_finished() {}
+    while !are_waiting(&fixture, "2").await && !deletion.is_finished() {}
     drop(held);
     assert!(changed(&change.await.unwrap().unwrap()).is_some());
     deletion.await.unwrap().unwrap();
     assert_eq!(fixture.sql("SELECT count(*) FROM coupon_use"), "0");
     assert_eq!(fixture.sql("SELECT count(*) FROM coupon_event"), "0");
+}
+
+/// Whether this many sessions wait for locks of others.
+async fn are_waiting(fixture: &Fixture, count: &str) -> bool {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND wait_event_type = 'Lock'";
+    fixture.sql(waiting) == count
+}
+
+/// Otherwise the deletion of the event would remove it before it is sent.
+#[tokio::test]
+async fn purge_waits_for_a_use_that_is_being_inserted() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let held = fixture.server.hold(&format!(
+        "INSERT INTO coupon_use (event_uid, code, seq, kind, reason, at)
+         VALUES ('{}', '{}', 1, 'VOIDED', 'test', now())",
+        event.uid, coupons[0].code
+    ));
+    let held = held.unwrap();
+    let (database, sent) = (fixture.database.clone(), request(&event, &coupons[0], Change::Redeem, "A", "1"));
+    let change = tokio::spawn(async move { database.use_coupon(&sent).await });
+    while !are_waiting(&fixture, "1").await {}
+    let (database, purged) = (fixture.database.clone(), event.clone());
+    let purge = tokio::spawn(async move { database.start_purge(purged.uid, &purged.name).await });
+    while !are_waiting(&fixture, "2").await {
+        assert!(!purge.is_finished(), "the purge has not waited for the use");
+    }
+    // Others do not delay it further.
+    let late = request(&event, &coupons[0], Change::Redeem, "B", "2");
+    assert_eq!(fixture.database.use_coupon(&late).await.unwrap(), UseOutcome::UnknownEvent);
+    let voided = fixture.database.void_coupon(event.uid, &coupons[0].code, "admin", "test").await.unwrap();
+    assert_eq!(voided, VoidOutcome::NotRecorded);
+    drop(held);
+    assert!(changed(&change.await.unwrap().unwrap()).is_some());
+    assert!(purge.await.unwrap().unwrap());
+    assert_eq!(fixture.database.unsent_uses(event.uid).await.unwrap(), 1);
+}
+
+/// The request has read the event before its purge has started.
+#[tokio::test]
+async fn use_of_an_event_whose_purge_has_started_meanwhile_is_refused() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let mut other = PgConnection::connect(&fixture.server.url()).await.unwrap();
+    let mut purge = other.begin().await.unwrap();
+    for statement in ["SELECT FROM coupon_event FOR UPDATE", "UPDATE coupon_event SET is_purging = true"] {
+        sqlx::query(statement).execute(&mut *purge).await.unwrap();
+    }
+    let (database, sent) = (fixture.database.clone(), request(&event, &coupons[0], Change::Redeem, "A", "1"));
+    let change = tokio::spawn(async move { database.use_coupon(&sent).await });
+    while !are_waiting(&fixture, "1").await {
+        assert!(!change.is_finished(), "the use has not waited for the purge");
+    }
+    purge.commit().await.unwrap();
+    assert_eq!(change.await.unwrap().unwrap(), UseOutcome::UnknownEvent);
+    assert_eq!(fixture.database.unsent_uses(event.uid).await.unwrap(), 0);
 }
 
 /// A restore or a mistake has removed issuances. They are recorded again later.

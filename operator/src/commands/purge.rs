@@ -48,16 +48,23 @@ impl Purge {
             let days = deleted_for.as_secs() / DAY;
             let (n_coupons, n_issuances) = (group_digits(coupons), group_digits(issuances));
             writeln!(Stdout, "  {name}  {uid}  {days} days  {n_coupons} coupons  {n_issuances} issuances")?;
+            if redis_store.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
+                writeln!(Stdout, "    kept: Redis still has this event")?;
+                continue;
+            }
+            let unsent_uses = if self.yes {
+                // From now on, none is added.
+                database.start_purge(uid, &name).await?;
+                database.unsent_uses(uid).await?
+            } else {
+                unsent_uses
+            };
             if unsent_uses > 0 {
                 let count = group_digits(unsent_uses);
                 writeln!(
                     Stdout,
                     "    uses of its coupons that were not sent to Kafka, and are lost with its rows: {count}"
                 )?;
-            }
-            if redis_store.observe(&name).await?.is_some_and(|in_redis| in_redis.uid == uid) {
-                writeln!(Stdout, "    kept: Redis still has this event")?;
-                continue;
             }
             if self.yes {
                 database.delete_event(uid, &name).await?;

@@ -3,9 +3,10 @@
 //! # Expected flow
 //! The first reconciliation adds the finalizer. When the event is deleted, each reconciliation closes the gate and
 //! reads how many issuances are not recorded yet. Those of which no record is in flight are recorded directly, and so
-//! are all others when the timeout has passed. With `deletionPolicy: Delete`, it also waits until the redeemers have
-//! sent the uses of its coupons. When none is left, the keys are removed from Redis, the rows from Postgres (with
-//! `deletionPolicy: Delete`), and then the finalizer from the object. Meanwhile the conditions say `Deleting`.
+//! are all others when the timeout has passed. When none is left, the keys are removed from Redis. With
+//! `deletionPolicy: Delete`, the use of coupons ends then, the finalizer waits until the redeemers have sent all uses,
+//! and the rows are removed from Postgres. At last the finalizer is removed from the object. Meanwhile the conditions
+//! say `Deleting`.
 //!
 //! # Guarantees
 //! - A deletion always completes: it continues after `--deletion-timeout-seconds`, and a Kubernetes Event of type
@@ -39,8 +40,9 @@ use crate::{
         error::ReconcileError,
         status_writer::StatusWriter,
         stranded_issuances::{Delivery, StrandedOutcome, record_stranded_issuances},
-        timing::DELETION_INTERVAL,
+        timing::{DELETION_INTERVAL, UNSENT_USES_INTERVAL},
     },
+    row_deletion,
 };
 
 /// The finalizer on every `CouponEvent`.
@@ -86,7 +88,7 @@ pub(crate) async fn cleanup(
         context.preloads.leave(uid);
         context.idle_events.remove(uid);
         let may_wait = context.transient.deletion_elapsed(&key) < deletion_timeout;
-        match read_backlog(&event, context, uid, &name, may_wait).await {
+        match close_and_record(&event, context, uid, &name, may_wait).await {
             Ok(backlog) if backlog.is_empty() => {}
             Ok(backlog) if may_wait => {
                 report_waiting(event, context, &describe(backlog)).await?;
@@ -109,10 +111,21 @@ pub(crate) async fn cleanup(
             }
             publish_incomplete(&event, context, &cause).await;
         }
-        event = report_deleting(event, context, "The event is being deleted: its data is being removed.".to_owned())
-            .await?;
-        match remove_data(&event, context, uid, &name).await {
-            Ok(()) => {}
+        let prepared = prepare_removal(&event, context, uid, &name).await;
+        match prepared {
+            Ok(unsent_uses) if unsent_uses > 0 && may_wait => {
+                report_waiting(event, context, &row_deletion::describe_unsent(unsent_uses)).await?;
+                return Ok((ReconcileResult::Progressing, Action::requeue(UNSENT_USES_INTERVAL)));
+            }
+            Ok(_) => {
+                let message = "The event is being deleted: its data is being removed.".to_owned();
+                event = report_deleting(event, context, message).await?;
+            }
+            Err(_) => {}
+        }
+        match remove_rows(&event, context, uid, &name, prepared).await {
+            Ok(0) => {}
+            Ok(lost_uses) => publish_incomplete(&event, context, &row_deletion::describe_unsent(lost_uses)).await,
             Err(error) if context.transient.deletion_elapsed(&key) >= deletion_timeout => {
                 let rows = schedule_removal(&event, context, uid, &name, &error).await;
                 publish_incomplete(&event, context, &format!("{}{rows}", error_chain(&error))).await;
@@ -132,36 +145,19 @@ pub(crate) async fn cleanup(
     Ok((ReconcileResult::Done, Action::await_change()))
 }
 
-/// What would be lost with the data of an event.
+/// Issuances that would be lost with the data of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct EventBacklog {
     /// Outbox entries that Kafka has not confirmed yet.
     outbox: u64,
     /// Issued coupons that are not recorded in Postgres.
     unrecorded: u64,
-    /// Uses of coupons that were not sent to Kafka, and could not be sent without their rows.
-    unsent_uses: u64,
 }
 
 impl EventBacklog {
     const fn is_empty(self) -> bool {
-        self.outbox == 0 && self.unrecorded == 0 && self.unsent_uses == 0
+        self.outbox == 0 && self.unrecorded == 0
     }
-}
-
-/// Closes the gate and returns the backlog.
-async fn read_backlog(
-    event: &CouponEvent,
-    context: &Context,
-    uid: Uuid,
-    name: &EventName,
-    may_wait: bool,
-) -> Result<EventBacklog, ReconcileError> {
-    let backlog = close_and_record(event, context, uid, name, may_wait).await?;
-    if event.spec.deletion_policy == DeletionPolicy::Retain || !context.are_uses_sent {
-        return Ok(backlog);
-    }
-    Ok(EventBacklog { unsent_uses: context.database.unsent_uses(uid).await?, ..backlog })
 }
 
 /// Closes the gate and returns the issuances that are not recorded. Issuances of which no record is in flight are
@@ -194,7 +190,7 @@ async fn close_and_record(
     }
     let recorded = database.recorded_count(uid).await?;
     let unrecorded = in_redis.issued.saturating_sub(recorded);
-    let backlog = EventBacklog { outbox: in_redis.outbox, unrecorded, ..EventBacklog::default() };
+    let backlog = EventBacklog { outbox: in_redis.outbox, unrecorded };
     let stranded = context.recording.poll(&in_redis, recorded).await.stranded;
     if backlog.is_empty() || (may_wait && stranded == 0) {
         return Ok(backlog);
@@ -208,24 +204,43 @@ async fn close_and_record(
     outcome.add_to(&context.metrics);
     tracing::warn!(recorded, conflicting, undecodable, "recorded issuances of the deleted event directly");
     // The records in the outbox are recorded, too.
-    Ok(EventBacklog { unrecorded: conflicting + undecodable, ..EventBacklog::default() })
+    Ok(EventBacklog { outbox: 0, unrecorded: conflicting + undecodable })
 }
 
-async fn remove_data(
+/// Removes the keys and, if the rows are to be deleted, ends the use of coupons. Returns how many uses were not sent.
+async fn prepare_removal(
     event: &CouponEvent,
     context: &Context,
     uid: Uuid,
     name: &EventName,
-) -> Result<(), ReconcileError> {
+) -> Result<u64, ReconcileError> {
     // Postgres is cleaned up last: as long as the keys are in Redis, issued coupons can be recorded, and a later event
     // with the same name can identify and remove them.
     with_timeout(async { Ok(context.redis_store.remove(name, uid).await.map(drop)?) }).await?;
     match event.spec.deletion_policy {
-        DeletionPolicy::Delete => with_timeout(async { Ok(context.database.delete_event(uid, name).await?) })
-            .await
-            .map_err(|error| ReconcileError::RowsRemain(Box::new(error))),
-        DeletionPolicy::Retain => Ok(()),
+        DeletionPolicy::Delete => {
+            let start = Box::pin(async { Ok(row_deletion::start_purge(context, uid, name).await?) });
+            with_timeout(start).await.map_err(|error| ReconcileError::RowsRemain(Box::new(error)))
+        }
+        DeletionPolicy::Retain => Ok(0),
     }
+}
+
+/// `unsent_uses`: they are lost. Returns their number.
+async fn remove_rows(
+    event: &CouponEvent,
+    context: &Context,
+    uid: Uuid,
+    name: &EventName,
+    unsent_uses: Result<u64, ReconcileError>,
+) -> Result<u64, ReconcileError> {
+    let unsent_uses = unsent_uses?;
+    if event.spec.deletion_policy == DeletionPolicy::Delete {
+        with_timeout(async { Ok(context.database.delete_event(uid, name).await?) })
+            .await
+            .map_err(|error| ReconcileError::RowsRemain(Box::new(error)))?;
+    }
+    Ok(unsent_uses)
 }
 
 /// Leaves the deletion of the rows to [`crate::pending_deletions`] after `error`. Returns what remains, to follow the
@@ -259,21 +274,12 @@ async fn schedule_removal(
     }
 }
 
-async fn with_timeout(removal: impl Future<Output = Result<(), ReconcileError>>) -> Result<(), ReconcileError> {
+async fn with_timeout<T>(removal: impl Future<Output = Result<T, ReconcileError>>) -> Result<T, ReconcileError> {
     tokio::time::timeout(REMOVAL_TIMEOUT, removal).await.unwrap_or(Err(ReconcileError::RemovalTimedOut))
 }
 
-fn describe(EventBacklog { outbox, unrecorded, unsent_uses }: EventBacklog) -> String {
-    let mut causes = Vec::new();
-    if outbox > 0 || unrecorded > 0 {
-        causes.push(format!(
-            "{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox entries are not in Kafka)"
-        ));
-    }
-    if unsent_uses > 0 {
-        causes.push(format!("uses of its coupons that the redeemers have not sent to Kafka yet: {unsent_uses}"));
-    }
-    causes.join(", and ")
+fn describe(EventBacklog { outbox, unrecorded }: EventBacklog) -> String {
+    format!("{unrecorded} issued coupons are not recorded in Postgres yet ({outbox} outbox entries are not in Kafka)")
 }
 
 /// Returns the event with the status that was written.

@@ -25,6 +25,9 @@ pub(super) const AWAITING_CODES_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const UNVERIFIED_INTERVAL: Duration = Duration::from_millis(500);
 /// While the deletion of an event waits for issued coupons to be recorded.
 pub(super) const DELETION_INTERVAL: Duration = Duration::from_millis(500);
+/// While the deletion of an event waits for uses of its coupons to be sent. Each time, all entries of the outbox are
+/// read, which grows while Kafka is unavailable: 0.1 s for a million. An index would slow down each use.
+pub(super) const UNSENT_USES_INTERVAL: Duration = Duration::from_secs(5);
 /// After a conflict with another writer of the object.
 pub(crate) const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 /// A longer reconciliation ends after its current step or chunk, so that a changed manifest takes effect.

@@ -1,8 +1,7 @@
 //! Deletion of events: waiting for recorded coupons, the deletion policy, and the keys and rows that stay.
 
 use anyhow::{Context as _, Result};
-use couponry_postgres::SendOutcome;
-use couponry_testbed::{Redis, ports, program::Running};
+use couponry_testbed::Redis;
 
 use crate::support::{World, is_true, message, reason, wait_until};
 
@@ -63,76 +62,6 @@ async fn deletion_records_issuances_without_record_in_flight() -> Result<()> {
     assert_eq!(world.database.recorded_count(uid).await?, 10);
     let reasons = world.kube_event_reasons("event").await?;
     assert!(!reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
-    Ok(())
-}
-
-fn start_operator(world: &World, sends_uses: bool) -> Result<Running> {
-    let topic = format!("{}-used", world.topic);
-    let args = if sends_uses { vec!["--kafka-used-topic", &topic] } else { Vec::new() };
-    world.operator_program(ports::free()?).args(args).start()
-}
-
-/// A coupon of the event that was redeemed, with an entry in the outbox of uses.
-async fn redeem_one(world: &World) -> Result<()> {
-    world.record_all("event").await?;
-    world.test_database.sql(
-        "INSERT INTO coupon_use (event_uid, code, seq, kind, order_ref, at)
-         SELECT event_uid, code, 1, 'REDEEMED', 'order-1', now() FROM issuance LIMIT 1",
-    )?;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn deletion_of_rows_waits_until_uses_are_sent() -> Result<()> {
-    let mut world = World::shared().await?;
-    world.deletion_timeout_seconds = 600;
-    let _operator = start_operator(&world, true)?;
-    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
-    redeem_one(&world).await?;
-    world.delete("event")?;
-    wait_until("the status reports the unsent use", async || {
-        let status = world.get("event").await?.status.unwrap_or_default();
-        Ok(message(&status, "Ready").contains("uses of its coupons that the redeemers have not sent to Kafka yet: 1"))
-    })
-    .await?;
-    let mut sent = Vec::new();
-    let outcome = world.database.send_uses(10, async |pending| {
-        sent = pending.records;
-        true
-    });
-    assert_eq!((outcome.await?, sent.len()), (SendOutcome::Sent, 1));
-    world.wait_gone("event").await?;
-    assert_eq!(world.database.event(uid).await?, None);
-    let reasons = world.kube_event_reasons("event").await?;
-    assert!(!reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn deletion_of_rows_reports_uses_that_were_not_sent_within_timeout() -> Result<()> {
-    let world = World::shared().await?;
-    let _operator = start_operator(&world, true)?;
-    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
-    redeem_one(&world).await?;
-    world.delete("event")?;
-    world.wait_gone("event").await?;
-    assert_eq!(world.database.event(uid).await?, None);
-    let reasons = world.kube_event_reasons("event").await?;
-    assert!(reasons.contains(&"CleanupIncomplete".to_owned()), "{reasons:?}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn deletion_does_not_wait_for_uses_that_are_retained_or_never_sent() -> Result<()> {
-    for (policy, sends_uses) in [("Retain", true), ("Delete", false)] {
-        let mut world = World::shared().await?;
-        world.deletion_timeout_seconds = 600;
-        let _operator = start_operator(&world, sends_uses)?;
-        world.open_event(&spec(&format!(", deletionPolicy: {policy}"))).await?;
-        redeem_one(&world).await?;
-        world.delete("event")?;
-        world.wait_gone("event").await?;
-    }
     Ok(())
 }
 

@@ -31,5 +31,6 @@ mod scaling;
 mod scheduling;
 mod spec_changes;
 mod support;
+mod unsent_uses;
 mod validity;
 mod voids;
