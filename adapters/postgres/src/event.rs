@@ -60,6 +60,9 @@ pub struct StoredEvent {
     pub discount_counts: Vec<(Discount, u64)>,
     /// From when on coupons may be issued (milliseconds since the Unix epoch, by the clock of Redis).
     pub opens_at: Option<i64>,
+    /// The start with which the opening was stored (milliseconds since the Unix epoch). None: without a start, or by an
+    /// earlier version.
+    pub starts_at: Option<i64>,
     /// Whether coupons may have been issued. Otherwise the event waits for its start, and the opening can be withdrawn.
     pub is_opening_final: bool,
     /// How many openings were stored. All but the last one were withdrawn.
@@ -266,6 +269,7 @@ async fn read(
     let event = sqlx::query(
         "SELECT uid, name, policy_name, code_prefix, code_length, currency, validity, ramp_seconds, drops, seed, generation, stock_epoch,
                 is_opening_final, openings, (extract(epoch FROM opens_at) * 1000)::bigint AS opens_at,
+                (extract(epoch FROM starts_at) * 1000)::bigint AS starts_at,
                 (extract(epoch FROM record_cutoff) * 1000)::bigint AS record_cutoff,
                 EXISTS (SELECT FROM issuance WHERE event_uid = $1 AND user_id >= 'erased:' AND user_id < 'erased;')
                     AS has_pseudonyms
@@ -319,6 +323,7 @@ fn stored_event(event: &PgRow, discounts: &[PgRow]) -> Result<StoredEvent, Inval
         stock_epoch: u32::try_from(event.try_get::<i32, _>("stock_epoch")?).map_err(InvalidRow::new)?,
         discount_counts,
         opens_at: event.try_get("opens_at")?,
+        starts_at: event.try_get("starts_at")?,
         is_opening_final: event.try_get("is_opening_final")?,
         openings: u32::try_from(event.try_get::<i32, _>("openings")?).map_err(InvalidRow::new)?,
         record_cutoff: event.try_get("record_cutoff")?,

@@ -14,14 +14,23 @@ impl Database {
     /// Allows coupons to be issued from this time on (milliseconds since the Unix epoch, by the clock of Redis). An
     /// earlier opening remains. `stored` is the event as the caller has read it.
     ///
+    /// `start`: the start of the window with which the gate opens. A recovery of Redis opens the gate with it.
+    ///
     /// `is_final`: coupons may be issued at once, or have been issued. Otherwise the opening can be withdrawn.
-    pub async fn schedule_opening(&self, stored: &StoredEvent, at: i64, is_final: bool) -> Result<(), DatabaseError> {
+    pub async fn schedule_opening(
+        &self,
+        stored: &StoredEvent,
+        at: i64,
+        start: Option<i64>,
+        is_final: bool,
+    ) -> Result<(), DatabaseError> {
         let scheduled = self
             .with_connection(Operation::ScheduleOpening, async |connection| {
                 sqlx::query(
                     "UPDATE coupon_event
                      SET opens_at = least(opens_at, 'epoch'::timestamptz + $4 * interval '1 ms'),
-                         is_opening_final = is_opening_final OR $5,
+                         starts_at = 'epoch'::timestamptz + $5 * interval '1 ms',
+                         is_opening_final = is_opening_final OR $6,
                          openings = openings + (opens_at IS NULL)::integer
                      WHERE uid = $1 AND stock_epoch = $2 AND generation = $3",
                 )
@@ -29,6 +38,7 @@ impl Database {
                 .bind(i64::from(stored.stock_epoch))
                 .bind(stored.generation)
                 .bind(at)
+                .bind(start)
                 .bind(is_final)
                 .execute(connection)
                 .await
@@ -46,7 +56,7 @@ impl Database {
         let withdrawn = self
             .with_connection(Operation::WithdrawOpening, async |connection| {
                 sqlx::query(
-                    "UPDATE coupon_event SET opens_at = NULL
+                    "UPDATE coupon_event SET opens_at = NULL, starts_at = NULL
                      WHERE uid = $1 AND stock_epoch = $2 AND generation = $3 AND openings = $4
                        AND opens_at IS NOT NULL AND NOT is_opening_final
                        AND NOT EXISTS (SELECT FROM issuance WHERE event_uid = $1)",

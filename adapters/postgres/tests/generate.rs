@@ -95,7 +95,7 @@ async fn coupons_of_two_events_are_separate() {
 async fn top_up_adds_coupons_with_new_codes() {
     let fixture = Fixture::new().await;
     let (event, mut coupons) = fixture.event_with_coupons(1, 700, 300).await;
-    fixture.database.schedule_opening(&event, 1, true).await.unwrap();
+    fixture.database.schedule_opening(&event, 1, None, true).await.unwrap();
     let more = batch(1000, 70, 30);
     fixture.database.generate_coupons(&event, &more, |_| {}).await.unwrap();
     coupons.extend(more.coupons(event.seed, event.format.clone()));
@@ -199,10 +199,10 @@ async fn discard_stock_before_opening_succeeds_and_after_it_returns_error() {
     assert!(new.len() == 10 && new.iter().all(|c| c.code.as_str().starts_with("FALL-")), "{new:?}");
     assert!(old.iter().all(|c| c.code.as_str().starts_with("SUMMER-")));
 
-    fixture.database.schedule_opening(&event, 1, true).await.unwrap();
+    fixture.database.schedule_opening(&event, 1, None, true).await.unwrap();
     let opens_at = fixture.database.event(event.uid).await.unwrap().unwrap().opens_at;
     assert!(opens_at.is_some());
-    fixture.database.schedule_opening(&event, 2, true).await.unwrap();
+    fixture.database.schedule_opening(&event, 2, None, true).await.unwrap();
     assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opens_at, opens_at);
     let error = fixture.database.discard_stock(&event).await.unwrap_err();
     assert!(matches!(error, DatabaseError::HasOpening(_)), "{error}");
@@ -218,7 +218,7 @@ async fn operations_for_unregistered_event_return_errors() {
     let unknown = |error| matches!(error, DatabaseError::UnknownEvent { uid: u, .. } if u == uid);
     assert!(unknown(fixture.database.generate_coupons(&event, &batch(0, 1, 1), |_| {}).await.unwrap_err()));
     assert!(unknown(fixture.database.discard_stock(&event).await.unwrap_err()));
-    let error = fixture.database.schedule_opening(&event, 1, true).await.unwrap_err();
+    let error = fixture.database.schedule_opening(&event, 1, None, true).await.unwrap_err();
     assert!(matches!(error, DatabaseError::EventChanged(u) if u == uid), "{error}");
     fixture.database.delete_event(uid, &event.name).await.unwrap();
     assert_eq!(fixture.database.coupons(uid, 0, 10).await.unwrap(), []);
@@ -251,7 +251,7 @@ fn futures_are_send() {
         assert_send(database.event(uid));
         assert_send(database.generate_coupons(event, &batch(0, 1, 1), |_| {}));
         assert_send(database.discard_stock(event));
-        assert_send(database.schedule_opening(event, 1, true));
+        assert_send(database.schedule_opening(event, 1, None, true));
         assert_send(database.coupons(uid, 0, 1));
         assert_send(database.record(&[]));
         assert_send(database.recorded_count(uid));

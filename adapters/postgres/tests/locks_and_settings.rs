@@ -46,6 +46,7 @@ async fn database_that_is_not_utf8_is_refused() {
     latin.sql(include_str!("../../../migrations/0001_coupons.sql")).unwrap();
     latin.sql(include_str!("../../../migrations/0003_coupon_terms.sql")).unwrap();
     latin.sql(include_str!("../../../migrations/0008_release.sql")).unwrap();
+    latin.sql(include_str!("../../../migrations/0009_opening_start.sql")).unwrap();
     let event = database.register(&support::new_event(1)).await.unwrap();
     database.generate_coupons(&event, &batch(0, 5, 0), |_| {}).await.unwrap();
     let coupons: Vec<_> = batch(0, 5, 0).coupons(event.seed, event.format.clone()).collect();

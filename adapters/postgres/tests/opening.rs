@@ -19,14 +19,16 @@ async fn withdraw_opening_removes_one_that_is_not_final() {
     // The clock of Postgres does not matter: not whether this time has passed, and not whether it is in the future.
     for at in [PAST, FUTURE] {
         let known = fixture.database.event(event.uid).await.unwrap().unwrap();
-        fixture.database.schedule_opening(&known, at, false).await.unwrap();
+        fixture.database.schedule_opening(&known, at, Some(at), false).await.unwrap();
         let scheduled = fixture.database.event(event.uid).await.unwrap().unwrap();
-        assert_eq!((scheduled.opens_at, scheduled.is_opening_final), (Some(at), false), "has milliseconds");
+        let opening = (scheduled.opens_at, scheduled.starts_at, scheduled.is_opening_final);
+        assert_eq!(opening, (Some(at), Some(at), false), "has milliseconds");
         let error = fixture.database.discard_stock(&scheduled).await.unwrap_err();
         assert!(matches!(error, DatabaseError::HasOpening(_)), "{error}");
         assert!(!fixture.database.withdraw_opening(&known).await.unwrap(), "the call was delayed");
         assert!(fixture.database.withdraw_opening(&scheduled).await.unwrap());
-        assert_eq!(fixture.database.event(event.uid).await.unwrap().unwrap().opens_at, None);
+        let withdrawn = fixture.database.event(event.uid).await.unwrap().unwrap();
+        assert_eq!((withdrawn.opens_at, withdrawn.starts_at), (None, None));
     }
     fixture.database.discard_stock(&event).await.unwrap();
 }
@@ -35,12 +37,12 @@ async fn withdraw_opening_removes_one_that_is_not_final() {
 async fn withdraw_final_opening_changes_nothing() {
     let fixture = Fixture::new().await;
     let event = fixture.event(1).await;
-    for (at, is_final) in [(FUTURE, false), (PAST, true), (FUTURE, false)] {
-        fixture.database.schedule_opening(&event, at, is_final).await.unwrap();
+    for (at, start, is_final) in [(FUTURE, Some(FUTURE), false), (PAST, None, true), (FUTURE, Some(PAST), false)] {
+        fixture.database.schedule_opening(&event, at, start, is_final).await.unwrap();
     }
     let known = fixture.database.event(event.uid).await.unwrap().unwrap();
-    let opening = (known.opens_at, known.is_opening_final, known.openings);
-    assert_eq!(opening, (Some(PAST), true, 1), "the earlier opening remains");
+    let opening = (known.opens_at, known.starts_at, known.is_opening_final, known.openings);
+    assert_eq!(opening, (Some(PAST), Some(PAST), true, 1), "the earlier opening remains, with the latest start");
     assert!(!fixture.database.withdraw_opening(&known).await.unwrap());
 }
 
@@ -76,7 +78,7 @@ async fn register_changes_terms_only_without_opening() {
     register(&first, 4).await;
     let event = fixture.database.event(event.uid).await.unwrap().unwrap();
 
-    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
+    fixture.database.schedule_opening(&event, FUTURE, None, false).await.unwrap();
     let changed = register(&second, 5).await;
     assert_eq!((&changed.terms, changed.generation), (&first, 5), "an opening is stored");
     assert!(fixture.database.withdraw_opening(&changed).await.unwrap());
@@ -89,10 +91,10 @@ async fn withdraw_of_earlier_opening_or_generation_changes_nothing() {
     let fixture = Fixture::new().await;
     let event = fixture.event(1).await;
     let read = async || fixture.database.event(event.uid).await.unwrap().unwrap();
-    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
+    fixture.database.schedule_opening(&event, FUTURE, None, false).await.unwrap();
     let first = read().await;
     assert!(fixture.database.withdraw_opening(&first).await.unwrap());
-    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
+    fixture.database.schedule_opening(&event, FUTURE, None, false).await.unwrap();
     assert!(!fixture.database.withdraw_opening(&first).await.unwrap(), "another opening");
     let second = read().await;
     let changed = NewEvent { generation: event.generation + 1, ..new_event(1) };
@@ -105,7 +107,7 @@ async fn withdraw_of_earlier_opening_or_generation_changes_nothing() {
 async fn withdraw_opening_with_recorded_coupon_changes_nothing() {
     let fixture = Fixture::new().await;
     let (event, coupons) = fixture.event_with_coupons(1, 7, 3).await;
-    fixture.database.schedule_opening(&event, FUTURE, false).await.unwrap();
+    fixture.database.schedule_opening(&event, FUTURE, None, false).await.unwrap();
     fixture.database.record(&[record(&event, "u1", &coupons[0])]).await.unwrap();
     let known = fixture.database.event(event.uid).await.unwrap().unwrap();
     assert!(!fixture.database.withdraw_opening(&known).await.unwrap());
@@ -122,7 +124,7 @@ async fn operations_with_old_stock_epoch_are_rejected() {
     fixture.database.generate_coupons(&now, &support::batch(0, 1, 1), |_| {}).await.unwrap();
 
     let is_rejected = |error| matches!(error, DatabaseError::EventChanged(_));
-    assert!(is_rejected(fixture.database.schedule_opening(&known, PAST, true).await.unwrap_err()));
+    assert!(is_rejected(fixture.database.schedule_opening(&known, PAST, None, true).await.unwrap_err()));
     assert!(is_rejected(
         fixture.database.generate_coupons(&known, &support::batch(2, 5, 5), |_| {}).await.unwrap_err()
     ));
@@ -133,7 +135,7 @@ async fn operations_with_old_stock_epoch_are_rejected() {
         (1, 2, None),
         "another operator has discarded it already"
     );
-    fixture.database.schedule_opening(&after, PAST, true).await.unwrap();
+    fixture.database.schedule_opening(&after, PAST, None, true).await.unwrap();
 }
 
 #[tokio::test]

@@ -33,6 +33,36 @@ pub struct GateSettings {
     pub total: u64,
 }
 
+impl GateSettings {
+    /// The arguments of the scripts that set the gate: gate, start, end, acknowledge, generation, validity, ramp, key
+    /// of the tickets, drops.
+    pub(crate) fn arguments(&self) -> [String; 9] {
+        let Self {
+            gate,
+            window: Window { start, end },
+            acknowledge,
+            validity,
+            release: Release { ramp_seconds, drops },
+            admission_key,
+            generation,
+            stock_epoch: _,
+            total: _,
+        } = self;
+        let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
+        [
+            gate.as_str().to_owned(),
+            time(start),
+            time(end),
+            acknowledge.as_str().to_owned(),
+            generation.to_string(),
+            validity.as_ref().map_or_else(String::new, Validity::to_string),
+            ramp_seconds.as_ref().map_or_else(String::new, u32::to_string),
+            admission_key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned()),
+            drops.to_string(),
+        ]
+    }
+}
+
 impl RedisStore {
     /// Sets the window and the gate, and returns the resulting gate: a closed gate stays closed.
     ///
@@ -45,38 +75,18 @@ impl RedisStore {
         settings: &GateSettings,
     ) -> Result<FencedWrite<Gate>, RedisStoreError> {
         const OPERATION: &str = "cannot set the gate in Redis";
-        let GateSettings {
-            gate,
-            window: Window { start, end },
-            acknowledge,
-            validity,
-            release: Release { ramp_seconds, drops },
-            admission_key,
-            generation,
-            stock_epoch,
-            total,
-        } = settings;
-        if *gate == Gate::Open {
+        if settings.gate == Gate::Open {
             self.ensure_in_event_list(event).await;
         }
-        let time = |time: &Option<i64>| time.map_or_else(String::new, |time| time.to_string());
         let keys = self.keys(event);
         let gate: Option<String> = (self.scripts.set_gate)
             .key(keys.meta)
             .key(keys.queue)
             .key(keys.issued)
             .arg(uid.to_string())
-            .arg(gate.as_str())
-            .arg(time(start))
-            .arg(time(end))
-            .arg(acknowledge.as_str())
-            .arg(*generation)
-            .arg(*total)
-            .arg(*stock_epoch)
-            .arg(validity.as_ref().map_or_else(String::new, Validity::to_string))
-            .arg(ramp_seconds.as_ref().map_or_else(String::new, u32::to_string))
-            .arg(admission_key.as_ref().map_or("", AdmissionKey::as_str))
-            .arg(drops.to_string())
+            .arg(settings.stock_epoch)
+            .arg(settings.total)
+            .args(settings.arguments())
             .invoke_async(&mut self.connection())
             .await
             .map_err(self.failed(OPERATION))?;

@@ -17,6 +17,7 @@ use couponry_domain::{Coupon, EventName, Uuid};
 use crate::{
     error::RedisStoreError,
     fenced_write::FencedWrite,
+    gate::GateSettings,
     issued_entry::{IssuedEntry, to_records},
     observe::RedisEvent,
     redis_store::RedisStore,
@@ -44,10 +45,15 @@ pub struct Recovered {
     pub issued_at_min: i64,
     /// How many coupons are loaded.
     pub total: u64,
+    /// The gate, which is set in the same step.
+    pub settings: GateSettings,
 }
 
 impl RedisStore {
-    /// Marks the `observed` Redis as verified, after which it issues coupons.
+    /// Marks the `observed` Redis as verified, after which it issues coupons. After a recovery this also sets the gate,
+    /// unless it is closed.
+    ///
+    /// Returns [`FencedWrite::Stale`] also if the gate follows a newer generation.
     ///
     /// # Errors
     /// Also returns an error if the counts in Redis do not match those of the recovery.
@@ -60,25 +66,19 @@ impl RedisStore {
         const OPERATION: &str = "cannot store the verification in Redis";
         self.ensure_in_event_list(event).await;
         let keys = self.keys(event);
-        let (recovery_id, issued_at_min, total) = match recovered {
-            Some(Recovered { recovery, issued_at_min, total }) => {
-                (&recovery.recovery_id, issued_at_min.to_string(), total.to_string())
-            }
-            None => (&observed.recovery_id, String::new(), String::new()),
-        };
-        let verified: Option<u8> = (self.scripts.mark_verified)
+        let recovery_id = recovered.map_or(&observed.recovery_id, |recovered| &recovered.recovery.recovery_id);
+        let mut call = (self.scripts.mark_verified)
             .key(keys.meta)
             .key(keys.queue)
             .key(keys.issued)
             .arg(observed.uid.to_string())
             .arg(observed.stock_epoch)
             .arg(&observed.replication_id)
-            .arg(recovery_id)
-            .arg(issued_at_min)
-            .arg(total)
-            .invoke_async(&mut self.connection())
-            .await
-            .map_err(self.failed(OPERATION))?;
+            .arg(recovery_id);
+        if let Some(Recovered { recovery: _, issued_at_min, total, settings }) = recovered {
+            call = call.arg(*issued_at_min).arg(*total).args(settings.arguments());
+        }
+        let verified: Option<u8> = call.invoke_async(&mut self.connection()).await.map_err(self.failed(OPERATION))?;
         Ok(verified.map(drop).into())
     }
 

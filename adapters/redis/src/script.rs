@@ -115,6 +115,10 @@ impl Invocation<'_> {
         self
     }
 
+    pub(crate) fn args(self, arguments: impl IntoIterator<Item: ToRedisArgs>) -> Self {
+        arguments.into_iter().fold(self, Self::arg)
+    }
+
     pub(crate) fn push(&mut self, argument: impl ToRedisArgs) {
         argument.write_redis_args(&mut self.arguments);
     }

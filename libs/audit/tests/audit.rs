@@ -60,7 +60,7 @@ impl Fixture {
         let batch =
             CouponBatch { first_ordinal: 0, counts: vec![(discount(Percent, 10), 70), (discount(Amount, 10), 30)] };
         database.generate_coupons(&registered, &batch, |_| ()).await.unwrap();
-        database.schedule_opening(&registered, 0, true).await.unwrap();
+        database.schedule_opening(&registered, 0, None, true).await.unwrap();
         redis_store.prepare(&event, uid, 0).await.unwrap();
         let observed = redis_store.observe(&event).await.unwrap().unwrap();
         redis_store.mark_verified(&event, &observed, None).await.unwrap();

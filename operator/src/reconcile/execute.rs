@@ -68,8 +68,8 @@ pub(super) async fn execute(
         }
         Step::Recover => recover::recover(desired, observed, context, writer).await?,
         Step::Load { from, to } => load(from, to, desired, observed, context, writer).await?,
-        Step::ScheduleOpening { at, is_final } => {
-            ignore_stale(database.schedule_opening(observed.stored()?, at, is_final).await)?;
+        Step::ScheduleOpening { at, start, is_final } => {
+            ignore_stale(database.schedule_opening(observed.stored()?, at, start, is_final).await)?;
         }
         Step::WithdrawOpening => withdraw_opening(desired, observed, context).await?,
         Step::RecordStranded => recover::record_and_report_stranded(desired, observed, context, writer).await?,

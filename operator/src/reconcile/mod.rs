@@ -31,6 +31,7 @@ pub(crate) mod invalid_object;
 mod manifest_change;
 mod merge_conditions;
 mod observe;
+mod opening;
 mod plan;
 pub(crate) mod preload_queue;
 mod progress;

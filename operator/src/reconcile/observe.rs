@@ -129,7 +129,9 @@ pub(super) async fn observe(context: &Context, desired: &DesiredState) -> Result
     let unverified = redis.as_ref().filter(|redis| redis.uid == desired.uid && !redis.is_verified);
     let has_issuances = recorded > 0 || unverified.is_some_and(|in_redis| in_redis.issued > 0);
     let drain = match unverified {
-        Some(in_redis) if has_opening || has_issuances => Some(context.drains.poll(in_redis).await),
+        Some(in_redis) if has_opening || has_issuances || in_redis.gate == Gate::Open => {
+            Some(context.drains.poll(in_redis).await)
+        }
         _ => {
             // A manifest may name the uid of another event, which is blocked then. The drain of that one goes on.
             if stored.as_ref().is_none_or(|stored| stored.name == desired.name) {

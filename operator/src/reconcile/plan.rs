@@ -8,9 +8,11 @@
 //!   may have lost data; issuing is suspended until then.
 //! - An opening is final unless its start is in the future by the clock of Redis, read together with the gate. An
 //!   opening that is not final can be withdrawn, after a verified Redis has confirmed that the event has not opened
-//!   (the gate is not `OPEN`, or its window has not begun). An issued or recorded coupon proves that the event has
-//!   opened. Clocks of different machines, or of one machine at different times, are not compared ([ADR
+//!   (the gate is neither `OPEN` nor `PAUSED`, or its window has not begun). An issued or recorded coupon proves that
+//!   the event has opened. Clocks of different machines, or of one machine at different times, are not compared ([ADR
 //!   0022](../../../docs/adr/0022-openings.md)).
+//! - The start and the release of an event are fixed from the moment at which a user may have received a time that
+//!   depends on them, although no coupon may be issued yet.
 //!
 //! # Caveats
 //! Observation and execution are not atomic: another operator may act on another generation meanwhile, and a request
@@ -21,7 +23,7 @@
 //! event alone.
 
 use couponry_crds::{CONTINUES, CodeSource, IssuingMode, REPLACES, status::reason};
-use couponry_domain::{CouponBatch, Discount, Gate, Window};
+use couponry_domain::{CouponBatch, Discount, Gate};
 use couponry_postgres::StoredEvent;
 use couponry_redis::{GateSettings, RedisEvent};
 
@@ -31,8 +33,9 @@ use crate::{
         balance::Balance,
         desired_state::DesiredState,
         drain::DrainState,
-        gate::{final_gate_settings, gate_settings, opens_at},
+        gate::{final_gate_settings, gate_settings},
         observe::{NameConflict, ObservedState},
+        opening::{confirm_opening, has_begun, has_issuances, may_have_opened, schedule_opening, store_start},
         state::state,
         step::{Plan, Step},
         timing::is_recorded_and_marked,
@@ -93,11 +96,11 @@ fn next_step(desired: &DesiredState, observed: &ObservedState) -> Plan {
         Some(in_redis) if !stored.is_opening_final && has_issuances(in_redis, observed) => {
             confirm_opening(stored, in_redis)
         }
-        Some(in_redis) if !in_redis.is_verified => verify(stored, in_redis, observed),
+        Some(in_redis) if !in_redis.is_verified => verify(desired, stored, in_redis, observed),
         Some(in_redis) => match stored.opens_at {
             None => without_opening(desired, stored, Some(in_redis), observed),
             Some(_) if stored.is_opening_final => with_final_opening(desired, stored, in_redis, observed),
-            Some(_) if is_open_now(in_redis) => confirm_opening(stored, in_redis),
+            Some(_) if may_have_opened(in_redis) => confirm_opening(stored, in_redis),
             Some(at) => with_provisional_opening(desired, stored, in_redis, at, observed),
         },
         // Redis has lost the event. It may have opened, whatever the clocks say: its metadata is created, then it is
@@ -133,35 +136,12 @@ fn block_identity(desired: &DesiredState, observed: &ObservedState) -> Option<Pl
     }
 }
 
-/// Whether coupons were issued, which proves that the event has opened.
-fn has_issuances(in_redis: &RedisEvent, observed: &ObservedState) -> bool {
-    in_redis.issued > 0 || in_redis.cancelled > 0 || observed.recorded > 0
-}
-
-/// Whether coupons can be issued now, by the clock of Redis.
-fn is_open_now(in_redis: &RedisEvent) -> bool {
-    in_redis.gate == Gate::Open && in_redis.window.start.is_none_or(|start| start <= in_redis.now)
-}
-
-/// Stores that the opening is final.
-fn confirm_opening(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
-    if stored.discount_counts.is_empty() {
-        return Plan::blocked(
-            reason::DRIFT_FOUND,
-            format!(
-                "{} coupons are issued in Redis, but Postgres has no coupons of the event: it was probably restored \
-                 from a backup. Compare the stores with `kubectl couponry audit`.",
-                in_redis.issued
-            ),
-        );
-    }
-    let at = stored.opens_at.unwrap_or_else(|| opens_at(in_redis.window, in_redis.now));
-    Plan::Apply(Step::ScheduleOpening { at, is_final: true })
-}
-
 /// Redis and Postgres have different stock epochs.
 fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
-    if in_redis.stock_epoch < stored.stock_epoch && in_redis.issued == 0 && stored.opens_at.is_none() {
+    // A stock is only discarded before anything is issued. With an opening, Redis came back from before that: the next
+    // steps prepare and recover it.
+    let is_empty = in_redis.issued == 0 && in_redis.cancelled == 0 && in_redis.outbox == 0;
+    if in_redis.stock_epoch < stored.stock_epoch && is_empty {
         return Plan::Apply(Step::RemoveStockEpoch(in_redis.stock_epoch));
     }
     Plan::blocked(
@@ -175,10 +155,18 @@ fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
 }
 
 /// Redis has restarted or failed over since it was verified and may have lost data, or was prepared only now. With an
-/// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead.
-fn verify(stored: &StoredEvent, in_redis: &RedisEvent, observed: &ObservedState) -> Plan {
-    if stored.opens_at.is_none() || in_redis.retired.is_some() {
+/// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead. Without one,
+/// an open gate is that of an opening that was withdrawn, or that Postgres has lost.
+fn verify(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, observed: &ObservedState) -> Plan {
+    if (stored.opens_at.is_none() && in_redis.gate != Gate::Open) || in_redis.retired.is_some() {
         return Plan::Apply(Step::MarkVerified);
+    }
+    // Users may have been served, of which neither store has a trace.
+    if stored.opens_at.is_some() && !stored.is_opening_final && has_begun(stored.opens_at, in_redis) {
+        return confirm_opening(stored, in_redis);
+    }
+    if let Some(plan) = store_start(desired, stored, in_redis, observed) {
+        return plan;
     }
     match &observed.drain {
         Some(DrainState::Complete) => Plan::Apply(Step::Recover),
@@ -243,7 +231,7 @@ fn without_opening(
 ) -> Plan {
     if let Some(in_redis) = in_redis.filter(|in_redis| in_redis.gate == Gate::Open) {
         // Steps of two operators have interleaved. Store the opening at once, as if it had come first.
-        return schedule_opening(in_redis.window, in_redis);
+        return schedule_opening(in_redis.window, stored, in_redis);
     }
     if let Some(plan) = close(desired, stored, in_redis) {
         return plan;
@@ -282,14 +270,12 @@ fn without_opening(
         let paused = gate_settings(desired, stored, Gate::Paused, desired.window);
         return set_gate(in_redis, paused).unwrap_or(Plan::Done);
     }
-    schedule_opening(desired.window, in_redis)
-}
-
-/// Stores the opening of a gate with this window. It is final unless the window begins in the future, by the clock of
-/// Redis as of the moment at which the gate was read.
-fn schedule_opening(window: Window, in_redis: &RedisEvent) -> Plan {
-    let at = opens_at(window, in_redis.now);
-    Plan::Apply(Step::ScheduleOpening { at, is_final: at <= in_redis.now })
+    if in_redis.gate == Gate::Paused {
+        // While an opening is stored, PAUSED means that the gate may have been open.
+        let loading = gate_settings(desired, stored, Gate::Loading, desired.window);
+        return set_gate(in_redis, loading).unwrap_or(Plan::Done);
+    }
+    schedule_opening(desired.window, stored, in_redis)
 }
 
 /// The opening is scheduled at `at`, and according to a verified Redis no coupon could be issued yet: everything may
@@ -338,7 +324,10 @@ fn with_final_opening(
     {
         return plan;
     }
-    let settings = final_gate_settings(desired, stored, in_redis, in_redis.issued > 0 || observed.recorded > 0);
+    if let Some(plan) = store_start(desired, stored, in_redis, observed) {
+        return plan;
+    }
+    let settings = final_gate_settings(desired, stored);
     let start = settings.window.start;
     if let Some(plan) = set_gate(in_redis, settings) {
         return plan;

@@ -6,7 +6,9 @@
 //! drain waits for them, too: one *resend round*. What Postgres still does not have afterwards, and what Redis marks as
 //! `COMPLETED` although Postgres does not have it, is recorded directly. Then the record cutoff is set: Postgres
 //! rejects everything issued before now. Both stores are thus stable. If they have the same coupons with the same
-//! holders, Redis is verified; otherwise it is restored from Postgres. Then issuing resumes.
+//! holders, Redis is verified; otherwise it is restored from Postgres. The gate is set by the manifest and by Postgres in
+//! the step that marks Redis as verified, because Redis may have come back from before a pause or another change. Then
+//! issuing resumes.
 //!
 //! A recovery can also be requested ([`couponry_redis::RedisStore::request_restore`]). Then what only the topic has is
 //! recorded as well, and Redis is restored in any case.
@@ -34,7 +36,7 @@ use crate::{
     reconcile::{
         desired_state::DesiredState,
         error::ReconcileError,
-        gate::final_gate_settings,
+        gate::recovered_gate_settings,
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         set_comparison::has_same_coupons,
@@ -92,8 +94,8 @@ pub(super) async fn recover(
         let Context { redis_store, database, .. } = context;
         is_complete = has_same_coupons(&desired.name, in_redis.uid, current.loaded, redis_store, database).await?;
     }
-    let recovered = if is_complete {
-        Recovered { recovery, issued_at_min, total: current.loaded }
+    let (recovery, issued_at_min, total) = if is_complete {
+        (recovery, issued_at_min, current.loaded)
     } else {
         if !is_difference_known {
             // Only the comparison has found the difference. Issuances that only Redis has were returned to users, too.
@@ -108,17 +110,16 @@ pub(super) async fn recover(
         let Some(total) = restore(in_redis, &recovery, &stored, desired, observed, context, writer).await? else {
             return Ok(());
         };
-        Recovered { recovery, issued_at_min, total }
+        (recovery, issued_at_min, total)
     };
-    // The gate is set first: a verified event whose gate is still LOADING would return NOT_STARTED although it is open.
-    // An opening that is not final may have to be withdrawn because the manifest has changed.
-    if in_redis.gate == Gate::Loading && (stored.is_opening_final || recorded > 0) {
-        let settings = final_gate_settings(desired, &stored, in_redis, recorded > 0);
-        context.redis_store.set_gate(&desired.name, in_redis.uid, &settings).await?;
+    // An issuance that was recorded meanwhile makes the opening final, which is stored before the gate opens.
+    if !stored.is_opening_final && context.database.recorded_count(in_redis.uid).await? > 0 {
+        return Ok(());
     }
+    let settings = recovered_gate_settings(desired, &stored);
+    let recovered = Recovered { recovery, issued_at_min, total, settings };
     let verified = context.redis_store.mark_verified(&desired.name, in_redis, Some(&recovered)).await?;
     if verified == FencedWrite::Applied(()) {
-        let Recovered { total, issued_at_min, .. } = recovered;
         tracing::info!(total, recorded, issued_at_min, replication_id = in_redis.replication_id, "Redis verified");
     }
     Ok(())

@@ -68,9 +68,10 @@ pub(super) fn compute_status(
     let issued = in_redis.map_or(old.issued.unwrap_or_default(), |in_redis| in_redis.issued);
     let is_all_recorded = observed.recorded >= issued && in_redis.is_none_or(|in_redis| in_redis.outbox == 0);
     let has_ended_or_sold_out = matches!(state, reason::ENDED | reason::CLOSED | reason::SOLD_OUT);
-    let is_gate_open = in_redis.is_some_and(|in_redis| in_redis.gate == Gate::Open);
+    // A gate that is paused by now may have been open: users may have received times that must not change.
+    let has_opened = in_redis.is_some_and(|in_redis| matches!(in_redis.gate, Gate::Open | Gate::Paused));
     let stored = observed.stored.as_ref();
-    let opened_at = stored.filter(|stored| is_gate_open && stored.is_opening_final).and_then(|stored| stored.opens_at);
+    let opened_at = stored.filter(|stored| has_opened && stored.is_opening_final).and_then(|stored| stored.opens_at);
     let mut conditions = vec![
         ready_condition(desired, observed, progress, state, topic_mismatches),
         preload_condition(desired, observed, progress),

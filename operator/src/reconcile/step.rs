@@ -20,9 +20,10 @@ pub(super) enum Step {
     Recover,
     /// Copy the coupons with these ordinals (`to` is exclusive) from Postgres to Redis.
     Load { from: u64, to: u64 },
-    /// Store in Postgres the earliest time at which coupons may be issued (milliseconds since the Unix epoch).
-    /// `is_final`: coupons can be issued at once, or have been issued, so the opening cannot be withdrawn.
-    ScheduleOpening { at: i64, is_final: bool },
+    /// Store in Postgres the earliest time at which coupons may be issued, and the start of the window (milliseconds
+    /// since the Unix epoch). `is_final`: coupons can be issued at once, or have been issued, so the opening cannot be
+    /// withdrawn.
+    ScheduleOpening { at: i64, start: Option<i64>, is_final: bool },
     /// Reset the gate, if Redis confirms that the event has not opened, and withdraw the opening in Postgres.
     WithdrawOpening,
     /// Record issuances that Redis holds and Postgres does not have, although no record of them is in flight.

@@ -24,6 +24,7 @@ mod preload;
 mod recording;
 mod redis_installation;
 mod redis_recovery;
+mod redis_snapshots;
 mod rejected_commands;
 mod release;
 mod retirement;

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Sets the gate back to LOADING, if the event certainly has not opened: no coupon was issued from this stock, and if
--- the gate is OPEN, its window has not begun by the clock of this Redis. Idempotent.
+-- the gate is OPEN or PAUSED, its window has not begun by the clock of this Redis. While an opening is stored, a PAUSED
+-- gate may have been OPEN before, and users may have received the times of the release. Idempotent.
 --
 -- KEYS  1 couponMeta   2 couponIssued
 -- ARGV  1 uid   2 stock epoch   3 generation
@@ -15,8 +16,8 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local gate, starts = meta[4], tonumber(meta[5])
-local is_open_now = gate == 'OPEN' and not (starts and now < starts)
-if gate == 'CLOSED' or is_open_now or redis.call('HLEN', KEYS[2]) > 0 then
+local may_have_opened = gate ~= 'LOADING' and not (starts and now < starts)
+if gate == 'CLOSED' or may_have_opened or redis.call('HLEN', KEYS[2]) > 0 then
   return 0
 end
 -- The generation prevents a delayed call for an older manifest from opening the gate again.

@@ -186,7 +186,12 @@ impl World {
             }
             Call::MarkRecovered => {
                 let Prepared::Recovery(observed, recovery) = after else { panic!() };
-                let found = Recovered { recovery: recovery.clone(), issued_at_min: 1, total: 10 };
+                let found = Recovered {
+                    recovery: recovery.clone(),
+                    issued_at_min: 1,
+                    total: 10,
+                    settings: gate_settings(Gate::Open, Window::default(), 10),
+                };
                 redis_store.mark_verified(id, observed, Some(&found)).await.map(drop)
             }
             Call::Retire => redis_store.retire(id, *uid, 0, 2).await.map(drop),

@@ -66,7 +66,8 @@ async fn reset_gate_succeeds_only_before_the_start_and_without_issued_coupons() 
     for (window, gate, expected) in [
         (scheduled, Gate::Open, FencedWrite::Applied(true)),
         (scheduled, Gate::Paused, FencedWrite::Applied(true)),
-        (Window::default(), Gate::Paused, FencedWrite::Applied(true)),
+        // It may have been open before.
+        (Window::default(), Gate::Paused, FencedWrite::Applied(false)),
         (Window::default(), Gate::Open, FencedWrite::Applied(false)),
         (Window { start: Some(1), end: None }, Gate::Open, FencedWrite::Applied(false)),
         (scheduled, Gate::Closed, FencedWrite::Applied(false)),

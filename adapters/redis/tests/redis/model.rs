@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Event, TEN_PERCENT, coupons, mark_verified};
+use crate::support::{Event, TEN_PERCENT, coupons, gate_settings, mark_verified};
 use couponry_domain::{Coupon, Discount, Gate, IssuedCoupon, UserId, Window, WindowState, code::CouponCode};
 use couponry_redis::{
     FencedWrite, IssueOutcome, IssuedEntry, IssuedStatus, Recovered, Settled, Settlement, SettlementOutcome,
@@ -217,7 +217,12 @@ async fn restore(event: &Event, model: &mut Model, size: usize) {
             assert_eq!(loaded, FencedWrite::Applied(behind));
         }
     }
-    let recovered = Recovered { issued_at_min: recovery.begun_at, recovery, total: model.loaded };
+    let recovered = Recovered {
+        issued_at_min: recovery.begun_at,
+        recovery,
+        total: model.loaded,
+        settings: gate_settings(now.gate, now.window, model.loaded),
+    };
     assert_eq!(
         event.redis_store.mark_verified(&event.id, &now, Some(&recovered)).await.unwrap(),
         FencedWrite::Applied(())

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use couponry_domain::{Coupon, EventName, Gate, IssuedCoupon, UserId, Uuid, Window};
+use couponry_domain::{
+    Acknowledge, AdmissionKey, Coupon, EventName, Gate, IssuedCoupon, Release, Seed, UserId, Uuid, Window,
+};
 use couponry_redis::{
-    FencedWrite, IssueOutcome, IssuedEntry, IssuedStatus, Recovered, Recovery, RedisEvent, RedisStore,
+    FencedWrite, GateSettings, IssueOutcome, IssuedEntry, IssuedStatus, Recovered, Recovery, RedisEvent, RedisStore,
 };
 use couponry_testbed::{Redis, redis::command};
 
@@ -103,12 +105,13 @@ async fn redis_after_restart_issues_nothing_until_verified() {
         "another replication id"
     );
     let recovery = event.begin(&observed, false).await;
-    let wrong = Recovered { recovery: recovery.clone(), issued_at_min: 0, total: 99 };
+    let settings = gate_settings(Gate::Open, Window::default(), 100);
+    let wrong = Recovered { recovery: recovery.clone(), issued_at_min: 0, total: 99, settings: settings.clone() };
     let error = chain(&event.redis_store.mark_verified(&event.id, &observed, Some(&wrong)).await.unwrap_err());
     assert!(error.contains("loaded 100, counted 100, expected 99"), "{error}");
     // As if the clock of this Redis were a day behind that of the previous one.
     let issued_at_min = recovery.begun_at + 86_400_000;
-    let found = Recovered { recovery, issued_at_min, total: 100 };
+    let found = Recovered { recovery, issued_at_min, total: 100, settings };
     assert_eq!(
         event.redis_store.mark_verified(&event.id, &observed, Some(&found)).await.unwrap(),
         FencedWrite::Applied(())
@@ -127,6 +130,64 @@ async fn redis_after_restart_issues_nothing_until_verified() {
     );
 }
 
+/// Redis may have come back from before the settings were changed.
+#[tokio::test]
+async fn recovered_redis_is_verified_with_the_current_gate() {
+    let event = Event::open().await;
+    let uid = event.uid;
+    event.redis.kill9().unwrap();
+    event.redis.restart().unwrap();
+    let observed = event.observe().await;
+    let recovery = event.begin(&observed, false).await;
+    let current = GateSettings {
+        gate: Gate::Paused,
+        window: Window { start: Some(1), end: Some(i64::MAX / 2000) },
+        acknowledge: Acknowledge::Kafka,
+        validity: Some("P1D UTC".parse().unwrap()),
+        release: Release { ramp_seconds: Some(60), drops: "1796083200000:50,".parse().unwrap() },
+        admission_key: Some(AdmissionKey::of(&Seed::from([1; 32]))),
+        generation: 7,
+        stock_epoch: 0,
+        total: 100,
+    };
+    let recovered = |settings: &GateSettings| Recovered {
+        recovery: recovery.clone(),
+        issued_at_min: 0,
+        total: 100,
+        settings: settings.clone(),
+    };
+    let mark = async |settings: &GateSettings| {
+        event.redis_store.mark_verified(&event.id, &observed, Some(&recovered(settings))).await.unwrap()
+    };
+    // As if an operator with a newer manifest had paused the event meanwhile.
+    let newer = GateSettings { generation: 8, ..gate_settings(Gate::Paused, Window::default(), 100) };
+    event.redis_store.set_gate(&event.id, uid, &newer).await.unwrap();
+    assert_eq!(mark(&current).await, FencedWrite::Stale);
+    assert!(!event.observe().await.is_verified);
+
+    let current = GateSettings { generation: 8, ..current };
+    assert_eq!(mark(&current).await, FencedWrite::Applied(()));
+    let verified = event.observe().await;
+    assert!(verified.is_verified);
+    let RedisEvent { gate, window, acknowledge, validity, release, admission_key, generation, stock_epoch, .. } =
+        verified;
+    let total = 100;
+    let found =
+        GateSettings { gate, window, acknowledge, validity, release, admission_key, generation, stock_epoch, total };
+    assert_eq!(found, current);
+
+    // A gate that is closed stays closed.
+    event.redis_store.set_gate(&event.id, uid, &GateSettings { gate: Gate::Closed, ..current.clone() }).await.unwrap();
+    event.redis.kill9().unwrap();
+    event.redis.restart().unwrap();
+    let observed = event.observe().await;
+    let recovery = event.begin(&observed, false).await;
+    let open = GateSettings { gate: Gate::Open, ..current };
+    let recovered = Recovered { recovery, issued_at_min: 0, total: 100, settings: open };
+    let verified = event.redis_store.mark_verified(&event.id, &observed, Some(&recovered)).await.unwrap();
+    assert_eq!((verified, event.observe().await.gate), (FencedWrite::Applied(()), Gate::Closed));
+}
+
 #[tokio::test]
 async fn later_recovery_fences_earlier_one() {
     let event = Event::open().await;
@@ -142,7 +203,13 @@ async fn later_recovery_fences_earlier_one() {
     assert_eq!(event.restore(&observed, &first, 20, &[]).await, FencedWrite::Applied(10), "not the next chunk");
     let second = event.begin(&observed, true).await;
     assert_eq!(event.restore(&observed, &first, 10, &[]).await, FencedWrite::Stale);
-    let found = |recovery: &Recovery, total| Recovered { recovery: recovery.clone(), issued_at_min: 9, total };
+    let settings = gate_settings(Gate::Open, Window::default(), 10);
+    let found = |recovery: &Recovery, total| Recovered {
+        recovery: recovery.clone(),
+        issued_at_min: 9,
+        total,
+        settings: settings.clone(),
+    };
     assert_eq!(
         event.redis_store.mark_verified(&event.id, &observed, Some(&found(&first, 10))).await.unwrap(),
         FencedWrite::Stale

@@ -3,7 +3,10 @@ use couponry_domain::{Acknowledge, CodeFormat, CouponTerms, DiscountType, Releas
 use couponry_postgres::{CodeFile, ImportedCodes, UseCounts};
 
 use super::*;
-use crate::reconcile::recording::RecordingState;
+use crate::reconcile::{
+    gate::{final_start, recovered_gate_settings},
+    recording::RecordingState,
+};
 
 mod model;
 
@@ -64,6 +67,7 @@ fn stored(discount_counts: Vec<(Discount, u64)>, opens_at: Option<i64>) -> Store
         discount_counts,
         opens_at,
         is_opening_final: opens_at.is_some_and(|at| at != LATER),
+        starts_at: opens_at.filter(|at| *at == LATER),
         openings: opens_at.is_some().into(),
         record_cutoff: None,
         has_pseudonyms: false,
@@ -165,7 +169,7 @@ fn plan_of_event_without_start_leads_to_an_open_gate() {
         (
             Some(stored(full.clone(), None)),
             Some(redis(Gate::Loading, 10, 0)),
-            Plan::Apply(Step::ScheduleOpening { at: NOW, is_final: true }),
+            Plan::Apply(Step::ScheduleOpening { at: NOW, start: None, is_final: true }),
         ),
         (Some(stored(full.clone(), Some(NOW))), Some(redis(Gate::Loading, 10, 0)), gate(Gate::Open, ALWAYS, 10)),
         (Some(stored(full.clone(), Some(NOW))), Some(redis(Gate::Open, 10, 0)), Plan::Done),
@@ -186,7 +190,7 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
     };
     assert_eq!(
         plan(&scheduled, &at(None, Gate::Loading, ALWAYS)),
-        Plan::Apply(Step::ScheduleOpening { at: LATER, is_final: false }),
+        Plan::Apply(Step::ScheduleOpening { at: LATER, start: Some(LATER), is_final: false }),
         "the opening is stored before the gate opens"
     );
     assert_eq!(plan(&scheduled, &at(Some(LATER), Gate::Loading, ALWAYS)), gate(Gate::Open, FROM_LATER, 10));
@@ -227,7 +231,11 @@ fn scheduled_event_opens_its_gate_early_and_can_still_change() {
         "a coupon is issued"
     );
     let opened = StoredEvent { stock_epoch: 1, ..stored(full.clone(), Some(NOW)) };
-    assert_eq!(reason_of(&plan(&fewer, &observed(Some(opened), Some(earlier)))), reason::DRIFT_FOUND);
+    assert_eq!(
+        plan(&fewer, &observed(Some(opened), Some(earlier))),
+        Plan::Apply(Step::RemoveStockEpoch(0)),
+        "Redis came back from before the stock was discarded, and is recovered"
+    );
 }
 
 #[test]
@@ -402,8 +410,11 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
         let redis = RedisEvent { is_verified: false, ..redis(Gate::Open, 10, issued) };
         observed(Some(stored(counts(7, 3), opens_at)), Some(redis))
     };
-    assert_eq!(plan(&desired(10), &changed(None, 0)), Plan::Apply(Step::MarkVerified));
-    for may_be_issued in [changed(Some(NOW - 1), 0), changed(Some(i64::MAX), 0), changed(Some(LATER), 0)] {
+    let mut never_opened = changed(None, 0);
+    never_opened.redis.as_mut().unwrap().gate = Gate::Paused;
+    assert_eq!(plan(&desired(10), &never_opened), Plan::Apply(Step::MarkVerified));
+    for opens_at in [None, Some(NOW - 1), Some(i64::MAX), Some(LATER)] {
+        let may_be_issued = changed(opens_at, 0);
         let waiting = ObservedState { drain: Some(DrainState::Waiting("one batch".into())), ..may_be_issued.clone() };
         let Plan::Blocked(Blocker { reason, message, .. }) = plan(&desired(10), &waiting) else {
             panic!("{waiting:?}")
@@ -437,7 +448,10 @@ fn unverified_redis_is_trusted_only_without_an_opening() {
 #[test]
 fn issued_or_recorded_coupon_proves_the_opening() {
     let at = |opens_at, redis| observed(Some(stored(counts(7, 3), opens_at)), Some(redis));
-    let confirm = |at| Plan::Apply(Step::ScheduleOpening { at, is_final: true });
+    let confirm = |at| {
+        let start = Some(at).filter(|at| *at == LATER);
+        Plan::Apply(Step::ScheduleOpening { at, start, is_final: true })
+    };
     let cancelled = RedisEvent { cancelled: 1, ..redis(Gate::Loading, 10, 0) };
     for is_verified in [true, false] {
         for redis in
@@ -461,9 +475,16 @@ fn opening_becomes_final_when_redis_reaches_the_start() {
         let redis = RedisEvent { window: FROM_LATER, now, ..redis(gate, 10, 0) };
         observed(Some(stored(counts(7, 3), Some(LATER))), Some(redis))
     };
-    let confirm = Plan::Apply(Step::ScheduleOpening { at: LATER, is_final: true });
+    let confirm = Plan::Apply(Step::ScheduleOpening { at: LATER, start: Some(LATER), is_final: true });
     for now in [LATER, LATER + 1] {
         assert_eq!(plan(&scheduled, &at(Gate::Open, now)), confirm);
+        // It may have been open before: users may have received times.
+        assert_eq!(plan(&scheduled, &at(Gate::Paused, now)), confirm);
+        for gate in [Gate::Loading, Gate::Open, Gate::Paused] {
+            let mut unverified = at(gate, now);
+            unverified.redis.as_mut().unwrap().is_verified = false;
+            assert_eq!(plan(&scheduled, &unverified), confirm, "{gate:?}");
+        }
         assert_eq!(plan(&scheduled, &at(Gate::Loading, now)), gate(Gate::Open, FROM_LATER, 10), "it was never open");
     }
     assert_eq!(plan(&scheduled, &at(Gate::Open, LATER - 1)), Plan::Done);
@@ -669,17 +690,76 @@ fn redis_restored_from_before_the_opening_stays_closed() {
     assert_eq!(reason_of(&plan(&desired(10), &observed)), reason::DRIFT_FOUND);
 }
 
+/// Loses the gate, the window and the release of an event whose opening is final: nothing of them is read from Redis.
 #[test]
-fn lost_gate_reopens_with_the_previous_start() {
-    let lost = |issued| observed(Some(stored(counts(7, 3), Some(NOW - 100))), Some(redis(Gate::Loading, 10, issued)));
-    let from = |start| DesiredState { window: Window { start: Some(start), end: None }, ..desired(10) };
-    let opens = |start| gate(Gate::Open, Window { start: Some(start), end: None }, 10);
-    for start in [NOW - 200, NOW - 100] {
-        assert_eq!(plan(&from(start), &lost(4)), opens(start));
+fn start_of_final_opening_is_fixed_once_a_user_may_depend_on_it() {
+    let release = |drops: &str| Release { ramp_seconds: None, drops: drops.parse().unwrap() };
+    let from = |start| Window { start, end: None };
+    let opened = |gate, issued, starts_at, release: &Release| {
+        let stored = StoredEvent { starts_at, release: release.clone(), ..stored(counts(7, 3), Some(NOW - 100)) };
+        let redis = RedisEvent { window: from(starts_at), release: release.clone(), ..redis(gate, 10, issued) };
+        observed(Some(stored), Some(redis))
+    };
+    let (none, drops) = (release(""), release("1000000001:5,"));
+    for (gate, issued, release, is_fixed) in [
+        (Gate::Loading, 0, &none, false),
+        (Gate::Loading, 0, &drops, false),
+        (Gate::Loading, 4, &none, true),
+        (Gate::Paused, 0, &none, false),
+        (Gate::Paused, 0, &drops, true),
+        (Gate::Paused, 4, &none, true),
+        (Gate::Open, 0, &none, true),
+        (Gate::Open, 0, &drops, true),
+    ] {
+        for previous in [None, Some(NOW - 200), Some(NOW - 100)] {
+            let desired = DesiredState { window: from(Some(LATER)), release: release.clone(), ..desired(10) };
+            let observed = opened(gate, issued, previous, release);
+            let case = format!("{gate:?} {issued} {previous:?} {release:?}");
+            let store = Plan::Apply(Step::ScheduleOpening { at: NOW - 100, start: Some(LATER), is_final: true });
+            assert_eq!(plan(&desired, &observed) == store, !is_fixed, "{case}");
+            let stored = observed.stored.as_ref().unwrap();
+            assert_eq!(final_gate_settings(&desired, stored).window.start, previous, "{case}");
+        }
     }
-    assert_eq!(plan(&from(LATER), &lost(4)), opens(NOW - 100), "the event has opened");
-    assert_eq!(plan(&from(LATER), &lost(0)), opens(LATER), "no coupon is issued");
-    assert_eq!(plan(&desired(10), &lost(4)), gate(Gate::Open, ALWAYS, 10));
+    // An earlier version has not stored the start, which was not later than the opening.
+    for (start, kept) in [(NOW - 200, Some(NOW - 200)), (NOW - 100, Some(NOW - 100)), (LATER, None)] {
+        let desired = DesiredState { window: from(Some(start)), ..desired(10) };
+        let observed = opened(Gate::Open, 4, None, &none);
+        let (stored, redis) = (observed.stored.as_ref().unwrap(), observed.redis.as_ref().unwrap());
+        assert_eq!(final_start(&desired, stored, redis, true), kept);
+    }
+}
+
+/// Redis came back from before the pause, the close, or another release.
+#[test]
+fn recovered_gate_is_that_of_the_manifest_and_postgres() {
+    let release = Release { ramp_seconds: Some(60), drops: "1000000001:5,".parse().unwrap() };
+    let ends = Window { start: Some(NOW - 50), end: Some(LATER) };
+    let recovered = |issuance, opens_at| {
+        let event = StoredEvent { release: release.clone(), ..stored(counts(7, 3), opens_at) };
+        let event = StoredEvent { starts_at: opens_at.map(|_| NOW - 200), ..event };
+        let settings = recovered_gate_settings(&DesiredState { issuance, window: ends, ..desired(10) }, &event);
+        assert_eq!((settings.release, settings.admission_key), (release.clone(), event.admission_key()));
+        (settings.gate, settings.window)
+    };
+    let opened = Window { start: Some(NOW - 200), ..ends };
+    for (issuance, gate) in
+        [(IssuingMode::Auto, Gate::Open), (IssuingMode::Paused, Gate::Paused), (IssuingMode::Closed, Gate::Closed)]
+    {
+        assert_eq!(recovered(issuance, Some(NOW)), (gate, opened));
+        // Nothing was issued: the gate opens when the opening is stored, or as it is.
+        let before = if gate == Gate::Closed { gate } else { Gate::Loading };
+        for opens_at in [None, Some(LATER)] {
+            assert_eq!(recovered(issuance, opens_at), (before, ends), "{opens_at:?}");
+        }
+    }
+}
+
+#[test]
+fn paused_gate_is_loading_before_the_first_opening_is_stored() {
+    let scheduled = DesiredState { window: FROM_LATER, ..desired(10) };
+    let paused = observed(Some(stored(counts(7, 3), None)), Some(redis(Gate::Paused, 10, 0)));
+    assert_eq!(plan(&scheduled, &paused), gate(Gate::Loading, FROM_LATER, 10));
 }
 
 #[test]

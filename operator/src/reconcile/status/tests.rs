@@ -49,6 +49,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         discount_counts: vec![(TEN_PERCENT, 10)],
         opens_at: Some(window.start.unwrap_or(NOW - 5000)),
         is_opening_final: window.start.is_none_or(|start| start <= NOW),
+        starts_at: window.start,
         openings: 1,
         record_cutoff: None,
         has_pseudonyms: false,
@@ -324,7 +325,11 @@ fn opened_at_is_set_when_coupons_can_be_issued() {
     let before = Window { start: Some(NOW + 1), end: None };
     let scheduled = first_status(&observed(Gate::Open, before, 10, 0, 0));
     assert_eq!(scheduled.opened_at, None);
-    assert_eq!(first_status(&observed(Gate::Paused, ALWAYS, 10, 0, 0)).opened_at, None);
+    for (gate, window) in [(Gate::Loading, ALWAYS), (Gate::Paused, before)] {
+        assert_eq!(first_status(&observed(gate, window, 10, 0, 0)).opened_at, None, "{gate:?}");
+    }
+    // It was paused before the status was written. Otherwise its release could change.
+    assert_eq!(first_status(&observed(Gate::Paused, ALWAYS, 10, 0, 0)).opened_at, Some(Time(at(NOW - 5000))));
     let opened = status_done(&scheduled, &observed(Gate::Open, ALWAYS, 10, 0, 0));
     assert_eq!(opened.opened_at, Some(Time(at(NOW - 5000))), "the time of the opening, not of the observation");
     let paused = status_done(&opened, &observed(Gate::Paused, ALWAYS, 10, 0, 0));

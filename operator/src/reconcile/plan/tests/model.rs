@@ -1,11 +1,11 @@
 //! Runs the plan against a model of both stores, with changes of the manifest, users, crashes of the operator, loss of
-//! Redis, and a clock of Redis that jumps.
+//! Redis, a Redis that comes back from an older snapshot, and a clock of Redis that jumps.
 
 use couponry_domain::{Drops, StockDrop, Validity};
 use proptest::prelude::*;
 
 use super::*;
-use crate::reconcile::recording::RecordingState;
+use crate::reconcile::{gate::recovered_gate_settings, recording::RecordingState};
 
 /// Both stores, as far as the plan depends on them.
 #[derive(Debug)]
@@ -18,8 +18,12 @@ struct Model {
     returned: u64,
     /// The validity with which they were issued.
     validity: Option<Validity>,
-    /// The release by which they were issued.
-    release: Release,
+    /// The release and the start of the ramp by which users were answered. None: no answer depended on them.
+    told: Option<(Release, Option<i64>)>,
+    /// The gate and the window that were set last.
+    applied: (Gate, Window),
+    /// All states of Redis so far.
+    snapshots: Vec<RedisEvent>,
     /// Changes with every restart and failover.
     replication_id: u32,
 }
@@ -37,10 +41,16 @@ enum Action {
     /// The clock of Redis is set forward or back.
     ClockJumps(i64),
     UsersRequest(u64),
+    /// Users who have to wait: they are not admitted yet, or the available coupons are held back.
+    UsersWait,
+    /// An operator that reaches only Redis pauses or closes the gate.
+    RestrictGate,
     RedisLosesData,
     RedisRestarts,
     /// To a replica that lacks this many of the last issuances.
     RedisFailsOver(u64),
+    /// To one of the earlier states.
+    RedisRollsBack(prop::sample::Index),
     /// The operator applies up to this many steps.
     Steps(u8),
 }
@@ -62,9 +72,12 @@ fn action() -> impl Strategy<Value = Action> {
         (0..5_000_000i64).prop_map(Action::TimePasses),
         (-10_000_000..10_000_000i64).prop_map(Action::ClockJumps),
         (1..10u64).prop_map(Action::UsersRequest),
+        Just(Action::UsersWait),
+        Just(Action::RestrictGate),
         Just(Action::RedisLosesData),
         Just(Action::RedisRestarts),
         (1..5u64).prop_map(Action::RedisFailsOver),
+        any::<prop::sample::Index>().prop_map(Action::RedisRollsBack),
         (0..12u8).prop_map(Action::Steps),
         (0..12u8).prop_map(Action::Steps),
         (0..12u8).prop_map(Action::Steps),
@@ -133,12 +146,23 @@ impl Model {
                 self.redis.as_mut().unwrap().replication_id = self.replication_id.to_string();
             }
             Step::Recover => {
-                let loaded = self.stored.as_ref().unwrap().generated();
+                let stored = self.stored.as_ref().unwrap();
+                let loaded = stored.generated();
+                let settings = recovered_gate_settings(desired, stored);
                 let (issued, available) = (self.returned, loaded - self.returned);
                 let replication_id = self.replication_id.to_string();
                 let redis = self.redis.as_mut().unwrap();
-                *redis =
-                    RedisEvent { loaded, available, issued, marked_recorded: issued, replication_id, ..redis.clone() };
+                let cancelled = 0;
+                *redis = RedisEvent {
+                    loaded,
+                    available,
+                    issued,
+                    cancelled,
+                    marked_recorded: issued,
+                    replication_id,
+                    ..redis.clone()
+                };
+                self.set_gate(settings, false);
             }
             Step::Load { from, to } => {
                 let redis = self.redis.as_mut().unwrap();
@@ -148,36 +172,35 @@ impl Model {
                 redis.loaded += chunk;
                 redis.available += chunk;
             }
-            Step::ScheduleOpening { at, is_final } => {
+            Step::ScheduleOpening { at, start, is_final } => {
                 let event = self.stored.as_mut().unwrap();
+                event.starts_at = start;
                 event.opens_at = Some(event.opens_at.map_or(at, |current| current.min(at)));
                 event.is_opening_final |= is_final;
             }
             Step::WithdrawOpening => {
                 let (redis, event) = (self.redis.as_mut().unwrap(), self.stored.as_mut().unwrap());
                 assert!(redis.replication_id == self.replication_id.to_string(), "Redis rejects it: {redis:?}");
-                let is_open_now = redis.gate == Gate::Open && redis.window.start.is_none_or(|start| start <= self.now);
-                assert!(!is_open_now && redis.issued == 0, "Redis rejects it: {redis:?}");
+                assert!(
+                    !may_have_opened(&RedisEvent { now: self.now, ..redis.clone() }),
+                    "Redis rejects it: {redis:?}"
+                );
+                assert!(redis.gate != Gate::Closed && redis.issued == 0, "Redis rejects it: {redis:?}");
                 assert!(!event.is_opening_final, "Postgres rejects it: {event:?}");
                 (redis.gate, redis.generation) = (Gate::Loading, desired.generation);
-                event.opens_at = None;
+                (event.opens_at, event.starts_at) = (None, None);
+                self.applied.0 = Gate::Loading;
             }
             Step::SetGate(opening) => {
-                let redis = self.redis.as_mut().unwrap();
+                let redis = self.redis.as_ref().unwrap();
                 let leaves_loading = redis.gate == Gate::Loading && matches!(opening.gate, Gate::Open | Gate::Paused);
                 assert!(
                     !leaves_loading
                         || (redis.loaded == opening.total && redis.available + redis.issued == opening.total),
                     "Redis rejects it: {redis:?}, {opening:?}"
                 );
-                let gate = if redis.gate == Gate::Closed { Gate::Closed } else { opening.gate };
-                let GateSettings { window, acknowledge, generation, .. } = opening;
-                *redis = RedisEvent { gate, window, acknowledge, generation, ..redis.clone() };
-                if opening.gate != Gate::Closed {
-                    redis.validity = opening.validity;
-                    redis.release = opening.release;
-                    redis.admission_key = opening.admission_key;
-                }
+                let keeps_release = opening.gate == Gate::Closed;
+                self.set_gate(opening, keeps_release);
             }
             Step::RemoveStockEpoch(stock_epoch) => {
                 assert_eq!(self.redis.take().map(|redis| redis.stock_epoch), Some(stock_epoch));
@@ -194,23 +217,71 @@ impl Model {
         }
     }
 
-    fn request(&mut self, users: u64) {
-        if let Some(redis) = &mut self.redis
-            && redis.replication_id == self.replication_id.to_string()
-            && redis.window.state(redis.gate, self.now) == couponry_domain::WindowState::Open
+    fn set_gate(&mut self, settings: GateSettings, keeps_release: bool) {
+        let redis = self.redis.as_mut().unwrap();
+        let gate = if redis.gate == Gate::Closed { Gate::Closed } else { settings.gate };
+        let GateSettings { window, acknowledge, generation, .. } = settings;
+        *redis = RedisEvent { gate, window, acknowledge, generation, ..redis.clone() };
+        if !keeps_release {
+            redis.validity = settings.validity;
+            redis.release = settings.release;
+            redis.admission_key = settings.admission_key;
+        }
+        self.applied = (gate, window);
+    }
+
+    /// As `restrict_gate.rs` does.
+    fn restrict_gate(&mut self, desired: &DesiredState) {
+        let gate = match desired.issuance {
+            IssuingMode::Auto => return,
+            IssuingMode::Paused => Gate::Paused,
+            IssuingMode::Closed => Gate::Closed,
+        };
+        if let Some(redis) = self.redis.as_mut().filter(|redis| redis.gate == Gate::Open) {
+            redis.window.end = [redis.window.end, desired.window.end].into_iter().flatten().min();
+            (redis.gate, redis.generation) = (gate, redis.generation.max(desired.generation));
+            self.applied = (gate, redis.window);
+        }
+    }
+
+    /// The event, if its coupons are being issued.
+    fn open_event(&mut self) -> Option<&mut RedisEvent> {
+        let redis = self.redis.as_mut().filter(|redis| redis.replication_id == self.replication_id.to_string())?;
+        let is_open = redis.window.state(redis.gate, self.now) == couponry_domain::WindowState::Open;
+        let stored = self.stored.as_ref().filter(|_| is_open)?;
+        assert_eq!((redis.gate, redis.window), self.applied, "coupons are issued by settings that were replaced");
+        assert_eq!(redis.release, stored.release, "Postgres has another release");
+        assert_eq!(redis.admission_key, stored.admission_key(), "Redis has another key");
+        let current = Self::answer(redis);
+        assert_eq!(self.told.as_ref().unwrap_or(&current), &current, "the release or the start has changed");
+        Some(redis)
+    }
+
+    /// What the answers to users depend on: without a ramp, they do not depend on the start.
+    fn answer(redis: &RedisEvent) -> (Release, Option<i64>) {
+        (redis.release.clone(), redis.window.start.filter(|_| redis.release.ramp_seconds.is_some()))
+    }
+
+    fn wait(&mut self) {
+        if let Some(redis) = self.open_event()
+            && redis.release != Release::default()
         {
+            self.told = Some(Self::answer(redis));
+        }
+    }
+
+    fn request(&mut self, users: u64) {
+        if let Some(redis) = self.open_event() {
             let issued = users.min(redis.available);
             redis.available -= issued;
             redis.issued += issued;
             if issued > 0 {
+                let redis = redis.clone();
                 let stored = self.stored.as_ref().unwrap();
                 assert_eq!(redis.validity, stored.terms.validity, "Postgres has another validity");
                 assert!(self.returned == 0 || self.validity == redis.validity, "the validity has changed");
-                self.validity.clone_from(&redis.validity);
-                assert_eq!(redis.release, stored.release, "Postgres has another release");
-                assert_eq!(redis.admission_key, stored.admission_key(), "Redis has another key");
-                assert!(self.returned == 0 || self.release == redis.release, "the release has changed");
-                self.release.clone_from(&redis.release);
+                self.told = Some(Self::answer(&redis));
+                self.validity = redis.validity;
             }
             self.returned += issued;
         }
@@ -222,9 +293,12 @@ impl Model {
         if let Some(redis) = &self.redis {
             let is_current = self.stored.as_ref().is_some_and(|event| event.stock_epoch == redis.stock_epoch);
             assert!(redis.loaded <= len || !is_current, "Redis holds coupons that are not in Postgres");
-            if redis.gate == Gate::Open {
+            if redis.gate == Gate::Open && redis.replication_id == self.replication_id.to_string() {
                 assert!(opens_at.is_some(), "the opening is stored before the gate opens");
             }
+        }
+        if let (Some((release, _)), Some(stored)) = (&self.told, &self.stored) {
+            assert_eq!(*release, stored.release, "the release has changed");
         }
         if self.returned > 0 {
             assert!(opens_at.is_some(), "coupons were issued without an opening");
@@ -248,10 +322,13 @@ proptest! {
             now: NOW,
             returned: 0,
             validity: None,
-            release: Release::default(),
+            told: None,
+            applied: (Gate::Loading, Window::default()),
+            snapshots: Vec::new(),
             replication_id: 1,
         };
         for action in actions {
+            model.snapshots.extend(model.redis.clone());
             // The API server rejects these once the status has openedAt, which the operator may write late.
             let opened = model.returned > 0;
             match action {
@@ -268,8 +345,17 @@ proptest! {
                 Action::Total(_) | Action::Start(_) => continue,
                 Action::Issuance(_) if desired.issuance == IssuingMode::Closed => continue,
                 Action::Issuance(issuance) => desired.issuance = issuance,
-                Action::TimePasses(time) | Action::ClockJumps(time) => model.now += time,
+                Action::TimePasses(time) => model.now += time,
+                Action::ClockJumps(time) => {
+                    model.now += time;
+                    // Of an answer that is no coupon, only the clock is a trace until the opening is final.
+                    if model.returned == 0 && !model.stored.as_ref().is_some_and(|event| event.is_opening_final) {
+                        model.told = None;
+                    }
+                }
                 Action::UsersRequest(users) => model.request(users),
+                Action::UsersWait => model.wait(),
+                Action::RestrictGate => model.restrict_gate(&desired),
                 Action::RedisLosesData => model.redis = None,
                 Action::RedisRestarts => model.replication_id += 1,
                 Action::RedisFailsOver(coupons) => {
@@ -279,11 +365,18 @@ proptest! {
                         (redis.issued, redis.available) = (redis.issued - lost, redis.available + lost);
                     }
                 }
+                Action::RedisRollsBack(index) => {
+                    if !model.snapshots.is_empty() {
+                        model.replication_id += 1;
+                        model.redis = Some(index.get(&model.snapshots).clone());
+                    }
+                }
                 Action::Steps(steps) => {
                     for _ in 0..steps {
                         let Plan::Apply(step) = plan(&desired, &model.observe()) else { break };
                         model.apply(step, &desired);
                         model.check();
+                        model.snapshots.extend(model.redis.clone());
                     }
                     continue;
                 }
