@@ -217,6 +217,16 @@ pub const YEAR_IN_RANGE: EventRule = EventRule {
     message: "the year must be from 1 to 9998: omit endTime for an event without end",
 };
 
+/// [`TIME_PATTERN`] with at most milliseconds: Redis has no smaller unit, in which two drops would be at the same time.
+pub const DROP_PATTERN: &str =
+    r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,3}0{0,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$";
+
+/// Redis has times since the Unix epoch.
+pub const DROP_YEAR_IN_RANGE: EventRule = EventRule {
+    rule: "self.getFullYear() >= 1970 && self.getFullYear() <= 9998",
+    message: "the year of a drop must be from 1970 to 9998",
+};
+
 /// Other codes are most likely a mistake.
 pub const CURRENCY_IN_USE: EventRule = EventRule {
     rule: concat!("'", currency_codes!(), "'.contains(' ' + self + ' ')"),

@@ -226,9 +226,10 @@ pub struct AdmissionSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DropSpec {
-    /// When the coupons become available: after startTime and before endTime.
-    #[schemars(extend("pattern" = rules::TIME_PATTERN))]
-    #[x_kube(validation = rules::YEAR_IN_RANGE)]
+    /// When the coupons become available: after startTime and before endTime, with at most three decimal places of a
+    /// second.
+    #[schemars(extend("pattern" = rules::DROP_PATTERN))]
+    #[x_kube(validation = rules::DROP_YEAR_IN_RANGE)]
     pub at: Time,
 
     /// Number of coupons. The counts of all drops must not exceed totalCount.

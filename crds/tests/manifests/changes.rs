@@ -338,6 +338,17 @@ pub(crate) const CHANGES: &[Change] = &[
         message: Some(DROPS_CHANGE),
     },
     Change {
+        description: "drops in milliseconds",
+        opened: false,
+        before: by_percentage!(10),
+        after: by_percentage!(
+            10,
+            "drops: [{at: '2027-01-01T00:00:00.001+09:00', count: 1}, {at: '2027-01-01T00:00:00Z', count: 1}, \
+             {at: '2027-01-01T00:00:00.010000Z', count: 1}]"
+        ),
+        message: None,
+    },
+    Change {
         description: "added drops",
         opened: true,
         before: by_percentage!(10),

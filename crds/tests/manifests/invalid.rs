@@ -22,6 +22,7 @@ const LATE_ADMISSION: &str = "all users must be admitted before the event ends: 
                               endTime and validity.until (to end an event that has opened, set issuance to Closed)";
 const UNSORTED_DROPS: &str =
     "drops must be in the order of their times, without two at the same time: sort or merge them";
+const DROP_DIGITS: &str = "spec.drops[0].at in body should match";
 const DROP_OUTSIDE: &str = "drops must be after startTime, and before endTime and validity.until (to end an event that \
                             has opened, set issuance to Closed)";
 
@@ -294,6 +295,25 @@ pub(crate) const INVALID: &[Invalid] = &[
         spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
                drops: [{at: '2027-01-01', count: 1}]}",
         message: "spec.drops[0].at",
+    },
+    Invalid {
+        description: "drop with microseconds",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-01T00:00:00.000001Z', count: 1}]}",
+        message: DROP_DIGITS,
+    },
+    Invalid {
+        description: "drops within a millisecond",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '2027-01-01T00:00:00.0011+09:00', count: 1}, \
+               {at: '2027-01-01T00:00:00.0012+09:00', count: 1}]}",
+        message: DROP_DIGITS,
+    },
+    Invalid {
+        description: "drop before 1970",
+        spec: "{policyName: p, totalCount: 10, discounts: [{type: Percent, value: 10, count: 10}], \
+               drops: [{at: '1969-12-31T23:59:59Z', count: 1}]}",
+        message: "the year of a drop must be from 1970 to 9998",
     },
     Invalid {
         description: "unsorted drops",
