@@ -118,6 +118,7 @@ impl EventCache {
 
 async fn observe(redis_store: &RedisStore, recent_events: &RecentEvents, event: &EventName) -> ReadResult {
     match redis_store.observe(event).await {
+        Ok(Some(observed)) if observed.damaged_release.is_some() => Err(ReadFailure::InvalidValue),
         Ok(Some(observed)) if observed.is_verified => Ok(Arc::new(EventSnapshot { observed, read_at: Instant::now() })),
         Ok(Some(_)) => Err(ReadFailure::Unverified),
         Ok(None) => Err(ReadFailure::of_missing(event, recent_events, redis_store).await),

@@ -34,6 +34,9 @@ pub struct RedisEvent {
     pub validity: Option<Validity>,
     /// How the coupons are released.
     pub release: Release,
+    /// The fields of the release, if they are damaged; `release` is the default then. Nothing is issued until the gate
+    /// is set again.
+    pub damaged_release: Option<String>,
     /// The key of the tickets, if users are admitted over a ramp.
     pub admission_key: Option<AdmissionKey>,
     /// The generation of the manifest that the gate follows; 0 before it is first set.
@@ -66,7 +69,8 @@ pub struct RedisEvent {
     pub outbox: u64,
     /// The clock of Redis, in milliseconds since the Unix epoch.
     pub now: i64,
-    /// The `master_replid` of this Redis. See [`crate::RedisStore::mark_verified`].
+    /// The `master_replid` of this Redis. See [`crate::RedisStore::mark_verified`]. Empty if it is not a master: then it
+    /// is unverified, and cannot be verified.
     pub replication_id: String,
     /// Whether this Redis is known to be complete for the event. Otherwise it issues nothing.
     pub is_verified: bool,
@@ -165,10 +169,11 @@ impl RedisStore {
             None => Err(invalid(field)),
         };
         let set = |field: &str| Some(text(field)).filter(|text| !text.is_empty());
-        let release = Release {
-            ramp_seconds: set("rampSeconds").map(str::parse).transpose().map_err(|_| invalid("rampSeconds"))?,
-            drops: text("drops").parse().map_err(|_| invalid("drops"))?,
-        };
+        let ramp_seconds = set("rampSeconds").map(str::parse).transpose().ok();
+        let release = ramp_seconds.zip(text("drops").parse().ok());
+        let release = release.map(|(ramp_seconds, drops)| Release { ramp_seconds, drops });
+        let fields = || format!("rampSeconds={} drops={}", text("rampSeconds"), text("drops"));
+        let damaged_release = release.is_none().then(fields);
         let cancelled = number("cancelled")?;
         let sold_out_at = match text("soldOutAt") {
             "" => None,
@@ -189,7 +194,8 @@ impl RedisStore {
             window: Window { start: time("start")?, end: time("end")? },
             acknowledge: Acknowledge::from_name(text("acknowledge")).ok_or_else(|| invalid("acknowledge"))?,
             validity: parse_validity(operation, Some(text("validity")))?,
-            release,
+            damaged_release,
+            release: release.unwrap_or_default(),
             admission_key: set("admissionKey").map(|key| AdmissionKey::from_stored(key.to_owned())),
             generation: text("generation").parse().map_err(|_| invalid("generation"))?,
             loaded: number("loaded")?,
@@ -205,7 +211,7 @@ impl RedisStore {
             retired,
             outbox,
             now,
-            is_verified: text("replicationId") == replication_id,
+            is_verified: !replication_id.is_empty() && text("replicationId") == replication_id,
             is_restore_requested: text("replicationId") == RESTORE_REQUESTED,
             replication_id,
             recovery_id: text("recoveryId").to_owned(),

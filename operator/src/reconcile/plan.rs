@@ -158,6 +158,9 @@ fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
 /// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead. Without one,
 /// an open gate is that of an opening that was withdrawn, or that Postgres has lost.
 fn verify(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, observed: &ObservedState) -> Plan {
+    if in_redis.replication_id.is_empty() {
+        return Plan::Blocked(Blocker::redis_unverified("it is a replica, waiting for a master"));
+    }
     if (stored.opens_at.is_none() && in_redis.gate != Gate::Open) || in_redis.retired.is_some() {
         return Plan::Apply(Step::MarkVerified);
     }
@@ -444,6 +447,7 @@ fn set_gate(in_redis: &RedisEvent, settings: GateSettings) -> Option<Plan> {
         && in_redis.window == settings.window
         && in_redis.acknowledge == settings.acknowledge
         && in_redis.validity == settings.validity
+        && in_redis.damaged_release.is_none()
         && in_redis.release == settings.release
         && in_redis.admission_key == settings.admission_key
         && in_redis.generation == settings.generation;

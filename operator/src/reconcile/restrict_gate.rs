@@ -40,6 +40,7 @@ pub(crate) async fn restrict_gate(event: &CouponEvent, context: &Context) {
             window,
             acknowledge: event.spec.acknowledge,
             validity: in_redis.validity,
+            // If it is damaged, the reconciliation that follows sets it before the gate opens again.
             release: in_redis.release,
             admission_key: in_redis.admission_key,
             generation: generation.max(in_redis.generation),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     redis_installation::Installation,
-    support::{World, is_true, reason},
+    support::{World, is_true, reason, wait_until},
 };
 
 /// The response to an issue request of this user.
@@ -87,6 +87,32 @@ async fn admission_and_drops_survive_loss_of_redis() -> Result<()> {
     let object = serde_json::to_string(&object)?;
     let key = stored.admission_key().map(|key| key.as_str().to_owned()).unwrap_or_default();
     assert!(!object.contains(&key), "the key is secret");
+    Ok(())
+}
+
+/// Issuers return an error until then. The operator used to fail as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_release_in_redis_is_repaired() -> Result<()> {
+    let world = World::shared().await?;
+    let _operator = world.start_operator()?;
+    let spec = format!(
+        "{{policyName: p, totalCount: 10, discounts: [{{type: Amount, value: 1, count: 10}}], \
+         startTime: '2026-01-01T00:00:00Z', admission: {{rampSeconds: 1}}, drops: [{{at: '{}', count: 3}}]}}",
+        after(3600)
+    );
+    world.apply_open("event", &spec).await?;
+    let event: EventName = "event".parse()?;
+    let intact = world.redis_store.observe(&event).await?.context("no event")?.release;
+    for (field, value) in [("drops", "x"), ("rampSeconds", "-1"), ("admissionKey", "x")] {
+        world.redis(&["HSET", &world.key("couponMeta", "event"), field, value])?;
+        wait_until("the release is repaired", async || {
+            let observed = world.redis_store.observe(&event).await?.context("no event")?;
+            let key = observed.admission_key.as_ref().is_some_and(|key| key.as_str().len() == 64);
+            Ok(observed.release == intact && observed.damaged_release.is_none() && key)
+        })
+        .await?;
+    }
+    assert_eq!(world.issue("event", 0..10).await?, 7);
     Ok(())
 }
 

@@ -101,6 +101,7 @@ impl Stores {
         let observed = self.observe(event).await?;
         let queue = self.redis_store.scan_queue(event).await?;
         let issued = self.redis_store.scan_issued(event).await?.into_values().collect();
+        anyhow::ensure!(observed.damaged_release.is_none(), "damaged: {:?}", observed.damaged_release);
         let RedisEvent { outbox, window, release, admission_key, is_verified, .. } = observed;
         Ok(RedisData { queue, issued, outbox, window, release, admission_key, is_verified })
     }

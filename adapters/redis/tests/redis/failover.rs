@@ -10,7 +10,7 @@ use std::{
 };
 
 use couponry_domain::{EventName, Gate, UserId, Uuid, Window, code::CouponCode};
-use couponry_redis::{IssueOutcome, MAX_REDIRECTION_DELAY, RedisStore};
+use couponry_redis::{FencedWrite, IssueOutcome, MAX_REDIRECTION_DELAY, RedisStore};
 use couponry_testbed::{Redis, redis::command};
 use tokio::{io::copy_bidirectional, net, sync::Mutex, task::JoinHandle, time};
 
@@ -182,7 +182,10 @@ async fn demoted_writable_master_issues_nothing() {
     let world = World::start().await;
     command(&world.master.url(), &["CONFIG", "SET", "replica-read-only", "no"]).unwrap();
     command(&world.master.url(), &["REPLICAOF", "127.0.0.1", "1"]).unwrap();
-    assert!(world.redis_store.observe(&world.id).await.unwrap().unwrap().is_verified);
+    let observed = world.redis_store.observe(&world.id).await.unwrap().unwrap();
+    assert_eq!((observed.is_verified, observed.replication_id.as_str()), (false, ""));
+    let marked = world.redis_store.mark_verified(&world.id, &observed, None).await.unwrap();
+    assert_eq!(marked, FencedWrite::Stale, "it cannot be verified either");
     let reply = world.redis_store.issue(&world.id, &users(0..2)).await.unwrap().unwrap();
     assert_eq!(reply.outcomes, vec![IssueOutcome::Unverified; 2]);
 }

@@ -266,6 +266,10 @@ async fn damaged_release_issues_nothing() {
         let intact: String = redis.hget(&meta, field).unwrap();
         for value in values {
             let _: u8 = redis.hset(&meta, field, value).unwrap();
+            let observed = event.observe().await;
+            let is_in_force =
+                observed.release == release && observed.admission_key == Some(key()) && observed.window.start == start;
+            assert!(!is_in_force, "{field}={value}: the operator does not set the gate again");
             let error = event.redis_store.issue(&event.id, &users(0..3)).await.unwrap_err();
             assert!(chain(&error).contains("no valid rampSeconds, admissionKey or drops"), "{field}={value}: {error}");
             let outcomes = event.ask(&holder).await;
@@ -275,8 +279,12 @@ async fn damaged_release_issues_nothing() {
     }
     let _: u8 = redis.hdel(&meta, "rampSeconds").unwrap();
     event.redis_store.issue(&event.id, &users(0..3)).await.unwrap_err();
+    let _: u8 = redis.hset(&meta, "drops", "x").unwrap();
+    let damaged = event.observe().await;
+    assert_eq!((damaged.damaged_release.is_some(), &damaged.release), (true, &Release::default()));
     event.release(Gate::Open, start, &release, 10).await;
-    assert_eq!(event.observe().await.issued, 1);
+    let repaired = event.observe().await;
+    assert_eq!((repaired.issued, repaired.damaged_release.is_some(), &repaired.release), (1, false, &release));
     assert!(matches!(event.ask(&users(1..2)).await[..], [IssueOutcome::Issued(_)]));
     assert!(!format!("{:?}", event.observe().await).contains(key().as_str()), "the key is secret");
 }

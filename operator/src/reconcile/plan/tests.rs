@@ -85,6 +85,7 @@ fn redis(gate: Gate, loaded: u64, issued: u64) -> RedisEvent {
         acknowledge: Acknowledge::Redis,
         validity: None,
         release: Release::default(),
+        damaged_release: None,
         admission_key: None,
         generation: 1,
         loaded,
@@ -752,6 +753,25 @@ fn recovered_gate_is_that_of_the_manifest_and_postgres() {
         for opens_at in [None, Some(LATER)] {
             assert_eq!(recovered(issuance, opens_at), (before, ends), "{opens_at:?}");
         }
+    }
+}
+
+#[test]
+fn damaged_release_is_set_again() {
+    let open = |damaged_release| {
+        let redis = RedisEvent { damaged_release, ..redis(Gate::Open, 10, 4) };
+        observed(Some(stored(counts(7, 3), Some(NOW))), Some(redis))
+    };
+    assert_eq!(plan(&desired(10), &open(None)), Plan::Done);
+    assert_eq!(plan(&desired(10), &open(Some("drops=x".to_owned()))), gate(Gate::Open, ALWAYS, 10));
+}
+
+#[test]
+fn replica_is_not_verified() {
+    for opens_at in [None, Some(NOW)] {
+        let redis = RedisEvent { is_verified: false, replication_id: String::new(), ..redis(Gate::Paused, 10, 0) };
+        let planned = plan(&desired(10), &observed(Some(stored(counts(7, 3), opens_at)), Some(redis)));
+        assert_eq!(reason_of(&planned), reason::REDIS_UNVERIFIED, "{opens_at:?}");
     }
 }
 

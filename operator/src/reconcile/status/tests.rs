@@ -63,6 +63,7 @@ fn observed(gate: Gate, window: Window, loaded: u64, issued: u64, recorded: u64)
         acknowledge: Acknowledge::Redis,
         validity: None,
         release: Release::default(),
+        damaged_release: None,
         admission_key: None,
         generation: 3,
         loaded,

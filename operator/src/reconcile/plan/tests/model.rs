@@ -136,7 +136,7 @@ impl Model {
                 let new = RedisEvent {
                     generation: 0,
                     stock_epoch,
-                    replication_id: String::new(),
+                    replication_id: "none".to_owned(),
                     ..redis(Gate::Loading, 0, 0)
                 };
                 self.redis.get_or_insert(new);
@@ -145,25 +145,7 @@ impl Model {
                 assert_eq!(self.redis.as_ref().unwrap().issued, self.returned, "coupons would be issued again");
                 self.redis.as_mut().unwrap().replication_id = self.replication_id.to_string();
             }
-            Step::Recover => {
-                let stored = self.stored.as_ref().unwrap();
-                let loaded = stored.generated();
-                let settings = recovered_gate_settings(desired, stored);
-                let (issued, available) = (self.returned, loaded - self.returned);
-                let replication_id = self.replication_id.to_string();
-                let redis = self.redis.as_mut().unwrap();
-                let cancelled = 0;
-                *redis = RedisEvent {
-                    loaded,
-                    available,
-                    issued,
-                    cancelled,
-                    marked_recorded: issued,
-                    replication_id,
-                    ..redis.clone()
-                };
-                self.set_gate(settings, false);
-            }
+            Step::Recover => self.recover(desired),
             Step::Load { from, to } => {
                 let redis = self.redis.as_mut().unwrap();
                 assert_eq!(redis.loaded, from);
@@ -215,6 +197,24 @@ impl Model {
             Step::RecordStranded => unreachable!("everything is recorded"),
             Step::Retire => unreachable!("no manifest has a ttl"),
         }
+    }
+
+    /// Restores Redis from Postgres, which has everything that was returned.
+    fn recover(&mut self, desired: &DesiredState) {
+        let stored = self.stored.as_ref().unwrap();
+        let (loaded, issued) = (stored.generated(), self.returned);
+        let settings = recovered_gate_settings(desired, stored);
+        let redis = self.redis.as_mut().unwrap();
+        *redis = RedisEvent {
+            loaded,
+            available: loaded - issued,
+            issued,
+            cancelled: 0,
+            marked_recorded: issued,
+            replication_id: self.replication_id.to_string(),
+            ..redis.clone()
+        };
+        self.set_gate(settings, false);
     }
 
     fn set_gate(&mut self, settings: GateSettings, keeps_release: bool) {
