@@ -1,5 +1,5 @@
--- The start with which the opening of an event was stored. A Redis that came back from an older snapshot has another one,
--- or none, and the manifest may have changed. Users have received times that depend on it (migration 0008).
+-- The start with which the opening of an event was stored. A Redis that came back from an older snapshot has another
+-- one, or none, and the manifest may have changed. Users have received times that depend on it (migration 0008).
 
 ALTER TABLE coupon_event
     -- NULL: none, or the opening was stored by an earlier version.

@@ -69,8 +69,8 @@ pub struct RedisEvent {
     pub outbox: u64,
     /// The clock of Redis, in milliseconds since the Unix epoch.
     pub now: i64,
-    /// The `master_replid` of this Redis. See [`crate::RedisStore::mark_verified`]. Empty if it is not a master: then it
-    /// is unverified, and cannot be verified.
+    /// The `master_replid` of this Redis. See [`crate::RedisStore::mark_verified`]. Empty if it is not a master: then
+    /// it is unverified, and cannot be verified.
     pub replication_id: String,
     /// Whether this Redis is known to be complete for the event. Otherwise it issues nothing.
     pub is_verified: bool,

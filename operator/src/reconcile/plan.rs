@@ -155,8 +155,8 @@ fn resolve_stock_epoch(stored: &StoredEvent, in_redis: &RedisEvent) -> Plan {
 }
 
 /// Redis has restarted or failed over since it was verified and may have lost data, or was prepared only now. With an
-/// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead. Without one,
-/// an open gate is that of an opening that was withdrawn, or that Postgres has lost.
+/// opening, coupons may have been issued, even if its time is in the future: the clock may have been ahead. Without
+/// one, an open gate is that of an opening that was withdrawn, or that Postgres has lost.
 fn verify(desired: &DesiredState, stored: &StoredEvent, in_redis: &RedisEvent, observed: &ObservedState) -> Plan {
     if in_redis.replication_id.is_empty() {
         return Plan::Blocked(Blocker::redis_unverified("it is a replica, waiting for a master"));

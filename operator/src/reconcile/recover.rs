@@ -6,9 +6,9 @@
 //! drain waits for them, too: one *resend round*. What Postgres still does not have afterwards, and what Redis marks as
 //! `COMPLETED` although Postgres does not have it, is recorded directly. Then the record cutoff is set: Postgres
 //! rejects everything issued before now. Both stores are thus stable. If they have the same coupons with the same
-//! holders, Redis is verified; otherwise it is restored from Postgres. The gate is set by the manifest and by Postgres in
-//! the step that marks Redis as verified, because Redis may have come back from before a pause or another change. Then
-//! issuing resumes.
+//! holders, Redis is verified; otherwise it is restored from Postgres. The gate is set by the manifest and by Postgres
+//! in the step that marks Redis as verified, because Redis may have come back from before a pause or another change.
+//! Then issuing resumes.
 //!
 //! A recovery can also be requested ([`couponry_redis::RedisStore::request_restore`]). Then what only the topic has is
 //! recorded as well, and Redis is restored in any case.

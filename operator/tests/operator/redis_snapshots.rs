@@ -1,5 +1,5 @@
-//! A Redis that comes back from an older snapshot, whose gate is open by settings that were replaced since; and times that
-//! users received before the operator knew that the event had opened.
+//! A Redis that comes back from an older snapshot, whose gate is open by settings that were replaced since; and times
+//! that users received before the operator knew that the event had opened.
 
 use anyhow::{Context as _, Result, ensure};
 use couponry_domain::{EventName, Gate};

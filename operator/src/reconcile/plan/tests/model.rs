@@ -348,7 +348,7 @@ proptest! {
                 Action::TimePasses(time) => model.now += time,
                 Action::ClockJumps(time) => {
                     model.now += time;
-                    // Of an answer that is no coupon, only the clock is a trace until the opening is final.
+                    // Users who wait leave no trace in the stores, only in the clock, until the opening is final.
                     if model.returned == 0 && !model.stored.as_ref().is_some_and(|event| event.is_opening_final) {
                         model.told = None;
                     }
