@@ -10,6 +10,9 @@ use crate::support::{World, body};
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
+/// The warning in the log while every caller is accepted.
+const UNAUTHENTICATED: &str = "callers are not authenticated: every client that reaches the port can redeem coupons";
+
 fn token(claims: &Value) -> String {
     let encode = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", encode(&json!({"alg": "HS256", "kid": "k"})), encode(claims));
@@ -27,6 +30,7 @@ async fn token_of_a_service_authenticates_its_caller() {
     let flags = ["--auth", "jwt", "--jwt-jwks-file", file.to_str().unwrap(), "--jwt-audience", "redeemer"];
     let redeemer = world.redeemer_with(&flags, &[]);
     redeemer.wait_until_ready().await;
+    assert!(!redeemer.running.log().contains(UNAUTHENTICATED), "{}", redeemer.running.log());
 
     let coupon = world.issue_and_record("u1").await;
     let order = body(&coupon, "u1", "order-1");
@@ -71,4 +75,14 @@ async fn tokens_without_a_required_audience_are_refused_at_the_start() {
     let world = World::open(1).await;
     let redeemer = world.redeemer_with(&["--auth", "jwt", "--jwt-jwks-file", "/dev/null"], &[]);
     assert!(!redeemer.running.process().wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn redeemer_without_authentication_warns_in_its_log() {
+    let world = World::open(1).await;
+    let redeemer = world.ready_redeemer().await;
+    let log = redeemer.running.log();
+    let warning =
+        log.lines().find(|line| line.contains(UNAUTHENTICATED)).unwrap_or_else(|| panic!("no warning: {log}"));
+    assert!(warning.contains("WARN"), "{warning}");
 }
