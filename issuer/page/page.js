@@ -61,9 +61,20 @@ function formatDuration(ms) {
   return days ? `${days}\u00a0d ${time}` : time;
 }
 
+/** The discount in words. Null: an amount of a currency that is not configured. */
 function formatDiscount({ discountType, discountAmount }) {
-  const number = new Intl.NumberFormat(document.documentElement.lang).format(discountAmount);
-  return text(discountType === 'PERCENT' ? 'percent' : 'amount', { value: number });
+  const { lang } = document.documentElement;
+  if (discountType === 'PERCENT') {
+    return text('percent', { value: new Intl.NumberFormat(lang).format(discountAmount) });
+  }
+  if (!config.currency) {
+    return null;
+  }
+  // The decimals that browsers use differ from those of ISO 4217, for example for RSD.
+  const { code, decimals } = config.currency;
+  const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  const format = new Intl.NumberFormat(lang, { style: 'currency', currency: code, ...digits });
+  return text('amount', { value: format.format(discountAmount / 10 ** decimals) });
 }
 
 /** What the page shows: a headline, the time that a countdown ends at, and the text of the button. */
@@ -141,7 +152,9 @@ function showCoupon(coupon) {
   const isNew = !state.coupon;
   state.coupon = coupon;
   setText('code', coupon.couponKey);
-  setText('discount', formatDiscount(coupon));
+  const discount = formatDiscount(coupon);
+  show('discount', discount);
+  setText('discount', discount ?? '');
   show('valid-until', coupon.validUntil);
   if (coupon.validUntil) {
     const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: 'medium', timeStyle: 'short' });

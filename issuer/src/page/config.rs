@@ -1,7 +1,8 @@
-//! The texts and colors of the page.
+//! The texts, the colors and the currency of the page.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use couponry_domain::{Currency, currency::UnknownCurrency};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -10,11 +11,13 @@ const TEXTS: &str = include_str!("../../page/texts.json");
 /// The texts of one language by their names.
 type Texts = BTreeMap<String, String>;
 
-/// The texts, and the colors that differ from those of `style.css`.
+/// The texts, the colors that differ from those of `style.css`, and the currency of discounts.
 #[derive(Clone, Debug)]
 pub(super) struct PageConfig {
     texts: BTreeMap<String, Texts>,
     colors: Colors,
+    /// None: the page does not show amounts, because it does not know their unit.
+    currency: Option<Currency>,
 }
 
 /// Why a configuration file is invalid.
@@ -28,6 +31,8 @@ pub(super) enum PageConfigError {
     UnknownText { language: String, name: String, known: Vec<String> },
     #[error("the color {0:?} must have the form #rrggbb")]
     Color(String),
+    #[error(transparent)]
+    Currency(#[from] UnknownCurrency),
 }
 
 /// A configuration file.
@@ -36,6 +41,7 @@ pub(super) enum PageConfigError {
 struct ConfigFile {
     texts: BTreeMap<String, Texts>,
     colors: Colors,
+    currency: Option<String>,
 }
 
 /// The colors of both color schemes.
@@ -59,7 +65,8 @@ struct ColorScheme {
 
 impl Default for PageConfig {
     fn default() -> Self {
-        Self { texts: serde_json::from_str(TEXTS).expect("the built-in texts are valid"), colors: Colors::default() }
+        let texts = serde_json::from_str(TEXTS).expect("the built-in texts are valid");
+        Self { texts, colors: Colors::default(), currency: None }
     }
 }
 
@@ -67,8 +74,9 @@ impl PageConfig {
     /// The built-in texts with those of a file. A language that is not built in has the English texts that the file
     /// does not replace.
     pub(super) fn parse(json: &[u8]) -> Result<Self, PageConfigError> {
-        let ConfigFile { texts, colors } = serde_json::from_slice(json)?;
-        let mut config = Self { colors, ..Self::default() };
+        let ConfigFile { texts, colors, currency } = serde_json::from_slice(json)?;
+        let currency = currency.as_deref().map(str::parse).transpose()?;
+        let mut config = Self { colors, currency, ..Self::default() };
         let english = config.texts["en"].clone();
         for (language, replaced) in texts {
             if !(2..=3).contains(&language.len()) || !language.bytes().all(|byte| byte.is_ascii_lowercase()) {
@@ -90,7 +98,9 @@ impl PageConfig {
 
     /// What `page.js` reads.
     pub(super) fn json(&self, identity: &str) -> String {
-        json!({"identity": identity, "texts": self.texts}).to_string()
+        let currency =
+            self.currency.as_ref().map(|currency| json!({"code": currency.as_str(), "decimals": currency.decimals()}));
+        json!({"identity": identity, "texts": self.texts, "currency": currency}).to_string()
     }
 
     /// The style sheet that replaces colors.
@@ -160,14 +170,16 @@ mod tests {
     #[test]
     fn file_replaces_single_texts_and_colors() {
         let json = r##"{"texts": {"en": {"title": "Summer"}, "fr": {"get": "Obtenir"}},
-                         "colors": {"light": {"onAccent": "#00FF7f"}}}"##;
+                         "colors": {"light": {"onAccent": "#00FF7f"}}, "currency": "RSD"}"##;
         let config = PageConfig::parse(json.as_bytes()).unwrap();
         assert_eq!(config.texts["en"]["title"], "Summer");
         assert_eq!(config.texts["en"]["get"], "Get my coupon");
         assert_eq!((config.texts["fr"]["get"].as_str(), config.texts["fr"]["title"].as_str()), ("Obtenir", "{event}"));
         assert_eq!(config.style().matches("--").count(), 1);
         assert!(config.style().contains("--on-accent: #00FF7f;"), "{}", config.style());
-        assert!(config.json("jwt").starts_with(r#"{"identity":"jwt","texts":{"en":{"#));
+        let page: serde_json::Value = serde_json::from_str(&config.json("jwt")).unwrap();
+        assert_eq!((&page["identity"], &page["texts"]["en"]["title"]), (&json!("jwt"), &json!("Summer")));
+        assert_eq!(page["currency"], json!({"code": "RSD", "decimals": 2}));
     }
 
     #[test]
@@ -181,6 +193,7 @@ mod tests {
             error(r#"{"colors": {"dark": {"text": "red; } * { display: none"}}}"#)
                 .contains("must have the form #rrggbb")
         );
+        assert!(error(r#"{"currency": "euro"}"#).starts_with("unknown currency \"euro\", expected a code of ISO 4217"));
         for invalid in ["", "[1]", r#"{"colours": {}}"#, r##"{"colors": {"dark": {"primary": "#000000"}}}"##] {
             assert_eq!(error(invalid), "cannot parse the JSON");
         }

@@ -44,8 +44,8 @@ pub(crate) struct PageArgs {
     /// Serve a page for each event at /coupons/EVENT/page, with a countdown, a button and the coupon.
     #[arg(long, env)]
     page: bool,
-    /// File with other texts and colors of the page, in JSON:
-    /// `{"texts": {"en": {"title": "Summer sale"}}, "colors": {"light": {"accent": "#0b57d0"}}}`.
+    /// File with other texts and colors of the page, and the currency of discounts, in JSON:
+    /// `{"texts": {"en": {"title": "Summer sale"}}, "colors": {"light": {"accent": "#0b57d0"}}, "currency": "EUR"}`.
     #[arg(long, env, value_name = "FILE")]
     page_config: Option<PathBuf>,
 }

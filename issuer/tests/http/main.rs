@@ -13,6 +13,7 @@ mod openapi;
 mod outages;
 mod outbox;
 mod page;
+mod page_outcomes;
 mod protocol;
 mod rate_limits;
 mod release;

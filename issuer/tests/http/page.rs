@@ -17,14 +17,14 @@ use crate::support::{World, until};
 const FAR: i64 = 4_000_000_000_000;
 
 /// A browser on the page of the event at this port.
-async fn open(port: u16, event: &str, flags: &[&str]) -> Browser {
+pub(crate) async fn open(port: u16, event: &str, flags: &[&str]) -> Browser {
     let browser = Browser::start_with(flags).await.unwrap();
     browser.goto(format!("http://127.0.0.1:{port}/coupons/{event}/page")).await.unwrap();
     browser
 }
 
 /// Fails if the page violates rules of accessibility, in both color schemes, or can be scrolled sideways on a phone.
-async fn check_layout(browser: &Browser) {
+pub(crate) async fn check_layout(browser: &Browser) {
     for scheme in ["dark", "light"] {
         browser.prefer_color_scheme(scheme).await.unwrap();
         browser.check_accessibility().await.unwrap();
@@ -35,7 +35,7 @@ async fn check_layout(browser: &Browser) {
 }
 
 /// Fails if the console has messages, such as violations of the content security policy.
-async fn check_console(browser: &Browser) {
+pub(crate) async fn check_console(browser: &Browser) {
     let messages = browser.console().await.unwrap();
     assert!(messages.is_empty(), "{messages:#?}");
 }
@@ -50,18 +50,22 @@ async fn picture(browser: &Browser, name: &str) {
     }
 }
 
-async fn type_user(browser: &Browser, user: &str) {
+pub(crate) async fn type_user(browser: &Browser, user: &str) {
     let input = browser.find(By::Id("user-id")).await.unwrap();
     input.clear().await.unwrap();
     input.send_keys(user).await.unwrap();
 }
 
-fn now() -> i64 {
+pub(crate) async fn press_get(browser: &Browser) {
+    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+}
+
+pub(crate) fn now() -> i64 {
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(time.as_millis()).unwrap()
 }
 
-async fn code(browser: &Browser) -> String {
+pub(crate) async fn code(browser: &Browser) -> String {
     browser.wait_for("document.getElementById('code').innerText").await.unwrap().as_str().unwrap().to_owned()
 }
 
@@ -89,7 +93,7 @@ async fn page_counts_down_and_gives_the_coupon_to_the_user() {
     picture(&browser, "page-open.png").await;
 
     // Without a user, the field receives the focus and nothing is requested.
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     browser.wait_for("document.activeElement.id === 'user-id'").await.unwrap();
     let other = browser.new_tab().await.unwrap();
     let first = browser.window().await.unwrap();
@@ -118,7 +122,7 @@ async fn page_counts_down_and_gives_the_coupon_to_the_user() {
     // After a reload, the same user receives the same coupon.
     browser.refresh().await.unwrap();
     browser.wait_for_text("Get my coupon").await.unwrap();
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     assert_eq!(code(&browser).await, coupon);
 }
 
@@ -144,11 +148,11 @@ async fn page_shows_each_state_of_the_event() {
     check_layout(&browser).await;
     // A holder still sees the coupon, another user does not.
     type_user(&browser, "second").await;
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     until("the request was answered", async || issuer.metrics().await.contains("outcome=\"sold_out\"} 1")).await;
     browser.wait_for_text("쿠폰이 모두 소진되었습니다").await.unwrap();
     type_user(&browser, "first").await;
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     assert_eq!(code(&browser).await, issuer.issue("first").await.coupon());
     check_console(&browser).await;
 
@@ -185,7 +189,7 @@ async fn page_requests_the_coupon_when_the_user_is_admitted() {
     let browser = open(issuer.listen, "summer", &[]).await;
     browser.wait_for_text("Get my coupon").await.unwrap();
     type_user(&browser, &user).await;
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     browser.wait_for_text("You are in line.").await.unwrap();
     check_layout(&browser).await;
     assert!(code(&browser).await.len() > 10);
@@ -204,7 +208,7 @@ async fn page_repeats_a_request_whose_response_is_lost() {
     browser.wait_for_text("Get my coupon").await.unwrap();
     type_user(&browser, "kim").await;
     toxiproxy.inject("issuer", Toxic::Unanswered).unwrap();
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     until("the issuer has issued the coupon", async || {
         world.redis_store.observe(&world.event).await.unwrap().unwrap().issued == 1
     })
@@ -227,7 +231,7 @@ async fn page_waits_while_redis_is_unavailable() {
     browser.wait_for_text("Get my coupon").await.unwrap();
     type_user(&browser, "kim").await;
     redis.pause().unwrap();
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     browser.wait_for_text("Many people are here. Trying again.").await.unwrap();
     redis.resume().unwrap();
     assert!(code(&browser).await.len() > 10);
@@ -251,7 +255,7 @@ async fn page_has_configured_texts_and_asks_to_sign_in() {
     let color = "getComputedStyle(document.getElementById('get')).backgroundColor";
     assert_eq!(browser.evaluate(color).await.unwrap(), json!("rgb(0, 128, 0)"));
     assert_eq!(browser.evaluate("document.getElementById('user').hidden").await.unwrap(), json!(true));
-    browser.find(By::Id("get")).await.unwrap().click().await.unwrap();
+    press_get(&browser).await;
     browser.wait_for_text("Please sign in, then reload this page.").await.unwrap();
     check_layout(&browser).await;
 }

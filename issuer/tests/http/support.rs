@@ -54,7 +54,11 @@ impl World {
 
     /// Creates and opens the event with `count` coupons.
     pub(crate) async fn open(self, count: u64) -> Self {
-        let discount = Discount { kind: DiscountType::Percent, value: 10 };
+        self.open_with(Discount { kind: DiscountType::Percent, value: 10 }, count).await
+    }
+
+    /// Creates and opens the event with `count` coupons of a discount.
+    pub(crate) async fn open_with(self, discount: Discount, count: u64) -> Self {
         let coupons: Vec<_> = CouponBatch { first_ordinal: 0, counts: vec![(discount, count)] }
             .coupons(Seed::generate(), CodeFormat::default())
             .collect();

@@ -16,6 +16,12 @@ macro_rules! currency_codes {
     };
 }
 
+/// Those whose minor unit is the currency itself.
+const WITHOUT_DECIMALS: [&str; 16] =
+    ["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"];
+/// Those whose minor unit is a thousandth.
+const WITH_THREE_DECIMALS: [&str; 7] = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"];
+
 /// The code of a currency in ISO 4217, such as `EUR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Currency(String);
@@ -30,6 +36,16 @@ impl Currency {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The number of decimals of an amount: 2 if its minor unit is a hundredth.
+    #[must_use]
+    pub fn decimals(&self) -> u8 {
+        match self.as_str() {
+            code if WITHOUT_DECIMALS.contains(&code) => 0,
+            code if WITH_THREE_DECIMALS.contains(&code) => 3,
+            _ => 2,
+        }
     }
 }
 
@@ -59,6 +75,16 @@ mod tests {
         }
         for unknown in ["", "eur", "EURO", "DEM", "XXX", "XAU", " EUR", "R U", "EUR FJD"] {
             assert_eq!(unknown.parse::<Currency>(), Err(UnknownCurrency(unknown.to_owned())));
+        }
+    }
+
+    #[test]
+    fn decimals_are_those_of_iso_4217() {
+        for (code, decimals) in [("EUR", 2), ("RSD", 2), ("MGA", 2), ("KRW", 0), ("JPY", 0), ("KWD", 3)] {
+            assert_eq!(code.parse::<Currency>().unwrap().decimals(), decimals, "{code}");
+        }
+        for code in WITHOUT_DECIMALS.iter().chain(&WITH_THREE_DECIMALS) {
+            assert!(code.parse::<Currency>().is_ok(), "{code}");
         }
     }
 

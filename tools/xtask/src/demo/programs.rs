@@ -18,8 +18,10 @@ impl Programs {
     pub(super) fn start(servers: &Servers) -> Result<Self> {
         let step = Step::start("starting the operator, two issuers, the consumer and the redeemer");
         let (bin, servers) = (cargo::built("release")?, Addresses::from(servers));
+        let page_config = cargo::root().join("examples/page.json").display().to_string();
         let node = |name: &str, program: &str| {
-            let args: &[&str] = if program == ISSUER { &["--page"] } else { &[] };
+            let args = ["--page", "--page-config", &page_config];
+            let args = if program == ISSUER { args.as_slice() } else { &[] };
             let node = RunningProgram::start(&bin, (name, program), &servers, args, &[])?;
             // The dashboard reads their metrics through the API server.
             let component = program.trim_start_matches("couponry-");

@@ -121,6 +121,9 @@ fn page_has_its_texts_and_colors_and_restarts_the_issuer_with_them() {
     let config: Value = serde_json::from_str(config.as_str().unwrap()).unwrap();
     assert_eq!(config, json!({"texts": {"en": {"title": "Sale {{ x }}"}}, "colors": {"dark": {"text": "#ffffff"}}}));
     assert_ne!(annotation(&objects), annotation(&with(&["issuer.page.enabled=true"])));
+    let in_euro = with(&["issuer.page.enabled=true", "issuer.page.currency=EUR"]);
+    let config = &find(&in_euro, "ConfigMap", "couponry-page")["data"]["page.json"];
+    assert_eq!(config, r#"{"colors":{},"currency":"EUR","texts":{}}"#);
 
     let read = |path: &str| -> Value { serde_json::from_str(&fs::read_to_string(root().join(path)).unwrap()).unwrap() };
     let schema = read("charts/couponry/values.schema.json");

@@ -31,6 +31,7 @@ const INVALID: &[(&[&str], &str)] = &[
     (&["issuer.corsAllowedOrigins[0]=*", "issuer.corsAllowedOrigins[1]=http://a"], "/issuer/corsAllowedOrigins"),
     (&["issuer.page.colors.light.accent=red"], "at '/issuer/page/colors/light/accent'"),
     (&["issuer.page.texts.English.title=x"], "/issuer/page/texts"),
+    (&["issuer.page.currency=euro"], "at '/issuer/page/currency'"),
     (&["issuer.rateLimit.perUser.requestsPerSecond=-1"], "/issuer/rateLimit/perUser/requestsPerSecond"),
     (&["issuer.rateLimit.perAddress.burst=0"], "/issuer/rateLimit/perAddress/burst"),
     (&["operator.image.digest=latest"], "/operator/image/digest"),
