@@ -8,3 +8,4 @@ mod faults;
 mod lost_responses;
 mod pods;
 mod support;
+mod verdicts;
