@@ -1,6 +1,6 @@
 //! An event as the page shows it.
 
-use couponry_crds::{CouponEvent, status::reason};
+use couponry_crds::{CouponEvent, HOLD, status::reason};
 use couponry_domain::allocation::split;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 
 use crate::view::{self, Health};
 
-/// Annotation that suspends issuing, with the reason.
-const HOLD: &str = "couponry.dev/hold";
 /// Longer messages of conditions are cut off.
 const MAX_MESSAGE_CHARS: usize = 1000;
 
