@@ -4,7 +4,7 @@
 //! changes them; [`dashboard`] does both in a browser; [`exec`] runs commands of the operator in its pod. [`cluster`]
 //! connects to Kubernetes and translates its errors. [`completion`] completes command lines in a shell.
 //!
-//! [`plan`] shows what a manifest would do, [`report`] the course of a sale.
+//! [`plan`] shows what a manifest would do, [`report`] the course of an event.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -116,8 +116,8 @@ enum Command {
         #[command(flatten)]
         event: DeletedEvent,
     },
-    /// Shows the course of a sale: when it sold out, coupons per second, recording, redemptions. Runs in the operator's
-    /// pod.
+    /// Shows the course of an event: when it sold out, coupons per second, recording, redemptions. Runs in the
+    /// operator's pod.
     Report(Report),
     /// Voids the coupon of a user: it can no longer be redeemed, and the user receives no other one. Runs in the
     /// operator's pod.

@@ -1,4 +1,4 @@
-//! `kubectl couponry report`: the course of a sale, without users and codes.
+//! `kubectl couponry report`: the course of an event, without users and codes.
 //!
 //! The operator computes [`figures`] from Postgres; [`issuer_metrics`] reads latency and outcomes from the issuers.
 //! [`text`] and [`svg`] format them.

@@ -34,9 +34,9 @@ pub(crate) enum Command {
     /// Compare the coupons of an event in Redis, Kafka and Postgres. Exit code 0: consistent; 1: discrepancies; 2: the
     /// comparison failed or is inconclusive.
     Audit(Box<Audit>),
-    /// Write the coupons or the issuances of an event to standard output as CSV.
+    /// Write the coupons, the issuances or the uses of coupons of an event to standard output as CSV.
     Export(Box<Export>),
-    /// Write the figures of a sale to standard output as JSON: how fast it sold out, coupons per second, and how long
+    /// Write the figures of an event to standard output as JSON: how fast it sold out, coupons per second, and how long
     /// recording took. It contains neither users nor codes.
     Report(Box<Report>),
     /// Import the codes of an event with `code.source: Imported` from standard input: CSV with the columns code and

@@ -1,4 +1,4 @@
-//! Figures of a sale, from its recorded issuances. They contain neither users nor codes.
+//! Figures of an event, from its recorded issuances. They contain neither users nor codes.
 
 use couponry_domain::{Discount, Uuid};
 use sqlx::{Row as _, postgres::PgRow};
@@ -12,7 +12,7 @@ use crate::{
 /// The curve has at most this many points.
 const MAX_POINTS: u64 = 600;
 
-/// What was recorded of a sale.
+/// What was recorded of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaleFigures {
     /// The number of recorded issuances.
@@ -23,7 +23,7 @@ pub struct SaleFigures {
     pub curve: Option<SaleCurve>,
 }
 
-/// The course of a sale in which coupons were issued.
+/// The course of an event in which coupons were issued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaleCurve {
     /// When the first and the last recorded coupon was issued, by the clock of Redis.
@@ -45,7 +45,7 @@ pub struct SaleCurve {
 const OPERATION: Operation = Operation::ReadIssuances;
 
 impl Database {
-    /// The figures of the sale of an event. It reads all its issuances.
+    /// The figures of an event. It reads all its issuances.
     pub async fn sale_figures(&self, uid: Uuid) -> Result<SaleFigures, DatabaseError> {
         let mut session = self.long_session(OPERATION).await?;
         let failed = DatabaseError::at(OPERATION);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The figures of a sale.
+/// The figures of an event.
 #[derive(Debug)]
 pub(super) struct Figures {
     pub(super) name: String,
@@ -114,7 +114,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A sale of four seconds, one of them without coupons.
+    /// An event of four seconds, one of them without coupons.
     pub(in super::super) fn sale() -> Figures {
         Figures::parse(&json!({
             "name": "summer", "policyName": "Summer <sale>", "total": 1000, "recorded": 1000,

@@ -1,4 +1,4 @@
-//! The curve of a sale as SVG.
+//! The curve of an event as SVG.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! `couponry-operator report EVENT`: the figures of a sale as JSON, without users and codes. `kubectl couponry report`
-//! formats them.
+//! `couponry-operator report EVENT`: the figures of an event as JSON, without users and codes. `kubectl couponry
+//! report` formats them.
 
 use std::process::ExitCode;
 

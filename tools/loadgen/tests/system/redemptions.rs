@@ -141,13 +141,13 @@ fn coupons_redeemed_right_after_issuing_with_frozen_consumer_violate_no_guarante
     let redeemer = installation.redeemer();
     installation.consumer.process.pause().unwrap();
     let history = runtime.block_on(async {
-        let mut sale = Connection::new(installation.targets[0].clone());
+        let mut issuing = Connection::new(installation.targets[0].clone());
         let mut shop = Connection::new(redeemer.target.clone());
         let (mut history, mut longest) = (Vec::new(), Duration::ZERO);
         for number in 0..TOTAL {
             let user = format!("user-{number}");
             let body = json!({"eventId": "summer", "userId": user});
-            let (status, issued) = post(&mut sale, "/coupons/issue", "", &body).await;
+            let (status, issued) = post(&mut issuing, "/coupons/issue", "", &body).await;
             let received = Instant::now();
             assert_eq!((status, &issued["success"]), (200, &json!(true)), "{issued}");
             let body =

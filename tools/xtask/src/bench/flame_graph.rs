@@ -1,4 +1,4 @@
-//! A flame graph of the sale of one event: where each program and server spends its CPU time.
+//! A flame graph of one event: where each program and server spends its CPU time.
 
 use std::path::{Path, PathBuf};
 

@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long = "only", value_name = "PART")]
     pub(super) parts: Vec<Part>,
 
-    /// Also write a flame graph (SVG) of the sale of one event, of all programs and servers. Needs `perf`.
+    /// Also write a flame graph (SVG) of one event, of all programs and servers. Needs `perf`.
     #[arg(long, value_name = "FILE")]
     pub(super) flame_graph: Option<PathBuf>,
 }

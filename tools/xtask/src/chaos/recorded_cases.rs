@@ -1,4 +1,4 @@
-//! `cargo xtask chaos --record`: records the metrics of a normal sale and of faults, for the tests of the alerts.
+//! `cargo xtask chaos --record`: records the metrics of a normal event and of faults, for the tests of the alerts.
 //!
 //! Each case is an event with a load, and one fault that lasts longer than the alerts need. The recording ends with the
 //! fault.
@@ -57,7 +57,7 @@ const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","use":"sig",
 #[derive(Debug, Clone, Copy)]
 enum Case {
     /// A scheduled event that is paused, topped up, sold out and ended.
-    NormalSale,
+    NormalEvent,
     Fault(Kind),
     /// No pod of this program exists.
     Gone(&'static str),
@@ -85,7 +85,7 @@ enum Case {
 
 /// Name, fault, and its duration in seconds.
 const CASES: [(&str, Case, u64); 24] = [
-    ("normal-sale", Case::NormalSale, 0),
+    ("normal-event", Case::NormalEvent, 0),
     ("issuers-gone", Case::Gone(ISSUER), 75),
     ("consumers-gone", Case::Gone(CONSUMER), 165),
     ("operators-gone", Case::Gone(OPERATOR), 105),
@@ -137,7 +137,7 @@ impl Case {
         let acknowledge = if name == "kafka-down" { "Kafka" } else { "Redis" };
         let mut held = Held::default();
         installation.restart_exited()?;
-        let recording = if let Self::NormalSale = self {
+        let recording = if let Self::NormalEvent = self {
             let recorder = Recorder::start(installation.targets.clone());
             sell(name, installation)?;
             recorder.finish()?
@@ -211,7 +211,7 @@ impl Case {
         let name = events.main.name.clone();
         let redis_url = installation.servers.redis.url();
         match self {
-            Self::NormalSale | Self::Fault(_) | Self::JwksDown | Self::CallersRejected => {}
+            Self::NormalEvent | Self::Fault(_) | Self::JwksDown | Self::CallersRejected => {}
             Self::Gone(program) => {
                 let instances = match program {
                     ISSUER => &mut installation.issuers,

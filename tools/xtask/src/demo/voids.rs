@@ -13,12 +13,12 @@ use crate::cargo;
 use crate::programs::{Addresses, OPERATOR};
 use crate::void_command::VoidCommand;
 
-/// The first coupons of the sale: the shops use them.
+/// The first coupons that users received: the shops use them.
 const FIRST: usize = 10;
 /// Coupons of the users with the lowest numbers. They request a coupon once more.
 pub(super) const USERS: u32 = 10;
 
-/// Voids coupons that users have received. `responses` is the history of the sale, `history` that of the voids.
+/// Voids coupons that users have received. `responses` is the history of the users, `history` that of the voids.
 pub(super) fn void_some(addresses: Addresses, responses: &Path, history: &Path) -> Result<()> {
     let text = fs::read_to_string(responses).with_context(|| format!("cannot read {}", responses.display()))?;
     let coupons = issued(&text)?;
@@ -48,7 +48,7 @@ pub(super) fn void_some(addresses: Addresses, responses: &Path, history: &Path) 
 fn issued(history: &str) -> Result<Vec<(String, String)>> {
     let (mut users, mut coupons) = (HashMap::new(), Vec::new());
     for line in history.lines() {
-        let entry: Value = serde_json::from_str(line).context("invalid history of the sale")?;
+        let entry: Value = serde_json::from_str(line).context("invalid history of the users")?;
         let id = entry["id"].as_u64();
         if let Some(user) = entry["user"].as_str() {
             users.insert(id, user.to_owned());

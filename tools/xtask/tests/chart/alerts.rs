@@ -1,5 +1,5 @@
 //! The alerts, evaluated by Prometheus on metrics that were recorded in real faults: each fires in its fault, and none
-//! in a normal sale.
+//! in a normal event.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use crate::helm::{find, root, with};
 
 /// The recordings, and the alerts that must fire in each. Others may fire as well: a consumer without Postgres is not
-/// ready, and a busy machine is slow. In the normal sale, none may fire.
+/// ready, and a busy machine is slow. In the normal event, none may fire.
 ///
 /// `cargo xtask chaos --record` makes them again, or `--record NAME` one of them. `issuers-missing` is written
 /// manually: its fault needs the controllers of a cluster. So is `erasure-pending`.
 const RECORDINGS: [(&str, &[&str]); 22] = [
-    ("normal-sale", &[]),
+    ("normal-event", &[]),
     ("commits-refused", &["CouponryDependencyUnavailable"]),
     ("connections-exhausted", &["CouponryConnectionLimit"]),
     ("consumers-gone", &["CouponryNoConsumers", "CouponryRecordingStalled"]),
@@ -157,7 +157,7 @@ fn run_tests(directory: &Path, groups: &[Value]) {
 }
 
 #[test]
-fn each_alert_fires_in_its_fault_and_none_in_a_normal_sale() {
+fn each_alert_fires_in_its_fault_and_none_in_a_normal_event() {
     let scratch = Scratch::new("alerts").unwrap();
     rules(scratch.path(), &[]);
     promtool(scratch.path(), &["check", "rules", "rules.yaml"]);
@@ -269,7 +269,7 @@ fn missing_issuers_are_reported_while_an_event_is_open_stalled_or_starts_soon() 
     run_tests(scratch.path(), &groups);
 }
 
-/// A normal sale in which 2 of 1000 requests fail: few enough for `CouponryHighErrorRate`.
+/// A normal event in which 2 of 1000 requests fail: few enough for `CouponryHighErrorRate`.
 #[test]
 fn few_errors_burn_the_budget_of_a_strict_objective_only() {
     let alerts = "CouponryHighErrorRate|CouponryErrorBudgetBurn";
@@ -279,7 +279,7 @@ fn few_errors_burn_the_budget_of_a_strict_objective_only() {
     ] {
         let scratch = Scratch::new("alerts").unwrap();
         rules(scratch.path(), values);
-        let mut group = recording("normal-sale");
+        let mut group = recording("normal-event");
         let issuer = |number: u32, code: u32| {
             format!(
                 "couponry_issuer_issue_responses_total{{namespace=\"shop\",job=\"couponry-metrics\",pod=\"issuer-{number}\",code=\"{code}\"}}"
