@@ -9,12 +9,11 @@ def send(operation, attempt, body):
     headers = {"Content-Type": "application/json", "Idempotency-Key": f"{operation}-{attempt}"}
     if token_file := os.environ.get("REDEEMER_TOKEN_FILE"):
         headers["Authorization"] = f"Bearer {pathlib.Path(token_file).read_text().strip()}"
-    url = f"{os.environ['REDEEMER_URL']}/redemptions/{operation}"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    url, data = f"{os.environ['REDEEMER_URL']}/redemptions/{operation}", json.dumps(body).encode()
     end, is_unknown = time.monotonic() + 60, False
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=15) as response:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=15) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code in (404, 409, 422) or error.code == 400 and not is_unknown:
