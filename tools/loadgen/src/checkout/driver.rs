@@ -25,6 +25,9 @@ use crate::driver::Clock;
 const SHORT_RESERVATION: Duration = Duration::from_secs(1);
 /// How long after its end a reservation or a coupon has expired, also by the clock of Postgres.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(300);
+/// The longest wait for the end of a coupon's validity: the shortest validity that a manifest can have, and some time to
+/// receive the coupon.
+const MAX_WAIT_FOR_END: Duration = Duration::from_secs(90);
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(25);
 
 /// Parameters of a checkout.
@@ -190,10 +193,13 @@ async fn play<L: Fn(&UseEntry) -> Result<()>>(
             second.send(&redeem('b')).await?;
         }
         Script::Late => {
-            if let Some(valid_until) = orders.held.valid_until {
+            // The difference is negative if the coupon has expired.
+            let remaining =
+                |end: Timestamp| Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+            let remaining = orders.held.valid_until.map(remaining).filter(|remaining| *remaining <= MAX_WAIT_FOR_END);
+            if let Some(remaining) = remaining {
                 first.send(&reserve('a')).await?;
-                let remaining = valid_until.duration_since(Timestamp::now()).try_into().unwrap_or_default();
-                sleep(Duration::saturating_add(remaining, CLOCK_TOLERANCE)).await;
+                sleep(remaining + CLOCK_TOLERANCE).await;
                 first.send(&redeem('a')).await?;
                 second.send(&redeem('b')).await?;
                 first.send(&orders.call(Release, 'a')).await?;

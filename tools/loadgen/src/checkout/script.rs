@@ -23,7 +23,7 @@ pub(super) enum Script {
     /// Reserved and never redeemed, while another order wants it.
     Abandoned,
     /// Reserved, then redeemed too late by this and another order: the coupon has expired. Redeemed at once if it does
-    /// not expire.
+    /// not expire soon.
     Late,
 }
 
