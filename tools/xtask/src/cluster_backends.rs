@@ -15,6 +15,10 @@ use crate::images::Images;
 /// The namespace and the name of the Helm release.
 pub(crate) const NAMESPACE: &str = "shop";
 pub(crate) const RELEASE: &str = "couponry";
+/// The origin whose pages may call the API.
+pub(crate) const SHOP_ORIGIN: &str = "https://shop.example";
+/// The title of the event page.
+pub(crate) const TITLE: &str = "Coupons of the shop";
 
 /// Servers which listen on the host's side of the link to the cluster. Dropping it stops them.
 #[derive(Debug)]
@@ -126,6 +130,8 @@ fn values(redis: &str, postgres: &str, kafka: &str) -> serde_json::Value {
         "issuer": {
             "resources": resources("30m"),
             "autoscaling": {"enabled": true, "minReplicas": 2, "maxReplicas": 4, "targetCPUUtilizationPercentage": 60},
+            "page": {"enabled": true, "texts": {"en": {"title": TITLE}}},
+            "corsAllowedOrigins": [SHOP_ORIGIN],
         },
         "consumer": {"resources": resources("20m"), "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 3}},
         "redeemer": {"enabled": true, "resources": resources("20m")},

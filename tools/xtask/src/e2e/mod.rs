@@ -1,5 +1,6 @@
 //! `cargo xtask e2e`: end-to-end tests of an installation on a cluster.
 
+mod browsers;
 mod curl;
 mod dashboard;
 mod environment;
@@ -43,7 +44,7 @@ struct Scenario {
     run: fn(&Environment) -> Result<()>,
 }
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     Scenario { name: "tutorial", about: "the commands of README.md and of the tutorial", run: tutorial::run },
     Scenario {
         name: "scaling",
@@ -61,6 +62,11 @@ const SCENARIOS: [Scenario; 9] = [
         name: "redemption",
         about: "a shop redeems coupons with the tokens of its accounts",
         run: redemption::run,
+    },
+    Scenario {
+        name: "browsers",
+        about: "the event page, the state of an event, admission and drops through the ingress",
+        run: browsers::run,
     },
     Scenario { name: "failover", about: "the leading operator is killed during a preload", run: lifecycle::failover },
     Scenario { name: "rollout", about: "restarts, an upgrade and a rollback under load", run: rollout::run },
