@@ -37,7 +37,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("assets/index.html")),
     ("/dashboard.css", CSS, include_str!("assets/dashboard.css")),
     ("/dashboard.js", JAVASCRIPT, include_str!("assets/dashboard.js")),
@@ -47,6 +47,8 @@ const ASSETS: [(&str, &str, &str); 9] = [
     ("/verdict.js", JAVASCRIPT, include_str!("assets/verdict.js")),
     ("/words.js", JAVASCRIPT, include_str!("assets/words.js")),
     ("/icon.svg", SVG, include_str!("assets/icon.svg")),
+    // Browsers request it for responses that are not HTML.
+    ("/favicon.ico", SVG, include_str!("assets/icon.svg")),
 ];
 
 /// What the handlers share.

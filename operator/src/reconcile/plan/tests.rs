@@ -326,7 +326,7 @@ fn gate_of_held_event_is_paused_until_the_hold_is_released() {
     let (past, later) = ("1970-01-12T13:46:39Z", "1970-01-12T14:46:40Z");
     let (began, starts) = (Some(NOW - 1000), Some(LATER));
     let window = |start| Window { start, end: None };
-    let full = |opens_at| Some(stored(counts(7, 3), opens_at));
+    let full = |opens_at| Some(StoredEvent { starts_at: opens_at, ..stored(counts(7, 3), opens_at) });
     let with_window = |gate, issued, start| Some(RedisEvent { window: window(start), ..redis(gate, 10, issued) });
     for (case, desired, stored, in_redis, expected) in [
         (
