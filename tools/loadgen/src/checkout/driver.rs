@@ -25,8 +25,8 @@ use crate::driver::Clock;
 const SHORT_RESERVATION: Duration = Duration::from_secs(1);
 /// How long after its end a reservation or a coupon has expired, also by the clock of Postgres.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(300);
-/// The longest wait for the end of a coupon's validity: the shortest validity that a manifest can have, and some time to
-/// receive the coupon.
+/// The longest wait for the end of a coupon's validity: the shortest validity that a manifest can have, and some time
+/// to receive the coupon.
 const MAX_WAIT_FOR_END: Duration = Duration::from_secs(90);
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(25);
 

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use couponry_testbed::Process;
-use couponry_testbed::process::Launch;
 use couponry_testbed::progress::Step;
 use couponry_testbed::scratch::Scratch;
 use serde_json::json;
 
-use super::Demo;
+use super::loadgen::Loadgen;
 use crate::cargo;
 use crate::coupon_event::{condition, get, manifest};
 
-const EVENT: &str = "brief";
+pub(super) const EVENT: &str = "brief";
 /// Shops let one of a hundred coupons expire.
 const TOTAL: u32 = 1000;
 /// The shortest validity that a manifest can have.
@@ -32,30 +31,28 @@ pub(super) struct Expiry {
 
 impl Expiry {
     /// Creates the event, issues its coupons, and starts the shops.
-    pub(super) fn start(demo: &Demo) -> Result<Self> {
-        let kubernetes = &demo.servers.kubernetes;
+    pub(super) fn start(loadgen: &Loadgen) -> Result<Self> {
+        let kubernetes = &loadgen.servers.kubernetes;
         let mut event = manifest(EVENT, "Brief sale", TOTAL.into(), "Redis");
         event["spec"]["validity"] = json!({"duration": VALIDITY});
         kubernetes.kubectl_with(&["apply", "-f", "-"], &event.to_string())?;
         let deadline = Instant::now() + READY_TIMEOUT;
         while condition(&get(kubernetes, EVENT)?, "Ready").is_none_or(|ready| ready["status"] != "True") {
-            demo.programs.check()?;
+            loadgen.programs.check()?;
             ensure!(Instant::now() < deadline, "the event {EVENT} is not Ready after {READY_TIMEOUT:?}");
             std::thread::sleep(POLL_INTERVAL);
         }
         println!("\n{TOTAL} users request coupons of the event {EVENT}, which are valid for one minute");
         let scratch = Scratch::new("expiry")?;
         let [issued, redemptions] = ["responses", "redemptions"].map(|name| scratch.path().join(name));
-        ensure!(demo.request(EVENT, TOTAL, &issued)?, "not every request got a response");
-        let shops = Launch::new("loadgen", super::loadgen_program()?, scratch.path().join("loadgen.log"))
-            .clean_env()
-            .args(["redeem", "--event", EVENT, "--target", &demo.redeemer()?, "--shops", SHOPS])
-            .args(["--issued".as_ref(), issued.as_os_str(), "--history".as_ref(), redemptions.as_os_str()]);
+        ensure!(loadgen.request(TOTAL, &issued)?, "not every request got a response");
+        let log = scratch.path().join("loadgen.log");
+        let shops = loadgen.redeem_in_background(&issued, &redemptions, log)?.args(["--shops", SHOPS]);
         Ok(Self { shops: Process::start(shops)?, scratch })
     }
 
     /// Waits until the coupons are used or expired, and checks the guarantees. Returns false if one was violated.
-    pub(super) fn check(self, demo: &Demo) -> Result<bool> {
+    pub(super) fn check(self, loadgen: &Loadgen) -> Result<bool> {
         let step = Step::start(format!("waiting until the unused coupons of the event {EVENT} have expired"));
         let status = self.shops.wait()?;
         step.done_with(&format!("the unused coupons of the event {EVENT} have expired"));
@@ -63,8 +60,8 @@ impl Expiry {
         println!("\n{}\n", statistics.trim());
         ensure!(statistics.contains("coupon-expired"), "no coupon has expired");
         let path = |name| self.scratch.path().join(name);
-        let check = demo
-            .check(EVENT, TOTAL.into())?
+        let check = loadgen
+            .check(TOTAL.into())?
             .args(["--history".as_ref(), path("responses").as_os_str()])
             .args(["--redemptions".as_ref(), path("redemptions").as_os_str()]);
         let guarantees_hold = cargo::in_foreground(check).context("cannot check the guarantees")?.success();

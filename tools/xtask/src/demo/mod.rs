@@ -3,16 +3,15 @@
 mod event;
 mod expiry;
 mod instructions;
+mod loadgen;
 mod programs;
 mod voids;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use couponry_testbed::process::Launch;
 use couponry_testbed::progress::Step;
 use couponry_testbed::scratch::Scratch;
 
@@ -21,6 +20,7 @@ use crate::servers::Servers;
 use crate::{cargo, coupon_event, signals};
 use event::Event;
 use expiry::Expiry;
+use loadgen::Loadgen;
 use programs::Programs;
 
 #[derive(Debug, Args)]
@@ -87,8 +87,9 @@ impl Demo {
     /// Runs the event from the preload to the check. Returns false if a guarantee was violated.
     fn run_event(&self, users: u32) -> Result<bool> {
         self.event.wait_ready(&self.servers.kubernetes, &self.programs)?;
-        let expiry = Expiry::start(self)?;
-        let guarantees_hold = self.sell_out(users)? & expiry.check(self)?;
+        let brief = self.loadgen(expiry::EVENT);
+        let expiry = Expiry::start(&brief)?;
+        let guarantees_hold = self.sell_out(users)? & expiry.check(&brief)?;
         self.print_status()?;
         Ok(guarantees_hold)
     }
@@ -99,20 +100,18 @@ impl Demo {
         let scratch = Scratch::new("history")?;
         let [history, repeated, voided, redemptions] =
             ["responses", "repeated", "voids", "redemptions"].map(|name| scratch.path().join(name));
-        let sent = self.request(event::NAME, users, &history)?;
+        let loadgen = self.loadgen(event::NAME);
+        let sent = loadgen.request(users, &history)?;
         println!();
         voids::void_some(Addresses::from(&self.servers), &history, &voided)?;
         println!("\nusers request a coupon once more, those of voided coupons among them");
-        let sent = self.request(event::NAME, voids::USERS.min(users), &repeated)? && sent;
+        let sent = loadgen.request(voids::USERS.min(users), &repeated)? && sent;
         println!("\nshops use {USED_COUPONS} coupons: some twice, some after a release, some in two orders at once");
-        let redeem = loadgen()?
-            .args(["redeem", "--event", event::NAME, "--target", &self.redeemer()?])
-            .args(["--coupons", USED_COUPONS, "--shops", SHOPS])
-            .args(["--issued".as_ref(), history.as_os_str(), "--history".as_ref(), redemptions.as_os_str()]);
+        let redeem = loadgen.redeem(&history, &redemptions)?.args(["--coupons", USED_COUPONS, "--shops", SHOPS]);
         let uses_ended = cargo::in_foreground(redeem).context("cannot run loadgen")?.success();
         println!();
-        let mut check = self
-            .check(event::NAME, self.event.total())?
+        let mut check = loadgen
+            .check(self.event.total())?
             .args(["--history".as_ref(), history.as_os_str()])
             .args(["--history".as_ref(), repeated.as_os_str()])
             .args(["--voids".as_ref(), voided.as_os_str()])
@@ -124,28 +123,8 @@ impl Demo {
         Ok(sent && uses_ended && guarantees_hold)
     }
 
-    /// Sends the requests of users to all issuers. Returns false if none got a response.
-    fn request(&self, event: &str, users: u32, history: &Path) -> Result<bool> {
-        let mut run = loadgen()?.args(["run", "--event", event, "--users", &users.to_string()]);
-        for target in self.programs.issuers() {
-            run = run.args(["--target", &target]);
-        }
-        let run = run.args(["--history".as_ref(), history.as_os_str()]);
-        Ok(cargo::in_foreground(run).context("cannot run loadgen")?.success())
-    }
-
-    /// The check of an event against all stores, without the histories.
-    fn check(&self, event: &str, total: u64) -> Result<Launch> {
-        let Servers { redis, postgres, kafka, .. } = &self.servers;
-        Ok(loadgen()?
-            .args(["check", "--event", event, "--total", &total.to_string(), "--redeemer", &self.redeemer()?])
-            .args(["--redis-url", &redis.url(), "--postgres-url", &postgres.url()])
-            .args(["--kafka-brokers", &kafka.brokers()]))
-    }
-
-    /// The address of the redeemer.
-    fn redeemer(&self) -> Result<String> {
-        self.programs.redeemers().pop().context("no redeemer is running")
+    fn loadgen<'a>(&'a self, event: &'a str) -> Loadgen<'a> {
+        Loadgen { programs: &self.programs, servers: &self.servers, event }
     }
 
     /// Prints the event as kubectl shows it.
@@ -164,13 +143,4 @@ impl Demo {
         println!("$ kubectl describe ce {}\n...\n{events}", event::NAME);
         Ok(())
     }
-}
-
-/// Loadgen on our terminal, without environment variables which could select other servers.
-fn loadgen() -> Result<Launch> {
-    Ok(Launch::in_foreground("loadgen", loadgen_program()?).clean_env().dir(cargo::root()))
-}
-
-fn loadgen_program() -> Result<PathBuf> {
-    Ok(cargo::built("release")?.join("loadgen"))
 }
