@@ -168,7 +168,7 @@ export class EventView {
       row("Consumer lag, records", count(sample?.lag)),
       row("Recorded per second", rate(sample?.recorded)),
       row("Issuers ready", count(ready)),
-      row("Issuers wanted", sample?.issuersWanted ? `${count(sample.issuersWanted)} or more` : "–"),
+      row("Issuers required", sample?.issuersWanted ? `${count(sample.issuersWanted)} or more` : "–"),
     ]);
   }
 
