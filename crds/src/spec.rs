@@ -122,7 +122,7 @@ pub struct CouponEventSpec {
     pub validity: Option<ValiditySpec>,
 
     /// Currency of all amounts, as a code of ISO 4217. Amounts are in its minor units: 500 is 5.00 EUR, or 500 JPY.
-    /// Default: the shop knows it. Immutable once the event has opened.
+    /// Default: not specified; the shop decides it. Immutable once the event has opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 3, max = 3))]
     #[x_kube(validation = rules::CURRENCY_IN_USE)]

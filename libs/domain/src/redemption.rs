@@ -117,7 +117,7 @@ pub struct RedeemableCoupon {
     pub valid_until: Option<i64>,
     /// The conditions of its discount.
     pub conditions: DiscountConditions,
-    /// The currency of all amounts. None: the shop knows it.
+    /// The currency of all amounts. None: the shop decides it.
     pub currency: Option<Currency>,
 }
 

@@ -10,7 +10,7 @@ use crate::{currency::Currency, discount::Discount, validity::Validity};
 pub struct CouponTerms {
     /// How long a coupon is valid. None: unlimited.
     pub validity: Option<Validity>,
-    /// The currency of all amounts. None: the shop knows it.
+    /// The currency of all amounts. None: the shop decides it.
     pub currency: Option<Currency>,
     /// The conditions of those discounts that have any.
     pub conditions: BTreeMap<Discount, DiscountConditions>,
