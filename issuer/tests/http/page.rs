@@ -70,7 +70,7 @@ pub(crate) async fn code(browser: &Browser) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn page_counts_down_and_gives_the_coupon_to_the_user() {
+async fn page_counts_down_and_shows_the_coupon_of_the_user() {
     let world = World::shared().await.open(100).await;
     world.gate(Gate::Open, Window { start: Some(FAR), end: None }, Acknowledge::Redis).await;
     let issuer = world.ready_issuer(&["--page"]).await;

@@ -33,7 +33,7 @@ async fn page_of_a_voided_coupon_refers_to_customer_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn page_counts_down_to_the_next_drop_and_gives_a_coupon_of_it() {
+async fn page_counts_down_to_the_next_drop_and_shows_a_coupon() {
     let world = World::shared().await.open(2).await;
     let drops = async |next: i64| {
         let settings = GateSettings {

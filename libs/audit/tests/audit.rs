@@ -451,7 +451,7 @@ async fn coupon_voided_in_one_store_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn record_of_erased_user_in_kafka_is_no_discrepancy() {
+async fn record_of_erased_user_in_kafka_is_not_a_discrepancy() {
     let fixture = Fixture::recorded().await;
     let Stores { database, redis_store, .. } = &fixture.stores;
     let event = database.event(fixture.uid).await.unwrap().unwrap();

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn coupons_are_released_at_the_time_of_their_drop() {
+    fn coupons_become_available_at_the_time_of_their_drop() {
         let drops: Drops = "100:5,200:7,".parse().unwrap();
         for (now, held_back, next_at) in
             [(0, 12, Some(100)), (99, 12, Some(100)), (100, 7, Some(200)), (199, 7, Some(200)), (200, 0, None)]

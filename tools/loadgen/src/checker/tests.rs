@@ -180,7 +180,7 @@ fn consistent_data_passes() {
 }
 
 #[test]
-fn answered_coupon_missing_in_all_stores_is_lost() {
+fn returned_coupon_missing_in_all_stores_is_lost() {
     let failed = failed_checks(|input| {
         input.redis.issued.remove(1);
         input.kafka.records.remove(1);
@@ -205,7 +205,7 @@ fn issuance_missing_in_postgres_is_inconsistent() {
 }
 
 #[test]
-fn another_recorded_coupon_than_answered_is_lost() {
+fn recorded_coupon_other_than_the_returned_one_is_lost() {
     let failed = failed_checks(|input| {
         change_in_all_stores(input, 1, |issued| (issued.coupon, issued.discount) = (code(7), AMOUNT_10));
         input.redis.queue[1] = (code(1), AMOUNT_10);
@@ -220,7 +220,7 @@ fn denial_after_coupon_is_lost() {
 }
 
 #[test]
-fn coupon_in_responses_to_two_users_is_duplicated() {
+fn coupon_returned_to_two_users_is_duplicated() {
     let failed = failed_checks(|input| input.history.push(attempt(8, 1, 100, with_coupon(None, 1, discount(1)))));
     assert_eq!(failed, [RESPONSES_RECORDED, ONE_HOLDER]);
 }
@@ -347,7 +347,7 @@ fn pending_or_dead_lettered_record_is_inconsistent() {
 }
 
 #[test]
-fn answered_coupon_that_is_cancelled_in_redis_is_not_lost_but_cancelled() {
+fn returned_coupon_that_is_cancelled_in_redis_is_not_lost_but_cancelled() {
     let failed = failed_checks(|input| {
         input.redis.issued[1].status = IssuedStatus::Cancelled;
         input.postgres.issuances.remove(1);
@@ -356,7 +356,7 @@ fn answered_coupon_that_is_cancelled_in_redis_is_not_lost_but_cancelled() {
 }
 
 #[test]
-fn answered_coupon_that_is_dead_lettered_is_not_lost_but_cancelled() {
+fn returned_coupon_that_is_dead_lettered_is_not_lost_but_cancelled() {
     let failed = failed_checks(|input| {
         input.postgres.issuances.remove(1);
         input.kafka.dead_letters.push(dead_letter(1));

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn message_that_is_no_use_is_detected() {
+    fn message_that_is_not_a_use_is_detected() {
         for change in [
             (|message| message.key = None) as fn(&mut UseMessage),
             |message| message.key = Some("B".into()),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_messages_are_no_violation() {
+    fn repeated_messages_are_not_a_violation() {
         let failed = failed_checks(|input| {
             let repeated = input.messages.clone();
             input.messages.extend(repeated);

@@ -28,7 +28,7 @@ fn admitted_at(input: &CheckInput, number: u32) -> i64 {
 }
 
 #[test]
-fn issuances_after_admission_and_release_pass() {
+fn issuances_after_admission_and_drops_pass() {
     let mut input = consistent_input();
     set_release(&mut input, Some(3600), "1002:5,1005:3,");
     let at = admitted_at(&input, 1);
@@ -38,7 +38,7 @@ fn issuances_after_admission_and_release_pass() {
 }
 
 #[test]
-fn other_release_in_redis_is_detected() {
+fn admission_or_drops_other_than_planned_are_detected() {
     let failed = failed_checks(|input| input.release.ramp_seconds = Some(1));
     assert_eq!(failed, [PLANNED_RELEASE]);
     let failed = failed_checks(|input| input.redis.release.drops = "2000:1,".parse().unwrap());
@@ -73,7 +73,7 @@ fn issuance_before_admission_is_detected() {
 }
 
 #[test]
-fn issuance_before_release_is_detected() {
+fn issuance_before_its_drop_is_detected() {
     // Coupons 0 to 5 are issued from 1000 to 1005.
     assert_eq!(failed_checks(|input| set_release(input, None, "1002:9,")), [AFTER_RELEASE]);
     assert_eq!(failed_checks(|input| set_release(input, None, "1002:5,1006:5,")), [AFTER_RELEASE]);
