@@ -1,6 +1,6 @@
 //! `kubectl couponry plan`: what a manifest would do, before it is applied.
 //!
-//! [`manifest`] reads it, [`estimate`] computes what would be made, [`findings`] compares it with the other events of
+//! [`manifest`] reads it, [`estimate`] computes what would be generated, [`findings`] compares it with the other events of
 //! the namespace. [`text`] and [`json`] format the result, a [`planned_event`].
 
 mod estimate;
@@ -37,8 +37,10 @@ use crate::{
     view,
 };
 
-/// The field manager of the dry run.
+/// The field manager of the dry run, unless the event has one.
 const FIELD_MANAGER: &str = "kubectl-couponry-plan";
+/// The annotation in which `kubectl apply` stores the manifest.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const ISSUER_LABELS: &str = "app.kubernetes.io/part-of=couponry,app.kubernetes.io/component=issuer";
 
 #[derive(Debug, Args)]
@@ -93,13 +95,13 @@ async fn plan_online(manifest: &Manifest, cluster: &Cluster, now: Timestamp) -> 
     if let Some(other) = manifest.namespace.as_ref().filter(|other| *other != namespace) {
         bail!("its namespace is {other}, not {namespace}: select it with -n {other}");
     }
-    let event = apply_dry_run(manifest, cluster).await?;
     let listed = cluster.events().list(&ListParams::default()).await;
     let listed = listed.map_err(|error| cluster.explain(error, "list"))?;
     // An event that does not match the schema is reported by `status`.
     let events: Vec<CouponEvent> = listed.items.into_iter().filter_map(|DeserializeGuard(event)| event.ok()).collect();
     let (same_name, others): (Vec<_>, Vec<_>) = events.into_iter().partition(|other| other.name_any() == manifest.name);
     let existing = same_name.into_iter().next();
+    let event = apply_dry_run(manifest, cluster, existing.as_ref()).await?;
     let rate = PreloadRate::measured(others.iter().chain(&existing)).unwrap_or(PreloadRate::Benchmark);
     let estimate = Estimate::new(&event, existing.as_ref(), rate)?;
     let issuer_limit = issuer_limit(cluster).await;
@@ -108,11 +110,34 @@ async fn plan_online(manifest: &Manifest, cluster: &Cluster, now: Timestamp) -> 
     Ok(PlannedEvent { event, estimate, findings, namespace: Some(namespace.clone()) })
 }
 
-/// The event as the API server would store it, or an error if it rejects the manifest.
-async fn apply_dry_run(manifest: &Manifest, cluster: &Cluster) -> anyhow::Result<CouponEvent> {
-    let params = PatchParams::apply(FIELD_MANAGER).dry_run().force();
-    let applied = cluster.events().patch(&manifest.name, &params, &Patch::Apply(&manifest.object)).await;
+/// The event as the API server would store it, or an error if it rejects the manifest. Fields that the manifest no
+/// longer has are removed in the way in which the existing event was applied.
+async fn apply_dry_run(
+    manifest: &Manifest,
+    cluster: &Cluster,
+    existing: Option<&CouponEvent>,
+) -> anyhow::Result<CouponEvent> {
+    let last_applied = existing.and_then(|existing| existing.annotations().get(LAST_APPLIED));
+    let (params, patch) = if let Some(last_applied) = last_applied {
+        let last_applied = serde_json::from_str(last_applied);
+        let last_applied = last_applied.with_context(|| format!("the annotation {LAST_APPLIED} is not valid"))?;
+        let patch = manifest.merge_patch(&last_applied, &cluster.namespace);
+        (PatchParams::default().validation_strict(), Patch::Merge(patch))
+    } else {
+        let manager = existing.and_then(field_manager).unwrap_or(FIELD_MANAGER);
+        (PatchParams::apply(manager).force(), Patch::Apply(manifest.object.clone()))
+    };
+    let applied = cluster.events().patch(&manifest.name, &params.dry_run(), &patch).await;
     parsed(&applied.map_err(|error| cluster.explain(error, "patch"))?).cloned()
+}
+
+/// The field manager that has applied the spec with server-side apply.
+fn field_manager(event: &CouponEvent) -> Option<&str> {
+    let applied_spec = event.metadata.managed_fields.iter().flatten().find(|managed| {
+        let has_spec = managed.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some());
+        managed.operation.as_deref() == Some("Apply") && has_spec
+    });
+    applied_spec?.manager.as_deref()
 }
 
 /// The limit of the issuers' autoscaler.

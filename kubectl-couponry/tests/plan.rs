@@ -123,9 +123,32 @@ fn plan_is_checked_by_the_api_server_and_changes_nothing() {
     let fewer = error(&run(&write(&scratch, "existing", &TEN.replace("totalCount: 10", "totalCount: 9"))));
     assert!(fewer.contains("totalCount cannot be lowered"), "{fewer}");
 
+    for apply in [&["apply"][..], &["apply", "--server-side"], &["create"]] {
+        plan_shows_removed_fields(&kubernetes, &scratch, apply);
+    }
+
     let other = stdout(&run(&write(&scratch, "other", TEN)));
     assert!(other.contains("overlaps    existing, 10 coupons, until it is sold out"), "{other}");
     let elsewhere =
         stdout(&plan(kubernetes.kubeconfig(), &["-n", "kube-public", "-f", &write(&scratch, "other", TEN)]));
     assert!(elsewhere.contains("in the namespace kube-public") && !elsewhere.contains("overlaps"), "{elsewhere}");
+}
+
+/// The plan for a manifest without the end time of the existing event is what `apply` does then.
+fn plan_shows_removed_fields(kubernetes: &Kubernetes, scratch: &Scratch, create: &[&str]) {
+    let name = create.join("");
+    let with_end = write(scratch, &name, &format!("{TEN}, endTime: '2100-01-01T00:00:00Z'"));
+    kubernetes.kubectl(&[create, &["-f", &with_end]].concat()).unwrap();
+    // Not a part of the manifest, and not removed.
+    kubernetes.kubectl(&["annotate", "ce", &name, "couponry.dev/hold=wrong price"]).unwrap();
+    let without_end = write(scratch, &name, TEN);
+    let shown = stdout(&plan(kubernetes.kubeconfig(), &["-f", &without_end]));
+    assert!(shown.contains("holds it (wrong price)"), "{shown}");
+    let apply = if create == ["create"] { &["apply"] } else { create };
+    kubernetes.kubectl(&[apply, &["-f", &without_end]].concat()).unwrap();
+    let end = kubernetes.kubectl(&["get", "ce", &name, "--output=jsonpath={.spec.endTime}"]).unwrap();
+    assert_eq!(end.is_empty(), create != ["create"]);
+    assert_eq!(shown.contains("changes an event that has not opened"), end.is_empty(), "{create:?}: {shown}");
+    assert_eq!(shown.contains("It has no endTime"), end.is_empty(), "{create:?}: {shown}");
+    kubernetes.kubectl(&["delete", "ce", &name]).unwrap();
 }

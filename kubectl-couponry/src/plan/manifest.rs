@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use couponry_crds::CouponEvent;
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::{cluster::event_name, view::sanitize};
 
@@ -79,6 +79,30 @@ impl Manifest {
         }
         Ok(event)
     }
+
+    /// The JSON merge patch by which `kubectl apply` changes an event to which it has applied `last_applied` before.
+    pub(super) fn merge_patch(&self, last_applied: &Value, namespace: &str) -> Value {
+        let mut object = self.object.clone();
+        let metadata = &mut object["metadata"];
+        metadata["namespace"] = json!(namespace);
+        // kubectl always has the annotations, since `last_applied` is one of them: other annotations are kept.
+        if !metadata["annotations"].is_object() {
+            metadata["annotations"] = json!({});
+        }
+        merge_patch(last_applied, &object)
+    }
+}
+
+/// The fields of the manifest, and null for each field that only the previous manifest has.
+fn merge_patch(last_applied: &Value, manifest: &Value) -> Value {
+    let Value::Object(fields) = manifest else { return manifest.clone() };
+    let fields = fields.iter().filter(|(_, value)| !value.is_null());
+    let mut patch: Map<String, Value> =
+        fields.map(|(name, value)| (name.clone(), merge_patch(&last_applied[name], value))).collect();
+    for name in last_applied.as_object().into_iter().flat_map(Map::keys) {
+        patch.entry(name).or_insert(Value::Null);
+    }
+    patch.into()
 }
 
 /// The path of a field that was not read.
@@ -119,6 +143,26 @@ mod tests {
         let text = format!("---\n{SUMMER}\n---\n# empty\n---\n{other}\n---\n{list}\n");
         let names: Vec<String> = parse(&text).unwrap().into_iter().map(|manifest| manifest.name).collect();
         assert_eq!(names, ["summer", "summer"]);
+    }
+
+    #[test]
+    fn merge_patch_removes_what_only_the_previous_manifest_has() {
+        let last_applied = json!({
+            "apiVersion": "couponry.dev/v1alpha1", "kind": "CouponEvent",
+            "metadata": {"name": "summer", "namespace": "shop", "annotations": {}, "labels": {"team": "a"}},
+            "spec": {"policyName": "p", "endTime": "2026-12-03T00:00:00Z", "code": {"prefix": "A", "length": 8}},
+        });
+        let object = json!({
+            "apiVersion": "couponry.dev/v1alpha1", "kind": "CouponEvent", "metadata": {"name": "summer"},
+            "spec": {"policyName": "p", "startTime": null, "code": {"prefix": "A"}},
+        });
+        let manifest = Manifest { name: "summer".to_owned(), namespace: None, object };
+        let patch = json!({
+            "apiVersion": "couponry.dev/v1alpha1", "kind": "CouponEvent",
+            "metadata": {"name": "summer", "namespace": "shop", "annotations": {}, "labels": null},
+            "spec": {"policyName": "p", "endTime": null, "code": {"prefix": "A", "length": null}},
+        });
+        assert_eq!(manifest.merge_patch(&last_applied, "shop"), patch);
     }
 
     #[test]
