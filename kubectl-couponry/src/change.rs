@@ -131,8 +131,11 @@ impl Hold {
             Ok(Some(json!({"metadata": {"annotations": {HOLD: reason}}})))
         };
         let event = patch(cluster, &name, None, change).await?;
-        let is_done = |status: &CouponEventStatus| {
-            [reason::HELD, reason::ENDED, reason::CLOSED].contains(&reason_of(status, condition::OPEN))
+        // An annotation does not change the generation: the message of a previous hold has another reason.
+        let held_for = format!(": {}.", event.hold().unwrap_or_default());
+        let is_done = |status: &CouponEventStatus| match reason_of(status, condition::OPEN) {
+            reason::HELD => status.condition(condition::OPEN).is_some_and(|open| open.message.contains(&held_for)),
+            other => [reason::ENDED, reason::CLOSED].contains(&other),
         };
         waiting.wait(cluster, event, "held", is_done).await
     }

@@ -139,10 +139,14 @@ fn commands_on_running_event_change_its_status() {
     assert!(held.starts_with("summer is held\nsummer  Held"), "{held}");
     assert!(held.contains("HELD: Issuing is held: wrong discount[2J."), "{held}");
     until("summer  Held");
+    // The status of the first hold is not that of the second one.
+    let held = stdout(&installation.run(&["hold", "summer", "--reason", "wrong price"]));
+    assert!(held.starts_with("summer is held\nsummer  Held"), "{held}");
+    assert!(held.contains("HELD: Issuing is held: wrong price."), "{held}");
     // A hold and the manifest are independent.
     let resumed = stdout(&installation.run(&["resume", "summer"]));
     assert!(resumed.starts_with("summer is resumed\nsummer  Held"), "{resumed}");
-    assert!(installation.wait("summer", "state      Held").contains("wrong discount"));
+    assert!(installation.wait("summer", "state      Held").contains("wrong price"));
     let released = stdout(&installation.run(&["release-hold", "summer"]));
     assert!(released.starts_with("summer is no longer held\nsummer  Open"), "{released}");
     assert!(stdout(&installation.run(&["release-hold", "summer"])).starts_with("summer is no longer held"));
