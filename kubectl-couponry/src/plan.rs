@@ -1,7 +1,7 @@
 //! `kubectl couponry plan`: what a manifest would do, before it is applied.
 //!
-//! [`manifest`] reads it, [`estimate`] computes what would be generated, [`findings`] compares it with the other events of
-//! the namespace. [`text`] and [`json`] format the result, a [`planned_event`].
+//! [`manifest`] reads it, [`estimate`] computes what would be generated, [`findings`] compares it with the other events
+//! of the namespace. [`text`] and [`json`] format the result, a [`planned_event`].
 
 mod estimate;
 mod findings;
