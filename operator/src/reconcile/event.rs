@@ -16,6 +16,7 @@ use crate::{
         error::ReconcileError,
         execute, finalizer,
         idle::IdleEvent,
+        manifest_change::is_changed,
         observe::{ObservedState, may_issue, observe, observe_redis},
         plan::plan,
         progress::Progress,
@@ -154,7 +155,15 @@ async fn run_steps(
         if let Some(progress) = Progress::before(&step) {
             report_preload(desired, &observed, &progress, context, writer).await?;
         }
+        // The manifest was read before this waited for other events, for Postgres, or for the end of a preload.
+        let opens = step.opens();
+        if opens && is_changed(desired, context, writer).await {
+            break;
+        }
         execute::execute(step, desired, &observed, context, writer).await?;
+        if opens {
+            couponry_failpoint::crash("operator.after-opening");
+        }
         if started.elapsed() > MAX_DURATION {
             break;
         }

@@ -37,6 +37,7 @@ use crate::{
         desired_state::DesiredState,
         error::ReconcileError,
         gate::recovered_gate_settings,
+        manifest_change::is_changed,
         observe::ObservedState,
         progress::{Progress, REPORT_INTERVAL},
         set_comparison::has_same_coupons,
@@ -116,11 +117,19 @@ pub(super) async fn recover(
     if !stored.is_opening_final && context.database.recorded_count(in_redis.uid).await? > 0 {
         return Ok(());
     }
-    let settings = recovered_gate_settings(desired, &stored);
+    let mut settings = recovered_gate_settings(desired, &stored);
+    // A comparison or a restore may take minutes. The reconciliation that follows sets the gate by the new manifest.
+    if settings.gate == Gate::Open && is_changed(desired, context, writer).await {
+        settings.gate = Gate::Paused;
+    }
+    let opens = settings.gate == Gate::Open;
     let recovered = Recovered { recovery, issued_at_min, total, settings };
     let verified = context.redis_store.mark_verified(&desired.name, in_redis, Some(&recovered)).await?;
     if verified == FencedWrite::Applied(()) {
         tracing::info!(total, recorded, issued_at_min, replication_id = in_redis.replication_id, "Redis verified");
+        if opens {
+            couponry_failpoint::crash("operator.after-opening");
+        }
     }
     Ok(())
 }

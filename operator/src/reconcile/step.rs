@@ -1,6 +1,6 @@
 //! The steps of a plan.
 
-use couponry_domain::{CouponBatch, Uuid};
+use couponry_domain::{CouponBatch, Gate, Uuid};
 use couponry_redis::GateSettings;
 
 use crate::blocker::Blocker;
@@ -71,6 +71,11 @@ impl Step {
             Self::DiscardStock => "DiscardStock",
             Self::Retire => "Retire",
         }
+    }
+
+    /// Whether users may receive coupons after this step.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self, Self::SetGate(settings) if settings.gate == Gate::Open)
     }
 }
 

@@ -314,6 +314,42 @@ async fn recovery_with_undecodable_values_ends() -> Result<()> {
     Ok(())
 }
 
+/// The rest of the stock is not a top-up, which an open event may lack.
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_restore_of_redis_with_open_gate_is_not_complete() -> Result<()> {
+    const TOTAL: u64 = 300_000;
+    let world = World::shared().await?;
+    let operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
+    world.apply_open("event", &spec(u32::try_from(TOTAL)?, "Redis")).await?;
+    // As if it had come back from a snapshot.
+    operator.pause()?;
+    world.redis(&["LPOP", &world.key("couponQueue", "event")])?;
+    world.redis(&["HDEL", &world.key("couponMeta", "event"), "replicationId"])?;
+    operator.resume()?;
+    let event: EventName = "event".parse()?;
+    let wait_loaded = async |loaded: u64| {
+        wait_until("coupons are restored", async || {
+            let redis = world.redis_store.observe(&event).await?.context("the event is not in Redis")?;
+            ensure!(!redis.is_verified || redis.loaded == TOTAL, "verified with a part of the stock: {redis:?}");
+            Ok(redis.loaded >= loaded && (redis.is_verified || loaded < TOTAL))
+        })
+        .await
+    };
+    wait_until("Redis is being restored", async || {
+        Ok(world.redis_store.observe(&event).await?.is_some_and(|redis| redis.loaded < TOTAL))
+    })
+    .await?;
+    wait_loaded(TOTAL / 4).await?;
+    operator.kill9()?;
+    let killed_with = world.redis_store.observe(&event).await?.context("the event is not in Redis")?;
+    ensure!(killed_with.loaded < TOTAL, "killed too late for the test");
+    operator.restart()?;
+    wait_loaded(TOTAL).await?;
+    world.wait("event", "open", |status| is_true(status, "Open")).await?;
+    world.check_generated_stock("event", &[("AMOUNT:1", usize::try_from(TOTAL)?)]).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn operator_killed_during_recovery_completes_it_after_restart() -> Result<()> {
     const TOTAL: u32 = 300_000;

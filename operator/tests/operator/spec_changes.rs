@@ -1,7 +1,8 @@
 //! Changes of the spec before and after an event opens.
 
-use anyhow::Result;
-use couponry_domain::{CouponTerms, Gate};
+use anyhow::{Result, ensure};
+use couponry_domain::{CouponTerms, EventName, Gate};
+use couponry_testbed::{Redis, ports, redis::command};
 
 use crate::support::{World, is_true, message, reason, wait_until};
 
@@ -80,6 +81,55 @@ async fn annotation_holds_event_without_a_change_of_its_spec() -> Result<()> {
     world.wait("event", "closed", |status| reason(status, "Open") == "Closed").await?;
     let expected = ["Ended", "Held", "Held", "HoldReleased", "Opened", "PreloadCompleted", "PreloadStarted"];
     world.wait_kube_events("event", &expected).await
+}
+
+/// The operator ends itself when it opens the gate.
+#[tokio::test(flavor = "multi_thread")]
+async fn hold_during_a_preload_or_a_recovery_never_opens_the_gate() -> Result<()> {
+    const TOTAL: u64 = 300_000;
+    let redis = Redis::start()?;
+    let world = World::with_redis(&redis.url()).await?;
+    let event: EventName = "event".parse()?;
+    let operator = world.operator_program(ports::free()?).args(["--redis-recovery-grace-seconds", "4"]).start()?;
+    let hold_while_loading = async || {
+        operator.restart_with(&[("FAILPOINTS".into(), "operator.after-opening=return".into())])?;
+        wait_until("coupons are loaded", async || {
+            Ok(world.redis_store.observe(&event).await?.is_some_and(|redis| redis.loaded >= TOTAL / 4))
+        })
+        .await?;
+        operator.pause()?;
+        let loaded = world.redis_store.observe(&event).await?.map(|redis| redis.loaded);
+        ensure!(loaded.is_some_and(|loaded| loaded < TOTAL), "too late for the test: {loaded:?}");
+        world.annotate("event", "couponry.dev/hold=wrong price")?;
+        operator.resume()?;
+        wait_until("all coupons are loaded, and the event is held", async || {
+            ensure!(operator.process().exited()?.is_none(), "the gate was opened");
+            let redis = world.redis_store.observe(&event).await?;
+            Ok(redis.is_some_and(|redis| redis.is_verified && redis.loaded == TOTAL && redis.gate == Gate::Paused))
+        })
+        .await?;
+        world.wait("event", "held", |status| reason(status, "Open") == "Held").await?;
+        operator.kill9()?;
+        operator.restart()?;
+        world.annotate("event", "couponry.dev/hold-")?;
+        world.wait("event", "open", |status| is_true(status, "Open")).await
+    };
+    operator.kill9()?;
+    world.apply(
+        "event",
+        &format!(
+            "{{policyName: p, totalCount: {TOTAL}, discounts: [{{type: Amount, value: 1, allocationPercentage: 100}}]}}"
+        ),
+    )?;
+    hold_while_loading().await?;
+    assert_eq!(world.issue("event", 0..10).await?, 10);
+    world.record_all("event").await?;
+
+    operator.kill9()?;
+    command(&redis.url(), &["FLUSHALL"])?;
+    hold_while_loading().await?;
+    assert_eq!(world.issue("event", 0..20).await?, 10);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

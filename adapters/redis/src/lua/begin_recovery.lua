@@ -3,7 +3,8 @@
 --
 -- KEYS  1 couponMeta   2 couponQueue   3 couponIssued   4 couponOutbox
 -- ARGV  1 uid   2 stock epoch   3 the observed replication id (master_replid)   4 the new recovery id
---       5 1 to remove all available and issued coupons, 0 to keep them
+--       5 1 to remove all available and issued coupons, 0 to keep them. The gate is LOADING then, unless it is CLOSED:
+--         an interrupted restore must not be taken for an open event whose top-up is not loaded yet
 -- returns the time in milliseconds since the Unix epoch, or nil if the recovery cannot begin: couponMeta does not
 --   exist, has another uid or stock epoch, or is retired; this Redis has another replication id, or is verified; or
 --   the outbox is not empty
@@ -24,5 +25,8 @@ if ARGV[5] == '1' then
   redis.call('UNLINK', KEYS[2], KEYS[3])
   redis.call('HSET', KEYS[1], 'loaded', 0, 'completed', 0, 'cancelled', 0, 'withheld', 0,
     'voided', 0)
+  if redis.call('HGET', KEYS[1], 'gate') ~= 'CLOSED' then
+    redis.call('HSET', KEYS[1], 'gate', 'LOADING')
+  end
 end
 return time[1] * 1000 + math.floor(time[2] / 1000)
