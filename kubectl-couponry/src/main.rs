@@ -180,7 +180,7 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Writes the coupons or the issuances of an event as CSV. Runs in the operator's pod.
+    /// Writes the coupons, the issuances or the redemptions of an event as CSV. Runs in the operator's pod.
     Export {
         /// Name of the event.
         #[arg(value_parser = event_name)]
@@ -212,6 +212,8 @@ enum Rows {
     Coupons,
     /// All recorded issuances, unordered.
     Issuances,
+    /// All reservations, redemptions, releases and voids, each coupon's in their order.
+    Redemptions,
 }
 
 #[tokio::main]
@@ -304,6 +306,7 @@ async fn run(Cli { cluster, command }: Cli) -> anyhow::Result<ExitCode> {
             let rows = match rows {
                 Rows::Coupons => "coupons",
                 Rows::Issuances => "issuances",
+                Rows::Redemptions => "redemptions",
             };
             let mut args = vec!["export", &name, rows];
             args.extend(event.args());

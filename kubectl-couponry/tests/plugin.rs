@@ -262,6 +262,8 @@ fn missing_or_forbidden_resources_are_reported() {
         &["check"][..],
         &["audit", "summer"],
         &["export", "summer", "coupons"],
+        &["export", "summer", "issuances"],
+        &["export", "summer", "redemptions"],
         &["repair", "summer", "--yes"],
         &["replay-dead-letters", "--event", "summer"],
         &["purge", "--older-than", "90d"],

@@ -80,6 +80,9 @@ pub(super) fn run(environment: &Environment) -> Result<()> {
     step.done();
 
     void_coupons(environment, &redeemer, &checkout)?;
+    let exported = environment.couponry_text(&["export", EVENT, "redemptions"])?;
+    let has_row = |user: &str, kind: &str| exported.lines().any(|row| row.contains(user) && row.contains(kind));
+    ensure!(has_row("anna", "REDEEMED") && has_row("carl", "VOIDED"), "the exported redemptions: {exported}");
 
     let of_bert = coupon(environment, "bert")?;
     let step = Step::start("restarting the redeemers while a coupon is reserved and released");
