@@ -151,7 +151,10 @@ const READ: &str = "
            (extract(epoch FROM own.at) * 1000)::bigint AS own_at, own.request_hash AS own_hash
     FROM (
         SELECT uid, currency, resource_deleted_at IS NOT NULL AS is_deleted FROM coupon_event
-        WHERE name = $1 AND NOT is_purging
+        -- A retry returns the outcome of its first attempt, also while the event is deleted.
+        WHERE name = $1 AND (
+            NOT is_purging OR (SELECT true FROM coupon_use WHERE event_uid = uid AND request_id = $3 LIMIT 1)
+        )
         -- The coupons of a retained event remain usable after another one has its name.
         ORDER BY NOT EXISTS (SELECT FROM issuance WHERE event_uid = uid AND issuance.code = $2),
                  resource_deleted_at IS NOT NULL, created_at DESC, uid

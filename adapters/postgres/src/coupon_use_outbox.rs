@@ -126,22 +126,7 @@ async fn lock_and_read(
     if !is_locked {
         return Ok(None);
     }
-    // A use that was deleted together with its event has no record.
-    let rows = sqlx::query(
-        "SELECT outbox.id, event.uid, event.name, issuance.user_id, outbox.code, used.seq, used.kind, used.order_ref,
-                (extract(epoch FROM used.until) * 1000)::bigint AS until,
-                (extract(epoch FROM used.at) * 1000)::bigint AS at,
-                greatest(extract(epoch FROM clock_timestamp() - used.at), 0)::float8 AS age
-         FROM (SELECT * FROM coupon_use_outbox ORDER BY id LIMIT $1) AS outbox
-         LEFT JOIN coupon_use used USING (event_uid, code, seq)
-         LEFT JOIN issuance USING (event_uid, code)
-         LEFT JOIN coupon_event event ON event.uid = outbox.event_uid
-         ORDER BY outbox.id",
-    )
-    .bind(i64::from(max))
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(at)?;
+    let mut rows = read_entries(connection, i64::MIN, max).await?;
     let Some(first) = rows.first() else { return Ok(Some(Default::default())) };
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM (SELECT FROM coupon_use_outbox LIMIT $1) AS waiting")
         .bind(MAX_COUNTED)
@@ -150,27 +135,67 @@ async fn lock_and_read(
         .map_err(at)?;
     let age_seconds = first.try_get::<Option<f64>, _>("age").map_err(at)?.unwrap_or_default();
     let (mut records, mut ids) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for row in &rows {
-        let id: i64 = row.try_get("id").map_err(at)?;
-        match used_record(row) {
-            Ok(Some(record)) => records.push(record),
-            Ok(None) => tracing::warn!(id, "a use of a coupon was deleted before it was sent"),
-            // Its entry remains. The others must not wait for it.
-            Err(invalid) => {
-                tracing::error!(id, error = %invalid.in_operation(OPERATION), "cannot send the use of a coupon");
-                continue;
+    let mut invalid = 0_u64;
+    // Invalid entries remain. Others must not wait for them, also if there are more than `max`.
+    while let Some(last) = rows.last() {
+        for row in &rows {
+            let id: i64 = row.try_get("id").map_err(at)?;
+            match used_record(row) {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => tracing::warn!(id, "a use of a coupon was deleted before it was sent"),
+                Err(error) => {
+                    if invalid == 0 {
+                        tracing::error!(id, error = %error.in_operation(OPERATION), "cannot send the use of a coupon");
+                    }
+                    invalid += 1;
+                    continue;
+                }
             }
+            ids.push(id);
         }
-        ids.push(id);
+        if !ids.is_empty() {
+            break;
+        }
+        rows = read_entries(connection, last.try_get("id").map_err(at)?, max).await?;
+    }
+    if invalid > 1 {
+        tracing::error!(count = invalid, "cannot send uses of coupons");
     }
     Ok(Some((PendingUses { records, count: count.unsigned_abs(), age_seconds }, ids)))
+}
+
+/// The next entries of the outbox after this id. A use that was deleted together with its event has no record.
+async fn read_entries(connection: &mut PgConnection, after: i64, max: u32) -> Result<Vec<PgRow>, DatabaseError> {
+    sqlx::query(
+        "SELECT outbox.id, event.uid, event.name, event.is_purging, issuance.user_id, outbox.code, used.seq, used.kind,
+                used.order_ref,
+                (extract(epoch FROM used.until) * 1000)::bigint AS until,
+                (extract(epoch FROM used.at) * 1000)::bigint AS at,
+                greatest(extract(epoch FROM clock_timestamp() - used.at), 0)::float8 AS age
+         FROM (SELECT * FROM coupon_use_outbox WHERE id > $1 ORDER BY id LIMIT $2) AS outbox
+         LEFT JOIN coupon_use used USING (event_uid, code, seq)
+         LEFT JOIN issuance USING (event_uid, code)
+         LEFT JOIN coupon_event event ON event.uid = outbox.event_uid
+         ORDER BY outbox.id",
+    )
+    .bind(after)
+    .bind(i64::from(max))
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(DatabaseError::at(OPERATION))
 }
 
 /// None: the use was deleted, together with its event.
 fn used_record(row: &PgRow) -> Result<Option<UsedRecord>, InvalidRow> {
     let event_id = row::parsed_if_set(row, "name")?;
     let (Some(event_id), Some(entry)) = (event_id, coupon_use(row, "")?) else { return Ok(None) };
-    // Postgres has lost the issuance, for example in a restore. The operator records it again from Redis.
-    let user_id = row::parsed_if_set(row, "user_id")?.ok_or_else(|| InvalidRow::new("the issuance is missing"))?;
+    let Some(user_id) = row::parsed_if_set(row, "user_id")? else {
+        // The deletion of the event removes the issuances before the uses.
+        if row.try_get("is_purging")? {
+            return Ok(None);
+        }
+        // Postgres has lost the issuance, for example in a restore. The operator records it again from Redis.
+        return Err(InvalidRow::new("the issuance is missing"));
+    };
     Ok(Some(UsedRecord { event_id, event_uid: row.try_get("uid")?, coupon: row::parsed(row, "code")?, user_id, entry }))
 }

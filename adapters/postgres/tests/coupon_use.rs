@@ -393,6 +393,20 @@ async fn use_of_an_event_whose_purge_has_started_meanwhile_is_refused() {
     assert_eq!(fixture.database.unsent_uses(event.uid).await.unwrap(), 0);
 }
 
+#[tokio::test]
+async fn retry_during_the_purge_of_the_event_has_the_outcome_of_the_first_attempt() {
+    let fixture = Fixture::new().await;
+    let (event, coupons) = issued_event(&fixture, 1).await;
+    let sent = request(&event, &coupons[0], Change::Redeem, "A", "1");
+    let first = fixture.database.use_coupon(&sent).await.unwrap();
+    assert!(changed(&first).is_some());
+    assert!(fixture.database.start_purge(event.uid, &event.name).await.unwrap());
+    let retried = fixture.database.use_coupon(&sent).await.unwrap();
+    assert_eq!(changed(&retried), changed(&first));
+    let other = request(&event, &coupons[0], Change::Redeem, "A", "2");
+    assert_eq!(fixture.database.use_coupon(&other).await.unwrap(), UseOutcome::UnknownEvent);
+}
+
 /// A restore or a mistake has removed issuances. They are recorded again later.
 #[tokio::test]
 async fn use_whose_issuance_is_missing_waits_and_does_not_hold_others_back() {
@@ -418,6 +432,36 @@ async fn use_whose_issuance_is_missing_waits_and_does_not_hold_others_back() {
     let recorded = [record(&lost, "u1", &of_lost[0])];
     assert_eq!(fixture.database.record(&recorded).await.unwrap(), [RecordOutcome::Recorded]);
     assert_eq!(sent().await, (SendOutcome::Sent, vec![lost.uid]));
+    assert_eq!(sent().await, (SendOutcome::Empty, vec![]));
+}
+
+#[tokio::test]
+async fn uses_behind_many_whose_issuances_are_missing_are_sent() {
+    let fixture = Fixture::new().await;
+    let (lost, of_lost) = issued_event(&fixture, 1).await;
+    let (other, of_other) = issued_event(&fixture, 2).await;
+    for id in ["1", "2", "3"] {
+        let reserved = fixture.database.use_coupon(&request(&lost, &of_lost[0], MINUTE, "A", id)).await;
+        assert!(changed(&reserved.unwrap()).is_some());
+    }
+    let redeemed = fixture.database.use_coupon(&request(&other, &of_other[0], Change::Redeem, "A", "1")).await;
+    assert!(changed(&redeemed.unwrap()).is_some());
+    fixture.sql(&format!("DELETE FROM issuance WHERE event_uid = '{}'", lost.uid));
+    let sent = async || {
+        let mut sent = Vec::new();
+        let outcome = fixture.database.send_uses(1, async |pending| {
+            sent.extend(pending.records.into_iter().map(|record| record.event_uid));
+            true
+        });
+        (outcome.await.unwrap(), sent)
+    };
+    assert_eq!(sent().await, (SendOutcome::Sent, vec![other.uid]));
+    assert_eq!(sent().await, (SendOutcome::NotSent, vec![]));
+    // They will not be recorded again.
+    fixture.sql(&format!("UPDATE coupon_event SET is_purging = true WHERE uid = '{}'", lost.uid));
+    for _ in 0..3 {
+        assert_eq!(sent().await, (SendOutcome::Sent, vec![]));
+    }
     assert_eq!(sent().await, (SendOutcome::Empty, vec![]));
 }
 
