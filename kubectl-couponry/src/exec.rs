@@ -18,11 +18,13 @@ use kube::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::cluster::Cluster;
+use crate::{
+    cluster::Cluster,
+    pods::{OPERATOR_LABELS, is_ready, is_running, phase},
+};
 
 /// Path of the operator in its image.
 const PROGRAM: &str = "/couponry-operator";
-const OPERATOR_LABELS: &str = "app.kubernetes.io/part-of=couponry,app.kubernetes.io/component=operator";
 /// Annotation of a pod with the name of its default container.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 const BUFFER_SIZE: usize = 64 * 1024;
@@ -160,18 +162,8 @@ async fn find_operator(cluster: &Cluster, pods: &Api<Pod>) -> anyhow::Result<(St
 
 /// A running pod, preferably a Ready one.
 fn preferred(pods: &[Pod]) -> Option<&Pod> {
-    let is_running = |pod: &&Pod| phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none();
-    let mut running = pods.iter().filter(is_running);
+    let mut running = pods.iter().filter(|pod| is_running(pod));
     running.clone().find(|pod| is_ready(pod)).or_else(|| running.next())
-}
-
-fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 /// The exit code reported by the container runtime.

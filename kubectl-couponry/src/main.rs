@@ -4,7 +4,8 @@
 //! changes them; [`dashboard`] does both in a browser; [`exec`] runs commands of the operator in its pod. [`cluster`]
 //! connects to Kubernetes and translates its errors. [`completion`] completes command lines in a shell.
 //!
-//! [`plan`] shows what a manifest would do, [`report`] the course of an event.
+//! [`plan`] shows what a manifest would do, [`report`] the course of an event. The latter and the dashboard read
+//! [`pod_metrics`] of [`pods`].
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -18,6 +19,8 @@ mod exec;
 mod json;
 mod output_format;
 mod plan;
+mod pod_metrics;
+mod pods;
 mod report;
 mod status;
 mod table;

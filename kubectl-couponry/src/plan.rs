@@ -34,6 +34,7 @@ use self::{
 use crate::{
     cluster::{Cluster, ClusterArgs, parsed},
     output_format::OutputFormat,
+    pods::ISSUER_LABELS,
     view,
 };
 
@@ -41,7 +42,6 @@ use crate::{
 const FIELD_MANAGER: &str = "kubectl-couponry-plan";
 /// The annotation in which `kubectl apply` stores the manifest.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-const ISSUER_LABELS: &str = "app.kubernetes.io/part-of=couponry,app.kubernetes.io/component=issuer";
 
 #[derive(Debug, Args)]
 pub(crate) struct Plan {

@@ -2,7 +2,7 @@
 //!
 //! The feeds ([`event_feeds`], [`pod_feed`]) fill the [`board`] with what they follow ([`object_watch`]); [`routes`]
 //! serve the pages from it, and [`event_change`] applies their changes. [`access`] decides which browser may use it;
-//! [`browser_launch`] opens it. [`rates`] are computed from the [`exposition`] of the pods; [`event_view`] is an event
+//! [`browser_launch`] opens it. [`rates`] are computed from the metrics of the pods; [`event_view`] is an event
 //! as the pages show it.
 
 mod access;
@@ -11,7 +11,6 @@ mod browser_launch;
 mod event_change;
 mod event_feeds;
 mod event_view;
-mod exposition;
 mod object_watch;
 mod pod_feed;
 mod rates;

@@ -1,36 +1,34 @@
 //! Fills the board with the pods of the namespace, and with the metrics that they serve.
 
-use std::{cell::RefCell, collections::BTreeMap, io, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
-use futures::{AsyncReadExt as _, StreamExt as _, stream};
-use http::Request;
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     board::{Board, Source},
     event_feeds::{forbidden, problem},
     object_watch::{Change, Failure, follow},
-    rates::{PodMetrics, Rates, Scrape},
+    rates::{Rates, Scrape},
 };
-use crate::{cluster::Cluster, view::sanitize};
+use crate::{
+    cluster::Cluster,
+    pod_metrics::{self, Unread},
+    pods,
+};
 
 /// Pods of all releases in the namespace that have metrics.
 const MONITORED_PODS: &str = "app.kubernetes.io/part-of=couponry,couponry.dev/monitored=true";
 const COMPONENT: &str = "app.kubernetes.io/component";
-const MONITOR_PORT: &str = "monitor";
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(2);
 /// Limits the load on the API server to 25 requests per second: with more than 50 pods, the interval is longer.
 const INTERVAL_PER_POD: Duration = Duration::from_millis(40);
-/// Requests to pods at once. Pods that do not respond do not delay the others until so many are silent.
+/// Requests to pods at once. Pods that do not respond do not delay the others until so many do not.
 const CONCURRENCY: usize = 16;
-/// After this time without a response, the metrics of a pod are unknown.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
-/// An issuer responds with some ten kilobytes.
-const MAX_METRICS_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What is needed of a pod.
 #[derive(Clone)]
@@ -127,60 +125,22 @@ async fn scrape_pods(cluster: &Cluster, board: &Board, targets: &RefCell<Option<
     }
 }
 
-enum Unread {
-    Forbidden,
-    Failed(String),
-}
-
-/// The metrics of a pod, through the proxy of the API server.
 async fn scrape(cluster: &Cluster, uid: &str, target: &Target) -> Result<Scrape, Unread> {
-    let name = &target.name;
-    let failed = |error: &str| Unread::Failed(format!("{name}: {}", sanitize(error)));
-    let port = target.port.ok_or_else(|| failed("it has no port `monitor`"))?;
-    let path = format!("/api/v1/namespaces/{}/pods/{name}:{port}/proxy/metrics", cluster.namespace);
-    let request = Request::get(path).body(Vec::new()).map_err(|error| failed(&error.to_string()))?;
-    let response = async {
-        let body = cluster.client.request_stream(request).await?;
-        let mut text = String::new();
-        let read = body.take(MAX_METRICS_BYTES + 1).read_to_string(&mut text).await;
-        Ok(read.map(|_| text))
-    };
-    let response: kube::Result<io::Result<String>> =
-        timeout(SCRAPE_TIMEOUT, response).await.map_err(|_| failed("no response in time"))?;
-    let text = match response {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => return Err(failed(&error.to_string())),
-        // The pod itself answers without a Status.
-        Err(kube::Error::Api(status)) if status.code == 403 && status.reason == "Forbidden" => {
-            return Err(Unread::Forbidden);
-        }
-        Err(kube::Error::Api(status)) => return Err(failed(&status.message)),
-        Err(error) => return Err(failed(&error.to_string())),
-    };
-    if u64::try_from(text.len()).is_ok_and(|length| length > MAX_METRICS_BYTES) {
-        return Err(failed(&format!("more than {MAX_METRICS_BYTES} bytes")));
-    }
-    Ok(Scrape {
-        uid: uid.to_owned(),
-        at: Timestamp::now().as_millisecond(),
-        restarts: target.restarts,
-        metrics: PodMetrics::parse(&text),
-    })
+    let metrics = pod_metrics::read(cluster, &target.name, target.port).await?;
+    let at = Timestamp::now().as_millisecond();
+    Ok(Scrape { uid: uid.to_owned(), at, restarts: target.restarts, metrics })
 }
 
 fn target(pod: &Pod) -> Target {
-    let ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|it| it.ports.iter().flatten());
-    let port = ports.into_iter().find(|port| port.name.as_deref() == Some(MONITOR_PORT));
-    let status = pod.status.clone().unwrap_or_default();
-    let is_running = status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
-    let is_ready = status.conditions.iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True");
+    let is_running = pods::is_running(pod);
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     Target {
         name: pod.name_any(),
         component: pod.labels().get(COMPONENT).cloned().unwrap_or_default(),
-        port: port.map(|port| port.container_port),
+        port: pod_metrics::monitor_port(pod),
         is_running,
-        is_ready: is_ready && is_running,
-        restarts: status.container_statuses.iter().flatten().map(|it| it.restart_count).sum(),
+        is_ready: is_running && pods::is_ready(pod),
+        restarts: containers.map(|it| it.restart_count).sum(),
         read_at: None,
     }
 }

@@ -6,69 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::exposition::parse;
-
-/// Boundaries of a histogram in seconds, as their bits, with the number of values up to each. Boundaries are positive,
-/// so their bits have the same order.
-type Buckets = BTreeMap<u64, f64>;
-
-/// The metrics of a pod that are shown.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct PodMetrics {
-    is_issuer: bool,
-    outcomes: BTreeMap<String, f64>,
-    /// Issued coupons by event.
-    issued: BTreeMap<String, f64>,
-    latency: Buckets,
-    errors: f64,
-    recorded: f64,
-    outbox: Option<f64>,
-    lag: Option<f64>,
-    issuers_ready: Option<f64>,
-    issuers_wanted: Option<f64>,
-    is_leader: bool,
-}
-
-impl PodMetrics {
-    pub(super) fn parse(text: &str) -> Self {
-        let mut found = Self::default();
-        for it in parse(text) {
-            match it.name {
-                "couponry_issuer_coupons_issued_total" => {
-                    if let Some(event) = it.label("event") {
-                        found.issued.insert(event.to_owned(), it.value);
-                    }
-                }
-                "couponry_issuer_requests_total" => {
-                    if let Some(outcome) = it.label("outcome") {
-                        found.outcomes.insert(outcome.to_owned(), it.value);
-                    }
-                }
-                "couponry_issuer_issue_request_duration_seconds_bucket" => {
-                    if let Some(boundary) = it.label("le").and_then(|le| le.parse().ok()) {
-                        found.latency.insert(f64::to_bits(boundary), it.value);
-                    }
-                }
-                "couponry_issuer_issue_responses_total" if it.label("code").is_some_and(is_server_error) => {
-                    found.errors += it.value;
-                }
-                "couponry_issuer_outbox_in_flight" => found.outbox = Some(it.value),
-                "couponry_consumer_recorded_total" => found.recorded = it.value,
-                "couponry_consumer_lag" => found.lag = Some(it.value),
-                "couponry_operator_issuers_ready" => found.issuers_ready = Some(it.value),
-                "couponry_operator_issuer_min_replicas" => found.issuers_wanted = Some(it.value),
-                "couponry_operator_is_leader" => found.is_leader = it.value > 0.0,
-                _ => {}
-            }
-        }
-        found.is_issuer = found.outbox.is_some();
-        found
-    }
-}
-
-fn is_server_error(code: &str) -> bool {
-    code.starts_with('5')
-}
+use crate::pod_metrics::{Buckets, PodMetrics, quantile};
 
 /// The metrics of a pod at a time.
 #[derive(Clone, Debug)]
@@ -195,21 +133,6 @@ fn sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 
 fn max(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     a.map(|a| a.max(b.unwrap_or(a))).or(b)
-}
-
-/// The quantile of a histogram, interpolated in its bucket as Prometheus does; none if the histogram is empty.
-fn quantile(buckets: &Buckets, q: f64) -> Option<f64> {
-    let total = buckets.values().next_back().copied().filter(|total| *total > 0.0)?;
-    let rank = q * total;
-    let (mut lower, mut below) = (0.0, 0.0);
-    for (upper, count) in buckets.iter().map(|(bits, count)| (f64::from_bits(*bits), *count)) {
-        if count >= rank && count > below {
-            let is_open = upper.is_infinite();
-            return Some(if is_open { lower } else { lower + (upper - lower) * (rank - below) / (count - below) });
-        }
-        (lower, below) = (upper, count);
-    }
-    None
 }
 
 #[cfg(test)]
