@@ -34,7 +34,7 @@ pub(crate) struct PodMetrics {
     pub(crate) outbox: Option<f64>,
     pub(crate) lag: Option<f64>,
     pub(crate) issuers_ready: Option<f64>,
-    pub(crate) issuers_wanted: Option<f64>,
+    pub(crate) issuers_required: Option<f64>,
     pub(crate) is_leader: bool,
 }
 
@@ -65,7 +65,7 @@ impl PodMetrics {
                 "couponry_consumer_recorded_total" => found.recorded = it.value,
                 "couponry_consumer_lag" => found.lag = Some(it.value),
                 "couponry_operator_issuers_ready" => found.issuers_ready = Some(it.value),
-                "couponry_operator_issuer_min_replicas" => found.issuers_wanted = Some(it.value),
+                "couponry_operator_issuer_min_replicas" => found.issuers_required = Some(it.value),
                 "couponry_operator_is_leader" => found.is_leader = it.value > 0.0,
                 _ => {}
             }

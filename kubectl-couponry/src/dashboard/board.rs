@@ -286,9 +286,9 @@ mod tests {
         let events = || board.message(&mut Received::default(), at(9)).0["sources"]["events"].clone();
         assert_eq!(events(), Value::Null);
         board.confirm(Source::Events, at(1));
-        board.fail(Source::Events, "silent".to_owned());
+        board.fail(Source::Events, "no response".to_owned());
         board.confirm(Source::Pods, at(2));
-        assert_eq!(events(), json!({"at": 1000, "problem": "silent"}));
+        assert_eq!(events(), json!({"at": 1000, "problem": "no response"}));
         board.confirm(Source::Events, at(3));
         assert_eq!(events(), json!({"at": 3000, "problem": null}));
     }

@@ -1,7 +1,7 @@
 //! Follows the objects of a list: lists them, watches their changes, and lists them again after each error.
 //!
 //! # Guarantees
-//! - A connection that is silent is reported within [`WATCH_SECONDS`] + [`MARGIN`]: each watch ends after that time,
+//! - A connection without data is reported within [`WATCH_SECONDS`] + [`MARGIN`]: each watch ends after that time,
 //!   and the API server sends a bookmark before its end. So the next watch also verifies the credentials.
 //! - After an error the objects are listed again, so that the contact is known to be back without any change.
 
@@ -33,7 +33,8 @@ pub(super) enum Change<K> {
 
 /// Why the objects cannot be followed now.
 pub(super) enum Failure {
-    Silent,
+    /// The API server has not responded in time.
+    TimedOut,
     Request(kube::Error),
     /// The history of changes is too short: only a new list is necessary.
     Expired,
@@ -100,8 +101,8 @@ where
 {
     let mut changes = in_time(api.watch(params, version)).await?.boxed();
     report(Change::None);
-    let silence = Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
-    while let Some(change) = timeout(silence, changes.try_next()).await.map_err(|_| Failure::Silent)?? {
+    let limit = Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
+    while let Some(change) = timeout(limit, changes.try_next()).await.map_err(|_| Failure::TimedOut)?? {
         let (version_now, change) = match change {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 (object.resource_version(), Change::Applied(object))
@@ -121,6 +122,6 @@ where
 async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
     match timeout(Duration::from_secs(WATCH_SECONDS.into()), request).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(Failure::Silent),
+        Err(_) => Err(Failure::TimedOut),
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Sample {
     /// Messages of the topic that are not recorded.
     lag: Option<f64>,
     issuers_ready: Option<f64>,
-    issuers_wanted: Option<f64>,
+    issuers_required: Option<f64>,
 }
 
 /// The latest metrics of each pod, by its UID.
@@ -62,7 +62,7 @@ pub(super) struct Rates {
 
 impl Rates {
     /// The sample of these scrapes. A pod contributes to the rates from its second scrape on, over the time between its
-    /// own scrapes: one that was silent in between does not distort the rates.
+    /// own scrapes: one that did not respond in between does not distort the rates.
     pub(super) fn advance(
         &mut self,
         at: i64,
@@ -81,7 +81,7 @@ impl Rates {
             // Each consumer reports the lag of its group.
             sample.lag = max(sample.lag, now.lag);
             if now.is_leader {
-                (sample.issuers_ready, sample.issuers_wanted) = (now.issuers_ready, now.issuers_wanted);
+                (sample.issuers_ready, sample.issuers_required) = (now.issuers_ready, now.issuers_required);
             }
             if let Some(before) = self.previous.get(&scrape.uid).filter(|before| before.at < scrape.at) {
                 sample.add_rates(before, &scrape, &mut latency);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_pod_has_no_rate_and_then_the_average() {
+    fn unresponsive_pod_has_no_rate_and_then_the_average() {
         let mut rates = Rates::default();
         advance(&mut rates, 1000, &[("a", issuer(100, 100, 100)), ("b", issuer(0, 0, 0))]);
         for second in [2, 3, 4] {
@@ -228,6 +228,6 @@ mod tests {
         };
         let pods = [("a", operator(0, 0)), ("b", operator(1, 3)), ("c", operator(0, 0))];
         let sample = advance(&mut Rates::default(), 1000, &pods);
-        assert_eq!((sample.issuers_ready, sample.issuers_wanted), (Some(3.0), Some(4.0)));
+        assert_eq!((sample.issuers_ready, sample.issuers_required), (Some(3.0), Some(4.0)));
     }
 }

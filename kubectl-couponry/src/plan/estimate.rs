@@ -1,4 +1,4 @@
-//! Computes what would be made for an event. The figures are estimates from the measurements in
+//! Computes what would be generated for an event. The figures are estimates from the measurements in
 //! `docs/operate/sizing.md` and `docs/benchmarks.md`.
 
 use anyhow::{Context as _, ensure};
@@ -22,7 +22,7 @@ const BENCHMARK_RATE: f64 = 600_000.0;
 /// Fewer coupons are loaded too fast to measure it in whole seconds.
 const MIN_MEASURED: u64 = 50_000;
 
-/// What would be made.
+/// What would be generated.
 #[derive(Debug, PartialEq)]
 pub(super) struct Estimate {
     /// Coupons that would be added, by discount.

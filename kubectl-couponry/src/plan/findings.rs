@@ -38,14 +38,14 @@ pub(super) struct Findings {
     /// What the manifest does to the event of the same name. None: the event is new, or that is not known.
     pub(super) change: Option<String>,
     /// Events that can be open at the same time.
-    pub(super) clashes: Vec<Clash>,
+    pub(super) overlaps: Vec<Overlap>,
     /// Complete sentences.
     pub(super) warnings: Vec<String>,
 }
 
 /// Another event whose window overlaps.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Clash {
+pub(super) struct Overlap {
     pub(super) event: String,
     pub(super) total: u64,
     /// Its window in words.
@@ -69,12 +69,12 @@ impl Findings {
             surroundings.map_or(IssuerLimit::Unknown, |surroundings| surroundings.issuer_limit),
         ));
         let others = surroundings.map_or(&[][..], |surroundings| surroundings.others);
-        let clashes = others.iter().filter(|other| overlaps(event, other, now)).map(|other| Clash {
+        let overlaps = others.iter().filter(|other| can_overlap(event, other, now)).map(|other| Overlap {
             event: other.name_any(),
             total: other.spec.total_count,
             window: view::window(other, now).unwrap_or_else(|| "until it is sold out".to_owned()),
         });
-        Self { change: existing.map(|existing| change(event, existing)), clashes: clashes.collect(), warnings }
+        Self { change: existing.map(|existing| change(event, existing)), overlaps: overlaps.collect(), warnings }
     }
 }
 
@@ -158,7 +158,7 @@ fn manifest_warnings(event: &CouponEvent, estimate: &Estimate) -> Vec<String> {
         warnings.push(format!("The annotation {HOLD} holds it ({reason}): it does not open before its release."));
     }
     for (discount, _) in estimate.added.iter().filter(|(_, count)| *count == 0) {
-        warnings.push(format!("No coupon of {discount} would be made."));
+        warnings.push(format!("No coupon of {discount} would be generated."));
     }
     if spec.discounts.iter().any(|discount| discount.kind == DiscountType::Percent && discount.value == 100) {
         warnings.push("A discount of 100 percent makes an order free.".to_owned());
@@ -196,7 +196,7 @@ fn scaling_warnings(event: &CouponEvent, issuer_limit: IssuerLimit) -> Option<St
 }
 
 /// Whether both can be open at the same time, now or later.
-fn overlaps(event: &CouponEvent, other: &CouponEvent, now: Timestamp) -> bool {
+fn can_overlap(event: &CouponEvent, other: &CouponEvent, now: Timestamp) -> bool {
     let is_over = |event: &CouponEvent| {
         event.spec.issuance == IssuingMode::Closed
             || event.status.as_ref().is_some_and(|status| status.finished_at.is_some())
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn events_that_can_be_open_at_the_same_time_clash() {
+    fn events_that_can_be_open_at_the_same_time_overlap() {
         let others = [
             event("before", "endTime: '2026-12-02T00:00:00Z'", ""),
             event("during", "startTime: '2026-12-02T12:00:00Z', endTime: '2026-12-02T13:00:00Z'", ""),
@@ -308,8 +308,8 @@ mod tests {
             event("finished", "issuance: Auto", ", status: {finishedAt: '2026-11-01T00:00:00Z'}"),
         ];
         let surroundings = Surroundings { existing: None, others: &others, issuer_limit: IssuerLimit::Unknown };
-        let found = findings(&event("summer", GOOD, ""), Some(&surroundings)).clashes;
-        let names: Vec<&str> = found.iter().map(|clash| &*clash.event).collect();
+        let found = findings(&event("summer", GOOD, ""), Some(&surroundings)).overlaps;
+        let names: Vec<&str> = found.iter().map(|overlap| &*overlap.event).collect();
         assert_eq!(names, ["during", "endless"]);
         assert_eq!(found[1].window, "until it is sold out");
     }

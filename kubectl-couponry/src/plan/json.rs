@@ -14,8 +14,8 @@ pub(super) fn plan(planned: &PlannedEvent) -> Value {
         .collect();
     let drops: Vec<Value> =
         event.spec.drops.iter().map(|drop| json!({"at": drop.at.0.to_string(), "count": drop.count})).collect();
-    let clashes: Vec<Value> =
-        findings.clashes.iter().map(|clash| json!({"event": clash.event, "totalCount": clash.total})).collect();
+    let overlaps: Vec<Value> =
+        findings.overlaps.iter().map(|overlap| json!({"event": overlap.event, "totalCount": overlap.total})).collect();
     let measured_on = match &estimate.preload_rate {
         PreloadRate::Benchmark => None,
         PreloadRate::Measured { event, .. } => Some(event),
@@ -38,7 +38,7 @@ pub(super) fn plan(planned: &PlannedEvent) -> Value {
         },
         "postgresBytes": estimate.postgres_bytes,
         "preload": {"seconds": estimate.preload_seconds, "measuredOn": measured_on},
-        "overlaps": clashes,
+        "overlaps": overlaps,
         "warnings": findings.warnings,
     })
 }

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::view;
 
-/// More clashes are only counted.
-const MAX_CLASHES: usize = 10;
+/// More overlaps are only counted.
+const MAX_OVERLAPS: usize = 10;
 
 pub(super) fn format(planned: &PlannedEvent, now: Timestamp) -> String {
     let PlannedEvent { event, estimate, findings, namespace } = planned;
@@ -57,14 +57,14 @@ pub(super) fn format(planned: &PlannedEvent, now: Timestamp) -> String {
     );
     add("Postgres", format!("about {} once all are recorded", DecimalBytes(estimate.postgres_bytes)));
     add("preload", preload(estimate));
-    for clash in findings.clashes.iter().take(MAX_CLASHES) {
-        let total = HumanCount(clash.total);
+    for overlap in findings.overlaps.iter().take(MAX_OVERLAPS) {
+        let total = HumanCount(overlap.total);
         add(
             "overlaps",
-            format!("{}, {total} coupons, {}: they share the issuers and servers", clash.event, clash.window),
+            format!("{}, {total} coupons, {}: they share the issuers and servers", overlap.event, overlap.window),
         );
     }
-    if let Some(more) = findings.clashes.len().checked_sub(MAX_CLASHES).filter(|more| *more > 0) {
+    if let Some(more) = findings.overlaps.len().checked_sub(MAX_OVERLAPS).filter(|more| *more > 0) {
         add("", format!("and {more} more events"));
     }
     lines.extend(findings.warnings.iter().map(|warning| format!("{} {warning}", style("WARN").yellow())));

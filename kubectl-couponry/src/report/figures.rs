@@ -115,7 +115,7 @@ pub(super) mod tests {
     use super::*;
 
     /// An event of four seconds, one of them without coupons.
-    pub(in super::super) fn sale() -> Figures {
+    pub(in super::super) fn summer() -> Figures {
         Figures::parse(&json!({
             "name": "summer", "policyName": "Summer <sale>", "total": 1000, "recorded": 1000,
             "soldOutAfterMilliseconds": 3250, "reserved": 3, "redeemed": 250, "voided": 1,
@@ -133,9 +133,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn rates_cover_the_sale_with_intervals_of_equal_length() {
+    fn rates_cover_the_event_with_intervals_of_equal_length() {
         let rates = |max| {
-            let (seconds, rates) = sale().issuing.unwrap().rates(max);
+            let (seconds, rates) = summer().issuing.unwrap().rates(max);
             (seconds, rates.into_iter().map(|(_, rate)| rate).collect::<Vec<_>>())
         };
         assert_eq!(rates(10), (1, vec![300.0, 600.0, 0.0, 100.0]));

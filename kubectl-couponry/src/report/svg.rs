@@ -84,11 +84,11 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::figures::tests::sale, *};
+    use super::{super::figures::tests::summer, *};
 
     #[test]
-    fn svg_of_a_sale_has_its_curve_and_escaped_texts() {
-        let svg = format(&sale());
+    fn svg_of_an_event_has_its_curve_and_escaped_texts() {
+        let svg = format(&summer());
         assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"), "{svg}");
         for part in [
             "<title>summer: coupons issued per second</title>",
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn svg_of_an_event_without_issuances_is_complete() {
-        let svg = format(&Figures { issuing: None, policy_name: "a\u{1b}&b".to_owned(), ..sale() });
+        let svg = format(&Figures { issuing: None, policy_name: "a\u{1b}&b".to_owned(), ..summer() });
         assert!(
             svg.contains("a&amp;b: 1000 of 1000 coupons") && svg.ends_with("</svg>\n") && !svg.contains("<path"),
             "{svg}"

@@ -78,13 +78,13 @@ fn duration(milliseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{figures::tests::sale, issuer_metrics::tests::two_issuers},
+        super::{figures::tests::summer, issuer_metrics::tests::two_issuers},
         *,
     };
 
     #[test]
-    fn text_of_a_sale_has_its_figures_and_its_curve() {
-        let text = console::strip_ansi_codes(&format(&sale(), &Ok(two_issuers()))).into_owned();
+    fn text_of_an_event_has_its_figures_and_its_curve() {
+        let text = console::strip_ansi_codes(&format(&summer(), &Ok(two_issuers()))).into_owned();
         insta::assert_snapshot!(text, @r"
         summer  Summer <sale>
           issued     1,000 of 1,000 coupons, as far as recorded
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn text_of_an_event_without_issuances_has_no_curve() {
-        let nothing = Figures { recorded: 0, sold_out_after_milliseconds: None, issuing: None, ..sale() };
+        let nothing = Figures { recorded: 0, sold_out_after_milliseconds: None, issuing: None, ..summer() };
         let text = format(&nothing, &Ok(IssuerMetrics::default()));
         assert!(text.contains("sold out   no\n") && !text.contains("per second"), "{text}");
         assert!(

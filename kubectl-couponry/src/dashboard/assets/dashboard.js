@@ -9,7 +9,7 @@ const FRESH_MILLIS = 8000;
 /** The API server confirms the events every few seconds. After this time without, they may be outdated. */
 const STALE_MILLIS = 10_000;
 /** The program sends a message at least every two seconds. */
-const SILENT_MILLIS = 8000;
+const MESSAGE_TIMEOUT_MILLIS = 8000;
 /** Fewer events need no filter. */
 const FILTERED_FROM = 9;
 
@@ -58,20 +58,20 @@ function receive(message) {
 
 let stream = null;
 /** When the stream was opened, or the last message was received. */
-let heardAt = 0;
+let lastMessageAt = 0;
 
 /** A hidden page has no stream: browsers permit six connections to the program, for all tabs. */
 function connect() {
   stream?.close();
   stream = null;
   if (document.hidden) return;
-  heardAt = Date.now();
+  lastMessageAt = Date.now();
   const opened = new EventSource("/api/stream");
   let isFirst = true;
   stream = opened;
   opened.addEventListener("open", () => { isFirst = true; });
   opened.addEventListener("message", (message) => {
-    heardAt = Date.now();
+    lastMessageAt = Date.now();
     if (isFirst) {
       // A new stream starts with everything.
       model.events.clear();
@@ -88,7 +88,7 @@ function connect() {
 
 /** A connection can be dead without an error. */
 function supervise() {
-  if (document.hidden || Date.now() - heardAt < SILENT_MILLIS) return;
+  if (document.hidden || Date.now() - lastMessageAt < MESSAGE_TIMEOUT_MILLIS) return;
   model.isConnected = false;
   connect();
 }
@@ -137,9 +137,9 @@ function renderCard(event) {
 }
 
 function renderOverview() {
-  const wanted = byId("filter").value.trim().toLowerCase();
+  const text = byId("filter").value.trim().toLowerCase();
   const all = [...model.events.values()].sort(compare);
-  const shown = all.filter((event) => `${event.name} ${event.policyName ?? ""}`.toLowerCase().includes(wanted));
+  const shown = all.filter((event) => `${event.name} ${event.policyName ?? ""}`.toLowerCase().includes(text));
   for (const name of cards.keys()) if (!model.events.has(name)) cards.delete(name);
   const items = shown.map((event) => renderCard(event).item);
   const list = byId("cards");

@@ -7,7 +7,7 @@ import { at, bar, count, discount, duration, element, kind, percent, rate, secon
 
 const REFRESH_INTERVAL = 5000;
 const CHECK_TIMEOUT = 70_000;
-const MAX_SILENT_PODS = 5;
+const MAX_UNRESPONSIVE_PODS = 5;
 const byId = (id) => document.getElementById(id);
 
 const OUTCOMES = {
@@ -168,16 +168,16 @@ export class EventView {
       row("Consumer lag, records", count(sample?.lag)),
       row("Recorded per second", rate(sample?.recorded)),
       row("Issuers ready", count(ready)),
-      row("Issuers required", sample?.issuersWanted ? `${count(sample.issuersWanted)} or more` : "–"),
+      row("Issuers required", sample?.issuersRequired ? `${count(sample.issuersRequired)} or more` : "–"),
     ]);
   }
 
   /** The pods that do not contribute, with the age of what was read from them. */
   renderPods() {
     const now = this.model.now();
-    const silent = this.model.pods.filter(({ isRunning, readAt }) => isRunning && !(now - readAt < this.model.freshMillis));
+    const unresponsive = this.model.pods.filter(({ isRunning, readAt }) => isRunning && !(now - readAt < this.model.freshMillis));
     const line = ({ name, readAt }) => element("li", { class: "warning" }, `${name}: `, readAt ? `no metrics for ${duration(now - readAt)}` : "no metrics yet");
-    setChildren(byId("silent-pods"), silent.slice(0, MAX_SILENT_PODS).map(line));
+    setChildren(byId("unresponsive-pods"), unresponsive.slice(0, MAX_UNRESPONSIVE_PODS).map(line));
   }
 
   renderOutcomes(sample) {

@@ -77,11 +77,11 @@ export function verdict(event, model, checked) {
 }
 
 function sum(list, isStale) {
-  const first = (wanted) => {
-    const found = list.filter(([mark]) => mark === wanted).map(([, text]) => text);
+  const first = (kind) => {
+    const found = list.filter(([mark]) => mark === kind).map(([, text]) => text);
     return found.length > 1 ? `${found[0]}, and ${found.length - 1} more` : found[0];
   };
-  const has = (wanted) => list.some(([mark]) => mark === wanted);
+  const has = (kind) => list.some(([mark]) => mark === kind);
   if (isStale) return { kind: "warn", text: "Unknown: the dashboard has no current data" };
   if (has("bad")) return { kind: "bad", text: `No-go: ${first("bad")}` };
   if (has("unknown")) return { kind: "warn", text: `Unknown: ${first("unknown")}` };

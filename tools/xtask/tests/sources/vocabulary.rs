@@ -88,14 +88,10 @@ const WORDS: &[Rule] = &[
         "event",
         &[
             (r"(Summer|Autumn|Winter|Brief) (<b>|<|&lt;)?sale|\bSale\b", "names of promotions"),
-            (r"^(adapters/postgres|kubectl-couponry)/|adapters/postgres/src/sale\.rs", "names of types and files"),
+            (r"^adapters/postgres/|adapters/postgres/src/sale\.rs", "names of types and files"),
         ],
     ),
-    rule_except(
-        r"\b[Cc]lash(es|ed|ing)?\b",
-        "overlap, conflict",
-        &[(r"^kubectl-couponry/src/plan/", "names of variables and types")],
-    ),
+    rule(r"\b[Cc]lash(es|ed|ing)?\b", "overlap, conflict"),
 ];
 
 /// Names of types, functions and files which were replaced.
