@@ -56,7 +56,7 @@ impl Database {
         let withdrawn = self
             .with_connection(Operation::WithdrawOpening, async |connection| {
                 sqlx::query(
-                    "UPDATE coupon_event SET opens_at = NULL, starts_at = NULL
+                    "UPDATE coupon_event SET opens_at = NULL
                      WHERE uid = $1 AND stock_epoch = $2 AND generation = $3 AND openings = $4
                        AND opens_at IS NOT NULL AND NOT is_opening_final
                        AND NOT EXISTS (SELECT FROM issuance WHERE event_uid = $1)",

@@ -146,3 +146,15 @@ async fn register_with_older_generation_changes_nothing() {
     let stored = fixture.database.register(&with(1, "Old")).await.unwrap();
     assert_eq!((stored.generation, stored.policy_name.as_str()), (2, "New"));
 }
+
+/// Earlier versions write only `opens_at`.
+#[tokio::test]
+async fn opening_that_an_earlier_version_withdraws_leaves_no_start() {
+    let fixture = Fixture::new().await;
+    let event = fixture.event(1).await;
+    fixture.database.schedule_opening(&event, FUTURE, Some(FUTURE), false).await.unwrap();
+    fixture.sql("UPDATE coupon_event SET opens_at = NULL");
+    fixture.sql("UPDATE coupon_event SET opens_at = '2030-01-01T00:00:00Z'");
+    let stored = fixture.database.event(event.uid).await.unwrap().unwrap();
+    assert_eq!((stored.opens_at, stored.starts_at), (Some(1_893_456_000_000), None));
+}
