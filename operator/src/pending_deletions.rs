@@ -6,6 +6,7 @@
 //! # Guarantees
 //! - A pending deletion survives restarts: an event whose deletion has started is marked in Postgres, others are
 //!   listed in Redis.
+//! - As long as the object exists, only its finalizer deletes its rows, because its deletion policy may still change.
 //! - It waits until the redeemers have sent the uses of the event's coupons, up to `--deletion-timeout-seconds`.
 //!
 //! # Caveats
@@ -16,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use couponry_crds::stored_identity;
 use couponry_domain::{EventName, Uuid};
 use couponry_runtime::error_chain;
 
@@ -53,6 +55,11 @@ async fn pending(context: &Context) -> BTreeSet<(Uuid, EventName)> {
 /// `may_wait`: for uses that were not sent.
 async fn delete(context: &Context, uid: Uuid, name: &EventName, may_wait: bool) {
     let deleted: Result<bool, ReconcileError> = async {
+        let object = context.events.get_metadata_opt(name.as_str()).await;
+        let object = object.map_err(|error| ReconcileError::kubernetes("read whether the event exists", error))?;
+        if object.and_then(|object| stored_identity(&object.metadata)).is_some_and(|(existing, _)| existing == uid) {
+            return Ok(false);
+        }
         let unsent_uses = row_deletion::start_purge(context, uid, name).await?;
         if unsent_uses > 0 && may_wait {
             tracing::info!(%uid, unsent_uses, "deletion waits until the uses of coupons are sent");

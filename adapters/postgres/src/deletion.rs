@@ -24,6 +24,23 @@ impl Database {
         Ok(exists)
     }
 
+    /// Ends a deletion that [`Self::start_purge`] has started, unless the coupons are deleted already.
+    pub async fn cancel_purge(&self, uid: Uuid, name: &EventName) -> Result<(), DatabaseError> {
+        self.with_connection(OPERATION, async |connection| {
+            sqlx::query(
+                "UPDATE coupon_event SET is_purging = false
+                 WHERE uid = $1 AND name = $2 AND is_purging AND to_regclass($3) IS NOT NULL",
+            )
+            .bind(uid)
+            .bind(name.as_str())
+            .bind(StockTable(uid).to_string())
+            .execute(connection)
+            .await
+        })
+        .await
+        .map(drop)
+    }
+
     /// Deletes the event with its coupons, their issuances and uses. No-op if an event with this uid and name does not
     /// exist.
     ///

@@ -222,7 +222,15 @@ async fn prepare_removal(
             let start = Box::pin(async { Ok(row_deletion::start_purge(context, uid, name).await?) });
             with_timeout(start).await.map_err(|error| ReconcileError::RowsRemain(Box::new(error)))
         }
-        DeletionPolicy::Retain => Ok(0),
+        DeletionPolicy::Retain => {
+            // The policy may have changed while the deletion of the rows waited.
+            let cancel = Box::pin(async {
+                context.database.cancel_purge(uid, name).await?;
+                Ok(context.redis_store.remove_pending_deletion(uid, name).await?)
+            });
+            with_timeout(cancel).await?;
+            Ok(0)
+        }
     }
 }
 

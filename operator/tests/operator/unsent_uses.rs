@@ -6,7 +6,7 @@ use couponry_domain::{
     redemption::{Change, Order},
 };
 use couponry_postgres::{SendOutcome, UseOutcome, UseRequest};
-use couponry_testbed::{ports, program::Running};
+use couponry_testbed::{ports, program::Running, shared};
 
 use crate::support::{World, message, reason, wait_until};
 
@@ -191,5 +191,23 @@ async fn pending_deletion_ends_its_wait_for_unsent_uses_after_timeout() -> Resul
     world.test_database.sql("UPDATE coupon_event SET is_purging = true")?;
     wait_until("the event is deleted", async || Ok(world.database.event(uid).await?.is_none())).await?;
     assert_eq!(world.test_database.sql("SELECT count(*) FROM coupon_use_outbox")?, "1", "without a record");
+    Ok(())
+}
+
+/// The policy is changed while the deletion waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_whose_policy_becomes_retain_keeps_rows() -> Result<()> {
+    let mut world = World::shared().await?;
+    world.deletion_timeout_seconds = 600;
+    let _operator = start_operator(&world, true)?;
+    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
+    redeem_one(&world, "event").await?;
+    world.delete("event")?;
+    wait_for_unsent_use(&world).await?;
+    let policy = r#"{"spec": {"deletionPolicy": "Retain"}}"#;
+    shared::kubectl(&["patch", "ce", "event", "--namespace", world.namespace(), "--type=merge", "-p", policy])?;
+    world.wait_gone("event").await?;
+    assert_ne!(world.database.event(uid).await?, None);
+    assert_eq!(world.database.purging_events().await?, [], "nothing deletes the rows later");
     Ok(())
 }
