@@ -5,7 +5,8 @@
 //! - Postgres does not have the erased users any more, so the users of all entries in Redis are compared by their
 //!   pseudonyms.
 //! - An erasure is finished only if its entry was replaced, or a complete scan of a verified master has not found the
-//!   user. Anything else stays pending: it is counted by a metric, and tried again.
+//!   user. The Redis of a deleted event is not verified any more: it is scanned as it is. Anything else stays pending:
+//!   it is counted by a metric, and tried again.
 //! - A failure affects its event or its user only.
 
 use std::{
@@ -37,13 +38,13 @@ pub(crate) async fn run(context: &Context) {
 }
 
 async fn complete_all(context: &Context) -> Result<(), DatabaseError> {
-    let mut events: BTreeMap<Uuid, Pseudonyms> = BTreeMap::new();
-    for PendingErasure { uid, pseudonym } in context.database.pending_erasures().await? {
-        events.entry(uid).or_default().insert(pseudonym);
+    let mut events: BTreeMap<(Uuid, bool), Pseudonyms> = BTreeMap::new();
+    for PendingErasure { uid, is_deleted, pseudonym } in context.database.pending_erasures().await? {
+        events.entry((uid, is_deleted)).or_default().insert(pseudonym);
     }
     let mut pending = 0;
-    for (uid, pseudonyms) in events {
-        match complete(context, uid, &pseudonyms).await {
+    for ((uid, is_deleted), pseudonyms) in events {
+        match complete(context, uid, is_deleted, &pseudonyms).await {
             Ok(finished) => pending += pseudonyms.len() - finished,
             Err(error) => {
                 pending += pseudonyms.len();
@@ -56,20 +57,29 @@ async fn complete_all(context: &Context) -> Result<(), DatabaseError> {
 }
 
 /// Erases these users of one event. Returns how many erasures are finished.
-async fn complete(context: &Context, uid: Uuid, pseudonyms: &Pseudonyms) -> Result<usize, ReconcileError> {
+async fn complete(
+    context: &Context,
+    uid: Uuid,
+    is_deleted: bool,
+    pseudonyms: &Pseudonyms,
+) -> Result<usize, ReconcileError> {
     let Context { database, redis_store, .. } = context;
     // Its pending erasures are deleted with it.
     let Some(event) = database.event(uid).await? else { return Ok(pseudonyms.len()) };
     let finished = match redis_store.observe(&event.name).await?.filter(|in_redis| in_redis.uid == uid) {
-        // If Redis has lost the event, it is restored from Postgres, which has only the pseudonyms.
-        None => pseudonyms.clone(),
+        None if is_deleted || event.opens_at.is_none() => pseudonyms.clone(),
+        // An old state may come back, until the operator has restored the event from Postgres.
+        None => {
+            tracing::info!(%uid, users = pseudonyms.len(), "erasures wait until the event is restored in Redis");
+            return Ok(0);
+        }
         // The state of an unverified Redis proves nothing: it may be an old one, or be replaced.
-        Some(in_redis) if !in_redis.is_verified || in_redis.gate == Gate::Loading => {
+        Some(in_redis) if !is_deleted && (!in_redis.is_verified || in_redis.gate == Gate::Loading) => {
             tracing::info!(%uid, users = pseudonyms.len(), "erasures wait until Redis is verified");
             return Ok(0);
         }
         Some(in_redis) if in_redis.retired.is_some() => pseudonyms.clone(),
-        Some(in_redis) => replace(context, &event, &in_redis, pseudonyms).await?,
+        Some(in_redis) => replace(context, &event, is_deleted, &in_redis, pseudonyms).await?,
     };
     for pseudonym in &finished {
         database.finish_erasure(uid, pseudonym).await?;
@@ -84,6 +94,7 @@ async fn complete(context: &Context, uid: Uuid, pseudonyms: &Pseudonyms) -> Resu
 async fn replace(
     context: &Context,
     event: &StoredEvent,
+    is_deleted: bool,
     in_redis: &RedisEvent,
     pseudonyms: &Pseudonyms,
 ) -> Result<Pseudonyms, ReconcileError> {
@@ -122,7 +133,7 @@ async fn replace(
         }
     }
     // Only a scan of one verified master proves that a user is absent. Before, it may have been another one.
-    if !is_same_master(context, event, in_redis, pseudonyms).await? {
+    if !is_same_master(context, event, is_deleted, in_redis, pseudonyms).await? {
         tracing::info!(uid = %event.uid, "Redis has changed while erased users were looked for, retrying");
         return Ok(Pseudonyms::new());
     }
@@ -152,10 +163,11 @@ async fn erase(
     Ok(redis_store.erase_user(name, *uid, user, key).await?)
 }
 
-/// Whether Redis is a verified master, and the one of this observation.
+/// Whether Redis is a verified master, unless the event is deleted, and the one of this observation.
 async fn is_same_master(
     context: &Context,
     event: &StoredEvent,
+    is_deleted: bool,
     before: &RedisEvent,
     pseudonyms: &Pseudonyms,
 ) -> Result<bool, ReconcileError> {
@@ -164,6 +176,6 @@ async fn is_same_master(
     let lookup = redis_store.lookup(&event.name, user).await?;
     let after = redis_store.observe(&event.name).await?;
     let identity = |event: &RedisEvent| (event.uid, event.replication_id.clone(), event.recovery_id.clone());
-    Ok(lookup.is_some_and(|lookup| lookup.uid == event.uid && lookup.is_verified)
-        && after.is_some_and(|after| after.is_verified && identity(&after) == identity(before)))
+    Ok(lookup.is_some_and(|lookup| lookup.uid == event.uid && (is_deleted || lookup.is_verified))
+        && after.is_some_and(|after| (is_deleted || after.is_verified) && identity(&after) == identity(before)))
 }

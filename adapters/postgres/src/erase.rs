@@ -25,6 +25,8 @@ pub struct KnownEvent {
 pub struct PendingErasure {
     /// The event.
     pub uid: Uuid,
+    /// Whether its object was deleted.
+    pub is_deleted: bool,
     /// The pseudonym of the user.
     pub pseudonym: UserId,
 }
@@ -77,12 +79,17 @@ impl Database {
     pub async fn pending_erasures(&self) -> Result<Vec<PendingErasure>, DatabaseError> {
         let rows = self
             .with_connection(Operation::EraseUser, async |connection| {
-                sqlx::query("SELECT event_uid, pseudonym FROM pending_erasure").fetch_all(connection).await
+                sqlx::query(
+                    "SELECT uid, resource_deleted_at IS NOT NULL AS is_deleted, pseudonym
+                     FROM pending_erasure JOIN coupon_event ON uid = event_uid",
+                )
+                .fetch_all(connection)
+                .await
             })
             .await?;
         let pending = |row: &PgRow| {
-            let (uid, pseudonym) = (row.try_get("event_uid")?, row::parsed(row, "pseudonym")?);
-            Ok::<_, InvalidRow>(PendingErasure { uid, pseudonym })
+            let (uid, is_deleted) = (row.try_get("uid")?, row.try_get("is_deleted")?);
+            Ok::<_, InvalidRow>(PendingErasure { uid, is_deleted, pseudonym: row::parsed(row, "pseudonym")? })
         };
         let pending = rows.iter().map(pending).collect::<Result<_, _>>();
         pending.map_err(|invalid| invalid.in_operation(Operation::EraseUser))

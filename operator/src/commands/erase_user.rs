@@ -76,11 +76,13 @@ impl EraseUser {
         let Some(event) = database.event(uid).await? else { return Ok(false) };
         let (name, user) = (&event.name, &self.user);
         let observed = redis_store.observe(name).await?.filter(|observed| observed.uid == uid);
-        // Only a verified Redis has all issuances that are not recorded.
-        let is_complete = match &observed {
-            Some(observed) => observed.is_verified || observed.retired.is_some(),
-            None => is_deleted || event.opens_at.is_none(),
-        };
+        // Only a verified Redis has all issuances that are not recorded. That of a deleted event is not verified any
+        // more, and what it has lost is not restored.
+        let is_complete = is_deleted
+            || match &observed {
+                Some(observed) => observed.is_verified || observed.retired.is_some(),
+                None => event.opens_at.is_none(),
+            };
         ensure!(is_complete, "Redis is not verified for the event");
         let entry = match &observed {
             Some(_) => redis_store.lookup(name, user).await?.and_then(|lookup| lookup.entry),

@@ -7,7 +7,7 @@ use couponry_domain::{EventName, UserId};
 use couponry_postgres::RecordOutcome;
 use couponry_redis::{IssueOutcome, IssuedStatus};
 
-use couponry_testbed::{http, ports};
+use couponry_testbed::{http, ports, shared};
 
 use crate::support::{World, is_true, wait_until};
 
@@ -43,6 +43,13 @@ impl World {
         self.open_event(SPEC).await?;
         self.record_all("event").await?;
         operator.stop()
+    }
+
+    /// Removes the object while no operator runs, so that its keys and rows are left over.
+    fn remove_object(&self) -> Result<()> {
+        self.delete("event")?;
+        let patch = ["--type=merge", "-p", r#"{"metadata": {"finalizers": null}}"#];
+        shared::kubectl(&[&["patch", "ce", "event", "--namespace", self.namespace()], &patch[..]].concat()).map(drop)
     }
 
     /// Erases the user in Postgres only.
@@ -249,4 +256,52 @@ async fn erasure_that_fails_in_one_event_is_done_in_the_others() -> Result<()> {
     let named = world.test_database.sql("SELECT event_uid FROM issuance WHERE user_id = 'user-3'")?;
     assert_eq!(named.trim(), first.to_string());
     Ok(())
+}
+
+/// Redis may come back from a snapshot that has the user.
+#[tokio::test(flavor = "multi_thread")]
+async fn erasure_in_redis_that_lost_the_event_is_finished_once_the_event_is_deleted() -> Result<()> {
+    let world = World::shared().await?;
+    world.recorded_event_without_operator().await?;
+    let uid = world.uid("event").await?;
+    world.erase_half_way("user-3")?;
+    // Otherwise the operator would recover it.
+    world.remove_object()?;
+    for key in ["couponMeta", "couponIssued", "couponQueue"] {
+        world.redis(&["DEL", &world.key(key, "event")])?;
+    }
+    let monitor = ports::free()?;
+    let operator = world.operator_program(monitor).start()?;
+    wait_reported(monitor, 1).await?;
+    assert_eq!(world.pending_erasures()?, "1");
+
+    world.database.mark_resource_deleted(uid, &"event".parse()?).await?;
+    wait_reported(monitor, 0).await?;
+    assert_eq!(world.pending_erasures()?, "0");
+    operator.stop()
+}
+
+/// No operator verifies the Redis of a deleted event any more. It has lost the entry of the second user.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_erased_in_the_unverified_redis_of_a_deleted_event() -> Result<()> {
+    let world = World::shared().await?;
+    world.recorded_event_without_operator().await?;
+    let uid = world.uid("event").await?;
+    world.remove_object()?;
+    world.database.mark_resource_deleted(uid, &"event".parse()?).await?;
+    world.redis(&["HSET", &world.key("couponMeta", "event"), "replicationId", &"0".repeat(40)])?;
+    let lost = world.entry("user-4")?;
+    world.redis(&["HDEL", &world.key("couponIssued", "event"), "user-4"])?;
+    for user in ["user-3", "user-4"] {
+        let (status, output) = text(&world.run_command(&["erase-user", user], &[])?);
+        assert_eq!(status, Some(0), "{output}");
+    }
+    assert_eq!(world.pending_erasures()?, "1", "no entry of the second user was replaced");
+
+    world.set_entry("user-4", &lost)?;
+    let operator = world.start_operator()?;
+    wait_until("the erasure is completed", async || Ok(world.pending_erasures()? == "0")).await?;
+    let (in_redis, in_postgres) = users(&world).await?;
+    assert_eq!(in_redis, in_postgres.lines().collect::<Vec<_>>());
+    operator.stop()
 }
