@@ -63,23 +63,24 @@ impl Routes {
         Self { router: router(app.clone(), layers, page.unwrap_or_default()), app, has_layers, cors }
     }
 
-    async fn route(self, request: Request<Incoming>) -> Response {
-        if !self.has_layers && request.method() == Method::POST && request.uri().path() == ISSUE {
+    async fn route(self, request: Request<Incoming>, rejection: Option<Problem>) -> Response {
+        if rejection.is_none() && !self.has_layers && request.method() == Method::POST && request.uri().path() == ISSUE
+        {
             issue::respond(&self.app, request).await.into_response()
         } else {
-            self.router.respond(request).await
+            self.router.respond(request, rejection).await
         }
     }
 }
 
 impl Handler for Routes {
-    async fn respond(mut self, request: Request<Incoming>) -> Response {
-        let Some(cors) = self.cors.take() else { return self.route(request).await };
+    async fn respond(mut self, request: Request<Incoming>, rejection: Option<Problem>) -> Response {
+        let Some(cors) = self.cors.take() else { return self.route(request, rejection).await };
         if let Some(response) = cors.preflight_response(&request) {
             return response;
         }
         let origin = request.headers().get(ORIGIN).cloned();
-        let mut response = self.route(request).await;
+        let mut response = self.route(request, rejection).await;
         cors.add_headers(response.headers_mut(), origin.as_ref());
         response
     }

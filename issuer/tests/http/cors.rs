@@ -2,7 +2,7 @@
 
 use axum::http::{Request, StatusCode};
 
-use crate::support::{Issuer, Response, World};
+use crate::support::{Issuer, Response, World, exchange};
 
 const SHOP: &str = "https://shop.example";
 
@@ -85,4 +85,22 @@ async fn pages_of_all_origins_are_allowed_with_an_asterisk() {
         assert_eq!((response.status, allowed_origin(&response)), (StatusCode::OK, Some("*")));
         assert!(!response.headers.contains_key("vary"), "one response for all");
     }
+}
+
+/// A page cannot show the reason of an error that it may not read.
+#[tokio::test]
+async fn pages_of_listed_origins_may_read_why_a_request_was_rejected() {
+    let world = World::shared().await;
+    let issuer = world.ready_issuer(&["--cors-allowed-origins", SHOP]).await;
+    let path = "/coupons/summer/users/%zz";
+    let preflight = send(&issuer, "OPTIONS", Some(SHOP), path).await;
+    assert_eq!((preflight.status, allowed_origin(&preflight)), (StatusCode::NO_CONTENT, Some(SHOP)));
+    let invalid = send(&issuer, "GET", Some(SHOP), path).await;
+    assert_eq!((invalid.status, allowed_origin(&invalid)), (StatusCode::BAD_REQUEST, Some(SHOP)));
+    // The limit of 32 KiB counts a space after each colon. With this head, hyper stays below its own limit.
+    let fields = format!("X:{}\r\n", "y".repeat(359)).repeat(90);
+    let head = format!("GET / HTTP/1.1\r\nHost: x\r\nOrigin: {SHOP}\r\n{fields}\r\n");
+    let response = exchange(issuer.listen, &head).await;
+    assert!(response.starts_with("HTTP/1.1 431 "), "{response}");
+    assert!(response.contains(&format!("access-control-allow-origin: {SHOP}\r\n")), "{response}");
 }

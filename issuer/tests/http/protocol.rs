@@ -1,6 +1,6 @@
 //! Rules of HTTP: caching, hosts, codings, and paths that look like routes.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use axum::{
     body::Body,
@@ -9,24 +9,12 @@ use axum::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time,
 };
 
-use crate::support::{World, until};
+use crate::support::{World, exchange, until};
 
 const ISSUE: &str = "POST /coupons/issue HTTP/1.1\r\nContent-Type: application/json\r\n";
 const BODY: &str = r#"{"userId":"u1","eventId":"summer"}"#;
-
-/// Sends these bytes and reads everything until the issuer closes the connection.
-async fn exchange(port: u16, request: &str) -> String {
-    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let mut response = Vec::new();
-    let read = time::timeout(Duration::from_mins(2), connection.read_to_end(&mut response)).await;
-    let response = String::from_utf8(response).unwrap();
-    assert!(read.is_ok(), "the connection stays open after: {response}");
-    response
-}
 
 #[tokio::test]
 async fn responses_about_users_and_problems_are_not_stored_by_caches() {

@@ -20,6 +20,11 @@ use futures::future;
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time,
+};
 
 /// An event with its servers.
 pub(crate) struct World {
@@ -265,6 +270,17 @@ impl Response {
     pub(crate) fn reason(&self) -> &str {
         self.json["reason"].as_str().unwrap_or_default()
     }
+}
+
+/// Sends these bytes and reads everything until the issuer closes the connection.
+pub(crate) async fn exchange(port: u16, request: &str) -> String {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    let read = time::timeout(Duration::from_mins(2), connection.read_to_end(&mut response)).await;
+    let response = String::from_utf8(response).unwrap();
+    assert!(read.is_ok(), "the connection stays open after: {response}");
+    response
 }
 
 /// Waits for a condition.

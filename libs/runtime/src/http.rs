@@ -35,6 +35,7 @@ pub use self::{
     connections::{ConnectionLimits, ConnectionMetrics, address_block},
     request_id::{REQUEST_ID, is_loggable},
 };
+use crate::problem::Problem;
 
 /// Default keep-alive timeout of an idle connection: longer than that of Envoy (one hour) and of other proxies. The
 /// proxy must close an idle connection first, otherwise it may send a request over a connection that is being closed.
@@ -101,12 +102,15 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 
 /// Responds to the requests of a server, which clones it for each of them.
 pub trait Handler: Clone + Send + 'static {
-    /// Responds to a request.
-    fn respond(self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+    /// Responds to a request: with `rejection`, if the server does not accept it.
+    fn respond(self, request: Request<Incoming>, rejection: Option<Problem>) -> impl Future<Output = Response> + Send;
 }
 
 impl Handler for Router {
-    async fn respond(self, request: Request<Incoming>) -> Response {
+    async fn respond(self, request: Request<Incoming>, rejection: Option<Problem>) -> Response {
+        if let Some(problem) = rejection {
+            return problem.into_response();
+        }
         TowerToHyperService::new(self).call(request).await.unwrap_or_else(|never: Infallible| match never {})
     }
 }
@@ -138,17 +142,14 @@ impl HttpServer {
                 if needs_peer_address {
                     request.extensions_mut().insert(ConnectInfo(peer));
                 }
-                let checked = strict_requests::check(&request, MAX_HEAD);
+                let rejection = strict_requests::check(&request, MAX_HEAD).err();
                 // Here rather than in a layer of the router, which would allocate two objects for each request.
                 let id = request_id::identify(request.headers_mut());
                 let (handler, state) = (handler.clone(), state.clone());
                 async move {
-                    let is_valid = checked.is_ok();
-                    let mut response = match checked {
-                        Ok(()) => handler.respond(request).await,
-                        Err(problem) => problem.into_response(),
-                    };
-                    let is_last = state.end_request() || !is_valid;
+                    let is_rejected = rejection.is_some();
+                    let mut response = handler.respond(request, rejection).await;
+                    let is_last = state.end_request() || is_rejected;
                     let headers = response.headers_mut();
                     headers.insert(REQUEST_ID, id);
                     if is_last {
