@@ -37,7 +37,7 @@ def check_out(coupon, order, amount, payments):
         raise Refused("payment-declined")
     try:
         send("redeem", attempt, use)
-    except Refused:  # The customer took longer than the reservation, and another order has used the coupon.
+    except Refused:  # For example, the reservation has ended and another order has used the coupon, or it was voided.
         payments.cancel(order)
         raise
     payments.capture(order)
