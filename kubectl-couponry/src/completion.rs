@@ -140,7 +140,7 @@ mod tests {
             assert_eq!(words(line), ["EVENTS"], "{line}");
         }
         assert_eq!(words("status -o "), ["text", "json"]);
-        assert_eq!(words("export summer "), ["coupons", "issuances"]);
+        assert_eq!(words("export summer "), ["coupons", "issuances", "redemptions"]);
         assert_eq!(words("topup summer "), Vec::<String>::new());
         assert_eq!(words("status -n "), Vec::<String>::new());
         let options = words("status --");

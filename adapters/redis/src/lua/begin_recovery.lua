@@ -9,7 +9,7 @@
 --   exist, has another uid or stock epoch, or is retired; this Redis has another replication id, or is verified; or
 --   the outbox is not empty
 
-local meta = redis.call('HMGET', KEYS[1], 'uid', 'stockEpoch', 'replicationId', 'retired')
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'stockEpoch', 'replicationId', 'retired', 'gate')
 local replication_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 local is_verified = meta[3] == replication_id
 if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or is_verified or meta[4] or replication_id ~= ARGV[3]
@@ -25,7 +25,7 @@ if ARGV[5] == '1' then
   redis.call('UNLINK', KEYS[2], KEYS[3])
   redis.call('HSET', KEYS[1], 'loaded', 0, 'completed', 0, 'cancelled', 0, 'withheld', 0,
     'voided', 0)
-  if redis.call('HGET', KEYS[1], 'gate') ~= 'CLOSED' then
+  if meta[5] ~= 'CLOSED' then
     redis.call('HSET', KEYS[1], 'gate', 'LOADING')
   end
 end
