@@ -7,7 +7,8 @@ use couponry_domain::{EventName, UserId};
 use couponry_postgres::RecordOutcome;
 use couponry_redis::{IssueOutcome, IssuedStatus};
 
-use couponry_testbed::{http, ports, shared};
+use couponry_testbed::{http, ports};
+use serde_json::json;
 
 use crate::support::{World, is_true, wait_until};
 
@@ -48,8 +49,7 @@ impl World {
     /// Removes the object while no operator runs, so that its keys and rows are left over.
     fn remove_object(&self) -> Result<()> {
         self.delete("event")?;
-        let patch = ["--type=merge", "-p", r#"{"metadata": {"finalizers": null}}"#];
-        shared::kubectl(&[&["patch", "ce", "event", "--namespace", self.namespace()], &patch[..]].concat()).map(drop)
+        self.patch(&["ce", "event"], &json!({"metadata": {"finalizers": null}}))
     }
 
     /// Erases the user in Postgres only.

@@ -38,12 +38,6 @@ impl World {
         shared::kubectl_with(&["create", "--namespace", self.namespace(), "-f", "-"], manifest).map(drop)
     }
 
-    fn patch(&self, object: &[&str], patch: &Value) -> Result<()> {
-        let patch = patch.to_string();
-        let args = [&["patch", "--namespace", self.namespace(), "--type=merge", "-p", &patch], object].concat();
-        shared::kubectl(&args).map(drop)
-    }
-
     /// Writes the status of the Deployment, in place of its controller.
     fn set_deployment_status(&self, ready: u32, conditions: &Value) -> Result<()> {
         let status = json!({"status": {"replicas": 8, "readyReplicas": ready, "conditions": conditions}});

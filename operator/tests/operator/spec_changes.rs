@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use couponry_domain::{CouponTerms, EventName, Gate};
 use couponry_testbed::{Redis, ports, redis::command};
 
+use crate::redis_installation::spec;
 use crate::support::{World, is_true, message, reason, wait_until};
 
 const BY_SHARES: &str = "{policyName: p, totalCount: 100, discounts: [\
@@ -115,12 +116,7 @@ async fn hold_during_a_preload_or_a_recovery_never_opens_the_gate() -> Result<()
         world.wait("event", "open", |status| is_true(status, "Open")).await
     };
     operator.kill9()?;
-    world.apply(
-        "event",
-        &format!(
-            "{{policyName: p, totalCount: {TOTAL}, discounts: [{{type: Amount, value: 1, allocationPercentage: 100}}]}}"
-        ),
-    )?;
+    world.apply("event", &spec(u32::try_from(TOTAL)?, "Redis"))?;
     hold_while_loading().await?;
     assert_eq!(world.issue("event", 0..10).await?, 10);
     world.record_all("event").await?;

@@ -6,7 +6,8 @@ use couponry_domain::{
     redemption::{Change, Order},
 };
 use couponry_postgres::{SendOutcome, UseOutcome, UseRequest};
-use couponry_testbed::{ports, program::Running, shared};
+use couponry_testbed::{ports, program::Running};
+use serde_json::json;
 
 use crate::support::{World, message, reason, wait_until};
 
@@ -53,15 +54,21 @@ async fn wait_for_unsent_use(world: &World) -> Result<()> {
     .await
 }
 
+/// Starts the deletion of an event with its rows, which waits for a use that is not sent.
+async fn start_waiting_deletion(world: &World) -> Result<Uuid> {
+    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
+    redeem_one(world, "event").await?;
+    world.delete("event")?;
+    wait_for_unsent_use(world).await?;
+    Ok(uid)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_of_rows_waits_until_uses_are_sent() -> Result<()> {
     let mut world = World::shared().await?;
     world.deletion_timeout_seconds = 600;
     let _operator = start_operator(&world, true)?;
-    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
-    redeem_one(&world, "event").await?;
-    world.delete("event")?;
-    wait_for_unsent_use(&world).await?;
+    let uid = start_waiting_deletion(&world).await?;
     assert_eq!(send_uses(&world).await?, [uid]);
     world.wait_gone("event").await?;
     assert_eq!(world.database.event(uid).await?, None);
@@ -203,12 +210,8 @@ async fn deletion_whose_policy_becomes_retain_keeps_rows() -> Result<()> {
     let mut world = World::shared().await?;
     world.deletion_timeout_seconds = 600;
     let _operator = start_operator(&world, true)?;
-    let uid = world.open_event(&spec(", deletionPolicy: Delete")).await?;
-    redeem_one(&world, "event").await?;
-    world.delete("event")?;
-    wait_for_unsent_use(&world).await?;
-    let policy = r#"{"spec": {"deletionPolicy": "Retain"}}"#;
-    shared::kubectl(&["patch", "ce", "event", "--namespace", world.namespace(), "--type=merge", "-p", policy])?;
+    let uid = start_waiting_deletion(&world).await?;
+    world.patch(&["ce", "event"], &json!({"spec": {"deletionPolicy": "Retain"}}))?;
     world.wait_gone("event").await?;
     assert_ne!(world.database.event(uid).await?, None);
     assert_eq!(world.database.purging_events().await?, [], "nothing deletes the rows later");

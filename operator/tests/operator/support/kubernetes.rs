@@ -15,6 +15,7 @@ use kube::{
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{DEADLINE, POLL_INTERVAL, World, is_true, wait_until};
@@ -51,6 +52,13 @@ impl World {
     pub(crate) fn annotate(&self, name: &str, annotation: &str) -> Result<()> {
         let annotate = ["annotate", "--overwrite", "ce", name, annotation, "--namespace", self.namespace()];
         shared::kubectl(&annotate).map(drop)
+    }
+
+    /// Changes an object by a JSON merge patch. `object`: its kind and name, and options of kubectl.
+    pub(crate) fn patch(&self, object: &[&str], patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        let args = [&["patch", "--namespace", self.namespace(), "--type=merge", "-p", &patch], object].concat();
+        shared::kubectl(&args).map(drop)
     }
 
     /// Requests the deletion of an event.
