@@ -122,12 +122,11 @@ pub(super) async fn recover(
     if settings.gate == Gate::Open && is_changed(desired, context, writer).await {
         settings.gate = Gate::Paused;
     }
-    let opens = settings.gate == Gate::Open;
     let recovered = Recovered { recovery, issued_at_min, total, settings };
     let verified = context.redis_store.mark_verified(&desired.name, in_redis, Some(&recovered)).await?;
     if verified == FencedWrite::Applied(()) {
         tracing::info!(total, recorded, issued_at_min, replication_id = in_redis.replication_id, "Redis verified");
-        if opens {
+        if recovered.settings.gate == Gate::Open {
             couponry_failpoint::crash("operator.after-opening");
         }
     }
