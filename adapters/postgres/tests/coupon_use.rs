@@ -407,6 +407,16 @@ async fn retry_during_the_purge_of_the_event_has_the_outcome_of_the_first_attemp
     assert_eq!(fixture.database.use_coupon(&other).await.unwrap(), UseOutcome::UnknownEvent);
 }
 
+/// Sends at most `max` uses. Returns the events of those that were sent.
+async fn send(fixture: &Fixture, max: u32) -> (SendOutcome, Vec<Uuid>) {
+    let mut sent = Vec::new();
+    let outcome = fixture.database.send_uses(max, async |pending| {
+        sent.extend(pending.records.into_iter().map(|record| record.event_uid));
+        true
+    });
+    (outcome.await.unwrap(), sent)
+}
+
 /// A restore or a mistake has removed issuances. They are recorded again later.
 #[tokio::test]
 async fn use_whose_issuance_is_missing_waits_and_does_not_hold_others_back() {
@@ -417,15 +427,7 @@ async fn use_whose_issuance_is_missing_waits_and_does_not_hold_others_back() {
         let redeemed = fixture.database.use_coupon(&request(event, &coupons[0], Change::Redeem, "A", "1")).await;
         assert!(changed(&redeemed.unwrap()).is_some());
     }
-    let sent = async || {
-        let mut sent = Vec::new();
-        let outcome = fixture.database.send_uses(10, async |pending| {
-            sent.extend(pending.records.into_iter().map(|record| record.event_uid));
-            true
-        });
-        let outcome = outcome.await.unwrap();
-        (outcome, sent)
-    };
+    let sent = async || send(&fixture, 10).await;
     fixture.sql(&format!("DELETE FROM issuance WHERE event_uid = '{}'", lost.uid));
     assert_eq!(sent().await, (SendOutcome::Sent, vec![other.uid]));
     assert_eq!(sent().await, (SendOutcome::NotSent, vec![]));
@@ -447,14 +449,7 @@ async fn uses_behind_many_whose_issuances_are_missing_are_sent() {
     let redeemed = fixture.database.use_coupon(&request(&other, &of_other[0], Change::Redeem, "A", "1")).await;
     assert!(changed(&redeemed.unwrap()).is_some());
     fixture.sql(&format!("DELETE FROM issuance WHERE event_uid = '{}'", lost.uid));
-    let sent = async || {
-        let mut sent = Vec::new();
-        let outcome = fixture.database.send_uses(1, async |pending| {
-            sent.extend(pending.records.into_iter().map(|record| record.event_uid));
-            true
-        });
-        (outcome.await.unwrap(), sent)
-    };
+    let sent = async || send(&fixture, 1).await;
     assert_eq!(sent().await, (SendOutcome::Sent, vec![other.uid]));
     assert_eq!(sent().await, (SendOutcome::NotSent, vec![]));
     // They will not be recorded again.
