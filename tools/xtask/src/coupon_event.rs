@@ -47,3 +47,8 @@ pub(crate) fn number(event: &Value, pointer: &str) -> Option<u64> {
 pub(crate) fn condition<'a>(event: &'a Value, kind: &str) -> Option<&'a Value> {
     event.pointer("/status/conditions")?.as_array()?.iter().find(|c| c["type"] == kind)
 }
+
+/// Whether the condition Ready of an event is True.
+pub(crate) fn is_ready(event: &Value) -> bool {
+    condition(event, "Ready").is_some_and(|ready| ready["status"] == "True")
+}

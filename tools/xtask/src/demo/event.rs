@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::programs::Programs;
 use crate::cargo;
-use crate::coupon_event::{condition, get, number};
+use crate::coupon_event::{condition, get, is_ready, number};
 
 /// The name of the event in the example.
 pub(super) const NAME: &str = "summer";
@@ -62,7 +62,7 @@ impl Event {
             let event = get(kubernetes, NAME)?;
             let loaded = number(&event, "/status/loaded").unwrap_or(0);
             step.at(loaded);
-            if condition(&event, "Ready").is_some_and(|c| c["status"] == "True") {
+            if is_ready(&event) {
                 step.done_with(&format!("the event is Ready with {} loaded coupons", format_count(self.total)));
                 return Ok(());
             }

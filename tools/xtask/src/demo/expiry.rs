@@ -11,15 +11,13 @@ use serde_json::json;
 
 use super::loadgen::Loadgen;
 use crate::cargo;
-use crate::coupon_event::{condition, get, manifest};
+use crate::coupon_event::{get, is_ready, manifest};
 
 pub(super) const EVENT: &str = "brief";
 /// Shops let one of a hundred coupons expire.
 const TOTAL: u32 = 1000;
 /// The shortest validity that a manifest can have.
 const VALIDITY: &str = "PT1M";
-/// Enough for all coupons that shops let expire, so that they do not wait for each other.
-const SHOPS: &str = "64";
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -37,7 +35,7 @@ impl Expiry {
         event["spec"]["validity"] = json!({"duration": VALIDITY});
         kubernetes.kubectl_with(&["apply", "-f", "-"], &event.to_string())?;
         let deadline = Instant::now() + READY_TIMEOUT;
-        while condition(&get(kubernetes, EVENT)?, "Ready").is_none_or(|ready| ready["status"] != "True") {
+        while !is_ready(&get(kubernetes, EVENT)?) {
             loadgen.programs.check()?;
             ensure!(Instant::now() < deadline, "the event {EVENT} is not Ready after {READY_TIMEOUT:?}");
             std::thread::sleep(POLL_INTERVAL);
@@ -45,9 +43,9 @@ impl Expiry {
         println!("\n{TOTAL} users request coupons of the event {EVENT}, which are valid for one minute");
         let scratch = Scratch::new("expiry")?;
         let [issued, redemptions] = ["responses", "redemptions"].map(|name| scratch.path().join(name));
-        ensure!(loadgen.request(TOTAL, &issued)?, "not every request got a response");
+        ensure!(loadgen.request(TOTAL, &issued)?, "no request got a response");
         let log = scratch.path().join("loadgen.log");
-        let shops = loadgen.redeem_in_background(&issued, &redemptions, log)?.args(["--shops", SHOPS]);
+        let shops = loadgen.redeem_in_background(&issued, &redemptions, log)?;
         Ok(Self { shops: Process::start(shops)?, scratch })
     }
 

@@ -9,6 +9,9 @@ use super::programs::Programs;
 use crate::cargo;
 use crate::servers::Servers;
 
+/// The number of shops, each with one order at a time: enough for all coupons that shops let expire.
+const SHOPS: &str = "64";
+
 pub(super) struct Loadgen<'a> {
     pub(super) programs: &'a Programs,
     pub(super) servers: &'a Servers,
@@ -37,7 +40,7 @@ impl Loadgen<'_> {
     }
 
     fn with_shops(&self, redeem: Launch, issued: &Path, history: &Path) -> Result<Launch> {
-        Ok(redeem.args(["--target", &self.redeemer()?]).args([
+        Ok(redeem.args(["--target", &self.redeemer()?, "--shops", SHOPS]).args([
             "--issued".as_ref(),
             issued.as_os_str(),
             "--history".as_ref(),

@@ -40,8 +40,6 @@ pub(crate) struct Options {
 
 /// The number of coupons that are used at a checkout.
 const USED_COUPONS: &str = "3000";
-/// The number of shops, each with one order at a time.
-const SHOPS: &str = "64";
 
 /// The running programs and servers. The programs are dropped before the servers which they use.
 struct Demo {
@@ -107,7 +105,7 @@ impl Demo {
         println!("\nusers request a coupon once more, those of voided coupons among them");
         let sent = loadgen.request(voids::USERS.min(users), &repeated)? && sent;
         println!("\nshops use {USED_COUPONS} coupons: some twice, some after a release, some in two orders at once");
-        let redeem = loadgen.redeem(&history, &redemptions)?.args(["--coupons", USED_COUPONS, "--shops", SHOPS]);
+        let redeem = loadgen.redeem(&history, &redemptions)?.args(["--coupons", USED_COUPONS]);
         let uses_ended = cargo::in_foreground(redeem).context("cannot run loadgen")?.success();
         println!();
         let mut check = loadgen

@@ -1,7 +1,6 @@
 //! What browsers of users see through the ingress: the event page, the cacheable state of the event, admission and
 //! drops.
 
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +8,7 @@ use couponry_testbed::progress::Step;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::curl::request;
+use super::curl::{Response, request};
 use super::environment::Environment;
 use super::lifecycle::manifest_with;
 use crate::cluster_backends::{SHOP_ORIGIN, TITLE};
@@ -130,35 +129,4 @@ fn check_admission(environment: &Environment, now: Timestamp) -> Result<()> {
     ensure!(waiting > 0, "all of {USERS} users were admitted at once");
     step.done_with(&format!("{waiting} of {USERS} users wait"));
     environment.kubectl.run(&["delete", &format!("couponevent/{event}"), "--timeout=120s"]).map(drop)
-}
-
-/// A response with its headers.
-#[derive(Debug)]
-struct Response {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: String,
-}
-
-impl Response {
-    fn of(url: &str, args: &[&str]) -> Result<Self> {
-        let output = Command::new("curl").args(["-sS", "-i", "-m", "20"]).args(args).arg(url).output()?;
-        ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).with_context(|| format!("{url} returns no text"))?;
-        let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("{url} returns {text}"))?;
-        let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
-        let header = |line: &str| {
-            let (name, value) = line.split_once(": ")?;
-            Some((name.to_lowercase(), value.to_owned()))
-        };
-        Ok(Self {
-            status: status.with_context(|| format!("{url} returns {head}"))?,
-            headers: head.lines().filter_map(header).collect(),
-            body: body.to_owned(),
-        })
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &**value)
-    }
 }
